@@ -1,0 +1,177 @@
+"""Pure tensor math: terms -> logits -> weights. Knows no model, no image, no file.
+
+    terms = ...                                     # Terms, captured at one attention site
+    weights(terms, "position", queries=[3])         # (B, M, 1, K), every row sums to 1
+    four_terms(terms, queries=[3])                  # what content and position add to the logits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detr_viz.terms import MODES, Terms
+
+# The self-check's limit by the precision the layer ran in (SEMANTICS: The self-check).
+RESIDUAL_LIMITS = {
+    torch.float64: 1e-4,
+    torch.float32: 1e-4,
+    torch.bfloat16: 3e-2,
+    torch.float16: 3e-2,
+}
+TF32_RESIDUAL_LIMIT = 5e-3
+
+
+def split_heads(x: Tensor, nheads: int) -> Tensor:
+    """(B, N, M * D) -> (B, M, N, D), a view."""
+    return x.unflatten(-1, (nheads, -1)).transpose(-2, -3)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, M, N, D) -> (B, N, M * D)."""
+    return x.transpose(-2, -3).flatten(-2)
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, key_padding_mask: Tensor | None = None
+) -> Tensor:
+    """softmax(q . k * scale) v by the fused kernel: (B, M, Q, E), (B, M, K, E), (B, M, K, D) -> (B, M, Q, D).
+
+    key_padding_mask (B, K) is True on padding, whose weight is exactly 0.
+    """
+    keep = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
+
+
+def _sum_parts(terms: Terms, side: str, parts: str) -> Tensor:
+    """Sum of the named parts of one side ("q" or "k"): (B, M, N, E)."""
+    picked = [getattr(terms, f"{part}_{side}") for part in parts]
+    picked = [part for part in picked if part is not None]
+    if not picked:  # a bias asked for alone at a site that has none
+        return torch.zeros_like(getattr(terms, f"c_{side}"))
+    total = picked[0]
+    for part in picked[1:]:
+        total = total + part
+    if total.dim() == 3:  # a shared bias alone, (M, 1, E)
+        total = total.expand_as(getattr(terms, f"c_{side}"))
+    return total
+
+
+def pick_queries(terms: Terms, queries: Sequence[int] | Tensor | None) -> Terms:
+    """The same terms with only the named query rows, in that order."""
+    if queries is None:
+        return terms
+    index = torch.as_tensor(queries, dtype=torch.long, device=terms.c_q.device)
+    return replace(terms, c_q=terms.c_q[:, :, index], p_q=terms.p_q[:, :, index])
+
+
+def pick_image(terms: Terms, index: int) -> Terms:
+    """The terms of one image of a batch, the batch dimension kept at 1."""
+    one = slice(index, index + 1)
+    mask = terms.key_padding_mask
+    return replace(
+        terms,
+        c_q=terms.c_q[one],
+        p_q=terms.p_q[one],
+        c_k=terms.c_k[one],
+        p_k=terms.p_k[one],
+        value=terms.value[one],
+        key_padding_mask=None if mask is None else mask[one],
+    )
+
+
+def logits(
+    terms: Terms,
+    q_parts: str = "cpb",
+    k_parts: str = "cpb",
+    scale: float | None = None,
+    queries: Sequence[int] | Tensor | None = None,
+) -> Tensor:
+    """(sum of q_parts) . (sum of k_parts) * scale, padding not masked: (B, M, q, K).
+
+    Parts are letters of "cpb" (content, position, bias); scale defaults to the layer's own.
+    """
+    terms = pick_queries(terms, queries)
+    q = _sum_parts(terms, "q", q_parts) * (terms.scale if scale is None else scale)
+    return q @ _sum_parts(terms, "k", k_parts).transpose(-1, -2)
+
+
+def normalize(scores: Tensor, key_padding_mask: Tensor | None) -> Tensor:
+    """Softmax over the keys, padded ones exactly 0: (B, M, q, K) -> the same."""
+    if key_padding_mask is not None:
+        scores = scores.masked_fill(key_padding_mask[:, None, None, :], float("-inf"))
+    # half precision is widened: a map must sum to 1 whatever the layer ran in
+    wide = scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
+    return wide.softmax(-1)
+
+
+def weights(
+    terms: Terms,
+    mode: str = "combine",
+    *,
+    scale: str = "mode",
+    queries: Sequence[int] | Tensor | None = None,
+) -> Tensor:
+    """Attention weights of one mode of MODES: (B, M, q, K), each row sums to 1.
+
+    scale "mode" uses the factor of that mode's q and k attended on their own, "layer" the layer's own
+    (SEMANTICS, Modes). Raises ValueError on an unknown mode or scale.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+    parts = MODES[mode]
+    factor = terms.scale_of(mode, scale)
+    scores = logits(terms, parts.q_parts, parts.k_parts, factor, queries)
+    return normalize(scores, terms.key_padding_mask)
+
+
+def four_terms(
+    terms: Terms, queries: Sequence[int] | Tensor | None = None
+) -> dict[tuple[str, str], Tensor]:
+    """Logits by (query part, key part), biases counted with content: they sum to combine's logits.
+
+    Keys ("content", "content"), ("content", "position"), ("position", "content"), ("position", "position");
+    each (B, M, q, K) at the layer's scale, padding not masked.
+    """
+    sides = {"content": "cb", "position": "p"}
+    return {
+        (q, k): logits(terms, sides[q], sides[k], queries=queries) for q, k in product(sides, sides)
+    }
+
+
+def nine_terms(
+    terms: Terms, queries: Sequence[int] | Tensor | None = None
+) -> dict[tuple[str, str], Tensor]:
+    """Like `four_terms` with the shared biases apart: keys ("content" | "position" | "bias") twice."""
+    sides = {"content": "c", "position": "p", "bias": "b"}
+    return {
+        (q, k): logits(terms, sides[q], sides[k], queries=queries) for q, k in product(sides, sides)
+    }
+
+
+def residual(terms: Terms, project_out: Callable[[Tensor], Tensor], out: Tensor) -> float:
+    """How far the recomputed weights are from those the layer used; NaN where it cannot be tested.
+
+        rec = project_out(weights @ value)     uni = the same with uniform weights
+        residual = |rec - out| / |out - uni|   (Frobenius)
+
+    terms of the site, project_out (B, Q, C) -> (B, Q, C), out what the site put out (B, Q, C). Near 0
+    for right maps (2e-6 in float32), at least 0.17 for wrong ones. A site whose output does not depend
+    on its weights (|out - uni| < 1e-3 |out|) says nothing about them: NaN.
+    """
+    value = terms.value
+    used = weights(terms, "combine", scale="layer").to(value.dtype)
+    rec = project_out(merge_heads(used @ value))
+    flat = torch.zeros_like(used[:, :, :1])
+    uniform = normalize(flat.float(), terms.key_padding_mask).to(value.dtype)
+    uni = project_out(merge_heads(uniform @ value))
+    out = out.double()
+    spread = torch.linalg.vector_norm(out - uni.double())
+    if not spread >= 1e-3 * torch.linalg.vector_norm(out):
+        return float("nan")
+    return float(torch.linalg.vector_norm(rec.double() - out) / spread)

@@ -1,0 +1,51 @@
+"""Sine position encodings of cells and of points (DETR, section 3.2 and appendix; Conditional DETR, 3.3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TEMPERATURE = 10000.0
+
+
+def _frequencies(size: int, device: torch.device) -> Tensor:
+    """10000^(2 * floor(i / 2) / size) for i = 0..size-1, in float32 as the authors compute it."""
+    i = torch.arange(size, dtype=torch.float32, device=device)
+    return TEMPERATURE ** (2 * torch.div(i, 2, rounding_mode="floor") / size)
+
+
+def _interleave(angles: Tensor) -> Tensor:
+    """sin of the even entries, cos of the odd ones, each at its own place."""
+    return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), -1).flatten(-2)
+
+
+def sine_positions(padding: Tensor, d_model: int, dtype: torch.dtype) -> Tensor:
+    """Encoding of every cell of a grid: padding (B, h, w), True = padding -> (B, h * w, d_model).
+
+    Cells count from 1 over the valid ones, are divided by the valid extent + 1e-6 and multiplied by 2 pi;
+    y fills the first half, x the second. Computed in float32 whatever the dtype (SEMANTICS).
+    """
+    valid = ~padding
+    freq = _frequencies(d_model // 2, padding.device)
+    halves = []
+    for axis in (1, 2):
+        place = valid.cumsum(axis, dtype=torch.float32)
+        extent = place.narrow(axis, place.shape[axis] - 1, 1)
+        place = place / (extent + 1e-6) * (2 * math.pi)
+        halves.append(_interleave(place[..., None] / freq))
+    return torch.cat(halves, -1).flatten(1, 2).to(dtype)
+
+
+def sine_points(points_xy: Tensor, d_model: int) -> Tensor:
+    """Encoding of points (..., 2) as x, y in [0, 1] -> (..., d_model), y before x."""
+    freq = _frequencies(d_model // 2, points_xy.device)
+    x, y = (points_xy * (2 * math.pi)).unbind(-1)
+    return torch.cat((_interleave(y[..., None] / freq), _interleave(x[..., None] / freq)), -1)
+
+
+def downsample_padding(padding: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Padding mask at the memory's size: (B, H, W) -> (B, h, w), nearest with floor."""
+    return F.interpolate(padding[None].float(), size=hw).to(torch.bool)[0]

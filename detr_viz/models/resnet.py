@@ -1,0 +1,173 @@
+"""ResNet bodies with torchvision's parameter names: 18/34/50/101, DC5, and narrower or shorter ones.
+
+Written here rather than taken from torchvision for three reasons: stem, widths and number of stages are
+free (the demo's body has two stages), batch norm can be folded away, and importing torchvision costs a
+run more than a second. tests/test_resnet.py holds it against torchvision's, value by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detr_viz.models.config import BackboneConfig
+
+NormLayer = Callable[[int], nn.Module]
+BATCH_NORM_EPS = 1e-5
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm with fixed statistics and affine: x * s + (bias - mean * s), s = weight / sqrt(var + eps).
+
+    eps stands inside the root (SEMANTICS: what re-implementers get wrong).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The two factors, each (channels,)."""
+        scale = self.weight * (self.running_var + BATCH_NORM_EPS).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = self.scale_and_shift()
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    padding = dilation * (kernel // 2)  # symmetric: cell i stays centred on pixel stride * i
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions (ResNet-18, -34)."""
+
+    expansion = 1
+
+    def __init__(
+        self, c_in: int, width: int, stride: int, dilation: int, norm_layer: NormLayer
+    ) -> None:
+        super().__init__()
+        self.conv1 = _conv(c_in, width, 3, stride, dilation)
+        self.bn1 = norm_layer(width)
+        self.conv2 = _conv(width, width, 3, 1, dilation)
+        self.bn2 = norm_layer(width)
+        self.downsample = _downsample(c_in, width, stride, norm_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu_(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y = y + (x if self.downsample is None else self.downsample(x))
+        return F.relu_(y)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions (ResNet-50 up); the 3x3 strides, as in torchvision (v1.5)."""
+
+    expansion = 4
+
+    def __init__(
+        self, c_in: int, width: int, stride: int, dilation: int, norm_layer: NormLayer
+    ) -> None:
+        super().__init__()
+        c_out = width * self.expansion
+        self.conv1 = _conv(c_in, width, 1)
+        self.bn1 = norm_layer(width)
+        self.conv2 = _conv(width, width, 3, stride, dilation)
+        self.bn2 = norm_layer(width)
+        self.conv3 = _conv(width, c_out, 1)
+        self.bn3 = norm_layer(c_out)
+        self.downsample = _downsample(c_in, c_out, stride, norm_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu_(self.bn1(self.conv1(x)))
+        y = F.relu_(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        y = y + (x if self.downsample is None else self.downsample(x))
+        return F.relu_(y)
+
+
+def _downsample(c_in: int, c_out: int, stride: int, norm_layer: NormLayer) -> nn.Sequential | None:
+    if stride == 1 and c_in == c_out:
+        return None
+    return nn.Sequential(_conv(c_in, c_out, 1, stride), norm_layer(c_out))
+
+
+class ResNetBody(nn.Module):
+    """Stem and stages: images (B, 3, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
+
+    def __init__(
+        self, config: BackboneConfig, norm_layer: NormLayer = FrozenBatchNorm2d
+    ) -> None:
+        super().__init__()
+        block = Bottleneck if config.block == "bottleneck" else BasicBlock
+        self.conv1 = nn.Conv2d(3, config.stem, 7, 2, 3, bias=False)
+        self.bn1 = norm_layer(config.stem)
+        self.num_stages = len(config.blocks)
+        c_in = config.stem
+        for stage, (width, count) in enumerate(zip(config.widths, config.blocks, strict=True)):
+            stride = 1 if stage == 0 else 2
+            dilation = first_dilation = 1
+            if config.dilation and stage == self.num_stages - 1:
+                # DC5: the block that would have strided keeps the dilation of the stage before it
+                stride, dilation = 1, 2
+            layers = []
+            for i in range(count):
+                layers.append(
+                    block(
+                        c_in,
+                        width,
+                        stride if i == 0 else 1,
+                        first_dilation if i == 0 else dilation,
+                        norm_layer,
+                    )
+                )
+                c_in = width * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu_(self.bn1(self.conv1(images)))
+        x = F.max_pool2d(x, 3, 2, 1)
+        for stage in range(self.num_stages):
+            x = getattr(self, f"layer{stage + 1}")(x)
+        return x
+
+
+def _folded(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> nn.Conv2d:
+    scale, shift = norm.scale_and_shift()
+    out = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+    )
+    out.weight.data = (conv.weight * scale[:, None, None, None]).detach()
+    out.bias.data = shift.clone()
+    return out.requires_grad_(False)
+
+
+def fold_batch_norm(body: ResNetBody) -> None:
+    """Move every frozen batch norm into the convolution before it, in place (inference only).
+
+    Half the backbone's time on a CPU (tests/benchmarks). The state dict is no longer the official one.
+    """
+    pairs = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")]
+    for module in list(body.modules()):
+        children = dict(module.named_children())
+        for conv_name, norm_name in pairs:
+            conv, norm = children.get(conv_name), children.get(norm_name)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d):
+                setattr(module, conv_name, _folded(conv, norm))
+                setattr(module, norm_name, nn.Identity())

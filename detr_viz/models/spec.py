@@ -1,0 +1,39 @@
+"""ModelSpec: what a model must say of itself to be loaded, explained and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from detr_viz.models.config import DetrConfig
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One member of the family.
+
+    name                 word of --type
+    title                as papers write it
+    modes                the modes it has, keys of terms.MODES
+    matches              keys of an official-format state dict -> is it this model's?
+    read_config          (state_dict, nheads, dilation) -> sizes
+    build                sizes -> network, whose state dict has the official names
+    class_probabilities  pred_logits (..., num_logits) -> (..., num_classes), no-object left out
+    num_classes          sizes -> number of real classes
+    pairwise             detections are the top (query, class) pairs (focal loss), not a class a query
+    cell_rule            where a cell of the map lies (images: "aligned", see SEMANTICS: Input)
+    """
+
+    name: str
+    title: str
+    modes: tuple[str, ...]
+    matches: Callable[[Collection[str]], bool]
+    read_config: Callable[[Mapping[str, Tensor], int, bool], DetrConfig]
+    build: Callable[[DetrConfig], nn.Module]
+    class_probabilities: Callable[[Tensor], Tensor]
+    num_classes: Callable[[DetrConfig], int]
+    pairwise: bool
+    cell_rule: Literal["aligned", "centered"] = "aligned"

@@ -1,0 +1,77 @@
+"""Glossary: dimension letters, names of the parts, modes, and the type of what is captured.
+
+    B  images                 Q  object queries (rows)         M  heads
+    K  keys = h * w cells     E  width of a head's query/key   D  width of a head's value = C / M
+    C  model width            h, w  the memory grid
+
+Every attention site of the family is, per head (ARCHITECTURE: the one idea),
+
+    logits = (c_q + p_q + b_q) . (c_k + p_k + b_k) * scale        weights = softmax(logits over K)
+
+with c the content part, p the position part (the papers say spatial) and b the bias of a projection
+that content and position share. A mode says which parts take part; nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PARTS = {"c": "content", "p": "position", "b": "bias"}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Parts of the query and of the key that take part, and the formula a figure prints."""
+
+    q_parts: str
+    k_parts: str
+    formula: str
+
+
+# b_k adds the same number to every key of a query and never changes a map; b_q does (SEMANTICS: Modes).
+MODES: dict[str, Mode] = {
+    "combine": Mode("cpb", "cpb", "(c_q + p_q) · (c_k + p_k)"),
+    "position": Mode("pb", "pb", "p_q · p_k"),
+    "content": Mode("cb", "cb", "c_q · c_k"),
+}
+
+# "mode": the scale of that q and k attended on their own; "layer": the layer's own scale, so that the
+# logits of content and position are their exact share of combine's.
+SCALES = ("mode", "layer")
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """What one attention site attended with, after projection and split into heads.
+
+    c_q, p_q  (B, M, Q, E)    content and position part of the queries
+    c_k, p_k  (B, M, K, E)    the same of the keys
+    b_q, b_k  (M, 1, E)       shared bias, or None where each part has its own (then it is in the part)
+    value     (B, M, K, D)
+    scale                     the layer's own factor
+    mode_scales               mode -> factor when that mode's q and k attend on their own
+    key_padding_mask          (B, K) True = padding, or None
+    Parts that a model concatenates are laid in orthogonal halves of E, which leaves the formula as it is.
+    """
+
+    c_q: Tensor
+    p_q: Tensor
+    c_k: Tensor
+    p_k: Tensor
+    b_q: Tensor | None
+    b_k: Tensor | None
+    value: Tensor
+    scale: float
+    mode_scales: Mapping[str, float]
+    key_padding_mask: Tensor | None = None
+
+    def scale_of(self, mode: str, rule: str = "mode") -> float:
+        """Factor of the logits of `mode`; rule "layer" gives the layer's own for every mode."""
+        if rule not in SCALES:
+            raise ValueError(f"scale {rule!r} is not one of {', '.join(SCALES)}")
+        return self.mode_scales[mode] if rule == "mode" else self.scale
