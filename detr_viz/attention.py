@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detr_viz.terms import MODES, Terms
+from detr_viz.terms import MODES, Mode, Terms
 
 # The self-check's limit by the precision the layer ran in (SEMANTICS: The self-check).
 RESIDUAL_LIMITS = {
@@ -112,19 +112,21 @@ def normalize(scores: Tensor, key_padding_mask: Tensor | None) -> Tensor:
 
 def weights(
     terms: Terms,
-    mode: str = "combine",
+    mode: str | Mode = "combine",
     *,
     scale: str = "mode",
     queries: Sequence[int] | Tensor | None = None,
 ) -> Tensor:
-    """Attention weights of one mode of MODES: (B, M, q, K), each row sums to 1.
+    """Attention weights of one mode: (B, M, q, K), each row sums to 1.
 
-    scale "mode" uses the factor of that mode's q and k attended on their own, "layer" the layer's own
-    (SEMANTICS, Modes). Raises ValueError on an unknown mode or scale.
+    mode is a key of MODES, or a Mode of your own: Mode("cpb", "p", "(c_q + p_q) · p_k") is what the
+    Conditional DETR paper's Fig. 1 draws for DETR; it is scaled by the layer's factor. scale "mode" uses
+    the factor of that mode's q and k attended on their own, "layer" the layer's own (SEMANTICS, Modes).
+    Raises ValueError on an unknown mode or scale.
     """
-    if mode not in MODES:
+    if isinstance(mode, str) and mode not in MODES:
         raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
-    parts = MODES[mode]
+    parts = MODES[mode] if isinstance(mode, str) else mode
     factor = terms.scale_of(mode, scale)
     scores = logits(terms, parts.q_parts, parts.k_parts, factor, queries)
     return normalize(scores, terms.key_padding_mask)
@@ -172,6 +174,6 @@ def residual(terms: Terms, project_out: Callable[[Tensor], Tensor], out: Tensor)
     uni = project_out(merge_heads(uniform @ value))
     out = out.double()
     spread = torch.linalg.vector_norm(out - uni.double())
-    if not spread >= 1e-3 * torch.linalg.vector_norm(out):
+    if spread < 1e-3 * torch.linalg.vector_norm(out):
         return float("nan")
     return float(torch.linalg.vector_norm(rec.double() - out) / spread)

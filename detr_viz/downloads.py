@@ -4,6 +4,8 @@ path = fetch("detr_resnet50", cache=Path("weights"))      # the second call make
 folder = fetch_hf("facebook/detr-resnet-50")              # needs the extra `hf`
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import http.client
@@ -22,7 +24,6 @@ from detr_viz.errors import UserError
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30
-HF_PREFIX = "hf:"
 
 
 class DownloadError(UserError):
@@ -47,62 +48,43 @@ class KnownWeights:
 
 _DETR = "https://dl.fbaipublicfiles.com/detr/"
 _CONDITIONAL = "https://github.com/DeppMeng/ConditionalDETR/releases/download/v1.0/"
-
-KNOWN: dict[str, KnownWeights] = {
-    known.name: known
-    for known in (
-        KnownWeights(
-            "detr_resnet50", _DETR + "detr-r50-e632da11.pth", "e632da11", "detr", False, "DETR R50"
-        ),
-        KnownWeights(
-            "detr_resnet50_dc5",
-            _DETR + "detr-r50-dc5-f0fb7ef5.pth",
-            "f0fb7ef5",
-            "detr",
-            True,
-            "DETR R50-DC5",
-        ),
-        KnownWeights(
-            "detr_resnet101",
-            _DETR + "detr-r101-2c7b67e5.pth",
-            "2c7b67e5",
-            "detr",
-            False,
-            "DETR R101",
-        ),
-        KnownWeights(
-            "detr_resnet101_dc5",
-            _DETR + "detr-r101-dc5-a2e86def.pth",
-            "a2e86def",
-            "detr",
-            True,
-            "DETR R101-DC5",
-        ),
-    )
-}
-KNOWN.update(
-    (known.name, known)
-    for known in (
-        KnownWeights(
-            f"conditional_detr_{name}",
-            f"{_CONDITIONAL}ConditionalDETR_{file}_epoch50.pth",
-            None,
-            "cd_detr",
-            file.endswith("dc5"),
-            f"Conditional DETR {title}",
-        )
-        for name, file, title in (
-            ("resnet50", "r50", "R50"),
-            ("resnet50_dc5", "r50dc5", "R50-DC5"),
-            ("resnet101", "r101", "R101"),
-            ("resnet101_dc5", "r101dc5", "R101-DC5"),
-        )
-    )
+_RELEASED = (  # name, file (DETR's bears the start of its sha256), title
+    ("detr_resnet50", "detr-r50-e632da11.pth", "DETR R50"),
+    ("detr_resnet50_dc5", "detr-r50-dc5-f0fb7ef5.pth", "DETR R50-DC5"),
+    ("detr_resnet101", "detr-r101-2c7b67e5.pth", "DETR R101"),
+    ("detr_resnet101_dc5", "detr-r101-dc5-a2e86def.pth", "DETR R101-DC5"),
+    ("conditional_detr_resnet50", "ConditionalDETR_r50_epoch50.pth", "Conditional DETR R50"),
+    (
+        "conditional_detr_resnet50_dc5",
+        "ConditionalDETR_r50dc5_epoch50.pth",
+        "Conditional DETR R50-DC5",
+    ),
+    ("conditional_detr_resnet101", "ConditionalDETR_r101_epoch50.pth", "Conditional DETR R101"),
+    (
+        "conditional_detr_resnet101_dc5",
+        "ConditionalDETR_r101dc5_epoch50.pth",
+        "Conditional DETR R101-DC5",
+    ),
 )
 
 
+def _known(name: str, file: str, title: str) -> KnownWeights:
+    conditional = name.startswith("conditional")
+    return KnownWeights(
+        name=name,
+        url=(_CONDITIONAL if conditional else _DETR) + file,
+        sha256_prefix=None if conditional else file.removesuffix(".pth").rsplit("-", 1)[-1],
+        type="cd_detr" if conditional else "detr",
+        dilation=name.endswith("_dc5"),
+        title=title,
+    )
+
+
+KNOWN: dict[str, KnownWeights] = {row[0]: _known(*row) for row in _RELEASED}
+
+
 def weights_folder() -> Path:
-    """weights/ of the source tree, or of the current folder where the package is installed without it."""
+    """weights/ of the source tree; of the current folder where the package came without it."""
     beside = Path(__file__).resolve().parent.parent / "weights"
     return beside if beside.is_dir() else Path("weights")
 
@@ -121,9 +103,9 @@ def sha256_of(*paths: Path) -> str:
 def fetch(name: str, cache: Path | None = None, progress: bool = True) -> Path:
     """Path of a known checkpoint in `cache` (default weights/), downloaded if it is not there.
 
-    A file that is there and whose sha256 is right is used without any request. Raises DownloadError: unknown
-    name, no network, 404, connection cut, hash that differs, folder that cannot be written; nothing half-written
-    stays behind.
+    A file that is there and whose sha256 is right is used without any request. Raises
+    DownloadError: unknown name, no network, 404, connection cut, hash that differs, folder that
+    cannot be written. Nothing half-written stays, and a file already there is never overwritten.
     """
     return fetch_checked(name, cache, progress)[0]
 
@@ -132,9 +114,7 @@ def fetch_checked(name: str, cache: Path | None = None, progress: bool = True) -
     """Like `fetch`, and with the file's sha256, which had to be computed anyway."""
     known = KNOWN.get(name)
     if known is None:
-        raise DownloadError(
-            f"no known weights are called {name!r}: choose one of {', '.join(KNOWN)}"
-        )
+        raise DownloadError(f"no known weights are called {name!r}: choose from {', '.join(KNOWN)}")
     target = (Path(cache) if cache is not None else weights_folder()) / known.filename
     if target.is_file():
         return target, _verified(target, known)
@@ -154,13 +134,13 @@ def _verified(target: Path, known: KnownWeights) -> str:
             words = record.read_text(encoding="utf-8", errors="replace").split()
             expected, source = (words[0].lower() if words else ""), f"recorded in {record.name}"
     except OSError as error:
-        raise DownloadError(f"cannot read {target}: {_reason(error)}") from None
+        raise DownloadError(f"cannot read {target}: {reason(error)}") from None
     if expected is None:
         _record(target, sha256)
     elif not expected or not sha256.startswith(expected):
         raise DownloadError(
-            f"{target} is not the {known.title} checkpoint: its sha256 starts with {sha256[:12]}, {source} is "
-            f"{expected[:12] or 'nothing'}; delete the file and run again to download it"
+            f"{target} is not the {known.title} checkpoint: its sha256 starts with {sha256[:12]}, "
+            f"{source} is {expected[:12] or 'nothing'}; delete it and run again to download it"
         )
     return sha256
 
@@ -170,15 +150,15 @@ def _record_path(target: Path) -> Path:
 
 
 def _record(target: Path, sha256: str) -> None:
-    """Write down the hash first seen, in the format of sha256sum; a read-only cache is no reason to fail."""
-    with contextlib.suppress(OSError), _temporary(_record_path(target)) as (temporary, commit):
-        temporary.write(f"{sha256}  {target.name}\n".encode())
+    """Write down the hash first seen, as sha256sum does; a read-only cache is no reason to fail."""
+    with contextlib.suppress(OSError), _temporary(_record_path(target)) as (file, commit):
+        file.write(f"{sha256}  {target.name}\n".encode())
         commit()
 
 
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
-    """A new file beside `target` that takes its name on commit(), and is removed if that never comes."""
+    """A new file beside `target`: takes its name on commit(), is removed if that never comes."""
     path = target.with_name(f".{target.name}.{os.getpid()}.part")
     file = open(path, "wb")  # noqa: SIM115 (closed below, before the rename and whatever happens)
 
@@ -196,51 +176,44 @@ def _temporary(target: Path) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
 
 def _download(known: KnownWeights, target: Path, progress: bool) -> str:
     """Fetch known.url into `target`; returns the sha256."""
+    expected = known.sha256_prefix or ""
     with _open_url(known.url, target) as response:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with _temporary(target) as (file, commit):
                 sha256 = _copy(response, file, known.url, _Progress(target.name, progress))
-                if known.sha256_prefix and not sha256.startswith(known.sha256_prefix):
+                if not sha256.startswith(expected):
                     raise DownloadError(
-                        f"{known.url} has sha256 {sha256[:12]}..., expected {known.sha256_prefix}...: nothing was "
-                        f"kept; try again later, or put the right file at {target}"
+                        f"{known.url} has sha256 {sha256[:12]}..., expected {expected}...: nothing "
+                        f"was kept; try again later, or put the right file at {target}"
                     )
                 commit()
         except OSError as error:
             raise DownloadError(
-                f"cannot write {target}: {_reason(error)}; choose another folder with --cache"
+                f"cannot write {target}: {reason(error)}; choose another folder with --cache"
             ) from None
     return sha256
 
 
 def _open_url(url: str, target: Path) -> http.client.HTTPResponse:
     request = urllib.request.Request(url, headers={"User-Agent": "detr-viz"})
-    by_hand = f"or download it elsewhere and put it at {target}"
+    way_out = f"check the network, or download it elsewhere and put it at {target}"
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()
-        raise DownloadError(
-            f"{url} answered {error.code} {error.reason}: try again later, {by_hand}"
-        ) from None
+        raise DownloadError(f"{url} answered {error.code} {error.reason}: {way_out}") from None
     except (OSError, http.client.HTTPException) as error:
-        reason = _reason(getattr(error, "reason", error))
-        raise DownloadError(
-            f"cannot reach {url} ({reason}): check the network, {by_hand}"
-        ) from None
+        cause = reason(getattr(error, "reason", error))
+        raise DownloadError(f"cannot reach {url} ({cause}): {way_out}") from None
     if response.headers.get_content_type() == "text/html":
         response.close()
-        raise DownloadError(
-            f"{url} answered with a web page, not a checkpoint: check the network, {by_hand}"
-        )
+        raise DownloadError(f"{url} answered with a web page, not a checkpoint: {way_out}")
     return response
 
 
-def _copy(
-    response: http.client.HTTPResponse, file: BinaryIO, url: str, progress: "_Progress"
-) -> str:
-    """Write the whole body; returns its sha256. OSErrors of the file pass through, those of the network do not."""
+def _copy(response: http.client.HTTPResponse, file: BinaryIO, url: str, progress: _Progress) -> str:
+    """Write the whole body; returns its sha256. The file's OSErrors pass, the network's do not."""
     digest = hashlib.sha256()
     total = response.length  # None where the server does not say
     done = 0
@@ -253,7 +226,8 @@ def _copy(
                 chunk, cut = b"", True
             if cut:
                 raise DownloadError(
-                    f"the connection broke after {_mb(done)} of {_mb(total)} of {url}: nothing was kept, run again"
+                    f"the connection broke after {_mb(done)} of {_mb(total)} of {url}: "
+                    "nothing was kept, run again"
                 )
             if not chunk:
                 break
@@ -286,7 +260,7 @@ class _Progress:
         sys.stderr.write("\r" + text[:room].ljust(room))
         sys.stderr.flush()
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -298,93 +272,7 @@ def _mb(count: float | None) -> str:
     return "an unknown size" if count is None else f"{count / 1e6:.1f} MB"
 
 
-def _reason(error: object) -> str:
+def reason(error: object) -> str:
     """The plain words of an error, without its number and path, on one line."""
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(words).split())
-
-
-def fetch_hf(repo: str, cache: Path | None = None, progress: bool = True) -> Path:
-    """Folder with config.json and the weights of a Hugging Face repository `owner/name` or `owner/name@revision`.
-
-    Goes through huggingface_hub (extra `hf`) and, unless `cache` is given, its own cache, so that nothing is
-    fetched twice. Raises DownloadError: huggingface_hub absent, no such repository or revision, gated, offline.
-    """
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise DownloadError(
-            f"{HF_PREFIX}{repo} needs huggingface_hub: run pip install 'detr-viz[hf]'"
-        ) from None
-    name, _, revision = repo.partition("@")
-    if name.count("/") != 1 or not all(name.split("/")):
-        raise DownloadError(
-            f"{HF_PREFIX}{repo} is not owner/name or owner/name@revision, like facebook/detr-resnet-50"
-        )
-
-    def snapshot(*patterns: str) -> Path:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name,
-                revision=revision or None,
-                cache_dir=cache,
-                allow_patterns=["config.json", *patterns],
-            )
-        )
-
-    with _hub_progress(progress):
-        try:
-            folder = snapshot(
-                "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"
-            )
-            if not any(folder.glob("model*.safetensors")):
-                folder = snapshot(
-                    "pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"
-                )
-        except (
-            Exception
-        ) as error:  # the hub's client raises its own, requests', httpx's and the system's
-            raise DownloadError(_hub_message(name, revision, error)) from None
-    return folder
-
-
-@contextlib.contextmanager
-def _hub_progress(wanted: bool) -> Iterator[None]:
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    if wanted or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
-
-
-def _hub_message(name: str, revision: str, error: Exception) -> str:
-    # by class name, parents included: where these classes live has moved between releases of huggingface_hub
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    where = f"{HF_PREFIX}{name}" + (f"@{revision}" if revision else "")
-    if "GatedRepoError" in kinds:
-        return f"{where} is gated: accept its terms on https://huggingface.co/{name} and run hf auth login"
-    if "RevisionNotFoundError" in kinds:
-        return f"{where}: the repository has no revision {revision!r}"
-    if "RepositoryNotFoundError" in kinds:
-        return (
-            f"{where}: there is no such repository on the hub (or it is private: run hf auth login)"
-        )
-    if "HFValidationError" in kinds:
-        return f"{where} is not a repository name: {_reason(error)}"
-    if kinds & {
-        "LocalEntryNotFoundError",
-        "OfflineModeIsEnabled",
-        "ConnectionError",
-        "TransportError",
-    }:
-        return f"{where} is not in the cache and the hub cannot be reached: check the network, or give a local folder"
-    return f"{where} could not be fetched: {type(error).__name__}: {_reason(error)[:200]}"

@@ -70,8 +70,9 @@ class Terms:
     mode_scales: Mapping[str, float]
     key_padding_mask: Tensor | None = None
 
-    def scale_of(self, mode: str, rule: str = "mode") -> float:
-        """Factor of the logits of `mode`; rule "layer" gives the layer's own for every mode."""
+    def scale_of(self, mode: str | Mode, rule: str = "mode") -> float:
+        """Factor of the logits of `mode`; rule "layer" gives the layer's own, as has a Mode of your own."""
         if rule not in SCALES:
             raise ValueError(f"scale {rule!r} is not one of {', '.join(SCALES)}")
-        return self.mode_scales[mode] if rule == "mode" else self.scale
+        own = rule == "mode" and isinstance(mode, str)
+        return self.mode_scales[mode] if own else self.scale

@@ -1,0 +1,37 @@
+"""detr_viz: why did my DETR put that box there?
+
+    from detr_viz import explain, load_model
+
+    e = explain(load_model("weights/cd_detr_demo.pth"), "image/scene.png")
+    e.maps("position", queries=[3])                 # (1, heads, h, w), each map sums to 1
+
+Nothing heavy is imported until one of these names is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detr_viz import figures as figures
+    from detr_viz.explanation import Explanation as Explanation
+    from detr_viz.explanation import explain as explain
+    from detr_viz.loading import LoadedModel as LoadedModel
+    from detr_viz.loading import load_model as load_model
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Explanation": "detr_viz.explanation",
+    "explain": "detr_viz.explanation",
+    "LoadedModel": "detr_viz.loading",
+    "load_model": "detr_viz.loading",
+}
+__all__ = [*sorted(_HOMES), "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'detr_viz' has no attribute {name!r}")

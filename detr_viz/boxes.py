@@ -1,0 +1,42 @@
+"""Boxes as numpy arrays: cxcywh (normalised) <-> xyxy (pixels), overlap, containment."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def cxcywh_to_xyxy(boxes: NDArray) -> NDArray:
+    """(..., 4) centre and size -> (..., 4) left, top, right, bottom, in the same units."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return np.concatenate((centre - half, centre + half), -1)
+
+
+def to_pixels(boxes: NDArray, image_hw: tuple[int, int]) -> NDArray:
+    """Boxes (..., 4) in [0, 1] -> pixels of an image of (height, width)."""
+    height, width = image_hw
+    return boxes * np.asarray([width, height, width, height], boxes.dtype)
+
+
+def area(boxes_xyxy: NDArray) -> NDArray:
+    """(..., 4) -> (...), 0 where a box is empty or inverted."""
+    return np.prod(np.clip(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0, None), -1)
+
+
+def iou(a: NDArray, b: NDArray) -> NDArray:
+    """Intersection over union of every pair: (N, 4), (M, 4) as xyxy -> (N, M); 0 where both are empty."""
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    inter = np.prod(np.clip(bottom_right - top_left, 0, None), -1)
+    union = area(a)[:, None] + area(b)[None] - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def contains(boxes_xyxy: NDArray, x: float, y: float) -> NDArray[np.bool_]:
+    """Which boxes (N, 4) hold the point, edges included: (N,)."""
+    return (
+        (boxes_xyxy[:, 0] <= x)
+        & (x <= boxes_xyxy[:, 2])
+        & (boxes_xyxy[:, 1] <= y)
+        & (y <= boxes_xyxy[:, 3])
+    )

@@ -1,0 +1,93 @@
+"""Checkpoints from the Hugging Face hub, through huggingface_hub (extra `hf`).
+
+    folder = fetch_hf("facebook/detr-resnet-50")
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from detr_viz.downloads import DownloadError, reason
+
+PREFIX = "hf:"
+_UNREACHABLE = {
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+    "ConnectionError",
+    "ConnectError",
+}
+
+
+def fetch_hf(repo: str, cache: Path | None = None, progress: bool = True) -> Path:
+    """Folder with config.json and the weights of a hub repository `owner/name[@revision]`.
+
+    Goes through huggingface_hub and, unless `cache` is given, its own cache, so that nothing is
+    fetched twice. Raises DownloadError: huggingface_hub absent, no such repository or revision,
+    gated, offline.
+    """
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise DownloadError(
+            f"{PREFIX}{repo} needs huggingface_hub: run pip install 'detr-viz[hf]'"
+        ) from None
+    name, _, revision = repo.partition("@")
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise DownloadError(f"{PREFIX}{repo} is not hf:owner/name, like hf:facebook/detr-resnet-50")
+
+    def snapshot(kind: str, suffix: str) -> Path:
+        files = [f"{kind}{suffix}", f"{kind}{suffix}.index.json", f"{kind}-*{suffix}"]
+        return Path(
+            huggingface_hub.snapshot_download(
+                name,
+                revision=revision or None,
+                cache_dir=cache,
+                allow_patterns=["config.json", *files],
+            )
+        )
+
+    with _hub_progress(progress):
+        try:
+            folder = snapshot("model", ".safetensors")
+            if not any(folder.glob("model*.safetensors")):
+                folder = snapshot("pytorch_model", ".bin")
+        except Exception as error:  # its own, those of requests or httpx, and the system's
+            raise DownloadError(_message(name, revision, error)) from None
+    return folder
+
+
+@contextlib.contextmanager
+def _hub_progress(wanted: bool) -> Iterator[None]:
+    from huggingface_hub import utils
+
+    if wanted or utils.are_progress_bars_disabled():
+        yield
+        return
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        utils.enable_progress_bars()
+
+
+def _message(name: str, revision: str, error: Exception) -> str:
+    # by class name, parents included: where these classes live moved between releases of the hub
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    where = f"{PREFIX}{name}" + (f"@{revision}" if revision else "")
+    if "GatedRepoError" in kinds:
+        page = f"https://huggingface.co/{name}"
+        return f"{where} is gated: accept its terms at {page} and run hf auth login"
+    if "RevisionNotFoundError" in kinds:
+        return f"{where}: the repository has no revision {revision!r}, leave @{revision} out"
+    if "RepositoryNotFoundError" in kinds:
+        return f"{where}: no such repository on the hub (if it is private, run hf auth login)"
+    if "HFValidationError" in kinds:
+        return f"{where} is not hf:owner/name: {reason(error)}"
+    if kinds & _UNREACHABLE:
+        return (
+            f"{where} is not in the cache and the hub cannot be reached: check the network, "
+            "or give a local folder"
+        )
+    return f"{where} could not be fetched ({type(error).__name__}): {reason(error)[:200]}"

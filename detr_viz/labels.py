@@ -1,0 +1,98 @@
+"""Names of classes: COCO's, or those of a file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Sequence
+
+from detr_viz.errors import UserError
+
+HOLE = "N/A"  # an id that no class has
+_MAX_BYTES = 1 << 20  # far beyond any list of names: a checkpoint given by mistake is not read
+
+# Indexed by COCO category id, ten a row; 0 and the ten ids that no annotation uses are holes.
+COCO_NAMES: tuple[str, ...] = tuple(
+    name.strip()
+    for name in """
+    N/A, person, bicycle, car, motorcycle, airplane, bus, train, truck, boat,
+    traffic light, fire hydrant, N/A, stop sign, parking meter, bench, bird, cat, dog, horse,
+    sheep, cow, elephant, bear, zebra, giraffe, N/A, backpack, umbrella, N/A,
+    N/A, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat,
+    baseball glove, skateboard, surfboard, tennis racket, bottle, N/A, wine glass, cup, fork, knife,
+    spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza,
+    donut, cake, chair, couch, potted plant, bed, N/A, dining table, N/A, N/A,
+    toilet, N/A, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven,
+    toaster, sink, refrigerator, N/A, book, clock, vase, scissors, teddy bear, hair drier,
+    toothbrush
+    """.split(",")
+)
+
+
+class LabelError(UserError):
+    """A list of class names that cannot be used; one line says why."""
+
+
+def load_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read a class file: line n names class n, counted from 0.
+
+    UTF-8, with or without a byte order mark, any kind of line ends. Spaces around a name do not
+    count; a blank line between names is a class without a name ("N/A"), blank lines at the end
+    are ignored. Raises LabelError for a file that is missing, empty, or not text.
+    """
+    path = os.fsdecode(path)
+    name = path if path and path.isprintable() else repr(path)  # keeps the message on one line
+    data = _read(path, name)
+    if len(data) > _MAX_BYTES:
+        raise LabelError(f"class file {name} is over 1 MB: give a text file, one name a line")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise LabelError(f"class file {name} is not UTF-8 text: save it as UTF-8") from None
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")
+    for number, line in enumerate(lines, start=1):
+        if any(unicodedata.category(c) == "Cc" for c in line.replace("\t", " ")):
+            raise LabelError(
+                f"class file {name} is not text (control characters in line {number}): "
+                "give a text file, one name a line"
+            )
+    names = tuple(" ".join(line.split()) or HOLE for line in lines)
+    if not text.strip():
+        raise LabelError(f"class file {name} is empty: put one name on each line, class 0 first")
+    return names
+
+
+def names_for(num_classes: int, custom: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Names of `num_classes` classes: the custom ones, else COCO's for 91, else "class 0", ...
+
+    num_classes counts real classes, without DETR's no-object. Raises LabelError where the custom
+    list has another length.
+    """
+    if custom is not None:
+        if len(custom) != num_classes:
+            raise LabelError(
+                f"{len(custom)} class names for a model of {num_classes} classes: "
+                "name each class, line n for class n from 0, N/A for unused ids"
+            )
+        return tuple(custom)
+    if num_classes == len(COCO_NAMES):
+        return COCO_NAMES
+    return tuple(f"class {n}" for n in range(num_classes))
+
+
+def _read(path: str, name: str) -> bytes:
+    """At most one byte more than a class file may have."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise LabelError(f"{name} is not a file: give a text file, one class name a line")
+        with open(path, "rb") as file:
+            return file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise LabelError(f"no class file at {name}: check the path") from None
+    except OSError as error:
+        raise LabelError(f"cannot read class file {name}: {error.strerror or error}") from error
+    except LabelError:
+        raise
+    except ValueError as error:  # a null character in the path
+        raise LabelError(f"{name} is not a path: {error}") from error

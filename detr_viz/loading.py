@@ -1,0 +1,115 @@
+"""A checkpoint made into a network that is ready to explain images.
+
+    model = load_model("detr_resnet50")             # a file, a folder, a known name, hf:owner/name
+    model.network, model.spec.title, model.class_names
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from detr_viz import checkpoints, labels
+from detr_viz.errors import UserError
+from detr_viz.models.config import DetrConfig
+from detr_viz.models.spec import ModelSpec
+
+# The official evaluation transform, unless the checkpoint's meta says otherwise (SEMANTICS: Input).
+OFFICIAL_SIZE, OFFICIAL_MAX_SIZE = 800, 1333
+
+
+class DeviceError(UserError):
+    """A device that was asked for is not there."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A network in evaluation mode with what its checkpoint said.
+
+    size, max_size: shorter side images are resized to, and the bound on the longer one (pixels).
+    class_names: one name a real class. path, sha256: of the weights. notes: what had to be assumed.
+    """
+
+    network: nn.Module
+    spec: ModelSpec
+    config: DetrConfig
+    class_names: tuple[str, ...]
+    size: int
+    max_size: int
+    path: str
+    sha256: str
+    notes: tuple[str, ...]
+    meta: Mapping[str, Any]
+    device: torch.device
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto", "cpu", "cuda" (or "cuda:1") or "mps" -> device; DeviceError where it is absent."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"unknown device {name!r}: use auto, cpu, cuda or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count() * cuda:
+        raise DeviceError(f"device {name} was asked for but is not here: use --device cpu (or auto)")
+    if device.type == "mps" and not mps:
+        raise DeviceError("device mps was asked for but is not here: use --device cpu (or auto)")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"device {name!r} is not supported: use auto, cpu, cuda or mps")
+    return device
+
+
+def load_model(
+    weights: str | Path | None = None,
+    type: str | None = None,
+    *,
+    classes: str | Path | Sequence[str] | None = None,
+    nheads: int | None = None,
+    dilation: bool | None = None,
+    cache: str | Path | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> LoadedModel:
+    """Load a detector of the family, strictly, batch norm folded, ready for `explain`.
+
+    weights   file, Hugging Face folder, known name, hf:owner/name; None: the demo of the type
+    type      "detr" or "cd_detr"; None: told by the file (detr where weights is None too)
+    classes   file with a name a line, or the names themselves; None: the checkpoint's, else COCO's
+    nheads, dilation   what leaves no trace in a state dict; None: the checkpoint's, else 8 and False
+    Raises UserError on anything that is wrong with these.
+    """
+    place = pick_device(device)
+    checkpoint = checkpoints.load(
+        weights, type, nheads=nheads, dilation=dilation, cache=cache, progress=progress
+    )
+    spec, config = checkpoint.spec, checkpoint.config
+    custom = checkpoint.class_names
+    if classes is not None:
+        given = isinstance(classes, (str, Path))
+        custom = labels.load_class_names(classes) if given else tuple(classes)
+    names = labels.names_for(spec.num_classes(config), custom)
+    with torch.device("meta"):  # no time spent on initial values that are replaced at once
+        network = spec.build(config)
+    network.load_state_dict(checkpoint.state_dict, strict=True, assign=True)
+    network.requires_grad_(False).eval()
+    network.fold_batch_norm()
+    return LoadedModel(
+        network=network.to(place),
+        spec=spec,
+        config=config,
+        class_names=names,
+        size=int(checkpoint.meta.get("size", OFFICIAL_SIZE)),
+        max_size=int(checkpoint.meta.get("max_size", OFFICIAL_MAX_SIZE)),
+        path=checkpoint.path,
+        sha256=checkpoint.sha256,
+        notes=checkpoint.notes,
+        meta=checkpoint.meta,
+        device=place,
+    )

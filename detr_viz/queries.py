@@ -1,0 +1,158 @@
+"""Which queries to show: words like top:5, score:0.5, class:cat, point:x,y, 3,17, all, joined by +.
+
+    select(explanation, "class:cat+top:2")          # [17, 3, 61], best first
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detr_viz import boxes
+from detr_viz.errors import UserError
+
+if TYPE_CHECKING:
+    from detr_viz.explanation import Explanation
+
+DEFAULT = "top:5"
+SYNTAX = "top:5, score:0.5, class:cat,remote, point:x,y, 3,17 or all (join with +)"
+
+
+class QueryError(UserError):
+    """A choice of queries that cannot be read, or that nothing answers to."""
+
+
+def select(explanation: Explanation, choice: str = DEFAULT) -> list[int]:
+    """Query ids that `choice` names, without repeats.
+
+    top:N        the N best          score:T      those with a score of at least T
+    class:A,B    those whose best class is one of these names
+    point:X,Y    those whose box holds the point, pixels of the original image
+    3,17 | all   ids, in the order given
+    Words joined by + are a union. Order: best first; where ids or `all` are among the words, as written.
+    A query's score is the largest over its classes. Raises QueryError, also where nothing is left, and
+    then says what there was to choose from.
+    """
+    words = [word.strip() for word in choice.split("+")]
+    by_score = True
+    found: list[int] = []
+    for word in words:
+        key, colon, rest = word.partition(":")
+        if colon and key in _RULES:
+            found += _RULES[key](explanation, rest.strip())
+        elif word == "all":
+            found += range(explanation.num_queries)
+            by_score = False
+        else:
+            found += _ids(explanation, word, choice)
+            by_score = False
+    chosen = list(dict.fromkeys(found))
+    if not chosen:
+        raise QueryError(f"no query answers to {choice!r}: {_offer(explanation)}")
+    if by_score:
+        chosen.sort(key=lambda q: (-explanation.scores[q], q))
+    return chosen
+
+
+def _offer(explanation: Explanation) -> str:
+    best = explanation.by_score()[:3]
+    listed = ", ".join(
+        f"{q} ({explanation.label_name(q)} {explanation.scores[q]:.2f})" for q in best
+    )
+    return (
+        f"there are {explanation.num_queries} queries, the best {listed}; see them with --list-queries"
+    )
+
+
+def _number(text: str, word: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise QueryError(f"{text!r} in {word} is not a number: write {SYNTAX}")
+    return value
+
+
+def _top(explanation: Explanation, rest: str) -> list[int]:
+    if not rest.isdecimal() or int(rest) < 1:
+        raise QueryError(f"top:{rest} needs a whole number from 1: write {SYNTAX}")
+    return explanation.by_score()[: int(rest)]
+
+
+def _score(explanation: Explanation, rest: str) -> list[int]:
+    least = _number(rest, f"score:{rest}")
+    return np.flatnonzero(explanation.scores >= least).tolist()
+
+
+def _class(explanation: Explanation, rest: str) -> list[int]:
+    known = {name.casefold(): name for name in explanation.class_names}
+    wanted = set()
+    for name in (part.strip() for part in rest.split(",")):
+        if name.casefold() not in known:
+            near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.5)
+            some = [known[n] for n in near] or explanation.class_names[:8]
+            raise QueryError(f"no class is named {name!r}: there are {', '.join(some)}, ...")
+        wanted.add(name.casefold())
+    return [
+        q
+        for q in range(explanation.num_queries)
+        if explanation.label_name(q).casefold() in wanted
+    ]
+
+
+def _point(explanation: Explanation, rest: str) -> list[int]:
+    parts = rest.split(",")
+    if len(parts) != 2:
+        raise QueryError(f"point:{rest} needs two numbers, x,y in pixels of the image")
+    x, y = (_number(part.strip(), f"point:{rest}") for part in parts)
+    height, width = explanation.image.hw
+    if not (0 <= x <= width and 0 <= y <= height):
+        raise QueryError(f"point:{rest} lies outside the image, which is {width} x {height} pixels")
+    return np.flatnonzero(boxes.contains(explanation.boxes_xyxy_px, x, y)).tolist()
+
+
+def _ids(explanation: Explanation, word: str, choice: str) -> list[int]:
+    parts = [part.strip() for part in word.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise QueryError(f"cannot read {word!r} in --queries {choice}: write {SYNTAX}")
+    ids = [int(part) for part in parts]
+    wrong = [i for i in ids if i >= explanation.num_queries]
+    if wrong:
+        raise QueryError(
+            f"no query {wrong[0]}: this model has {explanation.num_queries}, 0..{explanation.num_queries - 1}"
+        )
+    return ids
+
+
+_RULES: dict[str, Callable[[Explanation, str], Sequence[int]]] = {
+    "top": _top,
+    "score": _score,
+    "class": _class,
+    "point": _point,
+}
+
+
+def check_syntax(choice: str) -> None:
+    """Raise QueryError at once on a choice that no model could answer, before anything is loaded."""
+    for word in (part.strip() for part in choice.split("+")):
+        key, colon, rest = word.partition(":")
+        known = colon and key in _RULES and rest.strip()
+        ids = all(part.strip().isdecimal() for part in word.split(","))
+        if not (known or ids or word == "all"):
+            raise QueryError(f"cannot read {word!r} in --queries {choice}: write {SYNTAX}")
+
+
+def table(explanation: Explanation, queries: Sequence[int]) -> str:
+    """Lines of id, class, score and box (left, top, right, bottom in pixels) of these queries."""
+    names = [explanation.label_name(q) for q in queries]
+    wide = max([len("class"), *map(len, names)])
+    lines = [f"{'query':>5}  {'class':<{wide}}  score  box: left top right bottom (px)"]
+    for q, name in zip(queries, names, strict=True):
+        box = " ".join(f"{value:7.1f}" for value in explanation.boxes_xyxy_px[q])
+        lines.append(f"{q:>5}  {name:<{wide}}  {explanation.scores[q]:5.3f}  {box}")
+    return "\n".join(lines)
