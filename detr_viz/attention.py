@@ -1,8 +1,8 @@
 """Pure tensor math: terms -> logits -> weights. Knows no model, no image, no file.
 
-    terms = ...                                     # Terms, captured at one attention site
-    weights(terms, "position", queries=[3])         # (B, M, 1, K), every row sums to 1
-    four_terms(terms, queries=[3])                  # what content and position add to the logits
+terms = ...                                     # Terms, captured at one attention site
+weights(terms, "position", queries=[3])         # (B, M, 1, K), every row sums to 1
+four_terms(terms, queries=[3])                  # what content and position add to the logits
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def merge_heads(x: Tensor) -> Tensor:
 def attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, key_padding_mask: Tensor | None = None
 ) -> Tensor:
-    """softmax(q . k * scale) v by the fused kernel: (B, M, Q, E), (B, M, K, E), (B, M, K, D) -> (B, M, Q, D).
+    """softmax(q . k * scale) v by the fused kernel: (B, M, Q, E), (B, M, K, E), (B, M, K,
+    D) -> (B, M, Q, D).
 
     key_padding_mask (B, K) is True on padding, whose weight is exactly 0.
     """
@@ -120,9 +121,9 @@ def weights(
     """Attention weights of one mode: (B, M, q, K), each row sums to 1.
 
     mode is a key of MODES, or a Mode of your own: Mode("cpb", "p", "(c_q + p_q) · p_k") is what the
-    Conditional DETR paper's Fig. 1 draws for DETR; it is scaled by the layer's factor. scale "mode" uses
-    the factor of that mode's q and k attended on their own, "layer" the layer's own (SEMANTICS, Modes).
-    Raises ValueError on an unknown mode or scale.
+    Conditional DETR paper's Fig. 1 draws for DETR; it is scaled by the layer's factor.
+    scale "mode" uses the factor of that mode's q and k attended on their own,
+    "layer" the layer's own (SEMANTICS, Modes). Raises ValueError on an unknown mode or scale.
     """
     if isinstance(mode, str) and mode not in MODES:
         raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
@@ -137,8 +138,8 @@ def four_terms(
 ) -> dict[tuple[str, str], Tensor]:
     """Logits by (query part, key part), biases counted with content: they sum to combine's logits.
 
-    Keys ("content", "content"), ("content", "position"), ("position", "content"), ("position", "position");
-    each (B, M, q, K) at the layer's scale, padding not masked.
+    Keys ("content", "content"), ("content", "position"), ("position", "content"), ("position",
+    "position"); each (B, M, q, K) at the layer's scale, padding not masked.
     """
     sides = {"content": "cb", "position": "p"}
     return {
@@ -149,7 +150,9 @@ def four_terms(
 def nine_terms(
     terms: Terms, queries: Sequence[int] | Tensor | None = None
 ) -> dict[tuple[str, str], Tensor]:
-    """Like `four_terms` with the shared biases apart: keys ("content" | "position" | "bias") twice."""
+    """Like `four_terms` with the shared biases apart: keys ("content" | "position" | "bias")
+    twice.
+    """
     sides = {"content": "c", "position": "p", "bias": "b"}
     return {
         (q, k): logits(terms, sides[q], sides[k], queries=queries) for q, k in product(sides, sides)
@@ -162,9 +165,10 @@ def residual(terms: Terms, project_out: Callable[[Tensor], Tensor], out: Tensor)
         rec = project_out(weights @ value)     uni = the same with uniform weights
         residual = |rec - out| / |out - uni|   (Frobenius)
 
-    terms of the site, project_out (B, Q, C) -> (B, Q, C), out what the site put out (B, Q, C). Near 0
-    for right maps (2e-6 in float32), at least 0.17 for wrong ones. A site whose output does not depend
-    on its weights (|out - uni| < 1e-3 |out|) says nothing about them: NaN.
+    terms of the site, project_out (B, Q, C) -> (B, Q, C), out what the site put out (B, Q, C).
+    Near 0 for right maps (2e-6 in float32), at least 0.17 for wrong ones.
+    A site whose output does not depend on its weights (|out - uni| < 1e-3 |out|) says nothing
+    about them: NaN.
     """
     value = terms.value
     used = weights(terms, "combine", scale="layer").to(value.dtype)

@@ -1,8 +1,8 @@
 """Forward hooks as a context manager; the handles are removed whatever happens.
 
-    with record(model, [("cross", 5)]) as recorded:
-        model(images)
-    recorded["cross", 5].terms                      # Terms, worked out when first asked for
+with record(model, [("cross", 5)]) as recorded:
+    model(images)
+recorded["cross", 5].terms                      # Terms, worked out when first asked for
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Recorded:
 def record(model: nn.Module, sites: Iterable[Site]) -> Iterator[dict[Site, Recorded]]:
     """Keep the last call of each named attention site of `model` while the block runs.
 
-    sites are keys of model.attention_sites(); KeyError names those there are. Only references are kept,
-    so the forward pass costs nothing extra. Hooks are gone afterwards, after an exception too.
+    sites are keys of model.attention_sites(); KeyError names those there are.
+    Only references are kept, so the forward pass costs nothing extra.
+    Hooks are gone afterwards, after an exception too.
     """
     available = model.attention_sites()
     recorded: dict[Site, Recorded] = {}

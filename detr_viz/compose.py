@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-INTERPOLATIONS = ("linear", "nearest")
+INTERPOLATIONS = ("cubic", "linear", "nearest")
 CELL_RULES = ("aligned", "centered")
 
 # The photo under a map: its tones are squeezed into this range of grey, whatever light it was taken in.
-_GRAY_RANGE = (42.0, 118.0)
-_GRAY_SLACK = 14.0  # highlights and shadows may pass the range by this much
-_MAX_GAIN = 1.6  # a foggy photo is not stretched further: that would show noise
+_GRAY_RANGE = (44.0, 122.0)
+_MEDIAN_TONE = 0.45
+_GAMMAS = (0.5, 1.7)
+_MIN_SPAN = 50.0  # tones of a foggy photo are not spread further: that would show noise
 _OPACITY = 0.94  # of the largest weight: the object stays visible under it
 _OPACITY_GAMMA = 0.9
 
@@ -79,21 +80,35 @@ def interpolation_weights(out_px: int, cells: int, place: Placement, axis: int, 
         raise ValueError(f"interpolation {interpolation!r}: expected one of {', '.join(INTERPOLATIONS)}")
     oversample = -(-cells // out_px)
     u = cell_positions(out_px, cells, place, axis, oversample)
-    lower = np.floor(u if interpolation == "linear" else u + 0.5).astype(np.intp)
-    part = (u - lower) if interpolation == "linear" else np.zeros_like(u)
+    first = np.floor(u + 0.5 if interpolation == "nearest" else u).astype(np.intp)
     weights = np.zeros((u.size, cells), np.float32)
     rows = np.arange(u.size)
-    weights[rows, lower] = 1 - part
-    weights[rows, np.minimum(lower + 1, cells - 1)] += part
+    for step, share in _shares(u - first, interpolation):
+        np.add.at(weights, (rows, np.clip(first + step, 0, cells - 1)), share)
     return weights.reshape(out_px, oversample, cells).mean(1) if oversample > 1 else weights
+
+
+def _shares(f: np.ndarray, interpolation: str) -> list[tuple[int, np.ndarray]]:
+    """(step from the first cell, its weight) for a pixel that lies ``f`` beyond the first cell's centre."""
+    if interpolation == "nearest":
+        return [(0, np.ones_like(f))]
+    if interpolation == "linear":
+        return [(0, 1 - f), (1, f)]
+    return [  # Keys (1981), a = -1/2
+        (-1, ((-0.5 * f + 1) * f - 0.5) * f),
+        (0, (1.5 * f - 2.5) * f * f + 1),
+        (1, ((-1.5 * f + 2) * f + 0.5) * f),
+        (2, (0.5 * f - 0.5) * f * f),
+    ]
 
 
 def resample(
     maps: np.ndarray, place: Placement, out_hw: tuple[int, int], interpolation: str = "linear"
 ) -> np.ndarray:
-    """Maps (..., h, w) to panels (..., H, W) float32, values kept: separable, two small products for all at once.
+    """Maps (..., h, w) to panels (..., H, W) float32: separable, two small products for all maps at once.
 
-    ``interpolation``: ``linear`` between cell centres, flat beyond the outermost ones; ``nearest`` shows the cells.
+    All give every cell its own value at its centre, and are flat beyond the outermost centres. ``linear`` is
+    straight between them; ``cubic`` is smooth, and may pass the cells' values a little; ``nearest`` shows the cells.
     """
     rows = interpolation_weights(out_hw[0], maps.shape[-2], place, 0, interpolation)
     columns = interpolation_weights(out_hw[1], maps.shape[-1], place, 1, interpolation)
@@ -112,15 +127,18 @@ def resize_photo(rgb: np.ndarray, out_hw: tuple[int, int]) -> np.ndarray:
 def backdrop(photo: np.ndarray) -> np.ndarray:
     """What lies under a map: the photo (H, W, 3) uint8 without colour, dark and low in contrast, (H, W) uint8.
 
-    The tones between the 2nd and 98th percentile go to a fixed range, so a night scene and an overexposed one give
-    the same calm ground, and the map's colours are the brightest thing in the panel.
+    The tones between the 2nd and 98th percentile go to a fixed range with the median at a fixed place in it, so a
+    night scene and an overexposed one give the same calm ground, and the map is the brightest thing in the panel.
     """
     gray = np.asarray(Image.fromarray(photo).convert("L"), np.float32)
-    low, high = np.percentile(gray, (2, 98))
+    low, median, high = np.percentile(gray, (2, 50, 98))
+    span = max(float(high - low), _MIN_SPAN)
+    low = (low + high - span) / 2
+    middle = min(max((median - low) / span, 0.02), 0.98)
+    gamma = min(max(np.log(_MEDIAN_TONE) / np.log(middle), _GAMMAS[0]), _GAMMAS[1])
+    tone = np.clip((gray - low) / span, 0, 1.15) ** gamma
     dark, light = _GRAY_RANGE
-    gain = min(_MAX_GAIN, (light - dark) / max(high - low, 1.0))
-    toned = (dark + light) / 2 + gain * (gray - (low + high) / 2)
-    return np.clip(toned, dark - _GRAY_SLACK, light + _GRAY_SLACK).astype(np.uint8)
+    return np.rint(dark + (light - dark) * np.minimum(tone, 1.15)).astype(np.uint8)
 
 
 def blend_table(lut: np.ndarray) -> np.ndarray:
@@ -144,21 +162,18 @@ def overlay(levels: np.ndarray, ground: np.ndarray, table: np.ndarray) -> np.nda
     return np.take(table.reshape(-1, 4), index, axis=0)
 
 
-def shade_corner(tiles: np.ndarray, size_hw: tuple[int, int], strength: float = 0.62) -> None:
-    """Darken the bottom right corner of panels (N, H, W, 4) in place, softly, so that white text reads on any map.
+def corner_mask(panel_hw: tuple[int, int], size_hw: tuple[int, int], corner: tuple[int, int]) -> np.ndarray:
+    """1 in a corner of a panel, falling softly to 0, (H, W) float32: the ground for a number.
 
-    ``size_hw``: pixels the text takes; the shade fades out over half as much again.
+    ``size_hw``: pixels that are fully 1; it fades out over half as much again. ``corner``: (0 top | 1 bottom, 0 left | 1 right).
     """
-    fades = []
-    for size, limit in zip(size_hw, tiles.shape[1:3], strict=True):
-        reach = min(limit, round(1.5 * size))
-        from_edge = np.arange(reach, 0, -1) - 0.5
-        ramp = np.clip((reach - from_edge) / max(reach - size, 1), 0, 1)
-        fades.append(ramp * ramp * (3 - 2 * ramp))
-    keep = 1 - strength * np.outer(*fades)
-    height, width = keep.shape
-    corner = tiles[:, -height:, -width:, :3]
-    corner[...] = np.rint(corner * keep[..., None]).astype(np.uint8)
+    ramps = []
+    for length, size, far in zip(panel_hw, size_hw, corner, strict=True):
+        distance = np.arange(length) + 0.5
+        fade = np.clip((1.5 * size - distance) / (0.5 * size), 0, 1)
+        ramp = fade * fade * (3 - 2 * fade)
+        ramps.append(ramp[::-1] if far else ramp)
+    return np.outer(*ramps).astype(np.float32)
 
 
 def blank_sheet(height: int, width: int) -> np.ndarray:

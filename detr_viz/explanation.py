@@ -43,7 +43,8 @@ class Explanation:
     image             the picture as read (rgb uint8 (H0, W0, 3), path, sha256)
     input_hw          (h, w) of the resized network input, pixels
     grid_hw, stride   (h, w) of the memory grid; input pixels per cell
-    cell_rule         where a cell lies: "aligned": cell i is centred on input pixel index stride * i
+    cell_rule         where a cell lies: "aligned": cell i is centred on input pixel index stride
+                      * i
     scores            (Q,) float32, the largest probability over the real classes
     labels            (Q,) int64, the class that has it; names in class_names
     boxes_xyxy_px     (Q, 4) float32, pixels of the original image
@@ -89,8 +90,9 @@ class Explanation:
     def detections(self, limit: int = 100) -> list[tuple[int, int, float]]:
         """(query, label, score), best first, as the authors' evaluation counts them.
 
-        DETR: every query once with its best class. Focal-loss models: the top `limit` (query, class) pairs,
-        so that a query may stand there more than once (SEMANTICS: Detections).
+        DETR: every query once with its best class. Focal-loss models:
+        the top `limit` (query, class) pairs, so that a query may stand there more than once
+        (SEMANTICS: Detections).
         """
         if not self.pairwise:
             return [(q, int(self.labels[q]), float(self.scores[q])) for q in self.by_score()]
@@ -117,8 +119,9 @@ class Explanation:
     ) -> NDArray[np.float32]:
         """Cross-attention maps, float32 (q, heads, h, w); each sums to 1 over (h, w).
 
-        softmax((parts of q) . (parts of k) * scale), from the captured terms, for these queries only.
-        queries None: all. scale: "mode" or "layer" (SEMANTICS: Modes). ValueError on anything unknown.
+        softmax((parts of q) . (parts of k) * scale), from the captured terms,
+        for these queries only. queries None: all. scale: "mode" or "layer" (SEMANTICS:
+        Modes). ValueError on anything unknown.
         """
         if isinstance(mode, str) and mode not in self.modes:
             have = ", ".join(self.modes)
@@ -135,7 +138,9 @@ class Explanation:
 
 
 def resolve_layers(layers: str | int | Sequence[int | str], num_layers: int) -> tuple[int, ...]:
-    """ "last", "all", a number from 0 or several of these -> ascending layer numbers; UserError otherwise."""
+    """ "last", "all", a number from 0 or several of these -> ascending layer numbers;
+    UserError otherwise.
+    """
     wanted: set[int] = set()
     for item in [layers] if isinstance(layers, (str, int)) else layers:
         if item == "all":
@@ -164,8 +169,9 @@ def _check_residuals(recorded: Mapping[int, Recorded]) -> dict[int, float]:
         limit = _residual_limit(out.dtype, out.device)
         if value > limit:
             raise SelfCheckError(
-                f"self-check failed in decoder layer {layer}: residual {value:.2g} is above {limit:g}, "
-                "so these maps are not the network's own (damaged weights, or a wrong --nheads?)"
+                f"self-check failed in decoder layer {layer}: residual {value:.2g} is above "
+                f"{limit:g}, so these maps are not the network's own (damaged weights, or a wrong "
+                "--nheads?)"
             )
     return residuals
 
@@ -183,8 +189,8 @@ def explain(
     image     file, array (H, W, 3) uint8, PIL image, or images.load's result
     layers    decoder layers to capture: "last", "all", a number from 0, or several
     size, max_size   shorter side and bound on the longer one, pixels; None: the model's own
-    Raises UserError on a bad image or layer, SelfCheckError where the recomputed weights do not give back
-    what the layer put out (SEMANTICS: The self-check).
+    Raises UserError on a bad image or layer, SelfCheckError where the recomputed weights do not
+    give back what the layer put out (SEMANTICS: The self-check).
     """
     config, spec = model.config, model.spec
     layer_ids = resolve_layers(layers, config.dec_layers)

@@ -1,4 +1,6 @@
-"""Output files: written to a temporary name beside the target, then renamed; nothing half-written stays."""
+"""Output files: written to a temporary name beside the target, then renamed;
+nothing half-written stays.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def reason(error: OSError) -> str:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path to write to; on success it becomes `path` in one rename, else it is removed.
 
-    The folder is made where it is missing. OSErrors come out as OutputError, one line that names the file.
+    The folder is made where it is missing. OSErrors come out as OutputError,
+    one line that names the file.
     """
     path = Path(path)
     temporary: Path | None = None

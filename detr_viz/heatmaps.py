@@ -1,7 +1,7 @@
 """The .npz format of saved maps, schema version 1: plain arrays and one JSON string, no pickles.
 
-    save("cat.npz", explanation, [3, 17], ["combine", "position"])
-    load("cat.npz").maps["position"]                # (2, heads, h, w)
+save("cat.npz", explanation, [3, 17], ["combine", "position"])
+load("cat.npz").maps["position"]                # (2, heads, h, w)
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def save(
     layer: int | None = None,
     scale: str = "mode",
 ) -> Path:
-    """Write the maps of these queries and modes in one rename; the same input gives the same bytes."""
+    """Write the maps of these queries and modes in one rename;
+    the same input gives the same bytes.
+    """
     path, ids = Path(path), list(queries)
     layer = explanation.pick_layer(layer)
     meta = {**explanation.meta, "scale": scale, "modes": list(modes), "layer": layer}
@@ -116,7 +118,9 @@ def _check(path: str | Path, arrays: dict[str, Any]) -> Heatmaps:
     for name, (dtype, ndim) in _FIELDS.items():
         array = arrays[name]
         if not np.issubdtype(array.dtype, dtype) or array.ndim != ndim:
-            raise HeatmapError(f"{path}: {name} is {array.dtype} {array.shape}: not schema version 1")
+            raise HeatmapError(
+                f"{path}: {name} is {array.dtype} {array.shape}: not schema version 1"
+            )
     maps = {
         name.removeprefix("maps_"): array
         for name, array in arrays.items()

@@ -1,6 +1,6 @@
 """Checkpoints from the Hugging Face hub, through huggingface_hub (extra `hf`).
 
-    folder = fetch_hf("facebook/detr-resnet-50")
+folder = fetch_hf("facebook/detr-resnet-50")
 """
 
 from __future__ import annotations

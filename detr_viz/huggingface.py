@@ -25,25 +25,9 @@ TYPES = {"detr": "detr", "conditional_detr": "cd_detr"}  # model_type in config.
 
 _BACKBONE = re.compile(r"^backbone\.(?:conv_encoder\.)?(?:model\.)?(?:_backbone\.)?")
 _BODY = "backbone.0.body."
-_RESNET = (  # transformers' own ResNet -> torchvision's names
-    (r"^embedder\.embedder\.convolution\.", "conv1."),
-    (r"^embedder\.embedder\.normalization\.", "bn1."),
-    (
-        r"^encoder\.stages\.(\d+)\.layers\.(\d+)\.shortcut\.convolution\.",
-        "layer{0}.{1}.downsample.0.",
-    ),
-    (
-        r"^encoder\.stages\.(\d+)\.layers\.(\d+)\.shortcut\.normalization\.",
-        "layer{0}.{1}.downsample.1.",
-    ),
-    (
-        r"^encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.convolution\.",
-        "layer{0}.{1}.conv{2}.",
-    ),
-    (
-        r"^encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.normalization\.",
-        "layer{0}.{1}.bn{2}.",
-    ),
+_STEM = {"embedder.embedder.convolution.": "conv1.", "embedder.embedder.normalization.": "bn1."}
+_STAGE = re.compile(
+    r"^encoder\.stages\.(\d+)\.layers\.(\d+)\.(shortcut|layer\.(\d+))\.(convolution|normalization)\."
 )
 _HEADS = (
     ("query_position_embeddings.", "query_embed."),
@@ -64,7 +48,7 @@ _DECODER = {
     "encoder_attn_layer_norm": "norm2",
     "final_layer_norm": "norm3",
 }
-_CROSS = {  # module -> name of its output projection's owner
+_ATTENTION = {  # of the decoder; DETR's q/k/v are packed later
     "detr": {f"encoder_attn.{out}_proj": "multihead_attn.out_proj" for out in ("o", "out")},
     "cd_detr": {f"encoder_attn.{out}_proj": "cross_attn.out_proj" for out in ("o", "out")}
     | {
@@ -81,7 +65,7 @@ _CROSS = {  # module -> name of its output projection's owner
     },
 }
 _PACKED = re.compile(r"^(.*)\.(q|k|v)_proj\.(weight|bias)$")
-_TIMM_RESNET = re.compile(r"^(tv_)?resnet(18|34|26|50|101|152)([._].*_in\d+k.*|\..*)?$")
+_TIMM_RESNET = re.compile(r"^(tv_)?resnet(18|26|34|50|101|152)(\..+)?$")
 
 
 class HuggingFaceError(UserError):
@@ -132,15 +116,7 @@ def convert(
 def _official_name(key: str, model_type: str) -> str:
     """One key in the authors' words, q/k/v still apart."""
     if prefix := _BACKBONE.match(key):
-        rest = key[prefix.end() :]
-        for pattern, name in _RESNET:
-            if match := re.match(pattern, rest):
-                counted = (int(number) + 1 for number in match.groups())
-                stage_block_layer = list(counted)
-                if len(stage_block_layer) > 1:
-                    stage_block_layer[1] -= 1  # stages and layers count from 1 there, blocks from 0
-                return _BODY + name.format(*stage_block_layer) + rest[match.end() :]
-        return _BODY + rest
+        return _BODY + _body_name(key[prefix.end() :])
     for theirs, ours in _HEADS:
         if key.startswith(theirs):
             key = ours + key[len(theirs) :]
@@ -151,9 +127,25 @@ def _official_name(key: str, model_type: str) -> str:
     names = dict(_COMMON)
     names.update(_ENCODER if layer[1] == "encoder" else _DECODER)
     if layer[1] == "decoder":
-        names.update(_CROSS[model_type])
+        names.update(_ATTENTION[model_type])
     module, dot, leaf = key[layer.end() :].rpartition(".")
     return layer[0] + names.get(module, module) + dot + leaf
+
+
+def _body_name(key: str) -> str:
+    """A key of the ResNet in torchvision's words, which timm uses too."""
+    for theirs, ours in _STEM.items():
+        if key.startswith(theirs):
+            return ours + key[len(theirs) :]
+    match = _STAGE.match(key)
+    if match is None:
+        return key
+    stage, block, part, number, kind = match.groups()
+    if part == "shortcut":
+        part = "downsample.0" if kind == "convolution" else "downsample.1"
+    else:
+        part = f"{'conv' if kind == 'convolution' else 'bn'}{int(number) + 1}"
+    return f"layer{int(stage) + 1}.{block}.{part}.{key[match.end() :]}"
 
 
 def _pack(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -225,7 +217,7 @@ def _check_backbone(config: Mapping[str, Any]) -> None:
     stride = settings.get("output_stride")
     if stride not in (None, 16, 32):
         raise HuggingFaceError(
-            f"config.json has a backbone of output_stride {stride}; only 32 and 16 (DC5) can be loaded"
+            f"config.json has a backbone of output_stride {stride}; 32 and 16 (DC5) can be loaded"
         )
     if kind == "timm":
         return
@@ -257,7 +249,9 @@ def _heads(config: Mapping[str, Any]) -> int:
             f"config.json has {encoder} encoder and {decoder} decoder heads; the authors' network "
             "has one number"
         )
-    return int(encoder)
+    if not isinstance(encoder, int):
+        raise HuggingFaceError(f"config.json has {encoder!r} attention heads: it is damaged")
+    return encoder
 
 
 def _dilation(config: Mapping[str, Any]) -> bool:

@@ -148,8 +148,9 @@ def _from_file(path: str) -> LoadedImage:
     name = path if path and path.isprintable() else repr(path)  # keeps the message on one line
     with _open_regular(path, name) as file, _pillow_errors(name):
         with _pillow_rules(), Image.open(file) as im:
-            if im.format == "EPS":  # would start an interpreter of PostScript on the file
-                raise ImageError(f"{name} is PostScript, not a picture: export it as PNG")
+            # EPS would run a program, Ghostscript, on the file; of stubs Pillow knows the name only
+            if im.format == "EPS" or isinstance(im, ImageFile.StubImageFile):
+                raise ImageError(f"{name} is {im.format}, which is not read: convert it to PNG")
             rgb, notes = _to_rgb(im, name)
             notes = _frame_note(im) + notes
         return LoadedImage(rgb, path, _sha256(file), notes)

@@ -13,9 +13,7 @@ HOLE = "N/A"  # an id that no class has
 _MAX_BYTES = 1 << 20  # far beyond any list of names: a checkpoint given by mistake is not read
 
 # Indexed by COCO category id, ten a row; 0 and the ten ids that no annotation uses are holes.
-COCO_NAMES: tuple[str, ...] = tuple(
-    name.strip()
-    for name in """
+_COCO = """
     N/A, person, bicycle, car, motorcycle, airplane, bus, train, truck, boat,
     traffic light, fire hydrant, N/A, stop sign, parking meter, bench, bird, cat, dog, horse,
     sheep, cow, elephant, bear, zebra, giraffe, N/A, backpack, umbrella, N/A,
@@ -26,8 +24,8 @@ COCO_NAMES: tuple[str, ...] = tuple(
     toilet, N/A, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven,
     toaster, sink, refrigerator, N/A, book, clock, vase, scissors, teddy bear, hair drier,
     toothbrush
-    """.split(",")
-)
+"""
+COCO_NAMES: tuple[str, ...] = tuple(name.strip() for name in _COCO.split(","))
 
 
 class LabelError(UserError):

@@ -1,7 +1,7 @@
 """A checkpoint made into a network that is ready to explain images.
 
-    model = load_model("detr_resnet50")             # a file, a folder, a known name, hf:owner/name
-    model.network, model.spec.title, model.class_names
+model = load_model("detr_resnet50")             # a file, a folder, a known name, hf:owner/name
+model.network, model.spec.title, model.class_names
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError:
         raise DeviceError(f"unknown device {name!r}: use auto, cpu, cuda or mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count() * cuda:
-        raise DeviceError(f"device {name} was asked for but is not here: use --device cpu (or auto)")
+        raise DeviceError(
+            f"device {name} was asked for but is not here: use --device cpu (or auto)"
+        )
     if device.type == "mps" and not mps:
         raise DeviceError("device mps was asked for but is not here: use --device cpu (or auto)")
     if device.type not in ("cpu", "cuda", "mps"):
@@ -82,8 +84,8 @@ def load_model(
     weights   file, Hugging Face folder, known name, hf:owner/name; None: the demo of the type
     type      "detr" or "cd_detr"; None: told by the file (detr where weights is None too)
     classes   file with a name a line, or the names themselves; None: the checkpoint's, else COCO's
-    nheads, dilation   what leaves no trace in a state dict; None: the checkpoint's, else 8 and False
-    Raises UserError on anything that is wrong with these.
+    nheads, dilation   what leaves no trace in a state dict; None:
+    the checkpoint's, else 8 and False Raises UserError on anything that is wrong with these.
     """
     place = pick_device(device)
     checkpoint = checkpoints.load(

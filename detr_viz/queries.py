@@ -1,6 +1,6 @@
 """Which queries to show: words like top:5, score:0.5, class:cat, point:x,y, 3,17, all, joined by +.
 
-    select(explanation, "class:cat+top:2")          # [17, 3, 61], best first
+select(explanation, "class:cat+top:2")          # [17, 3, 61], best first
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from detr_viz import boxes
 from detr_viz.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,9 +30,9 @@ def select(explanation: Explanation, choice: str = DEFAULT) -> list[int]:
     class:A,B    those whose best class is one of these names
     point:X,Y    those whose box holds the point, pixels of the original image
     3,17 | all   ids, in the order given
-    Words joined by + are a union. Order: best first; where ids or `all` are among the words, as written.
-    A query's score is the largest over its classes. Raises QueryError, also where nothing is left, and
-    then says what there was to choose from.
+    Words joined by + are a union. Order: best first; where ids or `all` are among the words,
+    as written. A query's score is the largest over its classes. Raises QueryError,
+    also where nothing is left, and then says what there was to choose from.
     """
     words = [word.strip() for word in choice.split("+")]
     by_score = True
@@ -63,9 +60,8 @@ def _offer(explanation: Explanation) -> str:
     listed = ", ".join(
         f"{q} ({explanation.label_name(q)} {explanation.scores[q]:.2f})" for q in best
     )
-    return (
-        f"there are {explanation.num_queries} queries, the best {listed}; see them with --list-queries"
-    )
+    count = explanation.num_queries
+    return f"there are {count} queries, the best {listed}; see them with --list-queries"
 
 
 def _number(text: str, word: str) -> float:
@@ -86,7 +82,7 @@ def _top(explanation: Explanation, rest: str) -> list[int]:
 
 def _score(explanation: Explanation, rest: str) -> list[int]:
     least = _number(rest, f"score:{rest}")
-    return np.flatnonzero(explanation.scores >= least).tolist()
+    return [q for q, score in enumerate(explanation.scores) if score >= least]
 
 
 def _class(explanation: Explanation, rest: str) -> list[int]:
@@ -99,9 +95,7 @@ def _class(explanation: Explanation, rest: str) -> list[int]:
             raise QueryError(f"no class is named {name!r}: there are {', '.join(some)}, ...")
         wanted.add(name.casefold())
     return [
-        q
-        for q in range(explanation.num_queries)
-        if explanation.label_name(q).casefold() in wanted
+        q for q in range(explanation.num_queries) if explanation.label_name(q).casefold() in wanted
     ]
 
 
@@ -113,7 +107,9 @@ def _point(explanation: Explanation, rest: str) -> list[int]:
     height, width = explanation.image.hw
     if not (0 <= x <= width and 0 <= y <= height):
         raise QueryError(f"point:{rest} lies outside the image, which is {width} x {height} pixels")
-    return np.flatnonzero(boxes.contains(explanation.boxes_xyxy_px, x, y)).tolist()
+    from detr_viz import boxes  # numpy: --help does without
+
+    return boxes.contains(explanation.boxes_xyxy_px, x, y).nonzero()[0].tolist()
 
 
 def _ids(explanation: Explanation, word: str, choice: str) -> list[int]:
@@ -123,9 +119,8 @@ def _ids(explanation: Explanation, word: str, choice: str) -> list[int]:
     ids = [int(part) for part in parts]
     wrong = [i for i in ids if i >= explanation.num_queries]
     if wrong:
-        raise QueryError(
-            f"no query {wrong[0]}: this model has {explanation.num_queries}, 0..{explanation.num_queries - 1}"
-        )
+        count = explanation.num_queries
+        raise QueryError(f"no query {wrong[0]}: this model has {count}, 0..{count - 1}")
     return ids
 
 
@@ -138,7 +133,9 @@ _RULES: dict[str, Callable[[Explanation, str], Sequence[int]]] = {
 
 
 def check_syntax(choice: str) -> None:
-    """Raise QueryError at once on a choice that no model could answer, before anything is loaded."""
+    """Raise QueryError at once on a choice that no model could answer,
+    before anything is loaded.
+    """
     for word in (part.strip() for part in choice.split("+")):
         key, colon, rest = word.partition(":")
         known = colon and key in _RULES and rest.strip()

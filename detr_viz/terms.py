@@ -4,7 +4,7 @@
     K  keys = h * w cells     E  width of a head's query/key   D  width of a head's value = C / M
     C  model width            h, w  the memory grid
 
-Every attention site of the family is, per head (ARCHITECTURE: the one idea),
+Every attention site of the family is, per head,
 
     logits = (c_q + p_q + b_q) . (c_k + p_k + b_k) * scale        weights = softmax(logits over K)
 
@@ -33,15 +33,15 @@ class Mode:
     formula: str
 
 
-# b_k adds the same number to every key of a query and never changes a map; b_q does (SEMANTICS: Modes).
+# b_k adds the same number to every key of a query and never changes a map; b_q does.
 MODES: dict[str, Mode] = {
     "combine": Mode("cpb", "cpb", "(c_q + p_q) · (c_k + p_k)"),
     "position": Mode("pb", "pb", "p_q · p_k"),
     "content": Mode("cb", "cb", "c_q · c_k"),
 }
 
-# "mode": the scale of that q and k attended on their own; "layer": the layer's own scale, so that the
-# logits of content and position are their exact share of combine's.
+# "mode": the scale of that q and k attended on their own; "layer": the layer's own scale, so that
+# the logits of content and position are their exact share of combine's.
 SCALES = ("mode", "layer")
 
 
@@ -51,12 +51,12 @@ class Terms:
 
     c_q, p_q  (B, M, Q, E)    content and position part of the queries
     c_k, p_k  (B, M, K, E)    the same of the keys
-    b_q, b_k  (M, 1, E)       shared bias, or None where each part has its own (then it is in the part)
+    b_q, b_k  (M, 1, E)       shared bias, or None where each part has its own in it
     value     (B, M, K, D)
     scale                     the layer's own factor
     mode_scales               mode -> factor when that mode's q and k attend on their own
     key_padding_mask          (B, K) True = padding, or None
-    Parts that a model concatenates are laid in orthogonal halves of E, which leaves the formula as it is.
+    Parts that a model concatenates lie in orthogonal halves of E: the formula stays as it is.
     """
 
     c_q: Tensor
@@ -71,7 +71,7 @@ class Terms:
     key_padding_mask: Tensor | None = None
 
     def scale_of(self, mode: str | Mode, rule: str = "mode") -> float:
-        """Factor of the logits of `mode`; rule "layer" gives the layer's own, as has a Mode of your own."""
+        """Factor of the logits of `mode`: its own, or the layer's (also for a Mode of your own)."""
         if rule not in SCALES:
             raise ValueError(f"scale {rule!r} is not one of {', '.join(SCALES)}")
         own = rule == "mode" and isinstance(mode, str)

@@ -1,6 +1,6 @@
 """Average precision of a demo model on held-out scenes, by pycocotools.
 
-    python -m detr_viz.demo.evaluate --weights weights/cd_detr_demo.pth --scenes 500
+python -m detr_viz.demo.evaluate --weights weights/cd_detr_demo.pth --scenes 500
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def held_out_scenes(count: int, size_px: int) -> list[Scene]:
 
 
 def normalize(rgb: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] -> ImageNet mean 0 and deviation 1, as `images.to_tensor` does."""
+    """RGB (B, 3, H, W) in [0, 1] -> ImageNet mean 0, deviation 1, as `images.to_tensor` does."""
     mean, std = (rgb.new_tensor(v)[:, None, None] for v in (MEAN, STD))
     return (rgb - mean) / std
 
@@ -116,7 +116,8 @@ def average_precision(
         judged.evaluate()
         judged.accumulate()
         judged.summarize()
-    return Accuracy(ap50=float(judged.stats[1]), ap75=float(judged.stats[2]), ap=float(judged.stats[0]))
+    ap, ap50, ap75 = (float(v) for v in judged.stats[:3])
+    return Accuracy(ap50, ap75, ap)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -131,8 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = checkpoint.spec.build(checkpoint.config)
     model.load_state_dict(checkpoint.state_dict)
     scenes = held_out_scenes(args.scenes, checkpoint.meta["size"])
-    focal = checkpoint.meta["type"] != "detr"
-    print(evaluate(model.eval(), scenes, focal))
+    print(evaluate(model.eval(), scenes, checkpoint.spec.pairwise))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What a DETR is trained with: Hungarian matching and the set losses, for all layers at once.
 
-Shape letters: L decoder layers, B images, G query groups, Q queries of a group, T target slots
-(an image's objects first, then empty ones with label -1), K classes. Boxes are cx, cy, w, h in [0, 1].
-Formulas: Carion et al. 2020, section 3; the focal form is that of Meng et al. 2021, as in the authors'
-code (alpha 0.25, gamma 2). Query groups: Chen et al. 2023, Group DETR: each is matched on its own.
+Shape letters: L decoder layers, B images, G query groups, Q queries of a group, T target slots (an
+image's objects first, then empty ones with label -1), K classes. Boxes: cx, cy, w, h in [0, 1].
+Formulas: Carion et al. 2020, section 3; the focal form is that of Meng et al. 2021 (alpha 0.25,
+gamma 2). Query groups: Chen et al. 2023, Group DETR: each is matched on its own.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def corners(boxes: Tensor) -> Tensor:
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
     """Generalised IoU of xyxy boxes (..., 4), broadcast over the leading dimensions -> (...)."""
-    overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(0)
+    overlap = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    shared, around = overlap.prod(-1), hull.prod(-1)
+    shared, around = overlap.clamp(0).prod(-1), hull.prod(-1)
     union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
     return shared / (union + 1e-7) - (around - union) / (around + 1e-7)
 
@@ -72,10 +72,10 @@ def set_loss(
 ) -> dict[str, Tensor]:
     """Weighted class, L1 and GIoU losses, summed over layers and averaged over groups.
 
-    Shapes as in `match`. Sigmoid focal loss per class (weight 2) when `focal`, else cross-entropy with
-    a last no-object class of weight 0.1. Box losses are divided by the number of objects.
+    Shapes as in `match`. Sigmoid focal loss per class (weight 2) when `focal`, else cross-entropy
+    with a last no-object class of weight 0.1. Box losses are divided by the number of objects.
     """
-    layers, images, groups = logits.shape[:3]
+    layers, _, groups = logits.shape[:3]
     queries = match(logits, boxes, target_labels, target_boxes, focal)
     layer, image, group, slot = (queries >= 0).nonzero(as_tuple=True)
     query = queries[layer, image, group, slot]
@@ -103,20 +103,24 @@ def set_loss(
 
 
 def cell_targets(
-    target_labels: Tensor, target_boxes: Tensor, grid_hw: tuple[int, int], stride: int, input_hw: tuple[int, int]
+    target_labels: Tensor,
+    target_boxes: Tensor,
+    grid_hw: tuple[int, int],
+    stride: int,
+    input_hw: tuple[int, int],
 ) -> Tensor:
-    """Class of the object at each cell, (B, h, w) int64; background is K = the value -1.
+    """Class of the object at each cell, (B, h, w) int64, -1 on the background.
 
-    Cell i is centred on pixel index stride * i. A cell belongs to an object when its centre lies in the
-    ellipse that fills the box; of several, to the one drawn last.
+    Cell i is centred on pixel index stride * i. A cell belongs to an object when its centre lies in
+    the ellipse that fills the box; of several, to the one drawn last.
     """
     h, w = grid_hw
     y = (torch.arange(h, device=target_boxes.device) * stride + 0.5) / input_hw[0]
     x = (torch.arange(w, device=target_boxes.device) * stride + 0.5) / input_hw[1]
     cx, cy, bw, bh = (v[..., None, None] for v in target_boxes.unbind(-1))
-    half = 0.5
-    inside = ((x[None, :] - cx) / (bw * half)) ** 2 + ((y[:, None] - cy) / (bh * half)) ** 2 <= 1
-    inside &= (target_labels >= 0)[..., None, None]
+    # an empty slot has no size, and is left out
+    from_x, from_y = (x[None, :] - cx) / (bw / 2), (y[:, None] - cy) / (bh / 2)
+    inside = (from_x**2 + from_y**2 <= 1) & (target_labels >= 0)[..., None, None]
     out = target_labels.new_full((target_labels.shape[0], h, w), -1)
     for slot in range(target_labels.shape[1]):
         out = torch.where(inside[:, slot], target_labels[:, slot, None, None], out)

@@ -4,8 +4,8 @@
     s = scene(seed=7, size_px=512)
     s.rgb, s.boxes_xyxy_px, [CLASSES[i] for i in s.labels]
 
-A scene is first described in units of the image side, then drawn at any size, so that one seed shows
-the same scene at 128 and at 512 pixels. Held-out seeds lie above every training seed.
+A scene is first described in units of the image side, then drawn at any size, so that one seed
+shows the same scene at 128 and at 512 pixels. Held-out seeds lie above every training seed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ from PIL import Image, ImageDraw
 CLASSES = ("circle", "square", "triangle", "star", "ring", "cross")
 HELD_OUT_FIRST_SEED = 1_000_000_000
 _SUPERSAMPLE = 4
-_GRAIN_CELLS = 160  # the noise is laid on this grid and stretched, so that it too is part of the scene
+_GRAIN_CELLS = (
+    160  # the noise is laid on this grid and stretched, so that it too is part of the scene
+)
 
 # Backgrounds are quiet and close to grey; each goes with the objects that stand out from it.
 _BACKGROUNDS = (
@@ -77,7 +80,7 @@ DISTRIBUTIONS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """rgb: uint8 (H, W, 3); boxes_xyxy_px: float32 (n, 4), pixels; labels: int64 (n,), index of CLASSES."""
+    """rgb uint8 (H, W, 3); boxes_xyxy_px float32 (n, 4); labels int64 (n,), index of CLASSES."""
 
     rgb: np.ndarray
     boxes_xyxy_px: np.ndarray
@@ -99,7 +102,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """A coarse grid of colours (rows, columns, 3) to be smoothed over, and its noise in grey levels."""
+    """A coarse grid of colours (rows, columns, 3) to be smoothed over; noise in grey levels."""
 
     grid: np.ndarray
     grain: np.ndarray
@@ -220,8 +223,8 @@ def _paint_backdrop(backdrop: Backdrop, size_px: int) -> np.ndarray:
 def _paint(canvas: np.ndarray, shape: Shape) -> None:
     size = canvas.shape[0]
     # The crop of whole pixels that the object touches.
-    left, top = (int(math.floor(v * size)) for v in shape.box[:2])
-    right, bottom = (min(size, int(math.ceil(v * size))) for v in shape.box[2:])
+    left, top = (math.floor(v * size) for v in shape.box[:2])
+    right, bottom = (min(size, math.ceil(v * size)) for v in shape.box[2:])
     mask = _coverage(shape, (left, top, right, bottom), size)[..., None]
     fill = _fill(shape, (left, top, right, bottom), size)
     crop = canvas[top:bottom, left:right]
@@ -341,8 +344,12 @@ def training_set(
     if not path.exists():
         seeds = training_seeds(seed, count)
         jobs = [(seeds[i : i + 250], size_px, big_share) for i in range(0, count, 250)]
-        with ProcessPoolExecutor(workers) as pool:
-            parts = list(pool.map(_draw_chunk, jobs))
+        if workers > 1:
+            # spawn: the caller may hold threads, which a fork does not survive
+            with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+                parts = list(pool.map(_draw_chunk, jobs))
+        else:
+            parts = [_draw_chunk(job) for job in jobs]
         rgb, boxes, labels = (np.concatenate(p) for p in zip(*parts, strict=True))
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -1,4 +1,6 @@
-"""The registry: --type word -> module and title, one line a model, imported when used (--help needs no torch)."""
+"""The registry: --type word -> module and title, one line a model,
+imported when used (--help needs no torch).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Conditional DETR (Meng et al., ICCV 2021): parameter names and outputs of Atten4Vis/ConditionalDETR."""
+"""Conditional DETR (Meng et al., ICCV 2021): parameter names and outputs of
+Atten4Vis/ConditionalDETR.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """query_pos (1, Q, C), memory and pos (B, K, C) -> normed layer outputs (B, Q, C), reference (1, Q, 2)."""
+    """query_pos (1, Q, C), memory and pos (B, K, C) -> normed layer outputs (B, Q, C),
+    reference (1, Q, 2).
+    """
 
     def __init__(self, config: DetrConfig) -> None:
         super().__init__()
@@ -159,7 +163,9 @@ class ConditionalDETR(nn.Module):
         return {**result, "aux_outputs": outputs[:-1]} if aux else result
 
     def attention_sites(self) -> dict[tuple[str, int], nn.Module]:
-        """(kind, layer) -> the module that attends; kinds "cross", "self" (decoder) and "encoder"."""
+        """(kind, layer) -> the module that attends; kinds "cross",
+        "self" (decoder) and "encoder".
+        """
         sites: dict[tuple[str, int], nn.Module] = {}
         for i, layer in enumerate(self.transformer.encoder.layers):
             sites["encoder", i] = layer.self_attn

@@ -62,7 +62,9 @@ def _shape(state_dict: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, 
         raise ConfigError(f"the checkpoint has no {key}: it is not a whole DETR-family detector")
     shape = tuple(state_dict[key].shape)
     if len(shape) != dims:
-        raise ConfigError(f"{key} has shape {shape}; a DETR-family detector has {dims} dimensions there")
+        raise ConfigError(
+            f"{key} has shape {shape}; a DETR-family detector has {dims} dimensions there"
+        )
     return shape
 
 

@@ -38,7 +38,9 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """query_pos (1, Q, C), memory and pos (B, K, C) -> normed output of every layer, each (B, Q, C)."""
+    """query_pos (1, Q, C), memory and pos (B, K, C) -> normed output of every layer, each (B, Q,
+    C).
+    """
 
     def __init__(self, config: DetrConfig) -> None:
         super().__init__()
@@ -102,7 +104,9 @@ class DETR(nn.Module):
         return {**result, "aux_outputs": outputs[:-1]} if aux else result
 
     def attention_sites(self) -> dict[tuple[str, int], nn.Module]:
-        """(kind, layer) -> the module that attends; kinds "cross", "self" (decoder) and "encoder"."""
+        """(kind, layer) -> the module that attends; kinds "cross",
+        "self" (decoder) and "encoder".
+        """
         sites: dict[tuple[str, int], nn.Module] = {}
         for i, layer in enumerate(self.transformer.encoder.layers):
             sites["encoder", i] = layer.self_attn

@@ -1,11 +1,13 @@
-"""What the DETR family is built of: attention sites that are called with their parts apart, FFN, MLP, encoder.
+"""What the DETR family is built of: attention sites, FFN, MLP, encoder, backbone.
 
-A site is called as site(c_q, p_q, c_k, p_k, value, key_padding_mask), batch first. It attends with the
-fused kernel and can give back its Terms from the same arguments, so a forward hook that keeps them is all
-that capture needs and a plain forward pass costs nothing extra.
+A site is called with its parts apart, site(c_q, p_q, c_k, p_k, value, key_padding_mask), batch
+first. It attends with the fused kernel, and gives its Terms from the same arguments when asked: a
+forward hook that keeps them is all that capture needs, and a plain forward pass costs no more.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +89,8 @@ class PackedAttention(nn.Module):
 
 
 class SumAttention(nn.Module):
-    """Attention over parts that come projected, each with its own bias; content and position are added.
+    """Attention over parts that come projected, each with its own bias;
+    content and position are added.
 
     Conditional DETR's decoder self-attention. Shapes as in PackedAttention; owns out_proj only.
     """
@@ -136,9 +139,9 @@ class SumAttention(nn.Module):
 class ConcatAttention(nn.Module):
     """Attention over projected parts laid side by side in each head: [content | position].
 
-    Conditional DETR's cross-attention (section 3.3). In its first layer position also enters the content
-    half: of the query as `shared_p_q` (ca_qpos_proj of the query embedding), of the key as p_k itself.
-    Shapes as in PackedAttention; owns out_proj only.
+    Conditional DETR's cross-attention (section 3.3). In its first layer position also enters the
+    content half: of the query as `shared_p_q` (ca_qpos_proj of the query embedding),
+    of the key as p_k itself. Shapes as in PackedAttention; owns out_proj only.
     """
 
     def __init__(self, d_model: int, nheads: int) -> None:
@@ -162,9 +165,7 @@ class ConcatAttention(nn.Module):
     ) -> Tensor:
         if shared_p_q is not None:
             c_q, c_k = c_q + shared_p_q, c_k + p_k
-        c_q, p_q, c_k, p_k, v = (
-            split_heads(x, self.nheads) for x in (c_q, p_q, c_k, p_k, value)
-        )
+        c_q, p_q, c_k, p_k, v = (split_heads(x, self.nheads) for x in (c_q, p_q, c_k, p_k, value))
         q = torch.cat((c_q, p_q.expand_as(c_q)), -1)
         k = torch.cat((c_k, p_k.expand_as(c_k)), -1)
         return self.out_proj(merge_heads(attend(q, k, v, self.scale, key_padding_mask)))
@@ -212,9 +213,7 @@ class MLP(nn.Module):
     def __init__(self, d_in: int, d_hidden: int, d_out: int, num_layers: int) -> None:
         super().__init__()
         sizes = [d_in, *[d_hidden] * (num_layers - 1), d_out]
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -276,7 +275,8 @@ class Backbone(nn.Module):
 def tokens(
     features: Tensor, mask: Tensor | None, d_model: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Feature map to tokens: (B, C, h, w), mask (B, H, W) -> src (B, K, C), pos (1 or B, K, C), padding.
+    """Feature map to tokens: (B, C, h, w), mask (B, H, W) -> src (B, K, C), pos (1 or B, K, C),
+    padding.
 
     padding is (B, K) or None where nothing is padded, which lets attention take its quickest path.
     """

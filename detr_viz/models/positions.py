@@ -1,4 +1,6 @@
-"""Sine position encodings of cells and of points (DETR, section 3.2 and appendix; Conditional DETR, 3.3)."""
+"""Sine position encodings of cells and of points (DETR, section 3.2 and appendix;
+Conditional DETR, 3.3).
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,9 @@ def _interleave(angles: Tensor) -> Tensor:
 def sine_positions(padding: Tensor, d_model: int, dtype: torch.dtype) -> Tensor:
     """Encoding of every cell of a grid: padding (B, h, w), True = padding -> (B, h * w, d_model).
 
-    Cells count from 1 over the valid ones, are divided by the valid extent + 1e-6 and multiplied by 2 pi;
-    y fills the first half, x the second. Computed in float32 whatever the dtype (SEMANTICS).
+    Cells count from 1 over the valid ones, are divided by the valid extent + 1e-6 and multiplied
+    by 2 pi; y fills the first half, x the second. Computed in float32 whatever the dtype
+    (SEMANTICS).
     """
     valid = ~padding
     freq = _frequencies(d_model // 2, padding.device)

@@ -1,8 +1,10 @@
-"""ResNet bodies with torchvision's parameter names: 18/34/50/101, DC5, and narrower or shorter ones.
+"""ResNet bodies with torchvision's parameter names: 18/34/50/101, DC5,
+and narrower or shorter ones.
 
-Written here rather than taken from torchvision for three reasons: stem, widths and number of stages are
-free (the demo's body has two stages), batch norm can be folded away, and importing torchvision costs a
-run more than a second. tests/test_resnet.py holds it against torchvision's, value by value.
+Written here rather than taken from torchvision for three reasons:
+stem, widths and number of stages are free (the demo's body has two stages),
+batch norm can be folded away, and importing torchvision costs a run more than a second.
+tests/test_resnet.py holds it against torchvision's, value by value.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ BATCH_NORM_EPS = 1e-5
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with fixed statistics and affine: x * s + (bias - mean * s), s = weight / sqrt(var + eps).
+    """Batch norm with fixed statistics and affine: x * s + (bias - mean * s),
+    s = weight / sqrt(var + eps).
 
     eps stands inside the root (SEMANTICS: what re-implementers get wrong).
     """
@@ -102,11 +105,11 @@ def _downsample(c_in: int, c_out: int, stride: int, norm_layer: NormLayer) -> nn
 
 
 class ResNetBody(nn.Module):
-    """Stem and stages: images (B, 3, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
+    """Stem and stages: images (B, 3, H, W) -> (B, out_channels, ceil(H / stride),
+    ceil(W / stride)).
+    """
 
-    def __init__(
-        self, config: BackboneConfig, norm_layer: NormLayer = FrozenBatchNorm2d
-    ) -> None:
+    def __init__(self, config: BackboneConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> None:
         super().__init__()
         block = Bottleneck if config.block == "bottleneck" else BasicBlock
         self.conv1 = nn.Conv2d(3, config.stem, 7, 2, 3, bias=False)
@@ -161,7 +164,8 @@ def _folded(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> nn.Conv2d:
 def fold_batch_norm(body: ResNetBody) -> None:
     """Move every frozen batch norm into the convolution before it, in place (inference only).
 
-    Half the backbone's time on a CPU (tests/benchmarks). The state dict is no longer the official one.
+    Half the backbone's time on a CPU (tests/benchmarks). The state dict is no longer the official
+    one.
     """
     pairs = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")]
     for module in list(body.modules()):

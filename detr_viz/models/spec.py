@@ -23,7 +23,8 @@ class ModelSpec:
     build                sizes -> network, whose state dict has the official names
     class_probabilities  pred_logits (..., num_logits) -> (..., num_classes), no-object left out
     num_classes          sizes -> number of real classes
-    pairwise             detections are the top (query, class) pairs (focal loss), not a class a query
+    pairwise             detections are the top (query, class) pairs (focal loss),
+                         not a class a query
     cell_rule            where a cell of the map lies (images: "aligned", see SEMANTICS: Input)
     """
 

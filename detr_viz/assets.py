@@ -1,0 +1,22 @@
+"""Where the demo checkpoints and sample scenes are: beside the package,
+or where a wheel put them.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_IMAGE = "image/scene_1.png"
+
+
+def find(relative: str) -> Path:
+    """Path of a shipped file such as weights/detr_demo.pth; the first place is named where there
+    is none.
+    """
+    places = [ROOT, Path(sysconfig.get_path("data")) / "share" / "detr_viz"]
+    for place in places:
+        if (place / relative).exists():
+            return place / relative
+    return ROOT / relative

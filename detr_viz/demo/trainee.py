@@ -1,0 +1,144 @@
+"""The network in training: its sizes, first values, and the two helpers that do not ship."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detr_viz.demo.losses import cell_targets, set_loss
+from detr_viz.demo.shapes import CLASSES
+from detr_viz.models import get
+from detr_viz.models.config import BackboneConfig, DetrConfig
+
+SIZE = 128  # short side that ships; the longest keeps the official 800 : 1333
+MAX_SIZE = 213
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training is made of; lengths of phases are shares of its time."""
+
+    enc_layers: int = 2
+    dec_layers: int = 3
+    blocks: tuple[int, ...] = (2, 3)
+    widths: tuple[int, ...] = (32, 64)
+    d_model: int = 128
+    dim_feedforward: int = 256
+    queries: int = 20
+    groups: int = 3
+    lr: float = 6e-4
+    warmup_steps: int = 300
+    weight_decay: float = 1e-4
+    clip: float = 0.5
+    batch: int = 8
+    scenes: int = 24_000
+    big_share: float = 0.25
+    small_until: float = 0.55  # at 96 px, then at 96, 112 or 128
+    mixed_until: float = 0.75  # then at 128 px: accuracy at a size not finished at is poor
+
+    def config(self, focal: bool, groups: int = 1) -> DetrConfig:
+        """Sizes of the network; one more logit, no-object, for the softmax model."""
+        return DetrConfig(
+            num_queries=self.queries * groups,
+            num_logits=len(CLASSES) + (0 if focal else 1),
+            d_model=self.d_model,
+            nheads=8,
+            enc_layers=self.enc_layers,
+            dec_layers=self.dec_layers,
+            dim_feedforward=self.dim_feedforward,
+            backbone=BackboneConfig("basic", 32, self.widths, self.blocks),
+        )
+
+    def size_px(self, progress: float, rng: np.random.Generator) -> int:
+        if progress < self.small_until:
+            return 96
+        return int(rng.choice((96, 112, 128))) if progress < self.mixed_until else SIZE
+
+
+# One encoder layer and a shallower body leave more of the localising to Conditional DETR's decoder,
+# whose maps are the point; DETR needs the deeper net to be accurate in the same time.
+RECIPES = {
+    "detr": Recipe(lr=5e-4),
+    "cd_detr": Recipe(lr=6e-4, enc_layers=1, blocks=(2, 2)),
+}
+
+
+def initialise(model: nn.Module, focal: bool) -> None:
+    """The authors' first values: Xavier in the transformer, boxes that start at their reference."""
+    for name, p in model.named_parameters():
+        if p.dim() > 1 and name.startswith("transformer."):
+            nn.init.xavier_uniform_(p)
+    for module in model.backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    if focal:
+        nn.init.constant_(model.class_embed.bias, -math.log(99))
+        nn.init.zeros_(model.bbox_embed.layers[-1].weight)
+        nn.init.zeros_(model.bbox_embed.layers[-1].bias)
+
+
+def separate_groups(model: nn.Module, groups: int) -> None:
+    """Keep decoder self-attention within query groups: (B, G * Q, C) is (B * G, Q, C) inside."""
+
+    def apart(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        batch = max(x.shape[0] for x in args if isinstance(x, Tensor))
+        known: dict[
+            int, Tensor
+        ] = {}  # one object stays one object: sites tell self-attention by it
+        for x in args:
+            if isinstance(x, Tensor) and id(x) not in known:
+                rows = x.expand(batch, -1, -1)
+                known[id(x)] = rows.reshape(batch * groups, -1, x.shape[-1])
+        return tuple(known[id(x)] if isinstance(x, Tensor) else x for x in args)
+
+    def together(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        return out.reshape(out.shape[0] // groups, -1, out.shape[-1])
+
+    for (kind, _), site in model.attention_sites().items():
+        if kind == "self":
+            site.register_forward_pre_hook(apart)
+            site.register_forward_hook(together)
+
+
+class Trainee(nn.Module):
+    """A model with its training-only helpers; forward gives the weighted losses by name."""
+
+    def __init__(self, kind: str, recipe: Recipe) -> None:
+        super().__init__()
+        self.focal = get(kind).pairwise
+        self.groups, self.stride = recipe.groups, 4 * 2 ** (len(recipe.blocks) - 1)
+        config = recipe.config(self.focal, recipe.groups)
+        self.model = get(kind).build(config, norm_layer=nn.BatchNorm2d)
+        initialise(self.model, self.focal)
+        separate_groups(self.model, recipe.groups)
+        self.cell_head = nn.Conv2d(recipe.d_model, len(CLASSES) + 1, 1)
+        self.cells: Tensor | None = None
+        self.model.input_proj.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        self.cells = out
+
+    def forward(self, images: Tensor, labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+        out = self.model(images, None, aux=True)
+        layers = [*out["aux_outputs"], out]
+        logits = torch.stack([o["pred_logits"] for o in layers])
+        found = torch.stack([o["pred_boxes"] for o in layers])
+        logits, found = (x.unflatten(2, (self.groups, -1)) for x in (logits, found))
+        losses = set_loss(logits, found, labels, boxes, self.focal)
+        cells = self.cell_head(self.cells)
+        wanted = cell_targets(labels, boxes, cells.shape[-2:], self.stride, images.shape[-2:])
+        losses["cells"] = F.cross_entropy(cells, torch.where(wanted < 0, len(CLASSES), wanted))
+        return losses
+
+    def shipped(self) -> dict[str, Tensor]:
+        """State dict with the official keys: the first query group, no batch counters."""
+        state = {k: v for k, v in self.model.state_dict().items() if "num_batches" not in k}
+        rows = state["query_embed.weight"]
+        state["query_embed.weight"] = rows[: rows.shape[0] // self.groups]
+        return {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}

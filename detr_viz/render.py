@@ -1,0 +1,153 @@
+"""The render command: images -> figures (and saved maps), one after another."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detr_viz import assets, models
+from detr_viz.errors import UserError
+from detr_viz.queries import DEFAULT, check_syntax, select, table
+
+if TYPE_CHECKING:
+    from detr_viz.loading import LoadedModel
+
+SUFFIXES = (".png", ".pdf", ".svg")
+DEMO_LINE = (
+    "demo checkpoint, trained by this project on procedural scenes; "
+    "for real ones: --weights detr_resnet50 (see --list-models) or a file of yours"
+)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Render every image of the arguments; 0, or 2 where one of several failed (the others are
+    drawn).
+    """
+    if args.list_models:
+        print(list_models())
+        return 0
+    check_syntax(args.queries)
+    paths = [Path(p) for p in args.image or [assets.find(assets.DEFAULT_IMAGE)]]
+    if not args.list_queries:
+        check_out(args.out, several=len(paths) > 1)
+
+    from detr_viz.loading import load_model  # torch, only once the arguments are known to be sound
+
+    model = load_model(
+        args.weights,
+        args.type,
+        classes=args.classes,
+        nheads=args.nheads,
+        dilation=args.dilation,
+        cache=args.cache,
+        device=args.device,
+        progress=not args.quiet,
+    )
+    say = (lambda *words: None) if args.quiet else print
+    if args.weights is None:
+        say(DEMO_LINE)
+    for note in model.notes:
+        say(f"note: {note}")
+    targets = output_paths(paths, f"{model.spec.name}_{args.plot}", args.out)
+    code = 0
+    for path, target in zip(paths, targets, strict=True):
+        try:
+            for line in render_one(args, model, path, target):
+                say(line)
+        except Exception as error:
+            if len(paths) == 1:
+                raise
+            from detr_viz.cli import report
+
+            code = max(code, report(error, args.traceback))
+    return code
+
+
+def render_one(
+    args: argparse.Namespace, model: LoadedModel, path: Path, target: Path
+) -> Iterator[str]:
+    """Explain and draw one image; yields the lines to print."""
+    from detr_viz.explanation import explain
+
+    explanation = explain(model, path, layers=args.layer, size=args.size, max_size=args.max_size)
+    for note in explanation.image.notes:
+        yield f"note: {path}: {note}"
+    if args.list_queries:
+        chosen = "all" if args.queries == DEFAULT else args.queries
+        ids = explanation.by_score() if chosen == "all" else select(explanation, chosen)
+        yield table(explanation, ids)
+        return
+    ids = select(explanation, args.queries)
+    modes = list(explanation.modes) if args.plot == "all" else [args.plot]
+
+    from detr_viz import figures, heatmaps
+
+    figure = figures.head_grid(explanation, ids, modes, scale=args.scale)
+    figures.save(figure, target)
+    written = [target]
+    if args.save_maps:
+        written.append(
+            heatmaps.save(target.with_suffix(".npz"), explanation, ids, modes, scale=args.scale)
+        )
+    yield table(explanation, ids)
+    for file in written:
+        yield f"wrote {file}"
+    if args.show:
+        figures.show(figure)
+
+
+def list_models() -> str:
+    """The types of --type and the names that --weights knows, as lines."""
+    from detr_viz.downloads import KNOWN
+
+    wide = max(len(name) for name in KNOWN)
+    lines = ["types (--type):"]
+    lines += [f"  {name:<{wide}}  {title}" for name, (_, title) in models.REGISTRY.items()]
+    lines += ["", "weights that are downloaded once (--weights):"]
+    lines += [f"  {name:<{wide}}  {known.title}" for name, known in KNOWN.items()]
+    lines += ["", "also: a checkpoint file, a Hugging Face folder, hf:owner/name"]
+    return "\n".join(lines)
+
+
+def is_folder(out: str) -> bool:
+    """Whether --out names a folder: an existing one, a trailing slash, or no suffix."""
+    return Path(out).is_dir() or out.endswith(("/", os.sep)) or not Path(out).suffix
+
+
+def check_out(out: str | None, several: bool) -> None:
+    """UserError where --out cannot work, before any time is spent."""
+    if out is not None and not is_folder(out):
+        if Path(out).suffix.lower() not in SUFFIXES:
+            raise UserError(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")
+        if several:
+            raise UserError(f"--out {out} is one file, but there are several images: give a folder")
+    folder = Path(out or "outputs")
+    folder = folder if out is None or is_folder(out) else folder.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"cannot write to --out {out}: {folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write to {folder}: permission denied; choose another --out")
+
+
+def output_paths(images: Sequence[Path], label: str, out: str | None) -> list[Path]:
+    """One figure path an image: --out itself, or <folder>/<image>_<type>_<plot>.png without
+    clashes.
+    """
+    if out is not None and not is_folder(out):
+        return [Path(out)]
+    folder = Path(out or "outputs")
+    taken: set[Path] = set()
+    targets = []
+    for image in images:
+        target, n = folder / f"{image.stem}_{label}.png", 1
+        while target in taken:  # a/cat.jpg and b/cat.jpg in one run
+            n += 1
+            target = folder / f"{image.stem}-{n}_{label}.png"
+        taken.add(target)
+        targets.append(target)
+    return targets

@@ -1,0 +1,167 @@
+"""From what a file holds to one state dict: release, training and bare files, Hugging Face names.
+
+{"model": sd}                                  official release, demo ({"model", "meta"})
+{"model": sd, "args": Namespace, "optimizer"}  training; also "ema" / "model_ema" / "ema_model"
+{"state_dict": sd}, sd                         other trainers, bare; prefixes module., model., ...
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detr_viz import huggingface
+from detr_viz.weightfiles import CheckpointError, WeightFile, config_in
+
+# Evaluation of every training code that keeps an average uses the average: so do we.
+_EMA = ("ema", "model_ema", "ema_model", "ema_state_dict", "model_ema_state_dict")
+_PLAIN = ("model", "state_dict", "model_state_dict", "net", "module")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "ema_model.", "net.")
+_PANOPTIC = ("mask_head.", "bbox_attention.")
+# Exactly what a detector of ours has no use for: batch counters, the loss's class weights.
+_UNUSED_SUFFIX, _UNUSED = ".num_batches_tracked", {"criterion.empty_weight"}
+
+
+@dataclass(frozen=True, eq=False)
+class Unwrapped:
+    """One state dict with the authors' names, and what the file says beside it.
+
+    told: of nheads, dilation, class_names, type those that are known. meta: as in the file.
+    """
+
+    state_dict: dict[str, Tensor]
+    told: dict[str, Any]
+    meta: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def unwrap(opened: WeightFile, where: str) -> Unwrapped:
+    """The state dict of an opened file, and what is told beside it; CheckpointError if none."""
+    content = opened.content
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{where} holds a {type(content).__name__}, no dict of weights: save model.state_dict()"
+        )
+    state_dict, notes = _choose(content, where)
+    meta = content.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    told = _told(content.get("args"), meta, where)
+    ours = "query_embed.weight" in state_dict
+    if huggingface.is_huggingface(state_dict) or (opened.hf_config is not None and not ours):
+        config = opened.hf_config or config_in(opened.files[0].parent)
+        if config is None:
+            raise CheckpointError(
+                f"{where} has Hugging Face's names but no config.json beside it: put the model's "
+                "config.json into the same folder"
+            )
+        try:
+            kind, state_dict, hints = huggingface.convert(state_dict, config)
+        except huggingface.HuggingFaceError as error:
+            raise CheckpointError(f"{where}: {error}") from None
+        notes = [*notes, *hints.pop("notes")]
+        told.update(hints, type=kind)
+    elif any(key.startswith(_PANOPTIC) for key in state_dict):
+        state_dict = {k[5:]: v for k, v in state_dict.items() if k.startswith("detr.")}
+        notes = [*notes, "a panoptic model: its detector is used, its mask head is left aside"]
+    return Unwrapped(_tensors(state_dict, where), told, meta, tuple(notes))
+
+
+def _choose(content: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+    """The state dict a user means among those in a file, prefixes gone; and a note if it chose."""
+    ema_key, ema = _first(content, _EMA)
+    plain_key, plain = _first(content, _PLAIN)
+    if ema is None and plain is None:
+        plain = _clean(content) if _is_state_dict(content) else None
+    if ema is None and plain is None:
+        keys = ", ".join(str(key)[:40] for key in list(content)[:5]) or "nothing"
+        raise CheckpointError(f"{where} holds no weights, but {keys}: save model.state_dict()")
+    if ema is None:
+        return plain, []
+    if plain is None:
+        return ema, [f"the averaged weights ({ema_key}) are used, there are no others"]
+    if plain.keys() <= ema.keys():
+        return ema, [f"the averaged weights ({ema_key}) are used, not {plain_key}"]
+    return plain, [f"{plain_key} is used: the averaged weights ({ema_key}) are not complete"]
+
+
+def _first(content: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, dict[str, Any] | None]:
+    for name in names:
+        value = content.get(name)
+        for _ in range(3):  # {"ema": {"module": sd, "updates": 9}}
+            if not isinstance(value, Mapping) or _is_state_dict(value):
+                break
+            value = next((value[k] for k in (*_PLAIN, *_EMA, "shadow") if k in value), None)
+        if isinstance(value, Mapping) and _is_state_dict(value):
+            return name, _clean(value)
+    return "", None
+
+
+def _is_state_dict(value: Mapping[str, Any]) -> bool:
+    """Are most of its values tensors under dotted names?"""
+    named = sum(isinstance(k, str) and "." in k and torch.is_tensor(v) for k, v in value.items())
+    return 2 * named > len(value)
+
+
+def _clean(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is known to be of no use, and without the prefixes that wrappers add."""
+    kept = {
+        str(key): value
+        for key, value in state_dict.items()
+        if not str(key).endswith(_UNUSED_SUFFIX) and key not in _UNUSED
+    }
+    while kept:
+        prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in kept)), None)
+        if prefix is None:
+            break
+        kept = {key[len(prefix) :]: value for key, value in kept.items()}
+    return kept
+
+
+def _told(args: Any, meta: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Heads, dilation, classes and type from training args and the demo's meta."""
+    said = vars(args) if isinstance(args, argparse.Namespace) else args
+    said = said if isinstance(said, Mapping) else {}
+    if said.get("pre_norm") is True:
+        raise CheckpointError(f"{where} is a pre-norm model (--pre_norm), which is not supported")
+    positions = said.get("position_embedding", "sine")
+    if positions in ("learned", "v3"):
+        raise CheckpointError(f"{where} is a model with learned positions, which is not supported")
+    told: dict[str, Any] = {}
+    for source in (said, meta):
+        heads, dilation = source.get("nheads"), source.get("dilation")
+        if isinstance(heads, int) and not isinstance(heads, bool):
+            told["nheads"] = heads
+        if isinstance(dilation, bool):
+            told["dilation"] = dilation
+    classes = meta.get("classes")
+    if isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes):
+        told["class_names"] = tuple(classes)
+    if "nheads" in meta:  # our own checkpoints: dilated only if they say so
+        told.setdefault("dilation", False)
+    if isinstance(meta.get("type"), str):
+        told["type"] = meta["type"]
+    return told
+
+
+def _tensors(state_dict: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    """The same, once every entry is a plain tensor of real numbers."""
+    for key, value in state_dict.items():
+        if not torch.is_tensor(value):
+            fault = f"is a {type(value).__name__}, not a tensor"
+        elif value.is_meta:
+            fault = "has no data (it was saved from the meta device)"
+        elif value.layout != torch.strided or value.is_quantized:
+            fault = "is sparse or quantized"
+        elif not value.is_floating_point():
+            fault = f"is of {value.dtype}, not floating point"
+        else:
+            continue
+        raise CheckpointError(
+            f"{where}: {key[:80]} {fault}: give a checkpoint as the training code saved it"
+        )
+    return {key: value.detach() for key, value in state_dict.items()}

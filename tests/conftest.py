@@ -1,0 +1,38 @@
+"""Shared fixtures: official-format checkpoints made of the fill rule, and the demo models."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(GOLDEN))
+
+from fillrule import fill  # noqa: E402
+
+
+def filled_state_dict(name: str) -> dict[str, torch.Tensor]:
+    """The official state dict `name` (keys_<name>.txt), filled by the rule, float32."""
+    lines = (GOLDEN / f"keys_{name}.txt").read_text().splitlines()
+    shapes = {key: tuple(map(int, dims.split(","))) for key, dims in map(str.split, lines)}
+    return {key: torch.from_numpy(fill(key, shape)) for key, shape in shapes.items()}
+
+
+@cache
+def golden_arrays(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{name}.npz") as archive:
+        return dict(archive)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_rule():
+    """Results must not depend on a test that changed the number of threads."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
