@@ -166,18 +166,21 @@ def residual(terms: Terms, project_out: Callable[[Tensor], Tensor], out: Tensor)
         residual = |rec - out| / |out - uni|   (Frobenius)
 
     terms of the site, project_out (B, Q, C) -> (B, Q, C), out what the site put out (B, Q, C).
-    Near 0 for right maps (2e-6 in float32), at least 0.17 for wrong ones.
-    A site whose output does not depend on its weights (|out - uni| < 1e-3 |out|) says nothing
-    about them: NaN.
+    Near 0 for right maps (2e-6 in float32), at least 0.17 for wrong ones. A site whose output does
+    not depend on its weights (|out - uni| < 1e-3 |out|) says nothing about them: NaN. An output that
+    is not finite is wrong whatever the weights: inf.
     """
+    if not out.isfinite().all():
+        return float("inf")
+    used = weights(terms, "combine", scale="layer")
+    uniform = normalize(torch.zeros_like(used[:, :, :1]), terms.key_padding_mask)
     value = terms.value
-    used = weights(terms, "combine", scale="layer").to(value.dtype)
-    rec = project_out(merge_heads(used @ value))
-    flat = torch.zeros_like(used[:, :, :1])
-    uniform = normalize(flat.float(), terms.key_padding_mask).to(value.dtype)
-    uni = project_out(merge_heads(uniform @ value))
-    out = out.double()
-    spread = torch.linalg.vector_norm(out - uni.double())
+    # float64 on the CPU: some devices have none, and the norms must not add errors of their own
+    rec, uni = (
+        project_out(merge_heads(w.to(value.dtype) @ value)).cpu().double() for w in (used, uniform)
+    )
+    out = out.cpu().double()
+    spread = torch.linalg.vector_norm(out - uni)
     if spread < 1e-3 * torch.linalg.vector_norm(out):
         return float("nan")
-    return float(torch.linalg.vector_norm(rec.double() - out) / spread)
+    return float(torch.linalg.vector_norm(rec - out) / spread)

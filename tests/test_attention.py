@@ -1,0 +1,245 @@
+"""The maths against loops over plain numbers, and against PyTorch's own attention."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from detr_viz import attention
+from detr_viz.attention import merge_heads, split_heads
+from detr_viz.models.layers import ConcatAttention, PackedAttention, SumAttention
+from detr_viz.terms import MODES, Mode, Terms
+
+B, M, Q, K, D = 2, 2, 3, 5, 4
+C = M * D
+
+
+def rand(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def make_terms(mask: torch.Tensor | None = None) -> Terms:
+    return Terms(
+        c_q=rand(B, M, Q, D, seed=1),
+        p_q=rand(B, M, Q, D, seed=2),
+        c_k=rand(B, M, K, D, seed=3),
+        p_k=rand(B, M, K, D, seed=4),
+        b_q=rand(M, 1, D, seed=5),
+        b_k=rand(M, 1, D, seed=6),
+        value=rand(B, M, K, D, seed=7),
+        scale=0.5,
+        mode_scales={"combine": 0.5, "position": 0.7, "content": 0.9},
+        key_padding_mask=mask,
+    )
+
+
+def oracle(terms: Terms, q_parts: str, k_parts: str, scale: float, mask=None) -> np.ndarray:
+    """softmax by hand, one number at a time."""
+    out = np.zeros((B, M, Q, K))
+    for b in range(B):
+        for m in range(M):
+            for i in range(Q):
+                rows = []
+                for j in range(K):
+                    total = 0.0
+                    for e in range(D):
+                        q = {"c": terms.c_q[b, m, i, e], "p": terms.p_q[b, m, i, e]}
+                        k = {"c": terms.c_k[b, m, j, e], "p": terms.p_k[b, m, j, e]}
+                        q["b"], k["b"] = terms.b_q[m, 0, e], terms.b_k[m, 0, e]
+                        total += float(sum(q[x] for x in q_parts) * sum(k[x] for x in k_parts))
+                    hidden = mask is not None and bool(mask[b, j])
+                    rows.append(0.0 if hidden else math.exp(total * scale))
+                out[b, m, i] = np.array(rows) / sum(rows)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("mode", "scale", "parts", "factor"),
+    [
+        ("combine", "mode", ("cpb", "cpb"), 0.5),
+        ("position", "mode", ("pb", "pb"), 0.7),
+        ("content", "mode", ("cb", "cb"), 0.9),
+        ("position", "layer", ("pb", "pb"), 0.5),
+        (Mode("cpb", "p", ""), "mode", ("cpb", "p"), 0.5),
+        (Mode("b", "c", ""), "mode", ("b", "c"), 0.5),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_weights_equal_the_formula(mode, scale, parts, factor, masked):
+    mask = torch.tensor([[False] * 5, [False, False, True, True, False]]) if masked else None
+    terms = make_terms(mask)
+    weights = attention.weights(terms, mode, scale=scale)
+    np.testing.assert_allclose(weights, oracle(terms, *parts, factor, mask), atol=1e-12)
+    if masked:
+        assert (weights[1, ..., 2:4] == 0).all()
+
+
+def test_queries_are_picked_in_the_order_given():
+    terms = make_terms()
+    every = attention.weights(terms)
+    np.testing.assert_array_equal(attention.weights(terms, queries=[2, 0]), every[:, :, [2, 0]])
+
+
+def test_part_sums():
+    terms = make_terms()
+    whole = attention.logits(terms)
+    four, nine = attention.four_terms(terms), attention.nine_terms(terms)
+    assert len(four) == 4 and len(nine) == 9
+    torch.testing.assert_close(sum(four.values()), whole)
+    torch.testing.assert_close(sum(nine.values()), whole)
+    cc = nine["content", "content"]
+    expected = torch.einsum("bmqe,bmke->bmqk", terms.c_q, terms.c_k) * 0.5
+    torch.testing.assert_close(cc, expected)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="combine, position, content"):
+        attention.weights(make_terms(), "spatial")
+    with pytest.raises(ValueError, match="mode, layer"):
+        attention.weights(make_terms(), scale="global")
+
+
+def test_half_precision_maps_still_sum_to_one():
+    terms = make_terms()
+    half = {
+        name: getattr(terms, name).bfloat16()
+        for name in ("c_q", "p_q", "c_k", "p_k", "b_q", "b_k", "value")
+    }
+    narrow = Terms(**half, scale=0.5, mode_scales=terms.mode_scales)
+    weights = attention.weights(narrow)
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights.sum(-1), torch.ones(B, M, Q))
+
+
+def randomised(module: torch.nn.Module) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(3)
+    for parameter in module.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return module.requires_grad_(False)
+
+
+@pytest.mark.parametrize("self_attention", [False, True])
+def test_packed_attention_equals_torchs(self_attention):
+    site = randomised(PackedAttention(C, M))
+    reference = torch.nn.MultiheadAttention(C, M, batch_first=True).double()
+    reference.load_state_dict(site.state_dict(), strict=True)  # same parameter names
+    c_q, p_q = rand(B, Q, C, seed=1), rand(1, Q, C, seed=2)
+    c_k, p_k = (c_q, p_q) if self_attention else (rand(B, K, C, seed=3), rand(1, K, C, seed=4))
+    mask = torch.zeros(B, c_k.shape[1], dtype=torch.bool)
+    mask[1, -1] = True
+    out, weights = reference(
+        c_q + p_q, c_k + p_k, c_k, key_padding_mask=mask, average_attn_weights=False
+    )
+    torch.testing.assert_close(site(c_q, p_q, c_k, p_k, c_k, mask), out)
+    terms = site.terms(c_q, p_q, c_k, p_k, c_k, mask)
+    torch.testing.assert_close(attention.weights(terms), weights)
+    assert terms.scale == D**-0.5
+
+
+def test_packed_modes_are_those_of_the_parts_alone():
+    """position = attention of (query_pos, pos), content = attention of (tgt, memory)."""
+    site = randomised(PackedAttention(C, M))
+    reference = torch.nn.MultiheadAttention(C, M, batch_first=True).double()
+    reference.load_state_dict(site.state_dict())
+    c_q, p_q = rand(B, Q, C, seed=1), rand(B, Q, C, seed=2)
+    c_k, p_k = rand(B, K, C, seed=3), rand(B, K, C, seed=4)
+    terms = site.terms(c_q, p_q, c_k, p_k, c_k)
+    for mode, q, k in (("position", p_q, p_k), ("content", c_q, c_k)):
+        weights = reference(q, k, k, average_attn_weights=False)[1]
+        torch.testing.assert_close(attention.weights(terms, mode), weights)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_concat_attention(first):
+    """Per head [content | position]; in the first layer position enters the content half too."""
+    site = randomised(ConcatAttention(C, M))
+    c_q, p_q, shared = rand(B, Q, C, seed=1), rand(B, Q, C, seed=2), rand(1, Q, C, seed=8)
+    c_k, p_k, value = rand(B, K, C, seed=3), rand(1, K, C, seed=4), rand(B, K, C, seed=5)
+    extra = (None, shared) if first else ()
+    q_half = c_q + shared if first else c_q
+    k_half = c_k + p_k if first else c_k
+    q = torch.cat((split_heads(q_half, M), split_heads(p_q, M)), -1)
+    k = torch.cat((split_heads(k_half, M), split_heads(p_k, M).expand(B, -1, -1, -1)), -1)
+    expected = (q @ k.transpose(-1, -2) * (2 * D) ** -0.5).softmax(-1)
+    terms = site.terms(c_q, p_q, c_k, p_k, value, *extra)
+    torch.testing.assert_close(attention.weights(terms), expected)
+    out = site(c_q, p_q, c_k, p_k, value, *extra)
+    torch.testing.assert_close(out, site.out_proj(merge_heads(expected @ split_heads(value, M))))
+    # scales of the modes: position fills both halves in the first layer only
+    own = (2 * D) ** -0.5 if first else D**-0.5
+    assert terms.mode_scales == {"combine": (2 * D) ** -0.5, "position": own, "content": D**-0.5}
+    four = attention.four_terms(terms)
+    assert four["content", "position"].any() == first
+    content = split_heads(c_q, M) @ split_heads(c_k, M).transpose(-1, -2) * D**-0.5
+    torch.testing.assert_close(attention.weights(terms, "content"), content.softmax(-1))
+
+
+def test_layer_scale_splits_combine_exactly():
+    """Concatenating models: logits of content + position at the layer's scale are combine's."""
+    site = randomised(ConcatAttention(C, M))
+    terms = site.terms(
+        rand(B, Q, C, seed=1),
+        rand(B, Q, C, seed=2),
+        rand(B, K, C, seed=3),
+        rand(1, K, C, seed=4),
+        rand(B, K, C, seed=5),
+    )
+    parts = [
+        attention.logits(terms, MODES[m].q_parts, MODES[m].k_parts, terms.scale_of(m, "layer"))
+        for m in ("content", "position")
+    ]
+    torch.testing.assert_close(sum(parts), attention.logits(terms))
+
+
+def test_sum_attention():
+    site = randomised(SumAttention(C, M))
+    c_q, p_q = rand(B, Q, C, seed=1), rand(1, Q, C, seed=2)
+    c_k, p_k, value = rand(B, Q, C, seed=3), rand(1, Q, C, seed=4), rand(B, Q, C, seed=5)
+    q, k = split_heads(c_q + p_q, M), split_heads(c_k + p_k, M)
+    expected = (q @ k.transpose(-1, -2) * D**-0.5).softmax(-1)
+    torch.testing.assert_close(
+        attention.weights(site.terms(c_q, p_q, c_k, p_k, value)), expected
+    )
+    out = site(c_q, p_q, c_k, p_k, value)
+    torch.testing.assert_close(out, site.out_proj(merge_heads(expected @ split_heads(value, M))))
+
+
+class TestSelfCheck:
+    def setup_method(self):
+        self.site = randomised(PackedAttention(C, M))
+        self.args = (
+            rand(B, Q, C, seed=1),
+            rand(B, Q, C, seed=2),
+            rand(B, K, C, seed=3),
+            rand(B, K, C, seed=4),
+            rand(B, K, C, seed=5),
+        )
+        self.out = self.site(*self.args)
+
+    def residual(self, site=None, args=None):
+        terms = (site or self.site).terms(*(args or self.args))
+        return attention.residual(terms, self.site.out_proj, self.out)
+
+    def test_right_weights_leave_nothing(self):
+        assert self.residual() < 1e-12
+
+    def test_wrong_weights_are_seen(self):
+        other = PackedAttention(C, 4)  # the same parameters read as another number of heads
+        other.load_state_dict(self.site.state_dict())
+        assert self.residual(site=other.double().requires_grad_(False)) > 0.1
+        swapped = (self.args[0], self.args[0], *self.args[2:])
+        assert self.residual(args=swapped) > 0.1
+
+    def test_a_constant_value_is_untestable(self):
+        args = (*self.args[:4], self.args[4][:, :1].expand(-1, K, -1))
+        self.out = self.site(*args)
+        assert math.isnan(self.residual(args=args))
+
+    def test_an_output_that_is_not_finite_fails(self):
+        self.out = self.out.clone()
+        self.out[0, 0, 0] = float("nan")
+        assert self.residual() == math.inf
