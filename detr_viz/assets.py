@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_IMAGE = "image/scene_1.png"
+DEFAULT_IMAGE = "image/scene_1.jpg"
 
 
 def find(relative: str) -> Path:

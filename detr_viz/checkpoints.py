@@ -17,23 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from detr_viz import foreign, hub, models, weightfiles
-from detr_viz.downloads import KNOWN, fetch_checked, sha256_of, weights_folder
+from detr_viz import assets, foreign, hub, models, weightfiles
+from detr_viz.downloads import KNOWN, fetch_checked, sha256_of
 from detr_viz.errors import UserError
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
-from detr_viz.unwrap import Unwrapped, unwrap
+from detr_viz.unwrap import UNSUPPORTED, Unwrapped, unwrap
 from detr_viz.weightfiles import CheckpointError, shown
 
 DEFAULT_NHEADS = 8  # of every released model
 _BY_FILENAME = {known.filename: known for known in KNOWN.values()}
-_VARIANTS = (  # key -> what a checkpoint that bears it is, and the authors' weights of ours are not
-    ("transformer.encoder.norm.weight", "a pre-norm model (--pre_norm)"),
-    ("backbone.1.row_embed.weight", "a model with learned positions"),
-    ("refpoint_embed.weight", "DAB-DETR"),
-)
+_VARIANTS = {  # a key that our networks do not have -> whose it is
+    "transformer.encoder.norm.weight": "pre-norm",
+    "backbone.1.row_embed.weight": "learned",
+    "refpoint_embed.weight": "DAB",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +102,27 @@ def load(
     )
 
 
+class _NoInitialValues(TorchFunctionMode):
+    """Leaves out what fills new parameters: on the meta device it would do nothing, slowly.
+
+    (The first normal_ there imports 900 modules of torch's compiler, two seconds of a run.)
+    """
+
+    _FILL = frozenset({"normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_"})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self._FILL:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def skeleton(spec: ModelSpec, config: DetrConfig) -> nn.Module:
+    """The network without values, on the meta device; fill it by load_state_dict(assign=True)."""
+    with torch.device("meta"), _NoInitialValues():
+        return spec.build(config)
+
+
 class _Digest:
     """sha256 of the files, computed beside the rest (hashlib lets go of the interpreter lock)."""
 
@@ -130,7 +152,7 @@ def _locate(
 ) -> _Source:
     """Where the weights are, fetched if need be."""
     if weights is None:
-        path = weights_folder() / f"{type or models.names()[0]}_demo.pth"
+        path = assets.find(f"weights/{type or models.names()[0]}_demo.pth")
         if not path.is_file():
             raise CheckpointError(
                 f"the demo checkpoint {shown(path)} is not there: give --weights a file or a "
@@ -156,7 +178,7 @@ def _locate(
     elif near:
         hint = f"{near[0]}, if that was meant"
     else:
-        hint = f"hf:owner/name, or a known name: {', '.join(KNOWN)}"
+        hint = "hf:owner/name, or a known name (--list-models prints them)"
     raise CheckpointError(f"no checkpoint at {shown(text)}: give a file, {hint}")
 
 
@@ -180,9 +202,9 @@ def _spec_of(
             + (f"; it looks like {what}" if what else f" ({_some(state_dict)})")
             + ": give one of theirs"
         )
-    for key, what in _VARIANTS:
+    for key, variant in _VARIANTS.items():
         if key in state_dict:
-            raise CheckpointError(f"{where} is {what}, which is not supported: give another")
+            raise CheckpointError(f"{where} {UNSUPPORTED[variant]}")
     if told is not None and told != spec.name:
         raise CheckpointError(
             f"{where} says it is of type {told!r}, its tensors are {spec.title}'s: save it again"
@@ -241,8 +263,7 @@ def _fitted(
 ) -> dict[str, Tensor]:
     """The state dict in float32 and in the network's order, once it fits and is finite."""
     try:
-        with torch.device("meta"):  # shapes only
-            expected = {k: tuple(v.shape) for k, v in spec.build(config).state_dict().items()}
+        expected = {k: tuple(v.shape) for k, v in skeleton(spec, config).state_dict().items()}
     except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(f"{where} has sizes that make no {spec.title}: {error}") from None
     missing = [key for key in expected if key not in state_dict]
@@ -252,13 +273,15 @@ def _fitted(
         if missing:
             parts.append(f"lacks {len(missing)} of {len(expected)} tensors ({_some(missing)})")
         if surplus:
-            parts.append(f"has {len(surplus)} that {spec.title} does not have ({_some(surplus)})")
-        raise CheckpointError(f"{where} {' and '.join(parts)}: it is another variant or damaged")
+            parts.append(f"has {len(surplus)} beyond those of {spec.title} ({_some(surplus)})")
+        raise CheckpointError(
+            f"{where} {' and '.join(parts)}: it is damaged or of another variant, give another"
+        )
     for key, shape in expected.items():
         if tuple(state_dict[key].shape) != shape:
             raise CheckpointError(
                 f"{where}: {key} has shape {tuple(state_dict[key].shape)}, {spec.title} of these "
-                f"sizes has {shape}: it is another variant or damaged"
+                f"sizes has {shape}: it is damaged or of another variant, give another"
             )
     fitted = {}
     for key in expected:

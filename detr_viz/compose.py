@@ -1,17 +1,18 @@
 """Photo and maps to pixels: every cell where it lies, every panel at the size it is shown.
 
     photo  = compose.resize_photo(rgb, (114, 152))
-    table  = compose.blend_table(lut_256x3)
+    table  = compose.blend_table(lut)                                  (256, 3) uint8 colours
     levels = compose.resample(maps / maps.max((1, 2), keepdims=True), place, (114, 152))
-    tiles  = compose.overlay(levels, compose.backdrop(photo), table)         (N, 114, 152, 4) uint8
+    tiles  = compose.overlay(levels, compose.backdrop(photo), table)   (N, 114, 152, 4) uint8
 
-Letters: N panels, h w cells of a map, H W pixels of a panel, H0 W0 pixels of the photo. A panel shows the
-whole photo. numpy and Pillow only: what a colour means is decided by the caller.
+Letters: N panels, h w cells of a map, H W pixels of a panel, H0 W0 pixels of the photo. A panel
+shows the whole photo. numpy and Pillow only: what a colour means is decided by the caller.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -19,11 +20,14 @@ from PIL import Image
 INTERPOLATIONS = ("cubic", "linear", "nearest")
 CELL_RULES = ("aligned", "centered")
 
-# The photo under a map: its tones are squeezed into this range of grey, whatever light it was taken in.
+# The photo under a map: its tones go to this range of grey, whatever light it was taken in.
 _GRAY_RANGE = (44.0, 122.0)
-_MEDIAN_TONE = 0.45
-_GAMMAS = (0.5, 1.7)
+_MEDIAN_TONE = 0.45  # where in the range the photo's median goes, as far as
+_GAMMAS = (0.5, 1.7)  # a gamma in these limits can bring it
 _MIN_SPAN = 50.0  # tones of a foggy photo are not spread further: that would show noise
+_HIGHLIGHTS = 1.15  # the brightest 2 % may pass the range by so much of it
+
+_QUIET_GRAY = 80  # the ground is no lighter than this under a number
 _OPACITY = 0.94  # of the largest weight: the object stays visible under it
 _OPACITY_GAMMA = 0.9
 
@@ -32,9 +36,11 @@ _OPACITY_GAMMA = 0.9
 class Placement:
     """Where the cells of a map lie in the photo (SEMANTICS.md, Input).
 
-    ``input_hw``: pixels of the resized network input. ``stride``: of the map, in those pixels. ``rule``:
-    ``aligned``: cell i is centred on pixel index stride * i of the resized image (ResNets: every window is
-    symmetric); ``centered``: at the fraction (i + 0.5) / cells of the image (models whose own references say so).
+    input_hw  pixels of the resized network input
+    stride    of the map, in those pixels
+    rule      aligned: cell i is centred on pixel index stride * i of the resized image (a ResNet's
+              windows are symmetric); centered: at (i + 0.5) / cells of it, as some models' own
+              references say, whatever the stride
     """
 
     input_hw: tuple[int, int]
@@ -43,11 +49,11 @@ class Placement:
 
     def __post_init__(self) -> None:
         if self.rule not in CELL_RULES:
-            raise ValueError(f"cell rule {self.rule!r}: expected one of {', '.join(CELL_RULES)}")
+            raise ValueError(f"cell rule {self.rule!r} is not one of {', '.join(CELL_RULES)}")
 
 
 def cell_centers(cells: int, image_px: int, place: Placement, axis: int) -> np.ndarray:
-    """Centre of every cell along one axis (0: y, 1: x), as pixel indices of the original photo, (cells,) float64.
+    """Centres of the cells along an axis (0: y, 1: x), pixel indices of the photo, (cells,).
 
     aligned: (stride * i + 0.5) * W0 / W - 0.5; centered: (i + 0.5) * W0 / w - 0.5.
     """
@@ -57,13 +63,13 @@ def cell_centers(cells: int, image_px: int, place: Placement, axis: int) -> np.n
     return (place.stride * i + 0.5) * image_px / place.input_hw[axis] - 0.5
 
 
-def cell_positions(out_px: int, cells: int, place: Placement, axis: int, oversample: int = 1) -> np.ndarray:
-    """Position of every panel pixel's centre in units of cells, clamped to [0, cells - 1], float64.
+def cell_positions(out_px: int, cells: int, place: Placement, axis: int) -> np.ndarray:
+    """Position of every panel pixel's centre, in cells, clamped to [0, cells - 1], (out_px,).
 
-    Panel pixel j lies at (j + 0.5) / out_px of the photo, so its place in the resized image does not depend on the
-    photo's own size: x = (j + 0.5) * W / out_px - 0.5, and u = x / stride.
+    Panel pixel j shows the fraction (j + 0.5) / out_px of the photo. The resized image has its
+    pixel x = fraction * W - 0.5 there, whatever the photo's own size, and u = x / stride.
     """
-    fraction = (np.arange(out_px * oversample) + 0.5) / (out_px * oversample)
+    fraction = (np.arange(out_px) + 0.5) / out_px
     if place.rule == "centered":
         u = fraction * cells - 0.5
     else:
@@ -71,25 +77,32 @@ def cell_positions(out_px: int, cells: int, place: Placement, axis: int, oversam
     return np.clip(u, 0, cells - 1)
 
 
-def interpolation_weights(out_px: int, cells: int, place: Placement, axis: int, interpolation: str) -> np.ndarray:
-    """Matrix that takes cells to panel pixels along one axis, (out_px, cells) float32; rows sum to 1.
+@lru_cache(maxsize=64)
+def interpolation_weights(
+    out_px: int, cells: int, place: Placement, axis: int, interpolation: str
+) -> np.ndarray:
+    """Matrix from cells to panel pixels along an axis, (out_px, cells) float32; rows sum to 1.
 
-    Where a panel has fewer pixels than cells, each row averages over its pixel's extent, so no cell is skipped.
+    Where a panel has fewer pixels than the map cells, a row averages over its pixel's extent, so
+    that no cell is skipped.
     """
     if interpolation not in INTERPOLATIONS:
-        raise ValueError(f"interpolation {interpolation!r}: expected one of {', '.join(INTERPOLATIONS)}")
+        have = ", ".join(INTERPOLATIONS)
+        raise ValueError(f"interpolation {interpolation!r} is not one of {have}")
     oversample = -(-cells // out_px)
-    u = cell_positions(out_px, cells, place, axis, oversample)
+    u = cell_positions(out_px * oversample, cells, place, axis)
     first = np.floor(u + 0.5 if interpolation == "nearest" else u).astype(np.intp)
-    weights = np.zeros((u.size, cells), np.float32)
+    weights = np.zeros((u.size, cells))
     rows = np.arange(u.size)
     for step, share in _shares(u - first, interpolation):
         np.add.at(weights, (rows, np.clip(first + step, 0, cells - 1)), share)
-    return weights.reshape(out_px, oversample, cells).mean(1) if oversample > 1 else weights
+    weights = weights.reshape(out_px, oversample, cells).mean(1).astype(np.float32)
+    weights.setflags(write=False)  # rows of one figure share it
+    return weights
 
 
 def _shares(f: np.ndarray, interpolation: str) -> list[tuple[int, np.ndarray]]:
-    """(step from the first cell, its weight) for a pixel that lies ``f`` beyond the first cell's centre."""
+    """(step from the first cell, its weight) for pixels that lie f beyond that cell's centre."""
     if interpolation == "nearest":
         return [(0, np.ones_like(f))]
     if interpolation == "linear":
@@ -105,10 +118,11 @@ def _shares(f: np.ndarray, interpolation: str) -> list[tuple[int, np.ndarray]]:
 def resample(
     maps: np.ndarray, place: Placement, out_hw: tuple[int, int], interpolation: str = "linear"
 ) -> np.ndarray:
-    """Maps (..., h, w) to panels (..., H, W) float32: separable, two small products for all maps at once.
+    """Maps (..., h, w) to panels (..., H, W) float32: two small products for all maps at once.
 
-    All give every cell its own value at its centre, and are flat beyond the outermost centres. ``linear`` is
-    straight between them; ``cubic`` is smooth, and may pass the cells' values a little; ``nearest`` shows the cells.
+    Every cell has its own value at its centre, and beyond the outermost centres a map is flat.
+    linear: straight between centres; cubic: smooth, may pass the cells' values a little (so clip
+    what must not be negative); nearest: shows the cells.
     """
     rows = interpolation_weights(out_hw[0], maps.shape[-2], place, 0, interpolation)
     columns = interpolation_weights(out_hw[1], maps.shape[-1], place, 1, interpolation)
@@ -116,68 +130,78 @@ def resample(
 
 
 def resize_photo(rgb: np.ndarray, out_hw: tuple[int, int]) -> np.ndarray:
-    """Photo (H0, W0, 3) uint8 to panel size (H, W, 3) uint8, antialiased."""
+    """Photo (H0, W0, 3) uint8 to a panel's size, (H, W, 3) uint8, antialiased."""
     grows = out_hw[0] >= rgb.shape[0] and out_hw[1] >= rgb.shape[1]
     method = Image.Resampling.BILINEAR if grows else Image.Resampling.LANCZOS
     size = (out_hw[1], out_hw[0])
-    # reducing_gap: a 24-megapixel photo is first shrunk by whole factors, many times faster, same picture
+    # reducing_gap: large photos shrink by whole factors first, much faster, to the same picture
     return np.asarray(Image.fromarray(rgb).resize(size, method, reducing_gap=3.0))
 
 
 def backdrop(photo: np.ndarray) -> np.ndarray:
-    """What lies under a map: the photo (H, W, 3) uint8 without colour, dark and low in contrast, (H, W) uint8.
+    """What lies under a map: the photo (H, W, 3) uint8 grey, dark, low in contrast, (H, W) uint8.
 
-    The tones between the 2nd and 98th percentile go to a fixed range with the median at a fixed place in it, so a
-    night scene and an overexposed one give the same calm ground, and the map is the brightest thing in the panel.
+    Its tones between the 2nd and 98th percentile go to a fixed range, its median to one place in
+    it: a night scene and an overexposed one give the same calm ground, darker than any bright map.
     """
-    gray = np.asarray(Image.fromarray(photo).convert("L"), np.float32)
+    gray = np.asarray(Image.fromarray(photo).convert("L"), np.float64)
     low, median, high = np.percentile(gray, (2, 50, 98))
-    span = max(float(high - low), _MIN_SPAN)
+    span = max(high - low, _MIN_SPAN)
     low = (low + high - span) / 2
     middle = min(max((median - low) / span, 0.02), 0.98)
     gamma = min(max(np.log(_MEDIAN_TONE) / np.log(middle), _GAMMAS[0]), _GAMMAS[1])
-    tone = np.clip((gray - low) / span, 0, 1.15) ** gamma
+    tone = np.minimum(np.maximum((gray - low) / span, 0) ** gamma, _HIGHLIGHTS)
     dark, light = _GRAY_RANGE
-    return np.rint(dark + (light - dark) * np.minimum(tone, 1.15)).astype(np.uint8)
+    return np.rint(dark + (light - dark) * tone).astype(np.uint8)
 
 
 def blend_table(lut: np.ndarray) -> np.ndarray:
-    """All results of laying a map's colour over grey: (256 levels, 256 greys, 4) uint8 RGBA from a 256 x 3 uint8 LUT.
+    """A map's colour laid over grey, every case: (256 levels, 256 greys, 4) uint8 RGBA.
 
-    Opacity follows the level, alpha = 0.94 * (level / 255) ** 0.9, so level 0 is the bare photo. One look-up a
-    pixel replaces the arithmetic.
+    lut: (256, 3) uint8. Opacity follows the level, 0.94 * (level / 255) ** 0.9, so that level 0 is
+    the bare ground. One look-up a pixel then replaces the arithmetic.
     """
     alpha = (_OPACITY * (np.arange(256) / 255) ** _OPACITY_GAMMA)[:, None, None]
     gray = np.arange(256, dtype=np.float64)[None, :, None]
     table = np.full((256, 256, 4), 255, np.uint8)
-    table[..., :3] = np.rint(alpha * np.asarray(lut, np.float64)[:, None, :] + (1 - alpha) * gray)
+    table[..., :3] = np.rint(alpha * np.asarray(lut, np.float64)[:, None] + (1 - alpha) * gray)
     return table
 
 
-def overlay(levels: np.ndarray, ground: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Panels (N, H, W, 4) uint8: ``levels`` (N, H, W) in [0, 1] over ``ground`` (H, W) uint8, by ``blend_table``."""
+def overlay(
+    levels: np.ndarray, ground: np.ndarray, table: np.ndarray, quiet: np.ndarray | None = None
+) -> np.ndarray:
+    """Panels (N, H, W, 4) uint8: levels (N, H, W) in [0, 1] over ground (H, W), by `blend_table`.
+
+    quiet: (H, W) in [0, 1], where the map steps back and light ground darkens, for text on it.
+    """
+    if quiet is not None:
+        levels = levels * (1 - 0.9 * quiet)
+        too_light = np.maximum(ground, _QUIET_GRAY) - _QUIET_GRAY
+        ground = np.rint(ground - too_light * quiet).astype(np.uint8)
     index = np.rint(np.clip(levels, 0, 1) * 255).astype(np.uint16)
     index <<= 8
     index |= ground
     return np.take(table.reshape(-1, 4), index, axis=0)
 
 
-def corner_mask(panel_hw: tuple[int, int], size_hw: tuple[int, int], corner: tuple[int, int]) -> np.ndarray:
+def corner_mask(
+    panel_hw: tuple[int, int], size_hw: tuple[int, int], corner: tuple[int, int]
+) -> np.ndarray:
     """1 in a corner of a panel, falling softly to 0, (H, W) float32: the ground for a number.
 
-    ``size_hw``: pixels that are fully 1; it fades out over half as much again. ``corner``: (0 top | 1 bottom, 0 left | 1 right).
+    size_hw: pixels that are fully 1; half as much again is the fade. corner: (1 low, 1 right).
     """
     ramps = []
     for length, size, far in zip(panel_hw, size_hw, corner, strict=True):
-        distance = np.arange(length) + 0.5
-        fade = np.clip((1.5 * size - distance) / (0.5 * size), 0, 1)
+        fade = np.clip((1.5 * size - np.arange(length) - 0.5) / (0.5 * size), 0, 1)
         ramp = fade * fade * (3 - 2 * fade)
         ramps.append(ramp[::-1] if far else ramp)
     return np.outer(*ramps).astype(np.float32)
 
 
 def blank_sheet(height: int, width: int) -> np.ndarray:
-    """White RGBA page (height, width, 4) uint8 that panels are pasted on."""
+    """White page (height, width, 4) uint8 that panels are pasted on."""
     return np.full((height, width, 4), 255, np.uint8)
 
 

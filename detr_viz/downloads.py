@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from detr_viz import assets
 from detr_viz.errors import UserError
 
 CHUNK_BYTES = 1 << 20
@@ -85,7 +86,7 @@ KNOWN: dict[str, KnownWeights] = {row[0]: _known(*row) for row in _RELEASED}
 
 def weights_folder() -> Path:
     """weights/ of the source tree; of the current folder where the package came without it."""
-    beside = Path(__file__).resolve().parent.parent / "weights"
+    beside = assets.ROOT / "weights"
     return beside if beside.is_dir() else Path("weights")
 
 

@@ -3,28 +3,26 @@
     fig = figures.head_grid(e, [17, 3], "position")
     figures.save(fig, "cat.png")                       # or .pdf, .svg
 
-All panels are one image, composed at the size they are shown (compose.py); text and boxes are vector artists
-on top. No pyplot, no rcParams: the figure looks the same whatever a user has configured, and matplotlib is
-imported when a figure is drawn, not before. Layers and heads count from 0.
+All panels are one image, composed at the size they are shown (compose.py); text and boxes are
+vector artists on top, placed by layout.py. No pyplot, no rcParams: a figure looks the same whatever
+a user has configured, and matplotlib is imported when one is drawn, not before.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import detr_viz
 from detr_viz import compose
-from detr_viz.layout import CAP, SMALL_PT, FigureError, Group, Line, MapRow, Plan, luminance, plan
-from detr_viz.lettering import Lettering, clean, drawable
+from detr_viz.files import replacing
+from detr_viz.layout import FigureError, Group, Line, MapRow, Plan, luminance, plan
+from detr_viz.lettering import SVG_FALLBACKS, Lettering, clean, drawable
 from detr_viz.terms import MODES
 
 if TYPE_CHECKING:
@@ -33,11 +31,13 @@ if TYPE_CHECKING:
 
     from detr_viz.explanation import Explanation
 
-WIDTH_IN, DPI = 7.0, 220.0  # a paper's page width, 1540 pixels
+__all__ = ["FigureError", "draw", "head_grid", "save", "show"]
+
+WIDTH_IN, DPI = 7.0, 220.0  # a paper's page width; 1540 pixels
 SUFFIXES = (".png", ".pdf", ".svg")
 WEAK_SCORE = 0.5  # labels of detections below are dimmed
 
-# Okabe and Ito (2008), told apart with any colour vision; a class has its colour in every figure.
+# Okabe and Ito (2008), told apart with any colour vision. A class has its colour in every figure.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
 
 
@@ -51,30 +51,29 @@ def head_grid(
     width_in: float = WIDTH_IN,
     dpi: float = DPI,
     cmap: str | None = None,
-    interpolation: str = "linear",
+    interpolation: str = "cubic",
 ) -> Figure:
-    """Maps of every head for some queries: label, photo with box, one panel a head; several modes are stacked.
+    """Maps of every head for some queries: label, photo with its box, one panel a head.
 
     queries        ids in the order to show
     mode           one mode, or several: then a row a mode, grouped by query
-    layer, scale   as in Explanation.maps; None: the last captured layer
-    width_in, dpi  inches and pixels an inch; the height follows from the photo and the number of rows
-    cmap           name of a matplotlib colour map; None: inferno without its darkest part
-    interpolation  linear: between cell centres; nearest: the cells themselves
-    Each panel is scaled to its own maximum, which is printed in it. The figure carries what it shows as
-    `fig.facts` (Title, Software, Description), which `save` writes into the file.
-    Raises FigureError for what cannot be drawn, ValueError for a mode, query or layer that is not there.
+    layer, scale   as in Explanation.maps; layer None: the last captured one
+    width_in, dpi  inches and pixels an inch; the height follows from the photo and the rows
+    cmap           name of a matplotlib colour map; None: inferno without its near-black end
+    interpolation  between cell centres, cubic or linear; nearest shows the cells themselves
+    Each panel is scaled to its own maximum, which is printed in it. The figure carries what it
+    shows as `fig.facts` (Title, Software, Description), which `save` writes into the file.
+    Raises FigureError for what cannot be drawn, ValueError for a mode, query or layer not there.
     """
     if interpolation not in compose.INTERPOLATIONS:
-        raise FigureError(f"interpolation {interpolation!r} is not one of {', '.join(compose.INTERPOLATIONS)}")
-    if not queries:
-        raise FigureError("no queries to draw: name at least one")
+        have = ", ".join(compose.INTERPOLATIONS)
+        raise FigureError(f"interpolation {interpolation!r} is not one of {have}")
     modes = list(dict.fromkeys([mode] if isinstance(mode, str) else mode))
-    if not modes:
-        raise FigureError(f"no mode to draw: name at least one of {', '.join(explanation.modes)}")
+    if not len(queries) or not modes:
+        raise FigureError("nothing to draw: name at least one query and one mode")
     layer = explanation.pick_layer(layer)
-    place = compose.Placement(explanation.input_hw, explanation.stride, explanation.cell_rule)
     maps = {m: explanation.maps(m, queries, layer, scale) for m in modes}
+    place = compose.Placement(explanation.input_hw, explanation.stride, explanation.cell_rule)
     groups = [
         Group(
             title=_class_title(explanation, query),
@@ -83,51 +82,72 @@ def head_grid(
             weak=bool(explanation.scores[query] < WEAK_SCORE),
             photo=explanation.image.rgb,
             box_xyxy_px=explanation.boxes_xyxy_px[query],
-            rows=tuple(MapRow(maps[m][i], place, m if len(modes) > 1 else "") for m in modes),
+            rows=tuple(MapRow(maps[m][i], place, m) for m in modes),
         )
         for i, query in enumerate(queries)
     ]
-    notes = _reading_rule(explanation, modes, layer, scale)
     heads = [str(i) for i in range(explanation.num_heads)]
-    fig = draw(groups, heads, notes, width_in=width_in, dpi=dpi, lut=_lut(cmap), interpolation=interpolation)
+    notes = _reading_rule(explanation, modes, layer, scale)
+    fig = draw(
+        groups,
+        heads,
+        notes,
+        lut=_lut(cmap),
+        width_in=width_in,
+        dpi=dpi,
+        interpolation=interpolation,
+    )
     fig.facts = _facts(explanation, groups, modes, notes)
     return fig
 
 
 def _class_title(explanation: Explanation, query: int) -> str:
-    """Class name, or the class number (with a warning) where no font here has the name's characters."""
-    name, number = clean(explanation.label_name(query)), int(explanation.labels[query])
+    """Class name, or its number, with a warning, where no font here has the characters."""
+    name, label = clean(explanation.label_name(query)), int(explanation.labels[query])
     if name and not drawable(name):
-        missing = f"no installed font has all characters of {name!r}: the figure says class {number}"
-        warnings.warn(f"{missing} (install one, for instance Noto Sans CJK)", stacklevel=3)
+        warnings.warn(
+            f"no installed font has all characters of {name!r}: the figure says class {label} "
+            "(install one that has them, for instance Noto Sans CJK)",
+            stacklevel=3,
+        )
         name = ""
-    return name or f"class {number}"
+    return name or f"class {label}"
 
 
-def _reading_rule(explanation: Explanation, modes: Sequence[str], layer: int, scale: str) -> list[str]:
+def _reading_rule(
+    explanation: Explanation, modes: Sequence[str], layer: int, scale: str
+) -> list[str]:
     """What a reader must know, once, piece by piece; formulas between dollar signs."""
     h, w = explanation.grid_hw
     notes = [
-        clean(explanation.model_title).replace("$", r"\$"),
-        f"decoder layer {layer} of 0–{explanation.num_layers - 1}",
-        *(f"{m}  ${MODES[m].formula.replace('·', chr(92) + 'cdot')}$" if m in MODES else m for m in modes),
+        clean(explanation.model_title),
+        f"decoder layer {layer} of 0\N{EN DASH}{explanation.num_layers - 1}",
     ]
+    for mode in modes:
+        notes.append(f"{mode}  ${MODES[mode].formula}$" if mode in MODES else mode)
     if scale == "layer":
-        notes.append("at the layer's own scale")
+        notes.append("logits at the layer's own scale")
     if layer == 0 and "content" in modes:
         notes.append("in layer 0 content is the same for every query")
-    return [*notes, f"map of {w} × {h} cells"]
+    return [*notes, f"map of {w} \N{MULTIPLICATION SIGN} {h} cells"]
 
 
-def _facts(explanation: Explanation, groups: Sequence[Group], modes: Sequence[str], notes: list[str]) -> dict[str, str]:
-    """The file's metadata: no dates, so that the same figure is the same file."""
-    shown = "; ".join(f"{g.title} {g.detail}".replace(" · ", ", ") for g in groups)
-    meta = [f"{key} {explanation.meta[key]}" for key in ("weights_sha256", "image_sha256") if explanation.meta.get(key)]
-    rule = ", ".join(notes).replace("$", "").replace(r"\cdot", "·")
+def _facts(
+    explanation: Explanation, groups: Sequence[Group], modes: Sequence[str], notes: Sequence[str]
+) -> dict[str, str]:
+    """What the file says of itself. No dates: the same figure is the same file."""
+    plain = [" ".join(n.replace("$", "").split()) for n in notes]
+    shown = [f"{g.title}, {g.detail.replace(' · ', ', ')}" for g in groups]
+    hashes = [
+        f"{key.replace('_', ' ')} {explanation.meta[key]}"
+        for key in ("weights_sha256", "image_sha256")
+        if explanation.meta.get(key)
+    ]
+    rule = "; ".join([*plain, "each panel scaled to its own maximum"])
     return {
-        "Title": f"{explanation.model_title}, {', '.join(modes)}: what each head attends to",
+        "Title": f"{explanation.model_title}: {', '.join(modes)} attention of each head",
         "Software": f"detr_viz {detr_viz.__version__}",
-        "Description": ". ".join([f"{rule}, each panel scaled to its own maximum", shown, *meta]),
+        "Description": ". ".join([rule, "; ".join(shown), *hashes]),
     }
 
 
@@ -139,143 +159,110 @@ def draw(
     lut: np.ndarray,
     width_in: float = WIDTH_IN,
     dpi: float = DPI,
-    interpolation: str = "linear",
+    interpolation: str = "cubic",
 ) -> Figure:
-    """A page of groups: panels as one image, everything else as vector artists in pixels of that image.
+    """A page of groups: panels as one image, the rest as vector artists in that image's pixels.
 
-    heads: a name a column; notes: pieces of the reading rule; lut: (256, 3) uint8. Raises FigureError.
+    heads: a name a column; notes: pieces of the reading rule; lut: 256 colours, (256, 3) uint8.
+    Raises FigureError.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if not (math.isfinite(width_in) and math.isfinite(dpi) and width_in > 0 and dpi > 0):
-        raise FigureError(f"a figure needs a width and a dpi above 0, not {width_in:g} in at {dpi:g} dpi")
+    if not (0 < width_in < math.inf and 0 < dpi < math.inf):
+        raise FigureError(f"a figure cannot be {width_in:g} in wide at {dpi:g} dpi")
     made = plan(groups, heads, notes, width_in=width_in, dpi=dpi)
-    # matplotlib cuts width * dpi down to whole pixels: a hair more keeps the last one
-    size = ((made.width + 1e-3) / dpi, (made.height + 1e-3) / dpi)
-    fig = Figure(figsize=size, dpi=dpi, facecolor="white")
+    # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one
+    size_in = ((made.width + 1e-3) / dpi, (made.height + 1e-3) / dpi)
+    fig = Figure(figsize=size_in, dpi=dpi, facecolor="white")
     FigureCanvasAgg(fig)
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
-    pen = Lettering(dpi)
-    extent = (0, made.width, made.height, 0)
-    sheet = _sheet(groups, made, pen, lut, interpolation)
-    ax.imshow(sheet, extent=extent, origin="upper", aspect="auto", interpolation="none", resample=False)
+    ax.imshow(
+        _sheet(groups, made, lut, interpolation),
+        extent=(0, made.width, made.height, 0),
+        origin="upper",
+        aspect="auto",
+        interpolation="none",
+        resample=False,
+    )
     _add_boxes(ax, groups, made, dpi)
-    for line in (*made.lines, *_numbers(groups, made)):
+    pen = Lettering(dpi)
+    for line in made.lines:
         _write(ax, line, pen)
     return fig
 
 
-def _sheet(groups: Sequence[Group], made: Plan, pen: Lettering, lut: np.ndarray, interpolation: str) -> np.ndarray:
+def _sheet(groups: Sequence[Group], made: Plan, lut: np.ndarray, interpolation: str) -> np.ndarray:
     """All photos and panels on one white page, (height, width, 4) uint8."""
     sheet = compose.blank_sheet(made.height, made.width)
     table = compose.blend_table(lut)
-    grounds: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # photo and backdrop, once for all groups that share it
-    numbers = _numbers(groups, made)
-    shade_hw = _extent(numbers, pen, made.inset)
+    photos: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # once for all groups that share one
     tops = iter(made.row_tops)
-    for group, photo_top in zip(groups, made.photo_tops, strict=True):
-        if id(group.photo) not in grounds:
+    for i, group in enumerate(groups):
+        if id(group.photo) not in photos:
             under = compose.resize_photo(group.photo, made.panel_hw)
             same = made.photo_hw == made.panel_hw
             photo = under if same else compose.resize_photo(group.photo, made.photo_hw)
-            grounds[id(group.photo)] = photo, compose.backdrop(under)
-        photo, ground = grounds[id(group.photo)]
-        compose.paste(sheet, photo, photo_top, made.photo_left)
+            photos[id(group.photo)] = photo, compose.backdrop(under)
+        photo, ground = photos[id(group.photo)]
+        compose.paste(sheet, photo, made.photo_tops[i], made.photo_left)
+        quiet = None
+        if made.number_hw:
+            quiet = compose.corner_mask(made.panel_hw, made.number_hw, made.corners[i])
         for row in group.rows:
             largest = row.maps.max((1, 2), keepdims=True)
-            levels = compose.resample(row.maps / np.where(largest > 0, largest, 1), row.place, made.panel_hw, interpolation)
-            tiles = compose.overlay(levels, ground, table)
-            if numbers:
-                compose.shade_corner(tiles, shade_hw)
-            top = next(tops)
+            relative = row.maps / np.where(largest > 0, largest, 1)
+            levels = compose.resample(relative, row.place, made.panel_hw, interpolation)
+            tiles, top = compose.overlay(levels, ground, table, quiet), next(tops)
             for tile, left in zip(tiles, made.panel_lefts, strict=True):
                 compose.paste(sheet, tile, top, left)
     return sheet
 
 
-def _number(value: float) -> str:
-    """A panel's maximum in at most five characters: .62, .041, <.001."""
-    if value >= 0.995:
-        return "1"
-    if value < 0.0005:
-        return "<.001"
-    return f"{value:.2f}"[1:] if value >= 0.095 else f"{value:.3f}"[1:]
-
-
-def _numbers(groups: Sequence[Group], made: Plan) -> list[Line]:
-    """Every panel's maximum, at its bottom right."""
-    if not made.numbers_fit:
-        return []
-    rows = [row for group in groups for row in group.rows]
-    height, width = made.panel_hw
-    return [
-        Line(_number(largest), left + width - made.inset, top + height - made.inset, SMALL_PT, "white", align="right")
-        for row, top in zip(rows, made.row_tops, strict=True)
-        for largest, left in zip(row.maps.max((1, 2)), made.panel_lefts, strict=True)
-    ]
-
-
-def _extent(lines: Sequence[Line], pen: Lettering, inset: int) -> tuple[int, int]:
-    """Pixels of the panel's corner that the numbers take, (height, width)."""
-    width = max((pen.width(t, SMALL_PT) for t in {line.text for line in lines}), default=0)
-    return pen.px(SMALL_PT * CAP) + inset, int(width) + inset
-
-
 def _write(ax: Axes, line: Line, pen: Lettering) -> None:
-    font = pen.properties(line.text, line.size_pt, line.bold)
     ax.text(
         line.x,
         line.baseline,
         line.text,
-        fontproperties=font,
-        math_fontfamily="dejavusans",
+        fontproperties=pen.properties(line.text, line.size_pt, line.style),
+        parse_math=False,
+        usetex=False,
         color=line.color,
         ha=line.align,
         va="baseline",
-        parse_math=line.math,
-        usetex=False,
         zorder=4,
     )
 
 
 def _add_boxes(ax: Axes, groups: Sequence[Group], made: Plan, dpi: float) -> None:
-    """The box on every photo in the class colour and on every panel in white.
+    """The box: in the class colour on the photo, white on every panel.
 
-    Each is drawn twice, a wider line of the opposite lightness below, so that it stands out on any ground.
-    Whole pixels and even widths keep the lines sharp.
+    Each is drawn twice, first wider in the opposite lightness, so that it stands out on any ground.
     """
     from matplotlib.collections import PolyCollection
 
-    def even(pt: float) -> int:
-        return 2 * max(1, round(pt * dpi / 144))
-
-    corners, widths, halo_widths, colors, halo_colors = [], [], [], [], []
-
-    def add(group: Group, top: int, left: int, hw: tuple[int, int], color: str, width: int) -> None:
-        halo = width + even(0.5)
-        dark = luminance([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]) < 0.3
-        corners.append(_corners(group, top, left, hw, halo // 2))
-        widths.append(width)
-        halo_widths.append(halo)
-        colors.append(color)
-        halo_colors.append((1, 1, 1, 0.75) if dark else (0, 0, 0, 0.55))
-
+    px = max(1, round(0.33 * dpi / 72))  # whole pixels: the lines stay sharp
+    corners, colors, widths = [], [], []
     tops = iter(made.row_tops)
     for group, photo_top in zip(groups, made.photo_tops, strict=True):
-        add(group, photo_top, made.photo_left, made.photo_hw, group.color, even(1.2))
+        corners.append(_corners(group, photo_top, made.photo_left, made.photo_hw, 5 * px))
+        colors.append(group.color)
+        widths.append(3 * px)
         for _ in group.rows:
             top = next(tops)
             for left in made.panel_lefts:
-                add(group, top, left, made.panel_hw, "#ffffff", even(0.6))
-    for width, color, order in ((halo_widths, halo_colors, 2), (widths, colors, 3)):
+                corners.append(_corners(group, top, left, made.panel_hw, 4 * px))
+                colors.append("#ffffff")
+                widths.append(2 * px)
+    halos = [(1, 1, 1, 0.8) if luminance(c) < 0.3 else (0, 0, 0, 0.6) for c in colors]
+    for order, edges, extra in ((2, halos, 2 * px), (3, colors, 0)):
         boxes = PolyCollection(
             corners,
             closed=True,
             facecolors="none",
-            edgecolors=color,
-            linewidths=[w * 72 / dpi for w in width],
+            edgecolors=edges,
+            linewidths=[(w + extra) * 72 / dpi for w in widths],
             antialiaseds=True,
             joinstyle="miter",
             snap=False,
@@ -284,82 +271,94 @@ def _add_boxes(ax: Axes, groups: Sequence[Group], made: Plan, dpi: float) -> Non
         ax.add_collection(boxes, autolim=False)
 
 
-def _corners(group: Group, top: int, left: int, hw: tuple[int, int], inset: int) -> list[tuple[float, float]]:
-    """Corners of the box in a panel, whole pixels, kept inside the panel by half a line's width."""
+def _corners(
+    group: Group, top: int, left: int, hw: tuple[int, int], line_px: int
+) -> list[tuple[float, float]]:
+    """Corners of the box in a panel: the line's edges on whole pixels, all of it inside."""
     (height, width), (photo_h, photo_w) = hw, group.photo.shape[:2]
+    half, odd = line_px / 2, line_px % 2 / 2
     x0, y0, x1, y1 = (float(v) for v in group.box_xyxy_px)
-    xs = [left + min(max(round(x * width / photo_w), inset), width - inset) for x in (x0, x1)]
-    ys = [top + min(max(round(y * height / photo_h), inset), height - inset) for y in (y0, y1)]
-    return [(xs[0], ys[0]), (xs[1], ys[0]), (xs[1], ys[1]), (xs[0], ys[1])]
+    xs = [min(max(round(x * width / photo_w - odd) + odd, half), width - half) for x in (x0, x1)]
+    ys = [min(max(round(y * height / photo_h - odd) + odd, half), height - half) for y in (y0, y1)]
+    return [(left + xs[i], top + ys[j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
 
 
 def _lut(cmap: str | None) -> np.ndarray:
-    """256 colours of a map, (256, 3) uint8. Without its near-black end inferno glows over the dark photo."""
+    """256 colours of a map, (256, 3) uint8. None: inferno without its near-black end, which would
+    draw dark rims around what is attended."""
     import matplotlib
 
     name, start = (cmap, 0.0) if cmap else ("inferno", 0.18)
-    try:
-        found = matplotlib.colormaps[name]
-    except KeyError:
-        raise FigureError(f"no colour map {name!r}: matplotlib has inferno, magma, viridis, cividis and more") from None
-    return found(np.linspace(start, 1, 256), bytes=True)[:, :3]
+    if name not in matplotlib.colormaps:
+        raise FigureError(f"no colour map {name!r}: try inferno, magma, viridis or cividis")
+    return matplotlib.colormaps[name](np.linspace(start, 1, 256), bytes=True)[:, :3]
 
 
 def save(fig: Figure, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a figure as PNG, PDF or SVG, by the suffix; an older file is replaced in one rename.
 
-    Title, Software, Description of `fig.facts` and `metadata` (which wins) go into the file, no dates: the same
-    figure gives the same bytes. Fonts are embedded as TrueType (PDF), text stays text (SVG). Missing folders are
-    made. Raises FigureError for another suffix and for what the disk refuses; nothing half-written is left.
+    `fig.facts` and `metadata`, which wins, go into the file: Title, Software, Description, and into
+    a PNG any other. No dates: the same figure gives the same bytes. Fonts are embedded as TrueType
+    (PDF), text stays text (SVG). Missing folders are made. Raises FigureError for another suffix,
+    OutputError for what the disk refuses; nothing half-written is left.
     """
     import matplotlib
 
     path = Path(path)
-    kind = path.suffix.lower().removeprefix(".")
-    if f".{kind}" not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise FigureError(f"cannot write {path}: the name must end in {', '.join(SUFFIXES)}")
-    facts = {**getattr(fig, "facts", {}), **(metadata or {})}
-    options = {"metadata": _metadata(kind, facts)}
+    kind = path.suffix.lower()[1:]
+    options: dict[str, Any] = {"format": kind, "dpi": "figure", "facecolor": "white"}
+    options["metadata"] = _metadata(kind, {**getattr(fig, "facts", {}), **(metadata or {})})
     if kind == "png":
         options["pil_kwargs"] = {"compress_level": 4}
-    settings = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "detr_viz", "savefig.bbox": None}
-    part = path.with_name(f".{secrets.token_hex(6)}.part")  # the whole name: a long one may have no room for more
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with matplotlib.rc_context(settings), part.open("xb") as file:
-            fig.savefig(file, format=kind, dpi="figure", facecolor="white", transparent=False, **options)
-        os.replace(part, path)
-    except OSError as error:
-        raise FigureError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:  # Ctrl-C too
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    if kind == "svg":
+        _name_fallbacks(fig)
+    settings = {
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "detr_viz",
+        "savefig.bbox": None,
+        "savefig.transparent": False,
+    }
+    with replacing(path) as part, matplotlib.rc_context(settings):
+        fig.savefig(part, **options)
+
+
+def _name_fallbacks(fig: Figure) -> None:
+    """Fonts for a viewer that has no DejaVu Sans; only names, what is drawn here stays the same."""
+    from matplotlib.text import Text
+
+    for text in fig.findobj(Text):
+        families = [f for f in text.get_fontfamily() if f not in SVG_FALLBACKS]
+        text.set_fontfamily([*families, *SVG_FALLBACKS])
 
 
 def _metadata(kind: str, facts: Mapping[str, str]) -> dict[str, str | None]:
-    """The facts under the names each format has for them."""
+    """The facts under the names that each format has for them."""
     if kind == "png":
         return dict(facts)
-    names = {"Software": "Creator"} if kind == "svg" else {"Software": "Creator", "Description": "Subject"}
-    known = {names.get(k, k): v for k, v in facts.items() if k in ("Title", "Software", "Description")}
-    return {**known, **({"CreationDate": None} if kind == "pdf" else {"Date": None})}
+    names = {"Title": "Title", "Software": "Creator", "Description": "Description"}
+    if kind == "pdf":
+        names["Description"] = "Subject"
+    known: dict[str, str | None] = {names[k]: v for k, v in facts.items() if k in names}
+    known["CreationDate" if kind == "pdf" else "Date"] = None
+    return known
 
 
 def show(fig: Figure) -> None:
-    """Open a window and wait until it is closed. FigureError where there is no display or no GUI toolkit."""
-    way_out = "write a file instead"
+    """Open a window and wait until it is closed; FigureError where none can be opened."""
     try:
         import matplotlib.pyplot as plt
 
-        # pyplot makes its windows around figures that it made itself; here it is handed ours
+        # pyplot opens windows only for figures it has made: its factory hands it this one
         plt.figure(FigureClass=lambda *_, **__: fig)
-        window = fig.canvas.required_interactive_framework
-        if window is None:
+        if fig.canvas.required_interactive_framework is None:
             plt.close(fig)
-            raise FigureError(f"no window can be opened here: {way_out}")
+            raise FigureError("no display to open a window on: write a file instead")
         plt.show()
     except FigureError:
         raise
-    except Exception as error:  # each toolkit has its own
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FigureError(f"no window can be opened here ({first}): {way_out}") from error
+    except Exception as error:  # every GUI toolkit has its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FigureError(f"cannot open a window ({reason}): write a file instead") from error

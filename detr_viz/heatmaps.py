@@ -98,7 +98,8 @@ def save(
 def load(path: str | Path) -> Heatmaps:
     """Read a file that `save` wrote; HeatmapError on anything else."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # opened here: numpy leaves its own handle open where the archive turns out broken
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except OSError as error:
         raise HeatmapError(f"cannot read saved maps {path}: {reason(error)}") from error

@@ -203,7 +203,7 @@ def _from_array(array: np.ndarray) -> LoadedImage:
                 f"image array of {array.dtype} goes from {low:.6g} to {high:.6g}: "
                 "floats must lie in [0, 1]"
             )
-        array = np.rint(array.astype(np.float32) * 255).astype(np.uint8)
+        array = np.rint(array * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise ImageError(f"image array is {array.dtype}: give uint8, or floats in [0, 1]")
     notes: tuple[str, ...] = ()
@@ -300,8 +300,15 @@ def _frame_note(im: Image.Image) -> tuple[str, ...]:
 def _eight_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """The same picture with 8 bits a sample. (Pillow itself clips I and F when it converts.)"""
     if im.mode.startswith("I;16"):
-        return _from_16_bits(im)
-    return _from_32_bits(im) if im.mode in ("I", "F") else (im, ())
+        out, notes = _from_16_bits(im)
+    elif im.mode in ("I", "F"):
+        out, notes = _from_32_bits(im)
+    else:
+        return im, ()
+    if isinstance(key := im.info.get("transparency"), int):
+        opaque = np.where(np.asarray(im) == key, 0, 255).astype(np.uint8)
+        out = Image.merge("LA", (out, Image.fromarray(opaque)))
+    return out, notes
 
 
 def _from_16_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
@@ -313,11 +320,9 @@ def _from_16_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     gray = ((np.arange(65536) * 255 + white // 2) // white).astype(np.uint8)[samples]
     if tags.get(_TIFF_PHOTOMETRIC) == 0:  # 0 is white: Pillow minds that at 8 bits only
         gray = 255 - gray
-    out = Image.fromarray(gray)
-    if isinstance(key := im.info.get("transparency"), int):
-        opaque = Image.fromarray(np.where(samples == key, 0, 255).astype(np.uint8))
-        out = Image.merge("LA", (out, opaque))
-    return out, (f"16-bit: {white} is full scale, the largest sample is {brightest}",)
+    return Image.fromarray(gray), (
+        f"16-bit: {white} is full scale, the largest sample is {brightest}",
+    )
 
 
 def _from_32_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:

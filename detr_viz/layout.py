@@ -1,6 +1,7 @@
 """Where everything in a figure goes: whole pixels for panels, measured text around them.
 
     one row a group          label | photo | panel panel ...
+
     several rows a group     photo   name | panel panel ...
                              label   name | panel panel ...
 
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-INK, GRAY, NOTE_GRAY = "#262626", "#5c5c5c", "#707070"
-
 # Points. At a page's width no letter is smaller than 6.
 CLASS_PT, TEXT_PT, SMALL_PT = 7.0, 6.5, 6.0
-_MARGIN, _GAP, _WIDE, _GROUP_GAP, _PAD = 2.0, 1.4, 4.0, 9.0, 5.0
-CAP = 0.73  # height of a capital, of the font size
-_LINE = 1.25  # distance of baselines, of the font size
-_LABEL_SHARE = 0.15  # of the width at most for labels; longer names are broken, then shortened
+INK, GRAY, NOTE_GRAY, NUMBER_INK = "#262626", "#5c5c5c", "#707070", "#dcdcdc"
+
+_MARGIN, _GAP, _WIDE, _GROUP_GAP, _PAD, _AIR = 2.0, 1.4, 4.0, 9.0, 5.0, 3.0
+_CAP = 0.73  # height of a capital, in font sizes
+_LINE = 1.28  # from baseline to baseline
+_LABEL_SHARE = 0.15  # of the page for labels at most: longer names are broken, then shortened,
+_LABEL_PT = 48.0  # but never below this, which holds "0.98 · query 123"
 _PHOTO_SHARE = 1.9  # stacked rows: width of the one photo, in panels
 _ASPECTS = (0.4, 4.0)  # width / height of a panel; a photo beyond is stretched
 _MIN_PANEL_PX = 8
@@ -42,7 +44,7 @@ class FigureError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class MapRow:
-    """One row of panels: maps (M, h, w), where their cells lie, and a name where a group has several rows."""
+    """One row of panels: maps (M, h, w), where their cells lie, a name if its group has several."""
 
     maps: NDArray[np.float32]
     place: Placement
@@ -51,7 +53,7 @@ class MapRow:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """One object: what stands once at the left, its box in pixels of the photo, and its rows of panels."""
+    """One object: what stands once at the left, its box in pixels of the photo, its map rows."""
 
     title: str
     detail: str
@@ -64,21 +66,20 @@ class Group:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text: x of its ``align`` edge and its baseline, in pixels; may hold formulas between dollars."""
+    """Text in one font: x of its `align` edge and its baseline, in pixels."""
 
     text: str
     x: float
     baseline: float
     size_pt: float
     color: str
-    bold: bool = False
+    style: str = ""
     align: str = "left"
-    math: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Page size, left and top edges in pixels, and every line of text but the numbers in the panels."""
+    """The page. Edges and sizes in pixels; groups and rows in the order given."""
 
     width: int
     height: int
@@ -87,219 +88,258 @@ class Plan:
     panel_lefts: tuple[int, ...]
     photo_left: int
     photo_tops: tuple[int, ...]  # a group
-    row_tops: tuple[int, ...]  # a row, groups one after another
+    row_tops: tuple[int, ...]  # a row of panels, all groups' rows one after another
     lines: tuple[Line, ...]
-    numbers_fit: bool
-    inset: int  # of a panel's number from the panel's corner
-    stretched: bool
+    number_hw: tuple[int, int] | None = None  # what a number takes of a panel's corner
+    corners: tuple[tuple[int, int], ...] = ()  # a group: where its numbers are, (1 low, 1 right)
 
 
-def legible(color: str, weak: bool = False) -> str:
-    """The colour dark enough for text on white: a contrast of 4.5 at least (WCAG 2), greyed for a weak detection."""
+class _Page:
+    """The page's measures: points to pixels, text widths, the shape of a panel."""
+
+    def __init__(self, width_in: float, dpi: float, photo_hw: tuple[int, int]) -> None:
+        self.width_in = width_in
+        self.pen = Lettering(dpi)
+        self.px = self.pen.px
+        self.width = round(width_in * dpi)
+        true_aspect = photo_hw[1] / photo_hw[0]
+        self.aspect = min(max(true_aspect, _ASPECTS[0]), _ASPECTS[1])
+        self.stretched = self.aspect != true_aspect
+        self.margin, self.gap, self.pad = self.px(_MARGIN), self.px(_GAP), self.px(_PAD)
+        self.header = self.margin + self.px(TEXT_PT * _CAP) + self.px(_AIR)
+        self.name_height = self.px(TEXT_PT * _LINE)
+
+    def panel_height(self, width: float) -> int:
+        return max(_MIN_PANEL_PX, round(width / self.aspect))
+
+    def panel_width(self, room: float, panels: float) -> int:
+        width = int(room / panels)
+        if width < _MIN_PANEL_PX:
+            raise FigureError(f"a figure {self.width_in:g} in wide is too narrow for its panels")
+        return min(width, self.width // 4)  # few heads: a narrower figure, not huge panels
+
+    def widest(self, lines: Sequence[Line]) -> int:
+        return int(max(self.pen.width(t.text, t.size_pt, t.style) for t in lines)) + 1
+
+    def columns(self, right: int, count: int, width: int) -> tuple[int, ...]:
+        step = width + self.gap
+        return tuple(right - width - (count - 1 - i) * step for i in range(count))
+
+
+def plan(
+    groups: Sequence[Group],
+    heads: Sequence[str],
+    notes: Sequence[str],
+    *,
+    width_in: float,
+    dpi: float,
+) -> Plan:
+    """Lay the page out: at most `width_in` wide, as high as it must be.
+
+    heads: a name a column; notes: pieces of the reading rule at the bottom right.
+    Raises FigureError for a page too narrow for its panels, or too large to draw.
+    """
+    page = _Page(width_in, dpi, groups[0].photo.shape[:2])
+    stacked = max(len(g.rows) for g in groups) > 1
+    made = (_stacked if stacked else _single)(groups, len(heads), page)
+    made = _with_numbers(made, groups, page)
+    made = _with_notes(_with_head_names(made, heads, page), notes, page)
+    if made.height > _MAX_SIDE_PX or made.height * made.width > _MAX_PIXELS:
+        raise FigureError(
+            f"{len(made.row_tops)} rows make a figure of {made.width} x {made.height} pixels: "
+            "choose fewer queries or a lower dpi"
+        )
+    return made
+
+
+def luminance(color: str) -> float:
+    """Relative luminance in [0, 1] of an sRGB colour "#rrggbb" (WCAG 2)."""
     rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    if weak:
-        rgb = [0.35 * c + 0.65 * 0.5 for c in rgb]
-    while luminance(rgb) > 1.05 / 4.5 - 0.05:
-        rgb = [c * 0.96 for c in rgb]
-    return "#" + "".join(f"{round(c * 255):02x}" for c in rgb)
-
-
-def luminance(rgb: Sequence[float]) -> float:
-    """Relative luminance (WCAG 2) of an sRGB colour in [0, 1]."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-class _Ruler:
-    """The figure's measures in pixels."""
-
-    def __init__(self, width_in: float, dpi: float, photo_hw: tuple[int, int]) -> None:
-        self.dpi = dpi
-        self.width = round(width_in * dpi)
-        self.aspect = min(max(photo_hw[1] / photo_hw[0], _ASPECTS[0]), _ASPECTS[1])
-        self.stretched = self.aspect != photo_hw[1] / photo_hw[0]
-
-    def px(self, pt: float) -> int:
-        return max(1, round(pt * self.dpi / 72))
-
-    def height_of(self, width: float) -> int:
-        return max(_MIN_PANEL_PX, round(width / self.aspect))
+def legible(color: str, weak: bool = False) -> str:
+    """The colour, dark enough for text on white (contrast 4.5, WCAG 2); greyer if weak."""
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    if weak:
+        rgb = [0.4 * c + 0.6 * 125 for c in rgb]
+    while luminance(ink := "#" + "".join(f"{round(c):02x}" for c in rgb)) > 1.05 / 4.5 - 0.05:
+        rgb = [c * 0.97 for c in rgb]
+    return ink
 
 
-def plan(
-    groups: Sequence[Group], heads: Sequence[str], notes: Sequence[str], *, width_in: float, dpi: float
-) -> Plan:
-    """Lay the page out. Raises FigureError for a page too narrow for its panels, or too large to draw."""
-    photo_hw = groups[0].photo.shape[:2]
-    ruler, pen = _Ruler(width_in, dpi, photo_hw), Lettering(dpi)
-    place = _place_stacked if max(len(g.rows) for g in groups) > 1 else _place_single
-    made = place(groups, len(heads), ruler, pen)
-    lines = [*made.lines, *_head_names(heads, made, ruler, pen)]
-    height, rule = _reading_rule(notes, made, ruler, pen)
-    if height > _MAX_SIDE_PX or height * made.width > _MAX_PIXELS:
-        rows = len(made.row_tops)
-        raise FigureError(
-            f"{rows} rows make a figure of {made.width} x {height} pixels: choose fewer queries or a lower dpi"
-        )
-    return replace(made, height=height, lines=(*lines, *rule))
-
-
-def _panel_width(room: float, panels: float, ruler: _Ruler, what: int) -> int:
-    width = int(room / panels)
-    if width < _MIN_PANEL_PX:
-        raise FigureError(
-            f"a figure {ruler.width / ruler.dpi:.3g} in wide has no room for {what} heads: make it wider"
-        )
-    return min(width, ruler.width // 4)  # few heads: a narrower figure rather than huge panels
-
-
-def _label(group: Group, limit: float, pen: Lettering) -> list[Line]:
-    """Class and detail as lines with baselines from the top of the block, x still to be set."""
-    ink = legible(group.color, group.weak)
-    lines = [
-        Line(t, 0, 0, CLASS_PT, ink, bold=not group.weak)
-        for t in pen.fit(group.title, limit, CLASS_PT, not group.weak)
-    ]
-    detail = pen.fit(group.detail, limit, SMALL_PT, lines=2)
-    return lines + [Line(t, 0, 0, SMALL_PT, GRAY) for t in detail]
-
-
-def _set_label(lines: list[Line], x: float, top: float, align: str, ruler: _Ruler) -> list[Line]:
-    """Give a label its place; `top` is where the first line's capitals begin."""
-    out, baseline = [], top
-    for i, line in enumerate(lines):
-        baseline += ruler.px(line.size_pt * (_LINE + 0.1 if i else CAP))
-        out.append(replace(line, x=x, baseline=baseline, align=align))
-    return out
-
-
-def _label_height(lines: list[Line], ruler: _Ruler) -> float:
-    return _set_label(lines, 0, 0, "left", ruler)[-1].baseline
-
-
-def _header_height(ruler: _Ruler) -> int:
-    return ruler.px(_MARGIN) + ruler.px(TEXT_PT * CAP) + ruler.px(3.2)
-
-
-def _columns(right: int, count: int, width: int, gap: int) -> tuple[int, ...]:
-    return tuple(right - (count - i) * width - (count - 1 - i) * gap for i in range(count))
-
-
-def _numbers_fit(panel_hw: tuple[int, int], ruler: _Ruler) -> bool:
-    return panel_hw[1] >= ruler.px(4.5 * SMALL_PT) and panel_hw[0] >= ruler.px(1.8 * SMALL_PT)
-
-
-def _place_single(groups: Sequence[Group], heads: int, ruler: _Ruler, pen: Lettering) -> Plan:
-    """label | photo | panels: a row a group, the label right-aligned beside its photo."""
-    margin, gap, wide, pad = (ruler.px(v) for v in (_MARGIN, _GAP, _WIDE, _PAD))
-    labels = [_label(g, _LABEL_SHARE * ruler.width, pen) for g in groups]
-    column = int(max(pen.width(t.text, t.size_pt, t.bold) for lines in labels for t in lines)) + 1
-    fixed = 2 * margin + column + pad + wide + (heads - 1) * gap
-    width = _panel_width(ruler.width - fixed, heads + 1, ruler, heads)
-    panel_hw = (ruler.height_of(width), width)
-    page = fixed + (heads + 1) * width
-    row_height = max(panel_hw[0], *(int(_label_height(t, ruler)) + ruler.px(1) for t in labels))
-    tops, lines = [], []
-    for i, label in enumerate(labels):
-        top = _header_height(ruler) + i * (row_height + gap)
-        tops.append(top + (row_height - panel_hw[0]) // 2)
-        label_top = top + (row_height - _label_height(label, ruler)) / 2
-        lines += _set_label(label, margin + column, label_top, "right", ruler)
-    return Plan(
-        width=page,
-        height=top + row_height,
-        panel_hw=panel_hw,
-        photo_hw=panel_hw,
-        panel_lefts=_columns(page - margin, heads, width, gap),
-        photo_left=margin + column + pad,
-        photo_tops=tuple(tops),
-        row_tops=tuple(tops),
-        lines=tuple(lines),
-        numbers_fit=_numbers_fit(panel_hw, ruler),
-        inset=ruler.px(2.0),
-        stretched=ruler.stretched,
-    )
-
-
-def _place_stacked(groups: Sequence[Group], heads: int, ruler: _Ruler, pen: Lettering) -> Plan:
-    """photo over label | names | panels: one larger photo a group, a row a mode beside it."""
-    margin, gap, pad, between = (ruler.px(v) for v in (_MARGIN, _GAP, _PAD, _GROUP_GAP))
-    names = int(max(pen.width(r.name, TEXT_PT) for g in groups for r in g.rows)) + 1
-    fixed = 2 * margin + 2 * pad + names + (heads - 1) * gap
-    width = _panel_width(ruler.width - fixed, heads + _PHOTO_SHARE, ruler, heads)
-    count = max(len(g.rows) for g in groups)
-    # The photo fills its column or the group's height, whichever is reached first; then the panels take the rest.
-    for _ in range(3):
-        height = max(ruler.height_of(width), ruler.px(TEXT_PT * _LINE))
-        column = max(_PHOTO_SHARE * width, 0.08 * ruler.width)
-        labels = [_label(g, column, pen) for g in groups]
-        label_height = max(_label_height(t, ruler) for t in labels) + ruler.px(3)
-        room = count * (height + gap) - gap - label_height
-        photo = max(min(column, room * ruler.aspect), _MIN_PANEL_PX, width)
-        column = int(max(photo, *(pen.width(t.text, t.size_pt, t.bold) for ls in labels for t in ls))) + 1
-        width = _panel_width(ruler.width - fixed - column, heads, ruler, heads)
-    panel_hw = (ruler.height_of(width), width)
-    photo_hw = (ruler.height_of(photo), int(photo))
-    page = fixed + column + heads * width
-    row_height = max(panel_hw[0], ruler.px(TEXT_PT * _LINE))
-    top, photo_tops, row_tops, lines = _header_height(ruler), [], [], []
-    for group, label in zip(groups, labels, strict=True):
-        photo_tops.append(top)
-        lines += _set_label(label, margin, top + photo_hw[0] + ruler.px(3), "left", ruler)
-        for i, row in enumerate(group.rows):
-            row_top = top + i * (row_height + gap)
-            row_tops.append(row_top + (row_height - panel_hw[0]) // 2)
-            baseline = row_top + row_height / 2 + ruler.px(TEXT_PT * CAP) / 2
-            x = margin + column + pad + names
-            lines.append(Line(row.name, x, baseline, TEXT_PT, INK, align="right"))
-        rows_bottom = top + len(group.rows) * (row_height + gap) - gap
-        bottom = max(rows_bottom, lines[-len(group.rows) - 1].baseline + ruler.px(2))
-        top = int(bottom) + between
-    return Plan(
-        width=page,
-        height=top - between,
-        panel_hw=panel_hw,
-        photo_hw=photo_hw,
-        panel_lefts=_columns(page - margin, heads, width, gap),
-        photo_left=margin,
-        photo_tops=tuple(photo_tops),
-        row_tops=tuple(row_tops),
-        lines=tuple(lines),
-        numbers_fit=_numbers_fit(panel_hw, ruler),
-        inset=ruler.px(2.0),
-        stretched=ruler.stretched,
-    )
-
-
-def _head_names(heads: Sequence[str], made: Plan, ruler: _Ruler, pen: Lettering) -> list[Line]:
-    """Over the panels, once: "head 0" ..., or only numbers, after one "head", where panels are narrow."""
-    baseline = _header_height(ruler) - ruler.px(3.2)
-    width = made.panel_hw[1]
-    names = [f"head {h}" for h in heads]
-    lines = []
-    if max(pen.width(n, TEXT_PT) for n in names) > width:
-        names = list(heads)
-        x = made.panel_lefts[0] - ruler.px(_WIDE)
-        lines.append(Line("head", x, baseline, TEXT_PT, INK, align="right"))
-    for left, name in zip(made.panel_lefts, names, strict=True):
-        lines.append(Line(name, left + width / 2, baseline, TEXT_PT, INK, align="center"))
+def _label(group: Group, limit: float, page: _Page) -> list[Line]:
+    """Class and detail as lines; baselines from the top of the first line's capitals, x = 0."""
+    ink, style = legible(group.color, group.weak), "" if group.weak else "bold"
+    title = page.pen.fit(group.title, limit, CLASS_PT, style)
+    detail = page.pen.fit(group.detail, limit, SMALL_PT)
+    lines, baseline = [], 0
+    for text in title:
+        baseline += page.px(CLASS_PT * (_LINE if lines else _CAP))
+        lines.append(Line(text, 0, baseline, CLASS_PT, ink, style))
+    for text in detail:
+        baseline += page.px(SMALL_PT * _LINE + 0.6)
+        lines.append(Line(text, 0, baseline, SMALL_PT, GRAY))
     return lines
 
 
-def _reading_rule(
-    notes: Sequence[str], made: Plan, ruler: _Ruler, pen: Lettering
-) -> tuple[int, list[Line]]:
-    """The page's height and the notes at the bottom right, on as few lines as they need."""
-    pieces = list(notes)
-    own = "each panel scaled to its own maximum"
-    pieces.append(f"{own}, the number in it" if made.numbers_fit else own)
-    if made.stretched:
+def _moved(label: Sequence[Line], x: float, top: float, align: str) -> list[Line]:
+    return [replace(t, x=x, baseline=top + t.baseline, align=align) for t in label]
+
+
+def _single(groups: Sequence[Group], heads: int, page: _Page) -> Plan:
+    """label | photo | panels: labels end beside the photo and are centred on it."""
+    limit = max(_LABEL_SHARE * page.width, page.px(_LABEL_PT))
+    labels = [_label(g, limit, page) for g in groups]
+    column = page.widest([t for label in labels for t in label])
+    fixed = 2 * page.margin + column + page.pad + page.px(_WIDE) + (heads - 1) * page.gap
+    width = page.panel_width(page.width - fixed, heads + 1)
+    height = page.panel_height(width)
+    row_height = max(height, *(label[-1].baseline + page.px(_AIR) for label in labels))
+    tops, lines = [], []
+    for i, label in enumerate(labels):
+        slot = page.header + i * (row_height + page.gap)
+        tops.append(slot + (row_height - height) // 2)
+        lines += _moved(
+            label, page.margin + column, slot + (row_height - label[-1].baseline) / 2, "right"
+        )
+    total = fixed + (heads + 1) * width
+    return Plan(
+        width=total,
+        height=slot + row_height,
+        panel_hw=(height, width),
+        photo_hw=(height, width),
+        panel_lefts=page.columns(total - page.margin, heads, width),
+        photo_left=page.margin + column + page.pad,
+        photo_tops=tuple(tops),
+        row_tops=tuple(tops),
+        lines=tuple(lines),
+    )
+
+
+def _stacked(groups: Sequence[Group], heads: int, page: _Page) -> Plan:
+    """photo over label | names | panels: one larger photo a group, its rows beside it."""
+    names = page.widest([Line(r.name, 0, 0, TEXT_PT, INK) for g in groups for r in g.rows])
+    fixed = 2 * page.margin + 2 * page.pad + names + (heads - 1) * page.gap
+    width = page.panel_width(page.width - fixed, heads + _PHOTO_SHARE)
+    count = max(len(g.rows) for g in groups)
+    # The photo fills its column or its group's height, whichever ends first; panels take the rest.
+    for _ in range(3):
+        row_height = max(page.panel_height(width), page.name_height)
+        column = max(_PHOTO_SHARE * width, page.px(_LABEL_PT))
+        labels = [_label(g, column, page) for g in groups]
+        room = count * (row_height + page.gap) - page.gap - page.px(_AIR)
+        room -= max(label[-1].baseline for label in labels)
+        photo = int(max(min(column, room * page.aspect), width))
+        column = max(photo, page.widest([t for label in labels for t in label]))
+        width = page.panel_width(page.width - fixed - column, heads)
+    height, photo_hw = page.panel_height(width), (page.panel_height(photo), photo)
+    row_height = max(height, page.name_height)
+    top, photo_tops, row_tops, lines = page.header, [], [], []
+    for group, label in zip(groups, labels, strict=True):
+        photo_tops.append(top)
+        placed = _moved(label, page.margin, top + photo_hw[0] + page.px(_AIR), "left")
+        lines += placed
+        for i, row in enumerate(group.rows):
+            slot = top + i * (row_height + page.gap)
+            row_tops.append(slot + (row_height - height) // 2)
+            x = page.margin + column + page.pad + names
+            baseline = slot + (row_height + page.px(TEXT_PT * _CAP)) / 2
+            lines.append(Line(row.name, x, baseline, TEXT_PT, INK, align="right"))
+        bottom = max(slot + row_height, int(placed[-1].baseline) + page.px(_GAP))
+        top = bottom + page.px(_GROUP_GAP)
+    total = fixed + column + heads * width
+    return Plan(
+        width=total,
+        height=bottom,
+        panel_hw=(height, width),
+        photo_hw=photo_hw,
+        panel_lefts=page.columns(total - page.margin, heads, width),
+        photo_left=page.margin,
+        photo_tops=tuple(photo_tops),
+        row_tops=tuple(row_tops),
+        lines=tuple(lines),
+    )
+
+
+def number(value: float) -> str:
+    """A panel's maximum in few characters: .62, .04, .003, <.001."""
+    if value >= 0.995:
+        return "1"
+    if value < 0.0005:
+        return "<.001"
+    return (f"{value:.2f}" if value >= 0.0095 else f"{value:.3f}")[1:]
+
+
+def _with_numbers(made: Plan, groups: Sequence[Group], page: _Page) -> Plan:
+    """Every panel's maximum in a corner of it, where panels are large enough."""
+    height, width = made.panel_hw
+    if width < page.px(4.5 * SMALL_PT) or height < page.px(1.8 * SMALL_PT):
+        return made
+    inset = page.px(2.0)
+    shown = [[[number(v) for v in row.maps.max((1, 2))] for row in g.rows] for g in groups]
+    texts = {text for rows in shown for row in rows for text in row}
+    text_width = max(page.pen.width(text, SMALL_PT) for text in texts)
+    cap = page.px(SMALL_PT * _CAP)
+    number_hw = (cap + inset, int(text_width) + inset)
+    corners = tuple(_corner(g, made.panel_hw, number_hw) for g in groups)
+    lines, tops = [], iter(made.row_tops)
+    for rows, (low, right) in zip(shown, corners, strict=True):
+        for row in rows:
+            top = next(tops)
+            baseline = top + (height - inset if low else cap + inset)
+            for text, left in zip(row, made.panel_lefts, strict=True):
+                x, align = (left + width - inset, "right") if right else (left + inset, "left")
+                lines.append(Line(text, x, baseline, SMALL_PT, NUMBER_INK, align=align))
+    return replace(made, lines=(*made.lines, *lines), number_hw=number_hw, corners=corners)
+
+
+def _corner(group: Group, panel_hw: tuple[int, int], size_hw: tuple[int, int]) -> tuple[int, int]:
+    """The first corner, from the lower right, outside the object's box; else not on its outline."""
+    scale = [panel_hw[1] / group.photo.shape[1], panel_hw[0] / group.photo.shape[0]] * 2
+    x0, y0, x1, y1 = (float(v) * s for v, s in zip(group.box_xyxy_px, scale, strict=True))
+
+    def in_the_way(corner: tuple[int, int]) -> int:
+        top = (panel_hw[0] - size_hw[0]) * corner[0]
+        left = (panel_hw[1] - size_hw[1]) * corner[1]
+        bottom, right = top + size_hw[0], left + size_hw[1]
+        if x0 >= right or x1 <= left or y0 >= bottom or y1 <= top:
+            return 0
+        return 1 if x0 < left and x1 > right and y0 < top and y1 > bottom else 2
+
+    return min(((1, 1), (1, 0), (0, 1), (0, 0)), key=in_the_way)
+
+
+def _with_head_names(made: Plan, heads: Sequence[str], page: _Page) -> Plan:
+    """Over the panels, once: "head 0" ...; only numbers, after one "head", over narrow panels."""
+    baseline = page.header - page.px(_AIR)
+    names, lines = [f"head {h}" for h in heads], []
+    if max(page.pen.width(n, TEXT_PT) for n in names) > made.panel_hw[1]:
+        names = list(heads)
+        x = made.panel_lefts[0] - page.px(_WIDE)
+        lines.append(Line("head", x, baseline, TEXT_PT, INK, align="right"))
+    for left, name in zip(made.panel_lefts, names, strict=True):
+        x = left + made.panel_hw[1] / 2
+        lines.append(Line(name, x, baseline, TEXT_PT, INK, align="center"))
+    return replace(made, lines=(*made.lines, *lines))
+
+
+def _with_notes(made: Plan, notes: Sequence[str], page: _Page) -> Plan:
+    """The reading rule at the bottom right, on as few lines as it needs."""
+    scaled = "each panel scaled to its own maximum"
+    pieces = [*notes, f"{scaled}, the number in it" if made.number_hw else scaled]
+    if page.stretched:
         pieces.append("photo stretched")
-    limit = made.width - 2 * ruler.px(_MARGIN)
-    baseline = made.height + ruler.px(4)
-    lines = []
-    for i, text in enumerate(pen.join(pieces, limit, SMALL_PT, "  ·  ")):
-        baseline += ruler.px(SMALL_PT * (_LINE if i else CAP))
-        x = made.width - ruler.px(_MARGIN)
-        lines.append(Line(text, x, baseline, SMALL_PT, NOTE_GRAY, align="right", math="$" in text))
-    return baseline + ruler.px(SMALL_PT * 0.25) + ruler.px(_MARGIN), lines
+    x, limit = made.width - page.margin, made.width - 2 * page.margin
+    baseline, lines = made.height + page.px(4), []
+    for text in page.pen.join(pieces, limit, SMALL_PT, "  ·  "):
+        baseline += page.px(SMALL_PT * (_LINE if lines else _CAP))
+        start = x - page.pen.length(text, SMALL_PT)
+        for run in page.pen.runs(text, SMALL_PT):
+            middle, base = start + run.left + run.width / 2, baseline + run.drop
+            line = Line(run.text, middle, base, run.size_pt, NOTE_GRAY, run.style, "center")
+            lines.append(line)
+        lines[-1] = replace(lines[-1], x=x, align="right")
+    height = baseline + page.px(SMALL_PT * 0.24) + page.margin
+    return replace(made, height=height, lines=(*made.lines, *lines))

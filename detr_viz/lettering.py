@@ -1,22 +1,40 @@
 """Text of a figure: which font has the characters, how wide a line is, where to break it.
 
-Everything is measured before it is placed, so nothing is cut and nothing overlaps. The fonts are files, not
-names: DejaVu Sans comes with matplotlib, so that a figure is the same on every machine; another installed font
-is looked for only where a text has characters (Chinese, say) that it lacks.
+Everything is measured before it is placed, so nothing is cut and nothing overlaps. Fonts are files,
+not names: DejaVu Sans comes with matplotlib, so that a figure is the same on every machine; another
+installed font is looked for only where a text has characters (Chinese, say) that it lacks.
 """
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.font_manager import FontProperties
 
+# An SVG names its font; Verdana has the widths of DejaVu Sans where that is missing.
 FAMILY = "DejaVu Sans"
-_FILES = {False: "DejaVuSans.ttf", True: "DejaVuSans-Bold.ttf"}
+SVG_FALLBACKS = ("Verdana", "sans-serif")
 ELLIPSIS = "…"
+_OWN_SIGNS = "\N{EN DASH}…"  # with all of Latin, what DejaVu Sans is known to have
+_FILES = {"": "DejaVuSans.ttf", "bold": "DejaVuSans-Bold.ttf", "italic": "DejaVuSans-Oblique.ttf"}
+_FORMULA = re.compile(r"(.*?)(?:([A-Za-z])_([A-Za-z0-9])|$)")  # text, letter, subscript
+_WIDE_GAP = re.compile(r"( {2,})")
+_SUBSCRIPT_SIZE, _SUBSCRIPT_DROP = 0.72, 0.18  # of the font size
+
+
+class Run(NamedTuple):
+    """A piece of a line that has one font: `left` from the line's start, `drop` below its base."""
+
+    text: str
+    left: float
+    width: float
+    drop: float
+    size_pt: float
+    style: str
 
 
 def clean(text: str) -> str:
@@ -25,16 +43,16 @@ def clean(text: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def font_file(characters: frozenset[str], bold: bool = False) -> str | None:
-    """File of a font that has all these characters: matplotlib's own DejaVu Sans if it can; None if none can."""
+def font_file(characters: frozenset[str], style: str = "") -> str | None:
+    """File of a font with all these characters, matplotlib's DejaVu Sans first; None: none has."""
     import matplotlib
     from matplotlib.font_manager import fontManager, get_font
 
-    own = str(Path(matplotlib.get_data_path(), "fonts", "ttf", _FILES[bold]))
-    if all(c.isascii() for c in characters):
+    own = str(Path(matplotlib.get_data_path(), "fonts", "ttf", _FILES[style]))
+    if all(c < "\u0180" or c in _OWN_SIGNS for c in characters):
         return own
     codes = {ord(c) for c in characters}
-    weight = 700 if bold else 400
+    weight = 700 if style == "bold" else 400
 
     def unlike(entry) -> tuple[bool, bool, int]:  # upright sans near the weight first
         close = entry.weight if isinstance(entry.weight, int) else 400
@@ -52,16 +70,22 @@ def font_file(characters: frozenset[str], bold: bool = False) -> str | None:
 
 def drawable(text: str) -> bool:
     """Whether some installed font has every character of the text."""
-    return font_file(frozenset(text), True) is not None
+    return font_file(frozenset(text), "bold") is not None
 
 
 @lru_cache(maxsize=256)
-def _properties(size_pt: float, bold: bool, path: str) -> FontProperties:
+def _properties(size_pt: float, style: str, path: str) -> FontProperties:
     from matplotlib.font_manager import FontProperties, get_font
 
     family = FAMILY if Path(path).name in _FILES.values() else get_font(path).family_name
-    # family and weight say again what the file is: an SVG names its font instead of carrying it
-    return FontProperties(family=family, size=size_pt, weight="bold" if bold else "normal", fname=path)
+    # family, weight and style say again what the file is: an SVG names its font, it has none inside
+    return FontProperties(
+        family=family,
+        size=size_pt,
+        weight="bold" if style == "bold" else "normal",
+        style="oblique" if style == "italic" else "normal",
+        fname=path,
+    )
 
 
 class Lettering:
@@ -72,62 +96,98 @@ class Lettering:
 
         self.dpi = dpi
         self._renderer = RendererAgg(8, 8, dpi)
+        self._widths: dict[tuple[str, float, str], float] = {}
 
     def px(self, pt: float) -> int:
         """Points to whole pixels, one at least."""
         return max(1, round(pt * self.dpi / 72))
 
-    def properties(self, text: str, size_pt: float, bold: bool = False) -> FontProperties:
+    def properties(self, text: str, size_pt: float, style: str = "") -> FontProperties:
         """Font to draw this text with; DejaVu Sans where no font has it all."""
-        path = font_file(frozenset(text), bold) or font_file(frozenset(), bold)
+        path = font_file(frozenset(text), style) or font_file(frozenset(), style)
         assert path is not None
-        return _properties(size_pt, bold, path)
+        return _properties(size_pt, style, path)
 
-    def width(self, text: str, size_pt: float, bold: bool = False, math: bool = False) -> float:
-        """Width of one line in pixels; ``math``: parts between dollar signs are formulas."""
-        if not text:
-            return 0.0
-        font = self.properties(text, size_pt, bold)
-        return float(self._renderer.get_text_width_height_descent(text, font, math)[0])
+    def width(self, text: str, size_pt: float, style: str = "") -> float:
+        """Width of one line in pixels."""
+        key = text, size_pt, style
+        if key not in self._widths:
+            font = self.properties(text, size_pt, style)
+            measured = self._renderer.get_text_width_height_descent(text, font, False)
+            self._widths[key] = float(measured[0]) if text else 0.0
+        return self._widths[key]
 
-    def shorten(self, text: str, limit_px: float, size_pt: float, bold: bool = False) -> str:
+    def _advance(self, text: str, size_pt: float, style: str = "") -> float:
+        """Where the next text goes on: the width with the spaces at both ends."""
+        return self.width(f"|{text}|", size_pt, style) - self.width("||", size_pt, style)
+
+    def runs(self, text: str, size_pt: float) -> list[Run]:
+        """One line as pieces of one font each. Between dollar signs c_q is c with a subscript q.
+
+        Wide gaps (two spaces and more) part pieces too: text is slightly wider in a vector file,
+        and centred on short pieces that does not show.
+        """
+        small, drop = size_pt * _SUBSCRIPT_SIZE, size_pt * _SUBSCRIPT_DROP * self.dpi / 72
+        pieces: list[tuple[str, float, float, str]] = []
+        for i, part in enumerate(text.split("$")):
+            if i % 2:
+                for plain, letter, subscript in _FORMULA.findall(part):
+                    pieces.append((plain, size_pt, 0, ""))
+                    pieces.append((letter, size_pt, 0, "italic"))
+                    pieces.append((subscript, small, drop, "italic"))
+            else:
+                pieces += [(words, size_pt, 0, "") for words in _WIDE_GAP.split(part)]
+        out, x = [], 0.0
+        for piece, size, drop, style in pieces:
+            lead = piece[: len(piece) - len(piece.lstrip())]
+            if piece.strip():
+                start = x + self._advance(lead, size, style)
+                text = piece.strip()
+                out.append(Run(text, start, self.width(text, size, style), drop, size, style))
+            x += self._advance(piece, size, style)
+        return out
+
+    def shorten(self, text: str, limit_px: float, size_pt: float, style: str = "") -> str:
         """The text, or as much of its beginning as fits the limit, with an ellipsis."""
-        if self.width(text, size_pt, bold) <= limit_px:
+        if self.width(text, size_pt, style) <= limit_px:
             return text
         fits, too_long = 0, len(text)
         while too_long - fits > 1:
             middle = (fits + too_long) // 2
             short = text[:middle].rstrip() + ELLIPSIS
-            if self.width(short, size_pt, bold) <= limit_px:
+            if self.width(short, size_pt, style) <= limit_px:
                 fits = middle
             else:
                 too_long = middle
         return text[:fits].rstrip() + ELLIPSIS
 
-    def fit(self, text: str, limit_px: float, size_pt: float, bold: bool = False, lines: int = 2) -> list[str]:
-        """The text broken at spaces into at most so many lines, the last one shortened where it must be."""
+    def fit(
+        self, text: str, limit_px: float, size_pt: float, style: str = "", lines: int = 2
+    ) -> list[str]:
+        """The text broken at spaces into at most so many lines, shortened where it must be."""
         words, done = text.split(" "), []
         while words and len(done) < lines - 1:
             count = len(words)
-            while count > 1 and self.width(" ".join(words[:count]), size_pt, bold) > limit_px:
+            while count > 1 and self.width(" ".join(words[:count]), size_pt, style) > limit_px:
                 count -= 1
             done.append(" ".join(words[:count]))
             words = words[count:]
         if words:
             done.append(" ".join(words))
-        return [self.shorten(line, limit_px, size_pt, bold) for line in done]
+        return [self.shorten(line, limit_px, size_pt, style) for line in done]
 
     def join(self, pieces: list[str], limit_px: float, size_pt: float, separator: str) -> list[str]:
-        """Pieces (they may hold formulas) joined into as few lines as fit the limit; a piece is never broken."""
-        between = self.width(f"{separator}x", size_pt) - self.width("x", size_pt)
+        """Pieces (some with $formulas$) joined into few lines that fit; no piece is broken."""
         out: list[str] = []
-        used = 0.0
         for piece in pieces:
-            width = self.width(piece, size_pt, math="$" in piece)
-            if out and used + between + width <= limit_px:
-                out[-1] += separator + piece
-                used += between + width
+            longer = f"{out[-1]}{separator}{piece}" if out else ""
+            if out and self.length(longer, size_pt) <= limit_px:
+                out[-1] = longer
             else:
                 out.append(piece)
-                used = width
         return out
+
+    def length(self, text: str, size_pt: float) -> float:
+        """Width in pixels of a line that may hold $formulas$."""
+        last = self.runs(text, size_pt)[-1]
+        return last.left + last.width

@@ -18,6 +18,14 @@ from torch import Tensor
 from detr_viz import huggingface
 from detr_viz.weightfiles import CheckpointError, WeightFile, config_in
 
+UNSUPPORTED = {
+    variant: f"is {what}, which is not supported: give another"
+    for variant, what in (
+        ("pre-norm", "a pre-norm model (--pre_norm)"),
+        ("learned", "a model with learned positions"),
+        ("DAB", "DAB-DETR"),
+    )
+}
 # Evaluation of every training code that keeps an average uses the average: so do we.
 _EMA = ("ema", "model_ema", "ema_model", "ema_state_dict", "model_ema_state_dict")
 _PLAIN = ("model", "state_dict", "model_state_dict", "net", "module")
@@ -78,8 +86,9 @@ def _choose(content: Mapping[str, Any], where: str) -> tuple[dict[str, Any], lis
     if ema is None and plain is None:
         plain = _clean(content) if _is_state_dict(content) else None
     if ema is None and plain is None:
-        keys = ", ".join(str(key)[:40] for key in list(content)[:5]) or "nothing"
-        raise CheckpointError(f"{where} holds no weights, but {keys}: save model.state_dict()")
+        keys = ", ".join(str(key)[:40] for key in list(content)[:5])
+        held = f"no weights, only {keys}" if keys else "an empty dict"
+        raise CheckpointError(f"{where} holds {held}: save model.state_dict()")
     if ema is None:
         return plain, []
     if plain is None:
@@ -127,10 +136,10 @@ def _told(args: Any, meta: Mapping[str, Any], where: str) -> dict[str, Any]:
     said = vars(args) if isinstance(args, argparse.Namespace) else args
     said = said if isinstance(said, Mapping) else {}
     if said.get("pre_norm") is True:
-        raise CheckpointError(f"{where} is a pre-norm model (--pre_norm), which is not supported")
+        raise CheckpointError(f"{where} {UNSUPPORTED['pre-norm']}")
     positions = said.get("position_embedding", "sine")
     if positions in ("learned", "v3"):
-        raise CheckpointError(f"{where} is a model with learned positions, which is not supported")
+        raise CheckpointError(f"{where} {UNSUPPORTED['learned']}")
     told: dict[str, Any] = {}
     for source in (said, meta):
         heads, dilation = source.get("nheads"), source.get("dilation")
@@ -159,6 +168,10 @@ def _tensors(state_dict: Mapping[str, Any], where: str) -> dict[str, Tensor]:
             fault = "is sparse or quantized"
         elif not value.is_floating_point():
             fault = f"is of {value.dtype}, not floating point"
+        elif not value.numel():
+            fault = f"has no elements (shape {tuple(value.shape)})"
+        elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            fault = f"is an expanded view of shape {tuple(value.shape)}"  # of any size at no cost
         else:
             continue
         raise CheckpointError(

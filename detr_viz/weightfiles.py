@@ -14,6 +14,7 @@ import json
 import pickle
 import re
 import stat
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -183,7 +184,8 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _read_torch(path: Path, zipped: bool) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, on what is then refused in one line
             # mapped, so that an optimizer's state beside the weights is never read
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except OSError:

@@ -36,3 +36,24 @@ def _one_thread_rule():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@cache
+def demo_model(name: str):
+    """The shipped demo checkpoint of a type, loaded once, on the CPU."""
+    from detr_viz import load_model
+
+    return load_model(type=name, device="cpu")
+
+
+@pytest.fixture(params=["detr", "cd_detr"])
+def explanation(request):
+    """The default scene explained by either demo, every layer captured."""
+    return demo_explanation(request.param)
+
+
+@cache
+def demo_explanation(name: str):
+    from detr_viz import assets, explain
+
+    return explain(demo_model(name), assets.find(assets.DEFAULT_IMAGE), layers="all")

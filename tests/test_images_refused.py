@@ -182,6 +182,23 @@ def test_files_that_may_not_be_read(tmp_path, monkeypatch):
     assert "Input/output error" in message and "a.png" in message
 
 
+def test_whatever_a_decoder_raises_is_one_short_line(tmp_path, monkeypatch):
+    path = save(PICTURE, tmp_path / "a.png")
+
+    def fail_with(error):
+        def fail(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr(Image, "open", fail)
+        return refusal(path)
+
+    assert "memory" in fail_with(MemoryError())
+    assert "KeyError" in fail_with(KeyError())
+    assert len(fail_with(SyntaxError("two\nlines " * 999))) < len(str(path)) + 200
+    monkeypatch.undo()
+    assert load(path).hw == (48, 64)
+
+
 @pytest.mark.parametrize(
     "data, word",
     [
@@ -260,6 +277,6 @@ def test_pil_images_that_cannot_be_read(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with Image.open(path) as im:
         assert "cut short" in refusal(im)
-    with Image.open(path) as im:
-        im.close()
-        assert "the PIL image" in refusal(im)
+    im = Image.open(path)
+    im.close()
+    assert "the PIL image" in refusal(im)

@@ -1,0 +1,150 @@
+"""The library entry: detections, maps, layers, the self-check."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, demo_model
+
+import detr_viz
+from detr_viz import boxes, explain, images
+from detr_viz.demo.shapes import CLASSES, scene
+from detr_viz.errors import UserError
+from detr_viz.explanation import SelfCheckError
+
+HELD_OUT = 2_000_000_100  # seeds that nothing was trained or measured on
+
+
+def test_shapes_and_sums(explanation):
+    e = explanation
+    assert e.scores.shape == (20,) and e.boxes_xyxy_px.shape == (20, 4)
+    assert e.class_names == tuple(CLASSES)
+    assert e.grid_hw == (16, 16) and e.input_hw == (128, 128) and e.stride == 8
+    for mode in e.modes:
+        maps = e.maps(mode, queries=[3, 0])
+        assert maps.shape == (2, 8, 16, 16) and maps.dtype == np.float32
+        np.testing.assert_allclose(maps.sum((-1, -2)), 1, atol=1e-5)
+    assert e.maps().shape == (20, 8, 16, 16)
+
+
+def test_finds_what_is_there(explanation):
+    """Every object of the default scene is found with its class, by box overlap."""
+    drawn = scene(2_000_000_018, 512)
+    sure = np.flatnonzero(explanation.scores >= 0.5)
+    overlap = boxes.iou(drawn.boxes_xyxy_px, explanation.boxes_xyxy_px[sure])
+    best = overlap.argmax(-1)
+    assert (overlap.max(-1) > 0.7).all()
+    np.testing.assert_array_equal(explanation.labels[sure][best], drawn.labels)
+
+
+def test_scores_are_the_largest_over_real_classes(explanation):
+    e = explanation
+    np.testing.assert_array_equal(e.scores, e.class_scores.max(-1))
+    order = e.by_score()
+    assert sorted(order) == list(range(20))
+    assert (np.diff(e.scores[order]) <= 0).all()
+
+
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_probabilities_follow_the_papers(name):
+    """DETR: softmax with no-object last; Conditional DETR: sigmoid, top (query, class) pairs."""
+    model = demo_model(name)
+    picture = scene(HELD_OUT, 256).rgb
+    e = explain(model, picture)
+    tensor = images.to_tensor(images.load(picture), 128, 213)
+    logits = model.network(tensor)["pred_logits"][0].double()
+    if name == "detr":
+        expected = (logits.exp() / logits.exp().sum(-1, keepdim=True))[:, :-1]
+        assert len(e.detections()) == 20
+    else:
+        expected = 1 / (1 + (-logits).exp())
+        found = e.detections(limit=30)
+        flat = np.sort(expected.numpy().ravel())[::-1][:30]
+        np.testing.assert_allclose([score for *_, score in found], flat, rtol=1e-5)
+        assert len({q for q, *_ in found}) < 30  # a query stands there with several classes
+    np.testing.assert_allclose(e.class_scores, expected, atol=1e-6)
+
+
+def test_layers(explanation):
+    e = explanation
+    assert e.layers == (0, 1, 2)
+    np.testing.assert_array_equal(e.maps(queries=[1]), e.maps(queries=[1], layer=2))
+    assert not np.allclose(e.maps(queries=[1], layer=1), e.maps(queries=[1], layer=2))
+    # in layer 0 every query has the same content
+    content = e.maps("content", layer=0)
+    np.testing.assert_allclose(content, np.broadcast_to(content[:1], content.shape), atol=1e-6)
+    with pytest.raises(ValueError, match="decoder layer 7 was not captured; there is 0, 1, 2"):
+        e.maps(layer=7)
+
+
+@pytest.mark.parametrize(
+    ("asked", "captured"), [("last", (2,)), (0, (0,)), ([2, 0], (0, 2)), ("all", (0, 1, 2))]
+)
+def test_layer_choice(asked, captured):
+    e = explain(demo_model("detr"), scene(HELD_OUT, 128).rgb, layers=asked)
+    assert e.layers == captured
+    assert set(e.residuals) == set(captured)
+    assert all(value < 1e-4 for value in e.residuals.values())
+
+
+@pytest.mark.parametrize("asked", [3, -1, "first", [0, 9]])
+def test_layers_that_are_not_there(asked):
+    with pytest.raises(UserError, match=r"this model has 0\.\.2"):
+        explain(demo_model("detr"), scene(HELD_OUT, 128).rgb, layers=asked)
+
+
+def test_bad_arguments_of_maps(explanation):
+    with pytest.raises(ValueError, match="no mode 'spatial'; it has combine, position, content"):
+        explanation.maps("spatial")
+    with pytest.raises(ValueError, match=r"query 20 is not one of 0\.\.19"):
+        explanation.maps(queries=[20])
+    with pytest.raises(ValueError, match="mode, layer"):
+        explanation.maps(scale="none")
+
+
+def test_boxes_are_pixels_of_the_original_image():
+    """The same scene drawn twice as large has boxes twice as large."""
+    small, large = (explain(demo_model("detr"), scene(HELD_OUT, px).rgb) for px in (256, 512))
+    best = small.by_score()[0]
+    np.testing.assert_allclose(
+        2 * small.boxes_xyxy_px[best], large.boxes_xyxy_px[best], atol=0.02 * 512
+    )
+
+
+def test_size_is_the_callers():
+    e = explain(demo_model("detr"), scene(HELD_OUT, 256).rgb[:, :200], size=96, max_size=110)
+    assert e.input_hw == (110, 86)  # 256 / 200 * 96 > 110, so short = round(110 * 200 / 256)
+    assert e.grid_hw == (14, 11)
+    assert e.meta["preprocessing"]["size_px"] == 96
+
+
+def test_self_check_refuses_maps_that_are_not_the_networks_own(monkeypatch):
+    model = demo_model("detr")
+    site = model.network.attention_sites()["cross", 2]
+    right = site.terms
+    monkeypatch.setattr(site, "terms", lambda c_q, *rest: right(-c_q, *rest))
+    with pytest.raises(SelfCheckError, match="self-check failed in decoder layer 2"):
+        explain(model, scene(HELD_OUT, 128).rgb)
+
+
+def test_importing_the_package_is_light():
+    code = (
+        "import sys, detr_viz; from detr_viz import queries, cli\n"
+        "assert not {'torch', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "from detr_viz import explain, load_model, Explanation\n"
+        "import detr_viz.explanation\n"
+        "assert callable(detr_viz.explain) and callable(explain)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    with pytest.raises(AttributeError, match="explane"):
+        _ = detr_viz.explane
+
+
+def test_no_gradient_is_kept(explanation):
+    assert not any(p.requires_grad for p in demo_model("detr").network.parameters())
+    assert not explanation.recorded[2].terms.c_q.requires_grad
+    assert torch.is_grad_enabled()

@@ -1,0 +1,404 @@
+"""transformers' own models, saved and loaded by folder: same logits, boxes and cross-attentions."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from checkpoint_factory import sha256
+from safetensors.torch import load_file, save_file
+
+from detr_viz import attention, checkpoints, huggingface
+from detr_viz.capture import record
+from detr_viz.errors import UserError
+
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+TYPES = {"detr": "Detr", "conditional_detr": "ConditionalDetr"}
+RESNET = {
+    "bottleneck": {
+        "embedding_size": 8,
+        "hidden_sizes": [32, 64],
+        "depths": [1, 2],
+        "out_features": ["stage2"],
+    },
+    "basic": {
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16, 24],
+        "depths": [2, 1, 1],
+        "layer_type": "basic",
+        "out_features": ["stage2"],  # stage 3 is kept by transformers and looked at by nobody
+    },
+}
+BACKBONES = {
+    "timm": {"backbone": "resnet18", "use_timm_backbone": True},
+    "timm, DC5": {"backbone": "resnet26", "use_timm_backbone": True, "dilation": True},
+    "own": {"use_timm_backbone": False, "resnet": "bottleneck"},
+    "own, basic": {"use_timm_backbone": False, "resnet": "basic"},
+}
+
+
+def build(model_type, **options):
+    """A transformers model of random weights and statistics, far from its initial values."""
+    config_class = getattr(transformers, f"{TYPES[model_type]}Config")
+    if resnet := options.pop("resnet", None):
+        options["backbone_config"] = transformers.ResNetConfig(**RESNET[resnet])
+    elif "use_pretrained_backbone" not in options:
+        options["use_pretrained_backbone"] = False
+    config = config_class(**options, attn_implementation="eager")
+    model = getattr(transformers, f"{TYPES[model_type]}ForObjectDetection")(config)
+    generator = torch.Generator().manual_seed(5)
+    for name, value in model.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        noise = torch.randn(value.shape, generator=generator)
+        if value.dim() > 1:
+            if "query_position" not in name:
+                noise *= (2.0 if "_proj" in name else 1.0) * value[0].numel() ** -0.5
+        elif name.endswith("running_var"):
+            noise = 1 + 0.5 * noise.tanh()
+        elif "norm" in name or re.search(r"(bn\d|downsample\.1)\.weight", name):
+            noise = 0.2 * noise + name.endswith("weight")
+        else:
+            noise *= 0.1
+        value.copy_(noise)
+    return model.eval()
+
+
+def small(model_type, backbone="own", **options):
+    sizes = {
+        "d_model": 64,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 48,
+        "num_queries": 7,
+        "id2label": {0: "N/A", 1: "cat", 2: "remote"},
+        "label2id": {"N/A": 0, "cat": 1, "remote": 2},
+    }
+    return build(model_type, **{**sizes, **BACKBONES[backbone], **options})
+
+
+def save(model, folder):
+    model.save_pretrained(folder)
+    return folder
+
+
+def network_of(checkpoint):
+    network = checkpoints.skeleton(checkpoint.spec, checkpoint.config)
+    network.load_state_dict(checkpoint.state_dict, strict=True, assign=True)
+    return network.eval()
+
+
+@torch.no_grad()
+def assert_equal_outputs(model, checkpoint, hw=(96, 130)):
+    """Two images of different size in one padded batch, through both."""
+    h, w = hw
+    pixels = torch.randn((2, 3, h, w), generator=torch.Generator().manual_seed(1))
+    padding = torch.zeros((2, h, w), dtype=torch.bool)
+    padding[1, h - 33 :], padding[1, :, w - 40 :] = True, True
+    theirs = model(pixels, pixel_mask=(~padding).long(), output_attentions=True)
+    network = network_of(checkpoint)
+    sites = [("cross", layer) for layer in range(checkpoint.config.dec_layers)]
+    with record(network, sites) as recorded:
+        ours = network(pixels, padding)
+    print(theirs.logits.std(1).mean(), theirs.pred_boxes.std(1).mean())
+    torch.testing.assert_close(ours["pred_logits"], theirs.logits, rtol=0, atol=1e-3)
+    torch.testing.assert_close(ours["pred_boxes"], theirs.pred_boxes, rtol=0, atol=1e-3)
+    assert len(theirs.cross_attentions) == len(sites)
+    for site, expected in zip(sites, theirs.cross_attentions, strict=True):
+        weights = attention.weights(recorded[site].terms)
+        assert weights.shape == expected.shape
+        assert expected.std() * expected.shape[-1] > 0.2  # far from uniform
+        torch.testing.assert_close(weights, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "backbone"),
+    [
+        ("detr", "timm"),
+        ("detr", "timm, DC5"),
+        ("detr", "own"),
+        ("detr", "own, basic"),
+        ("conditional_detr", "timm"),
+        pytest.param("conditional_detr", "timm, DC5", marks=pytest.mark.slow),
+        ("conditional_detr", "own"),
+        ("conditional_detr", "own, basic"),
+    ],
+)
+def test_round_trip(tmp_path, model_type, backbone):
+    model = small(model_type, backbone)
+    checkpoint = checkpoints.load(save(model, tmp_path / "model"))
+    assert checkpoint.spec.name == {"detr": "detr", "conditional_detr": "cd_detr"}[model_type]
+    assert checkpoint.class_names == ("N/A", "cat", "remote")
+    assert checkpoint.config.nheads == 4
+    assert checkpoint.config.backbone.dilation is backbone.endswith("DC5")
+    assert checkpoint.sha256 == sha256(tmp_path / "model" / "model.safetensors")
+    assert checkpoint.notes == ()
+    assert_equal_outputs(model, checkpoint)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dilation", [False, True])
+@pytest.mark.parametrize("model_type", TYPES)
+def test_round_trip_of_the_released_size(tmp_path, model_type, dilation):
+    labels = {i: f"c{i}" for i in range(91)}
+    model = build(model_type, dilation=dilation, id2label=labels)
+    checkpoint = checkpoints.load(save(model, tmp_path / "model"))
+    assert checkpoint.config.num_queries == (100 if model_type == "detr" else 300)
+    assert checkpoint.config.num_logits == (92 if model_type == "detr" else 91)
+    assert checkpoint.config.backbone.stride == (16 if dilation else 32)
+    assert_equal_outputs(model, checkpoint, hw=(224, 300))
+
+
+def hub_names(state_dict):
+    """Names of the files on the hub (transformers 4), whatever is installed."""
+    rules = (
+        (r"^model\.backbone\.(?!conv_encoder)", "model.backbone.conv_encoder."),
+        (r"\.mlp\.(fc\d)\.", r".\1."),
+        (r"attn\.o_proj\.", "attn.out_proj."),
+        (r"self_attn\.(q|k)_(content|pos)_proj\.", r"sa_\1\2_proj."),
+        (r"encoder_attn\.q_pos_sine_proj\.", "ca_qpos_sine_proj."),
+        (r"encoder_attn\.(q|k)_(content|pos)_proj\.", r"ca_\1\2_proj."),
+    )
+    conditional = any("ca_q" in key or "q_content" in key for key in state_dict)
+    if conditional:
+        rules += (
+            (r"(decoder\.layers\.\d+)\.self_attn\.v_proj\.", r"\1.sa_v_proj."),
+            (r"(decoder\.layers\.\d+)\.encoder_attn\.v_proj\.", r"\1.ca_v_proj."),
+        )
+    return renamed(state_dict, rules)
+
+
+def new_names(state_dict):
+    """Names that transformers 5 has in memory, and saves with save_original_format=False."""
+    rules = (
+        (r"\.backbone\.conv_encoder\.", ".backbone."),
+        (r"(layers\.\d+)\.(fc\d)\.", r"\1.mlp.\2."),
+        (r"attn\.out_proj\.", "attn.o_proj."),
+        (r"\.sa_(q|k)(content|pos)_proj\.", r".self_attn.\1_\2_proj."),
+        (r"\.ca_qpos_sine_proj\.", ".encoder_attn.q_pos_sine_proj."),
+        (r"\.ca_(q|k)(content|pos)_proj\.", r".encoder_attn.\1_\2_proj."),
+        (r"\.sa_v_proj\.", ".self_attn.v_proj."),
+        (r"\.ca_v_proj\.", ".encoder_attn.v_proj."),
+    )
+    return renamed(hub_names(state_dict), rules)
+
+
+def timm_backbone_names(state_dict):
+    """A timm backbone loaded through transformers' AutoBackbone (4.x)."""
+    return renamed(state_dict, ((r"(conv_encoder\.model)\.", r"\1._backbone."),))
+
+
+def with_counters(state_dict):
+    counters = {
+        key.replace("running_var", "num_batches_tracked"): torch.tensor(3)
+        for key in state_dict
+        if key.endswith("running_var")
+    }
+    return {**hub_names(state_dict), **counters}
+
+
+def renamed(state_dict, rules):
+    out = {}
+    for key, value in state_dict.items():
+        for pattern, name in rules:
+            key = re.sub(pattern, name, key)
+        out[key] = value
+    assert len(out) == len(state_dict)
+    return out
+
+
+NAMINGS = {
+    "hub": hub_names,
+    "transformers 5": new_names,
+    "AutoBackbone": lambda sd: timm_backbone_names(hub_names(sd)),
+    "counters": with_counters,
+    "wrapped": lambda sd: {f"module.{key}": value for key, value in hub_names(sd).items()},
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """(type, backbone) -> folder and the state dict that every naming must give back."""
+    cases = {}
+    for model_type in TYPES:
+        for backbone in ("timm", "own"):
+            folder = tmp_path_factory.mktemp("model") / "saved"
+            save(small(model_type, backbone), folder)
+            cases[model_type, backbone] = folder, checkpoints.load(folder).state_dict
+    return cases
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("backbone", ["timm", "own"])
+@pytest.mark.parametrize("model_type", TYPES)
+def test_every_naming(tmp_path, saved, model_type, backbone, naming):
+    source, expected = saved[model_type, backbone]
+    shutil.copy(source / "config.json", tmp_path)
+    state_dict = NAMINGS[naming](load_file(source / "model.safetensors"))
+    save_file(state_dict, tmp_path / "model.safetensors")
+    same_weights(checkpoints.load(tmp_path), expected)
+
+
+def test_the_namings_are_those_of_the_hub_and_of_transformers_5(saved):
+    """A sample of keys as they stand in facebook/detr-resnet-50 and microsoft/conditional-..."""
+    for model_type, old, new in (
+        ("detr", "encoder_attn.out_proj.weight", "encoder_attn.o_proj.weight"),
+        ("detr", "fc1.bias", "mlp.fc1.bias"),
+        ("detr", "encoder_attn.q_proj.weight", "encoder_attn.q_proj.weight"),
+        ("conditional_detr", "ca_qpos_sine_proj.bias", "encoder_attn.q_pos_sine_proj.bias"),
+        ("conditional_detr", "sa_v_proj.weight", "self_attn.v_proj.weight"),
+        ("conditional_detr", "ca_kcontent_proj.weight", "encoder_attn.k_content_proj.weight"),
+    ):
+        state_dict = load_file(saved[model_type, "timm"][0] / "model.safetensors")
+        assert f"model.decoder.layers.1.{old}" in hub_names(state_dict)
+        assert f"model.decoder.layers.1.{new}" in new_names(state_dict)
+        assert "model.backbone.conv_encoder.model.layer1.0.conv1.weight" in hub_names(state_dict)
+        assert "model.backbone.model.layer1.0.conv1.weight" in new_names(state_dict)
+
+
+def same_weights(checkpoint, expected):
+    assert checkpoint.state_dict.keys() == expected.keys()
+    assert all(torch.equal(checkpoint.state_dict[key], expected[key]) for key in expected)
+
+
+def test_pytorch_bin_shards_and_single_files(tmp_path, saved):
+    source, expected = saved["detr", "own"]
+    tensors = load_file(source / "model.safetensors")
+    for name in ("bin", "shards", "bin_shards"):
+        (tmp_path / name).mkdir()
+        shutil.copy(source / "config.json", tmp_path / name)
+    torch.save(tensors, tmp_path / "bin" / "pytorch_model.bin")
+    parts = dict(list(tensors.items())[::2]), dict(list(tensors.items())[1::2])
+    for suffix, folder, write in (
+        ("safetensors", "shards", save_file),
+        ("bin", "bin_shards", torch.save),
+    ):
+        stem = "model" if suffix == "safetensors" else "pytorch_model"
+        weight_map = {}
+        for number, part in enumerate(parts, start=1):
+            file = f"{stem}-0000{number}-of-00002.{suffix}"
+            write(part, tmp_path / folder / file)
+            weight_map |= dict.fromkeys(part, file)
+        index = json.dumps({"metadata": {}, "weight_map": weight_map})
+        (tmp_path / folder / f"{stem}.{suffix}.index.json").write_text(index)
+        checkpoint = checkpoints.load(tmp_path / folder)
+        same_weights(checkpoint, expected)
+        assert len(checkpoint.sha256) == 64
+    same_weights(checkpoints.load(tmp_path / "bin"), expected)
+    same_weights(checkpoints.load(tmp_path / "bin" / "pytorch_model.bin"), expected)
+    same_weights(checkpoints.load(source / "model.safetensors"), expected)  # config.json beside
+
+
+def test_flags_and_types_hold_for_folders_too(saved):
+    folder, _ = saved["detr", "timm"]
+    checkpoint = checkpoints.load(folder, nheads=8)
+    assert checkpoint.config.nheads == 8
+    assert checkpoint.notes == ("--nheads 8 overrules the file, which says 4",)
+    with pytest.raises(UserError, match=r"--type detr.*--type cd_detr"):
+        checkpoints.load(folder, "cd_detr")
+
+
+def edited(source, target, **changes):
+    """The folder with entries of its config.json changed (or, given None, left out)."""
+    shutil.copytree(source, target)
+    config = json.loads((source / "config.json").read_text()) | changes
+    config = {key: value for key, value in config.items() if value is not None}
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+TIMM = {"model_type": "timm_backbone", "backbone": "resnet50"}
+OWN = {"model_type": "resnet", "out_features": ["stage2"]}
+REFUSED = {
+    "activation": ("own", {"activation_function": "gelu"}, "activation_function 'gelu'"),
+    "positions": ("own", {"position_embedding_type": "learned"}, "'learned' position"),
+    "heads": ("own", {"decoder_attention_heads": 2}, "4 encoder and 2 decoder heads"),
+    "ffn": ("own", {"decoder_ffn_dim": 96}, "48 (encoder) and 96 (decoder)"),
+    "no heads": ("own", {"encoder_attention_heads": "4", "decoder_attention_heads": "4"}, "'4'"),
+    "type": ("own", {"model_type": "deformable_detr"}, "'deformable_detr'"),
+    "no type": ("own", {"model_type": None}, "model_type None"),
+    "swin": ("own", {"backbone_config": {"model_type": "swin"}}, "backbone 'swin'"),
+    "v1": ("own", {"backbone_config": OWN | {"downsample_in_bottleneck": True}}, "downsample_in"),
+    "gelu": ("own", {"backbone_config": OWN | {"hidden_act": "gelu"}}, "'gelu'"),
+    "resnet50d": ("timm", {"backbone_config": None, "backbone": "resnet50d"}, "'resnet50d'"),
+    "resnext": (
+        "timm",
+        {"backbone_config": TIMM | {"backbone": "resnext50_32x4d"}},
+        "'resnext50_32x4d'",
+    ),
+    "stride 8": ("timm", {"backbone_config": TIMM | {"output_stride": 8}}, "output_stride 8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_networks_that_are_not_the_authors_are_refused(tmp_path, saved, name):
+    backbone, changes, fragment = REFUSED[name]
+    folder = edited(saved["detr", backbone][0], tmp_path / "edited", **changes)
+    with pytest.raises(UserError) as raised:
+        checkpoints.load(folder)
+    message = str(raised.value)
+    assert fragment in message and str(folder) in message and "\n" not in message
+
+
+def test_configs_of_transformers_4(tmp_path, saved):
+    """There the backbone is a word, and use_timm_backbone says whose."""
+    source, expected = saved["detr", "timm"]
+    old = {"backbone_config": None, "backbone": "resnet18", "use_timm_backbone": True}
+    same_weights(checkpoints.load(edited(source, tmp_path / "a", **old)), expected)
+    bare = edited(source, tmp_path / "b", backbone_config=None)  # resnet50 is the default there
+    same_weights(checkpoints.load(bare), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "dilation"),
+    [
+        ({}, False),
+        ({"dilation": True}, True),  # transformers 4
+        ({"dilation": False, "backbone_kwargs": {"output_stride": 16}}, True),
+        ({"dilation": True, "backbone_config": TIMM | {"output_stride": 16}}, True),
+        ({"dilation": True, "backbone_config": TIMM | {"output_stride": None}}, True),
+        ({"dilation": True, "backbone_config": TIMM | {"output_stride": 32}}, False),
+        ({"dilation": True, "use_timm_backbone": False}, False),  # its own ResNet has none
+    ],
+)
+def test_dilation_is_told_by_the_config(changes, dilation):
+    _, _, hints = huggingface.convert({}, {"model_type": "detr", **changes})
+    assert hints["dilation"] is dilation
+
+
+def test_segmentation_models_show_their_detector(tmp_path):
+    model = small("detr", num_queries=5)
+    folder = save(model, tmp_path / "model")
+    inner = {f"detr.{key}": value for key, value in load_file(folder / "model.safetensors").items()}
+    save_file(inner | {"mask_head.lay1.weight": torch.ones(2)}, folder / "model.safetensors")
+    checkpoint = checkpoints.load(folder)
+    assert any("mask head is left aside" in note for note in checkpoint.notes)
+    assert_equal_outputs(model, checkpoint)
+
+
+def test_auxiliary_loss_is_noted(tmp_path, saved):
+    folder = edited(saved["detr", "own"][0], tmp_path / "aux", auxiliary_loss=True)
+    (note,) = checkpoints.load(folder).notes
+    assert "auxiliary_loss" in note
+
+
+def test_class_names_with_holes_and_without(tmp_path, saved):
+    source, _ = saved["conditional_detr", "own"]
+    for number, (labels, names) in enumerate(
+        [
+            ({"0": "a", "2": "c"}, ("a", "N/A", "c")),
+            (None, None),
+            ({"x": "a"}, None),
+            ({"0": "a"}, None),  # one name, three classes
+        ]
+    ):
+        folder = edited(source, tmp_path / str(number), id2label=labels)
+        assert checkpoints.load(folder).class_names == names
