@@ -165,9 +165,9 @@ def residual(terms: Terms, project_out: Callable[[Tensor], Tensor], out: Tensor)
         rec = project_out(weights @ value)     uni = the same with uniform weights
         residual = |rec - out| / |out - uni|   (Frobenius)
 
-    terms of the site, project_out (B, Q, C) -> (B, Q, C), out what the site put out (B, Q, C).
+    terms of the site; project_out (B, Q, C) -> (B, Q, C); out (B, Q, C), what the site put out.
     Near 0 for right maps (2e-6 in float32), at least 0.17 for wrong ones. A site whose output does
-    not depend on its weights (|out - uni| < 1e-3 |out|) says nothing about them: NaN. An output that
+    not depend on its weights (|out - uni| < 1e-3 |out|) says nothing about them: NaN. One that
     is not finite is wrong whatever the weights: inf.
     """
     if not out.isfinite().all():

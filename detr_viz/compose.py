@@ -29,7 +29,6 @@ _HIGHLIGHTS = 1.15  # the brightest 2 % may pass the range by so much of it
 
 _QUIET_GRAY = 80  # the ground is no lighter than this under a number
 _OPACITY = 0.94  # of the largest weight: the object stays visible under it
-_OPACITY_GAMMA = 0.9
 
 
 @dataclass(frozen=True)
@@ -158,10 +157,10 @@ def backdrop(photo: np.ndarray) -> np.ndarray:
 def blend_table(lut: np.ndarray) -> np.ndarray:
     """A map's colour laid over grey, every case: (256 levels, 256 greys, 4) uint8 RGBA.
 
-    lut: (256, 3) uint8. Opacity follows the level, 0.94 * (level / 255) ** 0.9, so that level 0 is
-    the bare ground. One look-up a pixel then replaces the arithmetic.
+    lut: (256, 3) uint8. Opacity follows the level, 0.94 * level / 255, so that level 0 is the bare
+    ground. One look-up a pixel then replaces the arithmetic.
     """
-    alpha = (_OPACITY * (np.arange(256) / 255) ** _OPACITY_GAMMA)[:, None, None]
+    alpha = (_OPACITY * np.arange(256) / 255)[:, None, None]
     gray = np.arange(256, dtype=np.float64)[None, :, None]
     table = np.full((256, 256, 4), 255, np.uint8)
     table[..., :3] = np.rint(alpha * np.asarray(lut, np.float64)[:, None] + (1 - alpha) * gray)

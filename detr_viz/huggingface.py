@@ -258,8 +258,9 @@ def _dilation(config: Mapping[str, Any]) -> bool:
     kind, settings = _backbone(config)
     if kind != "timm":
         return False  # transformers' own ResNet has no dilation and ignores the flag
-    stride = settings.get("output_stride")
-    return stride == 16 if stride is not None else bool(config.get("dilation"))
+    if isinstance(config.get("backbone_config"), Mapping) or settings.get("output_stride"):
+        return settings.get("output_stride") == 16
+    return bool(config.get("dilation"))
 
 
 def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:

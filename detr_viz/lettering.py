@@ -58,7 +58,9 @@ def font_file(characters: frozenset[str], style: str = "") -> str | None:
         close = entry.weight if isinstance(entry.weight, int) else 400
         return entry.style != "normal", "serif" in entry.name.lower(), abs(close - weight)
 
-    installed = [e.fname for e in sorted(fontManager.ttflist, key=unlike)]
+    # Last Resort, which matplotlib brings, has a box with a number for every character there is
+    real = [e for e in fontManager.ttflist if not e.name.startswith("Last Resort")]
+    installed = [e.fname for e in sorted(real, key=unlike)]
     for path in (own, *installed):
         try:
             if codes <= get_font(path).get_charmap().keys():

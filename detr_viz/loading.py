@@ -68,6 +68,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def _pixels(checkpoint: checkpoints.Checkpoint, key: str, default: int) -> int:
+    """An input size of the checkpoint's meta, or the official one."""
+    value = checkpoint.meta.get(key, default)
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f"{checkpoint.path}: {key} {value!r} in its meta is no size in pixels")
+    return value
+
+
 def load_model(
     weights: str | Path | None = None,
     type: str | None = None,
@@ -97,8 +105,7 @@ def load_model(
         given = isinstance(classes, (str, Path))
         custom = labels.load_class_names(classes) if given else tuple(classes)
     names = labels.names_for(spec.num_classes(config), custom)
-    with torch.device("meta"):  # no time spent on initial values that are replaced at once
-        network = spec.build(config)
+    network = checkpoints.skeleton(spec, config)
     network.load_state_dict(checkpoint.state_dict, strict=True, assign=True)
     network.requires_grad_(False).eval()
     network.fold_batch_norm()
@@ -107,8 +114,8 @@ def load_model(
         spec=spec,
         config=config,
         class_names=names,
-        size=int(checkpoint.meta.get("size", OFFICIAL_SIZE)),
-        max_size=int(checkpoint.meta.get("max_size", OFFICIAL_MAX_SIZE)),
+        size=_pixels(checkpoint, "size", OFFICIAL_SIZE),
+        max_size=_pixels(checkpoint, "max_size", OFFICIAL_MAX_SIZE),
         path=checkpoint.path,
         sha256=checkpoint.sha256,
         notes=checkpoint.notes,

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 import torch
-from fillrule import fill
+from golden.fillrule import fill
 
 from detr_viz import models
 from detr_viz.models.config import BackboneConfig, DetrConfig

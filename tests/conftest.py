@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden.fillrule import fill
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(GOLDEN))
-
-from fillrule import fill  # noqa: E402
-
 
 def filled_state_dict(name: str) -> dict[str, torch.Tensor]:
     """The official state dict `name` (keys_<name>.txt), filled by the rule, float32."""

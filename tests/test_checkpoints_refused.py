@@ -26,7 +26,6 @@ from detr_viz.errors import UserError
 
 DETR = small_state_dict("detr")
 CONDITIONAL = small_state_dict("cd_detr")
-FAMILY = Path(__file__).parent / "golden"
 
 
 def refused(weights, *fragments, type=None, **flags):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import filled_state_dict, golden_arrays
-from fillrule import image, preprocess
+from golden.fillrule import image, preprocess
 
 from detr_viz import attention, images, models
 from detr_viz.capture import record

@@ -12,7 +12,14 @@ from detr_viz.queries import QueryError, check_syntax, select, table
 NAMES = ("cat", "remote", "sports ball")
 SCORES = [0.20, 0.90, 0.50, 0.90, 0.05, 0.60]
 LABELS = [0, 1, 0, 0, 2, 1]
-BOXES = [[0, 0, 10, 10], [5, 5, 20, 20], [0, 0, 100, 50], [60, 10, 70, 20], [0, 0, 1, 1], [5, 5, 6, 6]]
+BOXES = [
+    [0, 0, 10, 10],
+    [5, 5, 20, 20],
+    [0, 0, 100, 50],
+    [60, 10, 70, 20],
+    [0, 0, 1, 1],
+    [5, 5, 6, 6],
+]
 
 
 def made_up():

@@ -11,13 +11,14 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from detr_viz.demo.losses import corners
 from detr_viz.demo.shapes import CLASSES, Scene, held_out_seeds, scene
+from detr_viz.images import MEAN_RGB, STD_RGB
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _TOP_PAIRS = 100
 
 
@@ -40,7 +41,7 @@ def held_out_scenes(count: int, size_px: int) -> list[Scene]:
 
 def normalize(rgb: Tensor) -> Tensor:
     """RGB (B, 3, H, W) in [0, 1] -> ImageNet mean 0, deviation 1, as `images.to_tensor` does."""
-    mean, std = (rgb.new_tensor(v)[:, None, None] for v in (MEAN, STD))
+    mean, std = (rgb.new_tensor(v)[:, None, None] for v in (MEAN_RGB, STD_RGB))
     return (rgb - mean) / std
 
 
@@ -120,19 +121,31 @@ def average_precision(
     return Accuracy(ap50, ap75, ap)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the accuracy of a checkpoint on held-out scenes at the size it was trained for."""
-    from detr_viz import checkpoints
+def evaluate_checkpoint(weights: str, scenes: Sequence[Scene]) -> Accuracy:
+    """Accuracy of a checkpoint by the way a user takes: load_model, explain, detections."""
+    from detr_viz import explain, load_model
 
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    model = load_model(weights, device="cpu")
+    found = []
+    for one in scenes:
+        e = explain(model, one.rgb)
+        queries, labels, scores = map(np.array, zip(*e.detections(_TOP_PAIRS), strict=True))
+        found.append((scores, labels, e.boxes_xyxy_px[queries]))
+    return average_precision(scenes, found)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the accuracy of a checkpoint on held-out scenes."""
+    parser = argparse.ArgumentParser(
+        description="Average precision on held-out scenes.", allow_abbrev=False
+    )
     parser.add_argument("--weights", required=True, help="a demo checkpoint")
     parser.add_argument("--scenes", type=int, default=500, help="how many (default %(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=128, help="pixels they are drawn at (default %(default)s)"
+    )
     args = parser.parse_args(argv)
-    checkpoint = checkpoints.load(args.weights)
-    model = checkpoint.spec.build(checkpoint.config)
-    model.load_state_dict(checkpoint.state_dict)
-    scenes = held_out_scenes(args.scenes, checkpoint.meta["size"])
-    print(evaluate(model.eval(), scenes, checkpoint.spec.pairwise))
+    print(evaluate_checkpoint(args.weights, held_out_scenes(args.scenes, args.size)))
 
 
 if __name__ == "__main__":

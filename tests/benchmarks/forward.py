@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-sys.path.insert(0, str(Path(__file__).parents[1]))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = map(str, (HERE, HERE.parent, HERE.parent.parent))
 
 from conftest import filled_state_dict
-from fillrule import image
+from golden.fillrule import image
 from plain import PlainDETR
 
 from detr_viz import images, models
@@ -71,7 +71,8 @@ def main() -> None:
     with torch.inference_mode():
         a, b = ours(x), plain(x)
         worst = max(float((a[k] - b[k]).abs().max()) for k in ("pred_logits", "pred_boxes"))
-        print(f"input {tuple(x.shape)}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+        threads = torch.get_num_threads()
+        print(f"input {tuple(x.shape)}, {threads} threads, torch {torch.__version__}")
         print(f"largest difference of the two networks: {worst:.1e} (golden tolerance 1e-3)")
         print("forward  ours / plain:   ", ratio(lambda: ours(x), lambda: plain(x), pairs))
         print("capture  with / without: ", ratio(captured, lambda: ours(x), pairs))

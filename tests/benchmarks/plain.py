@@ -1,7 +1,8 @@
 """DETR the plain way, for comparison: what most code bases run.
 
-torchvision's ResNet with frozen batch norm as modules and the contiguous layout, nn.MultiheadAttention
-with default arguments everywhere (it returns averaged weights that nobody reads), padding masks always.
+torchvision's ResNet with frozen batch norm as modules and the contiguous layout,
+nn.MultiheadAttention with default arguments everywhere (it returns averaged weights that nobody
+reads), padding masks always.
 """
 
 from __future__ import annotations

@@ -1,0 +1,198 @@
+"""What the last layer's maps say, in numbers: by model, mode and head, over held-out scenes.
+
+    python -m detr_viz.demo.measure --scenes 200
+
+For every query that found an object (score >= 0.5, its class, IoU >= 0.5 with it), per head:
+
+    mass in box      share of the map on cells whose centre lies in the predicted box
+    mass on objects  the same for the union of all objects of the scene (drawn boxes)
+    peak to edge     distance of the largest cell's centre to the nearest edge of the predicted box,
+                     in cells, inside or outside
+    peak in box      share of the peaks that lie in the predicted box
+    entropy          of the map / log(h * w): 1 is uniform
+
+A cell's centre is where the ResNet's symmetric windows put it (compose.cell_centers).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr_viz import boxes, compose, models
+from detr_viz.demo.shapes import Scene, held_out_seeds, scene
+from detr_viz.explanation import Explanation, explain
+from detr_viz.loading import load_model
+from detr_viz.terms import Mode
+
+SCORE, OVERLAP = 0.5, 0.5
+SCENE_PX = 512
+# what the Conditional DETR paper's Fig. 1 draws as DETR's spatial attention
+FULL_QUERY = Mode("cpb", "p", "(c_q + p_q) · p_k")
+COLUMNS = ("entropy", "mass in box", "mass on objects", "peak to edge", "peak in box")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Cell centres in pixels of the image, x (w,) and y (h,), and the distance between two."""
+
+    x: NDArray
+    y: NDArray
+    pitch_px: float
+
+    @classmethod
+    def of(cls, e: Explanation) -> Geometry:
+        place = compose.Placement(e.input_hw, e.stride, e.cell_rule)
+        (h, w), (height, width) = e.grid_hw, e.image.hw
+        x = compose.cell_centers(w, width, place, 1)
+        y = compose.cell_centers(h, height, place, 0)
+        return cls(x, y, e.stride * width / e.input_hw[1])
+
+    def inside(self, corners: NDArray) -> NDArray[np.bool_]:
+        """Which cells (h, w) have their centre in any of the boxes (n, 4)."""
+        left, top, right, bottom = (corners[:, i, None] for i in range(4))
+        columns = (left <= self.x) & (self.x <= right)  # (n, w)
+        rows = (top <= self.y) & (self.y <= bottom)  # (n, h)
+        return (rows[:, :, None] & columns[:, None, :]).any(0)
+
+    def to_edge(self, box: NDArray) -> NDArray:
+        """Distance of every cell's centre to the outline of a box (4,), in cells: (h, w)."""
+        left, top, right, bottom = box
+        dx = np.maximum(left - self.x, self.x - right)[None, :]  # negative inside
+        dy = np.maximum(top - self.y, self.y - bottom)[:, None]
+        outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
+        inside = np.minimum(-dx, -dy)
+        return np.where((dx <= 0) & (dy <= 0), inside, outside) / self.pitch_px
+
+
+def found_queries(e: Explanation, drawn: Scene) -> list[int]:
+    """Queries that found an object, at most one an object, the best first."""
+    overlap = boxes.iou(e.boxes_xyxy_px, drawn.boxes_xyxy_px)
+    taken: set[int] = set()
+    queries = []
+    for q in e.by_score():
+        good = (overlap[q] >= OVERLAP) & (drawn.labels == e.labels[q])
+        good[list(taken)] = False
+        if e.scores[q] >= SCORE and good.any():
+            taken.add(int(np.argmax(np.where(good, overlap[q], -1))))
+            queries.append(q)
+    return queries
+
+
+def measure_maps(
+    maps: NDArray, predicted: NDArray, objects: NDArray, geometry: Geometry
+) -> NDArray:
+    """Columns of COLUMNS for maps (q, heads, h, w) and their boxes (q, 4): (q, heads, 5)."""
+    on_objects = geometry.inside(objects)
+    rows = []
+    for of_query, box in zip(maps.astype(np.float64), predicted, strict=True):
+        in_box, to_edge = geometry.inside(box[None]), geometry.to_edge(box)
+        flat = of_query.reshape(len(of_query), -1)
+        logs = np.log(np.where(flat > 0, flat, 1))
+        peak = flat.argmax(-1)
+        rows.append(
+            np.stack(
+                (
+                    -(flat * logs).sum(-1) / np.log(flat.shape[-1]),
+                    flat @ in_box.ravel(),
+                    flat @ on_objects.ravel(),
+                    to_edge.ravel()[peak],
+                    in_box.ravel()[peak],
+                ),
+                -1,
+            )
+        )
+    return np.stack(rows)
+
+
+def peak_offsets(maps: NDArray, predicted: NDArray, geometry: Geometry) -> NDArray:
+    """Where each head's peak lies in the box: (q, heads, 2), x and y, 0 its centre, 1 its edge."""
+    flat = maps.reshape(*maps.shape[:2], -1).argmax(-1)
+    y, x = np.divmod(flat, maps.shape[-1])
+    peaks = np.stack((geometry.x[x], geometry.y[y]), -1)
+    centre = (predicted[:, None, :2] + predicted[:, None, 2:]) / 2
+    half = np.maximum(predicted[:, None, 2:] - predicted[:, None, :2], 1e-6) / 2
+    return (peaks - centre) / half
+
+
+def uniform_like(maps: NDArray) -> NDArray:
+    """The baseline: equal weight on every cell."""
+    return np.full_like(maps[:, :1], 1 / (maps.shape[-2] * maps.shape[-1]))
+
+
+def measurements(
+    name: str, weights: str | None, count: int
+) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+    """mode -> (n, heads, 5) of COLUMNS and mode -> (n, heads, 2) offsets, n queries that found."""
+    model = load_model(weights, name, device="cpu")
+    modes: dict[str, str | Mode] = {mode: mode for mode in model.spec.modes}
+    if name == "detr":
+        modes["(c_q + p_q) . p_k"] = FULL_QUERY
+    table: dict[str, list[NDArray]] = {}
+    offsets: dict[str, list[NDArray]] = {}
+    for drawn in scenes(count):
+        e = explain(model, drawn.rgb)
+        queries = found_queries(e, drawn)
+        if not queries:
+            continue
+        geometry, predicted = Geometry.of(e), e.boxes_xyxy_px[queries]
+        for label, mode in modes.items():
+            maps = e.maps(mode, queries)
+            rows = measure_maps(maps, predicted, drawn.boxes_xyxy_px, geometry)
+            table.setdefault(label, []).append(rows)
+            offsets.setdefault(label, []).append(peak_offsets(maps, predicted, geometry))
+        rows = measure_maps(uniform_like(maps), predicted, drawn.boxes_xyxy_px, geometry)
+        rows[..., 3:] = random_cell(predicted, geometry)[:, None]
+        table.setdefault("uniform map, random peak", []).append(rows)
+    joined = {label: np.concatenate(parts) for label, parts in table.items()}
+    return joined, {label: np.concatenate(parts) for label, parts in offsets.items()}
+
+
+def random_cell(predicted: NDArray, geometry: Geometry) -> NDArray:
+    """Expected peak to edge and peak in box of a cell drawn at random: (q, 2)."""
+    return np.array(
+        [[geometry.to_edge(b).mean(), geometry.inside(b[None]).mean()] for b in predicted]
+    )
+
+
+def scenes(count: int) -> Iterator[Scene]:
+    """Held-out scenes of the first distribution, drawn at the size of the samples in image/."""
+    return (scene(seed, SCENE_PX) for seed in held_out_seeds(count))
+
+
+def report(name: str, weights: str | None, count: int) -> str:
+    """Markdown: a table of the modes, then where each head of `combine` looks in the box."""
+    table, offsets = measurements(name, weights, count)
+    title = models.REGISTRY[name][1]
+    queries = len(next(iter(table.values())))
+    lines = [f"{title}, {count} scenes, {queries} objects found", ""]
+    lines += ["| | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
+    for label, rows in table.items():
+        cells = " | ".join(f"{value:.2f}" for value in rows.mean((0, 1)))
+        lines.append(f"| {label} | {cells} |")
+    lines += ["", "median place of each head's peak, half box sizes right and down of the centre:"]
+    for label, places in offsets.items():
+        heads = "  ".join(f"{x:+.1f},{y:+.1f}" for x, y in np.median(places, 0))
+        lines.append(f"    {label:<18} {heads}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the report of each type's demo, or of one checkpoint."""
+    parser = argparse.ArgumentParser(
+        description="Measure attention maps on held-out scenes.", allow_abbrev=False
+    )
+    parser.add_argument("--type", choices=models.names(), nargs="+", default=models.names())
+    parser.add_argument("--weights", help="a demo checkpoint of one type (default: those shipped)")
+    parser.add_argument("--scenes", type=int, default=200, help="how many (default %(default)s)")
+    args = parser.parse_args(argv)
+    for name in args.type:
+        print(report(name, args.weights, args.scenes), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()

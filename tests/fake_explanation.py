@@ -1,0 +1,97 @@
+"""A stand-in for detr_viz.Explanation with maps that a test can reason about: no network, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+
+MODES = ("combine", "position", "content")
+
+
+@dataclass
+class FakeExplanation:
+    """The attributes and methods of Explanation that figures use; `maps` returns `made` (Q, M, h, w)."""
+
+    image: SimpleNamespace
+    input_hw: tuple[int, int]
+    grid_hw: tuple[int, int]
+    stride: int
+    made: np.ndarray
+    boxes_xyxy_px: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    num_heads: int
+    cell_rule: str = "aligned"
+    model_type: str = "cd_detr"
+    model_title: str = "Conditional DETR"
+    modes: tuple[str, ...] = MODES
+    num_layers: int = 6
+    layers: tuple[int, ...] = (5,)
+    meta: Mapping[str, object] = field(default_factory=lambda: {"weights_sha256": "ab" * 32})
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+
+    def label_name(self, query: int) -> str:
+        return self.class_names[self.labels[query]]
+
+    def pick_layer(self, layer: int | None = None) -> int:
+        return self.layers[-1] if layer is None else layer
+
+    def maps(
+        self,
+        mode: str = "combine",
+        queries: Sequence[int] | None = None,
+        layer: int | None = None,
+        scale: str = "mode",
+    ) -> np.ndarray:
+        self.calls.append((mode, layer, scale))
+        return self.made[list(queries if queries is not None else range(len(self.scores)))]
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth colours with some texture, (height, width, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    smooth = 90 + 80 * np.stack([np.sin(4 * x + c) * np.cos(3 * y + 2 * c) for c in range(3)], -1)
+    return np.clip(smooth + rng.normal(0, 9, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def one_hot(hw: tuple[int, int], cell: tuple[int, int], weight: float = 1.0) -> np.ndarray:
+    """A map that has `weight` on one cell and spreads the rest evenly over the others."""
+    out = np.full(hw, (1 - weight) / max(hw[0] * hw[1] - 1, 1), np.float32)
+    out[cell] = weight
+    return out
+
+
+def fake(
+    image_hw: tuple[int, int] = (96, 128),
+    input_hw: tuple[int, int] = (96, 128),
+    stride: int = 8,
+    names: Sequence[str] = ("cat", "dog", "teapot"),
+    scores: Sequence[float] = (0.98, 0.75, 0.3),
+    heads: int = 8,
+    **more: object,
+) -> FakeExplanation:
+    """An explanation with a query a name; head m of query q has 0.5 on the cell (q, m) (mod the grid)."""
+    h, w = (-(-side // stride) for side in input_hw)
+    count = len(names)
+    made = np.array(
+        [[one_hot((h, w), (q % h, m % w), 0.5) for m in range(heads)] for q in range(count)]
+    )
+    boxes = [[0.1 + 0.6 * q / count, 0.2, 0.35 + 0.6 * q / count, 0.7] for q in range(count)]
+    values = {
+        "image": SimpleNamespace(rgb=photo(*image_hw)),
+        "input_hw": input_hw,
+        "grid_hw": (h, w),
+        "stride": stride,
+        "made": made,
+        "boxes_xyxy_px": np.array(boxes, np.float32) * [*image_hw[::-1], *image_hw[::-1]],
+        "scores": np.array(scores, np.float32),
+        "labels": np.arange(count),
+        "class_names": tuple(names),
+        "num_heads": heads,
+    }
+    return FakeExplanation(**{**values, **more})

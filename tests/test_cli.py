@@ -1,0 +1,221 @@
+"""The command as a user types it: what it writes, what it prints, how it starts and stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from detr_viz import cli, heatmaps, models
+from detr_viz.demo.shapes import scene
+from detr_viz.terms import MODES
+
+COMMAND = [sys.executable, str(ROOT / "attention_scripts.py")]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder as the working directory, with one image in it."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(scene(2_000_000_100, 160).rgb).save("shapes.png")
+    return tmp_path
+
+
+def lines(capsys) -> list[str]:
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out.splitlines()
+
+
+@pytest.mark.parametrize("plot", MODES)
+@pytest.mark.parametrize("name", models.names())
+def test_the_six_commands(here, capsys, name, plot):
+    assert cli.main(["--type", name, "--plot", plot]) == 0
+    printed = lines(capsys)
+    assert "demo checkpoint" in printed[0] and "--weights" in printed[0]
+    assert printed[1].split()[:3] == ["query", "class", "score"]
+    assert len(printed) == 1 + 1 + 5 + 1
+    figure = f"outputs/scene_1_{name}_{plot}.png"
+    assert printed[-1] == f"wrote {figure}"
+    with Image.open(figure) as picture:
+        assert picture.width > 1200
+        assert picture.text["Title"]
+    assert sorted(p.name for p in here.rglob("*") if p.is_file()) == [
+        f"scene_1_{name}_{plot}.png",
+        "shapes.png",
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_out_and_saved_maps(here, capsys, suffix):
+    out = f"new/folder/fig.{suffix}"
+    argv = ["--type", "cd_detr", "--plot", "all", "--image", "shapes.png", "--queries", "3,1"]
+    assert cli.main([*argv, "--out", out, "--save-maps", "--layer", "1", "--scale", "layer"]) == 0
+    assert lines(capsys)[-2:] == [f"wrote {out}", "wrote new/folder/fig.npz"]
+    magic = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix]
+    assert (here / out).read_bytes().startswith(magic)
+    saved = heatmaps.load("new/folder/fig.npz")
+    assert set(saved.maps) == set(MODES)
+    assert saved.query_ids.tolist() == [3, 1]
+    assert saved.layers.tolist() == [1] and saved.meta["scale"] == "layer"
+    assert saved.meta["image"] == "shapes.png"
+
+
+def test_outputs_are_replaced_without_asking(here, capsys):
+    argv = ["--image", "shapes.png", "--out", "a.png", "--queries", "top:1"]
+    (here / "a.png").write_text("something else")
+    assert cli.main(argv) == 0
+    first = (here / "a.png").read_bytes()
+    assert first.startswith(b"\x89PNG")
+    assert cli.main(argv) == 0
+    assert (here / "a.png").read_bytes() == first  # and the same input gives the same bytes
+
+
+def test_several_images_go_to_a_folder_without_clashes(here, capsys):
+    (here / "sub").mkdir()
+    Image.fromarray(scene(2_000_000_101, 160).rgb).save("sub/shapes.png")
+    argv = ["--image", "shapes.png", "sub/shapes.png", "--out", "figs", "--queries", "top:1"]
+    assert cli.main(argv) == 0
+    written = [line for line in lines(capsys) if line.startswith("wrote")]
+    assert written == ["wrote figs/shapes_detr_combine.png", "wrote figs/shapes-2_detr_combine.png"]
+
+
+def test_one_bad_image_of_several_does_not_stop_the_others(here, capsys):
+    (here / "bad.jpg").write_text("not a picture")
+    argv = ["--image", "bad.jpg", "shapes.png", "missing.png", "--queries", "top:1"]
+    assert cli.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert "wrote outputs/shapes_detr_combine.png" in out
+    assert [line.split()[0] for line in err.splitlines()] == ["error:", "error:"]
+    assert "bad.jpg" in err and "missing.png" in err
+
+
+def test_list_queries_draws_nothing(here, capsys):
+    assert cli.main(["--image", "shapes.png", "--list-queries"]) == 0
+    assert len(lines(capsys)) == 1 + 1 + 20
+    assert cli.main(["--image", "shapes.png", "--list-queries", "--queries", "top:2"]) == 0
+    assert len(lines(capsys)) == 1 + 1 + 2
+    assert not (here / "outputs").exists()
+
+
+def test_quiet_prints_nothing(here, capsys):
+    assert cli.main(["--image", "shapes.png", "--quiet", "--queries", "top:1"]) == 0
+    assert lines(capsys) == []
+    assert (here / "outputs/shapes_detr_combine.png").exists()
+
+
+def test_list_models(capsys):
+    assert cli.main(["--list-models"]) == 0
+    text = "\n".join(lines(capsys))
+    for word in (*models.names(), "detr_resnet50", "conditional_detr_resnet50", "hf:owner/name"):
+        assert word in text
+
+
+def test_class_names_of_a_file(here, capsys):
+    (here / "names.txt").write_text("Kreis\nQuadrat\nDreieck\nStern\nRing\nKreuz\n")
+    argv = ["--image", "shapes.png", "--list-queries", "--queries", "class:stern+top:20"]
+    assert cli.main([*argv, "--classes", "names.txt"]) == 0
+    assert " Stern " in "\n".join(lines(capsys))
+
+
+def test_the_type_is_told_by_the_file(here, capsys):
+    weights = str(ROOT / "weights/cd_detr_demo.pth")
+    assert cli.main(["--weights", weights, "--image", "shapes.png", "--queries", "top:1"]) == 0
+    printed = lines(capsys)
+    assert "demo checkpoint" not in printed[0]
+    assert printed[-1] == "wrote outputs/shapes_cd_detr_combine.png"
+
+
+def test_show_without_a_display_is_one_line(here, capsys, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    code = cli.main(["--image", "shapes.png", "--queries", "top:1", "--show"])
+    err = capsys.readouterr().err
+    assert code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and "display" in err
+
+
+def test_a_bug_is_reported_as_one(here, capsys, monkeypatch):
+    def broken(*args, **kwargs):
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr("detr_viz.render.select", broken)
+    assert cli.main(["--image", "shapes.png"]) == 1
+    err = capsys.readouterr().err
+    assert "this is a bug" in err and "--traceback" in err and err.count("\n") == 1
+    assert cli.main(["--image", "shapes.png", "--traceback"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["render", "--help"], ["--version"]])
+def test_answers_without_torch_or_matplotlib(argv):
+    code = (
+        "import sys\nfrom detr_viz.cli import main\n"
+        f"try: main({argv!r})\nexcept SystemExit as e: assert not e.code\n"
+        "heavy = {'torch', 'matplotlib', 'numpy', 'scipy', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    words = "detr_viz 0." if argv == ["--version"] else "--queries"
+    assert words in done.stdout
+
+
+def test_help_names_every_choice(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    for word in (*models.names(), *MODES, "all", "--save-maps", "--traceback", "hf:owner/name"):
+        assert word in text
+
+
+@pytest.mark.parametrize("entry", [COMMAND, [sys.executable, "-m", "detr_viz"]])
+def test_the_entries_are_one_command(entry, here):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    argv = [*entry, "--image", "shapes.png", "--queries", "top:1", "--out", "f.svg"]
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "wrote f.svg"
+
+
+@pytest.mark.parametrize("after_s", [0.15, 0.6, 1.5])
+def test_ctrl_c_is_quiet(after_s, here):
+    """Wherever it strikes: exit code 130, not a word, nothing half-written."""
+    process = subprocess.Popen(
+        [*COMMAND, "--image", *["shapes.png"] * 40, "--plot", "all", "--out", "figs"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"")
+    written = list((here / "figs").glob("*")) if (here / "figs").exists() else []
+    assert all(p.suffix == ".png" and not p.name.startswith(".") for p in written)
+
+
+def test_a_closed_pipe_is_quiet(here):
+    argv = " ".join([*COMMAND, "--image", "shapes.png", "--list-queries", "| head -n 1"])
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {argv}"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("demo checkpoint")
+
+
+def test_maps_in_the_file_are_the_librarys(here, capsys):
+    from detr_viz import explain, load_model
+
+    assert cli.main(["--image", "shapes.png", "--save-maps", "--queries", "2"]) == 0
+    saved = heatmaps.load("outputs/shapes_detr_combine.npz")
+    e = explain(load_model(device="cpu"), "shapes.png")
+    np.testing.assert_array_equal(saved.maps["combine"], e.maps("combine", [2]))
