@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
 import detr_viz
 from detr_viz import models
-from detr_viz.errors import UserError
+from detr_viz.errors import EXIT_USER_ERROR, report
 from detr_viz.queries import DEFAULT, SYNTAX
 from detr_viz.terms import MODES, SCALES
 
-EXIT_USER_ERROR, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
+EXIT_INTERRUPTED = 130
 
 # first word -> module with add_arguments(parser) and run(args) -> exit code; without one it renders
 SUBCOMMANDS = {"render": "detr_viz.render"}
@@ -158,23 +157,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return report(error, show_traceback)
-
-
-def report(error: Exception, show_traceback: bool) -> int:
-    """Print an error as one line on stderr and return its exit code."""
-    if show_traceback:
-        traceback.print_exception(error)
-    line = " ".join(str(error).split())
-    if isinstance(error, UserError):
-        print(f"error: {line}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    if isinstance(error, MemoryError) or "allocate memory" in line or "out of memory" in line:
-        print("error: out of memory: use a smaller --size or fewer --queries", file=sys.stderr)
-        return EXIT_USER_ERROR
-    if isinstance(error, OSError):
-        print(f"error: {line}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    name = type(error).__name__
-    hint = "" if show_traceback else "; please report it with the output of --traceback"
-    print(f"error: this is a bug in detr_viz: {name}: {line}{hint}", file=sys.stderr)
-    return EXIT_BUG

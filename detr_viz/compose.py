@@ -27,7 +27,7 @@ _GAMMAS = (0.5, 1.7)  # a gamma in these limits can bring it
 _MIN_SPAN = 50.0  # tones of a foggy photo are not spread further: that would show noise
 _HIGHLIGHTS = 1.15  # the brightest 2 % may pass the range by so much of it
 
-_QUIET_GRAY = 80  # the ground is no lighter than this under a number
+_QUIET_GRAY = 95  # the ground is no lighter than this under a number
 _OPACITY = 0.94  # of the largest weight: the object stays visible under it
 
 

@@ -174,7 +174,7 @@ def draw(
     made = plan(groups, heads, notes, width_in=width_in, dpi=dpi)
     # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one
     size_in = ((made.width + 1e-3) / dpi, (made.height + 1e-3) / dpi)
-    fig = Figure(figsize=size_in, dpi=dpi, facecolor="white")
+    fig = Figure(figsize=size_in, dpi=dpi, facecolor="white", layout="none")
     FigureCanvasAgg(fig)
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()

@@ -33,8 +33,8 @@ def fetch_hf(repo: str, cache: Path | None = None, progress: bool = True) -> Pat
         raise DownloadError(
             f"{PREFIX}{repo} needs huggingface_hub: run pip install 'detr-viz[hf]'"
         ) from None
-    name, _, revision = repo.partition("@")
-    if name.count("/") != 1 or not all(name.split("/")):
+    name, at, revision = repo.partition("@")
+    if name.count("/") != 1 or not all(name.split("/")) or (at and not revision):
         raise DownloadError(f"{PREFIX}{repo} is not hf:owner/name, like hf:facebook/detr-resnet-50")
 
     def snapshot(kind: str, suffix: str) -> Path:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Points. At a page's width no letter is smaller than 6.
 CLASS_PT, TEXT_PT, SMALL_PT = 7.0, 6.5, 6.0
-INK, GRAY, NOTE_GRAY, NUMBER_INK = "#262626", "#5c5c5c", "#707070", "#dcdcdc"
+INK, GRAY, NOTE_GRAY, NUMBER_INK = "#262626", "#5c5c5c", "#707070", "#e0e0e0"
 
 _MARGIN, _GAP, _WIDE, _GROUP_GAP, _PAD, _AIR = 2.0, 1.4, 4.0, 9.0, 5.0, 3.0
 _CAP = 0.73  # height of a capital, in font sizes

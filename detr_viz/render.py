@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz import assets, models
-from detr_viz.errors import UserError
+from detr_viz.errors import UserError, report
 from detr_viz.queries import DEFAULT, check_syntax, select, table
 
 if TYPE_CHECKING:
@@ -60,8 +60,6 @@ def run(args: argparse.Namespace) -> int:
         except Exception as error:
             if len(paths) == 1:
                 raise
-            from detr_viz.cli import report
-
             code = max(code, report(error, args.traceback))
     return code
 

@@ -1,4 +1,4 @@
-"""A stand-in for detr_viz.Explanation with maps that a test can reason about: no network, no torch."""
+"""A stand-in for detr_viz.Explanation with maps a test can reason about: no network, no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODES = ("combine", "position", "content")
 
 @dataclass
 class FakeExplanation:
-    """The attributes and methods of Explanation that figures use; `maps` returns `made` (Q, M, h, w)."""
+    """What figures use of an Explanation; `maps` returns `made` (Q, M, h, w) in any mode."""
 
     image: SimpleNamespace
     input_hw: tuple[int, int]
@@ -75,7 +75,7 @@ def fake(
     heads: int = 8,
     **more: object,
 ) -> FakeExplanation:
-    """An explanation with a query a name; head m of query q has 0.5 on the cell (q, m) (mod the grid)."""
+    """A query a name; head m of query q has 0.5 on the cell (q, m), modulo the grid."""
     h, w = (-(-side // stride) for side in input_hw)
     count = len(names)
     made = np.array(

@@ -1,0 +1,136 @@
+"""Nothing is cut, nothing overlaps: the extents of what is drawn, for many shapes of figure."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from fake_explanation import MODES, fake
+
+from detr_viz import figures, layout
+from detr_viz.layout import FigureError
+
+LONG = ("baseball glove", "an exceedingly long class name that never ends", "Donaudampfschifffahrt")
+SHAPES = {
+    "demo": {"image_hw": (512, 512), "input_hw": (160, 160)},
+    "photo": {"image_hw": (300, 451), "input_hw": (800, 1203), "stride": 32},
+    "panorama": {"image_hw": (200, 640), "input_hw": (417, 1334), "stride": 32},
+    "portrait": {"image_hw": (640, 360), "input_hw": (1334, 750), "stride": 32},
+    "dot": {"image_hw": (1, 1), "input_hw": (800, 800), "stride": 32},
+    "line": {"image_hw": (1, 10_000), "input_hw": (1, 1333), "stride": 32},
+    "column": {"image_hw": (10_000, 1), "input_hw": (1333, 1), "stride": 32},
+}
+
+
+def extents(fig):
+    renderer = fig.canvas.get_renderer()
+    return [(t, t.get_window_extent(renderer)) for t in fig.axes[0].texts]
+
+
+def check(fig) -> None:
+    """All text inside the page, none over another, none but the numbers over a panel."""
+    found = extents(fig)
+    width, height = fig.canvas.get_width_height()
+    for text, box in found:
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+        assert inside, (text.get_text(), box)
+    for (a, x), (b, y) in combinations(found, 2):
+        over = min(x.x1, y.x1) - max(x.x0, y.x0), min(x.y1, y.y1) - max(x.y0, y.y0)
+        assert min(over) <= 2, (a.get_text(), b.get_text(), over)
+    sheet = np.asarray(fig.axes[0].images[0].get_array())[..., :3]
+    for text, box in found:
+        under = sheet[height - int(box.y1) : height - int(box.y0), int(box.x0) : int(box.x1)]
+        is_number = text.get_color() == layout.NUMBER_INK
+        share = (under < 250).any(-1).mean()
+        assert share > 0.99 if is_number else share < 0.02, (text.get_text(), share)
+
+
+@pytest.mark.parametrize("modes", ["combine", MODES], ids=["single", "stacked"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_photo(shape, modes):
+    fig = figures.head_grid(fake(names=LONG, **SHAPES[shape]), [0, 1, 2], modes)
+    check(fig)
+    width, height = fig.canvas.get_width_height()
+    assert width <= 1540 and height < 4 * width
+    stretched = any("stretched" in t.get_text() for t in fig.axes[0].texts)
+    assert stretched == (shape in ("line", "column"))
+
+
+@pytest.mark.parametrize("modes", ["combine", MODES[:2]], ids=["single", "stacked"])
+@pytest.mark.parametrize("heads", [1, 2, 4, 16])
+def test_every_number_of_heads(heads, modes):
+    check(figures.head_grid(fake(heads=heads), [0, 1], modes))
+
+
+@pytest.mark.parametrize("modes", ["combine", MODES], ids=["single", "stacked"])
+@pytest.mark.parametrize(("width_in", "dpi"), [(3.25, 300), (5, 100), (6.875, 220), (13.3, 150)])
+def test_every_width(width_in, dpi, modes):
+    fig = figures.head_grid(fake(names=LONG), [0, 1, 2], modes, width_in=width_in, dpi=dpi)
+    check(fig)
+    assert width_in * 0.98 <= fig.get_figwidth() <= width_in + 0.01
+
+
+def test_one_query_and_twenty():
+    names = [f"class {i}" for i in range(20)]
+    example = fake(names=names, scores=np.linspace(0.99, 0.01, 20))
+    check(figures.head_grid(example, [7]))
+    fig = figures.head_grid(example, range(20))
+    check(fig)
+    texts = [t.get_text() for t in fig.axes[0].texts]
+    assert sum(t.startswith("head ") for t in texts) == 8
+
+
+def test_short_names_are_never_cut():
+    fig = figures.head_grid(fake(names=("baseball glove", "hair drier", "TV")), [0, 1, 2])
+    assert {"baseball glove", "hair drier", "TV"} <= {t.get_text() for t in fig.axes[0].texts}
+
+
+def test_letters_are_legible_in_print():
+    """At a page's width no letter is below 6 points, subscripts aside."""
+    fig = figures.head_grid(fake(), [0, 1], MODES)
+    assert fig.get_figwidth() == pytest.approx(7, abs=0.05)
+    sizes = {t.get_text(): t.get_fontsize() for t in fig.axes[0].texts}
+    for text, size in sizes.items():
+        assert size >= (4 if text in ("q", "k") else 6), text
+
+
+@pytest.mark.parametrize("weak", [False, True])
+@pytest.mark.parametrize("color", [*figures.PALETTE, "#ffffff", "#000000"])
+def test_labels_have_contrast(color, weak):
+    """WCAG 2: (1.05) / (L + 0.05) of at least 4.5 on white."""
+    assert 1.05 / (layout.luminance(layout.legible(color, weak)) + 0.05) >= 4.5
+
+
+def test_luminance():
+    assert layout.luminance("#ffffff") == pytest.approx(1)
+    assert layout.luminance("#000000") == 0
+    assert layout.luminance("#00ff00") == pytest.approx(0.7152)
+    assert layout.luminance("#808080") == pytest.approx(0.2159, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1, "1"), (0.994, ".99"), (0.62, ".62"), (0.0149, ".01"), (0.0094, ".009"), (0.0001, "<.001")],
+)
+def test_numbers_are_short(value, text):
+    assert layout.number(value) == text
+
+
+def test_all_boxes_stay_in_their_panels():
+    example = fake()
+    example.boxes_xyxy_px[:] = [[-50, -50, 999, 999], [0, 0, 0, 0], [128, 96, 128, 96]]
+    fig = figures.head_grid(example, [0, 1, 2])
+    sheet = np.asarray(fig.axes[0].images[0].get_array())[..., :3]
+    for collection in fig.axes[0].collections:
+        for path, wide in zip(collection.get_paths(), collection.get_linewidths(), strict=True):
+            half = wide * 220 / 72 / 2
+            (x0, y0), (x1, y1) = path.vertices.min(0) - half, path.vertices.max(0) + half
+            ground = sheet[round(y0) : round(y1), round(x0) : round(x1)]
+            assert ground.size and (ground < 250).any(-1).all()
+
+
+def test_too_many_rows_are_refused_before_anything_is_drawn():
+    example = fake(names=["x"] * 2, scores=[0.5] * 2, image_hw=(96, 96))
+    with pytest.raises(FigureError, match=r"^900 rows make .* fewer queries or a lower dpi$"):
+        figures.head_grid(example, [0] * 900)
