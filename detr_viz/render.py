@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,8 +84,11 @@ def render_one(
 
     from detr_viz import figures, heatmaps
 
-    figure = figures.head_grid(explanation, ids, modes, scale=args.scale)
-    figures.save(figure, target)
+    with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
+        warnings.simplefilter("always", UserWarning)
+        figure = figures.head_grid(explanation, ids, modes, scale=args.scale)
+        figures.save(figure, target)
+    yield from dict.fromkeys(f"note: {warning.message}" for warning in caught)
     written = [target]
     if args.save_maps:
         written.append(

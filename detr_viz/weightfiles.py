@@ -10,6 +10,7 @@ Nothing that a file asks to be run is run: torch.load(weights_only=True), with a
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import pickle
 import re
@@ -58,6 +59,10 @@ _FOREIGN_CLASSES = (  # start of the global a pickle asks for -> who writes such
 
 class CheckpointError(UserError):
     """Weights that cannot be used; one line names the file and the way out."""
+
+    def __init__(self, message: str) -> None:
+        # keys and globals are quoted from files that may be damaged or hostile
+        super().__init__("".join(c if c.isprintable() else "?" for c in message))
 
 
 @dataclass(frozen=True)
@@ -188,9 +193,9 @@ def _read_torch(path: Path, zipped: bool) -> Any:
             warnings.simplefilter("ignore")  # torch's own, on what is then refused in one line
             # mapped, so that an optimizer's state beside the weights is never read
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle can raise anything
+    except Exception as error:  # a damaged pickle can raise anything, EINVAL of a wild seek too
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise CheckpointError(f"{shown(path)} {_why_not(path, zipped, error)}") from None
 
 
@@ -211,7 +216,7 @@ def _why_not(path: Path, zipped: bool, error: Exception) -> str:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = {name.rsplit("/", 1)[-1] for name in archive.namelist()}
-        except zipfile.BadZipFile:
+        except Exception:  # BadZipFile, and what damaged names and sizes raise
             return "is truncated or damaged: download or save it again"
         if "constants.pkl" in names:
             return "is a TorchScript archive: give the weights, saved as model.state_dict()"

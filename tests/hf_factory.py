@@ -35,14 +35,18 @@ GAINS = (("class_labels", 4.0), ("o_proj", 3.0), ("out_proj", 3.0), ("_proj", 2.
 
 
 def build(model_type, **options):
-    """A transformers model of random weights and statistics, far from its initial values."""
+    """A transformers model with its initial values."""
     config_class = getattr(transformers, f"{TYPES[model_type]}Config")
     if resnet := options.pop("resnet", None):
         options["backbone_config"] = transformers.ResNetConfig(**RESNET[resnet])
     elif "use_pretrained_backbone" not in options:
         options["use_pretrained_backbone"] = False
     config = config_class(**options, attn_implementation="eager")
-    model = getattr(transformers, f"{TYPES[model_type]}ForObjectDetection")(config)
+    return getattr(transformers, f"{TYPES[model_type]}ForObjectDetection")(config).eval()
+
+
+def randomize(model):
+    """Weights and statistics far from their initial values, so that every query has its own."""
     generator = torch.Generator().manual_seed(5)
     for name, value in model.state_dict().items():
         if name.endswith("num_batches_tracked"):
@@ -60,7 +64,41 @@ def build(model_type, **options):
         else:
             noise *= 0.1
         value.copy_(noise)
-    return model.eval()
+    return model
+
+
+def fill_officially(model, state_dict):
+    """The values of an official state dict, by the inverse of what detr_viz.huggingface does."""
+    theirs = {}
+    for key, value in state_dict.items():
+        if ".in_proj_" in key:
+            for letter, part in zip("qkv", value.chunk(3), strict=True):
+                theirs[key.replace("in_proj_", f"{letter}_proj.")] = part
+        else:
+            theirs[key] = value
+    rules = (
+        (r"^backbone\.0\.body\.", "backbone.conv_encoder.model."),
+        (r"^transformer\.decoder\.norm\.", "decoder.layernorm."),
+        (r"^transformer\.", ""),
+        (r"^query_embed\.", "query_position_embeddings."),
+        (r"^input_proj\.", "input_projection."),
+        (r"\.linear(\d)\.", r".fc\1."),
+        (r"\.(multihead|cross)_attn\.", ".encoder_attn."),
+        (r"\.norm1\.", ".self_attn_layer_norm."),
+        (r"(^encoder.*)\.norm2\.", r"\1.final_layer_norm."),
+        (r"\.norm2\.", ".encoder_attn_layer_norm."),
+        (r"\.norm3\.", ".final_layer_norm."),
+        (r"^", "model."),
+        (r"^model\.class_embed\.", "class_labels_classifier."),
+        (r"^model\.bbox_embed\.", "bbox_predictor."),
+    )
+    hub = renamed(theirs, rules)
+    wanted = model.state_dict().keys()  # of the installed version
+    for names in (hub, hub_names(hub), new_names(hub)):
+        if names.keys() == wanted:
+            model.load_state_dict(names, strict=True)
+            return model
+    raise AssertionError(sorted(wanted ^ new_names(hub).keys())[:9])
 
 
 def small(model_type, backbone="own", **options):
@@ -76,7 +114,7 @@ def small(model_type, backbone="own", **options):
         "id2label": {0: "N/A", 1: "cat", 2: "remote"},
         "label2id": {"N/A": 0, "cat": 1, "remote": 2},
     }
-    return build(model_type, **{**sizes, **BACKBONES[backbone], **options})
+    return randomize(build(model_type, **{**sizes, **BACKBONES[backbone], **options}))
 
 
 def save(model, folder):

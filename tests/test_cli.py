@@ -125,6 +125,15 @@ def test_class_names_of_a_file(here, capsys):
     assert " Stern " in "\n".join(lines(capsys))
 
 
+def test_a_name_that_no_font_can_write_is_a_note(here, capsys):
+    names = ["\U0001f9ff\u07d0"] * 6  # an emoji and a letter of N'Ko
+    (here / "names.txt").write_text("\n".join(names), encoding="utf-8")
+    argv = ["--image", "shapes.png", "--queries", "top:2", "--classes", "names.txt"]
+    assert cli.main(argv) == 0
+    notes = [line for line in lines(capsys) if line.startswith("note: no installed font")]
+    assert 1 <= len(notes) <= 2
+
+
 def test_the_type_is_told_by_the_file(here, capsys):
     weights = str(ROOT / "weights/cd_detr_demo.pth")
     assert cli.main(["--weights", weights, "--image", "shapes.png", "--queries", "top:1"]) == 0

@@ -239,10 +239,10 @@ def test_a_name_that_no_font_has(monkeypatch):
 
 
 def test_names_are_text_not_formulas():
-    example = fake(names=("$x_y$ 100%", "a\nb", ""), scores=(0.9, 0.8, 0.7))
-    fig = figures.head_grid(example, [0, 1, 2])
-    assert {"$x_y$ 100%", "a b", "class 2"} <= set(texts(fig))
-    fig.canvas.draw()  # mathtext would fail here
+    names = ("$x_y$ 100%", "a\nb", "", r"$\frac{$")
+    fig = figures.head_grid(fake(names=names, scores=(0.9, 0.8, 0.7, 0.6)), range(4))
+    assert {"$x_y$ 100%", "a b", "class 2", r"$\frac{$"} <= set(texts(fig))
+    fig.canvas.draw()  # a formula would fail here
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,17 @@ import shutil
 import pytest
 import torch
 from checkpoint_factory import sha256
-from hf_factory import NAMINGS, TYPES, build, hub_names, new_names, save, small
+from conftest import filled_state_dict
+from hf_factory import (
+    NAMINGS,
+    TYPES,
+    build,
+    fill_officially,
+    hub_names,
+    new_names,
+    save,
+    small,
+)
 from safetensors.torch import load_file, save_file
 
 from detr_viz import attention, checkpoints, huggingface
@@ -83,8 +93,10 @@ def test_round_trip(tmp_path, model_type, backbone):
 @pytest.mark.parametrize("model_type", TYPES)
 def test_round_trip_of_the_released_size(tmp_path, model_type, dilation):
     labels = {i: f"c{i}" for i in range(91)}
-    model = build(model_type, dilation=dilation, id2label=labels)
+    official = filled_state_dict("detr_r50" if model_type == "detr" else "cond_r50")
+    model = fill_officially(build(model_type, dilation=dilation, id2label=labels), official)
     checkpoint = checkpoints.load(save(model, tmp_path / "model"))
+    same_weights(checkpoint, official)
     assert checkpoint.config.num_queries == (100 if model_type == "detr" else 300)
     assert checkpoint.config.num_logits == (92 if model_type == "detr" else 91)
     assert checkpoint.config.backbone.stride == (16 if dilation else 32)
