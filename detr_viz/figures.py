@@ -97,7 +97,7 @@ def head_grid(
         dpi=dpi,
         interpolation=interpolation,
     )
-    fig.facts = _facts(explanation, groups, modes, notes)
+    fig.facts = _facts(explanation, groups, modes, layer, notes)
     return fig
 
 
@@ -133,7 +133,11 @@ def _reading_rule(
 
 
 def _facts(
-    explanation: Explanation, groups: Sequence[Group], modes: Sequence[str], notes: Sequence[str]
+    explanation: Explanation,
+    groups: Sequence[Group],
+    modes: Sequence[str],
+    layer: int,
+    notes: Sequence[str],
 ) -> dict[str, str]:
     """What the file says of itself. No dates: the same figure is the same file."""
     plain = [" ".join(n.replace("$", "").split()) for n in notes]
@@ -143,7 +147,9 @@ def _facts(
         for key in ("weights_sha256", "image_sha256")
         if explanation.meta.get(key)
     ]
-    rule = "; ".join([*plain, "each panel scaled to its own maximum"])
+    residual = explanation.residuals.get(layer, math.nan)
+    checked = "untestable" if math.isnan(residual) else f"residual {residual:.1e}"
+    rule = "; ".join([*plain, "each panel scaled to its own maximum", f"self-check {checked}"])
     return {
         "Title": f"{explanation.model_title}: {', '.join(modes)} attention of each head",
         "Software": f"detr_viz {detr_viz.__version__}",

@@ -23,7 +23,7 @@ def reason(error: OSError) -> str:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, way_out: str = "choose another place with --out") -> Iterator[Path]:
     """A temporary path to write to; on success it becomes `path` in one rename, else it is removed.
 
     The folder is made where it is missing. OSErrors come out as OutputError,
@@ -48,9 +48,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
         temporary = None
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {reason(error)}; choose another place with --out"
-        ) from error
+        raise OutputError(f"cannot write {path}: {reason(error)}; {way_out}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -49,7 +49,14 @@ def test_files_say_what_they_show(tmp_path):
     image = png_of(fig, tmp_path)
     assert image.text["Title"] == "Conditional DETR: position attention of each head"
     assert re.fullmatch(r"detr_viz \S+", image.text["Software"])
-    for part in ("decoder layer 5", "cat, 0.98, query 0", "teapot", "ab" * 32, "own maximum"):
+    for part in (
+        "decoder layer 5",
+        "cat, 0.98, query 0",
+        "teapot",
+        "ab" * 32,
+        "own maximum",
+        "2.3e-07",
+    ):
         assert part in image.text["Description"]
     assert not {"Date", "Creation Time"} & set(image.text)
     figures.save(fig, tmp_path / "b.png", {"Title": "Mine", "Comment": "猫"})
