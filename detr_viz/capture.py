@@ -16,33 +16,34 @@ import torch
 from torch import Tensor, nn
 
 from detr_viz.attention import residual
+from detr_viz.models.sites import Parts, Site
 from detr_viz.terms import Terms
 
-Site = tuple[str, int]
+Where = tuple[str, int]  # ("cross" | "self" | "encoder", layer)
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """One call of an attention site: the module, its arguments and what it put out (B, Q, C)."""
+    """One call of an attention site: the site, its parts and what it put out (B, Q, C)."""
 
-    module: nn.Module
-    args: tuple[Tensor | None, ...]
+    site: Site
+    parts: Parts
     out: Tensor
 
     @cached_property
     def terms(self) -> Terms:
         with torch.inference_mode():
-            return self.module.terms(*self.args)
+            return self.site.terms(self.parts)
 
     @cached_property
     def residual(self) -> float:
         """The self-check (see `attention.residual`); NaN where the site cannot be tested."""
         with torch.inference_mode():
-            return residual(self.terms, self.module.out_proj, self.out)
+            return residual(self.terms, self.site.out_proj, self.out)
 
 
 @contextmanager
-def record(model: nn.Module, sites: Iterable[Site]) -> Iterator[dict[Site, Recorded]]:
+def record(model: nn.Module, sites: Iterable[Where]) -> Iterator[dict[Where, Recorded]]:
     """Keep the last call of each named attention site of `model` while the block runs.
 
     sites are keys of model.attention_sites(); KeyError names those there are.
@@ -50,17 +51,17 @@ def record(model: nn.Module, sites: Iterable[Site]) -> Iterator[dict[Site, Recor
     Hooks are gone afterwards, after an exception too.
     """
     available = model.attention_sites()
-    recorded: dict[Site, Recorded] = {}
+    recorded: dict[Where, Recorded] = {}
     handles = []
     try:
-        for site in sites:
-            if site not in available:
-                raise KeyError(f"no attention site {site}; there are {sorted(available)}")
+        for where in sites:
+            if where not in available:
+                raise KeyError(f"no attention site {where}; there are {sorted(available)}")
 
-            def keep(module: nn.Module, args: tuple, out: Tensor, site: Site = site) -> None:
-                recorded[site] = Recorded(module, args, out)
+            def keep(site: Site, args: tuple[Parts], out: Tensor, where: Where = where) -> None:
+                recorded[where] = Recorded(site, args[0], out)
 
-            handles.append(available[site].register_forward_hook(keep))
+            handles.append(available[where].register_forward_hook(keep))
         yield recorded
     finally:
         for handle in handles:

@@ -13,6 +13,7 @@ from golden.fillrule import fill
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parent.parent
 
+
 def filled_state_dict(name: str) -> dict[str, torch.Tensor]:
     """The official state dict `name` (keys_<name>.txt), filled by the rule, float32."""
     lines = (GOLDEN / f"keys_{name}.txt").read_text().splitlines()

@@ -10,7 +10,7 @@ import torch
 
 from detr_viz import attention
 from detr_viz.attention import merge_heads, split_heads
-from detr_viz.models.layers import ConcatAttention, PackedAttention, SumAttention
+from detr_viz.models.sites import ConcatAttention, PackedAttention, Parts, SumAttention
 from detr_viz.terms import MODES, Mode, Terms
 
 B, M, Q, K, D = 2, 2, 3, 5, 4
@@ -134,8 +134,8 @@ def test_packed_attention_equals_torchs(self_attention):
     out, weights = reference(
         c_q + p_q, c_k + p_k, c_k, key_padding_mask=mask, average_attn_weights=False
     )
-    torch.testing.assert_close(site(c_q, p_q, c_k, p_k, c_k, mask), out)
-    terms = site.terms(c_q, p_q, c_k, p_k, c_k, mask)
+    torch.testing.assert_close(site(Parts(c_q, p_q, c_k, p_k, c_k, mask)), out)
+    terms = site.terms(Parts(c_q, p_q, c_k, p_k, c_k, mask))
     torch.testing.assert_close(attention.weights(terms), weights)
     assert terms.scale == D**-0.5
 
@@ -147,7 +147,7 @@ def test_packed_modes_are_those_of_the_parts_alone():
     reference.load_state_dict(site.state_dict())
     c_q, p_q = rand(B, Q, C, seed=1), rand(B, Q, C, seed=2)
     c_k, p_k = rand(B, K, C, seed=3), rand(B, K, C, seed=4)
-    terms = site.terms(c_q, p_q, c_k, p_k, c_k)
+    terms = site.terms(Parts(c_q, p_q, c_k, p_k, c_k))
     for mode, q, k in (("position", p_q, p_k), ("content", c_q, c_k)):
         weights = reference(q, k, k, average_attn_weights=False)[1]
         torch.testing.assert_close(attention.weights(terms, mode), weights)
@@ -165,9 +165,9 @@ def test_concat_attention(first):
     q = torch.cat((split_heads(q_half, M), split_heads(p_q, M)), -1)
     k = torch.cat((split_heads(k_half, M), split_heads(p_k, M).expand(B, -1, -1, -1)), -1)
     expected = (q @ k.transpose(-1, -2) * (2 * D) ** -0.5).softmax(-1)
-    terms = site.terms(c_q, p_q, c_k, p_k, value, *extra)
+    terms = site.terms(Parts(c_q, p_q, c_k, p_k, value, *extra))
     torch.testing.assert_close(attention.weights(terms), expected)
-    out = site(c_q, p_q, c_k, p_k, value, *extra)
+    out = site(Parts(c_q, p_q, c_k, p_k, value, *extra))
     torch.testing.assert_close(out, site.out_proj(merge_heads(expected @ split_heads(value, M))))
     # scales of the modes: position fills both halves in the first layer only
     own = (2 * D) ** -0.5 if first else D**-0.5
@@ -181,18 +181,19 @@ def test_concat_attention(first):
 def test_layer_scale_splits_combine_exactly():
     """Concatenating models: logits of content + position at the layer's scale are combine's."""
     site = randomised(ConcatAttention(C, M))
-    terms = site.terms(
+    parts = Parts(
         rand(B, Q, C, seed=1),
         rand(B, Q, C, seed=2),
         rand(B, K, C, seed=3),
         rand(1, K, C, seed=4),
         rand(B, K, C, seed=5),
     )
-    parts = [
+    terms = site.terms(parts)
+    shares = [
         attention.logits(terms, MODES[m].q_parts, MODES[m].k_parts, terms.scale_of(m, "layer"))
         for m in ("content", "position")
     ]
-    torch.testing.assert_close(sum(parts), attention.logits(terms))
+    torch.testing.assert_close(sum(shares), attention.logits(terms))
 
 
 def test_sum_attention():
@@ -202,26 +203,26 @@ def test_sum_attention():
     q, k = split_heads(c_q + p_q, M), split_heads(c_k + p_k, M)
     expected = (q @ k.transpose(-1, -2) * D**-0.5).softmax(-1)
     torch.testing.assert_close(
-        attention.weights(site.terms(c_q, p_q, c_k, p_k, value)), expected
+        attention.weights(site.terms(Parts(c_q, p_q, c_k, p_k, value))), expected
     )
-    out = site(c_q, p_q, c_k, p_k, value)
+    out = site(Parts(c_q, p_q, c_k, p_k, value))
     torch.testing.assert_close(out, site.out_proj(merge_heads(expected @ split_heads(value, M))))
 
 
 class TestSelfCheck:
     def setup_method(self):
         self.site = randomised(PackedAttention(C, M))
-        self.args = (
+        self.parts = Parts(
             rand(B, Q, C, seed=1),
             rand(B, Q, C, seed=2),
             rand(B, K, C, seed=3),
             rand(B, K, C, seed=4),
             rand(B, K, C, seed=5),
         )
-        self.out = self.site(*self.args)
+        self.out = self.site(self.parts)
 
-    def residual(self, site=None, args=None):
-        terms = (site or self.site).terms(*(args or self.args))
+    def residual(self, site=None, parts=None):
+        terms = (site or self.site).terms(parts or self.parts)
         return attention.residual(terms, self.site.out_proj, self.out)
 
     def test_right_weights_leave_nothing(self):
@@ -231,13 +232,12 @@ class TestSelfCheck:
         other = PackedAttention(C, 4)  # the same parameters read as another number of heads
         other.load_state_dict(self.site.state_dict())
         assert self.residual(site=other.double().requires_grad_(False)) > 0.1
-        swapped = (self.args[0], self.args[0], *self.args[2:])
-        assert self.residual(args=swapped) > 0.1
+        assert self.residual(parts=self.parts._replace(p_q=self.parts.c_q)) > 0.1
 
     def test_a_constant_value_is_untestable(self):
-        args = (*self.args[:4], self.args[4][:, :1].expand(-1, K, -1))
-        self.out = self.site(*args)
-        assert math.isnan(self.residual(args=args))
+        parts = self.parts._replace(value=self.parts.value[:, :1].expand(-1, K, -1))
+        self.out = self.site(parts)
+        assert math.isnan(self.residual(parts=parts))
 
     def test_an_output_that_is_not_finite_fails(self):
         self.out = self.out.clone()

@@ -126,7 +126,7 @@ def test_self_check_refuses_maps_that_are_not_the_networks_own(monkeypatch):
     model = demo_model("detr")
     site = model.network.attention_sites()["cross", 2]
     right = site.terms
-    monkeypatch.setattr(site, "terms", lambda c_q, *rest: right(-c_q, *rest))
+    monkeypatch.setattr(site, "terms", lambda parts: right(parts._replace(c_q=-parts.c_q)))
     with pytest.raises(SelfCheckError, match="self-check failed in decoder layer 2"):
         explain(model, scene(HELD_OUT, 128).rgb)
 

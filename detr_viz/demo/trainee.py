@@ -15,6 +15,7 @@ from detr_viz.demo.losses import cell_targets, set_loss
 from detr_viz.demo.shapes import CLASSES
 from detr_viz.models import get
 from detr_viz.models.config import BackboneConfig, DetrConfig
+from detr_viz.models.sites import Parts
 
 SIZE = 128  # short side that ships; the longest keeps the official 800 : 1333
 MAX_SIZE = 213
@@ -86,18 +87,17 @@ def initialise(model: nn.Module, focal: bool) -> None:
 def separate_groups(model: nn.Module, groups: int) -> None:
     """Keep decoder self-attention within query groups: (B, G * Q, C) is (B * G, Q, C) inside."""
 
-    def apart(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        batch = max(x.shape[0] for x in args if isinstance(x, Tensor))
-        known: dict[
-            int, Tensor
-        ] = {}  # one object stays one object: sites tell self-attention by it
-        for x in args:
-            if isinstance(x, Tensor) and id(x) not in known:
+    def apart(site: nn.Module, args: tuple[Parts]) -> tuple[Parts]:
+        (parts,) = args
+        batch = parts.c_q.shape[0]
+        known: dict[int, Tensor] = {}  # one tensor stays one: sites tell self-attention by it
+        for x in parts[:5]:
+            if id(x) not in known:
                 rows = x.expand(batch, -1, -1)
                 known[id(x)] = rows.reshape(batch * groups, -1, x.shape[-1])
-        return tuple(known[id(x)] if isinstance(x, Tensor) else x for x in args)
+        return (Parts(*(known[id(x)] for x in parts[:5])),)
 
-    def together(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+    def together(site: nn.Module, args: tuple[Parts], out: Tensor) -> Tensor:
         return out.reshape(out.shape[0] // groups, -1, out.shape[-1])
 
     for (kind, _), site in model.attention_sites().items():

@@ -1,10 +1,10 @@
 """Two ratios, each the median of interleaved pairs (DETR R50, 800 x 1066, float32, CPU):
 
-    forward   our forward pass / the same network run the plain way (plain.py)        target <= 0.65
-    capture   our forward pass with the last layer captured, checked and three modes of five queries
-              computed / without                                                      target <= 1.03
+forward   our forward pass / the same network run the plain way (plain.py)        target <= 0.65
+capture   our forward pass with the last layer captured, checked and three modes of five queries
+          computed / without                                                      target <= 1.03
 
-    python tests/benchmarks/forward.py [pairs]
+python tests/benchmarks/forward.py [pairs]
 """
 
 from __future__ import annotations

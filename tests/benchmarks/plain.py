@@ -15,7 +15,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
 from detr_viz.models.config import DetrConfig
-from detr_viz.models.layers import MLP
+from detr_viz.models.detector import MLP
 from detr_viz.models.positions import downsample_padding, sine_positions
 
 
@@ -64,7 +64,7 @@ def _stack(layers: list[nn.Module], norm: nn.Module | None = None) -> nn.Module:
 
 
 class PlainDETR(nn.Module):
-    """The same parameters, names and results as detr_viz.models.detr.DETR (ResNet-50)."""
+    """The same parameters, names and results as detr_viz.models.detr (ResNet-50)."""
 
     def __init__(self, config: DetrConfig) -> None:
         super().__init__()
