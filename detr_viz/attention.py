@@ -17,7 +17,7 @@ from torch import Tensor
 
 from detr_viz.terms import MODES, Mode, Terms
 
-# The self-check's limit by the precision the layer ran in (SEMANTICS: The self-check).
+# The self-check's limit by the precision the layer ran in.
 RESIDUAL_LIMITS = {
     torch.float64: 1e-4,
     torch.float32: 1e-4,
@@ -123,7 +123,7 @@ def weights(
     mode is a key of MODES, or a Mode of your own: Mode("cpb", "p", "(c_q + p_q) · p_k") is what the
     Conditional DETR paper's Fig. 1 draws for DETR; it is scaled by the layer's factor.
     scale "mode" uses the factor of that mode's q and k attended on their own,
-    "layer" the layer's own (SEMANTICS, Modes). Raises ValueError on an unknown mode or scale.
+    "layer" the layer's own. Raises ValueError on an unknown mode or scale.
     """
     if isinstance(mode, str) and mode not in MODES:
         raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")

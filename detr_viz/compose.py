@@ -33,7 +33,7 @@ _OPACITY = 0.94  # of the largest weight: the object stays visible under it
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the cells of a map lie in the photo (SEMANTICS.md, Input).
+    """Where the cells of a map lie in the photo.
 
     input_hw  pixels of the resized network input
     stride    of the map, in those pixels

@@ -90,9 +90,8 @@ class Explanation:
     def detections(self, limit: int = 100) -> list[tuple[int, int, float]]:
         """(query, label, score), best first, as the authors' evaluation counts them.
 
-        DETR: every query once with its best class. Focal-loss models:
-        the top `limit` (query, class) pairs, so that a query may stand there more than once
-        (SEMANTICS: Detections).
+        DETR: every query once, with its best class. Focal-loss models: the top `limit` pairs of
+        query and class, where a query may stand more than once.
         """
         if not self.pairwise:
             return [(q, int(self.labels[q]), float(self.scores[q])) for q in self.by_score()]
@@ -119,9 +118,10 @@ class Explanation:
     ) -> NDArray[np.float32]:
         """Cross-attention maps, float32 (q, heads, h, w); each sums to 1 over (h, w).
 
-        softmax((parts of q) . (parts of k) * scale), from the captured terms,
-        for these queries only. queries None: all. scale: "mode" or "layer" (SEMANTICS:
-        Modes). ValueError on anything unknown.
+        softmax((parts of q) . (parts of k) * scale), from the captured terms, for these queries
+        only (None: all). scale "mode": the factor of the mode's q and k attended on their own;
+        "layer": the layer's, so that logits of position and content are their share of combine's
+        (where a model concatenates them). ValueError on anything unknown.
         """
         if isinstance(mode, str) and mode not in self.modes:
             have = ", ".join(self.modes)
@@ -190,7 +190,7 @@ def explain(
     layers    decoder layers to capture: "last", "all", a number from 0, or several
     size, max_size   shorter side and bound on the longer one, pixels; None: the model's own
     Raises UserError on a bad image or layer, SelfCheckError where the recomputed weights do not
-    give back what the layer put out (SEMANTICS: The self-check).
+    give back what the layer put out.
     """
     config, spec = model.config, model.spec
     layer_ids = resolve_layers(layers, config.dec_layers)

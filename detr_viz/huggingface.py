@@ -170,7 +170,7 @@ def _pack(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 def _checked_type(config: Mapping[str, Any]) -> str:
     """--type of config.json, once nothing in it is beyond the authors' network."""
     theirs = config.get("model_type")
-    if theirs not in TYPES:
+    if not isinstance(theirs, str) or theirs not in TYPES:
         raise HuggingFaceError(
             f"config.json is of model_type {theirs!r}; only {' and '.join(TYPES)} can be loaded"
         )
@@ -236,7 +236,9 @@ def _last_stage(config: Mapping[str, Any]) -> int | None:
     """Number of the stage the detector looks at; transformers' ResNet keeps the later ones too."""
     kind, settings = _backbone(config)
     features = settings.get("out_features")
-    if kind == "resnet" and features and (match := re.match(r"stage(\d+)$", str(features[-1]))):
+    if not isinstance(features, list) or not features:
+        return None
+    if kind == "resnet" and (match := re.match(r"stage(\d+)$", str(features[-1]))):
         return int(match[1])
     return None
 

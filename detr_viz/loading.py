@@ -19,7 +19,7 @@ from detr_viz.errors import UserError
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
 
-# The official evaluation transform, unless the checkpoint's meta says otherwise (SEMANTICS: Input).
+# The official evaluation transform's, unless the checkpoint's meta says otherwise.
 OFFICIAL_SIZE, OFFICIAL_MAX_SIZE = 800, 1333
 
 

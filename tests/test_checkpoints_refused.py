@@ -76,6 +76,10 @@ FILES = {
     "zip, cut": (GOOD[: len(GOOD) // 2], "truncated or damaged"),
     "zip, a few bytes": (GOOD[:40], "truncated or damaged"),
     "zip, damaged pickle": (GOOD.replace(b"ctorch._utils", b"ctorch._utilz"), "torch._utilz"),
+    "zip, damaged names": (
+        GOOD.replace(b"archive/data/5", b"archive/data/\xfa"),
+        "truncated or damaged",
+    ),
     "old, cut in the data": (OLD[: len(OLD) - 999], "truncated or damaged"),
     "old, cut in the pickle": (OLD[:300], "truncated or damaged"),
     "old, a few bytes": (OLD[:5], "truncated or damaged"),
@@ -183,6 +187,8 @@ CONTENTS = {
                      "lacks 6 of", "... 3 more"),
     "surplus": ({"model": changed("transformer.extra.weight", torch.ones(2))},
                 "has 1 beyond those of DETR", "transformer.extra.weight"),
+    "a name with a line break": ({"model": changed("transformer.\nextra\x1b[31m", torch.ones(2))},
+                                 "transformer.?extra?[31m"),
     "gap": ({"model": {k.replace("decoder.layers.1", "decoder.layers.3"): v
                        for k, v in DETR.items()}}, "lacks", "transformer.decoder.layers.1."),
     "absurd index": ({"model": changed("transformer.decoder.layers.99999.norm1.bias",

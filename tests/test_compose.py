@@ -14,7 +14,7 @@ def inferno_like() -> np.ndarray:
     return np.stack([ramp, ramp**2 / 255, 255 - ramp], -1).astype(np.uint8)
 
 
-# --- where a cell lies: values worked out by hand from SEMANTICS.md, Input ---------------------
+# --- where a cell lies: values worked out by hand ---------------------
 
 
 @pytest.mark.parametrize("stride", [32, 16, 8])
@@ -57,7 +57,7 @@ def test_peak_in_a_smaller_panel(stride, cell, pixel, value):
 
 
 def test_cell_centres_in_the_original_photo():
-    # 200 x 640 is resized to 417 x 1334 (SEMANTICS.md), stride 32 gives 14 x 42 cells.
+    # 200 x 640 is resized to 417 x 1334, stride 32 gives 14 x 42 cells.
     place = Placement((417, 1334), 32)
     x = compose.cell_centers(42, 640, place, axis=1)
     y = compose.cell_centers(14, 200, place, axis=0)

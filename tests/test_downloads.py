@@ -30,6 +30,9 @@ class Server(http.server.ThreadingHTTPServer):
     requests = 0
     daemon_threads = True
 
+    def handle_error(self, *_):
+        """A client that hangs up, as one whose disk is full, is no news."""
+
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_address[1]}/"
@@ -138,7 +141,7 @@ def refused(cache, *fragments, name="detr_resnet50"):
 
 
 def test_the_known_names():
-    """SEMANTICS.md, Checkpoints."""
+    """As the authors published them."""
     fair = "https://dl.fbaipublicfiles.com/detr/"
     meng = "https://github.com/DeppMeng/ConditionalDETR/releases/download/v1.0/"
     expected = {

@@ -204,6 +204,7 @@ REFUSED = {
     "no heads": ("own", {"encoder_attention_heads": "4", "decoder_attention_heads": "4"}, "'4'"),
     "type": ("own", {"model_type": "deformable_detr"}, "'deformable_detr'"),
     "no type": ("own", {"model_type": None}, "model_type None"),
+    "odd type": ("own", {"model_type": ["detr"]}, "['detr']"),
     "swin": ("own", {"backbone_config": {"model_type": "swin"}}, "backbone 'swin'"),
     "v1": ("own", {"backbone_config": OWN | {"downsample_in_bottleneck": True}}, "downsample_in"),
     "gelu": ("own", {"backbone_config": OWN | {"hidden_act": "gelu"}}, "'gelu'"),

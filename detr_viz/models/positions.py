@@ -28,8 +28,8 @@ def sine_positions(padding: Tensor, d_model: int, dtype: torch.dtype) -> Tensor:
     """Encoding of every cell of a grid: padding (B, h, w), True = padding -> (B, h * w, d_model).
 
     Cells count from 1 over the valid ones, are divided by the valid extent + 1e-6 and multiplied
-    by 2 pi; y fills the first half, x the second. Computed in float32 whatever the dtype
-    (SEMANTICS).
+    by 2 pi; y fills the first half, x the second. Computed in float32 whatever the dtype, as the
+    authors do.
     """
     valid = ~padding
     freq = _frequencies(d_model // 2, padding.device)

@@ -25,7 +25,7 @@ class FrozenBatchNorm2d(nn.Module):
     """Batch norm with fixed statistics and affine: x * s + (bias - mean * s),
     s = weight / sqrt(var + eps).
 
-    eps stands inside the root (SEMANTICS: what re-implementers get wrong).
+    eps stands inside the root.
     """
 
     def __init__(self, channels: int) -> None:
