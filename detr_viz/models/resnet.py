@@ -68,7 +68,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu_(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        y = y + (x if self.downsample is None else self.downsample(x))
+        y += x if self.downsample is None else self.downsample(x)
         return F.relu_(y)
 
 
@@ -94,7 +94,7 @@ class Bottleneck(nn.Module):
         y = F.relu_(self.bn1(self.conv1(x)))
         y = F.relu_(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        y = y + (x if self.downsample is None else self.downsample(x))
+        y += x if self.downsample is None else self.downsample(x)
         return F.relu_(y)
 
 
