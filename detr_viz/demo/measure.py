@@ -119,11 +119,6 @@ def peak_offsets(maps: NDArray, predicted: NDArray, geometry: Geometry) -> NDArr
     return (peaks - centre) / half
 
 
-def uniform_like(maps: NDArray) -> NDArray:
-    """The baseline: equal weight on every cell."""
-    return np.full_like(maps[:, :1], 1 / (maps.shape[-2] * maps.shape[-1]))
-
-
 def measurements(
     name: str, weights: str | None, count: int
 ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
@@ -145,18 +140,28 @@ def measurements(
             rows = measure_maps(maps, predicted, drawn.boxes_xyxy_px, geometry)
             table.setdefault(label, []).append(rows)
             offsets.setdefault(label, []).append(peak_offsets(maps, predicted, geometry))
-        rows = measure_maps(uniform_like(maps), predicted, drawn.boxes_xyxy_px, geometry)
-        rows[..., 3:] = random_cell(predicted, geometry)[:, None]
-        table.setdefault("uniform map, random peak", []).append(rows)
+        for label, rows in baselines(predicted, drawn.boxes_xyxy_px, geometry).items():
+            table.setdefault(label, []).append(rows)
     joined = {label: np.concatenate(parts) for label, parts in table.items()}
     return joined, {label: np.concatenate(parts) for label, parts in offsets.items()}
 
 
-def random_cell(predicted: NDArray, geometry: Geometry) -> NDArray:
-    """Expected peak to edge and peak in box of a cell drawn at random: (q, 2)."""
-    return np.array(
-        [[geometry.to_edge(b).mean(), geometry.inside(b[None]).mean()] for b in predicted]
-    )
+def baselines(predicted: NDArray, objects: NDArray, geometry: Geometry) -> dict[str, NDArray]:
+    """Columns of a map that knows nothing, and of one that knows the box only: (q, 1, 5) each.
+
+    Weights are even over all cells, or over those in the box; the peak is any of them.
+    """
+    everywhere, in_box_only = [], []
+    on_objects = geometry.inside(objects)
+    for box in predicted:
+        in_box, to_edge = geometry.inside(box[None]), geometry.to_edge(box)
+        everywhere.append([1, in_box.mean(), on_objects.mean(), to_edge.mean(), in_box.mean()])
+        if in_box.any():
+            entropy = np.log(in_box.sum()) / np.log(in_box.size)
+            share = on_objects[in_box].mean()
+            in_box_only.append([entropy, 1, share, to_edge[in_box].mean(), 1])
+    rows = {"uniform": everywhere, "uniform in the box": in_box_only}
+    return {label: np.array(part)[:, None] for label, part in rows.items() if part}
 
 
 def scenes(count: int) -> Iterator[Scene]:
