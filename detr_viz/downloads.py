@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import os
 import shutil
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from detr_viz import assets
 from detr_viz.errors import UserError
+from detr_viz.files import OutputError, reason, replacing
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30
@@ -152,47 +151,24 @@ def _record_path(target: Path) -> Path:
 
 def _record(target: Path, sha256: str) -> None:
     """Write down the hash first seen, as sha256sum does; a read-only cache is no reason to fail."""
-    with contextlib.suppress(OSError), _temporary(_record_path(target)) as (file, commit):
-        file.write(f"{sha256}  {target.name}\n".encode())
-        commit()
-
-
-@contextlib.contextmanager
-def _temporary(target: Path) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
-    """A new file beside `target`: takes its name on commit(), is removed if that never comes."""
-    path = target.with_name(f".{target.name}.{os.getpid()}.part")
-    file = open(path, "wb")  # noqa: SIM115 (closed below, before the rename and whatever happens)
-
-    def commit() -> None:
-        file.close()
-        os.replace(path, target)
-
-    try:
-        yield file, commit
-    finally:
-        with contextlib.suppress(OSError):
-            file.close()
-        path.unlink(missing_ok=True)
+    with contextlib.suppress(OutputError), replacing(_record_path(target)) as part:
+        part.write_text(f"{sha256}  {target.name}\n", encoding="utf-8")
 
 
 def _download(known: KnownWeights, target: Path, progress: bool) -> str:
     """Fetch known.url into `target`; returns the sha256."""
     expected = known.sha256_prefix or ""
-    with _open_url(known.url, target) as response:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _temporary(target) as (file, commit):
-                sha256 = _copy(response, file, known.url, _Progress(target.name, progress))
-                if not sha256.startswith(expected):
-                    raise DownloadError(
-                        f"{known.url} has sha256 {sha256[:12]}..., expected {expected}...: nothing "
-                        f"was kept; try again later, or put the right file at {target}"
-                    )
-                commit()
-        except OSError as error:
+    with (
+        _open_url(known.url, target) as response,
+        replacing(target, "choose another folder with --cache") as part,
+    ):
+        with part.open("wb") as file:
+            sha256 = _copy(response, file, known.url, _Progress(target.name, progress))
+        if not sha256.startswith(expected):
             raise DownloadError(
-                f"cannot write {target}: {reason(error)}; choose another folder with --cache"
-            ) from None
+                f"{known.url} has sha256 {sha256[:12]}..., expected {expected}...: nothing "
+                f"was kept; try again later, or put the right file at {target}"
+            )
     return sha256
 
 
@@ -271,9 +247,3 @@ class _Progress:
 
 def _mb(count: float | None) -> str:
     return "an unknown size" if count is None else f"{count / 1e6:.1f} MB"
-
-
-def reason(error: object) -> str:
-    """The plain words of an error, without its number and path, on one line."""
-    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(words).split())

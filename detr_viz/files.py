@@ -17,9 +17,10 @@ class OutputError(UserError):
     """An output that cannot be written."""
 
 
-def reason(error: OSError) -> str:
-    """The system's words for an OSError, without its number and path."""
-    return error.strerror or str(error) or type(error).__name__
+def reason(error: object) -> str:
+    """The plain words of an error, without its number and path, on one line."""
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(words).split())
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from detr_viz.downloads import DownloadError, reason
+from detr_viz.downloads import DownloadError
+from detr_viz.files import reason
 
 PREFIX = "hf:"
 _UNREACHABLE = {
@@ -31,7 +32,7 @@ def fetch_hf(repo: str, cache: Path | None = None, progress: bool = True) -> Pat
         import huggingface_hub
     except ImportError:
         raise DownloadError(
-            f"{PREFIX}{repo} needs huggingface_hub: run pip install 'detr-viz[hf]'"
+            f"{PREFIX}{repo} needs huggingface_hub: run pip install huggingface_hub"
         ) from None
     name, at, revision = repo.partition("@")
     if name.count("/") != 1 or not all(name.split("/")) or (at and not revision):

@@ -92,7 +92,7 @@ def refused(name, *fragments, **options):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    refused("facebook/detr-resnet-50", "pip install 'detr-viz[hf]'")
+    refused("facebook/detr-resnet-50", "pip install huggingface_hub")
 
 
 @pytest.mark.parametrize("name", ["", "detr", "a/b/c", "/b", "a/", "a b/c", "a/..b", "a/b@"])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from detr_viz.demo.evaluate import evaluate, normalize
 from detr_viz.demo.shapes import CLASSES, SceneSet, scene, training_seeds, training_set
 from detr_viz.demo.trainee import MAX_SIZE, RECIPES, SIZE, Recipe, Trainee
+from detr_viz.files import replacing
 from detr_viz.models import get
 
 _PROGRESS_SEED = 999  # scenes that show progress; neither trained on nor held out
@@ -73,14 +73,9 @@ def augment(
 
 
 def write_atomically(value: object, path: Path) -> None:
-    """torch.save under a temporary name beside the target, then one rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        torch.save(value, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """torch.save, in one rename."""
+    with replacing(path) as part:
+        torch.save(value, part)
 
 
 def export(trainee: Trainee, path: Path, meta: dict[str, Any]) -> None:
