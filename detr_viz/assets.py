@@ -1,6 +1,4 @@
-"""Where the demo checkpoints and sample scenes are: beside the package,
-or where a wheel put them.
-"""
+"""Where demo checkpoints and sample scenes are: beside the package, or where a wheel put them."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ DEFAULT_IMAGE = "image/scene_1.jpg"
 
 
 def find(relative: str) -> Path:
-    """Path of a shipped file such as weights/detr_demo.pth; the first place is named where there
-    is none.
-    """
+    """Path of a shipped file such as weights/detr_demo.pth, whether or not it is there."""
     places = [ROOT, Path(sysconfig.get_path("data")) / "share" / "detr_viz"]
     for place in places:
         if (place / relative).exists():

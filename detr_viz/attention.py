@@ -40,10 +40,10 @@ def merge_heads(x: Tensor) -> Tensor:
 def attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, key_padding_mask: Tensor | None = None
 ) -> Tensor:
-    """softmax(q . k * scale) v by the fused kernel: (B, M, Q, E), (B, M, K, E), (B, M, K,
-    D) -> (B, M, Q, D).
+    """softmax(q . k * scale) v by the fused kernel.
 
-    key_padding_mask (B, K) is True on padding, whose weight is exactly 0.
+    q (B, M, Q, E), k (B, M, K, E), v (B, M, K, D) -> (B, M, Q, D); key_padding_mask (B, K) is True
+    on padding, whose weight is exactly 0.
     """
     keep = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
@@ -121,9 +121,9 @@ def weights(
     """Attention weights of one mode: (B, M, q, K), each row sums to 1.
 
     mode is a key of MODES, or a Mode of your own: Mode("cpb", "p", "(c_q + p_q) · p_k") is what the
-    Conditional DETR paper's Fig. 1 draws for DETR; it is scaled by the layer's factor.
-    scale "mode" uses the factor of that mode's q and k attended on their own,
-    "layer" the layer's own. Raises ValueError on an unknown mode or scale.
+    Conditional DETR paper's Fig. 1 draws for DETR; it is scaled by the layer's factor. scale "mode"
+    uses the factor of that mode's q and k attended on their own, "layer" the layer's own. Raises
+    ValueError on an unknown mode or scale.
     """
     if isinstance(mode, str) and mode not in MODES:
         raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
@@ -138,8 +138,8 @@ def four_terms(
 ) -> dict[tuple[str, str], Tensor]:
     """Logits by (query part, key part), biases counted with content: they sum to combine's logits.
 
-    Keys ("content", "content"), ("content", "position"), ("position", "content"), ("position",
-    "position"); each (B, M, q, K) at the layer's scale, padding not masked.
+    Keys are pairs of "content" and "position", the query's first; values (B, M, q, K) at the
+    layer's scale, padding not masked.
     """
     sides = {"content": "cb", "position": "p"}
     return {
@@ -150,9 +150,7 @@ def four_terms(
 def nine_terms(
     terms: Terms, queries: Sequence[int] | Tensor | None = None
 ) -> dict[tuple[str, str], Tensor]:
-    """Like `four_terms` with the shared biases apart: keys ("content" | "position" | "bias")
-    twice.
-    """
+    """Like `four_terms` with the shared biases apart: pairs of "content", "position", "bias"."""
     sides = {"content": "c", "position": "p", "bias": "b"}
     return {
         (q, k): logits(terms, sides[q], sides[k], queries=queries) for q, k in product(sides, sides)

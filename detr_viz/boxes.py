@@ -24,9 +24,7 @@ def area(boxes_xyxy: NDArray) -> NDArray:
 
 
 def iou(a: NDArray, b: NDArray) -> NDArray:
-    """Intersection over union of every pair: (N, 4), (M, 4) as xyxy -> (N, M);
-    0 where both are empty.
-    """
+    """Intersection over union of every pair: xyxy (N, 4), (M, 4) -> (N, M); 0 of empty boxes."""
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
     inter = np.prod(np.clip(bottom_right - top_left, 0, None), -1)

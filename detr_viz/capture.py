@@ -46,9 +46,8 @@ class Recorded:
 def record(model: nn.Module, sites: Iterable[Where]) -> Iterator[dict[Where, Recorded]]:
     """Keep the last call of each named attention site of `model` while the block runs.
 
-    sites are keys of model.attention_sites(); KeyError names those there are.
-    Only references are kept, so the forward pass costs nothing extra.
-    Hooks are gone afterwards, after an exception too.
+    sites are keys of model.attention_sites(); KeyError names those there are. Only references are
+    kept, so the forward pass costs nothing extra. The hooks go whatever happens.
     """
     available = model.attention_sites()
     recorded: dict[Where, Recorded] = {}

@@ -43,8 +43,7 @@ class Explanation:
     image             the picture as read (rgb uint8 (H0, W0, 3), path, sha256)
     input_hw          (h, w) of the resized network input, pixels
     grid_hw, stride   (h, w) of the memory grid; input pixels per cell
-    cell_rule         where a cell lies: "aligned": cell i is centred on input pixel index stride
-                      * i
+    cell_rule         "aligned": cell i is centred on input pixel index stride * i
     scores            (Q,) float32, the largest probability over the real classes
     labels            (Q,) int64, the class that has it; names in class_names
     boxes_xyxy_px     (Q, 4) float32, pixels of the original image
@@ -138,9 +137,7 @@ class Explanation:
 
 
 def resolve_layers(layers: str | int | Sequence[int | str], num_layers: int) -> tuple[int, ...]:
-    """ "last", "all", a number from 0 or several of these -> ascending layer numbers;
-    UserError otherwise.
-    """
+    """Ascending numbers of "last", "all", a number from 0, or several of these; else UserError."""
     wanted: set[int] = set()
     for item in [layers] if isinstance(layers, (str, int)) else layers:
         if item == "all":

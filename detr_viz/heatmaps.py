@@ -70,9 +70,7 @@ def save(
     layer: int | None = None,
     scale: str = "mode",
 ) -> Path:
-    """Write the maps of these queries and modes in one rename;
-    the same input gives the same bytes.
-    """
+    """Write the maps of these queries and modes; the same input gives the same bytes."""
     path, ids = Path(path), list(queries)
     layer = explanation.pick_layer(layer)
     meta = {**explanation.meta, "scale": scale, "modes": list(modes), "layer": layer}

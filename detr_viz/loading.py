@@ -92,8 +92,10 @@ def load_model(
     weights   file, Hugging Face folder, known name, hf:owner/name; None: the demo of the type
     type      "detr" or "cd_detr"; None: told by the file (detr where weights is None too)
     classes   file with a name a line, or the names themselves; None: the checkpoint's, else COCO's
-    nheads, dilation   what leaves no trace in a state dict; None:
-    the checkpoint's, else 8 and False Raises UserError on anything that is wrong with these.
+    nheads, dilation   leave no trace in a state dict; None: the checkpoint's, else 8 and False
+    cache     folder for downloads; None: weights/
+    device    "auto" (cuda, mps, cpu, the first that is here), "cpu", "cuda", "cuda:1", "mps"
+    Raises UserError on anything that is wrong with these.
     """
     place = pick_device(device)
     checkpoint = checkpoints.load(

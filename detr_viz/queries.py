@@ -133,9 +133,7 @@ _RULES: dict[str, Callable[[Explanation, str], Sequence[int]]] = {
 
 
 def check_syntax(choice: str) -> None:
-    """Raise QueryError at once on a choice that no model could answer,
-    before anything is loaded.
-    """
+    """Raise QueryError on a choice that no model could answer, before anything is loaded."""
     for word in (part.strip() for part in choice.split("+")):
         key, colon, rest = word.partition(":")
         known = colon and key in _RULES and rest.strip()

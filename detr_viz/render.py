@@ -24,9 +24,7 @@ DEMO_LINE = (
 
 
 def run(args: argparse.Namespace) -> int:
-    """Render every image of the arguments; 0, or 2 where one of several failed (the others are
-    drawn).
-    """
+    """Render every image of the arguments; the exit code is 0, or that of an image that failed."""
     if args.list_models:
         print(list_models())
         return 0
@@ -137,9 +135,7 @@ def check_out(out: str | None, several: bool) -> None:
 
 
 def output_paths(images: Sequence[Path], label: str, out: str | None) -> list[Path]:
-    """One figure path an image: --out itself, or <folder>/<image>_<type>_<plot>.png without
-    clashes.
-    """
+    """A figure path for each image: --out itself, or <folder>/<image>_<type>_<plot>.png."""
     if out is not None and not is_folder(out):
         return [Path(out)]
     folder = Path(out or "outputs")

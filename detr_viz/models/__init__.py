@@ -1,6 +1,4 @@
-"""The registry: --type word -> module and title, one line a model,
-imported when used (--help needs no torch).
-"""
+"""The registry: one line a model; its module is imported when used (--help needs no torch)."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from detr_viz.errors import UserError
 if TYPE_CHECKING:
     from detr_viz.models.spec import ModelSpec
 
-REGISTRY: dict[str, tuple[str, str]] = {
+REGISTRY: dict[str, tuple[str, str]] = {  # word of --type -> module, title
     "detr": ("detr_viz.models.detr", "DETR"),
     "cd_detr": ("detr_viz.models.conditional_detr", "Conditional DETR"),
 }

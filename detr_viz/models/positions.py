@@ -1,6 +1,4 @@
-"""Sine position encodings of cells and of points (DETR, section 3.2 and appendix;
-Conditional DETR, 3.3).
-"""
+"""Sine position encodings, of cells (DETR, appendix) and of points (Conditional DETR, 3.3)."""
 
 from __future__ import annotations
 

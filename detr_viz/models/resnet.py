@@ -1,10 +1,8 @@
-"""ResNet bodies with torchvision's parameter names: 18/34/50/101, DC5,
-and narrower or shorter ones.
+"""ResNet bodies with torchvision's parameter names: 18/34/50/101, DC5, narrower and shorter ones.
 
-Written here rather than taken from torchvision for three reasons:
-stem, widths and number of stages are free (the demo's body has two stages),
-batch norm can be folded away, and importing torchvision costs a run more than a second.
-tests/test_resnet.py holds it against torchvision's, value by value.
+Written here rather than taken from torchvision for three reasons: stem, widths and number of stages
+are free (the demo's body has two stages), batch norm can be folded away, and importing torchvision
+costs a run more than a second. tests/test_resnet.py holds it against torchvision's.
 """
 
 from __future__ import annotations
@@ -22,11 +20,7 @@ BATCH_NORM_EPS = 1e-5
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with fixed statistics and affine: x * s + (bias - mean * s),
-    s = weight / sqrt(var + eps).
-
-    eps stands inside the root.
-    """
+    """Batch norm of fixed statistics: x * s + (bias - mean * s), s = weight / sqrt(var + eps)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -105,9 +99,7 @@ def _downsample(c_in: int, c_out: int, stride: int, norm_layer: NormLayer) -> nn
 
 
 class ResNetBody(nn.Module):
-    """Stem and stages: images (B, 3, H, W) -> (B, out_channels, ceil(H / stride),
-    ceil(W / stride)).
-    """
+    """Images (B, 3, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
 
     def __init__(self, config: BackboneConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> None:
         super().__init__()
@@ -117,23 +109,13 @@ class ResNetBody(nn.Module):
         self.num_stages = len(config.blocks)
         c_in = config.stem
         for stage, (width, count) in enumerate(zip(config.widths, config.blocks, strict=True)):
-            stride = 1 if stage == 0 else 2
-            dilation = first_dilation = 1
+            stride, dilation = (1 if stage == 0 else 2), 1
             if config.dilation and stage == self.num_stages - 1:
-                # DC5: the block that would have strided keeps the dilation of the stage before it
                 stride, dilation = 1, 2
-            layers = []
-            for i in range(count):
-                layers.append(
-                    block(
-                        c_in,
-                        width,
-                        stride if i == 0 else 1,
-                        first_dilation if i == 0 else dilation,
-                        norm_layer,
-                    )
-                )
-                c_in = width * block.expansion
+            # DC5: the block that would have strided keeps the dilation of the stage before it
+            layers = [block(c_in, width, stride, 1, norm_layer)]
+            c_in = width * block.expansion
+            layers += [block(c_in, width, 1, dilation, norm_layer) for _ in range(count - 1)]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -144,28 +126,10 @@ class ResNetBody(nn.Module):
         return x
 
 
-def _folded(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> nn.Conv2d:
-    scale, shift = norm.scale_and_shift()
-    out = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        conv.dilation,
-        device=conv.weight.device,
-        dtype=conv.weight.dtype,
-    )
-    out.weight.data = (conv.weight * scale[:, None, None, None]).detach()
-    out.bias.data = shift.clone()
-    return out.requires_grad_(False)
-
-
 def fold_batch_norm(body: ResNetBody) -> None:
     """Move every frozen batch norm into the convolution before it, in place (inference only).
 
-    Half the backbone's time on a CPU (tests/benchmarks). The state dict is no longer the official
-    one.
+    The state dict is no longer the official one.
     """
     pairs = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1")]
     for module in list(body.modules()):
@@ -173,5 +137,8 @@ def fold_batch_norm(body: ResNetBody) -> None:
         for conv_name, norm_name in pairs:
             conv, norm = children.get(conv_name), children.get(norm_name)
             if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d):
-                setattr(module, conv_name, _folded(conv, norm))
+                scale, shift = norm.scale_and_shift()
+                weight = conv.weight.detach() * scale[:, None, None, None]
+                conv.weight = nn.Parameter(weight, requires_grad=False)
+                conv.bias = nn.Parameter(shift.clone(), requires_grad=False)
                 setattr(module, norm_name, nn.Identity())
