@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
 import detr_viz
-from detr_viz import models
+from detr_viz import files, models
 from detr_viz.errors import EXIT_USER_ERROR, report
 from detr_viz.queries import DEFAULT, SYNTAX
 from detr_viz.terms import MODES, SCALES
@@ -142,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C,
     1 for a bug.
     """
+    if argv is None:  # the process is ours
+        signal.signal(signal.SIGINT, end_at_once)
     words = list(sys.argv[1:] if argv is None else argv)
     command = words.pop(0) if words and words[0] in SUBCOMMANDS else "render"
     show_traceback = "--traceback" in words
@@ -157,3 +161,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return report(error, show_traceback)
+
+
+def end_at_once(*_: object) -> NoReturn:
+    """Ctrl-C: remove what is half-written and end the process, quietly.
+
+    A KeyboardInterrupt raised wherever the program happens to be would not do: inside the imports
+    of large libraries it comes out as other exceptions, or is printed and forgotten.
+    """
+    files.discard_unfinished()
+    with suppress(Exception):
+        sys.stdout.flush()
+    os._exit(EXIT_INTERRUPTED)

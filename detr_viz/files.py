@@ -5,12 +5,13 @@ nothing half-written stays.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from detr_viz.errors import UserError
+
+_unfinished: set[Path] = set()
 
 
 class OutputError(UserError):
@@ -31,25 +32,28 @@ def replacing(path: str | Path, way_out: str = "choose another place with --out"
     one line that names the file.
     """
     path = Path(path)
-    temporary: Path | None = None
+    # the suffix stays, since writers choose the format by it
+    temporary = path.with_name(f".{path.stem[:40]}-{os.urandom(6).hex()}{path.suffix}")
+    _unfinished.add(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder; give a file name")
-        # the suffix stays, since writers choose the format by it
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
-        temporary = Path(name)
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide the file from everybody else
         temporary.replace(path)
-        temporary = None
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)}; {way_out}") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def discard_unfinished() -> None:
+    """Remove what is being written right now: for a process that ends on the spot."""
+    for temporary in list(_unfinished):
+        _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
+    _unfinished.discard(temporary)

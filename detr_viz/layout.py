@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Points. At a page's width no letter is smaller than 6.
+# Points, at the width the figure is made for.
 CLASS_PT, TEXT_PT, SMALL_PT = 7.0, 6.5, 6.0
 INK, GRAY, NOTE_GRAY, NUMBER_INK = "#262626", "#5c5c5c", "#707070", "#e0e0e0"
 
@@ -30,7 +30,7 @@ _MARGIN, _GAP, _WIDE, _GROUP_GAP, _PAD, _AIR = 2.0, 1.4, 4.0, 9.0, 5.0, 3.0
 _CAP = 0.73  # height of a capital, in font sizes
 _LINE = 1.28  # from baseline to baseline
 _LABEL_SHARE = 0.15  # of the page for labels at most: longer names are broken, then shortened,
-_LABEL_PT = 48.0  # but never below this, which holds "0.98 · query 123"
+_LABEL_PT = 52.0  # but never below this, which holds "0.98 · query 123"
 _PHOTO_SHARE = 1.9  # stacked rows: width of the one photo, in panels
 _ASPECTS = (0.4, 4.0)  # width / height of a panel; a photo beyond is stretched
 _MIN_PANEL_PX = 8

@@ -84,7 +84,8 @@ def test_pdf_has_truetype_text_metadata_and_the_panels_pixels(tmp_path):
     assert "query 0" in reader.metadata["/Subject"] and "/CreationDate" not in reader.metadata
     (image,) = page.images
     assert np.array_equal(np.asarray(image.image.convert("RGB"))[::-1], sheet_of(fig))
-    assert float(page.mediabox.width) == pytest.approx(sheet_of(fig).shape[1] / 220 * 72, abs=0.01)
+    width_pt = sheet_of(fig).shape[1] / fig.dpi * 72
+    assert float(page.mediabox.width) == pytest.approx(width_pt, abs=0.01)
 
 
 def test_svg_has_text_and_one_picture(tmp_path):

@@ -82,17 +82,26 @@ def test_one_query_and_twenty():
 
 
 def test_short_names_are_never_cut():
-    fig = figures.head_grid(fake(names=("baseball glove", "hair drier", "TV")), [0, 1, 2])
+    names = ("baseball glove", "hair drier", "TV")
+    fig = figures.head_grid(fake(names=names), [0, 1, 2], width_in=7.0)
     assert {"baseball glove", "hair drier", "TV"} <= {t.get_text() for t in fig.axes[0].texts}
 
 
 def test_letters_are_legible_in_print():
-    """At a page's width no letter is below 6 points, subscripts aside."""
-    fig = figures.head_grid(fake(), [0, 1], MODES)
-    assert fig.get_figwidth() == pytest.approx(7, abs=0.05)
-    sizes = {t.get_text(): t.get_fontsize() for t in fig.axes[0].texts}
-    for text, size in sizes.items():
-        assert size >= (4 if text in ("q", "k") else 6), text
+    """Subscripts aside no letter is below 6 points, nor below 4 when shrunk to a column."""
+    for mode in ("position", MODES):
+        fig = figures.head_grid(fake(), [0, 1], mode)
+        assert 1400 < fig.get_figwidth() * fig.dpi < 1600
+        sizes = {t.get_text(): t.get_fontsize() for t in fig.axes[0].texts}
+        for text, size in sizes.items():
+            if text not in ("q", "k"):
+                assert size >= 6, text
+                assert size * min(1, 3.25 / fig.get_figwidth()) >= 4, text
+
+
+def test_a_query_of_three_digits_stays_on_one_line():
+    fig = figures.head_grid(fake(names=["cat"] * 120, scores=[0.98] * 120), [110])
+    assert "0.98 · query 110" in {t.get_text() for t in fig.axes[0].texts}
 
 
 @pytest.mark.parametrize("weak", [False, True])
