@@ -46,20 +46,21 @@ def attend(
     on padding, whose weight is exactly 0.
     """
     keep = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+    if q.device.type == "mps":  # torch up to 2.11 gives q's width there, not v's
+        width = v.shape[-1]
+        v = F.pad(v, (0, q.shape[-1] - width))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)[..., :width]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
 
 
 def _sum_parts(terms: Terms, side: str, parts: str) -> Tensor:
-    """Sum of the named parts of one side ("q" or "k"): (B, M, N, E)."""
-    picked = [getattr(terms, f"{part}_{side}") for part in parts]
-    picked = [part for part in picked if part is not None]
-    if not picked:  # a bias asked for alone at a site that has none
-        return torch.zeros_like(getattr(terms, f"c_{side}"))
-    total = picked[0]
-    for part in picked[1:]:
-        total = total + part
-    if total.dim() == 3:  # a shared bias alone, (M, 1, E)
-        total = total.expand_as(getattr(terms, f"c_{side}"))
+    """Sum of the named parts of one side ("q" or "k"): (B, M, N, E), half precision widened."""
+    like = getattr(terms, f"c_{side}")
+    total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
+    for part in parts:
+        value = getattr(terms, f"{part}_{side}")
+        if value is not None:  # a bias asked for at a site that has none
+            total = total + value
     return total
 
 
@@ -69,21 +70,6 @@ def pick_queries(terms: Terms, queries: Sequence[int] | Tensor | None) -> Terms:
         return terms
     index = torch.as_tensor(queries, dtype=torch.long, device=terms.c_q.device)
     return replace(terms, c_q=terms.c_q[:, :, index], p_q=terms.p_q[:, :, index])
-
-
-def pick_image(terms: Terms, index: int) -> Terms:
-    """The terms of one image of a batch, the batch dimension kept at 1."""
-    one = slice(index, index + 1)
-    mask = terms.key_padding_mask
-    return replace(
-        terms,
-        c_q=terms.c_q[one],
-        p_q=terms.p_q[one],
-        c_k=terms.c_k[one],
-        p_k=terms.p_k[one],
-        value=terms.value[one],
-        key_padding_mask=None if mask is None else mask[one],
-    )
 
 
 def logits(
@@ -106,9 +92,7 @@ def normalize(scores: Tensor, key_padding_mask: Tensor | None) -> Tensor:
     """Softmax over the keys, padded ones exactly 0: (B, M, q, K) -> the same."""
     if key_padding_mask is not None:
         scores = scores.masked_fill(key_padding_mask[:, None, None, :], float("-inf"))
-    # half precision is widened: a map must sum to 1 whatever the layer ran in
-    wide = scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
-    return wide.softmax(-1)
+    return scores.softmax(-1)
 
 
 def weights(
@@ -177,6 +161,8 @@ def residual(terms: Terms, project_out: Callable[[Tensor], Tensor], out: Tensor)
     rec, uni = (
         project_out(merge_heads(w.to(value.dtype) @ value)).cpu().double() for w in (used, uniform)
     )
+    if not rec.isfinite().all():
+        return float("inf")
     out = out.cpu().double()
     spread = torch.linalg.vector_norm(out - uni)
     if spread < 1e-3 * torch.linalg.vector_norm(out):

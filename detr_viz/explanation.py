@@ -13,12 +13,15 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from operator import index
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 import detr_viz
 from detr_viz import boxes, images
@@ -111,7 +114,7 @@ class Explanation:
     def maps(
         self,
         mode: str | Mode = "combine",
-        queries: Sequence[int] | None = None,
+        queries: Sequence[int] | int | None = None,
         layer: int | None = None,
         scale: str = "mode",
     ) -> NDArray[np.float32]:
@@ -125,13 +128,15 @@ class Explanation:
         if isinstance(mode, str) and mode not in self.modes:
             have = ", ".join(self.modes)
             raise ValueError(f"{self.model_title} has no mode {mode!r}; it has {have}")
-        chosen = range(self.num_queries) if queries is None else queries
+        if queries is None:
+            queries = range(self.num_queries)
+        chosen = [index(q) for q in ([queries] if np.ndim(queries) == 0 else queries)]
         bad = [q for q in chosen if not 0 <= q < self.num_queries]
         if bad:
             raise ValueError(f"query {bad[0]} is not one of 0..{self.num_queries - 1}")
         terms = self.recorded[self.pick_layer(layer)].terms
         with torch.inference_mode():
-            flat = weights(terms, mode, scale=scale, queries=list(chosen))[0]  # (M, q, K)
+            flat = weights(terms, mode, scale=scale, queries=chosen)[0]  # (M, q, K)
             out = flat.transpose(0, 1).unflatten(-1, self.grid_hw)
         return out.to("cpu", torch.float32).numpy()
 
@@ -139,23 +144,33 @@ class Explanation:
 def resolve_layers(layers: str | int | Sequence[int | str], num_layers: int) -> tuple[int, ...]:
     """Ascending numbers of "last", "all", a number from 0, or several of these; else UserError."""
     wanted: set[int] = set()
-    for item in [layers] if isinstance(layers, (str, int)) else layers:
+    for item in [layers] if np.ndim(layers) == 0 else layers:
         if item == "all":
             wanted.update(range(num_layers))
         elif item == "last":
             wanted.add(num_layers - 1)
-        elif isinstance(item, int) and 0 <= item < num_layers:
-            wanted.add(item)
+        elif not isinstance(item, str) and 0 <= index(item) < num_layers:
+            wanted.add(index(item))
         else:
             raise UserError(
                 f"no decoder layer {item}: this model has 0..{num_layers - 1} (or say last)"
             )
+    if not wanted:
+        raise UserError('layers is empty: name one, or say "last" or "all"')
     return tuple(sorted(wanted))
 
 
 def _residual_limit(dtype: torch.dtype, device: torch.device) -> float:
-    tf32 = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-    return TF32_RESIDUAL_LIMIT if tf32 and dtype == torch.float32 else RESIDUAL_LIMITS[dtype]
+    if device.type == "cuda" and dtype == torch.float32 and _tf32():
+        return TF32_RESIDUAL_LIMIT
+    return RESIDUAL_LIMITS[dtype]
+
+
+def _tf32() -> bool:
+    """Whether CUDA multiplies float32 matrices in TF32 (torch has an older and a newer setting)."""
+    matmul = torch.backends.cuda.matmul
+    precision = getattr(matmul, "fp32_precision", None)  # torch 2.9 on
+    return matmul.allow_tf32 if precision is None else precision == "tf32"
 
 
 def _check_residuals(recorded: Mapping[int, Recorded]) -> dict[int, float]:
@@ -167,15 +182,14 @@ def _check_residuals(recorded: Mapping[int, Recorded]) -> dict[int, float]:
         if value > limit:
             raise SelfCheckError(
                 f"self-check failed in decoder layer {layer}: residual {value:.2g} is above "
-                f"{limit:g}, so these maps are not the network's own (damaged weights, or a wrong "
-                "--nheads?)"
+                f"{limit:g}, so these maps are not the network's own; please report it"
             )
     return residuals
 
 
 def explain(
     model: LoadedModel,
-    image: str | Path | NDArray | LoadedImage,
+    image: str | Path | NDArray | Image | LoadedImage,
     *,
     layers: str | int | Sequence[int | str] = "last",
     size: int | None = None,
@@ -261,11 +275,14 @@ def _describe(
             "std": list(images.STD_RGB),
         },
         "device": model.device.type,
+        "dtype": str(next(model.network.parameters()).dtype).removeprefix("torch."),
         "residuals": {str(k): None if math.isnan(v) else v for k, v in residuals.items()},
         "versions": {
             "detr_viz": detr_viz.__version__,
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "numpy": np.__version__,
+            "pillow": version("pillow"),
+            "matplotlib": version("matplotlib"),
         },
     }

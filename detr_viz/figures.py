@@ -23,7 +23,7 @@ from detr_viz import compose
 from detr_viz.files import replacing
 from detr_viz.layout import FigureError, Group, Line, MapRow, Plan, luminance, plan
 from detr_viz.lettering import SVG_FALLBACKS, Lettering, clean, drawable
-from detr_viz.terms import MODES
+from detr_viz.terms import MODES, Mode
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F
 def head_grid(
     explanation: Explanation,
     queries: Sequence[int],
-    mode: str | Sequence[str] = "combine",
+    mode: str | Mode | Sequence[str | Mode] = "combine",
     *,
     layer: int | None = None,
     scale: str = "mode",
@@ -58,7 +58,8 @@ def head_grid(
     """Maps of every head for some queries: label, photo with its box, one panel a head.
 
     queries        ids in the order to show
-    mode           one mode, or several: then a row a mode, grouped by query
+    mode           one mode (a name, or a Mode of your own), or several: then a row a mode,
+                   grouped by query
     layer, scale   as in Explanation.maps; layer None: the last captured one
     width_in, dpi  inches and pixels an inch; the height follows from the photo and the rows
     cmap           name of a matplotlib colour map; None: inferno without its near-black end
@@ -70,7 +71,7 @@ def head_grid(
     if interpolation not in compose.INTERPOLATIONS:
         have = ", ".join(compose.INTERPOLATIONS)
         raise FigureError(f"interpolation {interpolation!r} is not one of {have}")
-    modes = list(dict.fromkeys([mode] if isinstance(mode, str) else mode))
+    modes = list(dict.fromkeys([mode] if isinstance(mode, str | Mode) else mode))
     if not len(queries) or not modes:
         raise FigureError("nothing to draw: name at least one query and one mode")
     layer = explanation.pick_layer(layer)
@@ -84,7 +85,7 @@ def head_grid(
             weak=bool(explanation.scores[query] < WEAK_SCORE),
             photo=explanation.image.rgb,
             box_xyxy_px=explanation.boxes_xyxy_px[query],
-            rows=tuple(MapRow(maps[m][i], place, m) for m in modes),
+            rows=tuple(MapRow(maps[m][i], place, _mode_name(m)) for m in modes),
         )
         for i, query in enumerate(queries)
     ]
@@ -103,6 +104,10 @@ def head_grid(
     return fig
 
 
+def _mode_name(mode: str | Mode) -> str:
+    return mode if isinstance(mode, str) else "own mode"
+
+
 def _class_title(explanation: Explanation, query: int) -> str:
     """Class name, or its number, with a warning, where no font here has the characters."""
     name, label = clean(explanation.label_name(query)), int(explanation.labels[query])
@@ -117,7 +122,7 @@ def _class_title(explanation: Explanation, query: int) -> str:
 
 
 def _reading_rule(
-    explanation: Explanation, modes: Sequence[str], layer: int, scale: str
+    explanation: Explanation, modes: Sequence[str | Mode], layer: int, scale: str
 ) -> list[str]:
     """What a reader must know, once, piece by piece; formulas between dollar signs."""
     h, w = explanation.grid_hw
@@ -126,7 +131,8 @@ def _reading_rule(
         f"decoder layer {layer} of 0\N{EN DASH}{explanation.num_layers - 1}",
     ]
     for mode in modes:
-        notes.append(f"{mode}  ${MODES[mode].formula}$" if mode in MODES else mode)
+        parts = MODES[mode] if isinstance(mode, str) else mode
+        notes.append(f"{_mode_name(mode)}  ${parts.formula}$")
     if scale == "layer":
         notes.append("logits at the layer's own scale")
     if layer == 0 and "content" in modes:
@@ -137,7 +143,7 @@ def _reading_rule(
 def _facts(
     explanation: Explanation,
     groups: Sequence[Group],
-    modes: Sequence[str],
+    modes: Sequence[str | Mode],
     layer: int,
     notes: Sequence[str],
 ) -> dict[str, str]:
@@ -151,9 +157,10 @@ def _facts(
     ]
     residual = explanation.residuals.get(layer, math.nan)
     checked = "untestable" if math.isnan(residual) else f"residual {residual:.1e}"
+    names = ", ".join(map(_mode_name, modes))
     rule = "; ".join([*plain, "each panel scaled to its own maximum", f"self-check {checked}"])
     return {
-        "Title": f"{explanation.model_title}: {', '.join(modes)} attention of each head",
+        "Title": f"{explanation.model_title}: {names} attention of each head",
         "Software": f"detr_viz {detr_viz.__version__}",
         "Description": ". ".join([rule, "; ".join(shown), *hashes]),
     }
@@ -180,8 +187,10 @@ def draw(
     if not (0 < width_in < math.inf and 0 < dpi < math.inf):
         raise FigureError(f"a figure cannot be {width_in:g} in wide at {dpi:g} dpi")
     made = plan(groups, heads, notes, width_in=width_in, dpi=dpi)
-    # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one
-    size_in = ((made.width + 1e-3) / dpi, (made.height + 1e-3) / dpi)
+    # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one. The axes
+    # get the same hair, or versions before 3.11 would resample the sheet.
+    wide, high = made.width + 1e-3, made.height + 1e-3
+    size_in = (wide / dpi, high / dpi)
     fig = Figure(figsize=size_in, dpi=dpi, facecolor="white", layout="none")
     FigureCanvasAgg(fig)
     ax = fig.add_axes((0, 0, 1, 1))
@@ -194,6 +203,8 @@ def draw(
         interpolation="none",
         resample=False,
     )
+    ax.set_xlim(0, wide)
+    ax.set_ylim(high, 0)
     _add_boxes(ax, groups, made, dpi)
     pen = Lettering(dpi)
     for line in made.lines:

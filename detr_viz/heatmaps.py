@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from detr_viz.errors import UserError
@@ -97,22 +99,25 @@ def load(path: str | Path) -> Heatmaps:
     """Read a file that `save` wrote; HeatmapError on anything else."""
     try:
         # opened here: numpy leaves its own handle open where the archive turns out broken
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with Path(path).open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, NpzFile):
+                raise ValueError("it is a single array")
             arrays = {name: archive[name] for name in archive.files}
+        meta = json.loads(str(arrays.get("meta", "{}")))
     except OSError as error:
         raise HeatmapError(f"cannot read saved maps {path}: {reason(error)}") from error
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise HeatmapError(f"{path} is not a file of saved maps (.npz): {error}") from error
-    return _check(path, arrays)
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise HeatmapError(f"{path} is not a file of saved maps (.npz): {reason(error)}") from error
+    return _check(path, arrays, meta)
 
 
-def _check(path: str | Path, arrays: dict[str, Any]) -> Heatmaps:
+def _check(path: str | Path, arrays: dict[str, Any], meta: Any) -> Heatmaps:
     missing = [name for name in (*_FIELDS, "meta") if name not in arrays]
     if missing:
         raise HeatmapError(f"{path} lacks {', '.join(missing)}: it was not written by --save-maps")
-    meta = json.loads(str(arrays["meta"]))
-    if meta.get("schema_version") != 1:
-        found = meta.get("schema_version")
+    if not isinstance(meta, dict) or meta.get("schema_version") != 1:
+        found = meta.get("schema_version") if isinstance(meta, dict) else None
         raise HeatmapError(f"{path} has schema version {found}; this detr_viz reads version 1")
     for name, (dtype, ndim) in _FIELDS.items():
         array = arrays[name]
@@ -125,7 +130,7 @@ def _check(path: str | Path, arrays: dict[str, Any]) -> Heatmaps:
         for name, array in arrays.items()
         if name.startswith("maps_")
     }
-    expected = (len(arrays["query_ids"]), meta["num_heads"], *arrays["grid_hw"].tolist())
+    expected = (len(arrays["query_ids"]), meta.get("num_heads"), *arrays["grid_hw"].tolist())
     for mode, array in maps.items():
         if array.shape != expected or array.dtype != np.float32:
             raise HeatmapError(

@@ -40,12 +40,13 @@ def select(explanation: Explanation, choice: str = DEFAULT) -> list[int]:
     for word in words:
         key, colon, rest = word.partition(":")
         if colon and key in _RULES:
-            found += _RULES[key](explanation, rest.strip())
+            hits = _RULES[key](explanation, rest.strip())
+            found += sorted(hits, key=lambda q: (-explanation.scores[q], q))
         elif word == "all":
             found += range(explanation.num_queries)
             by_score = False
         else:
-            found += _ids(explanation, word, choice)
+            found += _ids(explanation, word)
             by_score = False
     chosen = list(dict.fromkeys(found))
     if not chosen:
@@ -64,6 +65,14 @@ def _offer(explanation: Explanation) -> str:
     return f"there are {count} queries, the best {listed}; see them with --list-queries"
 
 
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10
+
+
+def _unreadable(word: str) -> str:
+    return f"cannot read {word[:40]!r} in --queries: write {SYNTAX}"
+
+
 def _number(text: str, word: str) -> float:
     try:
         value = float(text)
@@ -75,14 +84,16 @@ def _number(text: str, word: str) -> float:
 
 
 def _top(explanation: Explanation, rest: str) -> list[int]:
-    if not rest.isdecimal() or int(rest) < 1:
-        raise QueryError(f"top:{rest} needs a whole number from 1: write {SYNTAX}")
+    if not _is_count(rest) or int(rest) < 1:
+        raise QueryError(f"top:{rest[:40]} needs a whole number from 1: write {SYNTAX}")
     return explanation.by_score()[: int(rest)]
 
 
 def _score(explanation: Explanation, rest: str) -> list[int]:
     least = _number(rest, f"score:{rest}")
-    return [q for q, score in enumerate(explanation.scores) if score >= least]
+    import numpy as np  # --help does without
+
+    return np.flatnonzero(explanation.scores >= np.float32(least)).tolist()
 
 
 def _class(explanation: Explanation, rest: str) -> list[int]:
@@ -112,10 +123,10 @@ def _point(explanation: Explanation, rest: str) -> list[int]:
     return boxes.contains(explanation.boxes_xyxy_px, x, y).nonzero()[0].tolist()
 
 
-def _ids(explanation: Explanation, word: str, choice: str) -> list[int]:
+def _ids(explanation: Explanation, word: str) -> list[int]:
     parts = [part.strip() for part in word.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise QueryError(f"cannot read {word!r} in --queries {choice}: write {SYNTAX}")
+    if not all(_is_count(part) for part in parts):
+        raise QueryError(_unreadable(word))
     ids = [int(part) for part in parts]
     wrong = [i for i in ids if i >= explanation.num_queries]
     if wrong:
@@ -137,9 +148,9 @@ def check_syntax(choice: str) -> None:
     for word in (part.strip() for part in choice.split("+")):
         key, colon, rest = word.partition(":")
         known = colon and key in _RULES and rest.strip()
-        ids = all(part.strip().isdecimal() for part in word.split(","))
+        ids = all(_is_count(part.strip()) for part in word.split(","))
         if not (known or ids or word == "all"):
-            raise QueryError(f"cannot read {word!r} in --queries {choice}: write {SYNTAX}")
+            raise QueryError(_unreadable(word))
 
 
 def table(explanation: Explanation, queries: Sequence[int]) -> str:

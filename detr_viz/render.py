@@ -10,17 +10,102 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz import assets, models
+from detr_viz.arguments import layer, positive
 from detr_viz.errors import UserError, report
-from detr_viz.queries import DEFAULT, check_syntax, select, table
+from detr_viz.queries import DEFAULT, SYNTAX, check_syntax, select, table
+from detr_viz.terms import MODES, SCALES
 
 if TYPE_CHECKING:
     from detr_viz.loading import LoadedModel
 
+DESCRIPTION = (
+    "Draw each object query's attention heads over the image: what they look at, "
+    "and how much of it comes from content and how much from position."
+)
+EPILOG = """\
+examples
+  %(prog)s --type detr --plot combine
+  %(prog)s --type cd_detr --plot position --queries top:3
+  %(prog)s --weights detr_resnet50 --image photo.jpg --plot all --out photo.pdf
+"""
 SUFFIXES = (".png", ".pdf", ".svg")
 DEMO_LINE = (
     "demo checkpoint, trained by this project on procedural scenes; "
     "for real ones: --weights detr_resnet50 (see --list-models) or a file of yours"
 )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    add = parser.add_argument_group("what to draw").add_argument
+    add(
+        "--type",
+        choices=models.names(),
+        help="model family member; told by the weights where they tell (default: detr)",
+    )
+    add(
+        "--plot",
+        choices=(*MODES, "all"),
+        default="combine",
+        help="parts of query and key that attend; all stacks the three (default: %(default)s)",
+    )
+    add("--image", nargs="+", metavar="FILE", help="one or more images (default: a demo scene)")
+    add(
+        "--weights",
+        metavar="W",
+        help="checkpoint file, Hugging Face folder, name of --list-models or hf:owner/name "
+        "(default: this project's small demo checkpoint)",
+    )
+    add("--queries", default=DEFAULT, metavar="Q", help=f"{SYNTAX} (default: %(default)s)")
+    add(
+        "--layer",
+        type=layer,
+        default="last",
+        metavar="N",
+        help="decoder layer, counted from 0, or last (default: %(default)s)",
+    )
+    add(
+        "--scale",
+        choices=SCALES,
+        default="mode",
+        help="mode: q and k of the mode attend on their own; layer: at the layer's own scale, "
+        "their exact share of combine (default: %(default)s)",
+    )
+
+    add = parser.add_argument_group("what to write").add_argument
+    add(
+        "--out",
+        metavar="PATH",
+        help="a .png, .pdf or .svg file; a folder for several images "
+        "(default: outputs/<image>_<type>_<plot>.png)",
+    )
+    add("--save-maps", action="store_true", help="also write the maps as <figure stem>.npz")
+    add("--show", action="store_true", help="open the figures in a window")
+    add("--list-queries", action="store_true", help="print the table of queries, draw nothing")
+
+    add = parser.add_argument_group("how to run").add_argument
+    add("--size", type=positive, metavar="PX", help="shorter side (default: the model's, else 800)")
+    add(
+        "--max-size",
+        type=positive,
+        metavar="PX",
+        help="bound on the longer side (default: the model's, else 1333)",
+    )
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where the network runs (default: %(default)s)",
+    )
+    add("--classes", metavar="FILE", help="class names, line n names class n (from 0)")
+    add("--nheads", type=positive, metavar="N", help="attention heads, where the file is silent")
+    add(
+        "--dilation",
+        action=argparse.BooleanOptionalAction,
+        help="DC5: dilated last stage, where the file is silent",
+    )
+    add("--cache", metavar="DIR", help="where downloads go (default: weights/)")
+    add("--list-models", action="store_true", help="print types and known weights, then stop")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,14 +172,12 @@ def render_one(
         figure = figures.head_grid(explanation, ids, modes, scale=args.scale)
         figures.save(figure, target)
     yield from dict.fromkeys(f"note: {warning.message}" for warning in caught)
-    written = [target]
-    if args.save_maps:
-        written.append(
-            heatmaps.save(target.with_suffix(".npz"), explanation, ids, modes, scale=args.scale)
-        )
     yield table(explanation, ids)
-    for file in written:
-        yield f"wrote {file}"
+    yield f"wrote {target}"
+    if args.save_maps:
+        beside = target.with_suffix(".npz")
+        heatmaps.save(beside, explanation, ids, modes, scale=args.scale)
+        yield f"wrote {beside}"
     if args.show:
         figures.show(figure)
 

@@ -32,6 +32,11 @@ class Mode:
     k_parts: str
     formula: str
 
+    def __post_init__(self) -> None:
+        for parts in (self.q_parts, self.k_parts):
+            if not parts or set(parts) - set(PARTS) or len(set(parts)) < len(parts):
+                raise ValueError(f"parts {parts!r}: name c, p and b, each at most once")
+
 
 # b_k adds the same number to every key of a query and never changes a map; b_q does.
 MODES: dict[str, Mode] = {

@@ -103,6 +103,32 @@ def test_unknown_names_are_refused():
         attention.weights(make_terms(), scale="global")
 
 
+def test_apples_kernel_is_given_values_as_wide_as_the_query(monkeypatch):
+    """Its output has the query's width on some versions; padding and cutting changes nothing."""
+    q, k, v = rand(B, M, Q, 2 * D, seed=1), rand(B, M, K, 2 * D, seed=2), rand(B, M, K, D, seed=3)
+    expected = attention.attend(q, k, v, 0.3)
+
+    class OnMps(torch.Tensor):
+        device = torch.device("mps")
+
+    seen = []
+
+    def kernel(q, k, v, attn_mask=None, scale=None):
+        seen.append(v.shape[-1])
+        return (q @ k.transpose(-1, -2) * scale).softmax(-1) @ v
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", kernel)
+    got = attention.attend(q.as_subclass(OnMps), k, v, 0.3)
+    assert seen == [2 * D]
+    torch.testing.assert_close(got.as_subclass(torch.Tensor), expected)
+
+
+@pytest.mark.parametrize(("q_parts", "k_parts"), [("x", "c"), ("", "c"), ("c", "pp"), ("cq", "p")])
+def test_a_mode_of_unknown_parts_is_refused(q_parts, k_parts):
+    with pytest.raises(ValueError, match="name c, p and b"):
+        Mode(q_parts, k_parts, "")
+
+
 def test_half_precision_maps_still_sum_to_one():
     terms = make_terms()
     half = {
@@ -238,6 +264,20 @@ class TestSelfCheck:
         parts = self.parts._replace(value=self.parts.value[:, :1].expand(-1, K, -1))
         self.out = self.site(parts)
         assert math.isnan(self.residual(parts=parts))
+
+    def test_uniform_weights_leave_padding_out(self):
+        """All valid values alike: nothing can be tested, whatever stands in the padding."""
+        value = self.parts.value[:, :1].expand(-1, K, -1).clone()
+        value[:, -1] = 1e3
+        mask = torch.zeros(B, K, dtype=torch.bool)
+        mask[:, -1] = True
+        parts = self.parts._replace(value=value, key_padding_mask=mask)
+        self.out = self.site(parts)
+        assert math.isnan(self.residual(parts=parts))
+
+    def test_weights_that_are_not_finite_fail(self):
+        parts = self.parts._replace(c_q=self.parts.c_q * float("nan"))
+        assert self.residual(parts=parts) == math.inf
 
     def test_an_output_that_is_not_finite_fails(self):
         self.out = self.out.clone()

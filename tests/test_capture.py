@@ -86,3 +86,11 @@ def test_auxiliary_outputs_are_those_of_the_earlier_layers(name):
     cut = model(image)
     torch.testing.assert_close(full["aux_outputs"][0]["pred_boxes"], cut["pred_boxes"])
     torch.testing.assert_close(full["aux_outputs"][0]["pred_logits"], cut["pred_logits"])
+
+
+def test_the_last_call_is_kept():
+    model = tiny("detr")
+    with record(model, [("cross", 1)]) as recorded:
+        model(torch.rand(1, 3, 40, 56))
+        model(torch.rand(1, 3, 24, 32))
+    assert recorded["cross", 1].terms.c_k.shape[2] == 3 * 4

@@ -10,11 +10,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from PIL import Image
 
 from detr_viz import cli, heatmaps, models
 from detr_viz.demo.shapes import scene
+from detr_viz.errors import UserError
 from detr_viz.terms import MODES
 
 COMMAND = [sys.executable, str(ROOT / "attention_scripts.py")]
@@ -103,6 +105,51 @@ def test_list_queries_draws_nothing(here, capsys):
     assert cli.main(["--image", "shapes.png", "--list-queries", "--queries", "top:2"]) == 0
     assert len(lines(capsys)) == 1 + 1 + 2
     assert not (here / "outputs").exists()
+
+
+def test_size_and_scale_reach_the_maps_and_the_figure(here, capsys):
+    argv = ["--type", "cd_detr", "--plot", "position", "--image", "shapes.png", "--queries", "1"]
+    flags = {"a": [], "b": ["--size", "96", "--max-size", "100"], "c": ["--scale", "layer"]}
+    saved, sizes = {}, {}
+    for name, more in flags.items():
+        assert cli.main([*argv, *more, "--out", f"{name}.png", "--save-maps"]) == 0
+        saved[name] = heatmaps.load(f"{name}.npz")
+        made = saved[name].meta["preprocessing"]
+        sizes[name] = made["size_px"], made["max_size_px"]
+    assert sizes == {"a": (128, 213), "b": (96, 100), "c": (128, 213)}
+    assert saved["b"].grid_hw.tolist() == [12, 12]
+    assert saved["c"].maps["position"].max() < saved["a"].maps["position"].max()  # flatter
+    with Image.open("a.png") as a, Image.open("c.png") as c:
+        assert "layer's own scale" in c.text["Description"]
+        assert "layer's own scale" not in a.text["Description"]
+        rows = slice(0, min(a.height, c.height) // 2)
+        assert np.abs(np.asarray(a, int)[rows] - np.asarray(c, int)[rows]).max() > 20
+
+
+def test_what_had_to_be_assumed_is_said(here, capsys):
+    state_dict = torch.load(ROOT / "weights/detr_demo.pth", weights_only=True)["model"]
+    torch.save(state_dict, "bare.pth")
+    assert cli.main(["--weights", "bare.pth", "--image", "shapes.png", "--queries", "1"]) == 0
+    notes = [line for line in lines(capsys) if line.startswith("note:")]
+    assert len(notes) == 1 and "8 heads" in notes[0] and "--dilation" in notes[0]
+
+
+def test_render_is_the_word_for_it(here, capsys):
+    assert cli.main(["render", "--image", "shapes.png", "--queries", "1", "--out", "a.png"]) == 0
+    assert lines(capsys)[-1] == "wrote a.png"
+
+
+def test_the_cache_is_where_downloads_go(here, capsys, monkeypatch):
+    asked = []
+
+    def fetch(name, cache, progress):
+        asked.append((name, str(cache), progress))
+        raise UserError("no network in tests")
+
+    monkeypatch.setattr("detr_viz.checkpoints.fetch_checked", fetch)
+    argv = ["--weights", "detr_resnet50", "--cache", "kept", "--image", "shapes.png", "--quiet"]
+    assert cli.main(argv) == 2
+    assert asked == [("detr_resnet50", "kept", False)]
 
 
 def test_quiet_prints_nothing(here, capsys):
@@ -203,6 +250,8 @@ def test_ctrl_c_is_quiet(after_s, here):
         [*COMMAND, "--image", *["shapes.png"] * 40, "--plot", "all", "--out", "figs"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # a shell starts background jobs with Ctrl-C ignored, and tests may run in one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)

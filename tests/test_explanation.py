@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +14,12 @@ import torch
 from conftest import ROOT, demo_model
 
 import detr_viz
-from detr_viz import boxes, explain, images
+from detr_viz import boxes, explain, figures, images
 from detr_viz.demo.shapes import CLASSES, scene
 from detr_viz.errors import UserError
 from detr_viz.explanation import SelfCheckError
+from detr_viz.models.resnet import FrozenBatchNorm2d
+from detr_viz.terms import Mode
 
 HELD_OUT = 2_000_000_100  # seeds that nothing was trained or measured on
 
@@ -91,6 +96,11 @@ def test_layer_choice(asked, captured):
     assert all(value < 1e-4 for value in e.residuals.values())
 
 
+def test_no_layers_at_all():
+    with pytest.raises(UserError, match="empty"):
+        explain(demo_model("detr"), scene(HELD_OUT, 128).rgb, layers=[])
+
+
 @pytest.mark.parametrize("asked", [3, -1, "first", [0, 9]])
 def test_layers_that_are_not_there(asked):
     with pytest.raises(UserError, match=r"this model has 0\.\.2"):
@@ -129,6 +139,68 @@ def test_self_check_refuses_maps_that_are_not_the_networks_own(monkeypatch):
     monkeypatch.setattr(site, "terms", lambda parts: right(parts._replace(c_q=-parts.c_q)))
     with pytest.raises(SelfCheckError, match="self-check failed in decoder layer 2"):
         explain(model, scene(HELD_OUT, 128).rgb)
+
+
+def test_self_check_sees_a_percent(monkeypatch):
+    model = demo_model("cd_detr")
+    site = model.network.attention_sites()["cross", 2]
+    right = site.terms
+    monkeypatch.setattr(site, "terms", lambda parts: right(parts._replace(c_q=1.01 * parts.c_q)))
+    with pytest.raises(SelfCheckError, match=r"above 0\.0001"):
+        explain(model, scene(HELD_OUT, 128).rgb)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_half_precision(name, dtype):
+    """The maps are the network's own in half precision too, in every layer, and still sum to 1."""
+    model = demo_model(name)
+    half = replace(model, network=copy.deepcopy(model.network).to(dtype))
+    e = explain(half, scene(HELD_OUT, 128).rgb, layers="all")
+    assert all(1e-7 < value < 0.02 for value in e.residuals.values())
+    np.testing.assert_allclose(e.maps("position").sum((-1, -2)), 1, atol=1e-5)
+    assert e.meta["dtype"] == str(dtype).removeprefix("torch.")
+
+
+def test_batch_norm_is_folded():
+    modules = list(demo_model("detr").network.modules())
+    assert not any(isinstance(m, FrozenBatchNorm2d) for m in modules)
+
+
+def test_an_untestable_residual_is_null_in_the_metadata():
+    """One cell: every map is 1, and nothing can be said of the weights."""
+    e = explain(demo_model("detr"), np.zeros((4, 4, 3), np.uint8), size=8)
+    assert e.grid_hw == (1, 1) and np.isnan(e.residuals[2])
+    assert e.meta["residuals"] == {"2": None}
+    json.dumps(e.meta, allow_nan=False)
+
+
+def test_as_many_detections_as_the_authors_keep(explanation):
+    """Conditional DETR: 100 of its 20 x 6 pairs; DETR: each of its 20 queries."""
+    assert len(explanation.detections()) == {"detr": 20, "cd_detr": 100}[explanation.model_type]
+
+
+def test_equal_scores_keep_the_order_of_ids(explanation):
+    scores = np.repeat(np.float32([0.2, 0.7]), 10)
+    e = replace(explanation, scores=scores)
+    assert e.by_score() == [*range(10, 20), *range(10)]
+
+
+def test_numbers_of_numpy_are_numbers(explanation):
+    one = explanation.maps(queries=np.int64(3))
+    np.testing.assert_array_equal(one, explanation.maps(queries=np.array([3])))
+    e = explain(demo_model("detr"), scene(HELD_OUT, 128).rgb, layers=np.int64(1))
+    assert e.layers == (1,)
+    with pytest.raises(TypeError):
+        explanation.maps(queries=[1.7])
+
+
+def test_a_mode_of_your_own(explanation):
+    """content as a Mode at the layer's scale is content at the layer's scale."""
+    own = explanation.maps(Mode("cb", "cb", "c_q · c_k"), [0])
+    np.testing.assert_array_equal(own, explanation.maps("content", [0], scale="layer"))
+    fig = figures.head_grid(explanation, [0], Mode("cpb", "p", "(c_q + p_q) · p_k"))
+    assert "own mode" in fig.facts["Description"]
 
 
 def test_importing_the_package_is_light():

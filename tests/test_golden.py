@@ -22,6 +22,15 @@ CASES = {
 }
 SMALLEST = ("detr_r50_dc5", "A800")  # stores combine of one query only
 SOURCES = {"A": (480, 640, 1), "B": (427, 640, 2), "P": (640, 427, 3)}
+VARIANTS = {  # array -> mode, scale
+    "combine": ("combine", "mode"),
+    "position": ("position", "mode"),
+    "content": ("content", "mode"),
+    "position_s64": ("position", "layer"),
+    "content_s64": ("content", "layer"),
+    "fullq_pos": (Mode("cpb", "p", ""), "layer"),
+    "fullq_content": (Mode("cpb", "c", ""), "layer"),
+}
 LOGITS, MAPS = 0, 1
 TOLERANCES = {  # (logits, maps), as measured between the authors' float32 and float64 runs
     ("detr", torch.float64): (2e-5, 2e-5),
@@ -109,17 +118,8 @@ class TestAgainstTheAuthors:
     def test_maps_of_the_last_layer(self, name, case, dtype):
         outputs, recorded, gold, tolerance = run(name, case, dtype)
         terms = recorded["cross", 5].terms
-        variants = {  # array -> mode, scale
-            "combine": ("combine", "mode"),
-            "position": ("position", "mode"),
-            "content": ("content", "mode"),
-            "position_s64": ("position", "layer"),
-            "content_s64": ("content", "layer"),
-            "fullq_pos": (Mode("cpb", "p", ""), "layer"),
-            "fullq_content": (Mode("cpb", "c", ""), "layer"),
-        }
         seen = 0
-        for array, (mode, scale) in variants.items():
+        for array, (mode, scale) in VARIANTS.items():
             expected = gold.get(f"map.{array}")
             if expected is None:
                 continue
@@ -133,13 +133,27 @@ class TestAgainstTheAuthors:
         assert seen >= (1 if (name, case) == SMALLEST else 3)
 
     def test_maps_of_all_queries(self, name, case, dtype):
-        """The statistics over all queries: mean, deviation, maximum, entropy."""
+        """Statistics over all queries: deviation, maximum and its place, entropy."""
         _, recorded, gold, tolerance = run(name, case, dtype)
-        for mode in ("combine", "position", "content"):
-            maps = attention.weights(recorded["cross", 5].terms, mode).double().numpy()
-            close(maps.max(-1).max(-1), gold[f"sum.{mode}.max"], tolerance[MAPS])
+        for array, (mode, scale) in VARIANTS.items():
+            if f"sum.{array}.max" not in gold:
+                continue
+            terms = recorded["cross", 5].terms
+            maps = attention.weights(terms, mode, scale=scale).double().numpy()
+            close(maps.std((-1, -2)), gold[f"sum.{array}.std"], tolerance[MAPS])
+            close(maps.max((-1, -2)), gold[f"sum.{array}.max"], tolerance[MAPS])
+            place = gold[f"sum.{array}.argmax"].astype(int)[..., None]
+            there = np.take_along_axis(maps, place, -1)[..., 0]
+            close(there, maps.max(-1), tolerance[MAPS])
             entropy = -np.where(maps > 0, maps * np.log(np.maximum(maps, 1e-300)), 0).sum(-1)
-            close(entropy.mean(-1), gold[f"sum.{mode}.entropy"], 100 * tolerance[MAPS])
+            close(entropy.mean(-1), gold[f"sum.{array}.entropy"], 100 * tolerance[MAPS])
+        for kind, stored in (("cross", "dcross"), ("self", "dself"), ("encoder", "enc")):
+            for layer in range(6):
+                if f"sum.{stored}.max" not in gold:
+                    continue
+                maps = attention.weights(recorded[kind, layer].terms).double().numpy()
+                close(maps.std((-1, -2)), gold[f"sum.{stored}.std"][layer], tolerance[MAPS])
+                close(maps.max((-1, -2)), gold[f"sum.{stored}.max"][layer], tolerance[MAPS])
 
     def test_terms_add_up(self, name, case, dtype):
         _, recorded, gold, tolerance = run(name, case, dtype)

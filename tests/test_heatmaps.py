@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -87,6 +88,22 @@ def test_refused_files(explanation, tmp_path):
     np.savez(tmp_path / "shape.npz", **{**arrays, "maps_combine": arrays["maps_combine"][:, :3]})
     with pytest.raises(HeatmapError, match=r"maps_combine is float32 \(1, 3"):
         heatmaps.load(tmp_path / "shape.npz")
+    np.savez(tmp_path / "words.npz", **{**arrays, "meta": np.asarray("not json")})
+    with pytest.raises(HeatmapError, match="not a file of saved maps"):
+        heatmaps.load(tmp_path / "words.npz")
+    np.savez(tmp_path / "list.npz", **{**arrays, "meta": np.asarray("[1]")})
+    with pytest.raises(HeatmapError, match="schema version None"):
+        heatmaps.load(tmp_path / "list.npz")
+    np.save(tmp_path / "single.npy", arrays["scores"])
+    with pytest.raises(HeatmapError, match="single array"):
+        heatmaps.load(tmp_path / "single.npy")
+    whole = bytearray(good.read_bytes())
+    for place in range(60, len(whole) - 200, 97):  # one flipped byte is never another error
+        broken = bytearray(whole)
+        broken[place] ^= 0x55
+        (tmp_path / "flipped.npz").write_bytes(broken)
+        with suppress(HeatmapError):
+            heatmaps.load(tmp_path / "flipped.npz")
     np.savez(tmp_path / "pickle.npz", **{**arrays, "scores": np.array([{}], dtype=object)})
     with pytest.raises(HeatmapError, match="pickle"):
         heatmaps.load(tmp_path / "pickle.npz")

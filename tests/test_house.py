@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from detr_viz import assets, cli, downloads, models
+from detr_viz import assets, cli, downloads, models, render
 
 PACKAGE = ROOT / "detr_viz"
 # Rooms from the ground up; a room may import those of earlier lines and of its own.
 FLOORS = [
     {"errors", "terms", "assets"},
-    {"files", "boxes", "labels", "attention"},
+    {"arguments", "files", "boxes", "labels", "attention"},
     {"images"},
     {"models"},
     {"downloads", "hub", "weightfiles", "huggingface", "foreign", "unwrap", "checkpoints"},
@@ -72,7 +72,7 @@ def test_every_file_says_what_it_is_and_stays_readable(path):
 
 
 def flags() -> list[str]:
-    actions = cli.build_parser()._actions
+    actions = cli.build_parser(render)._actions
     return [o for a in actions for o in a.option_strings if o.startswith("--")]
 
 

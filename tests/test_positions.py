@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from detr_viz.models.conditional_detr import inverse_sigmoid
 from detr_viz.models.positions import downsample_padding, sine_points, sine_positions
 
 
@@ -42,3 +43,13 @@ def test_padding_is_downsampled_to_the_pixel_that_floor_picks():
     expected = [[bool(padding[0, r, c]) for c in columns] for r in rows]
     assert got[0].tolist() == expected
     assert downsample_padding(padding, (5, 7)).equal(padding)
+
+
+def test_points_keep_their_type():
+    assert sine_points(torch.rand(1, 2).bfloat16(), 8).dtype == torch.bfloat16
+
+
+def test_inverse_sigmoid_is_bounded_by_eps():
+    got = inverse_sigmoid(torch.tensor([0.0, 0.5, 0.8, 1.0], dtype=torch.float64))
+    expected = [math.log(1e-5), 0, math.log(0.8 / 0.2), -math.log(1e-5)]
+    assert got.tolist() == pytest.approx(expected)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from detr_viz.demo.losses import corners
@@ -77,7 +78,7 @@ def evaluate(model: nn.Module, scenes: Sequence[Scene], focal: bool, batch: int 
 
 
 def average_precision(
-    scenes: Sequence[Scene], found: Iterable[tuple[Tensor, Tensor, Tensor]]
+    scenes: Sequence[Scene], found: Iterable[tuple[ArrayLike, ArrayLike, ArrayLike]]
 ) -> Accuracy:
     """COCO's own evaluation of (scores, labels, boxes xyxy in pixels) per scene."""
     from pycocotools.coco import COCO
@@ -99,9 +100,8 @@ def average_precision(
                     "iscrowd": 0,
                 }
             )
-        for score, label, (x0, y0, x1, y1) in zip(
-            scores.tolist(), labels.tolist(), boxes.tolist(), strict=True
-        ):
+        columns = (np.asarray(column).tolist() for column in (scores, labels, boxes))
+        for score, label, (x0, y0, x1, y1) in zip(*columns, strict=True):
             bbox = [x0, y0, x1 - x0, y1 - y0]
             results.append({"image_id": i, "category_id": label, "bbox": bbox, "score": score})
     with contextlib.redirect_stdout(io.StringIO()):

@@ -44,7 +44,8 @@ def sine_points(points_xy: Tensor, d_model: int) -> Tensor:
     """Encoding of points (..., 2) as x, y in [0, 1] -> (..., d_model), y before x."""
     freq = _frequencies(d_model // 2, points_xy.device)
     x, y = (points_xy * (2 * math.pi)).unbind(-1)
-    return torch.cat((_interleave(y[..., None] / freq), _interleave(x[..., None] / freq)), -1)
+    angles = (y[..., None] / freq, x[..., None] / freq)
+    return torch.cat([_interleave(a) for a in angles], -1).to(points_xy.dtype)
 
 
 def downsample_padding(padding: Tensor, hw: tuple[int, int]) -> Tensor:

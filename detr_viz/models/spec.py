@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
 from detr_viz.models.config import DetrConfig
+from detr_viz.models.resnet import NormLayer
+
+
+class Builder(Protocol):
+    """Sizes, and the norm layer of the backbone (frozen batch norm unless training), -> network."""
+
+    def __call__(self, config: DetrConfig, norm_layer: NormLayer = ...) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class ModelSpec:
     modes: tuple[str, ...]
     matches: Callable[[Collection[str]], bool]
     read_config: Callable[[Mapping[str, Tensor], int, bool], DetrConfig]
-    build: Callable[[DetrConfig], nn.Module]
+    build: Builder
     class_probabilities: Callable[[Tensor], Tensor]
     num_classes: Callable[[DetrConfig], int]
     pairwise: bool
