@@ -28,15 +28,15 @@ def fetch_hf(repo: str, cache: Path | None = None, progress: bool = True) -> Pat
     fetched twice. Raises DownloadError: huggingface_hub absent, no such repository or revision,
     gated, offline.
     """
+    name, at, revision = repo.partition("@")
+    if name.count("/") != 1 or not all(name.split("/")) or (at and not revision):
+        raise DownloadError(f"{PREFIX}{repo} is not hf:owner/name, like hf:facebook/detr-resnet-50")
     try:
         import huggingface_hub
     except ImportError:
         raise DownloadError(
             f"{PREFIX}{repo} needs huggingface_hub: run pip install huggingface_hub"
         ) from None
-    name, at, revision = repo.partition("@")
-    if name.count("/") != 1 or not all(name.split("/")) or (at and not revision):
-        raise DownloadError(f"{PREFIX}{repo} is not hf:owner/name, like hf:facebook/detr-resnet-50")
 
     def snapshot(kind: str, suffix: str) -> Path:
         files = [f"{kind}{suffix}", f"{kind}{suffix}.index.json", f"{kind}-*{suffix}"]
