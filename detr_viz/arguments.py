@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from typing import NoReturn
 
 from detr_viz.errors import EXIT_USER_ERROR
@@ -13,6 +14,9 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         short = " ".join(message.split())
+        if short.startswith("unrecognized arguments: --"):
+            near = difflib.get_close_matches(short.split()[2], self._option_string_actions, n=1)
+            short += f"; did you mean {near[0]}?" if near else ""
         short = short if len(short) <= 300 else f"{short[:300]}..."
         self.exit(EXIT_USER_ERROR, f"error: {short} (see {self.prog} --help)\n")
 

@@ -176,10 +176,10 @@ def _locate(
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not Path(text).suffix:
         hint = f"hf:{text} if it is on the Hugging Face hub"
     elif near:
-        hint = f"{near[0]}, if that was meant"
+        hint = f"or did you mean {near[0]}?"
     else:
         hint = "hf:owner/name, or a known name (--list-models prints them)"
-    raise CheckpointError(f"no checkpoint at {shown(text)}: give a file, {hint}")
+    raise CheckpointError(f"no checkpoint at {shown(text) or repr(text)}: give a file, {hint}")
 
 
 def _contradiction(where: str, is_: ModelSpec, wanted: ModelSpec) -> str:
@@ -273,7 +273,9 @@ def _fitted(
         if missing:
             parts.append(f"lacks {len(missing)} of {len(expected)} tensors ({_some(missing)})")
         if surplus:
-            parts.append(f"has {len(surplus)} beyond those of {spec.title} ({_some(surplus)})")
+            parts.append(
+                f"has {len(surplus)} tensors beyond those of {spec.title} ({_some(surplus)})"
+            )
         raise CheckpointError(
             f"{where} {' and '.join(parts)}: it is damaged or of another variant, give another"
         )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
@@ -26,6 +27,8 @@ DEFAULT_COMMAND = "render"
 
 def build_parser(module: ModuleType, prog: str | None = None) -> argparse.ArgumentParser:
     """The parser of one command, with the flags that all commands have."""
+    if prog is None and Path(sys.argv[0]).name == "__main__.py":
+        prog = "python -m detr_viz"
     parser = OneLineParser(
         prog=prog,
         description=module.DESCRIPTION,
@@ -43,26 +46,29 @@ def build_parser(module: ModuleType, prog: str | None = None) -> argparse.Argume
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for a bug."""
-    # the process is ours then, and what Ctrl-C does to it, unless it was told to ignore that
-    ours = argv is None
-    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, end_at_once)
+    if argv is None:
+        _own_the_process()
     words = list(sys.argv[1:] if argv is None else argv)
     command = words.pop(0) if words and words[0] in SUBCOMMANDS else DEFAULT_COMMAND
     show_traceback = "--traceback" in words
     try:
         module = import_module(SUBCOMMANDS[command])
         args = build_parser(module).parse_args(words)
-        code = module.run(args)
-        sys.stdout.flush()
-        return code
+        return module.run(args)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone (| head): nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         return report(error, show_traceback)
+
+
+def _own_the_process() -> None:
+    """What only a process of our own may do: Ctrl-C (unless it is ignored) and standard output."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end_at_once)
+    if sys.stdout is None:  # started with it closed
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process runs)
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no error
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def end_at_once(*_: object) -> NoReturn:

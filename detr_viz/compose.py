@@ -27,7 +27,7 @@ _GAMMAS = (0.5, 1.7)  # a gamma in these limits can bring it
 _MIN_SPAN = 50.0  # tones of a foggy photo are not spread further: that would show noise
 _HIGHLIGHTS = 1.15  # the brightest 2 % may pass the range by so much of it
 
-_QUIET_GRAY = 95  # the ground is no lighter than this under a number
+_PLATE_GRAY, _PLATE_OPACITY = 38.0, 0.86  # under a number: near-white text is read on any map
 _OPACITY = 0.94  # of the largest weight: the object stays visible under it
 
 
@@ -168,35 +168,35 @@ def blend_table(lut: np.ndarray) -> np.ndarray:
 
 
 def overlay(
-    levels: np.ndarray, ground: np.ndarray, table: np.ndarray, quiet: np.ndarray | None = None
+    levels: np.ndarray,
+    ground: np.ndarray,
+    table: np.ndarray,
+    plate: tuple[slice, slice] | None = None,
 ) -> np.ndarray:
     """Panels (N, H, W, 4) uint8: levels (N, H, W) in [0, 1] over ground (H, W), by `blend_table`.
 
-    quiet: (H, W) in [0, 1], where the map steps back and light ground darkens, for text on it.
+    plate: rows and columns that a number stands on. They are darkened as they are, colours and all
+    (a map that faded there would look like less attention).
     """
-    if quiet is not None:
-        levels = levels * (1 - 0.9 * quiet)
-        too_light = np.maximum(ground, _QUIET_GRAY) - _QUIET_GRAY
-        ground = np.rint(ground - too_light * quiet).astype(np.uint8)
     index = np.rint(np.clip(levels, 0, 1) * 255).astype(np.uint16)
     index <<= 8
     index |= ground
-    return np.take(table.reshape(-1, 4), index, axis=0)
+    tiles = np.take(table.reshape(-1, 4), index, axis=0)
+    if plate is not None:
+        under = tiles[:, plate[0], plate[1], :3]
+        under[:] = (under * (1 - _PLATE_OPACITY) + _PLATE_GRAY * _PLATE_OPACITY).astype(np.uint8)
+    return tiles
 
 
-def corner_mask(
+def corner_plate(
     panel_hw: tuple[int, int], size_hw: tuple[int, int], corner: tuple[int, int]
-) -> np.ndarray:
-    """1 in a corner of a panel, falling softly to 0, (H, W) float32: the ground for a number.
-
-    size_hw: pixels that are fully 1; half as much again is the fade. corner: (1 low, 1 right).
-    """
-    ramps = []
-    for length, size, far in zip(panel_hw, size_hw, corner, strict=True):
-        fade = np.clip((1.5 * size - np.arange(length) - 0.5) / (0.5 * size), 0, 1)
-        ramp = fade * fade * (3 - 2 * fade)
-        ramps.append(ramp[::-1] if far else ramp)
-    return np.outer(*ramps).astype(np.float32)
+) -> tuple[slice, slice]:
+    """Rows and columns of a plate of size_hw in a corner of a panel; corner: (1 low, 1 right)."""
+    rows, columns = (
+        slice(max(length - size, 0), length) if far else slice(0, size)
+        for length, size, far in zip(panel_hw, size_hw, corner, strict=True)
+    )
+    return rows, columns
 
 
 def blank_sheet(height: int, width: int) -> np.ndarray:

@@ -226,14 +226,14 @@ def _sheet(groups: Sequence[Group], made: Plan, lut: np.ndarray, interpolation: 
             photos[id(group.photo)] = photo, compose.backdrop(under)
         photo, ground = photos[id(group.photo)]
         compose.paste(sheet, photo, made.photo_tops[i], made.photo_left)
-        quiet = None
+        plate = None
         if made.number_hw:
-            quiet = compose.corner_mask(made.panel_hw, made.number_hw, made.corners[i])
+            plate = compose.corner_plate(made.panel_hw, made.number_hw, made.corners[i])
         for row in group.rows:
             largest = row.maps.max((1, 2), keepdims=True)
             relative = row.maps / np.where(largest > 0, largest, 1)
             levels = compose.resample(relative, row.place, made.panel_hw, interpolation)
-            tiles, top = compose.overlay(levels, ground, table, quiet), next(tops)
+            tiles, top = compose.overlay(levels, ground, table, plate), next(tops)
             for tile, left in zip(tiles, made.panel_lefts, strict=True):
                 compose.paste(sheet, tile, top, left)
     return sheet

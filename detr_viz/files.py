@@ -5,6 +5,7 @@ nothing half-written stays.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,6 +46,19 @@ def replacing(path: str | Path, way_out: str = "choose another place with --out"
         raise OutputError(f"cannot write {path}: {reason(error)}; {way_out}") from error
     finally:
         _remove(temporary)
+
+
+def say(line: str) -> None:
+    """Print a line on standard output; a reader that has gone (| head) is no reason to stop."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(
+            f"cannot write to standard output: {reason(error)}; use --quiet"
+        ) from error
 
 
 def discard_unfinished() -> None:

@@ -147,7 +147,7 @@ def plan(
     if made.height > _MAX_SIDE_PX or made.height * made.width > _MAX_PIXELS:
         raise FigureError(
             f"{len(made.row_tops)} rows make a figure of {made.width} x {made.height} pixels: "
-            "choose fewer queries or a lower dpi"
+            "choose fewer queries, or one mode"
         )
     return made
 
@@ -277,12 +277,12 @@ def _with_numbers(made: Plan, groups: Sequence[Group], page: _Page) -> Plan:
     height, width = made.panel_hw
     if width < page.px(4.5 * SMALL_PT) or height < page.px(1.8 * SMALL_PT):
         return made
-    inset = page.px(2.0)
+    inset, above = page.px(2.0), page.px(1.4)
     shown = [[[number(v) for v in row.maps.max((1, 2))] for row in g.rows] for g in groups]
     texts = {text for rows in shown for row in rows for text in row}
     text_width = max(page.pen.width(text, SMALL_PT) for text in texts)
     cap = page.px(SMALL_PT * _CAP)
-    number_hw = (cap + inset, int(text_width) + inset)
+    number_hw = (cap + inset + above, int(text_width) + inset + above)
     corners = tuple(_corner(g, made.panel_hw, number_hw) for g in groups)
     lines, tops = [], iter(made.row_tops)
     for rows, (low, right) in zip(shown, corners, strict=True):

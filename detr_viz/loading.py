@@ -106,7 +106,11 @@ def load_model(
     if classes is not None:
         given = isinstance(classes, (str, Path))
         custom = labels.load_class_names(classes) if given else tuple(classes)
-    names = labels.names_for(spec.num_classes(config), custom)
+    try:
+        names = labels.names_for(spec.num_classes(config), custom)
+    except UserError as error:
+        source = classes if isinstance(classes, str | Path) else "classes"
+        raise UserError(f"{source}: {error}") from None
     network = checkpoints.skeleton(spec, config)
     network.load_state_dict(checkpoint.state_dict, strict=True, assign=True)
     network.requires_grad_(False).eval()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from detr_viz import assets, models
 from detr_viz.arguments import layer, positive
 from detr_viz.errors import UserError, report
+from detr_viz.files import reason, say
 from detr_viz.queries import DEFAULT, SYNTAX, check_syntax, select, table
 from detr_viz.terms import MODES, SCALES
 
@@ -111,10 +112,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Render every image of the arguments; the exit code is 0, or that of an image that failed."""
     if args.list_models:
-        print(list_models())
+        say(list_models())
         return 0
+    if not args.show:  # the variable may name a window system that is not here; files need none
+        os.environ["MPLBACKEND"] = "agg"
     check_syntax(args.queries)
-    paths = [Path(p) for p in args.image or [assets.find(assets.DEFAULT_IMAGE)]]
+    paths = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     if not args.list_queries:
         check_out(args.out, several=len(paths) > 1)
 
@@ -130,17 +133,19 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         progress=not args.quiet,
     )
-    say = (lambda *words: None) if args.quiet else print
+    tell = (lambda line: None) if args.quiet else say
     if args.weights is None:
-        say(DEMO_LINE)
+        tell(DEMO_LINE)
     for note in model.notes:
-        say(f"note: {note}")
+        tell(f"note: {note}")
     targets = output_paths(paths, f"{model.spec.name}_{args.plot}", args.out)
     code = 0
     for path, target in zip(paths, targets, strict=True):
         try:
+            if len(paths) > 1:
+                tell(f"{path}:")
             for line in render_one(args, model, path, target):
-                say(line)
+                tell(line)
         except Exception as error:
             if len(paths) == 1:
                 raise
@@ -149,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def render_one(
-    args: argparse.Namespace, model: LoadedModel, path: Path, target: Path
+    args: argparse.Namespace, model: LoadedModel, path: str, target: Path
 ) -> Iterator[str]:
     """Explain and draw one image; yields the lines to print."""
     from detr_viz.explanation import explain
@@ -157,6 +162,10 @@ def render_one(
     explanation = explain(model, path, layers=args.layer, size=args.size, max_size=args.max_size)
     for note in explanation.image.notes:
         yield f"note: {path}: {note}"
+    if args.size and min(explanation.input_hw) < args.size:
+        bound = args.max_size or model.max_size
+        shorter = min(explanation.input_hw)
+        yield f"note: --size {args.size} came down to {shorter}, for --max-size is {bound}"
     if args.list_queries:
         chosen = "all" if args.queries == DEFAULT else args.queries
         ids = explanation.by_score() if chosen == "all" else select(explanation, chosen)
@@ -202,6 +211,15 @@ def is_folder(out: str) -> bool:
 
 def check_out(out: str | None, several: bool) -> None:
     """UserError where --out cannot work, before any time is spent."""
+    if out in ("", "-"):
+        raise UserError(f"--out {out!r} is no place: give a file or a folder")
+    try:
+        _check_place(out, several)
+    except OSError as error:
+        raise UserError(f"cannot write to --out {out}: {reason(error)}; choose another") from None
+
+
+def _check_place(out: str | None, several: bool) -> None:
     if out is not None and not is_folder(out):
         if Path(out).suffix.lower() not in SUFFIXES:
             raise UserError(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")
@@ -217,7 +235,7 @@ def check_out(out: str | None, several: bool) -> None:
         raise UserError(f"cannot write to {folder}: permission denied; choose another --out")
 
 
-def output_paths(images: Sequence[Path], label: str, out: str | None) -> list[Path]:
+def output_paths(images: Sequence[str], label: str, out: str | None) -> list[Path]:
     """A figure path for each image: --out itself, or <folder>/<image>_<type>_<plot>.png."""
     if out is not None and not is_folder(out):
         return [Path(out)]
@@ -225,10 +243,11 @@ def output_paths(images: Sequence[Path], label: str, out: str | None) -> list[Pa
     taken: set[Path] = set()
     targets = []
     for image in images:
-        target, n = folder / f"{image.stem}_{label}.png", 1
+        stem, n = Path(image).stem, 1
+        target = folder / f"{stem}_{label}.png"
         while target in taken:  # a/cat.jpg and b/cat.jpg in one run
             n += 1
-            target = folder / f"{image.stem}-{n}_{label}.png"
+            target = folder / f"{stem}-{n}_{label}.png"
         taken.add(target)
         targets.append(target)
     return targets

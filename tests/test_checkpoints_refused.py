@@ -186,7 +186,7 @@ CONTENTS = {
     "many missing": ({"model": {k: v for k, v in DETR.items() if "layers.1.norm" not in k}},
                      "lacks 6 of", "... 3 more"),
     "surplus": ({"model": changed("transformer.extra.weight", torch.ones(2))},
-                "has 1 beyond those of DETR", "transformer.extra.weight"),
+                "has 1 tensors beyond those of DETR", "transformer.extra.weight"),
     "a name with a line break": ({"model": changed("transformer.\nextra\x1b[31m", torch.ones(2))},
                                  "transformer.?extra?[31m"),
     "gap": ({"model": {k.replace("decoder.layers.1", "decoder.layers.3"): v

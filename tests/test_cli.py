@@ -261,6 +261,55 @@ def test_ctrl_c_is_quiet(after_s, here):
     assert all(p.suffix == ".png" and not p.name.startswith(".") for p in written)
 
 
+def shell(command: str, **env: str) -> subprocess.CompletedProcess:
+    line = " ".join([*COMMAND, "--image shapes.png --queries top:1", command])
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **env},
+    )
+
+
+@pytest.mark.parametrize("where", ["| true", ">&-"])
+def test_nobody_need_listen(here, where):
+    """The figure is drawn all the same, and nothing is said of it."""
+    done = shell(f"--out a.png {where}", PYTHONUNBUFFERED="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (here / "a.png").exists()
+
+
+def test_a_full_standard_output_is_one_line(here):
+    done = shell("--out a.png > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot write to standard output: No space left")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_terminal_that_cannot_show_a_name(here):
+    done = shell("--out $'\\u732b.png'", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "wrote \\u732b.png"
+
+
+def test_a_window_system_that_is_not_here_is_no_matter_for_files(here):
+    done = shell("--out a.png --quiet", MPLBACKEND="module://not_installed.backend")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_misspelt_flag_is_told_the_right_one(here, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--tpye", "detr"])
+    assert "did you mean --type?" in capsys.readouterr().err
+
+
+def test_a_size_that_the_bound_cut_is_said(here, capsys):
+    argv = ["--image", "shapes.png", "--queries", "1", "--size", "512"]
+    assert cli.main(argv) == 0
+    assert "note: --size 512 came down to 213, for --max-size is 213" in lines(capsys)
+
+
 def test_a_closed_pipe_is_quiet(here):
     argv = " ".join([*COMMAND, "--image", "shapes.png", "--list-queries", "| head -n 1"])
     done = subprocess.run(

@@ -254,7 +254,7 @@ def test_names_are_text_not_formulas():
         ({"width_in": 0}, "cannot be 0 in wide"),
         ({"dpi": -1}, "-1 dpi"),
         ({"width_in": float("nan")}, "nan"),
-        ({"width_in": 500, "dpi": 600}, "pixels: choose fewer queries or a lower dpi"),
+        ({"width_in": 500, "dpi": 600}, "pixels: choose fewer queries, or one mode"),
         ({"queries": []}, "at least one query"),
         ({"mode": []}, "one mode"),
     ],

@@ -141,5 +141,5 @@ def test_all_boxes_stay_in_their_panels():
 
 def test_too_many_rows_are_refused_before_anything_is_drawn():
     example = fake(names=["x"] * 2, scores=[0.5] * 2, image_hw=(96, 96))
-    with pytest.raises(FigureError, match=r"^900 rows make .* fewer queries or a lower dpi$"):
+    with pytest.raises(FigureError, match=r"^900 rows make .* fewer queries, or one mode$"):
         figures.head_grid(example, [0] * 900)
