@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 from typing import NoReturn
 
 from detr_viz.errors import EXIT_USER_ERROR
@@ -28,10 +29,48 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def layer(text: str) -> int | str:
-    """ "last" or a decoder layer counted from 0."""
-    if text == "last":
+def layers(text: str) -> str | int | list[int]:
+    """ "last", "all", a decoder layer counted from 0, or several: 0,2,5."""
+    if text in ("last", "all"):
         return text
-    if not text.isdecimal() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is neither last nor a layer from 0")
-    return int(text)
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is neither last, all, a layer from 0 nor several (0,2,5)"
+        )
+    return [int(part) for part in parts] if len(parts) > 1 else int(parts[0])
+
+
+_UNITS_IN = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
+_WIDTHS_IN, _DPIS = (0.5, 200.0), (20.0, 2400.0)
+
+
+def width_in(text: str) -> float:
+    """A width: inches, or with a unit (85mm); returned in inches."""
+    unit = text[-2:].lower() if text[-2:].lower() in _UNITS_IN else ""
+    value = _number(text.removesuffix(text[-2:] if unit else "")) * _UNITS_IN[unit or "in"]
+    if not _WIDTHS_IN[0] <= value <= _WIDTHS_IN[1]:
+        low, high = _WIDTHS_IN
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no width of {low:g} to {high:g} inches (say 3.25 or 85mm)"
+        )
+    return value
+
+
+def dpi(text: str) -> float:
+    """Pixels an inch."""
+    value = _number(text)
+    if not _DPIS[0] <= value <= _DPIS[1]:
+        low, high = _DPIS
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no resolution of {low:g} to {high:g} dpi"
+        )
+    return value
+
+
+def _number(text: str) -> float:
+    """A finite number, or NaN, which lies in no range."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

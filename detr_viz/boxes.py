@@ -23,8 +23,12 @@ def area(boxes_xyxy: NDArray) -> NDArray:
     return np.prod(np.clip(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0, None), -1)
 
 
-def iou(a: NDArray, b: NDArray) -> NDArray:
-    """Intersection over union of every pair: xyxy (N, 4), (M, 4) -> (N, M); 0 of empty boxes."""
+def iou(a: NDArray, b: NDArray) -> NDArray[np.float64]:
+    """Intersection over union of every pair: xyxy (N, 4), (M, 4) -> (N, M) float64.
+
+    0 where a box is empty, inverted or NaN.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
     inter = np.prod(np.clip(bottom_right - top_left, 0, None), -1)

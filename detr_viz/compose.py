@@ -3,7 +3,7 @@
     photo  = compose.resize_photo(rgb, (114, 152))
     table  = compose.blend_table(lut)                                  (256, 3) uint8 colours
     levels = compose.resample(maps / maps.max((1, 2), keepdims=True), place, (114, 152))
-    tiles  = compose.overlay(levels, compose.backdrop(photo), table)   (N, 114, 152, 4) uint8
+    tiles  = compose.colorize(levels, compose.backdrop(photo), table)  (N, 114, 152, 4) uint8
 
 Letters: N panels, h w cells of a map, H W pixels of a panel, H0 W0 pixels of the photo. A panel
 shows the whole photo. numpy and Pillow only: what a colour means is decided by the caller.
@@ -17,11 +17,13 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-INTERPOLATIONS = ("cubic", "linear", "nearest")
+from detr_viz.styles import INTERPOLATIONS
+
 CELL_RULES = ("aligned", "centered")
 
 # The photo under a map: its tones go to this range of grey, whatever light it was taken in.
 _GRAY_RANGE = (44.0, 122.0)
+MIDDLE_GRAY = 79  # what a photo's median becomes in it
 _MEDIAN_TONE = 0.45  # where in the range the photo's median goes, as far as
 _GAMMAS = (0.5, 1.7)  # a gamma in these limits can bring it
 _MIN_SPAN = 50.0  # tones of a foggy photo are not spread further: that would show noise
@@ -85,18 +87,27 @@ def interpolation_weights(
     Where a panel has fewer pixels than the map cells, a row averages over its pixel's extent, so
     that no cell is skipped.
     """
+    oversample = -(-cells // out_px)
+    u = cell_positions(out_px * oversample, cells, place, axis)
+    weights = weights_at(u, cells, interpolation)
+    weights = weights.reshape(out_px, oversample, cells).mean(1).astype(np.float32)
+    weights.setflags(write=False)  # rows of one figure share it
+    return weights
+
+
+def weights_at(u: np.ndarray, cells: int, interpolation: str) -> np.ndarray:
+    """Matrix from cells to positions u in cells, (u.size, cells) float64; rows sum to 1.
+
+    At a whole u the row is that cell alone, exactly.
+    """
     if interpolation not in INTERPOLATIONS:
         have = ", ".join(INTERPOLATIONS)
         raise ValueError(f"interpolation {interpolation!r} is not one of {have}")
-    oversample = -(-cells // out_px)
-    u = cell_positions(out_px * oversample, cells, place, axis)
     first = np.floor(u + 0.5 if interpolation == "nearest" else u).astype(np.intp)
     weights = np.zeros((u.size, cells))
     rows = np.arange(u.size)
     for step, share in _shares(u - first, interpolation):
         np.add.at(weights, (rows, np.clip(first + step, 0, cells - 1)), share)
-    weights = weights.reshape(out_px, oversample, cells).mean(1).astype(np.float32)
-    weights.setflags(write=False)  # rows of one figure share it
     return weights
 
 
@@ -167,36 +178,33 @@ def blend_table(lut: np.ndarray) -> np.ndarray:
     return table
 
 
-def overlay(
-    levels: np.ndarray,
-    ground: np.ndarray,
-    table: np.ndarray,
-    plate: tuple[slice, slice] | None = None,
-) -> np.ndarray:
-    """Panels (N, H, W, 4) uint8: levels (N, H, W) in [0, 1] over ground (H, W), by `blend_table`.
+def opaque_table(lut: np.ndarray) -> np.ndarray:
+    """The same table for a map alone: its colour, whatever lies under it."""
+    table = np.full((256, 256, 4), 255, np.uint8)
+    table[..., :3] = lut[:, None]
+    return table
 
-    plate: rows and columns that a number stands on. They are darkened as they are, colours and all
-    (a map that faded there would look like less attention).
-    """
+
+def colorize(levels: np.ndarray, ground: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Panels (N, H, W, 4) uint8: levels (N, H, W) in [0, 1] over ground (H, W), by a table."""
     index = np.rint(np.clip(levels, 0, 1) * 255).astype(np.uint16)
     index <<= 8
     index |= ground
-    tiles = np.take(table.reshape(-1, 4), index, axis=0)
-    if plate is not None:
-        under = tiles[:, plate[0], plate[1], :3]
-        under[:] = (under * (1 - _PLATE_OPACITY) + _PLATE_GRAY * _PLATE_OPACITY).astype(np.uint8)
-    return tiles
+    return np.take(table.reshape(-1, 4), index, axis=0)
 
 
-def corner_plate(
-    panel_hw: tuple[int, int], size_hw: tuple[int, int], corner: tuple[int, int]
-) -> tuple[slice, slice]:
-    """Rows and columns of a plate of size_hw in a corner of a panel; corner: (1 low, 1 right)."""
+def darken(tile: np.ndarray, size_hw: tuple[int, int], corner: tuple[int, int]) -> None:
+    """A plate for a number, of size_hw in a corner (1 low, 1 right) of a tile (H, W, C), in place.
+
+    What is under it is darkened as it is, colours and all: a map that faded there would look like
+    less attention.
+    """
     rows, columns = (
         slice(max(length - size, 0), length) if far else slice(0, size)
-        for length, size, far in zip(panel_hw, size_hw, corner, strict=True)
+        for length, size, far in zip(tile.shape[:2], size_hw, corner, strict=True)
     )
-    return rows, columns
+    under = tile[rows, columns, :3]
+    under[:] = (under * (1 - _PLATE_OPACITY) + _PLATE_GRAY * _PLATE_OPACITY).astype(np.uint8)
 
 
 def blank_sheet(height: int, width: int) -> np.ndarray:

@@ -3,6 +3,7 @@
     e = explain(model, "photo.jpg")
     e.scores, e.labels, e.boxes_xyxy_px             # (Q,), (Q,), (Q, 4)
     e.maps("position", queries=[3])                 # (1, heads, h, w)
+    e.output(0).boxes_xyxy_px                       # as decoder layer 0 alone would put them
 
 (The file is not called explain.py, so that `from detr_viz import explain` is always the function.)
 """
@@ -30,6 +31,7 @@ from detr_viz.capture import Recorded, record
 from detr_viz.errors import UserError
 from detr_viz.images import LoadedImage
 from detr_viz.loading import LoadedModel
+from detr_viz.models.spec import ModelSpec
 from detr_viz.terms import Mode
 
 SCHEMA_VERSION = 1
@@ -37,6 +39,20 @@ SCHEMA_VERSION = 1
 
 class SelfCheckError(UserError):
     """The recomputed weights do not give back what the layer put out."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerOutput:
+    """What the heads make of one decoder layer's output; fields as in Explanation.
+
+    scores (Q,) float32, labels (Q,) int64, boxes_xyxy_px (Q, 4) float32 in pixels of the original
+    image, class_scores (Q, classes) float32.
+    """
+
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    boxes_xyxy_px: NDArray[np.float32]
+    class_scores: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +67,9 @@ class Explanation:
     labels            (Q,) int64, the class that has it; names in class_names
     boxes_xyxy_px     (Q, 4) float32, pixels of the original image
     class_scores      (Q, classes) float32
+                      (these four are the last decoder layer's, whatever was captured)
     layers            decoder layers whose cross-attention was captured, from 0, ascending
+    outputs           captured layer -> what that layer's own output says (LayerOutput)
     residuals         layer -> residual of the self-check; NaN where it cannot be tested
     meta              plain values that say how this was made
     """
@@ -72,6 +90,7 @@ class Explanation:
     num_heads: int
     num_layers: int
     layers: tuple[int, ...]
+    outputs: Mapping[int, LayerOutput] = field(repr=False)
     residuals: Mapping[int, float]
     meta: Mapping[str, Any]
     pairwise: bool
@@ -110,6 +129,10 @@ class Explanation:
             have = ", ".join(map(str, self.layers))
             raise ValueError(f"decoder layer {layer} was not captured; there is {have}")
         return layer
+
+    def output(self, layer: int | None = None) -> LayerOutput:
+        """Scores, labels and boxes as a captured layer's own output gives them; see pick_layer."""
+        return self.outputs[self.pick_layer(layer)]
 
     def maps(
         self,
@@ -187,6 +210,20 @@ def _check_residuals(recorded: Mapping[int, Recorded]) -> dict[int, float]:
     return residuals
 
 
+def _read_output(
+    raw: Mapping[str, torch.Tensor], spec: ModelSpec, image_hw: tuple[int, int]
+) -> LayerOutput:
+    """pred_logits (1, Q, L), pred_boxes (1, Q, 4) of one layer -> numbers of the one image."""
+    class_scores = spec.class_probabilities(raw["pred_logits"])[0].float().cpu().numpy()
+    normalised = raw["pred_boxes"][0].float().cpu().numpy()
+    return LayerOutput(
+        scores=class_scores.max(-1),
+        labels=class_scores.argmax(-1).astype(np.int64),
+        boxes_xyxy_px=boxes.to_pixels(boxes.cxcywh_to_xyxy(normalised), image_hw),
+        class_scores=class_scores,
+    )
+
+
 def explain(
     model: LoadedModel,
     image: str | Path | NDArray | Image | LoadedImage,
@@ -211,11 +248,11 @@ def explain(
     parameter = next(model.network.parameters())
     tensor = tensor.to(model.device, parameter.dtype)
     sites = [("cross", i) for i in layer_ids]
+    last = config.dec_layers - 1
     with torch.inference_mode(), record(model.network, sites) as captured:
-        outputs = model.network(tensor)
-        probabilities = spec.class_probabilities(outputs["pred_logits"])[0]
-        normalised = outputs["pred_boxes"][0].float().cpu().numpy()
-    class_scores = probabilities.float().cpu().numpy()
+        raw = model.network(tensor, aux=layer_ids != (last,))
+        by_layer = {**dict(enumerate(raw.get("aux_outputs", ()))), last: raw}
+        read = {i: _read_output(by_layer[i], spec, picture.hw) for i in {*layer_ids, last}}
     recorded = {layer: captured["cross", layer] for layer in layer_ids}
     residuals = _check_residuals(recorded)
     input_hw = tuple(tensor.shape[-2:])
@@ -225,17 +262,18 @@ def explain(
         modes=spec.modes,
         image=picture,
         input_hw=input_hw,
-        grid_hw=outputs["memory_hw"],
+        grid_hw=raw["memory_hw"],
         stride=config.backbone.stride,
         cell_rule=spec.cell_rule,
-        scores=class_scores.max(-1),
-        labels=class_scores.argmax(-1).astype(np.int64),
+        scores=read[last].scores,
+        labels=read[last].labels,
         class_names=model.class_names,
-        boxes_xyxy_px=boxes.to_pixels(boxes.cxcywh_to_xyxy(normalised), picture.hw),
-        class_scores=class_scores,
+        boxes_xyxy_px=read[last].boxes_xyxy_px,
+        class_scores=read[last].class_scores,
         num_heads=config.nheads,
         num_layers=config.dec_layers,
         layers=layer_ids,
+        outputs={layer: read[layer] for layer in layer_ids},
         residuals=residuals,
         meta=_describe(model, picture, (short, longest), input_hw, residuals),
         pairwise=spec.pairwise,

@@ -153,6 +153,11 @@ def check_syntax(choice: str) -> None:
             raise QueryError(_unreadable(word))
 
 
+def holds_ids(choice: str) -> bool:
+    """Whether the choice names ids, which mean nothing in another model."""
+    return any(part.strip()[:1].isdecimal() for part in choice.split("+"))
+
+
 def table(explanation: Explanation, queries: Sequence[int]) -> str:
     """Lines of id, class, score and box (left, top, right, bottom in pixels) of these queries."""
     names = [explanation.label_name(q) for q in queries]

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz import assets, models
-from detr_viz.arguments import layer, positive
+from detr_viz.arguments import dpi, layers, positive, width_in
 from detr_viz.errors import UserError, report
-from detr_viz.files import reason, say
-from detr_viz.queries import DEFAULT, SYNTAX, check_syntax, select, table
+from detr_viz.files import say
+from detr_viz.queries import DEFAULT, SYNTAX, QueryError, check_syntax, holds_ids, select, table
+from detr_viz.styles import INTERPOLATIONS, NORMS, PRESETS, STYLES, Format, Look, page_format
+from detr_viz.targets import check_out, output_paths
 from detr_viz.terms import MODES, SCALES
 
 if TYPE_CHECKING:
+    from detr_viz.explanation import Explanation
     from detr_viz.loading import LoadedModel
+    from detr_viz.matching import SharedObject
 
 DESCRIPTION = (
     "Draw each object query's attention heads over the image: what they look at, "
@@ -26,14 +31,15 @@ DESCRIPTION = (
 EPILOG = """\
 examples
   %(prog)s --type detr --plot combine
-  %(prog)s --type cd_detr --plot position --queries top:3
-  %(prog)s --weights detr_resnet50 --image photo.jpg --plot all --out photo.pdf
+  %(prog)s --type cd_detr --plot position --queries top:3 --style contour
+  %(prog)s --type detr cd_detr --plot all
+  %(prog)s --weights detr_resnet50 --image photo.jpg --layer all --preset page --out photo.pdf
 """
-SUFFIXES = (".png", ".pdf", ".svg")
 DEMO_LINE = (
     "demo checkpoint, trained by this project on procedural scenes; "
     "for real ones: --weights detr_resnet50 (see --list-models) or a file of yours"
 )
+DETECTED = 0.5  # in comparisons, other models' queries from this score on are matched first
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to draw").add_argument
     add(
         "--type",
+        nargs="+",
         choices=models.names(),
-        help="model family member; told by the weights where they tell (default: detr)",
+        metavar="TYPE",
+        help=f"model family member: {', '.join(models.names())}; told by the weights where they "
+        "tell (default: detr); several are compared in one figure",
     )
     add(
         "--plot",
@@ -53,17 +62,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image", nargs="+", metavar="FILE", help="one or more images (default: a demo scene)")
     add(
         "--weights",
+        nargs="+",
         metavar="W",
         help="checkpoint file, Hugging Face folder, name of --list-models or hf:owner/name "
-        "(default: this project's small demo checkpoint)",
+        "(default: this project's small demo checkpoint); several are compared in one figure, "
+        "paired with the types by position",
     )
-    add("--queries", default=DEFAULT, metavar="Q", help=f"{SYNTAX} (default: %(default)s)")
+    add(
+        "--queries",
+        metavar="Q",
+        help=f"{SYNTAX} (default: {DEFAULT}; top:1 for several layers)",
+    )
     add(
         "--layer",
-        type=layer,
+        type=layers,
         default="last",
         metavar="N",
-        help="decoder layer, counted from 0, or last (default: %(default)s)",
+        help="decoder layer, counted from 0, last, or several, a row each: all or 0,2,5 "
+        "(default: %(default)s)",
     )
     add(
         "--scale",
@@ -73,6 +89,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "their exact share of combine (default: %(default)s)",
     )
 
+    add = parser.add_argument_group("how it looks").add_argument
+    said = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
+    add("--style", choices=tuple(STYLES), default="overlay", help=_help(said))
+    said = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
+    add("--norm", choices=tuple(NORMS), help=f"{_help(said, 'head')}; contours have none")
+    add("--cmap", metavar="NAME", help="any colour map of matplotlib (default: inferno)")
+    add(
+        "--interpolation",
+        choices=INTERPOLATIONS,
+        help="between the cells of a map (default: cubic; nearest for heat)",
+    )
+    widths = ", ".join(f"{name} {made.width_in:g} in" for name, made in PRESETS.items())
+    add("--preset", choices=tuple(PRESETS), help=f"width, resolution and size of type: {widths}")
+    add("--width", type=width_in, metavar="IN", help="another width: inches, or with cm, mm, pt")
+    add("--dpi", type=dpi, metavar="N", help="another resolution: pixels an inch")
+
     add = parser.add_argument_group("what to write").add_argument
     add(
         "--out",
@@ -81,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: outputs/<image>_<type>_<plot>.png)",
     )
     add("--save-maps", action="store_true", help="also write the maps as <figure stem>.npz")
+    add("--caption", action="store_true", help="also write a LaTeX figure as <figure stem>.tex")
     add("--show", action="store_true", help="open the figures in a window")
     add("--list-queries", action="store_true", help="print the table of queries, draw nothing")
 
@@ -109,6 +142,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--list-models", action="store_true", help="print types and known weights, then stop")
 
 
+def _help(said: str, default: str = "%(default)s") -> str:
+    """Help text of words that may hold a per cent sign."""
+    return f"{said.replace('%', '%%')} (default: {default})"
+
+
 def run(args: argparse.Namespace) -> int:
     """Render every image of the arguments; the exit code is 0, or that of an image that failed."""
     if args.list_models:
@@ -116,35 +154,45 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.show:  # the variable may name a window system that is not here; files need none
         os.environ["MPLBACKEND"] = "agg"
-    check_syntax(args.queries)
+    check_syntax(args.queries or DEFAULT)
+    pairs = pair(args.type, args.weights)
+    look = Look(args.style, args.norm, args.cmap, args.interpolation)
+    page = page_format(args.preset, args.width, args.dpi)
     paths = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     if not args.list_queries:
         check_out(args.out, several=len(paths) > 1)
+        if look.cmap:
+            from detr_viz.drawing import colors  # matplotlib
+
+            colors(look)
 
     from detr_viz.loading import load_model  # torch, only once the arguments are known to be sound
 
-    model = load_model(
-        args.weights,
-        args.type,
-        classes=args.classes,
-        nheads=args.nheads,
-        dilation=args.dilation,
-        cache=args.cache,
-        device=args.device,
-        progress=not args.quiet,
-    )
+    loaded = [
+        load_model(
+            weights,
+            kind,
+            classes=args.classes,
+            nheads=args.nheads,
+            dilation=args.dilation,
+            cache=args.cache,
+            device=args.device,
+            progress=not args.quiet,
+        )
+        for kind, weights in pairs
+    ]
     tell = (lambda line: None) if args.quiet else say
     if args.weights is None:
         tell(DEMO_LINE)
-    for note in model.notes:
+    for note in dict.fromkeys(note for model in loaded for note in model.notes):
         tell(f"note: {note}")
-    targets = output_paths(paths, f"{model.spec.name}_{args.plot}", args.out)
+    targets = output_paths(paths, _figure_name(args, loaded), args.out)
     code = 0
     for path, target in zip(paths, targets, strict=True):
         try:
             if len(paths) > 1:
                 tell(f"{path}:")
-            for line in render_one(args, model, path, target):
+            for line in render_one(args, loaded, path, target, look, page):
                 tell(line)
         except Exception as error:
             if len(paths) == 1:
@@ -153,42 +201,141 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
+def pair(
+    types: Sequence[str] | None, weights: Sequence[str] | None
+) -> list[tuple[str | None, str | None]]:
+    """(type, weights) of each model: by position; one type is that of all weights."""
+    if not types or not weights:
+        return [(t, None) for t in types or ()] or [(None, w) for w in weights or (None,)]
+    kinds = list(types) * len(weights) if len(types) == 1 else list(types)
+    if len(kinds) != len(weights):
+        raise UserError(
+            f"--type has {len(types)} and --weights {len(weights)}: they pair by position, "
+            "so give as many of each (or one type for all)"
+        )
+    return list(zip(kinds, weights, strict=True))
+
+
+def _figure_name(args: argparse.Namespace, loaded: Sequence[LoadedModel]) -> str:
+    """What follows the image's name in that of a figure."""
+    parts = ["_vs_".join(model.spec.name for model in loaded), args.plot]
+    parts += ["layers"] if _several_layers(args) else []
+    parts += [args.style] if args.style != "overlay" else []
+    return "_".join(parts)
+
+
+def _several_layers(args: argparse.Namespace) -> bool:
+    return args.layer == "all" or isinstance(args.layer, list)
+
+
 def render_one(
-    args: argparse.Namespace, model: LoadedModel, path: str, target: Path
+    args: argparse.Namespace,
+    loaded: Sequence[LoadedModel],
+    path: str,
+    target: Path,
+    look: Look,
+    page: Format,
 ) -> Iterator[str]:
     """Explain and draw one image; yields the lines to print."""
+    from detr_viz import images
     from detr_viz.explanation import explain
 
-    explanation = explain(model, path, layers=args.layer, size=args.size, max_size=args.max_size)
-    for note in explanation.image.notes:
+    picture = images.load(path)
+    for note in picture.notes:
         yield f"note: {path}: {note}"
-    if args.size and min(explanation.input_hw) < args.size:
-        bound = args.max_size or model.max_size
-        shorter = min(explanation.input_hw)
-        yield f"note: --size {args.size} came down to {shorter}, for --max-size is {bound}"
+    found = []
+    for model in loaded:
+        e = explain(model, picture, layers=args.layer, size=args.size, max_size=args.max_size)
+        if args.size and min(e.input_hw) < args.size:
+            bound = args.max_size or model.max_size
+            shorter = min(e.input_hw)
+            yield f"note: --size {args.size} came down to {shorter}, for --max-size is {bound}"
+        found.append(e)
     if args.list_queries:
-        chosen = "all" if args.queries == DEFAULT else args.queries
-        ids = explanation.by_score() if chosen == "all" else select(explanation, chosen)
-        yield table(explanation, ids)
+        chosen = args.queries or "all"
+        for e in found:
+            ids = e.by_score() if chosen == "all" else select(e, chosen)
+            yield from _table(e, ids, headed=len(found) > 1)
         return
-    ids = select(explanation, args.queries)
-    modes = list(explanation.modes) if args.plot == "all" else [args.plot]
 
-    from detr_viz import figures, heatmaps
+    from detr_viz import facts, figures
 
+    objects = choose(found, args.queries or ("top:1" if _several_layers(args) else DEFAULT))
+    modes = list(found[0].modes) if args.plot == "all" else [args.plot]
+    options = {
+        "layer": "all" if _several_layers(args) else None,  # of those captured
+        "scale": args.scale,
+        "look": look,
+        "page": page,
+    }
     with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
         warnings.simplefilter("always", UserWarning)
-        figure = figures.head_grid(explanation, ids, modes, scale=args.scale)
+        figure = figures.compare(found, objects, modes, **options)
         figures.save(figure, target)
     yield from dict.fromkeys(f"note: {warning.message}" for warning in caught)
-    yield table(explanation, ids)
+    for k, e in enumerate(found):
+        yield from _table(e, _queries_of(objects, k), headed=len(found) > 1)
     yield f"wrote {target}"
+    if args.caption:
+        yield f"wrote {facts.save_caption(figure.shown, target)}"
     if args.save_maps:
-        beside = target.with_suffix(".npz")
-        heatmaps.save(beside, explanation, ids, modes, scale=args.scale)
-        yield f"wrote {beside}"
+        yield from _save_maps(args, figure.shown, objects, modes, target)
     if args.show:
         figures.show(figure)
+
+
+def choose(found: Sequence[Explanation], queries: str) -> list[SharedObject]:
+    """The objects of a figure: what --queries choose in every model, matched by box IoU.
+
+    Ids are those of the first model; in the others its objects are looked for.
+    """
+    from detr_viz.matching import shared_objects
+
+    chosen: list[list[int]] = []
+    failed: list[QueryError] = []
+    for k, e in enumerate(found):
+        try:
+            chosen.append([] if k and holds_ids(queries) else select(e, queries))
+        except QueryError as error:  # nothing here, but perhaps in another model
+            failed.append(error)
+            chosen.append([])
+    if not any(chosen):
+        raise failed[0]
+    candidates = [
+        [*ids, *(q for q in e.by_score() if e.scores[q] >= DETECTED and q not in ids)]
+        for e, ids in zip(found, chosen, strict=True)
+    ]
+    return shared_objects([e.boxes_xyxy_px for e in found], chosen, candidates)
+
+
+def _queries_of(objects: Sequence[SharedObject], k: int) -> list[int]:
+    matched = (shared.matches[k].query for shared in objects)
+    return [query for query in matched if query is not None]
+
+
+def _table(e: Explanation, ids: Sequence[int], headed: bool) -> Iterator[str]:
+    if headed:
+        yield f"{e.model_title} ({e.meta['weights']})"
+    yield table(e, ids)
+
+
+def _save_maps(args, shown, objects, modes, target: Path) -> Iterator[str]:
+    """A file a model and layer; where there is only one, <figure stem>.npz."""
+    from detr_viz import heatmaps
+
+    for k, subject in enumerate(shown.subjects):
+        ids = _queries_of(objects, k)
+        for layer in subject.layers if ids else ():
+            tag = f"_{_slug(subject.name)}" if len(shown.subjects) > 1 else ""
+            tag += f"_layer{layer}" if len(subject.layers) > 1 else ""
+            beside = target.with_name(f"{target.stem}{tag}.npz")
+            e = subject.explanation
+            heatmaps.save(beside, e, ids, modes, layer=layer, scale=args.scale)
+            yield f"wrote {beside}"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "model"
 
 
 def list_models() -> str:
@@ -202,52 +349,3 @@ def list_models() -> str:
     lines += [f"  {name:<{wide}}  {known.title}" for name, known in KNOWN.items()]
     lines += ["", "also: a checkpoint file, a Hugging Face folder, hf:owner/name"]
     return "\n".join(lines)
-
-
-def is_folder(out: str) -> bool:
-    """Whether --out names a folder: an existing one, a trailing slash, or no suffix."""
-    return Path(out).is_dir() or out.endswith(("/", os.sep)) or not Path(out).suffix
-
-
-def check_out(out: str | None, several: bool) -> None:
-    """UserError where --out cannot work, before any time is spent."""
-    if out in ("", "-"):
-        raise UserError(f"--out {out!r} is no place: give a file or a folder")
-    try:
-        _check_place(out, several)
-    except OSError as error:
-        raise UserError(f"cannot write to --out {out}: {reason(error)}; choose another") from None
-
-
-def _check_place(out: str | None, several: bool) -> None:
-    if out is not None and not is_folder(out):
-        if Path(out).suffix.lower() not in SUFFIXES:
-            raise UserError(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")
-        if several:
-            raise UserError(f"--out {out} is one file, but there are several images: give a folder")
-    folder = Path(out or "outputs")
-    folder = folder if out is None or is_folder(out) else folder.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise UserError(f"cannot write to --out {out}: {folder} is a file, not a folder")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write to {folder}: permission denied; choose another --out")
-
-
-def output_paths(images: Sequence[str], label: str, out: str | None) -> list[Path]:
-    """A figure path for each image: --out itself, or <folder>/<image>_<type>_<plot>.png."""
-    if out is not None and not is_folder(out):
-        return [Path(out)]
-    folder = Path(out or "outputs")
-    taken: set[Path] = set()
-    targets = []
-    for image in images:
-        stem, n = Path(image).stem, 1
-        target = folder / f"{stem}_{label}.png"
-        while target in taken:  # a/cat.jpg and b/cat.jpg in one run
-            n += 1
-            target = folder / f"{stem}-{n}_{label}.png"
-        taken.add(target)
-        targets.append(target)
-    return targets

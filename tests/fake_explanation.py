@@ -41,6 +41,15 @@ class FakeExplanation:
     def pick_layer(self, layer: int | None = None) -> int:
         return self.layers[-1] if layer is None else layer
 
+    def output(self, layer: int | None = None) -> SimpleNamespace:
+        """Each layer before the last is less sure, and its box smaller."""
+        early = (self.num_layers - 1 - self.pick_layer(layer)) / self.num_layers
+        low, high = np.split(self.boxes_xyxy_px, 2, axis=1)
+        inset = early * (high - low) / 4
+        boxes = np.hstack([low + inset, high - inset])
+        scores = (self.scores * (1 - early)).astype(np.float32)
+        return SimpleNamespace(scores=scores, labels=self.labels, boxes_xyxy_px=boxes)
+
     def maps(
         self,
         mode: str = "combine",

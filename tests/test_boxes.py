@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torchvision import ops
 
@@ -22,10 +23,35 @@ def test_iou_equals_torchvision():
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 50, (2, 6, 2))
     a = np.concatenate((corners[0], corners[0] + rng.uniform(0, 40, (6, 2))), -1)
-    b = np.concatenate((corners[1], corners[1] + rng.uniform(0, 40, (6, 2))), -1)
+    b = np.concatenate((corners[1], corners[1] + rng.uniform(0, 40, (6, 2))), -1)[:5]
     expected = ops.box_iou(torch.from_numpy(a), torch.from_numpy(b))
     np.testing.assert_allclose(boxes.iou(a, b), expected)
-    assert boxes.iou(np.zeros((1, 4)), np.zeros((1, 4))).item() == 0
+    assert 0 < np.count_nonzero(expected) < expected.numel()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_iou_is_worked_out_in_float64(dtype):
+    """Sides of 3e4 pixels: areas that neither float32 nor a 32-bit integer holds exactly."""
+    a = np.array([[0, 0, 30001, 30001], [1, 1, 30000, 30000]], dtype)
+    overlap = boxes.iou(a, a)
+    assert overlap.dtype == np.float64
+    side = 29999 / 30001
+    np.testing.assert_allclose(overlap, [[1, side**2], [side**2, 1]], rtol=1e-15)
+
+
+def test_iou_of_what_has_no_area_is_0():
+    """A point, a line, an inverted box, NaN; warnings are errors here."""
+    nothing = np.array([[5, 5, 5, 5], [0, 5, 9, 5], [9, 9, 0, 0], [np.nan] * 4], np.float32)
+    full = np.array([[0, 0, 10, 10]], np.float32)
+    every = np.concatenate((nothing, full))
+    expected = np.zeros((5, 5))
+    expected[4, 4] = 1
+    np.testing.assert_array_equal(boxes.iou(every, every), expected)
+
+
+def test_iou_of_no_boxes():
+    some, none = np.ones((3, 4), np.float32), np.ones((0, 4), np.float32)
+    assert boxes.iou(some, none).shape == (3, 0) and boxes.iou(none, some).shape == (0, 3)
 
 
 def test_contains_counts_the_edges():

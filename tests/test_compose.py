@@ -195,7 +195,7 @@ def test_overlay_looks_every_pixel_up():
     table = compose.blend_table(inferno_like())
     ground = np.array([[10, 200], [90, 90]], np.uint8)
     levels = np.array([[[0, 1], [0.5, 2]], [[-1, 0.2], [1, 0]]])  # beyond [0, 1] is clipped
-    tiles = compose.overlay(levels, ground, table)
+    tiles = compose.colorize(levels, ground, table)
     assert tiles.shape == (2, 2, 2, 4) and tiles.dtype == np.uint8
     for index, cell in np.ndenumerate(np.clip(levels, 0, 1)):
         assert np.array_equal(tiles[index], table[round(cell * 255), ground[index[1:]]])
@@ -205,9 +205,9 @@ def test_numbers_stand_on_a_plate():
     """In the corner near-white text can be read on any map; elsewhere nothing changes."""
     table = compose.blend_table(np.full((256, 3), 255, np.uint8))
     ground, levels = np.full((60, 80), 130, np.uint8), np.ones((1, 60, 80))
-    plate = compose.corner_plate((60, 80), (14, 24), (1, 1))
-    tile = compose.overlay(levels, ground, table, plate)[0]
-    plain = compose.overlay(levels, ground, table)[0]
+    plain = compose.colorize(levels, ground, table)[0]
+    tile = plain.copy()
+    compose.darken(tile, (14, 24), (1, 1))
     assert tile[-14:, -24:, :3].max() <= 75 and (tile[..., 3] == 255).all()
     assert np.array_equal(tile[:-14], plain[:-14]) and np.array_equal(tile[:, :-24], plain[:, :-24])
 
@@ -222,7 +222,21 @@ def test_numbers_stand_on_a_plate():
     ],
 )
 def test_plate_lies_in_its_corner(corner, rows, columns):
-    assert compose.corner_plate((40, 50), (10, 12), corner) == (slice(*rows), slice(*columns))
+    tile = np.full((40, 50, 4), 255, np.uint8)
+    compose.darken(tile, (10, 12), corner)
+    inside = np.zeros((40, 50), bool)
+    inside[slice(*rows), slice(*columns)] = True
+    assert np.array_equal(tile[..., 0] < 255, inside)
+
+
+def test_a_map_alone_is_its_colours():
+    lut = inferno_like()
+    tiles = compose.colorize(
+        np.linspace(0, 1, 256)[None, None],
+        np.full((1, 256), 77, np.uint8),
+        compose.opaque_table(lut),
+    )
+    assert np.array_equal(tiles[0, 0, :, :3], lut)
 
 
 def test_paste():

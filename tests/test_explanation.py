@@ -86,6 +86,105 @@ def test_layers(explanation):
         e.maps(layer=7)
 
 
+OUTPUT_FIELDS = {"scores": "f4", "labels": "i8", "boxes_xyxy_px": "f4", "class_scores": "f4"}
+
+
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_outputs_are_those_of_each_layer(name):
+    """Against the logits and boxes of every layer, run apart and worked out by hand."""
+    model = demo_model(name)
+    e = explain(model, scene(HELD_OUT, 256).rgb[:, :200], layers="all")
+    tensor = images.to_tensor(e.image, model.size, model.max_size)
+    raw = model.network(tensor, aux=True)
+    height, width = e.image.hw
+    assert tuple(e.outputs) == (0, 1, 2)
+    for layer, expected in enumerate([*raw["aux_outputs"], raw]):
+        output = e.output(layer)
+        logits = expected["pred_logits"][0].double()
+        classes = logits.softmax(-1)[:, :-1] if name == "detr" else logits.sigmoid()
+        np.testing.assert_allclose(output.class_scores, classes, atol=1e-6)
+        np.testing.assert_allclose(output.scores, classes.amax(-1), atol=1e-6)
+        np.testing.assert_array_equal(output.labels, classes.argmax(-1))
+        x, y, w, h = expected["pred_boxes"][0].double().unbind(-1)
+        corners = (
+            (x - w / 2) * width,
+            (y - h / 2) * height,
+            (x + w / 2) * width,
+            (y + h / 2) * height,
+        )
+        np.testing.assert_allclose(output.boxes_xyxy_px, torch.stack(corners, -1), atol=1e-3)
+        for field, dtype in OUTPUT_FIELDS.items():
+            assert getattr(output, field).dtype == getattr(e, field).dtype == dtype
+    assert np.abs(e.outputs[0].boxes_xyxy_px - e.outputs[1].boxes_xyxy_px).max() > 1
+    assert not np.allclose(e.outputs[1].scores, e.outputs[2].scores, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_a_decoder_cut_short_puts_out_what_its_last_layer_says(name):
+    model = demo_model(name)
+    picture = scene(HELD_OUT, 256).rgb
+    whole = explain(model, picture, layers="all")
+    for kept in (1, 2):
+        network = copy.deepcopy(model.network)
+        network.transformer.decoder.layers = network.transformer.decoder.layers[:kept]
+        config = replace(model.config, dec_layers=kept)
+        short = explain(replace(model, network=network, config=config), picture)
+        for field in OUTPUT_FIELDS:
+            expected = getattr(short, field)
+            np.testing.assert_allclose(
+                getattr(whole.output(kept - 1), field), expected, atol=1e-4, err_msg=field
+            )
+
+
+def test_the_last_output_is_the_explanations_own(explanation):
+    for output in (explanation.outputs[2], explanation.output()):
+        for name in OUTPUT_FIELDS:
+            assert getattr(output, name) is getattr(explanation, name)
+
+
+@pytest.mark.parametrize(("asked", "captured"), [("last", (2,)), (0, (0,)), ([1, 2], (1, 2))])
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_what_is_captured_changes_no_detection(name, asked, captured):
+    """Scores and boxes stay the last layer's; outputs are those of the captured layers alone."""
+    picture = scene(HELD_OUT, 128).rgb
+    e = explain(demo_model(name), picture, layers=asked)
+    whole = explain(demo_model(name), picture, layers="all")
+    assert tuple(e.outputs) == e.layers == captured
+    for field in OUTPUT_FIELDS:
+        np.testing.assert_allclose(getattr(e, field), getattr(whole, field), atol=1e-4)
+        for layer in captured:
+            ours, theirs = (getattr(x.output(layer), field) for x in (e, whole))
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert e.output() is e.outputs[captured[-1]]
+
+
+def test_no_output_of_a_layer_that_was_not_captured():
+    e = explain(demo_model("detr"), scene(HELD_OUT, 128).rgb, layers=[0, 2])
+    with pytest.raises(ValueError, match="decoder layer 1 was not captured; there is 0, 2"):
+        e.output(1)
+
+
+@pytest.mark.parametrize(("asked", "runs"), [("last", 1), (2, 1), (0, 3), ("all", 3)])
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_heads_run_on_earlier_layers_only_where_these_were_captured(name, asked, runs):
+    model = demo_model(name)
+    seen, heads = [], []
+    handles = [
+        model.network.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.append(kwargs.get("aux", False)), with_kwargs=True
+        ),
+        model.network.class_embed.register_forward_hook(lambda *_: heads.append("class")),
+        model.network.bbox_embed.register_forward_hook(lambda *_: heads.append("box")),
+    ]
+    try:
+        explain(model, scene(HELD_OUT, 128).rgb, layers=asked)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert seen == [runs > 1]
+    assert heads.count("class") == heads.count("box") == runs
+
+
 @pytest.mark.parametrize(
     ("asked", "captured"), [("last", (2,)), (0, (0,)), ([2, 0], (0, 2)), ("all", (0, 1, 2))]
 )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from detr_viz import figures
 from detr_viz.errors import UserError
-from detr_viz.figures import FigureError
+from detr_viz.styles import FigureError, Look, page_format
 
 INFERNO_TOP = (252, 255, 164)
 
@@ -73,7 +73,7 @@ def test_every_fact_stands_once():
         "16 \N{MULTIPLICATION SIGN} 12 cells",
     ):
         assert rule.count(part) == 1
-    assert "each panel scaled to its own maximum" in rule
+    assert "each panel up to its own maximum" in rule
     assert fig.axes[0].get_title() == "" and not fig.axes[0].axison
 
 
@@ -134,7 +134,7 @@ def test_a_peak_lands_on_its_pixel(input_hw, stride, rule, cell, interpolation):
     image_hw = (input_hw[0] // 2, input_hw[1] // 2)
     example = fake(image_hw, input_hw, stride, heads=8, cell_rule=rule)
     example.made = np.broadcast_to(one_hot(example.grid_hw, cell), (3, 8, *example.grid_hw))
-    (row,) = panels_of(figures.head_grid(example, [0], interpolation=interpolation))
+    (row,) = panels_of(figures.head_grid(example, [0], look=Look(interpolation=interpolation)))
     height, width = row[0].shape[:2]
     expected = [
         (stride * i + 0.5) * p / n - 0.5
@@ -155,7 +155,7 @@ def test_nearest_draws_cells_of_one_colour():
     example = fake((96, 128), (96, 128), 8)
     example.image.rgb[:] = 120
     example.made = np.broadcast_to(one_hot((12, 16), (5, 7)), (3, 8, 12, 16))
-    (row,) = panels_of(figures.head_grid(example, [0], interpolation="nearest"))
+    (row,) = panels_of(figures.head_grid(example, [0], look=Look(interpolation="nearest")))
     colors = np.unique(row[1][:80, :100].reshape(-1, 3), axis=0)  # without the number's corner
     assert len(colors) == 2
 
@@ -171,10 +171,10 @@ def test_maxima_are_printed_in_the_panels():
 
 
 def test_numbers_give_way_where_panels_are_small():
-    fig = figures.head_grid(fake(), [0], width_in=3.25)
+    fig = figures.head_grid(fake(), [0], page=page_format(width_in=3.25))
     assert ".50" not in texts(fig)
-    assert "the number in it" not in "".join(texts(fig))
-    assert "the number in it" in "".join(texts(figures.head_grid(fake(), [0])))
+    assert "printed in it" not in "".join(texts(fig))
+    assert "printed in it" in "".join(texts(figures.head_grid(fake(), [0])))
 
 
 def test_numbers_stay_clear_of_the_box():
@@ -246,21 +246,29 @@ def test_names_are_text_not_formulas():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("make", "words"),
     [
-        ({"cmap": "infernal"}, "no colour map 'infernal'"),
-        ({"interpolation": "lanczos"}, "cubic, linear, nearest"),
-        ({"width_in": 0.5}, "too narrow"),
-        ({"width_in": 0}, "cannot be 0 in wide"),
-        ({"dpi": -1}, "-1 dpi"),
-        ({"width_in": float("nan")}, "nan"),
-        ({"width_in": 500, "dpi": 600}, "pixels: choose fewer queries, or one mode"),
-        ({"queries": []}, "at least one query"),
-        ({"mode": []}, "one mode"),
+        (lambda: figures.head_grid(fake(), [0], look=Look(cmap="infernal")), "no colour map"),
+        (lambda: Look(interpolation="lanczos"), "cubic, linear, nearest"),
+        (lambda: Look("sketch"), "style 'sketch' is not one of overlay, heat, contour"),
+        (lambda: Look(norm="row"), "norm 'row' is not one of head, query, figure"),
+        (lambda: Look("contour", "figure"), "says nothing about contours"),
+        (lambda: page_format("banner"), "preset 'banner' is not one of column, page"),
+        (lambda: page_format(width_in=0), "cannot be 0 in wide"),
+        (lambda: page_format(dpi=-1), "-1 dpi"),
+        (lambda: page_format(width_in=float("nan")), "nan"),
+        (lambda: wide(0.5, 335), "too narrow"),
+        (lambda: wide(500, 600), "pixels: choose fewer queries, or one mode"),
+        (lambda: figures.head_grid(fake(), []), "at least one query"),
+        (lambda: figures.head_grid(fake(), [0], []), "one mode"),
+        (lambda: figures.head_grid(fake(), [0], layer=[]), "one decoder layer"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_in_one_line(arguments, words):
-    arguments = {"queries": [0], **arguments}
+def test_what_cannot_be_drawn_is_said_in_one_line(make, words):
     with pytest.raises(FigureError, match=words) as caught:
-        figures.head_grid(fake(), **arguments)
+        make()
     assert "\n" not in str(caught.value) and isinstance(caught.value, UserError)
+
+
+def wide(width_in: float, dpi: float) -> Figure:
+    return figures.head_grid(fake(), [0], page=page_format(None, width_in, dpi))

@@ -14,15 +14,18 @@ from detr_viz import assets, cli, downloads, models, render
 PACKAGE = ROOT / "detr_viz"
 # Rooms from the ground up; a room may import those of earlier lines and of its own.
 FLOORS = [
-    {"errors", "terms", "assets"},
+    {"errors", "terms", "assets", "styles"},
     {"arguments", "files", "boxes", "labels", "attention"},
     {"images"},
     {"models"},
     {"downloads", "hub", "weightfiles", "huggingface", "foreign", "unwrap", "checkpoints"},
     {"loading", "capture"},
     {"explanation"},
-    {"queries", "compose", "lettering", "layout", "figures", "heatmaps"},
-    {"render"},
+    {"queries", "matching", "heatmaps", "compose", "lettering"},
+    {"contours", "page"},
+    {"annotations", "layout", "drawing", "facts", "output"},
+    {"figures"},
+    {"targets", "render"},
     {"cli"},
     {"__main__", "demo"},
 ]

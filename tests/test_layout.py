@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from fake_explanation import MODES, fake
 
-from detr_viz import figures, layout
-from detr_viz.layout import FigureError
+from detr_viz import figures, page
+from detr_viz.styles import FigureError, page_format
 
 LONG = ("baseball glove", "an exceedingly long class name that never ends", "Donaudampfschifffahrt")
 SHAPES = {
@@ -41,7 +41,7 @@ def check(fig) -> None:
     sheet = np.asarray(fig.axes[0].images[0].get_array())[..., :3]
     for text, box in found:
         under = sheet[height - int(box.y1) : height - int(box.y0), int(box.x0) : int(box.x1)]
-        is_number = text.get_color() == layout.NUMBER_INK
+        is_number = text.get_color() == page.NUMBER_INK
         share = (under < 250).any(-1).mean()
         assert share > 0.99 if is_number else share < 0.02, (text.get_text(), share)
 
@@ -52,7 +52,7 @@ def test_every_shape_of_photo(shape, modes):
     fig = figures.head_grid(fake(names=LONG, **SHAPES[shape]), [0, 1, 2], modes)
     check(fig)
     width, height = fig.canvas.get_width_height()
-    assert width <= round(figures.WIDTH_IN * figures.DPI) and height < 4 * width
+    assert width <= round(4.6 * 335) and height < 4 * width
     stretched = any("stretched" in t.get_text() for t in fig.axes[0].texts)
     assert stretched == (shape in ("line", "column"))
 
@@ -66,7 +66,8 @@ def test_every_number_of_heads(heads, modes):
 @pytest.mark.parametrize("modes", ["combine", MODES], ids=["single", "stacked"])
 @pytest.mark.parametrize(("width_in", "dpi"), [(3.25, 300), (5, 100), (6.875, 220), (13.3, 150)])
 def test_every_width(width_in, dpi, modes):
-    fig = figures.head_grid(fake(names=LONG), [0, 1, 2], modes, width_in=width_in, dpi=dpi)
+    size = page_format(None, width_in, dpi)
+    fig = figures.head_grid(fake(names=LONG), [0, 1, 2], modes, page=size)
     check(fig)
     assert width_in * 0.98 <= fig.get_figwidth() <= width_in + 0.01
 
@@ -83,7 +84,7 @@ def test_one_query_and_twenty():
 
 def test_short_names_are_never_cut():
     names = ("baseball glove", "hair drier", "TV")
-    fig = figures.head_grid(fake(names=names), [0, 1, 2], width_in=7.0)
+    fig = figures.head_grid(fake(names=names), [0, 1, 2], page=page_format(width_in=7.0))
     assert {"baseball glove", "hair drier", "TV"} <= {t.get_text() for t in fig.axes[0].texts}
 
 
@@ -108,14 +109,14 @@ def test_a_query_of_three_digits_stays_on_one_line():
 @pytest.mark.parametrize("color", [*figures.PALETTE, "#ffffff", "#000000"])
 def test_labels_have_contrast(color, weak):
     """WCAG 2: (1.05) / (L + 0.05) of at least 4.5 on white."""
-    assert 1.05 / (layout.luminance(layout.legible(color, weak)) + 0.05) >= 4.5
+    assert 1.05 / (page.luminance(page.legible(color, weak)) + 0.05) >= 4.5
 
 
 def test_luminance():
-    assert layout.luminance("#ffffff") == pytest.approx(1)
-    assert layout.luminance("#000000") == 0
-    assert layout.luminance("#00ff00") == pytest.approx(0.7152)
-    assert layout.luminance("#808080") == pytest.approx(0.2159, abs=1e-4)
+    assert page.luminance("#ffffff") == pytest.approx(1)
+    assert page.luminance("#000000") == 0
+    assert page.luminance("#00ff00") == pytest.approx(0.7152)
+    assert page.luminance("#808080") == pytest.approx(0.2159, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_luminance():
     [(1, "1"), (0.994, ".99"), (0.62, ".62"), (0.0149, ".01"), (0.0094, ".009"), (0.0001, "<.001")],
 )
 def test_numbers_are_short(value, text):
-    assert layout.number(value) == text
+    assert page.number(value) == text
 
 
 def test_all_boxes_stay_in_their_panels():

@@ -1,0 +1,186 @@
+"""What is written around and in a page's panels; each function returns the plan with more in it.
+
+Head names once on top, each panel's maximum in a corner, a colour bar or the samples of contour
+lines, and the reading rule at the bottom right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from detr_viz.page import (
+    AIR,
+    CAP,
+    INK,
+    LINE,
+    NOTE_GRAY,
+    NUMBER_INK,
+    SMALL_PT,
+    WIDE,
+    Group,
+    Line,
+    MapRow,
+    Page,
+    Plan,
+    number,
+)
+from detr_viz.styles import CONTOUR_SHARES, Look
+
+Corner = tuple[int, int]  # (1 low, 1 right)
+_CORNERS: tuple[Corner, ...] = ((1, 1), (1, 0), (0, 1), (0, 0))
+_CLEARLY = 0.1  # another corner is taken only where it hides so much less, of a panel's maximum
+_INSET, _ABOVE = 2.0, 1.2  # points around a number on its plate
+_BAR_PT, _SAMPLE_PT = (60.0, 5.0), 12.0  # colour bar: length and height; a contour's sample
+
+
+def with_head_names(made: Plan, heads: Sequence[str], page: Page) -> Plan:
+    """Over the panels, once: "head 0" ...; only numbers, after one "head", over narrow panels."""
+    baseline = page.header - page.px(AIR)
+    names, lines = [f"head {h}" for h in heads], []
+    if max(page.pen.width(n, page.text_pt) for n in names) > made.panel_hw[1]:
+        names = list(heads)
+        x = made.panel_lefts[0] - page.px(WIDE)
+        lines.append(Line("head", x, baseline, page.text_pt, INK, align="right"))
+    for left, name in zip(made.panel_lefts, names, strict=True):
+        x = left + made.panel_hw[1] / 2
+        lines.append(Line(name, x, baseline, page.text_pt, INK, align="center"))
+    return replace(made, lines=(*made.lines, *lines))
+
+
+def with_numbers(made: Plan, groups: Sequence[Group], page: Page) -> Plan:
+    """Every panel's maximum in that corner of it where it hides least; none in small panels."""
+    height, width = made.panel_hw
+    if width < page.px(4.5 * SMALL_PT) or height < page.px(1.8 * SMALL_PT):
+        return made
+    inset, above, cap = page.px(_INSET), page.px(_ABOVE), page.px(SMALL_PT * CAP)
+    lines, plates = [], []
+    tops = iter([top for spot in made.spots for top in spot.row_tops])
+    for group in groups:
+        for row in group.rows:
+            top, texts = next(tops), [number(v) for v in row.maps.max((1, 2))]
+            widths = [int(page.pen.width(t, page.small_pt)) + inset + above for t in texts]
+            sizes = [(cap + inset + above, wide) for wide in widths]
+            corners = _corners(row, group, made.panel_hw, sizes)
+            plates.append(tuple(zip(sizes, corners, strict=True)))
+            for text, (low, right), left in zip(texts, corners, made.panel_lefts, strict=False):
+                baseline = top + (height - inset if low else cap + inset)
+                x, align = (left + width - inset, "right") if right else (left + inset, "left")
+                lines.append(Line(text, x, baseline, page.small_pt, NUMBER_INK, align=align))
+    return replace(made, lines=(*made.lines, *lines), plates=tuple(plates))
+
+
+def _corners(
+    row: MapRow, group: Group, panel_hw: tuple[int, int], sizes: Sequence[tuple[int, int]]
+) -> list[Corner]:
+    """For every panel: the first corner, from the lower right, where a plate hides little.
+
+    What it hides: the largest weight under it, as a share of the panel's, and the object's box.
+    """
+    chosen = []
+    for cells, size_hw in zip(row.maps, sizes, strict=True):
+        largest = max(float(cells.max()), np.finfo(np.float32).tiny)
+        cost = []
+        for corner in _CORNERS:
+            rows, columns = (
+                slice(max(count - int(count * size / side) - 1, 0), count)
+                if far
+                else slice(0, int(count * size / side) + 1)
+                for count, size, side, far in zip(
+                    cells.shape, size_hw, panel_hw, corner, strict=True
+                )
+            )
+            hidden = float(cells[rows, columns].max()) / largest
+            cost.append(hidden + _box_in_the_way(group, panel_hw, size_hw, corner))
+        limit = min(cost) + _CLEARLY
+        chosen.append(next(c for c, value in zip(_CORNERS, cost, strict=True) if value <= limit))
+    return chosen
+
+
+def _box_in_the_way(
+    group: Group, panel_hw: tuple[int, int], size_hw: tuple[int, int], corner: Corner
+) -> float:
+    """How much it matters that a plate covers the box: its inside less than its outline."""
+    if group.box_xyxy_px is None:
+        return 0.0
+    scale = [panel_hw[1] / group.photo.shape[1], panel_hw[0] / group.photo.shape[0]] * 2
+    x0, y0, x1, y1 = (float(v) * s for v, s in zip(group.box_xyxy_px, scale, strict=True))
+    top = (panel_hw[0] - size_hw[0]) * corner[0]
+    left = (panel_hw[1] - size_hw[1]) * corner[1]
+    bottom, right = top + size_hw[0], left + size_hw[1]
+    if x0 >= right or x1 <= left or y0 >= bottom or y1 <= top:
+        return 0.0
+    return 0.15 if x0 < left and x1 > right and y0 < top and y1 > bottom else 0.4
+
+
+def largest_weight(groups: Sequence[Group]) -> float:
+    """The largest of all maps: the end of a colour bar."""
+    return max((float(row.maps.max()) for g in groups for row in g.rows), default=0.0)
+
+
+def with_legend(made: Plan, groups: Sequence[Group], look: Look, page: Page) -> Plan:
+    """The colour bar of a shared scale, or a sample of each contour line; at the bottom right."""
+    x, lines, samples, bar = made.width - page.margin, [], [], None
+    baseline = made.height + page.px(4 + SMALL_PT * CAP)
+    middle = baseline - page.px(SMALL_PT * CAP) / 2
+
+    def write(text: str, gap: float) -> None:
+        nonlocal x
+        lines.append(Line(text, x, baseline, page.small_pt, NOTE_GRAY, align="right"))
+        x -= page.pen.width(text, page.small_pt) + page.px(gap)
+
+    if look.style == "contour":
+        write("of each map's mass", 3)
+        for share in reversed(CONTOUR_SHARES):
+            write(f"{round(share * 100)} %", 2)
+            samples.insert(0, (x - page.px(_SAMPLE_PT), x, middle))
+            x -= page.px(_SAMPLE_PT + 6)
+    elif look.norm == "figure":
+        length, height = map(page.px, _BAR_PT)
+        write(number(largest_weight(groups)), 2)
+        x -= length
+        bar = (round(middle - height / 2), round(x), height, length)
+        x -= page.px(2)
+        write("weight of a cell  0", 0)
+    else:
+        return made
+    height = baseline + page.px(SMALL_PT * 0.24)
+    return replace(
+        made, height=height, lines=(*made.lines, *lines), samples=tuple(samples), bar=bar
+    )
+
+
+def _scaling(look: Look, numbered: bool) -> list[str]:
+    """How colours are to be compared, and what the numbers are."""
+    said = {
+        "head": "each panel up to its own maximum",
+        "query": "each row up to its maximum",
+        "figure": "one scale for all panels",
+        None: "",
+    }[look.scaling]
+    if not numbered:
+        return [said] if said else []
+    if look.scaling == "head":
+        return [f"{said}, printed in it"]
+    return [f"{said}; numbers: each panel's maximum".removeprefix("; ")]
+
+
+def with_notes(made: Plan, notes: Sequence[str], look: Look, page: Page) -> Plan:
+    """The reading rule at the bottom right, on as few lines as it needs."""
+    pieces = [*notes, *_scaling(look, bool(made.plates))]
+    if page.stretched:
+        pieces.append("photo stretched")
+    x, limit = made.width - page.margin, made.width - 2 * page.margin
+    baseline, lines = made.height + page.px(4), []
+    for text in page.pen.join(pieces, limit, page.small_pt, "  ·  "):
+        baseline += page.px(SMALL_PT * (LINE if lines else CAP))
+        start = x - page.pen.length(text, page.small_pt)
+        for run in page.pen.runs(text, page.small_pt):
+            middle, base = start + run.left + run.width / 2, baseline + run.drop
+            line = Line(run.text, middle, base, run.size_pt, NOTE_GRAY, run.style, "center")
+            lines.append(line)
+        lines[-1] = replace(lines[-1], x=x, align="right")
+    height = baseline + page.px(SMALL_PT * 0.24) + page.margin
+    return replace(made, height=height, lines=(*made.lines, *lines))

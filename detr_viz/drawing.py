@@ -1,0 +1,291 @@
+"""A planned page as a matplotlib Figure: panels as one image, the rest as vector artists on it.
+
+No pyplot, no rcParams: a figure looks the same whatever a user has configured, and matplotlib is
+imported when one is drawn, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detr_viz import compose, contours
+from detr_viz.annotations import largest_weight
+from detr_viz.layout import plan
+from detr_viz.lettering import Lettering
+from detr_viz.page import FigureError, Group, Line, MapRow, Plan, Section, all_groups, luminance
+from detr_viz.styles import CONTOUR_SHARES, Format, Look
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_CONTOUR_PT = (0.85, 0.6, 0.42)  # lines for 50, 80 and 95 % of the mass
+_CONTOUR_TONES = (0.98, 0.74, 0.5)  # where in the colour map theirs are
+_HALO_PT = 0.5  # what a dark line under a contour has more
+_HALO = (0.0, 0.0, 0.0, 0.55)
+_PLATE = (0.15, 0.15, 0.15, 0.86)
+
+
+def draw(
+    sections: Sequence[Section],
+    heads: Sequence[str],
+    notes: Sequence[str],
+    look: Look,
+    made_for: Format,
+) -> Figure:
+    """A page of sections; `heads`: a name a column, `notes`: pieces of the reading rule.
+
+    The vector artists are in the image's pixels. Raises FigureError.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lut = colors(look)
+    made = plan(sections, heads, notes, look, made_for)
+    dpi = made_for.dpi
+    # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one
+    wide, high = made.width + 1e-3, made.height + 1e-3
+    fig = Figure(figsize=(wide / dpi, high / dpi), dpi=dpi, facecolor="white", layout="none")
+    FigureCanvasAgg(fig)
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    groups = all_groups(sections)
+    _add_pixels(ax, _sheet(groups, made, lut, look), made)
+    ax.set_xlim(0, wide)
+    ax.set_ylim(high, 0)
+    unit_px = made_for.type_size * dpi / 72
+    if look.style == "contour":
+        _add_contours(ax, groups, made, lut, look, unit_px, dpi)
+        _add_plates(ax, made)
+    _add_boxes(ax, groups, made, look, unit_px, dpi)
+    pen = Lettering(dpi)
+    for line in made.lines:
+        _write(ax, line, pen)
+    return fig
+
+
+def colors(look: Look) -> np.ndarray:
+    """256 colours of the look's map, (256, 3) uint8.
+
+    None given: inferno; without its near-black end where it lies over a photo, for that would draw
+    dark rims around what is attended. FigureError for a map that matplotlib does not have.
+    """
+    import matplotlib
+
+    start = 0.0 if look.cmap or look.style == "heat" else 0.18
+    name = look.cmap or "inferno"
+    if name not in matplotlib.colormaps:
+        raise FigureError(f"no colour map {name!r}: try inferno, magma, viridis or cividis")
+    return matplotlib.colormaps[name](np.linspace(start, 1, 256), bytes=True)[:, :3]
+
+
+# --- pixels -----------------------------------------------------------------------------------
+
+
+def _sheet(groups: Sequence[Group], made: Plan, lut: np.ndarray, look: Look) -> np.ndarray:
+    """All photos and panels on one white page, (height, width, 4) uint8."""
+    sheet = compose.blank_sheet(made.height, made.width)
+    over_photo = look.style == "overlay"
+    table = compose.blend_table(lut) if over_photo else compose.opaque_table(lut)
+    shared = largest_weight(groups) if look.norm == "figure" else None
+    photos: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # once for all that share it
+    plates = iter(made.plates)
+    for group, spot in zip(groups, made.spots, strict=True):
+        if spot.photo_top is None:
+            continue
+        if id(group.photo) not in photos:
+            under = compose.resize_photo(group.photo, made.panel_hw)
+            same = made.photo_hw == made.panel_hw
+            photo = under if same else compose.resize_photo(group.photo, made.photo_hw)
+            photos[id(group.photo)] = photo, under, compose.backdrop(under)
+        photo, under, ground = photos[id(group.photo)]
+        compose.paste(sheet, photo, spot.photo_top, made.photo_left)
+        for row, top in zip(group.rows, spot.row_tops, strict=True):
+            if look.style == "contour":
+                tiles = np.repeat(under[None], len(row.maps), 0)
+            else:
+                levels = _relative(row, look, shared)
+                levels = compose.resample(levels, row.place, made.panel_hw, look.smoothing)
+                tiles = compose.colorize(levels, ground, table)
+            if look.style != "contour":  # whose lines would lie over them
+                for tile, (size_hw, corner) in zip(tiles, next(plates, ()), strict=False):
+                    compose.darken(tile, size_hw, corner)
+            for tile, left in zip(tiles, made.panel_lefts, strict=False):
+                compose.paste(sheet, tile, top, left)
+    if made.bar:
+        top, left, height, width = made.bar
+        gray = np.full((height, width), compose.MIDDLE_GRAY, np.uint8)
+        ramp = np.broadcast_to(np.linspace(0, 1, width), (1, height, width))
+        compose.paste(sheet, compose.colorize(ramp, gray, table)[0], top, left)
+    return sheet
+
+
+def _relative(row: MapRow, look: Look, shared: float | None) -> np.ndarray:
+    """Maps as shares of the weight that has the last colour."""
+    if look.scaling == "head":
+        largest = row.maps.max((1, 2), keepdims=True)
+    else:
+        largest = np.asarray(row.maps.max() if shared is None else shared)
+    return row.maps / np.where(largest > 0, largest, 1)
+
+
+def _add_pixels(ax: Axes, sheet: np.ndarray, made: Plan) -> None:
+    """The sheet as one image that goes to a canvas of its own size as it is.
+
+    matplotlib would resample it, by float arrays of many times its size.
+    """
+    from matplotlib.image import AxesImage
+
+    class Pixels(AxesImage):
+        def draw(self, renderer) -> None:
+            size = made.height, made.width
+            canvas = getattr(renderer, "height", 0), getattr(renderer, "width", 0)
+            if renderer.option_scale_image() or tuple(map(int, canvas)) != size:
+                super().draw(renderer)
+            elif self.get_visible():
+                graphics = renderer.new_gc()
+                renderer.draw_image(graphics, 0, 0, sheet[::-1])
+                graphics.restore()
+                self.stale = False
+
+    image = Pixels(
+        ax,
+        interpolation="none",
+        resample=False,
+        origin="upper",
+        extent=(0, made.width, made.height, 0),
+    )
+    image.set_data(sheet)
+    ax.add_image(image)
+
+
+# --- vectors ----------------------------------------------------------------------------------
+
+
+def _write(ax: Axes, line: Line, pen: Lettering) -> None:
+    ax.text(
+        line.x,
+        line.baseline,
+        line.text,
+        fontproperties=pen.properties(line.text, line.size_pt, line.style),
+        parse_math=False,
+        usetex=False,
+        color=line.color,
+        ha=line.align,
+        va="baseline",
+        zorder=6,
+    )
+
+
+def _add_contours(
+    ax: Axes,
+    groups: Sequence[Group],
+    made: Plan,
+    lut: np.ndarray,
+    look: Look,
+    unit_px: float,
+    dpi: float,
+) -> None:
+    """Lines that hold shares of each map's mass, over darker and wider ones: read on any photo."""
+    from matplotlib.collections import LineCollection
+
+    found: list[list[np.ndarray]] = [[] for _ in CONTOUR_SHARES]
+    for group, spot in zip(groups, made.spots, strict=True):
+        for row, top in zip(group.rows, spot.row_tops, strict=True):
+            panels = contours.lines(
+                row.maps, row.place, made.panel_hw, CONTOUR_SHARES, look.smoothing
+            )
+            for panel, left in zip(panels, made.panel_lefts, strict=False):
+                for lines, drawn in zip(panel, found, strict=True):
+                    drawn += [line + np.array((left, top)) for line in lines]
+    for drawn, (left, right, middle) in zip(found, made.samples, strict=True):
+        drawn.append(np.array([(left, middle), (right, middle)]))
+    inks = [lut[round(tone * 255)] / 255 for tone in _CONTOUR_TONES]
+    widest = [pt * unit_px * 72 / dpi for pt in _CONTOUR_PT]
+    more = _HALO_PT * unit_px * 72 / dpi
+    # from the outermost line in: the narrower lines lie on top where they meet
+    for order, drawn, ink, width in reversed(
+        list(zip(range(3, 0, -1), found, inks, widest, strict=True))
+    ):
+        for color, wide, z in ((_HALO, width + more, 2), ((*ink, 1.0), width, 3 + order * 0.1)):
+            ax.add_collection(
+                LineCollection(
+                    drawn,
+                    colors=[color],
+                    linewidths=wide,
+                    antialiaseds=True,
+                    capstyle="butt",
+                    joinstyle="round",
+                    zorder=z,
+                ),
+                autolim=False,
+            )
+
+
+def _add_plates(ax: Axes, made: Plan) -> None:
+    """What numbers stand on, over the lines."""
+    from matplotlib.collections import PolyCollection
+
+    tops, (panel_h, panel_w) = [t for spot in made.spots for t in spot.row_tops], made.panel_hw
+    corners = []
+    for top, plates in zip(tops, made.plates, strict=bool(made.plates)):
+        for left, ((high, wide), (low, right)) in zip(made.panel_lefts, plates, strict=False):
+            y, x = top + (panel_h - high) * low, left + (panel_w - wide) * right
+            corners.append([(x, y), (x + wide, y), (x + wide, y + high), (x, y + high)])
+    plates = PolyCollection(corners, facecolors=[_PLATE], linewidths=0, zorder=5.5)
+    ax.add_collection(plates, autolim=False)
+
+
+def _add_boxes(
+    ax: Axes, groups: Sequence[Group], made: Plan, look: Look, unit_px: float, dpi: float
+) -> None:
+    """The box: in the class colour on the photo, white on every panel.
+
+    Each is drawn twice, first wider in the opposite lightness, so that it stands out on any ground.
+    """
+    from matplotlib.collections import PolyCollection
+
+    px = max(1, round(0.25 * unit_px))  # whole pixels: the lines stay sharp
+    corners, colors, widths = [], [], []
+    for group, spot in zip(groups, made.spots, strict=True):
+        if spot.photo_top is None or group.box_xyxy_px is None:
+            continue
+        corners.append(_corners(group, spot.photo_top, made.photo_left, made.photo_hw, 5 * px))
+        colors.append(group.label.color)
+        widths.append(3 * px)
+        for row, top in zip(group.rows, spot.row_tops, strict=True):
+            for left in made.panel_lefts[: len(row.maps)]:
+                corners.append(_corners(group, top, left, made.panel_hw, 4 * px))
+                colors.append("#ffffff")
+                widths.append(2 * px)
+    dark = (0, 0, 0, 0.85 if look.style == "contour" else 0.6)  # untouched photos may be light
+    halos = [(1, 1, 1, 0.8) if luminance(c) < 0.3 else dark for c in colors]
+    for order, edges, extra in ((4, halos, 2 * px), (5, colors, 0)):
+        boxes = PolyCollection(
+            corners,
+            closed=True,
+            facecolors="none",
+            edgecolors=edges,
+            linewidths=[(w + extra) * 72 / dpi for w in widths],
+            antialiaseds=True,
+            joinstyle="miter",
+            snap=False,
+            zorder=order,
+        )
+        ax.add_collection(boxes, autolim=False)
+
+
+def _corners(
+    group: Group, top: int, left: int, hw: tuple[int, int], line_px: int
+) -> list[tuple[float, float]]:
+    """Corners of the box in a panel: the line's edges on whole pixels, all of it inside."""
+    assert group.box_xyxy_px is not None
+    (height, width), (photo_h, photo_w) = hw, group.photo.shape[:2]
+    half, odd = line_px / 2, line_px % 2 / 2
+    x0, y0, x1, y1 = (float(v) for v in group.box_xyxy_px)
+    xs = [min(max(round(x * width / photo_w - odd) + odd, half), width - half) for x in (x0, x1)]
+    ys = [min(max(round(y * height / photo_h - odd) + odd, half), height - half) for y in (y0, y1)]
+    return [(left + xs[i], top + ys[j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]

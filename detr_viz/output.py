@@ -1,0 +1,86 @@
+"""A figure to a file or a window: PNG, PDF, SVG with what they show in their metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detr_viz.files import replacing
+from detr_viz.lettering import SVG_FALLBACKS
+from detr_viz.styles import FigureError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def save(fig: Figure, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a figure as PNG, PDF or SVG, by the suffix; an older file is replaced in one rename.
+
+    `fig.facts` and `metadata`, which wins, go into the file: Title, Software, Description, and into
+    a PNG any other. No dates: the same figure gives the same bytes. Fonts are embedded as TrueType
+    (PDF), text stays text (SVG). Missing folders are made. Raises FigureError for another suffix,
+    OutputError for what the disk refuses; nothing half-written is left.
+    """
+    import matplotlib
+
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise FigureError(f"cannot write {path}: the name must end in {', '.join(SUFFIXES)}")
+    kind = path.suffix.lower()[1:]
+    options: dict[str, Any] = {"format": kind, "dpi": "figure", "facecolor": "white"}
+    options["metadata"] = _metadata(kind, {**getattr(fig, "facts", {}), **(metadata or {})})
+    if kind == "png":
+        options["pil_kwargs"] = {"compress_level": 4}
+    if kind == "svg":
+        _name_fallbacks(fig)
+    settings = {
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "detr_viz",
+        "savefig.bbox": None,
+        "savefig.transparent": False,
+    }
+    with replacing(path) as part, matplotlib.rc_context(settings):
+        fig.savefig(part, **options)
+
+
+def _name_fallbacks(fig: Figure) -> None:
+    """Fonts for a viewer that has no DejaVu Sans; only names, what is drawn here stays the same."""
+    from matplotlib.text import Text
+
+    for text in fig.findobj(Text):
+        families = [f for f in text.get_fontfamily() if f not in SVG_FALLBACKS]
+        text.set_fontfamily([*families, *SVG_FALLBACKS])
+
+
+def _metadata(kind: str, facts: Mapping[str, str]) -> dict[str, str | None]:
+    """The facts under the names that each format has for them."""
+    if kind == "png":
+        return dict(facts)
+    names = {"Title": "Title", "Software": "Creator", "Description": "Description"}
+    if kind == "pdf":
+        names["Description"] = "Subject"
+    known: dict[str, str | None] = {names[k]: v for k, v in facts.items() if k in names}
+    known["CreationDate" if kind == "pdf" else "Date"] = None
+    return known
+
+
+def show(fig: Figure) -> None:
+    """Open a window and wait until it is closed; FigureError where none can be opened."""
+    try:
+        import matplotlib.pyplot as plt
+
+        # pyplot opens windows only for figures it has made: its factory hands it this one
+        plt.figure(FigureClass=lambda *_, **__: fig)
+        if fig.canvas.required_interactive_framework is None:
+            plt.close(fig)
+            raise FigureError("no display to open a window on: write a file instead")
+        plt.show()
+    except FigureError:
+        raise
+    except Exception as error:  # every GUI toolkit has its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FigureError(f"cannot open a window ({reason}): write a file instead") from error

@@ -1,0 +1,113 @@
+"""How figures may look: names of styles, norms and presets. Imports nothing heavy, for --help.
+
+look = Look(style="heat", norm="figure", cmap="viridis")
+page = page_format("slide", dpi=200)        # 13.3 in wide, its own size of type, 200 dpi
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from detr_viz.errors import UserError
+
+STYLES = {
+    "overlay": "the map's colour over the grey photo",
+    "heat": "the map alone, cell by cell",
+    "contour": "lines that hold 50, 80 and 95 % of the map's mass over the untouched photo",
+}
+NORMS = {
+    "head": "each panel up to its own maximum",
+    "query": "each row up to its largest",
+    "figure": "one scale for all, with a colour bar",
+}
+INTERPOLATIONS = ("cubic", "linear", "nearest")
+CONTOUR_SHARES = (0.5, 0.8, 0.95)  # of a map's mass
+
+
+class FigureError(UserError):
+    """A figure that cannot be drawn, written or shown."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How maps are drawn. FigureError for what there is not, or what does not go together.
+
+    style          one of STYLES
+    norm           one of NORMS; None: head. Contours have none: they are shares of a map's own mass
+    cmap           name of a matplotlib colour map; None: inferno
+    interpolation  between cell centres; None: nearest for heat, else cubic
+    """
+
+    style: str = "overlay"
+    norm: str | None = None
+    cmap: str | None = None
+    interpolation: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("style", self.style, STYLES),
+            ("norm", self.norm or "head", NORMS),
+            ("interpolation", self.interpolation or "cubic", INTERPOLATIONS),
+        ):
+            if value not in known:
+                raise FigureError(f"{name} {value!r} is not one of {', '.join(known)}")
+        if self.style == "contour" and self.norm is not None:
+            raise FigureError(
+                f"norm {self.norm!r} says nothing about contours, which hold shares of each map's "
+                "own mass: leave it out, or take style overlay or heat"
+            )
+
+    @property
+    def scaling(self) -> str | None:
+        """The norm in force; None for contours."""
+        return None if self.style == "contour" else self.norm or "head"
+
+    @property
+    def smoothing(self) -> str:
+        """The interpolation in force."""
+        return self.interpolation or ("nearest" if self.style == "heat" else "cubic")
+
+
+DEFAULT_LOOK = Look()
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a figure is made for. Inches; `type_size` multiplies text, gaps and lines.
+
+    height_in  what it should not exceed: panels shrink for it as far as they can
+    """
+
+    width_in: float
+    dpi: float
+    type_size: float = 1.0
+    height_in: float = math.inf
+
+
+# 1541 pixels. Text of 6 to 7 pt at this width is still read when the figure is printed in a column
+# (3.25 in) and is not too large across a page.
+DEFAULT_FORMAT = Format(4.6, 335)
+PRESETS = {
+    "column": Format(3.25, 600, 0.92, 9.0),  # one column of two
+    "page": Format(6.875, 300, 1.15, 9.0),  # both columns
+    "slide": Format(13.3, 150, 2.1, 7.5),  # 16:9
+    "poster": Format(23.4, 150, 4.2, 33.1),  # A1, upright
+}
+
+
+def page_format(
+    preset: str | None = None, width_in: float | None = None, dpi: float | None = None
+) -> Format:
+    """The preset's format (None: the default), with another width or resolution if given."""
+    if preset is not None and preset not in PRESETS:
+        raise FigureError(f"preset {preset!r} is not one of {', '.join(PRESETS)}")
+    made = DEFAULT_FORMAT if preset is None else PRESETS[preset]
+    made = replace(
+        made,
+        width_in=made.width_in if width_in is None else width_in,
+        dpi=made.dpi if dpi is None else dpi,
+    )
+    if not (0 < made.width_in < math.inf and 0 < made.dpi < math.inf):
+        raise FigureError(f"a figure cannot be {made.width_in:g} in wide at {made.dpi:g} dpi")
+    return made

@@ -1,0 +1,223 @@
+"""A grid of head maps drawn and saved / the same grid as an Axes a panel, the common way.
+
+Eight heads, a photo of 1066 x 800, maps of 34 x 25 cells, files 1600 pixels wide. No network runs.
+
+    png      10 queries to PNG, seconds                                           target <= 0.08
+    pdf      10 queries to PDF, seconds                                           target <= 0.20
+             size of our file                                                     target <= 2.2 MB
+    memory   100 queries to PNG, peak of a process of its own                     target <= 0.15
+             and how far that is above the process with its imports alone
+
+Times are medians of interleaved pairs in one process, after both ran once: imports and caches that
+fill at the first figure are outside. Memory is one run each; the common way takes about a minute
+and 6 GB.
+
+The common way brings a map to the photo's pixels and lays it over the photo. With --light imshow
+stretches the cells itself, which is cheaper; the targets are not for that.
+
+python tests/benchmarks/figures.py [pairs] [--only png|pdf|memory] [--light]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = map(str, (HERE.parent, HERE.parent.parent))
+
+from fake_explanation import FakeExplanation, fake
+
+from detr_viz import figures
+
+WIDTH_IN, DPI = 8.0, 200.0  # 1600 pixels
+PHOTO_HW, STRIDE, HEADS = (800, 1066), 32, 8
+NAMES = (
+    "dining table",
+    "potted plant",
+    "traffic light",
+    "baseball glove",
+    "wine glass",
+    "fire hydrant",
+    "tennis racket",
+    "parking meter",
+    "cell phone",
+    "teddy bear",
+)
+BILINEAR = Image.Resampling.BILINEAR
+Draw = Callable[[FakeExplanation, Path], None]
+
+
+def ours(e: FakeExplanation, path: Path) -> None:
+    queries = range(len(e.scores))
+    figures.save(figures.head_grid(e, queries, "combine", width_in=WIDTH_IN, dpi=DPI), path)
+
+
+def naive(e: FakeExplanation, path: Path, resize: bool = True) -> None:
+    """An Axes a panel: the photo, the map over it, the box, a title."""
+    photo, maps = e.image.rgb, e.maps("combine")
+    (height, width), rows, columns = photo.shape[:2], len(e.scores), HEADS + 1
+    panel_in = 0.905 * WIDTH_IN / (columns + (columns - 1) * 0.05)
+    row_in = panel_in * height / width + 0.12  # with its title
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH_IN, rows * row_in), dpi=DPI)
+    fig.subplots_adjust(
+        left=0.09, right=0.995, bottom=0.005 / rows, top=1 - 0.11 / row_in / rows, wspace=0.05
+    )
+    for query in range(rows):
+        x0, y0, x1, y1 = e.boxes_xyxy_px[query]
+        for column in range(columns):
+            ax = axes[query, column]
+            ax.imshow(photo)
+            if column:
+                head = column - 1
+                weights = maps[query, head]
+                if resize:
+                    weights = Image.fromarray(weights).resize((width, height), BILINEAR)
+                ax.imshow(
+                    weights,
+                    cmap="inferno",
+                    alpha=0.6,
+                    extent=(0, width, height, 0),
+                    interpolation=None if resize else "bilinear",
+                )
+                ax.set_title(f"query {query}, head {head}", fontsize=5, pad=2)
+            box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=1)
+            ax.add_patch(box)
+            ax.axis("off")
+        label = f"{e.label_name(query)}\n{e.scores[query]:.2f}"
+        axes[query, 0].text(
+            -0.05, 0.5, label, transform=axes[query, 0].transAxes, ha="right", va="center", size=6
+        )
+    fig.savefig(path)
+    plt.close(fig)
+
+
+def light(e: FakeExplanation, path: Path) -> None:
+    """The same, but imshow stretches the cells."""
+    naive(e, path, resize=False)
+
+
+def photo() -> np.ndarray:
+    """Clouds of colour with detail at every scale: spectra fall with 1 / f, as a photo's do."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(PHOTO_HW[0])[:, None], np.fft.rfftfreq(PHOTO_HW[1]))
+    frequency[0, 0] = np.inf
+    noise = np.fft.rfft2(rng.normal(size=(3, *PHOTO_HW))) / frequency
+    red, gray, blue = (plane / plane.std() for plane in np.fft.irfft2(noise, PHOTO_HW))
+    rgb = np.stack([gray + 0.3 * red, gray, gray + 0.3 * blue], -1)
+    return np.clip(115 + 45 * rgb, 0, 255).astype(np.uint8)
+
+
+def explanation(queries: int) -> FakeExplanation:
+    """Boxes all over the photo, and for every head a softmax with a peak in or near the box."""
+    rng = np.random.default_rng(0)
+    h, w = (-(-side // STRIDE) for side in PHOTO_HW)
+    size = np.array([*PHOTO_HW[::-1]] * 2, np.float32)
+    low, high = rng.uniform(0, 0.55, (queries, 2)), rng.uniform(0.15, 0.4, (queries, 2))
+    boxes = np.hstack([low, low + high]).astype(np.float32)
+    center = rng.normal((low + high / 2)[:, None], 0.1, (queries, HEADS, 2))
+    y, x = (np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w
+    away = (y[:, None] - center[..., 1, None, None]) ** 2 + (x - center[..., 0, None, None]) ** 2
+    logits = 5 * np.exp(-away / 0.03) + rng.normal(0, 0.7, (queries, HEADS, h, w))
+    weights = np.exp(logits)
+    weights /= weights.sum((2, 3), keepdims=True)
+    return fake(
+        image=SimpleNamespace(rgb=photo()),
+        input_hw=PHOTO_HW,
+        stride=STRIDE,
+        names=[NAMES[i % len(NAMES)] for i in range(queries)],
+        scores=rng.uniform(0.3, 1, queries),
+        made=weights.astype(np.float32),
+        boxes_xyxy_px=boxes * size,
+    )
+
+
+def seconds(draw: Draw, e: FakeExplanation, path: Path) -> float:
+    gc.collect()  # what the other one left
+    start = time.perf_counter()
+    draw(e, path)
+    return time.perf_counter() - start
+
+
+def compare(draws: Sequence[Draw], e: FakeExplanation, paths: Sequence[Path], pairs: int) -> str:
+    """Median of first / second over pairs run one after the other, the order swapped each time."""
+    for draw, path in zip(draws, paths, strict=True):
+        draw(e, path)
+    ratios, times = [], ([], [])
+    for i in range(pairs):
+        for which in (0, 1) if i % 2 == 0 else (1, 0):
+            times[which].append(seconds(draws[which], e, paths[which]))
+        ratios.append(times[0][-1] / times[1][-1])
+    low, high = min(ratios), max(ratios)
+    medians = " / ".join(f"{statistics.median(t):.3f} s" for t in times)
+    return f"{statistics.median(ratios):.4f}  (min {low:.4f}, max {high:.4f}; medians {medians})"
+
+
+def peak_mb() -> float:
+    """Peak of this process. Not ru_maxrss, which begins with the peak of the parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+
+
+def measure(draw: Draw, queries: int, path: Path) -> tuple[float, float, float]:
+    """(peak with the imports alone, peak at the end, seconds) of the process this runs in."""
+    before = peak_mb()
+    took = seconds(draw, explanation(queries), path)
+    return before, peak_mb(), took
+
+
+def in_new_process(draw: Draw, queries: int, path: Path) -> tuple[float, float, float]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure, draw, queries, path).result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("pairs", nargs="?", type=int, default=5)
+    parser.add_argument("--only", choices=("png", "pdf", "memory"))
+    parser.add_argument("--light", action="store_true")
+    args = parser.parse_args()
+    draws = (ours, light if args.light else naive)
+    head = " / ".join(draw.__name__ for draw in draws)
+    kinds = (args.only,) if args.only else ("png", "pdf", "memory")
+    print(f"matplotlib {matplotlib.__version__}, numpy {np.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        ten = explanation(10)
+        for kind in (k for k in kinds if k != "memory"):
+            paths = [Path(folder, f"{draw.__name__}.{kind}") for draw in draws]
+            print(f"{kind}     {head}:  {compare(draws, ten, paths, args.pairs)}")
+            sizes = " / ".join(f"{path.stat().st_size / 1e6:.2f} MB" for path in paths)
+            print(f"        file: {sizes}", flush=True)
+        if "memory" in kinds:
+            runs = [in_new_process(d, 100, Path(folder, f"{d.__name__}.png")) for d in draws]
+            imports, peaks, times = zip(*runs, strict=True)
+            above = [peak - start for peak, start in zip(peaks, imports, strict=True)]
+            print(
+                f"memory  {head}:  {peaks[0] / peaks[1]:.4f}"
+                f"  ({peaks[0]:.0f} MB / {peaks[1]:.0f} MB; {times[0]:.1f} s / {times[1]:.1f} s)"
+            )
+            print(
+                f"        above the imports ({imports[0]:.0f} MB):  {above[0] / above[1]:.4f}"
+                f"  ({above[0]:.0f} MB / {above[1]:.0f} MB)"
+            )
+
+
+if __name__ == "__main__":
+    main()
