@@ -16,8 +16,9 @@ import numpy as np
 
 from detr_viz import compose
 from detr_viz.compose import Placement
+from detr_viz.styles import CONTOUR_SHARES
 
-SHARES = (0.5, 0.8, 0.95)
+SHARES = CONTOUR_SHARES
 
 _SAMPLES = 4  # a cell, along an axis: between them a line is straight
 _ROUNDING = 1e-6  # relative, of a softmax in float32: weights this close are equal

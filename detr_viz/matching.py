@@ -69,20 +69,21 @@ def shared_objects(
 
     boxes        (Q_k, 4) a model: xyxy of all its queries
     chosen       ids a model: the queries to show; every one stands in the result exactly once
-    candidates   ids a model: its confident queries; None: the chosen ones. A chosen query that is
-                 not among them is matched in step 2
+    candidates   ids a model: its confident queries; None: the chosen ones
     min_iou      with less overlap (with the reference box) two queries are not of one object
 
     Model 0's chosen queries are the first objects, in their order. Then for k = 1, 2, ...:
-      1. the objects so far are matched (`assign`) with k's candidates;
-      2. those left without one, with k's other queries;
-      3. chosen queries of k still unused become new objects, at the end, in their order, with k as
-         reference. They are looked for in the models before k, among unused queries, by steps 1, 2.
+      1. the objects so far whose own query is a candidate are matched (`assign`) with k's;
+      2. all that are left, with k's candidates and chosen queries;
+      3. all that are left, with k's other queries;
+      4. chosen queries of k still unused become new objects, at the end, in their order, with k as
+         reference. They are looked for in the models before k, among unused queries, by steps 1-3.
     No query is used twice.
 
     Candidates come first because a model has many more queries than objects: one that says
-    "no object" may by chance overlap a little better than the detection itself. The others still
-    get their turn, so that a figure can show what a model had where it detected nothing.
+    "no object", or a weak second one on the same object, may by chance overlap a little better
+    than the detection itself. The others still get their turn, so that a figure can show what a
+    model had where it detected nothing.
 
     ValueError where the lists differ in length, boxes are not (Q, 4), or an id is wrong or twice.
     """
@@ -100,9 +101,18 @@ def shared_objects(
         used[k].add(query)
 
     def look(k: int) -> None:
-        """Steps 1 and 2: the objects that model k has no query of."""
-        for ids in (candidates[k], range(len(boxes[k]))):
-            missing = [o for o in range(len(origins)) if k not in found[o]]
+        """Steps 1 to 3: the objects that model k has no query of."""
+        named = dict.fromkeys([*candidates[k], *chosen[k]])
+        for confident, ids in (
+            (True, candidates[k]),
+            (False, named),
+            (False, range(len(boxes[k]))),
+        ):
+            missing = [
+                o
+                for o, (j, query) in enumerate(origins)
+                if k not in found[o] and (query in candidates[j] or not confident)
+            ]
             free = [int(q) for q in ids if q not in used[k]]
             wanted = np.reshape(
                 [boxes[j][q] for j, q in map(origins.__getitem__, missing)], (-1, 4)

@@ -301,10 +301,7 @@ def choose(found: Sequence[Explanation], queries: str) -> list[SharedObject]:
             chosen.append([])
     if not any(chosen):
         raise failed[0]
-    candidates = [
-        [*ids, *(q for q in e.by_score() if e.scores[q] >= DETECTED and q not in ids)]
-        for e, ids in zip(found, chosen, strict=True)
-    ]
+    candidates = [[q for q in e.by_score() if e.scores[q] >= DETECTED] for e in found]
     return shared_objects([e.boxes_xyxy_px for e in found], chosen, candidates)
 
 

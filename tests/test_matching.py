@@ -319,3 +319,12 @@ def test_scipy_waits_until_it_is_needed():
         "assert 'scipy' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_weak_second_query_does_not_take_the_detection():
+    """Model 0 has two queries on one object, the weak one with the better box."""
+    sure, weak = [0, 0, 10, 10], [0, 0, 10, 9]
+    theirs, background = [0, 0, 10, 9], [0, 0, 10, 11]
+    boxes = [np.array([sure, weak], float), np.array([background, theirs], float)]
+    found = shared_objects(boxes, [[0, 1], [1]], [[0], [1]])
+    assert [tuple(m.query for m in shared.matches) for shared in found] == [(0, 1), (1, 0)]
