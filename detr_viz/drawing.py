@@ -248,7 +248,8 @@ def _add_boxes(
     """
     from matplotlib.collections import PolyCollection
 
-    px = max(1, round(0.25 * unit_px))  # whole pixels: the lines stay sharp
+    # whole pixels: the lines stay sharp; thinner in small panels
+    px = max(1, min(round(0.25 * unit_px), round(min(made.panel_hw) / 80)))
     corners, colors, widths = [], [], []
     for group, spot in zip(groups, made.spots, strict=True):
         if spot.photo_top is None or group.box_xyxy_px is None:
@@ -281,11 +282,23 @@ def _add_boxes(
 def _corners(
     group: Group, top: int, left: int, hw: tuple[int, int], line_px: int
 ) -> list[tuple[float, float]]:
-    """Corners of the box in a panel: the line's edges on whole pixels, all of it inside."""
+    """Corners of the box in a panel: the line's edges on whole pixels, all of it inside.
+
+    A box so thin that its lines would meet is drawn as thick as shows what is in it.
+    """
     assert group.box_xyxy_px is not None
-    (height, width), (photo_h, photo_w) = hw, group.photo.shape[:2]
-    half, odd = line_px / 2, line_px % 2 / 2
-    x0, y0, x1, y1 = (float(v) for v in group.box_xyxy_px)
-    xs = [min(max(round(x * width / photo_w - odd) + odd, half), width - half) for x in (x0, x1)]
-    ys = [min(max(round(y * height / photo_h - odd) + odd, half), height - half) for y in (y0, y1)]
+    sides = []
+    for low, high, side, photo_side in zip(
+        group.box_xyxy_px[:2],
+        group.box_xyxy_px[2:],
+        hw[::-1],
+        group.photo.shape[1::-1],
+        strict=True,
+    ):
+        first, last = float(low) * side / photo_side, float(high) * side / photo_side
+        short = max(2 * line_px - (last - first), 0) / 2
+        half, odd = line_px / 2, line_px % 2 / 2
+        whole = (round(end - odd) + odd for end in (first - short, last + short))
+        sides.append([min(max(end, half), side - half) for end in whole])
+    xs, ys = sides
     return [(left + xs[i], top + ys[j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]

@@ -71,6 +71,8 @@ def _each(shown: Shown, facts: Sequence[str]) -> list[str]:
 
 def _layers(subject: Subject) -> str:
     last = subject.explanation.num_layers - 1
+    if len(subject.layers) == last + 1 > 1:
+        return f"decoder layers 0{_DASH}{last}"
     plural = "s" if len(subject.layers) > 1 else ""
     return f"decoder layer{plural} {_listed(subject.layers)} of 0{_DASH}{last}"
 

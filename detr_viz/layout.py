@@ -134,7 +134,8 @@ def _heading(label: Label, top: int, panels_left: int, page: Page) -> tuple[list
         text = pen.shorten(" · ".join(label.details), page.width - x, page.small_pt)
         lines.append(Line(text, x, baseline, page.small_pt, GRAY))
     end = lines[-1].x + page.widest(lines[-1:])
-    if top == page.header and end < panels_left:
+    heads = page.pen.width("head", page.text_pt) + 2 * page.px(WIDE)  # may stand before the panels
+    if top == page.header and end < panels_left - heads:
         beside = page.header - page.px(AIR)
         return [replace(line, baseline=beside) for line in lines], top
     return lines, baseline + page.px(AIR + 0.5)

@@ -119,10 +119,11 @@ def photo() -> np.ndarray:
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(PHOTO_HW[0])[:, None], np.fft.rfftfreq(PHOTO_HW[1]))
     frequency[0, 0] = np.inf
-    noise = np.fft.rfft2(rng.normal(size=(3, *PHOTO_HW))) / frequency
-    red, gray, blue = (plane / plane.std() for plane in np.fft.irfft2(noise, PHOTO_HW))
-    rgb = np.stack([gray + 0.3 * red, gray, gray + 0.3 * blue], -1)
-    return np.clip(115 + 45 * rgb, 0, 255).astype(np.uint8)
+    noise = (np.fft.rfft2(rng.normal(size=PHOTO_HW)) / frequency for _ in range(3))
+    planes = (np.fft.irfft2(spectrum, PHOTO_HW) for spectrum in noise)
+    red, gray, blue = (plane / plane.std() for plane in planes)
+    rgb = (gray + 0.3 * red, gray, gray + 0.3 * blue)
+    return np.stack([np.clip(115 + 45 * plane, 0, 255).astype(np.uint8) for plane in rgb], -1)
 
 
 def explanation(queries: int) -> FakeExplanation:
