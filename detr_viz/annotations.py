@@ -31,16 +31,28 @@ from detr_viz.styles import CONTOUR_SHARES, Look
 
 Corner = tuple[int, int]  # (1 low, 1 right)
 _CORNERS: tuple[Corner, ...] = ((1, 1), (1, 0), (0, 1), (0, 0))
-_CLEARLY = 0.1  # another corner is taken only where it hides so much less, of a panel's maximum
+_LIKED = (0.0, 0.05, 0.05, 0.1)  # what a row's other corners must hide less than the first
+_CLEARLY = 0.15  # a panel leaves the row's corner where another hides so much less
 _INSET, _ABOVE = 2.0, 1.2  # points around a number on its plate
 _BAR_PT, _SAMPLE_PT = (60.0, 5.0), 12.0  # colour bar: length and height; a contour's sample
+
+
+def _whole_names_fit(count: int, panel_width: int, page: Page) -> bool:
+    return page.pen.width(f"head {count - 1}", page.text_pt) <= panel_width
+
+
+def head_names_left(panels_left: int, panel_width: int, count: int, page: Page) -> float:
+    """What stands beside the names of the heads must end before this."""
+    if _whole_names_fit(count, panel_width, page):
+        return panels_left
+    return panels_left - page.pen.width("head", page.text_pt) - 2 * page.px(WIDE)
 
 
 def with_head_names(made: Plan, heads: Sequence[str], page: Page) -> Plan:
     """Over the panels, once: "head 0" ...; only numbers, after one "head", over narrow panels."""
     baseline = page.header - page.px(AIR)
     names, lines = [f"head {h}" for h in heads], []
-    if max(page.pen.width(n, page.text_pt) for n in names) > made.panel_hw[1]:
+    if not _whole_names_fit(len(heads), made.panel_hw[1], page):
         names = list(heads)
         x = made.panel_lefts[0] - page.px(WIDE)
         lines.append(Line("head", x, baseline, page.text_pt, INK, align="right"))
@@ -75,15 +87,14 @@ def with_numbers(made: Plan, groups: Sequence[Group], page: Page) -> Plan:
 def _corners(
     row: MapRow, group: Group, panel_hw: tuple[int, int], sizes: Sequence[tuple[int, int]]
 ) -> list[Corner]:
-    """For every panel: the first corner, from the lower right, where a plate hides little.
+    """For every panel the corner where its plate hides little; the row's common one if it does.
 
-    What it hides: the largest weight under it, as a share of the panel's, and the object's box.
+    What a plate hides: the largest weight under it, as a share of the panel's, and the box.
     """
-    chosen = []
-    for cells, size_hw in zip(row.maps, sizes, strict=True):
+    cost = np.empty((len(row.maps), len(_CORNERS)))
+    for m, (cells, size_hw) in enumerate(zip(row.maps, sizes, strict=True)):
         largest = max(float(cells.max()), np.finfo(np.float32).tiny)
-        cost = []
-        for corner in _CORNERS:
+        for i, corner in enumerate(_CORNERS):
             rows, columns = (
                 slice(max(count - int(count * size / side) - 1, 0), count)
                 if far
@@ -93,10 +104,10 @@ def _corners(
                 )
             )
             hidden = float(cells[rows, columns].max()) / largest
-            cost.append(hidden + _box_in_the_way(group, panel_hw, size_hw, corner))
-        limit = min(cost) + _CLEARLY
-        chosen.append(next(c for c, value in zip(_CORNERS, cost, strict=True) if value <= limit))
-    return chosen
+            cost[m, i] = hidden + _box_in_the_way(group, panel_hw, size_hw, corner)
+    common = int((cost.mean(0) + _LIKED).argmin())
+    better = cost[:, common] > cost.min(1) + _CLEARLY
+    return [_CORNERS[i] for i in np.where(better, cost.argmin(1), common)]
 
 
 def _box_in_the_way(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import detr_viz
-from detr_viz.files import replacing
+from detr_viz.files import OutputError, replacing
 from detr_viz.lettering import clean
 from detr_viz.styles import CONTOUR_SHARES, NORMS, Look
 from detr_viz.terms import MODES, Mode
@@ -142,12 +142,18 @@ def _weights(subject: Subject) -> str:
 
 # --- LaTeX ------------------------------------------------------------------------------------
 
+_OURS = "% drawn by detr_viz "  # how our files begin
+_NOT_IN_LATEX = re.compile(r'["`{}\\]')  # no engine finds a file of such a name
+_FILE_SIGNS = {"%": r"\csname @percentchar\endcsname", "#": r"\csname c_hash_str\endcsname"}
+_NAMED, _ALL_NAMED = 6, 8  # of more than 8 queries a caption names 6
 _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
     _TIMES: r"$\times$",
     "·": r"$\cdot$",
     _DASH: "--",
@@ -156,7 +162,7 @@ _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 def escape(text: str) -> str:
     """Text as LaTeX shows it literally."""
-    return "".join(_ESCAPES.get(c, c) for c in text)
+    return "".join(_ESCAPES.get(c, c) for c in text.replace("--", "-\0-")).replace("\0", "{}")
 
 
 def _math(text: str) -> str:
@@ -169,29 +175,44 @@ def latex(shown: Shown, figure: str | Path) -> str:
     Model, checkpoint (the sha256's first 12 digits; all of it in a comment), layer, mode, scale,
     normalisation. `figure`: the file's name as the document will include it.
     """
-    name = Path(figure)
-    vector = name.suffix.lower() == ".svg"
-    package = "svg" if vector else "graphicx"
-    include = "includesvg" if vector else "includegraphics"
-    file = name.stem if vector else name.name
-    label = re.sub(r"[^A-Za-z0-9]+", "-", name.stem).strip("-") or "attention"
+    path = Path(figure)
+    svg = path.suffix.lower() == ".svg"
+    # Inkscape draws the text: LaTeX would set it in its own font and size
+    include = r"\includesvg[inkscapelatex=false," if svg else r"\includegraphics["
+    needs = "svg}, Inkscape and -shell-escape" if svg else "graphicx}"
+    name = _NOT_IN_LATEX.sub("-", clean(path.name))
+    label = re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-") or "attention"
     environment = "figure*" if shown.wide else "figure"
-    comments = [f"needs \\usepackage{{{package}}}"]
-    comments += [_weights(s) for s in shown.subjects if _weights(s)]
-    if not shown.title.isascii() or not all(q.isascii() for q in shown.queries):
-        comments.append("has characters beyond ASCII: xelatex or lualatex, with a font for them")
+    comments = [f"needs \\usepackage{{{needs}", *filter(None, map(_weights, shown.subjects))]
+    if name != path.name:
+        comments.append(f"rename the figure to {name}: LaTeX cannot include a file of its name")
+    caption = _caption(shown)
+    if not caption.isascii():
+        comments.append(
+            "has characters beyond ASCII; where pdflatex lacks them: xelatex or lualatex, with a "
+            "font that has them"
+        )
     return "\n".join(
         [
+            f"{_OURS}{detr_viz.__version__}",
             *(f"% {line}" for line in comments),
             f"\\begin{{{environment}}}[t]",
             r"  \centering",
-            f"  \\{include}[width=\\linewidth]{{\\detokenize{{{file}}}}}",
-            f"  \\caption{{{_caption(shown)}}}",
+            f"  {include}width=\\linewidth]{{{_included(name)}}}",
+            f"  \\caption{{{caption}}}",
             f"  \\label{{fig:{label}}}",
             f"\\end{{{environment}}}",
             "",
         ]
     )
+
+
+def _included(name: str) -> str:
+    r"""A file's name for \includegraphics: \detokenize keeps every sign but % and #."""
+    pieces = [piece for piece in re.split("([%#])", name) if piece]
+    if re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        return name
+    return "".join(_FILE_SIGNS.get(piece) or f"\\detokenize{{{piece}}}" for piece in pieces)
 
 
 def _caption(shown: Shown) -> str:
@@ -213,12 +234,35 @@ def _caption(shown: Shown) -> str:
         "layer": "logits keep the layer's own scale",
     }[shown.scale]
     grid = "; ".join(escape(text) for text in _each(shown, [_grid(s) for s in shown.subjects]))
-    queries = escape("; ".join(shown.queries))
     return (
         f"Decoder cross-attention of each head of {models}, {escape('; '.join(layers))}: {modes}; "
-        f"{scaled} (scale \\emph{{{shown.scale}}}). A row is one object query ({queries}) with its "
-        f"predicted box. {reading}; {grid}. Drawn with detr\\_viz {detr_viz.__version__}."
+        f"{scaled} (scale \\emph{{{shown.scale}}}). {_rows(shown)} {reading}; {grid}. "
+        f"Drawn with detr\\_viz {detr_viz.__version__}."
     )
+
+
+def _rows(shown: Shown) -> str:
+    """What a row is, and which queries there are."""
+    compared = len(shown.subjects) > 1
+    layered = any(len(s.layers) > 1 for s in shown.subjects)
+    inner = ["model"] * compared + ["layer"] * layered + ["mode"] * (len(shown.modes) > 1)
+    queries = escape(_queries(shown))
+    if not inner:
+        return f"A row is one object query ({queries}) with its predicted box."
+    said = f"Rows are ordered by object query ({'at the last layer: ' * layered}{queries}), "
+    said += f"then by {_listed(inner)}, with the box predicted"
+    said += " from each layer's own output" * layered
+    return said + ("; queries of the models are matched by box IoU." if compared else ".")
+
+
+def _queries(shown: Shown) -> str:
+    """The queries in words: all of a few, of many the first and how many more there are."""
+    lines, each = shown.queries, len(shown.subjects)
+    count, named = len(lines) // each, max(_NAMED // each, 1)
+    if len(lines) <= _ALL_NAMED or count <= named:
+        return "; ".join(lines)
+    more = f"and {count - named} more" + " objects" * (each > 1)
+    return "; ".join([*lines[: named * each], more])
 
 
 def _short_hash(subject: Subject) -> str:
@@ -226,9 +270,24 @@ def _short_hash(subject: Subject) -> str:
     return f" (weights \\texttt{{{str(digest)[:12]}}})" if digest else ""
 
 
+def caption_path(figure: str | Path) -> Path:
+    """<figure's stem>.tex. OutputError where a file is there that is not ours: a manuscript, say."""
+    path = Path(figure).with_suffix(".tex")
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(_OURS))
+    except OSError:  # none is there, or one that cannot be written either
+        return path
+    if begins not in (b"", _OURS.encode()):
+        raise OutputError(
+            f"{path} is there and not written by --caption: move it, or choose another --out"
+        )
+    return path
+
+
 def save_caption(shown: Shown, figure: str | Path) -> Path:
     """Write <figure's stem>.tex beside a figure; an older one is replaced. Raises OutputError."""
-    path = Path(figure).with_suffix(".tex")
+    path = caption_path(figure)
     with replacing(path) as part:
         part.write_text(latex(shown, figure), encoding="utf-8")
     return path

@@ -119,10 +119,10 @@ def _moved(label: Sequence[Line], x: float, top: float, align: str) -> list[Line
     return [replace(t, x=x, baseline=top + t.baseline, align=align) for t in label]
 
 
-def _heading(label: Label, top: int, panels_left: int, page: Page) -> tuple[list[Line], int]:
+def _heading(label: Label, top: int, limit: float, page: Page) -> tuple[list[Line], int]:
     """A section's first line, and where what follows it begins.
 
-    The first of the page stands beside the names of the heads, where it ends before the panels.
+    The first of the page stands beside the names of the heads, if it ends before the limit.
     """
     pen, baseline = page.pen, top + page.px(CLASS_PT * CAP)
     room = page.width - 2 * page.margin
@@ -134,8 +134,7 @@ def _heading(label: Label, top: int, panels_left: int, page: Page) -> tuple[list
         text = pen.shorten(" · ".join(label.details), page.width - x, page.small_pt)
         lines.append(Line(text, x, baseline, page.small_pt, GRAY))
     end = lines[-1].x + page.widest(lines[-1:])
-    heads = page.pen.width("head", page.text_pt) + 2 * page.px(WIDE)  # may stand before the panels
-    if top == page.header and end < panels_left - heads:
+    if top == page.header and end < limit:
         beside = page.header - page.px(AIR)
         return [replace(line, baseline=beside) for line in lines], top
     return lines, baseline + page.px(AIR + 0.5)
@@ -165,11 +164,12 @@ def _single(sections: Sequence[Section], heads: int, page: Page) -> Plan:
     left = page.margin + column
     total = fixed + (heads + 1) * width
     lefts = page.columns(total - page.margin, heads, width)
+    names_left = annotations.head_names_left(lefts[0], width, heads, page)
     grouped = any(len(s.groups) > 1 or s.heading for s in sections)
     top, spots, lines = page.header, [], []
     for section in sections:
         if section.heading:
-            heading, top = _heading(section.heading, top, lefts[0], page)
+            heading, top = _heading(section.heading, top, names_left, page)
             lines += heading
         for group in section.groups:
             label = labels[id(group)]
@@ -217,10 +217,11 @@ def _stacked(sections: Sequence[Section], heads: int, page: Page) -> Plan:
     row_height = max(height, page.name_height)
     total = fixed + column + heads * width
     lefts = page.columns(total - page.margin, heads, width)
+    names_left = annotations.head_names_left(lefts[0], width, heads, page)
     top, spots, lines = page.header, [], []
     for section in sections:
         if section.heading:
-            heading, top = _heading(section.heading, top, lefts[0], page)
+            heading, top = _heading(section.heading, top, names_left, page)
             lines += heading
         for group in section.groups:
             label, row_tops, slot_bottom = labels[id(group)], [], top
