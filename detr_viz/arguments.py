@@ -41,12 +41,19 @@ def layers(text: str) -> str | int | list[int]:
     return [int(part) for part in parts] if len(parts) > 1 else int(parts[0])
 
 
+def colormap(text: str) -> str:
+    """What may be the name of a colour map; matplotlib, which knows, is slow to import."""
+    if not text.strip() or len(text) > 60:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no name of a colour map (say viridis)")
+    return text
+
+
 _UNITS_IN = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
 _WIDTHS_IN, _DPIS = (0.5, 200.0), (20.0, 2400.0)
 
 
 def width_in(text: str) -> float:
-    """A width: inches, or with a unit (85mm); returned in inches."""
+    """A width: inches, or with a unit (85mm, "85 mm"; pt are 1/72 in); returned in inches."""
     unit = text[-2:].lower() if text[-2:].lower() in _UNITS_IN else ""
     value = _number(text.removesuffix(text[-2:] if unit else "")) * _UNITS_IN[unit or "in"]
     if not _WIDTHS_IN[0] <= value <= _WIDTHS_IN[1]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _CONTOUR_PT = (0.85, 0.6, 0.42)  # lines for 50, 80 and 95 % of the mass
 _CONTOUR_TONES = (0.98, 0.74, 0.5)  # where in the colour map theirs are
 _HALO_PT = 0.5  # what a dark line under a contour has more
+_STRIP_PX = 1024
 _HALO = (0.0, 0.0, 0.0, 0.55)
 _PLATE = (0.15, 0.15, 0.15, 0.86)
 
@@ -147,7 +148,10 @@ def _add_pixels(ax: Axes, sheet: np.ndarray, made: Plan) -> None:
                 super().draw(renderer)
             elif self.get_visible():
                 graphics = renderer.new_gc()
-                renderer.draw_image(graphics, 0, 0, sheet[::-1])
+                for top in range(0, made.height, _STRIP_PX):  # agg copies what it is given
+                    strip = sheet[top : top + _STRIP_PX]
+                    y = made.height - top - len(strip)
+                    renderer.draw_image(graphics, 0, y, strip[::-1])
                 graphics.restore()
                 self.stale = False
 

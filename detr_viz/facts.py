@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import detr_viz
-from detr_viz.files import OutputError, replacing
+from detr_viz.files import OutputError, reason, replacing
 from detr_viz.lettering import clean
 from detr_viz.styles import CONTOUR_SHARES, NORMS, Look
 from detr_viz.terms import MODES, Mode
@@ -156,13 +156,13 @@ _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "`": r"\textasciigrave{}",
     _TIMES: r"$\times$",
     "·": r"$\cdot$",
-    _DASH: "--",
+    _DASH: r"\textendash{}",
 }
 
 
 def escape(text: str) -> str:
     """Text as LaTeX shows it literally."""
-    return "".join(_ESCAPES.get(c, c) for c in text.replace("--", "-\0-")).replace("\0", "{}")
+    return re.sub("-(?=-)", "-{}", "".join(_ESCAPES.get(c, c) for c in text))
 
 
 def _math(text: str) -> str:
@@ -249,10 +249,10 @@ def _rows(shown: Shown) -> str:
     queries = escape(_queries(shown))
     if not inner:
         return f"A row is one object query ({queries}) with its predicted box."
-    said = f"Rows are ordered by object query ({'at the last layer: ' * layered}{queries}), "
-    said += f"then by {_listed(inner)}, with the box predicted"
-    said += " from each layer's own output" * layered
-    return said + ("; queries of the models are matched by box IoU." if compared else ".")
+    said = f"Rows are ordered by object query ({'at the last layer shown: ' * layered}{queries}), "
+    said += f"then by {_listed(inner)}"
+    said += "; queries of different models are matched by box IoU" * compared
+    return f"{said}. Boxes are predicted{' by each layer on its own' * layered}."
 
 
 def _queries(shown: Shown) -> str:
@@ -271,17 +271,17 @@ def _short_hash(subject: Subject) -> str:
 
 
 def caption_path(figure: str | Path) -> Path:
-    """<figure's stem>.tex. OutputError where a file is there that is not ours: a manuscript, say."""
+    """<figure's stem>.tex. OutputError where that is a folder, or not ours: a manuscript, say."""
     path = Path(figure).with_suffix(".tex")
     try:
         with path.open("rb") as file:
             begins = file.read(len(_OURS))
-    except OSError:  # none is there, or one that cannot be written either
+    except FileNotFoundError:
         return path
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {reason(error)}; choose another --out") from error
     if begins not in (b"", _OURS.encode()):
-        raise OutputError(
-            f"{path} is there and not written by --caption: move it, or choose another --out"
-        )
+        raise OutputError(f"{path} was not written by --caption: move it, or choose another --out")
     return path
 
 

@@ -7,16 +7,17 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz import assets, models
-from detr_viz.arguments import dpi, layers, positive, width_in
+from detr_viz.arguments import colormap, dpi, layers, positive, width_in
 from detr_viz.errors import UserError, report
 from detr_viz.files import say
 from detr_viz.queries import DEFAULT, SYNTAX, QueryError, check_syntax, holds_ids, select, table
 from detr_viz.styles import INTERPOLATIONS, NORMS, PRESETS, STYLES, Format, Look, page_format
-from detr_viz.targets import check_out, output_paths
+from detr_viz.targets import check_out, check_target, is_folder, output_paths
 from detr_viz.terms import MODES, SCALES
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--style", choices=tuple(STYLES), default="overlay", help=_help(said))
     said = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
     add("--norm", choices=tuple(NORMS), help=f"{_help(said, 'head')}; contours have none")
-    add("--cmap", metavar="NAME", help="any colour map of matplotlib (default: inferno)")
+    said = "any colour map of matplotlib (default: inferno)"
+    add("--cmap", type=colormap, metavar="NAME", help=said)
     add(
         "--interpolation",
         choices=INTERPOLATIONS,
@@ -161,31 +163,24 @@ def run(args: argparse.Namespace) -> int:
     paths = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     if not args.list_queries:
         check_out(args.out, several=len(paths) > 1)
+        if args.out and not is_folder(args.out):
+            check_target(Path(args.out), args.caption, args.save_maps)
         if look.cmap:
             from detr_viz.drawing import colors  # matplotlib
 
             colors(look)
 
-    from detr_viz.loading import load_model  # torch, only once the arguments are known to be sound
-
-    loaded = [
-        load_model(
-            weights,
-            kind,
-            classes=args.classes,
-            nheads=args.nheads,
-            dilation=args.dilation,
-            cache=args.cache,
-            device=args.device,
-            progress=not args.quiet,
-        )
-        for kind, weights in pairs
-    ]
+    loaded = []
+    for kind, weights in pairs:
+        with _named(weights or f"the demo checkpoint of {kind or 'detr'}", len(pairs)):
+            loaded.append(_load(args, kind, weights))
     tell = (lambda line: None) if args.quiet else say
     if args.weights is None:
         tell(DEMO_LINE)
-    for note in dict.fromkeys(note for model in loaded for note in model.notes):
-        tell(f"note: {note}")
+    for model in loaded:
+        whose = f"{Path(model.path).name}: " * (len(loaded) > 1)
+        for note in model.notes:
+            tell(f"note: {whose}{note}")
     targets = output_paths(paths, _figure_name(args, loaded), args.out)
     code = 0
     for path, target in zip(paths, targets, strict=True):
@@ -216,6 +211,32 @@ def pair(
     return list(zip(kinds, weights, strict=True))
 
 
+def _load(args: argparse.Namespace, kind: str | None, weights: str | None) -> LoadedModel:
+    from detr_viz.loading import load_model  # torch, only once the arguments are known to be sound
+
+    return load_model(
+        weights,
+        kind,
+        classes=args.classes,
+        nheads=args.nheads,
+        dilation=args.dilation,
+        cache=args.cache,
+        device=args.device,
+        progress=not args.quiet,
+    )
+
+
+@contextmanager
+def _named(weights: str, models: int) -> Iterator[None]:
+    """A mistake that concerns one of several models says which."""
+    try:
+        yield
+    except UserError as error:
+        if models == 1 or Path(weights).name in str(error):
+            raise
+        raise UserError(f"{weights}: {error}") from error
+
+
 def _figure_name(args: argparse.Namespace, loaded: Sequence[LoadedModel]) -> str:
     """What follows the image's name in that of a figure."""
     parts = ["_vs_".join(model.spec.name for model in loaded), args.plot]
@@ -240,27 +261,35 @@ def render_one(
     from detr_viz import images
     from detr_viz.explanation import explain
 
+    if not args.list_queries:
+        check_target(target, args.caption, args.save_maps)
     picture = images.load(path)
     for note in picture.notes:
         yield f"note: {path}: {note}"
-    found = []
+    found, cut = [], []
     for model in loaded:
-        e = explain(model, picture, layers=args.layer, size=args.size, max_size=args.max_size)
+        with _named(Path(model.path).name, len(loaded)):
+            e = explain(model, picture, layers=args.layer, size=args.size, max_size=args.max_size)
         if args.size and min(e.input_hw) < args.size:
-            bound = args.max_size or model.max_size
-            shorter = min(e.input_hw)
-            yield f"note: --size {args.size} came down to {shorter}, for --max-size is {bound}"
+            bound, size = args.max_size or model.max_size, args.size
+            cut.append(f"--size {size} came down to {min(e.input_hw)}, for --max-size is {bound}")
         found.append(e)
-    if args.list_queries:
-        chosen = args.queries or "all"
+    yield from (f"note: {words}" for words in dict.fromkeys(cut))
+    chosen = args.queries or ("top:1" if _several_layers(args) else DEFAULT)
+    if args.list_queries and args.queries in (None, "all"):
         for e in found:
-            ids = e.by_score() if chosen == "all" else select(e, chosen)
-            yield from _table(e, ids, headed=len(found) > 1)
+            yield from _table(e, e.by_score(), headed=len(found) > 1)
+        return
+    objects = choose(found, chosen)
+    tables: list[str] = []
+    for k, e in enumerate(found):
+        tables += _table(e, _queries_of(objects, k), headed=len(found) > 1)
+    if args.list_queries:
+        yield from tables
         return
 
     from detr_viz import facts, figures
 
-    objects = choose(found, args.queries or ("top:1" if _several_layers(args) else DEFAULT))
     modes = list(found[0].modes) if args.plot == "all" else [args.plot]
     options = {
         "layer": "all" if _several_layers(args) else None,  # of those captured
@@ -273,8 +302,7 @@ def render_one(
         figure = figures.compare(found, objects, modes, **options)
         figures.save(figure, target)
     yield from dict.fromkeys(f"note: {warning.message}" for warning in caught)
-    for k, e in enumerate(found):
-        yield from _table(e, _queries_of(objects, k), headed=len(found) > 1)
+    yield from tables
     yield f"wrote {target}"
     if args.caption:
         yield f"wrote {facts.save_caption(figure.shown, target)}"
@@ -320,10 +348,11 @@ def _save_maps(args, shown, objects, modes, target: Path) -> Iterator[str]:
     """A file a model and layer; where there is only one, <figure stem>.npz."""
     from detr_viz import heatmaps
 
+    slugs = _slugs([subject.name for subject in shown.subjects])
     for k, subject in enumerate(shown.subjects):
         ids = _queries_of(objects, k)
         for layer in subject.layers if ids else ():
-            tag = f"_{_slug(subject.name)}" if len(shown.subjects) > 1 else ""
+            tag = f"_{slugs[k]}" if len(shown.subjects) > 1 else ""
             tag += f"_layer{layer}" if len(subject.layers) > 1 else ""
             beside = target.with_name(f"{target.stem}{tag}.npz")
             e = subject.explanation
@@ -331,8 +360,11 @@ def _save_maps(args, shown, objects, modes, target: Path) -> Iterator[str]:
             yield f"wrote {beside}"
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "model"
+def _slugs(names: Sequence[str]) -> list[str]:
+    """Names as parts of file names, no two the same."""
+    slugs = [re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "model" for name in names]
+    same = len(set(slugs)) < len(slugs)
+    return [f"{slug}_{i}" if same else slug for i, slug in enumerate(slugs, 1)]
 
 
 def list_models() -> str:

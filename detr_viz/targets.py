@@ -43,6 +43,17 @@ def _check_place(out: str | None, several: bool) -> None:
         raise UserError(f"cannot write to {folder}: permission denied; choose another --out")
 
 
+def check_target(figure: Path, caption: bool, maps: bool) -> None:
+    """UserError where a figure or what goes beside it cannot be put, before time is spent on it."""
+    for path in (figure, *[figure.with_suffix(".npz")] * maps):
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder; choose another --out")
+    if caption:
+        from detr_viz.facts import caption_path
+
+        caption_path(figure)
+
+
 def output_paths(images: Sequence[str], label: str, out: str | None) -> list[Path]:
     """A figure path for each image: --out itself, or <folder>/<image>_<type>_<plot>.png."""
     if out is not None and not is_folder(out):

@@ -13,7 +13,11 @@ MODES = ("combine", "position", "content")
 
 @dataclass
 class FakeExplanation:
-    """What figures use of an Explanation; `maps` returns `made` (Q, M, h, w) in any mode."""
+    """What figures use of an Explanation.
+
+    `maps` returns `made` (Q, M, h, w), or what `made_by` has for a mode and layer; labels are those
+    of the last layer in every layer that `labels_by` has no others for.
+    """
 
     image: SimpleNamespace
     input_hw: tuple[int, int]
@@ -33,6 +37,8 @@ class FakeExplanation:
     layers: tuple[int, ...] = (5,)
     residuals: Mapping[int, float] = field(default_factory=lambda: {5: 2.3e-7})
     meta: Mapping[str, object] = field(default_factory=lambda: {"weights_sha256": "ab" * 32})
+    made_by: Mapping[tuple[object, int], np.ndarray] = field(default_factory=dict)
+    labels_by: Mapping[int, np.ndarray] = field(default_factory=dict)
     calls: list[tuple[object, ...]] = field(default_factory=list)
 
     def label_name(self, query: int) -> str:
@@ -48,7 +54,8 @@ class FakeExplanation:
         inset = early * (high - low) / 4
         boxes = np.hstack([low + inset, high - inset])
         scores = (self.scores * (1 - early)).astype(np.float32)
-        return SimpleNamespace(scores=scores, labels=self.labels, boxes_xyxy_px=boxes)
+        labels = self.labels_by.get(self.pick_layer(layer), self.labels)
+        return SimpleNamespace(scores=scores, labels=labels, boxes_xyxy_px=boxes)
 
     def maps(
         self,
@@ -58,7 +65,8 @@ class FakeExplanation:
         scale: str = "mode",
     ) -> np.ndarray:
         self.calls.append((mode, layer, scale))
-        return self.made[list(queries if queries is not None else range(len(self.scores)))]
+        made = self.made_by.get((mode, self.pick_layer(layer)), self.made)
+        return made[list(queries if queries is not None else range(len(self.scores)))]
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 from fake_explanation import MODES, FakeExplanation, fake, one_hot
+from figure_tools import boxes_of, panels_of, texts
 from matplotlib.figure import Figure
 
 from detr_viz import figures
@@ -17,38 +18,11 @@ from detr_viz.styles import FigureError, Look, page_format
 INFERNO_TOP = (252, 255, 164)
 
 
-def texts(fig: Figure) -> list[str]:
-    return [t.get_text() for t in fig.axes[0].texts]
-
-
-def sheet_of(fig: Figure) -> np.ndarray:
-    (image,) = fig.axes[0].images
-    return np.asarray(image.get_array())[..., :3]
-
-
-def spans(line: np.ndarray) -> list[tuple[int, int]]:
-    """(start, end) of the stretches of a line of pixels that are not white."""
-    dark = np.concatenate([[False], (line < 250).any(-1), [False]])
-    edges = np.flatnonzero(dark[1:] != dark[:-1])
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def panels_of(fig: Figure) -> list[list[np.ndarray]]:
-    """The pixels of every panel, a list a row: photo first. Found by the white gaps."""
-    sheet = sheet_of(fig)
-    rows = spans(sheet.min(1, keepdims=True)[:, 0])
-    out = []
-    for top, bottom in rows:
-        columns = spans(sheet[top:bottom].min(0))
-        out.append([sheet[top:bottom, a:b] for a, b in columns])
-    return out
-
-
 def test_the_stand_in_is_like_an_explanation():
     from detr_viz.explanation import Explanation
 
     real = {f.name for f in fields(Explanation)} | set(dir(Explanation))
-    ours = {f.name for f in fields(FakeExplanation)} - {"made", "calls"}
+    ours = {f.name for f in fields(FakeExplanation)} - {"made", "made_by", "labels_by", "calls"}
     assert ours <= real
     assert {"maps", "pick_layer", "label_name"} <= real
 
@@ -94,7 +68,7 @@ def test_one_image_two_collections_and_a_box_in_every_panel():
     assert len(ax.images) == 1 and len(ax.collections) == 2 and not ax.patches and not ax.lines
     for boxes in ax.collections:
         assert len(boxes.get_paths()) == 2 * (1 + 8)
-    halos, boxes = sorted(ax.collections, key=lambda c: c.get_zorder())
+    halos, boxes = boxes_of(fig)
     assert (np.array(halos.get_linewidths()) > np.array(boxes.get_linewidths())).all()
     for halo, box in zip(halos.get_edgecolor(), boxes.get_edgecolor(), strict=True):
         assert abs(halo[:3].mean() - box[:3].mean()) > 0.3  # light on dark or dark on light

@@ -46,6 +46,7 @@ sys.path[:0] = map(str, (HERE.parent, HERE.parent.parent))
 from fake_explanation import FakeExplanation, fake
 
 from detr_viz import figures
+from detr_viz.styles import Format
 
 WIDTH_IN, DPI = 8.0, 200.0  # 1600 pixels
 PHOTO_HW, STRIDE, HEADS = (800, 1066), 32, 8
@@ -66,8 +67,8 @@ Draw = Callable[[FakeExplanation, Path], None]
 
 
 def ours(e: FakeExplanation, path: Path) -> None:
-    queries = range(len(e.scores))
-    figures.save(figures.head_grid(e, queries, "combine", width_in=WIDTH_IN, dpi=DPI), path)
+    queries, page = range(len(e.scores)), Format(WIDTH_IN, DPI)
+    figures.save(figures.head_grid(e, queries, "combine", page=page), path)
 
 
 def naive(e: FakeExplanation, path: Path, resize: bool = True) -> None:
