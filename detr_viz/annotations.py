@@ -34,6 +34,7 @@ _CORNERS: tuple[Corner, ...] = ((1, 1), (1, 0), (0, 1), (0, 0))
 _LIKED = (0.0, 0.05, 0.05, 0.1)  # what a row's other corners must hide less than the first
 _CLEARLY = 0.15  # a panel leaves the row's corner where another hides so much less
 _INSET, _ABOVE = 2.0, 1.2  # points around a number on its plate
+_BOX_LINE = 0.6  # points that the box's line reaches beyond it
 _BAR_PT, _SAMPLE_PT = (60.0, 5.0), 12.0  # colour bar: length and height; a contour's sample
 
 
@@ -75,7 +76,7 @@ def with_numbers(made: Plan, groups: Sequence[Group], page: Page) -> Plan:
             top, texts = next(tops), [number(v) for v in row.maps.max((1, 2))]
             widths = [int(page.pen.width(t, page.small_pt)) + inset + above for t in texts]
             sizes = [(cap + inset + above, wide) for wide in widths]
-            corners = _corners(row, group, made.panel_hw, sizes)
+            corners = _corners(row, group, made.panel_hw, sizes, page.px(_BOX_LINE))
             plates.append(tuple(zip(sizes, corners, strict=True)))
             for text, (low, right), left in zip(texts, corners, made.panel_lefts, strict=False):
                 baseline = top + (height - inset if low else cap + inset)
@@ -85,7 +86,11 @@ def with_numbers(made: Plan, groups: Sequence[Group], page: Page) -> Plan:
 
 
 def _corners(
-    row: MapRow, group: Group, panel_hw: tuple[int, int], sizes: Sequence[tuple[int, int]]
+    row: MapRow,
+    group: Group,
+    panel_hw: tuple[int, int],
+    sizes: Sequence[tuple[int, int]],
+    line_px: int,
 ) -> list[Corner]:
     """For every panel the corner where its plate hides little; the row's common one if it does.
 
@@ -104,23 +109,23 @@ def _corners(
                 )
             )
             hidden = float(cells[rows, columns].max()) / largest
-            cost[m, i] = hidden + _box_in_the_way(group, panel_hw, size_hw, corner)
+            cost[m, i] = hidden + _box_in_the_way(group, panel_hw, size_hw, corner, line_px)
     common = int((cost.mean(0) + _LIKED).argmin())
     better = cost[:, common] > cost.min(1) + _CLEARLY
     return [_CORNERS[i] for i in np.where(better, cost.argmin(1), common)]
 
 
 def _box_in_the_way(
-    group: Group, panel_hw: tuple[int, int], size_hw: tuple[int, int], corner: Corner
+    group: Group, panel_hw: tuple[int, int], size_hw: tuple[int, int], corner: Corner, line_px: int
 ) -> float:
     """How much it matters that a plate covers the box: its inside less than its outline."""
     if group.box_xyxy_px is None:
         return 0.0
     scale = [panel_hw[1] / group.photo.shape[1], panel_hw[0] / group.photo.shape[0]] * 2
     x0, y0, x1, y1 = (float(v) * s for v, s in zip(group.box_xyxy_px, scale, strict=True))
-    top = (panel_hw[0] - size_hw[0]) * corner[0]
-    left = (panel_hw[1] - size_hw[1]) * corner[1]
-    bottom, right = top + size_hw[0], left + size_hw[1]
+    top = (panel_hw[0] - size_hw[0]) * corner[0] - line_px
+    left = (panel_hw[1] - size_hw[1]) * corner[1] - line_px
+    bottom, right = top + size_hw[0] + 2 * line_px, left + size_hw[1] + 2 * line_px
     if x0 >= right or x1 <= left or y0 >= bottom or y1 <= top:
         return 0.0
     return 0.15 if x0 < left and x1 > right and y0 < top and y1 > bottom else 0.4

@@ -64,7 +64,7 @@ def _save_png(fig: Figure, path: Path, facts: Mapping[str, str]) -> None:
         canvas.draw()
     finally:
         fig.set_canvas(shown_on)
-    page = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    page = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     page.save(path, "png", dpi=(fig.dpi, fig.dpi), pnginfo=info, compress_level=4)
 
 

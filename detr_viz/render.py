@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import assets, models
+from detr_viz import assets, labels, models
 from detr_viz.arguments import colormap, dpi, layers, positive, width_in
 from detr_viz.errors import UserError, report
 from detr_viz.files import say
@@ -170,6 +170,8 @@ def run(args: argparse.Namespace) -> int:
 
             colors(look)
 
+    if args.classes is not None:
+        labels.load_class_names(args.classes)  # what is wrong with the file, before weights are read
     loaded = []
     for kind, weights in pairs:
         with _named(weights or f"the demo checkpoint of {kind or 'detr'}", len(pairs)):
@@ -349,11 +351,12 @@ def _save_maps(args, shown, objects, modes, target: Path) -> Iterator[str]:
     from detr_viz import heatmaps
 
     slugs = _slugs([subject.name for subject in shown.subjects])
+    layered = any(len(subject.layers) > 1 for subject in shown.subjects)
     for k, subject in enumerate(shown.subjects):
         ids = _queries_of(objects, k)
         for layer in subject.layers if ids else ():
             tag = f"_{slugs[k]}" if len(shown.subjects) > 1 else ""
-            tag += f"_layer{layer}" if len(subject.layers) > 1 else ""
+            tag += f"_layer{layer}" if layered else ""
             beside = target.with_name(f"{target.stem}{tag}.npz")
             e = subject.explanation
             heatmaps.save(beside, e, ids, modes, layer=layer, scale=args.scale)

@@ -83,7 +83,7 @@ def test_the_drawn_lines_hold_what_the_key_says(grid, interpolation, sharpness):
 
 @pytest.mark.parametrize("mode", ["combine", MODES], ids=["single", "stacked"])
 def test_lines_are_in_panels_and_each_has_a_darker_one_under_it(mode):
-    fig = figures.head_grid(attentive("25x34"), [0, 1], mode, look=Look("contour"))
+    fig = figures.head_grid(attentive("16x16", 4, 3), [0, 1], mode, look=Look("contour"))
     rows = 2 * (1 if mode == "combine" else 3)
     tiles, collections = tiles_of(fig), lines_of(fig)
     assert len(tiles) == 2 + 4 * rows and len(collections) == 2 * len(SHARES)
