@@ -207,6 +207,7 @@ def _add_contours(
                     drawn += [line + np.array((left, top)) for line in lines]
     for drawn, (left, right, middle) in zip(found, made.samples, strict=True):
         drawn.append(np.array([(left, middle), (right, middle)]))
+    unit_px = min(unit_px, min(made.panel_hw) / 32)  # thinner in small panels
     inks = [lut[round(tone * 255)] / 255 for tone in _CONTOUR_TONES]
     widest = [pt * unit_px * 72 / dpi for pt in _CONTOUR_PT]
     more = _HALO_PT * unit_px * 72 / dpi

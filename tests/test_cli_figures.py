@@ -1,0 +1,367 @@
+"""Flags of figures as a user types them: sizes, what files say of themselves, comparisons."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_factory import small_config, small_state_dict, training
+from conftest import ROOT, demo_model
+from PIL import Image
+from pypdf import PdfReader
+
+from detr_viz import cli, explain, heatmaps
+from detr_viz.demo.shapes import scene
+from detr_viz.styles import NORMS
+from detr_viz.terms import MODES
+
+DETR, CD_DETR = (str(ROOT / f"weights/{name}_demo.pth") for name in ("detr", "cd_detr"))
+SHA256 = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in (DETR, CD_DETR)}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty folder as the working directory, with one image in it."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(scene(2_000_000_100, 160).rgb).save("shapes.png")
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys):
+    """Type a command about the image; what it prints, once it is sure that it went well."""
+
+    def typed(*argv: str) -> list[str]:
+        code = cli.main(["--image", "shapes.png", *argv])
+        out, err = capsys.readouterr()
+        assert (code, err) == (0, "")
+        return out.splitlines()
+
+    return typed
+
+
+def written(lines: list[str]) -> list[str]:
+    return [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]
+
+
+def ids(lines: list[str]) -> list[list[int]]:
+    """Query ids of the tables that were printed."""
+    tables: list[list[int]] = []
+    for line in lines:
+        if line.split()[:2] == ["query", "class"]:
+            tables.append([])
+        elif tables and line[:5].strip().isdecimal():
+            tables[-1].append(int(line[:5]))
+    return tables
+
+
+def small(path: str, type: str, nheads: int, **sizes: int) -> str:
+    content = training(small_state_dict(type, small_config(nheads=nheads, **sizes)))
+    content["args"].nheads = nheads
+    torch.save(content, path)
+    return path
+
+
+# --- what files say of themselves -------------------------------------------------------------
+
+
+def facts_of(path: str) -> tuple[str, str, str]:
+    """Title, software and description of a figure, by readers that are not ours."""
+    if path.endswith(".png"):
+        with Image.open(path) as picture:
+            return tuple(picture.text[k] for k in ("Title", "Software", "Description"))
+    if path.endswith(".pdf"):
+        found = PdfReader(path).metadata
+        return found["/Title"], found["/Creator"], found["/Subject"]
+    dc = "{http://purl.org/dc/elements/1.1/}"
+    root = ET.parse(path).getroot()
+    title, creator, description = (
+        next(root.iter(dc + k)) for k in ("title", "creator", "description")
+    )
+    return title.text, "".join(creator.itertext()).strip(), description.text
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_every_format_carries_the_facts(run, suffix):
+    out = f"fig.{suffix}"
+    looks = ["--style", "heat", "--norm", "query", "--cmap", "cividis", "--interpolation", "linear"]
+    argv = ["--type", "detr", "cd_detr", "--plot", "position", "--queries", "top:1", *looks]
+    run(*argv, "--layer", "0,2", "--scale", "layer", "--out", out)
+    title, software, description = facts_of(out)
+    assert title == "DETR and Conditional DETR: position attention of each head"
+    assert re.fullmatch(r"detr_viz \d+\.\d+\.\d+", software)
+    assert "\n" not in description
+    for words in (
+        "decoder layers 0 and 2 of 0\N{EN DASH}2;",
+        "position p_q · p_k;",
+        "logits at the layer's own scale; queries matched by box IoU;",
+        "scale layer;",
+        f"normalisation query ({NORMS['query']});",
+        "style heat, linear interpolation, colour map cividis;",
+        f"DETR: weights detr_demo.pth sha256 {SHA256[DETR]}",
+        f"Conditional DETR: weights cd_detr_demo.pth sha256 {SHA256[CD_DETR]}",
+        f"image sha256 {hashlib.sha256(Path('shapes.png').read_bytes()).hexdigest()}",
+    ):
+        assert description.count(words) == 1, words
+
+
+def test_each_look_is_another_figure_and_says_so(run):
+    """The flag reaches the pixels and the metadata; its default is what it says."""
+    base = ["--queries", "top:1", "--dpi", "100", "--out"]
+    flags = {
+        "style overlay": ["--style", "overlay"],
+        "style heat, nearest": ["--style", "heat"],
+        "style contour": ["--style", "contour"],
+        "normalisation query": ["--norm", "query"],
+        "normalisation figure": ["--norm", "figure"],
+        "colour map magma": ["--cmap", "magma"],
+        "linear interpolation": ["--interpolation", "linear"],
+        "overlay, nearest interpolation": ["--interpolation", "nearest"],
+    }
+    files = set()
+    for words, more in flags.items():
+        run(*base, "a.png", *more)
+        assert words in facts_of("a.png")[2]
+        with Image.open("a.png") as picture:
+            files.add(picture.tobytes())
+    assert len(files) == len(flags)
+    for defaults in ([], ["--norm", "head"], ["--interpolation", "cubic"]):
+        run(*base, "a.png", *defaults)
+        run(*base, "b.png", "--style", "overlay")
+        assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("argv", "inches", "dpi"),
+    [
+        ([], 4.6, 335),
+        (["--preset", "column"], 3.25, 600),
+        (["--preset", "page"], 6.875, 300),
+        (["--preset", "slide"], 13.3, 150),
+        (["--preset", "poster"], 23.4, 150),
+        (["--width", "5"], 5, 335),
+        (["--width", "85mm"], 85 / 25.4, 335),
+        (["--width", "8.5cm", "--dpi", "200"], 8.5 / 2.54, 200),
+        (["--width", "234pt", "--dpi", "100.5"], 3.25, 100.5),
+        (["--preset", "slide", "--width", "10"], 10, 150),
+        (["--preset", "page", "--dpi", "120"], 6.875, 120),
+    ],
+)
+def test_sizes(run, argv, inches, dpi):
+    run("--queries", "top:1", *argv, "--out", "fig.png")
+    with Image.open("fig.png") as picture:
+        assert inches * dpi * 0.985 - 1 < picture.width <= inches * dpi
+        assert picture.info["dpi"] == pytest.approx((dpi, dpi), abs=0.02)
+
+
+def test_vector_files_have_the_width_in_points(run):
+    run("--queries", "top:1", "--preset", "column", "--out", "fig.pdf")
+    (page,) = PdfReader("fig.pdf").pages
+    assert 0.985 * 3.25 * 72 < float(page.mediabox.width) <= 3.25 * 72
+
+
+# --- layers -----------------------------------------------------------------------------------
+
+
+def test_several_layers_are_one_query_in_order(run):
+    lines = run("--layer", "2,0", "--save-maps", "--caption")
+    assert ids(lines) == [[1]]  # top:1, not top:5
+    stem = "outputs/shapes_detr_combine_layers"
+    ends = (".png", ".tex", "_layer0.npz", "_layer2.npz")
+    assert written(lines) == [stem + end for end in ends]
+    e = explain(demo_model("detr"), "shapes.png", layers="all")
+    for layer in (0, 2):
+        saved = heatmaps.load(f"{stem}_layer{layer}.npz")
+        np.testing.assert_array_equal(saved.maps["combine"], e.maps("combine", [1], layer))
+        assert saved.layers.tolist() == [layer] and saved.query_ids.tolist() == [1]
+    first = Path(f"{stem}.png").read_bytes()
+    run("--layer", "0,2")
+    assert Path(f"{stem}.png").read_bytes() == first  # the order of the decoder, however written
+
+
+def test_all_layers_with_all_modes_and_queries_of_ones_own(run):
+    lines = run("--layer", "all", "--plot", "all", "--queries", "15,6", "--style", "contour")
+    assert ids(lines) == [[15, 6]]
+    (figure,) = written(lines)
+    assert figure == "outputs/shapes_detr_all_layers_contour.png"
+    title, _, description = facts_of(figure)
+    assert title.startswith("DETR: combine, position and content")
+    assert "decoder layers 0\N{EN DASH}2;" in description
+    assert description.index("query 15") < description.index("query 6")
+
+
+def test_one_layer_is_no_series(run):
+    assert written(run("--layer", "0", "--queries", "1")) == ["outputs/shapes_detr_combine.png"]
+    assert written(run("--layer", "last")) == ["outputs/shapes_detr_combine.png"]
+
+
+# --- comparisons ------------------------------------------------------------------------------
+
+
+def test_two_types_are_one_figure_of_the_same_objects(run):
+    lines = run("--type", "detr", "cd_detr", "--queries", "6,1", "--plot", "all", "--save-maps")
+    assert lines[0].startswith("demo checkpoint") and "demo" not in lines[-1]
+    assert [line for line in lines if line.endswith(".pth)")] == [
+        "DETR (detr_demo.pth)",
+        "Conditional DETR (cd_detr_demo.pth)",
+    ]
+    first, second = ids(lines)
+    assert first == [6, 1] and len(second) == 2  # ids are those of the first model
+    stem = "outputs/shapes_detr_vs_cd_detr_all"
+    ends = (".png", "_detr.npz", "_conditional_detr.npz")
+    assert written(lines) == [stem + end for end in ends]
+    for name, end, wanted in (("detr", ends[1], first), ("cd_detr", ends[2], second)):
+        saved = heatmaps.load(stem + end)
+        e = explain(demo_model(name), "shapes.png")
+        assert saved.query_ids.tolist() == wanted and set(saved.maps) == set(MODES)
+        for mode, maps in saved.maps.items():
+            np.testing.assert_array_equal(maps, e.maps(mode, wanted))
+        assert [e.label_name(q) for q in wanted] == ["cross", "circle"]
+    description = facts_of(stem + ".png")[2]
+    for name, queries in (("DETR", first), ("Conditional DETR", second)):
+        assert re.findall(rf"(?<!l ){name}: \w+, \d\.\d\d, query (\d+)", description) == [
+            str(q) for q in queries
+        ]
+
+
+def test_weights_tell_their_types_and_come_in_their_order(run):
+    lines = run("--weights", CD_DETR, DETR, "--queries", "top:1", "--style", "heat")
+    assert written(lines) == ["outputs/shapes_cd_detr_vs_detr_combine_heat.png"]
+    before = Path(written(lines)[0]).read_bytes()
+    assert run("--weights", CD_DETR, DETR, "--type", "cd_detr", "detr", "--queries", "top:1")
+    run(
+        "--weights",
+        CD_DETR,
+        DETR,
+        "--queries",
+        "top:1",
+        "--style",
+        "heat",
+        "--type",
+        "cd_detr",
+        "detr",
+    )
+    assert Path(written(lines)[0]).read_bytes() == before
+
+
+def test_one_type_for_all_weights_and_names_that_differ(run):
+    """Two trainings of one model: called as their files, and files of maps never one for two."""
+    names = ["run-a.pth", "run_a.pth"]
+    for name in names:
+        Path(name).write_bytes(Path(DETR).read_bytes())
+    lines = run("--type", "detr", "--weights", *names, "--queries", "1", "--save-maps")
+    assert ids(lines) == [[1], [1]]
+    maps = [path for path in written(lines) if path.endswith(".npz")]
+    assert len(set(maps)) == 2
+    assert [heatmaps.load(path).meta["weights"] for path in maps] == names
+    assert facts_of(written(lines)[0])[0].startswith("run-a and run_a: combine")
+
+
+def test_a_choice_that_one_model_alone_answers_to(run):
+    """The other's query of that object is looked for, in the figure as in the list."""
+    e = {name: explain(demo_model(name), "shapes.png") for name in ("detr", "cd_detr")}
+    rings = {name: [q for q in range(20) if x.label_name(q) == "ring"] for name, x in e.items()}
+    (has,) = [name for name, found in rings.items() if found]
+    (other,) = set(rings) - {has}
+    argv = ["--type", other, has, "--queries", "class:ring"]
+    first, second = ids(run(*argv))
+    assert second == rings[has] and set(first).isdisjoint(rings[other])
+    assert ids(run(*argv, "--list-queries")) == [first, second]
+
+
+def test_the_list_of_several_models(run, here):
+    argv = ["--type", "detr", "cd_detr", "--list-queries", "--caption", "--save-maps"]
+    assert [len(table) for table in ids(run(*argv))] == [20, 20]
+    assert ids(run(*argv, "--layer", "all"))[0] == ids(run(*argv))[0]
+    first, second = ids(run(*argv, "--queries", "19"))
+    assert first == [19] and second == [9]  # the same circle, not query 19 of both
+    assert [p.name for p in here.iterdir()] == ["shapes.png"]
+
+
+def test_models_of_other_sizes_side_by_side(run):
+    """Heads, layers, queries, classes and grid all differ."""
+    a = small("a.pth", "detr", 4, dec_layers=1, num_queries=6, num_logits=5)
+    b = small("b.pth", "cd_detr", 2, dec_layers=4, num_queries=9, num_logits=3)
+    argv = ["--weights", DETR, a, b, "--queries", "top:2", "--size", "128", "--max-size", "213"]
+    lines = run(
+        *argv, "--plot", "all", "--layer", "all", "--save-maps", "--caption", "--norm", "query"
+    )
+    figure, tex, *maps = written(lines)
+    assert figure == "outputs/shapes_detr_vs_detr_vs_cd_detr_all_layers.png"
+    stem = figure.removesuffix(".png")
+    layers = {"detr_demo": 3, "a": 1, "b": 4}
+    assert maps == [
+        f"{stem}_{name}_layer{i}.npz" for name, count in layers.items() for i in range(count)
+    ]
+    heads = {"detr_demo": 8, "a": 4, "b": 2}
+    for path in maps:
+        name = path.removeprefix(f"{stem}_").split("_layer")[0]
+        assert heatmaps.load(path).maps["position"].shape[1] == heads[name]
+    description = facts_of(figure)[2]
+    for words in (
+        "detr_demo: decoder layers 0\N{EN DASH}2; a: decoder layer 0 of 0\N{EN DASH}0; "
+        "b: decoder layers 0\N{EN DASH}3",
+        "detr_demo: map of 16",
+        "a: no match",
+    ):
+        assert words in description
+    assert "class 2" in Path(tex).read_text()
+
+
+def test_what_is_assumed_of_one_model_says_of_which(run):
+    torch.save(torch.load(DETR, weights_only=True)["model"], "bare.pth")
+    lines = run("--weights", CD_DETR, "bare.pth", "--queries", "top:1", "--size", "512")
+    notes = [line for line in lines if line.startswith("note: ")]
+    assert notes[0].startswith("note: bare.pth: assumed 8 heads")
+    assert (
+        notes[1:]
+        == [
+            "note: --size 512 came down to 213, for --max-size is 213",
+            "note: --size 512 came down to 512, for --max-size is 1333",
+        ][: len(notes) - 1]
+    )
+
+
+# --- what goes beside -------------------------------------------------------------------------
+
+
+def test_a_folder_of_several_images(run):
+    Path("sub").mkdir()
+    Image.fromarray(scene(2_000_000_101, 160).rgb).save("sub/shapes.png")
+    argv = ["--image", "shapes.png", "sub/shapes.png", "--type", "cd_detr", "--queries", "top:1"]
+    lines = run(*argv, "--style", "heat", "--out", "figs", "--caption", "--save-maps")
+    stems = [f"figs/{name}_cd_detr_combine_heat" for name in ("shapes", "shapes-2")]
+    assert written(lines) == [s + end for s in stems for end in (".png", ".tex", ".npz")]
+    for stem in stems:
+        assert f"]{{{Path(stem).name}.png}}" in Path(f"{stem}.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment"),
+    [
+        (["--preset", "column"], "figure"),
+        (["--width", "85mm"], "figure"),
+        (["--preset", "page"], "figure*"),
+        ([], "figure*"),
+    ],
+)
+def test_a_caption_is_for_the_columns_it_was_made_for(run, argv, environment):
+    run("--queries", "top:1", "--caption", "--out", "fig.pdf", *argv)
+    tex = Path("fig.tex").read_text()
+    assert f"\\begin{{{environment}}}[t]" in tex
+    assert "{fig.pdf}" in tex and f"% weights detr_demo.pth sha256 {SHA256[DETR]}" in tex
+
+
+def test_captions_are_replaced_by_the_same(run):
+    argv = ["--type", "detr", "cd_detr", "--queries", "top:2", "--caption", "--out", "a b%.png"]
+    assert written(run(*argv)) == ["a b%.png", "a b%.tex"]
+    first = Path("a b%.tex").read_bytes()
+    run(*argv)
+    assert Path("a b%.tex").read_bytes() == first
+    for path in (DETR, CD_DETR):
+        assert f"\\texttt{{{SHA256[path][:12]}}}".encode() in first
