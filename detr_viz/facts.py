@@ -44,7 +44,7 @@ class Shown:
     @property
     def title(self) -> str:
         """Models and modes in a line."""
-        models = " and ".join(clean(s.name) for s in self.subjects)
+        models = _listed([clean(s.name) for s in self.subjects])
         return f"{models}: {_listed([mode_name(m) for m in self.modes])} attention of each head"
 
 

@@ -10,6 +10,7 @@ fig = figures.compare([a, b], shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px],
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -137,9 +138,10 @@ def _figure(
     heads = [str(i) for i in range(max(s.explanation.num_heads for s in subjects))]
     fig = draw(sections, heads, reading_rule(shown), look, page)
     fig.shown, fig.facts = shown, metadata(shown)
-    if fig.get_figheight() > page.height_in:
+    high = int(fig.get_figheight() * page.dpi) / page.dpi  # in whole pixels, as it is laid out
+    if high > page.height_in:
         warnings.warn(
-            f"the figure is {fig.get_figheight():.1f} in high, more than the {page.height_in:g} in "
+            f"the figure is {high:.1f} in high, more than the {page.height_in:g} in "
             "there is room for: choose fewer queries, or one mode",
             stacklevel=3,
         )
@@ -285,5 +287,6 @@ def _names(explanations: Sequence[Explanation]) -> list[str]:
     titles = [e.model_title for e in explanations]
     if len(set(titles)) == len(titles):
         return titles
-    stems = [Path(str(e.meta.get("weights") or e.model_title)).stem for e in explanations]
+    files = [Path(str(e.meta.get("weights") or e.model_title)).name for e in explanations]
+    stems = [re.sub(r"\.(pth|pt|bin|safetensors)$", "", name) for name in files]
     return [f"{s} ({i})" if stems.count(s) > 1 else s for i, s in enumerate(stems, 1)]

@@ -171,9 +171,7 @@ def run(args: argparse.Namespace) -> int:
             colors(look)
 
     if args.classes is not None:
-        labels.load_class_names(
-            args.classes
-        )  # what is wrong with the file, before weights are read
+        labels.load_class_names(args.classes)  # a mistake in it, before weights are read
     loaded = []
     for kind, weights in pairs:
         with _named(weights or f"the demo checkpoint of {kind or 'detr'}", len(pairs)):

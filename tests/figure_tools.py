@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -115,35 +114,46 @@ def check_page(fig: Figure) -> None:
     """
     height, width = sheet_of(fig).shape[:2]
     assert fig.canvas.get_width_height() == (width, height)
-    page_itself, tiles, found = Tile(0, 0, height, width), tiles_of(fig), []
-    numbers = {id(t) for t in numbers_of(fig)}
-    for text in fig.axes[0].texts:
-        box = extent(text)
-        assert page_itself.holds(box.get_points()), (text.get_text(), box)
-        over = [tile for tile in tiles if _overlap(box, tile) > 2]
-        if id(text) in numbers:
-            assert len(over) == 1 and over[0].holds(box.get_points(), 1), (text.get_text(), box)
-        else:
-            assert not over, (text.get_text(), box, over)
-        found.append((text.get_text(), box))
-    for (a, x), (b, y) in combinations(found, 2):
-        across = min(x.x1, y.x1) - max(x.x0, y.x0), min(x.y1, y.y1) - max(x.y0, y.y0)
-        assert min(across) <= 2, (a, b, across)
+    drawn = fig.axes[0].texts
+    found = np.array([extent(text).extents for text in drawn])
+    tiles = np.array([(t.left, t.top, t.right, t.bottom) for t in tiles_of(fig)])
+    page_itself = np.array([(0, 0, width, height)])
+
+    assert _within(found, page_itself).all(), _named(drawn, ~_within(found, page_itself)[:, 0])
+    is_number = np.array([text.get_color() == page.NUMBER_INK for text in drawn])
+    on_tile = (_overlap(found, tiles) > 2).any(1)
+    assert (on_tile == is_number).all(), _named(drawn, on_tile != is_number)
+    in_panel = _within(found, tiles, beyond=1).sum(1) == 1
+    assert in_panel[is_number].all(), _named(drawn, is_number & ~in_panel)
+    meet = np.triu(_overlap(found, found) > 2, k=1)
+    assert not meet.any(), _named(drawn, meet.any(0) | meet.any(1))
+
     for boxes in boxes_of(fig):
-        for polygon, wide_pt in zip(corners(boxes), boxes.get_linewidths(), strict=True):
-            half = wide_pt * fig.dpi / 72 / 2
-            outer = np.stack([polygon.min(0) - half, polygon.max(0) + half])
-            assert sum(tile.holds(outer, 1) for tile in tiles) == 1
+        half = np.array(boxes.get_linewidths())[:, None] * fig.dpi / 72 / 2
+        outer = np.array([np.hstack([p.min(0), p.max(0)]) for p in corners(boxes)])
+        outer += half * (-1, -1, 1, 1)
+        assert (_within(outer, tiles, beyond=1).sum(1) == 1).all()
     for lines in lines_of(fig):
-        *drawn, sample = lines.get_segments()
-        for line in drawn:
-            assert sum(tile.holds(line) for tile in tiles) == 1
-        key = Bbox(sample)
-        assert page_itself.holds(sample) and not any(_overlap(key, tile) >= 0 for tile in tiles)
-        assert not any(key.count_overlaps([box]) for _, box in found)
+        ends = [np.hstack([line.min(0), line.max(0)]) for line in lines.get_segments()]
+        *curves, sample = np.array(ends)
+        if curves:
+            assert (_within(np.array(curves), tiles).sum(1) == 1).all()
+        assert _within(sample[None], page_itself).all()
+        assert (_overlap(sample[None], np.concatenate([tiles, found])) < 0).all()
 
 
-def _overlap(box: Bbox, tile: Tile) -> float:
-    """How deep, in pixels, a box reaches into a tile; below 0 where it does not."""
-    across = min(box.x1, tile.right) - max(box.x0, tile.left)
-    return float(min(across, min(box.y1, tile.bottom) - max(box.y0, tile.top)))
+def _named(drawn: list[Text], which: np.ndarray) -> list[str]:
+    return [text.get_text() for text, named in zip(drawn, which, strict=True) if named]
+
+
+def _within(boxes: np.ndarray, areas: np.ndarray, beyond: float = 0) -> np.ndarray:
+    """Which boxes (n, 4) lie in which areas (m, 4), both x0, y0, x1, y1: (n, m)."""
+    low = boxes[:, None, :2] >= areas[None, :, :2] - beyond
+    high = boxes[:, None, 2:] <= areas[None, :, 2:] + beyond
+    return (low & high).all(-1)
+
+
+def _overlap(boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """How deep boxes (n, 4) reach into areas (m, 4), in pixels; below 0 where they do not."""
+    high = np.minimum(boxes[:, None, 2:], areas[None, :, 2:])
+    return (high - np.maximum(boxes[:, None, :2], areas[None, :, :2])).min(-1)
