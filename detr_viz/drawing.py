@@ -76,8 +76,8 @@ def colors(look: Look) -> np.ndarray:
     """
     import matplotlib
 
-    start = 0.0 if look.cmap or look.style == "heat" else 0.18
-    name = look.cmap or "inferno"
+    start = 0.0 if look.cmap is not None or look.style == "heat" else 0.18
+    name = "inferno" if look.cmap is None else look.cmap
     if name not in matplotlib.colormaps:
         raise FigureError(f"no colour map {name!r}: try inferno, magma, viridis or cividis")
     return matplotlib.colormaps[name](np.linspace(start, 1, 256), bytes=True)[:, :3]

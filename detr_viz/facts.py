@@ -119,7 +119,7 @@ def metadata(shown: Shown) -> dict[str, str]:
     look = shown.look
     drawn = f"style {look.style}, {look.smoothing} interpolation"
     if look.style != "contour":
-        drawn += f", colour map {look.cmap or 'inferno'}"
+        drawn += f", colour map {'inferno' if look.cmap is None else look.cmap}"
     checks = _each(shown, [_checked(s) for s in shown.subjects])
     rule = "; ".join([*plain, f"scale {shown.scale}", normalisation(look), drawn, *checks])
     hashes = _each(shown, [_weights(s) for s in shown.subjects if _weights(s)] or [""])

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 from detr_viz.files import replacing
 from detr_viz.lettering import SVG_FALLBACKS
-from detr_viz.styles import FigureError
+from detr_viz.styles import SUFFIXES, FigureError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def save(fig: Figure, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

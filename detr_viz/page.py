@@ -152,7 +152,9 @@ class Page:
         width = int(room / panels)
         if width < _MIN_PANEL_PX:
             inches = self.made_for.width_in
-            raise FigureError(f"a figure {inches:g} in wide is too narrow for its panels")
+            raise FigureError(
+                f"a figure {inches:g} in wide is too narrow for its panels: make it wider"
+            )
         return max(min(width, self.panel_limit), _MIN_PANEL_PX)
 
     def widest(self, lines: Sequence[Line]) -> int:

@@ -7,15 +7,15 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz import assets, labels, models
 from detr_viz.arguments import colormap, dpi, layers, positive, width_in
-from detr_viz.errors import UserError, report
+from detr_viz.comparison import choose, load, named, pair, queries_of
+from detr_viz.errors import report
 from detr_viz.files import say
-from detr_viz.queries import DEFAULT, SYNTAX, QueryError, check_syntax, holds_ids, select, table
+from detr_viz.queries import DEFAULT, SYNTAX, check_syntax, table
 from detr_viz.styles import INTERPOLATIONS, NORMS, PRESETS, STYLES, Format, Look, page_format
 from detr_viz.targets import check_out, check_target, is_folder, output_paths
 from detr_viz.terms import MODES, SCALES
@@ -23,7 +23,6 @@ from detr_viz.terms import MODES, SCALES
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation
     from detr_viz.loading import LoadedModel
-    from detr_viz.matching import SharedObject
 
 DESCRIPTION = (
     "Draw each object query's attention heads over the image: what they look at, "
@@ -40,7 +39,6 @@ DEMO_LINE = (
     "demo checkpoint, trained by this project on procedural scenes; "
     "for real ones: --weights detr_resnet50 (see --list-models) or a file of yours"
 )
-DETECTED = 0.5  # in comparisons, other models' queries from this score on are matched first
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,10 +170,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.classes is not None:
         labels.load_class_names(args.classes)  # a mistake in it, before weights are read
-    loaded = []
-    for kind, weights in pairs:
-        with _named(weights or f"the demo checkpoint of {kind or 'detr'}", len(pairs)):
-            loaded.append(_load(args, kind, weights))
+    loaded = load(args, pairs)
     tell = (lambda line: None) if args.quiet else say
     if args.weights is None:
         tell(DEMO_LINE)
@@ -196,47 +191,6 @@ def run(args: argparse.Namespace) -> int:
                 raise
             code = max(code, report(error, args.traceback))
     return code
-
-
-def pair(
-    types: Sequence[str] | None, weights: Sequence[str] | None
-) -> list[tuple[str | None, str | None]]:
-    """(type, weights) of each model: by position; one type is that of all weights."""
-    if not types or not weights:
-        return [(t, None) for t in types or ()] or [(None, w) for w in weights or (None,)]
-    kinds = list(types) * len(weights) if len(types) == 1 else list(types)
-    if len(kinds) != len(weights):
-        raise UserError(
-            f"--type has {len(types)} and --weights {len(weights)}: they pair by position, "
-            "so give as many of each (or one type for all)"
-        )
-    return list(zip(kinds, weights, strict=True))
-
-
-def _load(args: argparse.Namespace, kind: str | None, weights: str | None) -> LoadedModel:
-    from detr_viz.loading import load_model  # torch, only once the arguments are known to be sound
-
-    return load_model(
-        weights,
-        kind,
-        classes=args.classes,
-        nheads=args.nheads,
-        dilation=args.dilation,
-        cache=args.cache,
-        device=args.device,
-        progress=not args.quiet,
-    )
-
-
-@contextmanager
-def _named(weights: str, models: int) -> Iterator[None]:
-    """A mistake that concerns one of several models says which."""
-    try:
-        yield
-    except UserError as error:
-        if models == 1 or Path(weights).name in str(error):
-            raise
-        raise UserError(f"{weights}: {error}") from error
 
 
 def _figure_name(args: argparse.Namespace, loaded: Sequence[LoadedModel]) -> str:
@@ -270,7 +224,7 @@ def render_one(
         yield f"note: {path}: {note}"
     found, cut = [], []
     for model in loaded:
-        with _named(Path(model.path).name, len(loaded)):
+        with named(Path(model.path).name, len(loaded)):
             e = explain(model, picture, layers=args.layer, size=args.size, max_size=args.max_size)
         if args.size and min(e.input_hw) < args.size:
             bound, size = args.max_size or model.max_size, args.size
@@ -285,7 +239,7 @@ def render_one(
     objects = choose(found, chosen)
     tables: list[str] = []
     for k, e in enumerate(found):
-        tables += _table(e, _queries_of(objects, k), headed=len(found) > 1)
+        tables += _table(e, queries_of(objects, k), headed=len(found) > 1)
     if args.list_queries:
         yield from tables
         return
@@ -314,32 +268,6 @@ def render_one(
         figures.show(figure)
 
 
-def choose(found: Sequence[Explanation], queries: str) -> list[SharedObject]:
-    """The objects of a figure: what --queries choose in every model, matched by box IoU.
-
-    Ids are those of the first model; in the others its objects are looked for.
-    """
-    from detr_viz.matching import shared_objects
-
-    chosen: list[list[int]] = []
-    failed: list[QueryError] = []
-    for k, e in enumerate(found):
-        try:
-            chosen.append([] if k and holds_ids(queries) else select(e, queries))
-        except QueryError as error:  # nothing here, but perhaps in another model
-            failed.append(error)
-            chosen.append([])
-    if not any(chosen):
-        raise failed[0]
-    candidates = [[q for q in e.by_score() if e.scores[q] >= DETECTED] for e in found]
-    return shared_objects([e.boxes_xyxy_px for e in found], chosen, candidates)
-
-
-def _queries_of(objects: Sequence[SharedObject], k: int) -> list[int]:
-    matched = (shared.matches[k].query for shared in objects)
-    return [query for query in matched if query is not None]
-
-
 def _table(e: Explanation, ids: Sequence[int], headed: bool) -> Iterator[str]:
     if headed:
         yield f"{e.model_title} ({e.meta['weights']})"
@@ -353,7 +281,7 @@ def _save_maps(args, shown, objects, modes, target: Path) -> Iterator[str]:
     slugs = _slugs([subject.name for subject in shown.subjects])
     layered = any(len(subject.layers) > 1 for subject in shown.subjects)
     for k, subject in enumerate(shown.subjects):
-        ids = _queries_of(objects, k)
+        ids = queries_of(objects, k)
         for layer in subject.layers if ids else ():
             tag = f"_{slugs[k]}" if len(shown.subjects) > 1 else ""
             tag += f"_layer{layer}" if layered else ""

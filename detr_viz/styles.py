@@ -22,7 +22,11 @@ NORMS = {
     "figure": "one scale for all, with a colour bar",
 }
 INTERPOLATIONS = ("cubic", "linear", "nearest")
+SUFFIXES = (".png", ".pdf", ".svg")  # of figures
 CONTOUR_SHARES = (0.5, 0.8, 0.95)  # of a map's mass
+
+
+_MAX_WIDTH_PX = 30_000  # matplotlib's limit is 2 ** 16, for either side
 
 
 class FigureError(UserError):
@@ -110,4 +114,9 @@ def page_format(
     )
     if not (0 < made.width_in < math.inf and 0 < made.dpi < math.inf):
         raise FigureError(f"a figure cannot be {made.width_in:g} in wide at {made.dpi:g} dpi")
+    if made.width_in * made.dpi > _MAX_WIDTH_PX:
+        raise FigureError(
+            f"{made.width_in:g} in at {made.dpi:g} dpi are more than {_MAX_WIDTH_PX} pixels: "
+            "lower the width or the dpi"
+        )
     return made

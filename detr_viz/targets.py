@@ -8,8 +8,7 @@ from pathlib import Path
 
 from detr_viz.errors import UserError
 from detr_viz.files import reason
-
-SUFFIXES = (".png", ".pdf", ".svg")
+from detr_viz.styles import SUFFIXES
 
 
 def is_folder(out: str) -> bool:

@@ -101,6 +101,7 @@ def test_a_plate_leaves_the_peak_in_sight(shape):
 def test_plates_share_a_corner_where_nothing_is_in_the_way():
     example = fake(heads=8)
     example.made = np.broadcast_to(in_the_middle(example), (3, 8, 12, 16)).copy()
+    example.boxes_xyxy_px[:] = [54, 40, 74, 56]  # in the middle too
     fig = figures.head_grid(example, [0], look=Look("contour"))
     (row,) = plates_by_panel(fig)
     places = {(panel.right - plate.right, panel.bottom - plate.bottom) for panel, plate in row}
@@ -154,6 +155,23 @@ def test_a_plate_stays_clear_of_the_box_where_it_can(box, shape, width_in):
                          panel.right - wide if right else panel.left)  # fmt: skip
             free.append(not on_outline(Tile(top, left, top + high, left + wide), *drawn))
         assert on_outline(plate, *drawn) != any(free)
+
+
+def test_a_plate_does_not_touch_the_boxs_line():
+    """The box ends one pixel and a half before the plate, its line reaches further."""
+    example = fake(heads=2)
+    example.made = np.broadcast_to(in_the_middle(example), (3, 2, 12, 16))
+    look = Look("contour")
+    ((panel, plate), _) = plates_by_panel(figures.head_grid(example, [0], look=look))[0]
+    assert (plate.right, plate.bottom) == (panel.right, panel.bottom)
+    right, bottom = edges(plate)[0] - edges(panel)[0] + (-1.5, 10)
+    scale = 128 / panel.hw[1]
+    example.boxes_xyxy_px[0] = [40, 40, right * scale, bottom * scale]
+    fig = figures.head_grid(example, [0], look=look)
+    box, half = box_in(panel, fig)
+    assert box[1, 0] <= plate.left < box[1, 0] + half  # it would be touched there
+    for panel, plate in plates_by_panel(fig)[0]:
+        assert not on_outline(plate, *box_in(panel, fig))
 
 
 def test_the_box_and_the_peak_leave_one_corner():

@@ -202,7 +202,7 @@ def test_a_bug_is_reported_as_one(here, capsys, monkeypatch):
     def broken(*args, **kwargs):
         raise KeyError("no such thing")
 
-    monkeypatch.setattr("detr_viz.render.select", broken)
+    monkeypatch.setattr("detr_viz.comparison.select", broken)
     assert cli.main(["--image", "shapes.png"]) == 1
     err = capsys.readouterr().err
     assert "this is a bug" in err and "--traceback" in err and err.count("\n") == 1

@@ -22,7 +22,7 @@ from figure_tools import (
 from matplotlib.figure import Figure
 
 from detr_viz import figures
-from detr_viz.matching import SharedObject, shared_objects
+from detr_viz.matching import Match, SharedObject, shared_objects
 from detr_viz.styles import FigureError, Look
 
 NAMES = ("cat", "dog", "teapot", "tiger", "an exceedingly long class name that never ends")
@@ -144,12 +144,15 @@ def test_what_a_model_does_not_find_is_said_with_its_nearest_query():
 
 
 def test_the_heading_is_the_reference_models():
-    """B's own third object is a teapot to B; A has no say in it."""
+    """Which has the object's box, whatever the other calls it or in which order they come."""
     objects = shared(A, B)
     assert objects[-1].reference == 1
     fig = figures.compare([A, B], objects[-1:])
     assert placed(fig, "teapot") and not placed(fig, "cat", "dog")
     assert "0.71 · query 2" in texts(fig)
+    fig = figures.compare([A, B], [SharedObject(1, (Match(1, 0.6), Match(1, 1.0)))])
+    assert placed(fig, "tiger") < placed(fig, "DETR") and not placed(fig, "dog")
+    assert {"box IoU 0.60", "dog · 0.75", "0.35 · query 1"} <= set(texts(fig))
 
 
 def test_boxes_are_each_models_own():

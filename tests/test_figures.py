@@ -232,7 +232,7 @@ def test_names_are_text_not_formulas():
         (lambda: page_format(dpi=-1), "-1 dpi"),
         (lambda: page_format(width_in=float("nan")), "nan"),
         (lambda: wide(0.5, 335), "too narrow"),
-        (lambda: wide(500, 600), "pixels: choose fewer queries, or one mode"),
+        (lambda: wide(500, 600), "more than 30000 pixels: lower the width or the dpi"),
         (lambda: figures.head_grid(fake(), []), "at least one query"),
         (lambda: figures.head_grid(fake(), [0], []), "one mode"),
         (lambda: figures.head_grid(fake(), [0], layer=[]), "one decoder layer"),

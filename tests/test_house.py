@@ -25,7 +25,7 @@ FLOORS = [
     {"contours", "page"},
     {"annotations", "layout", "drawing", "facts", "output"},
     {"figures"},
-    {"targets", "render"},
+    {"targets", "comparison", "render"},
     {"cli"},
     {"__main__", "demo"},
 ]

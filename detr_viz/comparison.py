@@ -1,0 +1,94 @@
+"""Several models in one run: which weights are of which type, which queries are one object."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detr_viz.errors import UserError
+from detr_viz.queries import QueryError, holds_ids, select
+
+if TYPE_CHECKING:
+    from detr_viz.explanation import Explanation
+    from detr_viz.loading import LoadedModel
+    from detr_viz.matching import SharedObject
+
+DETECTED = 0.5  # queries from this score on are matched first
+
+
+def pair(
+    types: Sequence[str] | None, weights: Sequence[str] | None
+) -> list[tuple[str | None, str | None]]:
+    """(type, weights) of each model: by position; one type is that of all weights."""
+    if not types or not weights:
+        return [(t, None) for t in types or ()] or [(None, w) for w in weights or (None,)]
+    kinds = list(types) * len(weights) if len(types) == 1 else list(types)
+    if len(kinds) != len(weights):
+        raise UserError(
+            f"--type has {len(types)} and --weights {len(weights)}: they pair by position, "
+            "so give as many of each (or one type for all)"
+        )
+    return list(zip(kinds, weights, strict=True))
+
+
+def load(
+    args: argparse.Namespace, pairs: Sequence[tuple[str | None, str | None]]
+) -> list[LoadedModel]:
+    """The models of these types and weights, with the flags that concern loading."""
+    from detr_viz.loading import load_model  # torch, only once the arguments are known to be sound
+
+    loaded = []
+    for kind, weights in pairs:
+        with named(weights or f"the demo checkpoint of {kind or 'detr'}", len(pairs)):
+            model = load_model(
+                weights,
+                kind,
+                classes=args.classes,
+                nheads=args.nheads,
+                dilation=args.dilation,
+                cache=args.cache,
+                device=args.device,
+                progress=not args.quiet,
+            )
+        loaded.append(model)
+    return loaded
+
+
+@contextmanager
+def named(weights: str, models: int) -> Iterator[None]:
+    """A mistake that concerns one of several models says which."""
+    try:
+        yield
+    except UserError as error:
+        if models == 1 or Path(weights).name in str(error):
+            raise
+        raise UserError(f"{weights}: {error}") from error
+
+
+def choose(found: Sequence[Explanation], queries: str) -> list[SharedObject]:
+    """The objects of a figure: what --queries choose in every model, matched by box IoU.
+
+    Ids are those of the first model; in the others its objects are looked for.
+    """
+    from detr_viz.matching import shared_objects
+
+    chosen: list[list[int]] = []
+    failed: list[QueryError] = []
+    for k, e in enumerate(found):
+        try:
+            chosen.append([] if k and holds_ids(queries) else select(e, queries))
+        except QueryError as error:  # nothing here, but perhaps in another model
+            failed.append(error)
+            chosen.append([])
+    if not any(chosen):
+        raise failed[0]
+    candidates = [[q for q in e.by_score() if e.scores[q] >= DETECTED] for e in found]
+    return shared_objects([e.boxes_xyxy_px for e in found], chosen, candidates)
+
+
+def queries_of(objects: Sequence[SharedObject], k: int) -> list[int]:
+    matched = (shared.matches[k].query for shared in objects)
+    return [query for query in matched if query is not None]
