@@ -18,7 +18,7 @@ from test_contours import centers, inside, softmax_maps
 
 from detr_viz import figures
 from detr_viz.compose import Placement
-from detr_viz.styles import INTERPOLATIONS, Look, page_format
+from detr_viz.styles import INTERPOLATIONS, Format, Look, page_format
 
 SHARES = (50, 80, 95)
 GRIDS = {  # map, resized input, stride, photo
@@ -115,20 +115,23 @@ def test_a_flat_map_has_no_lines_but_the_key_stays():
     assert sorted(by_share(fig)) == list(SHARES)
 
 
-@pytest.mark.parametrize("preset", ["column", "poster"])
-def test_lines_grow_with_the_type(preset):
+def widths(page: Format, heads: int = 2) -> np.ndarray:
+    """Of the lines in points, from the lowest."""
+    fig = figures.head_grid(fake(heads=heads), [0], look=Look("contour"), page=page)
+    return np.array([lines.get_linewidth()[0] for lines in lines_of(fig)])
+
+
+@pytest.mark.parametrize(("preset", "times"), [("column", 0.92), ("poster", 4.2)])
+def test_lines_grow_with_the_type(preset, times):
     """Points, not pixels: as wide on paper at any resolution, wider on a poster."""
-    widths = {}
-    for name, page in {
-        "fine": page_format(preset, dpi=200),
-        "coarse": page_format(preset, dpi=100),
-        "default": page_format(),
-    }.items():
-        fig = figures.head_grid(fake(), [0], look=Look("contour"), page=page)
-        widths[name] = np.array([lines.get_linewidth()[0] for lines in lines_of(fig)])
-    assert np.allclose(widths["fine"], widths["coarse"])
-    times = {"column": 0.92, "poster": 4.2}[preset]
-    assert np.allclose(widths["fine"], times * widths["default"])
+    fine = widths(page_format(preset, dpi=200))
+    assert np.allclose(fine, widths(page_format(preset, dpi=100)))
+    assert np.allclose(fine, times * widths(page_format()))
+
+
+def test_lines_are_thinner_in_small_panels():
+    shares = widths(page_format("column"), heads=16) / widths(page_format("column"))
+    assert 0.2 < shares[0] < 0.7 and np.allclose(shares, shares[0])
 
 
 # --- files ------------------------------------------------------------------------------------
