@@ -172,7 +172,7 @@ def _sections(subjects: Sequence[Subject], shared: SharedObject, maps: _Maps) ->
     """The rows of one object: a section, or one a model where each has several layers."""
     pairs = list(zip(subjects, shared.matches, strict=True))
     if any(len(s.layers) > 1 for s in subjects):
-        return [_through_layers(s, match, maps, named=len(subjects) > 1) for s, match in pairs]
+        return [_through_layers(s, match, shared, subjects, maps) for s, match in pairs]
     if len(subjects) > 1:
         return [_side_by_side(pairs, shared.reference, maps)]
     ((subject, match),) = pairs
@@ -181,11 +181,20 @@ def _sections(subjects: Sequence[Subject], shared: SharedObject, maps: _Maps) ->
     return [Section((_group(subject, subject.layers[-1], match.query, label, maps),))]
 
 
-def _through_layers(subject: Subject, match: Match, maps: _Maps, named: bool) -> Section:
+def _through_layers(
+    subject: Subject,
+    match: Match,
+    shared: SharedObject,
+    subjects: Sequence[Subject],
+    maps: _Maps,
+) -> Section:
     """One query of one model: a group a layer."""
     if match.query is None:
-        return Section((_missing(subject, match),))
-    about = [subject.name] * named + [f"query {match.query}"]
+        first, query = subjects[shared.reference], shared.matches[shared.reference].query
+        assert query is not None
+        heading = replace(_label(first, query, first.layers[-1]), details=())
+        return Section((_missing(subject, match),), heading)
+    about = [subject.name] * (len(subjects) > 1) + [f"query {match.query}"]
     about += [f"IoU {match.iou:.2f}"] * (match.iou < 1)
     groups = []
     for layer in subject.layers:
@@ -250,7 +259,7 @@ def _class_name(explanation: Explanation, label: int) -> str:
     if name and not drawable(name):
         warnings.warn(
             f"no installed font has all characters of {name!r}: the figure says class {label} "
-            "(install one that has them, for instance Noto Sans CJK)",
+            "(install a TrueType font that has them, for instance Noto Sans SC)",
             stacklevel=3,
         )
         name = ""

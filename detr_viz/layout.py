@@ -159,8 +159,6 @@ def _single(sections: Sequence[Section], heads: int, page: Page) -> Plan:
     fixed = 2 * page.margin + column + page.pad + page.px(WIDE) + (heads - 1) * page.gap
     width = page.panel_width(page.width - fixed, heads + 1)
     height = page.panel_height(width)
-    taken = [label[-1].baseline + page.px(AIR) for label in labels.values()]
-    row_height = max(height, *taken)
     left = page.margin + column
     total = fixed + (heads + 1) * width
     lefts = page.columns(total - page.margin, heads, width)
@@ -173,7 +171,7 @@ def _single(sections: Sequence[Section], heads: int, page: Page) -> Plan:
             lines += heading
         for group in section.groups:
             label = labels[id(group)]
-            slot = row_height if group.rows else label[-1].baseline + page.px(AIR)
+            slot = max(label[-1].baseline + page.px(AIR), height if group.rows else 0)
             lines += _moved(label, left, top + (slot - label[-1].baseline) / 2, "right")
             if group.rows:
                 panel_top = top + (slot - height) // 2

@@ -44,7 +44,10 @@ def clean(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def font_file(characters: frozenset[str], style: str = "") -> str | None:
-    """File of a font with all these characters, matplotlib's DejaVu Sans first; None: none has."""
+    """File of a font with all these characters; None: none has.
+
+    matplotlib's DejaVu Sans first, then what is installed, TrueType before other outlines.
+    """
     import matplotlib
     from matplotlib.font_manager import fontManager, get_font
 
@@ -61,13 +64,25 @@ def font_file(characters: frozenset[str], style: str = "") -> str | None:
     # Last Resort, which matplotlib brings, has a box with a number for every character there is
     real = [e for e in fontManager.ttflist if not e.name.startswith("Last Resort")]
     installed = [e.fname for e in sorted(real, key=unlike)]
+    other = None
     for path in (own, *installed):
         try:
             if codes <= get_font(path).get_charmap().keys():
-                return path
+                if is_truetype(path):
+                    return path
+                other = other or path
         except (OSError, RuntimeError):  # removed or damaged since matplotlib listed it
             continue
-    return None
+    return other
+
+
+@lru_cache(maxsize=64)
+def is_truetype(path: str) -> bool:
+    """Whether a font has TrueType outlines, the only ones a PDF of matplotlib's holds properly."""
+    from matplotlib.font_manager import get_font
+
+    table = get_font(path).get_sfnt_table("maxp")
+    return table is not None and table["version"] >= (1, 0)
 
 
 def drawable(text: str) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.files import replacing
-from detr_viz.lettering import SVG_FALLBACKS
+from detr_viz.lettering import SVG_FALLBACKS, is_truetype
 from detr_viz.styles import SUFFIXES, FigureError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def save(fig: Figure, path: str | Path, metadata: Mapping[str, str] | None = Non
         return
     if kind == "svg":
         _name_fallbacks(fig)
+    if kind == "pdf":
+        _warn_of_outlines(fig)
     settings = {
         "pdf.fonttype": 42,
         "svg.fonttype": "none",
@@ -64,6 +67,19 @@ def _save_png(fig: Figure, path: Path, facts: Mapping[str, str]) -> None:
         fig.set_canvas(shown_on)
     page = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     page.save(path, "png", dpi=(fig.dpi, fig.dpi), pnginfo=info, compress_level=4)
+
+
+def _warn_of_outlines(fig: Figure) -> None:
+    """matplotlib embeds a font with PostScript outlines as if it were TrueType."""
+    from matplotlib.text import Text
+
+    used = {text.get_fontproperties().get_file() for text in fig.findobj(Text)} - {None}
+    for path in sorted(path for path in used if not is_truetype(path)):
+        warnings.warn(
+            f"the PDF embeds {Path(path).name}, which is not a TrueType font: some viewers may not "
+            "show it; install one with the same characters that is",
+            stacklevel=3,
+        )
 
 
 def _name_fallbacks(fig: Figure) -> None:

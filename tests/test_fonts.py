@@ -12,6 +12,7 @@ import pytest
 from fake_explanation import MODES, fake
 from figure_tools import check_page, texts
 from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.t2CharStringPen import T2CharStringPen
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
 from matplotlib.font_manager import fontManager
@@ -24,21 +25,26 @@ CAT, DOG = "\N{CJK UNIFIED IDEOGRAPH-732B}", "\N{CJK UNIFIED IDEOGRAPH-72D7}"
 FAMILY = "Two Signs"
 
 
-def build_font(path: Path, characters: str) -> Path:
-    """A TrueType font with a box of its own width for each of the characters."""
+def build_font(path: Path, characters: str, truetype: bool = True) -> Path:
+    """A font with a box of its own width for each of the characters, TrueType or CFF."""
     names = [".notdef", *(f"uni{ord(c):04X}" for c in characters)]
     glyphs, metrics = {}, {}
     for i, name in enumerate(names):
-        pen, right = TTGlyphPen(None), 700 + 20 * i
+        right = 700 + 20 * i
+        pen = TTGlyphPen(None) if truetype else T2CharStringPen(right + 100, None)
         pen.moveTo((100, 0))
         for corner in ((100, 800), (right, 800), (right, 0)):
             pen.lineTo(corner)
         pen.closePath()
-        glyphs[name], metrics[name] = pen.glyph(), (right + 100, 100)
-    builder = FontBuilder(1000, isTTF=True)
+        glyphs[name] = pen.glyph() if truetype else pen.getCharString()
+        metrics[name] = right + 100, 100
+    builder = FontBuilder(1000, isTTF=truetype)
     builder.setupGlyphOrder(names)
     builder.setupCharacterMap({ord(c): name for c, name in zip(characters, names[1:], strict=True)})
-    builder.setupGlyf(glyphs)
+    if truetype:
+        builder.setupGlyf(glyphs)
+    else:
+        builder.setupCFF("TwoSigns", {"FullName": FAMILY}, glyphs, {})
     builder.setupHorizontalMetrics(metrics)
     builder.setupHorizontalHeader(ascent=880, descent=-120)
     builder.setupNameTable({"familyName": FAMILY, "styleName": "Regular", "psName": "TwoSigns"})
@@ -51,6 +57,7 @@ def build_font(path: Path, characters: str) -> Path:
 def forget() -> None:
     lettering.font_file.cache_clear()
     lettering._properties.cache_clear()
+    lettering.is_truetype.cache_clear()
 
 
 @pytest.fixture
@@ -175,7 +182,7 @@ def test_without_a_font_for_a_name_the_figure_says_its_class_number(only_dejavu,
         fig = figures.head_grid(chinese(), [0, 1, 2])
     said = [str(w.message) for w in caught]
     assert len(said) == 2 and f"{CAT!r}: the figure says class 0" in said[0]
-    assert f"{DOG + CAT!r}: the figure says class 2" in said[1] and "Noto Sans CJK" in said[1]
+    assert f"{DOG + CAT!r}: the figure says class 2" in said[1] and "Noto Sans SC" in said[1]
     found = texts(fig)
     assert {"class 0", "dog", "class 2"} <= set(found) and CAT not in "".join(found)
     figures.save(fig, tmp_path / "a.pdf")
@@ -196,3 +203,20 @@ def test_a_font_that_has_only_a_part_of_a_name_is_not_enough(two_signs):
 def test_the_font_of_a_test_is_gone_after_it():
     assert FAMILY not in {entry.name for entry in fontManager.ttflist}
     assert "two-signs" not in str(lettering.font_file(frozenset(CAT)))
+
+
+def test_truetype_goes_before_other_outlines(only_dejavu, tmp_path):
+    other = build_font(tmp_path / "a.otf", CAT + DOG, truetype=False)
+    fontManager.addfont(other)
+    assert lettering.font_file(frozenset(CAT)) == str(other)
+    forget()
+    fontManager.addfont(build_font(tmp_path / "b.ttf", CAT + DOG))
+    assert lettering.font_file(frozenset(CAT)) == str(tmp_path / "b.ttf")
+
+
+def test_a_pdf_with_other_outlines_says_so(only_dejavu, tmp_path):
+    fontManager.addfont(build_font(tmp_path / "a.otf", CAT + DOG, truetype=False))
+    fig = figures.head_grid(chinese(), [0])
+    figures.save(fig, tmp_path / "a.png")
+    with pytest.warns(UserWarning, match=r"embeds a\.otf, which is not a TrueType font"):
+        figures.save(fig, tmp_path / "a.pdf")
