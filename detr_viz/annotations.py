@@ -42,11 +42,17 @@ def _whole_names_fit(count: int, panel_width: int, page: Page) -> bool:
     return page.pen.width(f"head {count - 1}", page.text_pt) <= panel_width
 
 
+def _head_right(panels_left: int, panel_width: int, page: Page) -> float:
+    """Where the word before the numbers ends: a space before the first of them."""
+    return panels_left + (panel_width - page.pen.width("0", page.text_pt)) / 2 - page.px(2)
+
+
 def head_names_left(panels_left: int, panel_width: int, count: int, page: Page) -> float:
     """What stands beside the names of the heads must end before this."""
     if _whole_names_fit(count, panel_width, page):
         return panels_left
-    return panels_left - page.pen.width("head", page.text_pt) - 2 * page.px(WIDE)
+    end = _head_right(panels_left, panel_width, page)
+    return end - page.pen.width("head", page.text_pt) - page.px(WIDE)
 
 
 def with_head_names(made: Plan, heads: Sequence[str], page: Page) -> Plan:
@@ -55,7 +61,7 @@ def with_head_names(made: Plan, heads: Sequence[str], page: Page) -> Plan:
     names, lines = [f"head {h}" for h in heads], []
     if not _whole_names_fit(len(heads), made.panel_hw[1], page):
         names = list(heads)
-        x = made.panel_lefts[0] - page.px(WIDE)
+        x = _head_right(made.panel_lefts[0], made.panel_hw[1], page)
         lines.append(Line("head", x, baseline, page.text_pt, INK, align="right"))
     for left, name in zip(made.panel_lefts, names, strict=True):
         x = left + made.panel_hw[1] / 2
@@ -63,20 +69,21 @@ def with_head_names(made: Plan, heads: Sequence[str], page: Page) -> Plan:
     return replace(made, lines=(*made.lines, *lines))
 
 
-def with_numbers(made: Plan, groups: Sequence[Group], page: Page) -> Plan:
+def with_numbers(made: Plan, groups: Sequence[Group], look: Look, page: Page) -> Plan:
     """Every panel's maximum in that corner of it where it hides least; none in small panels."""
     height, width = made.panel_hw
     if width < page.px(4.5 * SMALL_PT) or height < page.px(1.8 * SMALL_PT):
         return made
     inset, above, cap = page.px(_INSET), page.px(_ABOVE), page.px(SMALL_PT * CAP)
-    lines, plates = [], []
+    lines, plates, shared = [], [], largest_weight(groups)
     tops = iter([top for spot in made.spots for top in spot.row_tops])
     for group in groups:
         for row in group.rows:
             top, texts = next(tops), [number(v) for v in row.maps.max((1, 2))]
             widths = [int(page.pen.width(t, page.small_pt)) + inset + above for t in texts]
             sizes = [(cap + inset + above, wide) for wide in widths]
-            corners = _corners(row, group, made.panel_hw, sizes, page.px(_BOX_LINE))
+            scale = {"query": row.maps.max(), "figure": shared}.get(look.norm or "")
+            corners = _corners(row, group, made.panel_hw, sizes, page.px(_BOX_LINE), scale)
             plates.append(tuple(zip(sizes, corners, strict=True)))
             for text, (low, right), left in zip(texts, corners, made.panel_lefts, strict=False):
                 baseline = top + (height - inset if low else cap + inset)
@@ -91,14 +98,16 @@ def _corners(
     panel_hw: tuple[int, int],
     sizes: Sequence[tuple[int, int]],
     line_px: int,
+    scale: float | None,
 ) -> list[Corner]:
     """For every panel the corner where its plate hides little; the row's common one if it does.
 
-    What a plate hides: the largest weight under it, as a share of the panel's, and the box.
+    What a plate hides: the largest weight under it, as a share of the scale's end (None: of the
+    panel's largest), and the box.
     """
     cost = np.empty((len(row.maps), len(_CORNERS)))
     for m, (cells, size_hw) in enumerate(zip(row.maps, sizes, strict=True)):
-        largest = max(float(cells.max()), np.finfo(np.float32).tiny)
+        largest = max(float(cells.max() if scale is None else scale), np.finfo(np.float32).tiny)
         for i, corner in enumerate(_CORNERS):
             rows, columns = (
                 slice(max(count - int(count * size / side) - 1, 0), count)
@@ -137,60 +146,85 @@ def largest_weight(groups: Sequence[Group]) -> float:
 
 
 def with_legend(made: Plan, groups: Sequence[Group], look: Look, page: Page) -> Plan:
-    """The colour bar of a shared scale, or a sample of each contour line; at the bottom right."""
-    x, lines, samples, bar = made.width - page.margin, [], [], None
-    baseline = made.height + page.px(4 + SMALL_PT * CAP)
-    middle = baseline - page.px(SMALL_PT * CAP) / 2
+    """The colour bar of a shared scale, or a sample of each contour line; at the bottom right.
 
-    def write(text: str, gap: float) -> None:
-        nonlocal x
-        lines.append(Line(text, x, baseline, page.small_pt, NOTE_GRAY, align="right"))
-        x -= page.pen.width(text, page.small_pt) + page.px(gap)
-
-    if look.style == "contour":
-        write("of each map's mass", 3)
-        for share in reversed(CONTOUR_SHARES):
-            write(f"{round(share * 100)} %", 2)
-            samples.insert(0, (x - page.px(_SAMPLE_PT), x, middle))
-            x -= page.px(_SAMPLE_PT + 6)
-    elif look.norm == "figure":
-        length, height = map(page.px, _BAR_PT)
-        write(number(largest_weight(groups)), 2)
-        x -= length
-        bar = (round(middle - height / 2), round(x), height, length)
-        x -= page.px(2)
-        write("weight of a cell  0", 0)
-    else:
+    Words give way where the page is too narrow for them.
+    """
+    if look.style != "contour" and look.norm != "figure":
         return made
-    height = baseline + page.px(SMALL_PT * 0.24)
+    for wordy in (True, False):
+        key = _Key(made, page)
+        if look.style == "contour":
+            key.write("of each map's mass" if wordy else "of the mass", 3)
+            for share in reversed(CONTOUR_SHARES):
+                key.write(f"{round(share * 100)} %", 2)
+                key.sample()
+        else:
+            key.write(number(largest_weight(groups)), 2)
+            key.bar_of(1.0 if wordy else 0.6)
+            key.write("weight of a cell  0" if wordy else "0", 0)
+        if key.x >= page.margin:
+            break
     return replace(
-        made, height=height, lines=(*made.lines, *lines), samples=tuple(samples), bar=bar
+        made,
+        height=key.baseline + page.px(SMALL_PT * 0.24),
+        lines=(*made.lines, *key.lines),
+        samples=tuple(key.samples),
+        bar=key.bar,
     )
+
+
+class _Key:
+    """One line under the panels, written from the right."""
+
+    def __init__(self, made: Plan, page: Page) -> None:
+        self.page = page
+        self.x: float = made.width - page.margin
+        self.baseline = made.height + page.px(4 + SMALL_PT * CAP)
+        self.middle = self.baseline - page.px(SMALL_PT * CAP) / 2
+        self.lines: list[Line] = []
+        self.samples: list[tuple[float, float, float]] = []
+        self.bar: tuple[int, int, int, int] | None = None
+
+    def write(self, text: str, gap_pt: float) -> None:
+        size = self.page.small_pt
+        self.lines.append(Line(text, self.x, self.baseline, size, NOTE_GRAY, align="right"))
+        self.x -= self.page.pen.width(text, size) + self.page.px(gap_pt)
+
+    def sample(self) -> None:
+        length = self.page.px(_SAMPLE_PT)
+        self.samples.insert(0, (self.x - length, self.x, self.middle))
+        self.x -= length + self.page.px(6)
+
+    def bar_of(self, share: float) -> None:
+        length, height = (self.page.px(pt) for pt in (_BAR_PT[0] * share, _BAR_PT[1]))
+        self.x -= length
+        self.bar = round(self.middle - height / 2), round(self.x), height, length
+        self.x -= self.page.px(2)
 
 
 def _scaling(look: Look, numbered: bool) -> list[str]:
     """How colours are to be compared, and what the numbers are."""
-    said = {
-        "head": "each panel up to its own maximum",
-        "query": "each row up to its maximum",
-        "figure": "one scale for all panels",
-        None: "",
+    if look.scaling is None:
+        return ["numbers: each map's largest weight"] * numbered
+    plain, with_numbers = {
+        "head": ("each panel on its own scale", ", from 0 to the number in it"),
+        "query": ("each row on one scale", ", from 0 to its largest number"),
+        "figure": ("all panels on one scale", "; numbers: each one's largest weight"),
     }[look.scaling]
-    if not numbered:
-        return [said] if said else []
-    if look.scaling == "head":
-        return [f"{said}, printed in it"]
-    return [f"{said}; numbers: each panel's maximum".removeprefix("; ")]
+    return [plain + with_numbers * numbered]
 
 
 def with_notes(made: Plan, notes: Sequence[str], look: Look, page: Page) -> Plan:
     """The reading rule at the bottom right, on as few lines as it needs."""
     pieces = [*notes, *_scaling(look, bool(made.plates))]
     if page.stretched:
-        pieces.append("photo stretched")
+        pieces.append("photo not in its true proportions")
     x, limit = made.width - page.margin, made.width - 2 * page.margin
     baseline, lines = made.height + page.px(4), []
-    for text in page.pen.join(pieces, limit, page.small_pt, "  ·  "):
+    for text in page.pen.join(
+        page.pen.broken(pieces, limit, page.small_pt), limit, page.small_pt, "  ·  "
+    ):
         baseline += page.px(SMALL_PT * (LINE if lines else CAP))
         start = x - page.pen.length(text, page.small_pt)
         for run in page.pen.runs(text, page.small_pt):

@@ -53,6 +53,19 @@ def attend(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
 
 
+def separate(terms: Terms) -> bool:
+    """Whether no content meets a position: c_q . p_k and p_q . c_k are 0 for every input.
+
+    So it is where a model lays the parts side by side in each head, not where it adds them.
+    """
+    if terms.b_q is not None or terms.b_k is not None:
+        return False
+    c_q, p_q, c_k, p_k = (
+        (part != 0).any(0).any(1) for part in (terms.c_q, terms.p_q, terms.c_k, terms.p_k)
+    )
+    return not bool(((c_q & p_k) | (p_q & c_k)).any())
+
+
 def _sum_parts(terms: Terms, side: str, parts: str) -> Tensor:
     """Sum of the named parts of one side ("q" or "k"): (B, M, N, E), half precision widened."""
     like = getattr(terms, f"c_{side}")

@@ -42,7 +42,8 @@ def load(
 
     loaded = []
     for kind, weights in pairs:
-        with named(weights or f"the demo checkpoint of {kind or 'detr'}", len(pairs)):
+        demo = f"the demo checkpoint of {kind or 'detr'}"
+        with named(demo if weights is None else weights, len(pairs)):
             model = load_model(
                 weights,
                 kind,

@@ -29,7 +29,6 @@ _GAMMAS = (0.5, 1.7)  # a gamma in these limits can bring it
 _MIN_SPAN = 50.0  # tones of a foggy photo are not spread further: that would show noise
 _HIGHLIGHTS = 1.15  # the brightest 2 % may pass the range by so much of it
 
-_PLATE_GRAY, _PLATE_OPACITY = 38.0, 0.86  # under a number: near-white text is read on any map
 _OPACITY = 0.94  # of the largest weight: the object stays visible under it
 
 
@@ -191,20 +190,6 @@ def colorize(levels: np.ndarray, ground: np.ndarray, table: np.ndarray) -> np.nd
     index <<= 8
     index |= ground
     return np.take(table.reshape(-1, 4), index, axis=0)
-
-
-def darken(tile: np.ndarray, size_hw: tuple[int, int], corner: tuple[int, int]) -> None:
-    """A plate for a number, of size_hw in a corner (1 low, 1 right) of a tile (H, W, C), in place.
-
-    What is under it is darkened as it is, colours and all: a map that faded there would look like
-    less attention.
-    """
-    rows, columns = (
-        slice(max(length - size, 0), length) if far else slice(0, size)
-        for length, size, far in zip(tile.shape[:2], size_hw, corner, strict=True)
-    )
-    under = tile[rows, columns, :3]
-    under[:] = (under * (1 - _PLATE_OPACITY) + _PLATE_GRAY * _PLATE_OPACITY).astype(np.uint8)
 
 
 def blank_sheet(height: int, width: int) -> np.ndarray:

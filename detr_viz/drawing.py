@@ -6,6 +6,7 @@ imported when one is drawn, not before.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import numpy as np
 from detr_viz import compose, contours
 from detr_viz.annotations import largest_weight
 from detr_viz.layout import plan
-from detr_viz.lettering import Lettering
+from detr_viz.lettering import Lettering, plain_settings
 from detr_viz.page import FigureError, Group, Line, MapRow, Plan, Section, all_groups, luminance
 from detr_viz.styles import CONTOUR_SHARES, Format, Look
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _CONTOUR_PT = (0.85, 0.6, 0.42)  # lines for 50, 80 and 95 % of the mass
 _CONTOUR_TONES = (0.98, 0.74, 0.5)  # where in the colour map theirs are
 _HALO_PT = 0.5  # what a dark line under a contour has more
+_LEAST_PT = 0.25  # what is printed reliably
 _STRIP_PX = 1024
 _HALO = (0.0, 0.0, 0.0, 0.55)
 _PLATE = (0.15, 0.15, 0.15, 0.86)
@@ -45,7 +47,8 @@ def draw(
     from matplotlib.figure import Figure
 
     lut = colors(look)
-    made = plan(sections, heads, notes, look, made_for)
+    with plain_settings():
+        made = plan(sections, heads, notes, look, made_for)
     dpi = made_for.dpi
     # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one
     wide, high = made.width + 1e-3, made.height + 1e-3
@@ -60,8 +63,8 @@ def draw(
     unit_px = made_for.type_size * dpi / 72
     if look.style == "contour":
         _add_contours(ax, groups, made, lut, look, unit_px, dpi)
-        _add_plates(ax, made)
     _add_boxes(ax, groups, made, look, unit_px, dpi)
+    _add_plates(ax, made)
     pen = Lettering(dpi)
     for line in made.lines:
         _write(ax, line, pen)
@@ -79,8 +82,17 @@ def colors(look: Look) -> np.ndarray:
     start = 0.0 if look.cmap is not None or look.style == "heat" else 0.18
     name = "inferno" if look.cmap is None else look.cmap
     if name not in matplotlib.colormaps:
-        raise FigureError(f"no colour map {name!r}: try inferno, magma, viridis or cividis")
+        raise FigureError(f"no colour map {name!r}: try {_near(name)}")
     return matplotlib.colormaps[name](np.linspace(start, 1, 256), bytes=True)[:, :3]
+
+
+def _near(name: str) -> str:
+    """Names of colour maps like this one, or else good ones."""
+    import matplotlib
+
+    known = {other.casefold(): other for other in matplotlib.colormaps}
+    near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.75)
+    return ", ".join(known[n] for n in near) or "inferno, magma, viridis or cividis"
 
 
 # --- pixels -----------------------------------------------------------------------------------
@@ -93,7 +105,6 @@ def _sheet(groups: Sequence[Group], made: Plan, lut: np.ndarray, look: Look) -> 
     table = compose.blend_table(lut) if over_photo else compose.opaque_table(lut)
     shared = largest_weight(groups) if look.norm == "figure" else None
     photos: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # once for all that share it
-    plates = iter(made.plates)
     for group, spot in zip(groups, made.spots, strict=True):
         if spot.photo_top is None:
             continue
@@ -111,9 +122,6 @@ def _sheet(groups: Sequence[Group], made: Plan, lut: np.ndarray, look: Look) -> 
                 levels = _relative(row, look, shared)
                 levels = compose.resample(levels, row.place, made.panel_hw, look.smoothing)
                 tiles = compose.colorize(levels, ground, table)
-            if look.style != "contour":  # whose lines would lie over them
-                for tile, (size_hw, corner) in zip(tiles, next(plates, ()), strict=False):
-                    compose.darken(tile, size_hw, corner)
             for tile, left in zip(tiles, made.panel_lefts, strict=False):
                 compose.paste(sheet, tile, top, left)
     if made.bar:
@@ -209,11 +217,11 @@ def _add_contours(
         drawn.append(np.array([(left, middle), (right, middle)]))
     unit_px = min(unit_px, min(made.panel_hw) / 32)  # thinner in small panels
     inks = [lut[round(tone * 255)] / 255 for tone in _CONTOUR_TONES]
-    widest = [pt * unit_px * 72 / dpi for pt in _CONTOUR_PT]
+    widths = [max(pt * unit_px * 72 / dpi, _LEAST_PT) for pt in _CONTOUR_PT]
     more = _HALO_PT * unit_px * 72 / dpi
     # from the outermost line in: the narrower lines lie on top where they meet
     for order, drawn, ink, width in reversed(
-        list(zip(range(3, 0, -1), found, inks, widest, strict=True))
+        list(zip(range(3, 0, -1), found, inks, widths, strict=True))
     ):
         for color, wide, z in ((_HALO, width + more, 2), ((*ink, 1.0), width, 3 + order * 0.1)):
             ax.add_collection(
@@ -231,7 +239,11 @@ def _add_contours(
 
 
 def _add_plates(ax: Axes, made: Plan) -> None:
-    """What numbers stand on, over the lines."""
+    """What numbers stand on, over maps and lines: near-white text is read on it anywhere.
+
+    What is under it is darkened as it is, colours and all: a map that faded there would look like
+    less attention.
+    """
     from matplotlib.collections import PolyCollection
 
     tops, (panel_h, panel_w) = [t for spot in made.spots for t in spot.row_tops], made.panel_hw
@@ -240,8 +252,9 @@ def _add_plates(ax: Axes, made: Plan) -> None:
         for left, ((high, wide), (low, right)) in zip(made.panel_lefts, plates, strict=False):
             y, x = top + (panel_h - high) * low, left + (panel_w - wide) * right
             corners.append([(x, y), (x + wide, y), (x + wide, y + high), (x, y + high)])
-    plates = PolyCollection(corners, facecolors=[_PLATE], linewidths=0, zorder=5.5)
-    ax.add_collection(plates, autolim=False)
+    if corners:
+        plates = PolyCollection(corners, facecolors=[_PLATE], linewidths=0, zorder=5.5)
+        ax.add_collection(plates, autolim=False)
 
 
 def _add_boxes(
@@ -254,7 +267,7 @@ def _add_boxes(
     from matplotlib.collections import PolyCollection
 
     # whole pixels: the lines stay sharp; thinner in small panels
-    px = max(1, min(round(0.25 * unit_px), round(min(made.panel_hw) / 80)))
+    px = max(1, min(round(0.25 * unit_px), min(made.panel_hw) // 90))
     corners, colors, widths = [], [], []
     for group, spot in zip(groups, made.spots, strict=True):
         if spot.photo_top is None or group.box_xyxy_px is None:

@@ -26,13 +26,13 @@ from PIL.Image import Image
 
 import detr_viz
 from detr_viz import boxes, images
-from detr_viz.attention import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, weights
+from detr_viz.attention import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
 from detr_viz.capture import Recorded, record
 from detr_viz.errors import UserError
 from detr_viz.images import LoadedImage
 from detr_viz.loading import LoadedModel
 from detr_viz.models.spec import ModelSpec
-from detr_viz.terms import Mode
+from detr_viz.terms import MODES, SEPARATE_COMBINE, Mode
 
 SCHEMA_VERSION = 1
 
@@ -133,6 +133,13 @@ class Explanation:
     def output(self, layer: int | None = None) -> LayerOutput:
         """Scores, labels and boxes as a captured layer's own output gives them; see pick_layer."""
         return self.outputs[self.pick_layer(layer)]
+
+    def formula(self, mode: str | Mode, layer: int | None = None) -> str:
+        """What a mode's logits are at a layer: parts of the query times parts of the key."""
+        if isinstance(mode, Mode):
+            return mode.formula
+        terms = self.recorded[self.pick_layer(layer)].terms
+        return SEPARATE_COMBINE if mode == "combine" and separate(terms) else MODES[mode].formula
 
     def maps(
         self,

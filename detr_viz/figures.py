@@ -14,16 +14,18 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detr_viz.boxes import iou
 from detr_viz.compose import Placement
 from detr_viz.drawing import draw
 from detr_viz.facts import Shown, Subject, metadata, mode_name, reading_rule
-from detr_viz.lettering import clean, drawable
-from detr_viz.matching import Match, SharedObject
+from detr_viz.lettering import ELLIPSIS, clean, drawable
+from detr_viz.matching import MIN_IOU, Match, SharedObject
 from detr_viz.output import SUFFIXES, save, show
 from detr_viz.page import GRAY, Group, Label, MapRow, Section
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look, page_format
@@ -46,8 +48,8 @@ __all__ = [
     "show",
 ]
 
+_LONG_PREFIX = 8  # characters
 WEAK_SCORE = 0.5  # labels of detections below are dimmed
-_ONE_COLUMN_IN = 4.0  # figures up to this width go into one column of two
 
 # Okabe and Ito (2008), told apart with any colour vision. A class has its colour in every figure.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
@@ -69,9 +71,9 @@ def head_grid(
 
     queries   ids in the order to show
     mode      one mode (a name, or a Mode of your own), or several: then a row a mode, by query
-    layer     a captured layer, or several ("all" captured): then a row a layer, by query; None:
-              the last captured.
-              Class, score and box are as that layer's own output gives them
+    layer     a captured layer ("last": the decoder's), or several ("all": those captured), then a
+              row a layer, by query; None: the last captured. Class, score and box are as that
+              layer's own output gives them
     scale     as in Explanation.maps
     look      style, normalisation, colour map, interpolation
     page      width, resolution, size of type; the height follows from the photo and the rows
@@ -80,8 +82,9 @@ def head_grid(
     file. Raises FigureError for what cannot be drawn, ValueError for a mode, query or layer not
     there.
     """
-    subject = Subject(explanation, clean(explanation.model_title), _layers(explanation, layer))
-    objects = [SharedObject(0, (Match(query, 1.0, query),)) for query in queries]
+    name = _model_name(explanation.model_title, 0)
+    subject = Subject(explanation, name, _layers(explanation, layer))
+    objects = [SharedObject(0, (Match(query, 1.0),)) for query in queries]
     return _figure([subject], objects, mode, scale, look, page)
 
 
@@ -104,9 +107,18 @@ def compare(
                    their checkpoints' names
     The rest as in head_grid. An object that a model has no query for is said so.
     """
-    called = [clean(name) for name in names or _names(explanations)]
+    called = list(names or _names(explanations))
+    if not len(explanations) == len(called) > 0 or any(
+        len(o.matches) != len(called) for o in objects
+    ):
+        raise FigureError("explanations, names and the matches of every object must be as many")
+    first, *others = (e.image.rgb for e in explanations)
+    if not all(rgb is first or np.array_equal(rgb, first) for rgb in others):
+        raise FigureError("these explanations are of different images: compare those of one")
+    called = [_model_name(name, i) for i, name in enumerate(called)]
     subjects = [
-        Subject(e, name, _layers(e, layer)) for e, name in zip(explanations, called, strict=True)
+        Subject(e, name, _layers(e, layer), label)
+        for e, name, label in zip(explanations, called, _labels(called), strict=True)
     ]
     return _figure(subjects, objects, mode, scale, look, page)
 
@@ -133,11 +145,11 @@ def _figure(
         scale,
         look,
         tuple(words for shared in objects for words in _words(subjects, shared)),
-        wide=page.width_in > _ONE_COLUMN_IN,
     )
     heads = [str(i) for i in range(max(s.explanation.num_heads for s in subjects))]
     fig = draw(sections, heads, reading_rule(shown), look, page)
-    fig.shown, fig.facts = shown, metadata(shown)
+    fig.shown = replace(shown, width_in=float(fig.get_figwidth()))
+    fig.facts = metadata(shown)
     high = int(fig.get_figheight() * page.dpi) / page.dpi  # in whole pixels, as it is laid out
     if high > page.height_in:
         warnings.warn(
@@ -195,7 +207,9 @@ def _through_layers(
         heading = replace(_label(first, query, first.layers[-1]), details=())
         return Section((_missing(subject, match),), heading)
     about = [subject.name] * (len(subjects) > 1) + [f"query {match.query}"]
-    about += [f"IoU {match.iou:.2f}"] * (match.iou < 1)
+    if subject is not subjects[shared.reference]:
+        seen = subjects[shared.reference], shared.matches[shared.reference]
+        about.append(f"IoU {_overlap(seen, (subject, match)):.2f}")
     groups = []
     for layer in subject.layers:
         own = _label(subject, match.query, layer)
@@ -209,9 +223,10 @@ def _side_by_side(pairs: Sequence[tuple[Subject, Match]], reference: int, maps: 
     first, seen = pairs[reference]
     assert seen.query is not None
     heading = replace(_label(first, seen.query, first.layers[-1]), details=())
-    others = [m.iou for s, m in pairs if s is not first and m.query is not None]
+    others = [pair for pair in pairs if pair[0] is not first and pair[1].query is not None]
     if len(pairs) == 2 and others:
-        heading = replace(heading, details=(f"box IoU {others[0]:.2f}",))
+        overlap = _overlap(pairs[reference], others[0])
+        heading = replace(heading, details=(f"boxes: IoU {overlap:.2f}",))
     groups = []
     for subject, match in pairs:
         if match.query is None:
@@ -220,25 +235,39 @@ def _side_by_side(pairs: Sequence[tuple[Subject, Match]], reference: int, maps: 
         layer = subject.layers[-1]
         own = _label(subject, match.query, layer, f"query {match.query}")
         details = own.details if own.title == heading.title else (own.title, *own.details)
-        details += (f"IoU {match.iou:.2f}",) if subject is not first and len(pairs) > 2 else ()
-        label = replace(own, title=subject.name, details=details)
+        if subject is not first and len(pairs) > 2:
+            details += (f"IoU {_overlap(pairs[reference], (subject, match)):.2f}",)
+        label = replace(own, title=subject.label, details=details)
         groups.append(_group(subject, layer, match.query, label, maps))
     return Section(tuple(groups), heading)
+
+
+def _overlap(a: tuple[Subject, Match], b: tuple[Subject, Match]) -> float:
+    """IoU of the boxes as they are drawn: at the last layer that is shown of each."""
+    one, other = (
+        s.explanation.output(s.layers[-1]).boxes_xyxy_px[[match.query]] for s, match in (a, b)
+    )
+    return float(iou(one, other)[0, 0])
 
 
 def _group(subject: Subject, layer: int, query: int, label: Label, maps: _Maps) -> Group:
     e = subject.explanation
     box = e.output(layer).boxes_xyxy_px[query]
-    return Group(label, e.image.rgb, box, maps.of(subject, layer, query))
+    return Group(
+        label, e.image.rgb, box if np.isfinite(box).all() else None, maps.of(subject, layer, query)
+    )
 
 
 def _missing(subject: Subject, match: Match) -> Group:
     e = subject.explanation
-    remark = "finds no such box"
-    if match.nearest is not None:
+    remark = "no matching box"
+    if match.nearest is not None and match.iou >= MIN_IOU:
+        remark += f" left: query {match.nearest}, IoU {match.iou:.2f}, is another object's"
+    elif match.nearest is not None:
         name, score = _class_name(e, int(e.labels[match.nearest])), e.scores[match.nearest]
-        remark += f"; nearest: query {match.nearest}, {name} {score:.2f}, IoU {match.iou:.2f}"
-    return Group(Label(subject.name, (), GRAY, weak=True), e.image.rgb, None, (), remark)
+        near = f"query {match.nearest}, {name} {score:.2f}, IoU {match.iou:.2f}"
+        remark += f" (the nearest: {near})"
+    return Group(Label(subject.label, (), GRAY, weak=True), e.image.rgb, None, (), remark)
 
 
 def _label(subject: Subject, query: int, layer: int, *details: str) -> Label:
@@ -266,6 +295,12 @@ def _class_name(explanation: Explanation, label: int) -> str:
     return name or f"class {label}"
 
 
+def _model_name(name: str, i: int) -> str:
+    """A model's name, or its place where no font here has the characters."""
+    plain = clean(name).replace("$", "")  # which parts formulas from text
+    return plain if plain and drawable(plain) else f"model {i + 1}"
+
+
 def _words(subjects: Sequence[Subject], shared: SharedObject) -> list[str]:
     """An object's queries in words, for metadata and captions: a model each."""
     lines = []
@@ -284,6 +319,7 @@ def _words(subjects: Sequence[Subject], shared: SharedObject) -> list[str]:
 def _layers(explanation: Explanation, layer: int | str | Sequence[int] | None) -> tuple[int, ...]:
     if layer == "all":
         return tuple(explanation.layers)
+    layer = explanation.num_layers - 1 if layer == "last" else layer
     wanted = [layer] if layer is None or np.ndim(layer) == 0 else layer
     picked = tuple(dict.fromkeys(explanation.pick_layer(item) for item in wanted))
     if not picked:
@@ -299,3 +335,17 @@ def _names(explanations: Sequence[Explanation]) -> list[str]:
     files = [Path(str(e.meta.get("weights") or e.model_title)).name for e in explanations]
     stems = [re.sub(r"\.(pth|pt|bin|safetensors)$", "", name) for name in files]
     return [f"{s} ({i})" if stems.count(s) > 1 else s for i, s in enumerate(stems, 1)]
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """Names for narrow labels: without what all begin with, where that is long.
+
+    detr_r50_epoch_50 and detr_r50_epoch_60 become …epoch_50 and …epoch_60.
+    """
+    alike = takewhile(lambda signs: len(set(signs)) == 1, zip(*names, strict=False))
+    common = "".join(signs[0] for signs in alike)
+    ends = [i + 1 for i, sign in enumerate(common) if sign in "_- "]
+    cut = ends[-2] if len(ends) > 1 else 0  # the word before the difference stays
+    if cut < _LONG_PREFIX or any(len(name) == cut for name in names):
+        return list(names)
+    return [f"{ELLIPSIS}{name[cut:]}" for name in names]

@@ -70,19 +70,25 @@ def save(
     layer: int | None = None,
     scale: str = "mode",
 ) -> Path:
-    """Write the maps of these queries and modes; the same input gives the same bytes."""
+    """Write the maps of these queries and modes; the same input gives the same bytes.
+
+    Scores, labels and boxes are as the layer's own output gives them.
+    """
     path, ids = Path(path), list(queries)
     layer = explanation.pick_layer(layer)
+    output = explanation.output(layer)
     meta = {**explanation.meta, "scale": scale, "modes": list(modes), "layer": layer}
     arrays: dict[str, Any] = {
         f"maps_{mode}": explanation.maps(mode, ids, layer, scale) for mode in modes
     }
     arrays |= {
         "query_ids": np.asarray(ids, np.int64),
-        "scores": explanation.scores[ids],
-        "labels": explanation.labels[ids],
-        "label_names": np.asarray([explanation.label_name(q) for q in ids], np.str_),
-        "boxes_xyxy_px": explanation.boxes_xyxy_px[ids],
+        "scores": output.scores[ids],
+        "labels": output.labels[ids],
+        "label_names": np.asarray(
+            [explanation.class_names[output.labels[q]] for q in ids], np.str_
+        ),
+        "boxes_xyxy_px": output.boxes_xyxy_px[ids],
         "image_hw_px": np.asarray(explanation.image.hw, np.int64),
         "grid_hw": np.asarray(explanation.grid_hw, np.int64),
         "layers": np.asarray([layer], np.int64),

@@ -76,8 +76,8 @@ def plan(
         made = first
     if made.height > _MAX_SIDE_PX or made.height * made.width > _MAX_PIXELS:
         raise FigureError(
-            f"{rows} rows make a figure of {made.width} x {made.height} pixels: "
-            "choose fewer queries, or one mode"
+            f"{rows} row{'s' * (rows > 1)} make a figure of {made.width} x {made.height} pixels: "
+            "choose fewer queries or modes, a lower dpi or a smaller width"
         )
     return made
 
@@ -95,7 +95,7 @@ def _plan(
     stacked = max(len(g.rows) for g in groups) > 1
     made = (_stacked if stacked else _single)(sections, len(heads), page)
     made = annotations.with_head_names(made, heads, page)
-    made = annotations.with_numbers(made, groups, page)
+    made = annotations.with_numbers(made, groups, look, page)
     made = annotations.with_legend(made, groups, look, page)
     return annotations.with_notes(made, notes, look, page)
 
@@ -119,19 +119,22 @@ def _moved(label: Sequence[Line], x: float, top: float, align: str) -> list[Line
     return [replace(t, x=x, baseline=top + t.baseline, align=align) for t in label]
 
 
-def _heading(label: Label, top: int, limit: float, page: Page) -> tuple[list[Line], int]:
+def _heading(
+    label: Label, top: int, limit: float, right: float, page: Page
+) -> tuple[list[Line], int]:
     """A section's first line, and where what follows it begins.
 
-    The first of the page stands beside the names of the heads, if it ends before the limit.
+    The first of the page stands beside the names of the heads, if it ends before the limit. All
+    end before `right`.
     """
     pen, baseline = page.pen, top + page.px(CLASS_PT * CAP)
-    room = page.width - 2 * page.margin
+    room = right - page.margin
     ink, style = legible(label.color, label.weak), "" if label.weak else "bold"
     title = pen.shorten(label.title, room * 0.6, page.class_pt, style)
     lines = [Line(title, page.margin, baseline, page.class_pt, ink, style)]
     if label.details:
         x = page.margin + pen.width(title, page.class_pt, style) + page.px(WIDE)
-        text = pen.shorten(" · ".join(label.details), page.width - x, page.small_pt)
+        text = pen.shorten(" · ".join(label.details), right - x, page.small_pt)
         lines.append(Line(text, x, baseline, page.small_pt, GRAY))
     end = lines[-1].x + page.widest(lines[-1:])
     if top == page.header and end < limit:
@@ -140,15 +143,17 @@ def _heading(label: Label, top: int, limit: float, page: Page) -> tuple[list[Lin
     return lines, baseline + page.px(AIR + 0.5)
 
 
-def _remark(group: Group, x: float, middle: float, page: Page) -> list[Line]:
-    """What is said in place of panels, on at most two lines around a height."""
-    found = page.pen.fit(group.remark, page.width - page.margin - x, page.small_pt)
+def _remark(group: Group, x: float, right: float, page: Page) -> list[Line]:
+    """What is said in place of panels, on at most two lines; baselines are still to be set."""
+    found = page.pen.fit(group.remark, right - x, page.small_pt) if group.remark else []
+    return [Line(text, x, 0, page.small_pt, NOTE_GRAY, "italic") for text in found]
+
+
+def _centred(remark: Sequence[Line], middle: float, page: Page) -> list[Line]:
+    """The lines of a remark around a height."""
     step = page.px(SMALL_PT * LINE)
-    first = middle + page.px(SMALL_PT * CAP) / 2 - step * (len(found) - 1) / 2
-    return [
-        Line(text, x, first + i * step, page.small_pt, NOTE_GRAY, "italic")
-        for i, text in enumerate(found)
-    ]
+    first = middle + page.px(SMALL_PT * CAP) / 2 - step * (len(remark) - 1) / 2
+    return [replace(line, baseline=first + i * step) for i, line in enumerate(remark)]
 
 
 def _single(sections: Sequence[Section], heads: int, page: Page) -> Plan:
@@ -162,23 +167,26 @@ def _single(sections: Sequence[Section], heads: int, page: Page) -> Plan:
     left = page.margin + column
     total = fixed + (heads + 1) * width
     lefts = page.columns(total - page.margin, heads, width)
+    right = total - page.margin
     names_left = annotations.head_names_left(lefts[0], width, heads, page)
     grouped = any(len(s.groups) > 1 or s.heading for s in sections)
     top, spots, lines = page.header, [], []
     for section in sections:
         if section.heading:
-            heading, top = _heading(section.heading, top, names_left, page)
+            heading, top = _heading(section.heading, top, names_left, right, page)
             lines += heading
         for group in section.groups:
             label = labels[id(group)]
             slot = max(label[-1].baseline + page.px(AIR), height if group.rows else 0)
+            remark = _remark(group, left + page.pad, right, page)
+            slot = max(slot, len(remark) * page.px(SMALL_PT * LINE) + page.px(AIR))
             lines += _moved(label, left, top + (slot - label[-1].baseline) / 2, "right")
             if group.rows:
                 panel_top = top + (slot - height) // 2
                 spots.append(Spot(panel_top, (panel_top,)))
             else:
                 spots.append(Spot())
-                lines += _remark(group, left + page.pad, top + slot / 2, page)
+                lines += _centred(remark, top + slot / 2, page)
             bottom = top + slot
             top = bottom + page.gap
         top = bottom + (page.px(_SECTION_GAP) if grouped else page.gap)
@@ -215,11 +223,12 @@ def _stacked(sections: Sequence[Section], heads: int, page: Page) -> Plan:
     row_height = max(height, page.name_height)
     total = fixed + column + heads * width
     lefts = page.columns(total - page.margin, heads, width)
+    right = total - page.margin
     names_left = annotations.head_names_left(lefts[0], width, heads, page)
     top, spots, lines = page.header, [], []
     for section in sections:
         if section.heading:
-            heading, top = _heading(section.heading, top, names_left, page)
+            heading, top = _heading(section.heading, top, names_left, right, page)
             lines += heading
         for group in section.groups:
             label, row_tops, slot_bottom = labels[id(group)], [], top
@@ -236,7 +245,9 @@ def _stacked(sections: Sequence[Section], heads: int, page: Page) -> Plan:
                 slot_bottom = slot + row_height
             if not group.rows:
                 middle = top + label[-1].baseline / 2
-                lines += _remark(group, lefts[0], middle, page)
+                remark = _remark(group, lefts[0], right, page)
+                slot_bottom = top + len(remark) * page.px(SMALL_PT * LINE)
+                lines += _centred(remark, max(middle, (top + slot_bottom) / 2), page)
             spots.append(Spot(photo_top, tuple(row_tops)))
             bottom = max(slot_bottom, int(placed[-1].baseline) + page.px(SMALL_PT * 0.3))
             top = bottom + page.px(_GROUP_GAP)

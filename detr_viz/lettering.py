@@ -8,6 +8,7 @@ installed font is looked for only where a text has characters (Chinese, say) tha
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,8 +23,10 @@ ELLIPSIS = "…"
 _OWN_SIGNS = "\N{EN DASH}…"  # with all of Latin, what DejaVu Sans is known to have
 _FILES = {"": "DejaVuSans.ttf", "bold": "DejaVuSans-Bold.ttf", "italic": "DejaVuSans-Oblique.ttf"}
 _FORMULA = re.compile(r"(.*?)(?:([A-Za-z])_([A-Za-z0-9])|$)")  # text, letter, subscript
+_BREAKS = re.compile(r"(?<=[ _-])(?=.)")
+_WORDS = re.compile(r"\$[^$]*\$|[^\s$]+")
 _WIDE_GAP = re.compile(r"( {2,})")
-_SUBSCRIPT_SIZE, _SUBSCRIPT_DROP = 0.72, 0.18  # of the font size
+_SUBSCRIPT_SIZE, _SUBSCRIPT_DROP = 0.8, 0.18  # of the font size
 
 
 class Run(NamedTuple):
@@ -35,6 +38,14 @@ class Run(NamedTuple):
     drop: float
     size_pt: float
     style: str
+
+
+def plain_settings() -> AbstractContextManager[None]:
+    """matplotlib's own settings of what text and lines are drawn like, whatever a user's are."""
+    import matplotlib
+
+    names = [n for n in matplotlib.rcParamsDefault if n.startswith(("text.", "path.", "agg."))]
+    return matplotlib.rc_context({name: matplotlib.rcParamsDefault[name] for name in names})
 
 
 def clean(text: str) -> str:
@@ -181,16 +192,21 @@ class Lettering:
     def fit(
         self, text: str, limit_px: float, size_pt: float, style: str = "", lines: int = 2
     ) -> list[str]:
-        """The text broken at spaces into at most so many lines, shortened where it must be."""
-        words, done = text.split(" "), []
+        """The text broken into at most so many lines, shortened where it must be.
+
+        It is broken after spaces, and after _ and - inside words, as names of files have them.
+        """
+        words, done = _BREAKS.split(text), []
         while words and len(done) < lines - 1:
             count = len(words)
-            while count > 1 and self.width(" ".join(words[:count]), size_pt, style) > limit_px:
+            while (
+                count > 1 and self.width("".join(words[:count]).strip(), size_pt, style) > limit_px
+            ):
                 count -= 1
-            done.append(" ".join(words[:count]))
+            done.append("".join(words[:count]).strip())
             words = words[count:]
         if words:
-            done.append(" ".join(words))
+            done.append("".join(words).strip())
         return [self.shorten(line, limit_px, size_pt, style) for line in done]
 
     def join(self, pieces: list[str], limit_px: float, size_pt: float, separator: str) -> list[str]:
@@ -202,6 +218,16 @@ class Lettering:
                 out[-1] = longer
             else:
                 out.append(piece)
+        return out
+
+    def broken(self, pieces: list[str], limit_px: float, size_pt: float) -> list[str]:
+        """Pieces, those too long for a line parted at spaces; formulas stay whole."""
+        out: list[str] = []
+        for piece in pieces:
+            if self.length(piece, size_pt) <= limit_px:
+                out.append(piece)
+            else:
+                out += self.join(_WORDS.findall(piece), limit_px, size_pt, " ")
         return out
 
     def length(self, text: str, size_pt: float) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.files import replacing
-from detr_viz.lettering import SVG_FALLBACKS, is_truetype
+from detr_viz.lettering import SVG_FALLBACKS, is_truetype, plain_settings
 from detr_viz.styles import SUFFIXES, FigureError
 
 if TYPE_CHECKING:
@@ -40,12 +40,14 @@ def save(fig: Figure, path: str | Path, metadata: Mapping[str, str] | None = Non
         _warn_of_outlines(fig)
     settings = {
         "pdf.fonttype": 42,
+        "pdf.use14corefonts": False,
+        "svg.image_inline": True,
         "svg.fonttype": "none",
         "svg.hashsalt": "detr_viz",
         "savefig.bbox": None,
         "savefig.transparent": False,
     }
-    with replacing(path) as part, matplotlib.rc_context(settings):
+    with replacing(path) as part, plain_settings(), matplotlib.rc_context(settings):
         names = _metadata(kind, facts)
         fig.savefig(part, format=kind, dpi="figure", facecolor="white", metadata=names)
 
@@ -57,16 +59,21 @@ def _save_png(fig: Figure, path: Path, facts: Mapping[str, str]) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    shown_on, info = fig.canvas, PngInfo()
+    shown_on, dpi, info = fig.canvas, fig.dpi, PngInfo()
     for name, text in facts.items():
         info.add_text(name, text)
     try:
         canvas = FigureCanvasAgg(fig)
-        canvas.draw()
+        fig.dpi = dpi / shown_on.device_pixel_ratio  # a window on a fine screen multiplies it
+        with plain_settings():
+            canvas.draw()
     finally:
         fig.set_canvas(shown_on)
+        fig.dpi = dpi
     page = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    page.save(path, "png", dpi=(fig.dpi, fig.dpi), pnginfo=info, compress_level=4)
+    page.save(
+        path, "png", dpi=(canvas.figure.dpi, canvas.figure.dpi), pnginfo=info, compress_level=4
+    )
 
 
 def _warn_of_outlines(fig: Figure) -> None:

@@ -187,9 +187,10 @@ def legible(color: str, weak: bool = False) -> str:
 
 
 def number(value: float) -> str:
-    """A weight in few characters: .62, .04, .003, <.001."""
+    """A weight in few characters: .62, .04, .003, .0003, <.0001."""
     if value >= 0.995:
         return "1"
-    if value < 0.0005:
-        return "<.001"
-    return (f"{value:.2f}" if value >= 0.0095 else f"{value:.3f}")[1:]
+    if value < 0.00005:
+        return "<.0001"
+    digits = 2 if value >= 0.0095 else 3 if value >= 0.00095 else 4
+    return f"{value:.{digits}f}"[1:]

@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--type",
         nargs="+",
+        action="extend",
         choices=models.names(),
         metavar="TYPE",
         help=f"model family member: {', '.join(models.names())}; told by the weights where they "
@@ -58,10 +59,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="combine",
         help="parts of query and key that attend; all stacks the three (default: %(default)s)",
     )
-    add("--image", nargs="+", metavar="FILE", help="one or more images (default: a demo scene)")
+    add(
+        "--image",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="one or more images (default: a demo scene)",
+    )
     add(
         "--weights",
         nargs="+",
+        action="extend",
         metavar="W",
         help="checkpoint file, Hugging Face folder, name of --list-models or hf:owner/name "
         "(default: this project's small demo checkpoint); several are compared in one figure, "
@@ -154,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.show:  # the variable may name a window system that is not here; files need none
         os.environ["MPLBACKEND"] = "agg"
-    check_syntax(args.queries or DEFAULT)
+    check_syntax(DEFAULT if args.queries is None else args.queries)
     pairs = pair(args.type, args.weights)
     look = Look(args.style, args.norm, args.cmap, args.interpolation)
     page = page_format(args.preset, args.width, args.dpi)
@@ -244,7 +252,7 @@ def render_one(
         yield from tables
         return
 
-    from detr_viz import facts, figures
+    from detr_viz import captions, figures
 
     modes = list(found[0].modes) if args.plot == "all" else [args.plot]
     options = {
@@ -261,7 +269,7 @@ def render_one(
     yield from tables
     yield f"wrote {target}"
     if args.caption:
-        yield f"wrote {facts.save_caption(figure.shown, target)}"
+        yield f"wrote {captions.save_caption(figure.shown, target)}"
     if args.save_maps:
         yield from _save_maps(args, figure.shown, objects, modes, target)
     if args.show:

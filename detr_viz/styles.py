@@ -14,19 +14,19 @@ from detr_viz.errors import UserError
 STYLES = {
     "overlay": "the map's colour over the grey photo",
     "heat": "the map alone, cell by cell",
-    "contour": "lines that hold 50, 80 and 95 % of the map's mass over the untouched photo",
+    "contour": "lines around 50, 80 and 95 % of the map's mass, over the untouched photo",
 }
 NORMS = {
-    "head": "each panel up to its own maximum",
-    "query": "each row up to its largest",
-    "figure": "one scale for all, with a colour bar",
+    "head": "each panel on a scale of its own, from 0 to its largest weight",
+    "query": "each row on one scale, from 0 to its largest weight",
+    "figure": "all panels on one scale, with a colour bar",
 }
 INTERPOLATIONS = ("cubic", "linear", "nearest")
 SUFFIXES = (".png", ".pdf", ".svg")  # of figures
 CONTOUR_SHARES = (0.5, 0.8, 0.95)  # of a map's mass
 
 
-_MAX_WIDTH_PX = 30_000  # matplotlib's limit is 2 ** 16, for either side
+_MAX_WIDTH_PX = 20_000  # matplotlib's limit is 2 ** 16, for either side
 
 
 class FigureError(UserError):
@@ -93,8 +93,8 @@ class Format:
 # (3.25 in) and is not too large across a page.
 DEFAULT_FORMAT = Format(4.6, 335)
 PRESETS = {
-    "column": Format(3.25, 600, 0.92, 9.0),  # one column of two
-    "page": Format(6.875, 300, 1.15, 9.0),  # both columns
+    "column": Format(3.25, 600, 0.92, 8.2),  # one column of two; a caption fits under it
+    "page": Format(6.875, 300, 1.15, 8.2),  # both columns
     "slide": Format(13.3, 150, 2.1, 7.5),  # 16:9
     "poster": Format(23.4, 150, 4.2, 33.1),  # A1, upright
 }

@@ -48,7 +48,7 @@ def check_target(figure: Path, caption: bool, maps: bool) -> None:
         if path.is_dir():
             raise UserError(f"cannot write {path}: it is a folder; choose another --out")
     if caption:
-        from detr_viz.facts import caption_path
+        from detr_viz.captions import caption_path
 
         caption_path(figure)
 

@@ -45,6 +45,9 @@ MODES: dict[str, Mode] = {
     "content": Mode("cb", "cb", "c_q · c_k"),
 }
 
+# combine, where content and position lie in orthogonal parts of every head: no cross terms
+SEPARATE_COMBINE = "c_q · c_k + p_q · p_k"
+
 # "mode": the scale of that q and k attended on their own; "layer": the layer's own scale, so that
 # the logits of content and position are their exact share of combine's.
 SCALES = ("mode", "layer")

@@ -8,6 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from detr_viz.terms import MODES as TERMS_MODES
+from detr_viz.terms import Mode
+
 MODES = ("combine", "position", "content")
 
 
@@ -46,6 +49,9 @@ class FakeExplanation:
 
     def pick_layer(self, layer: int | None = None) -> int:
         return self.layers[-1] if layer is None else layer
+
+    def formula(self, mode: object, layer: int | None = None) -> str:
+        return mode.formula if isinstance(mode, Mode) else TERMS_MODES[mode].formula
 
     def output(self, layer: int | None = None) -> SimpleNamespace:
         """Each layer before the last is less sure, and its box smaller."""

@@ -91,7 +91,7 @@ def boxes_of(fig: Figure) -> tuple[PolyCollection, PolyCollection]:
 
 
 def plates_of(fig: Figure) -> PolyCollection:
-    """What the numbers of a contour figure stand on."""
+    """What the numbers stand on."""
     (plates,) = _collections(fig, PolyCollection, filled=True)
     return plates
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,63 @@ def test_part_sums():
     torch.testing.assert_close(cc, expected)
 
 
+def laid(*columns: str) -> Terms:
+    """Terms whose parts c_q, p_q, c_k and p_k are 0 but in these columns of every head."""
+    parts = {}
+    for name, kept in zip(("c_q", "p_q", "c_k", "p_k"), columns, strict=True):
+        whole = getattr(make_terms(), name)
+        shown = torch.tensor([str(e) in kept for e in range(D)])
+        parts[name] = torch.where(shown, whole, torch.zeros_like(whole))
+    return replace(make_terms(), **parts, b_q=None, b_k=None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "apart"),
+    [
+        (("01", "23", "01", "23"), True),
+        (("01", "23", "01", "2"), True),
+        (("012", "23", "01", "3"), True),  # 2 of the query's content meets nothing
+        (("01", "23", "", ""), True),
+        (("01", "23", "01", "123"), False),  # content of the query meets a position
+        (("01", "123", "01", "23"), False),  # a position meets content of the key
+        (("0123", "0123", "0123", "0123"), False),
+        (("01", "01", "01", "01"), False),
+    ],
+)
+def test_content_and_position_lie_apart(columns, apart):
+    """Then, and only then, both cross terms are 0 and combine's logits are those of the two."""
+    terms = laid(*columns)
+    assert attention.separate(terms) is apart
+    four = attention.four_terms(terms)
+    crossed = four["content", "position"], four["position", "content"]
+    assert bool(crossed[0].any() or crossed[1].any()) is not apart
+
+
+def test_one_number_that_meets_is_enough():
+    """In one head, of one query and one key of another image."""
+    terms = laid("01", "23", "01", "23")
+    terms.p_k[1, 1, 4, 0] = 1e-9
+    assert not attention.separate(terms)
+    # numbers that only happen to cancel are not apart for every input
+    terms = laid("01", "23", "01", "01")
+    flat = replace(terms, c_q=terms.c_q * 0 + torch.tensor([1.0, -1.0, 0, 0]))
+    flat = replace(flat, p_k=flat.p_k * 0 + torch.tensor([1.0, 1.0, 0, 0]))
+    assert not attention.four_terms(flat)["content", "position"].any()
+    assert not attention.separate(flat)
+    # but what one head does with its columns is nothing to another
+    terms = laid("01", "23", "01", "23")
+    for name in ("c_q", "p_q", "c_k", "p_k"):
+        part = getattr(terms, name)
+        part[:, 1] = part[:, 1].roll(2, -1)
+    assert attention.separate(terms)
+
+
+@pytest.mark.parametrize("bias", ["b_q", "b_k"])
+def test_a_bias_is_no_part_of_its_own(bias):
+    terms = laid("01", "23", "01", "23")
+    assert not attention.separate(replace(terms, **{bias: getattr(make_terms(), bias)}))
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="combine, position, content"):
         attention.weights(make_terms(), "spatial")
@@ -164,6 +222,7 @@ def test_packed_attention_equals_torchs(self_attention):
     terms = site.terms(Parts(c_q, p_q, c_k, p_k, c_k, mask))
     torch.testing.assert_close(attention.weights(terms), weights)
     assert terms.scale == D**-0.5
+    assert not attention.separate(terms)
 
 
 def test_packed_modes_are_those_of_the_parts_alone():
@@ -200,6 +259,7 @@ def test_concat_attention(first):
     assert terms.mode_scales == {"combine": (2 * D) ** -0.5, "position": own, "content": D**-0.5}
     four = attention.four_terms(terms)
     assert four["content", "position"].any() == first
+    assert attention.separate(terms) is not first
     content = split_heads(c_q, M) @ split_heads(c_k, M).transpose(-1, -2) * D**-0.5
     torch.testing.assert_close(attention.weights(terms, "content"), content.softmax(-1))
 

@@ -196,6 +196,7 @@ def test_weights(here, capsys, name, says):
         (["--device", "tpu"], "tpu"),
         (["--queries", "top:0"], "top:0"),
         (["--queries", "best"], "best"),
+        (["--queries", ""], "cannot read '' in --queries"),
         (["--queries", "999"], "999"),
         (["--queries", "score:1.1"], "--list-queries"),
         (["--queries", "class:unicorn"], "unicorn"),

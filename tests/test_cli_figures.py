@@ -106,7 +106,7 @@ def test_every_format_carries_the_facts(run, suffix):
         "style heat, linear interpolation, colour map cividis;",
         f"DETR: weights detr_demo.pth sha256 {SHA256[DETR]}",
         f"Conditional DETR: weights cd_detr_demo.pth sha256 {SHA256[CD_DETR]}",
-        f"image sha256 {hashlib.sha256(Path('shapes.png').read_bytes()).hexdigest()}",
+        f"image shapes.png sha256 {hashlib.sha256(Path('shapes.png').read_bytes()).hexdigest()}",
     ):
         assert description.count(words) == 1, words
 
@@ -231,22 +231,12 @@ def test_two_types_are_one_figure_of_the_same_objects(run):
 
 
 def test_weights_tell_their_types_and_come_in_their_order(run):
-    lines = run("--weights", CD_DETR, DETR, "--queries", "top:1", "--style", "heat")
+    argv = ["--weights", CD_DETR, DETR, "--queries", "top:1", "--style", "heat"]
+    lines = run(*argv)
     assert written(lines) == ["outputs/shapes_cd_detr_vs_detr_combine_heat.png"]
     before = Path(written(lines)[0]).read_bytes()
-    assert run("--weights", CD_DETR, DETR, "--type", "cd_detr", "detr", "--queries", "top:1")
-    run(
-        "--weights",
-        CD_DETR,
-        DETR,
-        "--queries",
-        "top:1",
-        "--style",
-        "heat",
-        "--type",
-        "cd_detr",
-        "detr",
-    )
+    Path(written(lines)[0]).unlink()
+    assert written(run(*argv, "--type", "cd_detr", "detr")) == written(lines)
     assert Path(written(lines)[0]).read_bytes() == before
 
 
@@ -261,6 +251,41 @@ def test_one_type_for_all_weights_and_names_that_differ(run):
     assert len(set(maps)) == 2
     assert [heatmaps.load(path).meta["weights"] for path in maps] == names
     assert facts_of(written(lines)[0])[0].startswith("run-a and run_a: combine")
+
+
+def test_flags_may_be_repeated(run):
+    """What is written after each is one list, in its order."""
+    Image.fromarray(scene(2_000_000_101, 160).rgb).save("other.png")
+    rest = ["--queries", "top:1", "--save-maps", "--caption"]
+    at_once = ["--image", "other.png", "--weights", CD_DETR, DETR, "--type", "cd_detr", "detr"]
+    one_by_one = ["--type", "cd_detr", "--weights", CD_DETR, "--image", "other.png"]
+    one_by_one += ["--weights", DETR, "--type", "detr"]
+    found = []
+    for argv in (at_once, one_by_one):
+        files = written(run(*argv, *rest))
+        found.append({path: Path(path).read_bytes() for path in files})
+    assert list(found[0]) == [
+        f"outputs/{name}_cd_detr_vs_detr_combine{end}"
+        for name in ("shapes", "other")
+        for end in (".png", ".tex", "_conditional_detr.npz", "_detr.npz")
+    ]
+    assert found[0] == found[1]
+    assert written(run("--type", "detr", "--type", "cd_detr", "--queries", "top:1")) == [
+        "outputs/shapes_detr_vs_cd_detr_combine.png"
+    ]
+
+
+def test_two_models_whose_combine_is_not_the_same(run):
+    """At the last layer Conditional DETR has no cross terms; with layer 0 no model is without."""
+    whole, halves = "(c_q + p_q) · (c_k + p_k)", "c_q · c_k + p_q · p_k"
+    argv = ["--type", "detr", "cd_detr", "--queries", "top:1", "--caption", "--out", "a.png"]
+    run(*argv)
+    said = facts_of("a.png")[2]
+    assert f"; combine DETR {whole}; Conditional DETR {halves}; " in said
+    tex = Path("a.tex").read_text()
+    assert r"\emph{combine} (DETR $(c_q + p_q)" in tex and r"Conditional DETR $c_q" in tex
+    run(*argv, "--layer", "all")
+    assert f"; combine {whole}; " in facts_of("a.png")[2] and halves not in facts_of("a.png")[2]
 
 
 def test_a_choice_that_one_model_alone_answers_to(run):
@@ -332,12 +357,13 @@ def test_what_is_assumed_of_one_model_says_of_which(run):
 def test_a_folder_of_several_images(run):
     Path("sub").mkdir()
     Image.fromarray(scene(2_000_000_101, 160).rgb).save("sub/shapes.png")
-    argv = ["--image", "shapes.png", "sub/shapes.png", "--type", "cd_detr", "--queries", "top:1"]
+    argv = ["--image", "sub/shapes.png", "--type", "cd_detr", "--queries", "top:1"]
     lines = run(*argv, "--style", "heat", "--out", "figs", "--caption", "--save-maps")
     stems = [f"figs/{name}_cd_detr_combine_heat" for name in ("shapes", "shapes-2")]
     assert written(lines) == [s + end for s in stems for end in (".png", ".tex", ".npz")]
     for stem in stems:
-        assert f"]{{{Path(stem).name}.png}}" in Path(f"{stem}.tex").read_text()
+        tex = Path(f"{stem}.tex").read_text()
+        assert f"]{{{Path(stem).name}.png}}" in tex and r" on \texttt{shapes.png}: " in tex
 
 
 @pytest.mark.parametrize(
@@ -347,13 +373,21 @@ def test_a_folder_of_several_images(run):
         (["--width", "85mm"], "figure"),
         (["--preset", "page"], "figure*"),
         ([], "figure*"),
+        (["--width", "8.5", "--dpi", "100"], "figure*"),
+        (["--preset", "slide"], "figure*"),
     ],
 )
 def test_a_caption_is_for_the_columns_it_was_made_for(run, argv, environment):
     run("--queries", "top:1", "--caption", "--out", "fig.pdf", *argv)
     tex = Path("fig.tex").read_text()
     assert f"\\begin{{{environment}}}[t]" in tex
-    assert "{fig.pdf}" in tex and f"% weights detr_demo.pth sha256 {SHA256[DETR]}" in tex
+    (width,) = re.findall(r"  \\includegraphics\[width=(\S+)\]\{fig\.pdf\}", tex)
+    (page,) = PdfReader("fig.pdf").pages
+    if "slide" in argv:
+        assert width == r"\linewidth"  # there is no page so wide
+    else:
+        assert 0 <= float(page.mediabox.width) / 72 - float(width.removesuffix("in")) < 0.0101
+    assert f"% weights detr_demo.pth sha256 {SHA256[DETR]}" in tex
 
 
 def test_captions_are_replaced_by_the_same(run):

@@ -112,13 +112,27 @@ def test_an_object_has_a_heading_and_a_row_a_model():
     found = texts(fig)
     assert found.count("DETR") == found.count("Cond-DETR") == 4  # each object: both
     for heading, texts_under in {
-        "cat": ["box IoU 0.60", "DETR", "0.98 · query 0", "Cond-DETR", "0.97 · query 0", "dog"],
-        "dog": ["box IoU 1.00", "DETR", "0.75 · query 1", "Cond-DETR", "tiger · 0.35", "teapot"],
+        "cat": [
+            "boxes: IoU 0.60",
+            "DETR",
+            "0.98 · query 0",
+            "Cond-DETR",
+            "0.97 · query 0",
+            "dog",
+        ],
+        "dog": [
+            "boxes: IoU 1.00",
+            "DETR",
+            "0.75 · query 1",
+            "Cond-DETR",
+            "tiger · 0.35",
+            "teapot",
+        ],
     }.items():
         (at,) = placed(fig, heading)
         for text in texts_under:  # each not above the one before
             at = min(y for y in placed(fig, text) if y >= at)
-        assert all(found.count(text) == 1 for text in texts_under if "·" in text or "box" in text)
+        assert all(found.count(text) == 1 for text in texts_under if "·" in text or "boxes" in text)
     check_page(fig)
 
 
@@ -134,9 +148,9 @@ def test_a_class_that_differs_is_said_beside_the_model():
 def test_what_a_model_does_not_find_is_said_with_its_nearest_query():
     fig = figures.compare([A, B], shared(A, B))
     said = all_text(fig)
-    nearest = "finds no such box; nearest: query 1, tiger 0.35, IoU 0.33"
-    assert said.count(nearest) == 1 and said.count("finds no such box") == 2
-    alone = [t for t in fig.axes[0].texts if t.get_text() == "finds no such box"]
+    nearest = "no matching box (the nearest: query 1, tiger 0.35, IoU 0.33)"
+    assert said.count(nearest) == 1 and said.count("no matching box") == 2
+    alone = [t for t in fig.axes[0].texts if t.get_text() == "no matching box"]
     assert len(alone) == 1 and alone[0].get_style() in ("italic", "oblique")
     assert "IoU 0.00" not in said
     photos = [t for t in tiles_of(fig) if t.left == tiles_of(fig)[0].left]
@@ -150,9 +164,10 @@ def test_the_heading_is_the_reference_models():
     fig = figures.compare([A, B], objects[-1:])
     assert placed(fig, "teapot") and not placed(fig, "cat", "dog")
     assert "0.71 · query 2" in texts(fig)
+    overlap = f"boxes: IoU {box_iou(A.boxes_xyxy_px[1], B.boxes_xyxy_px[1]):.2f}"
     fig = figures.compare([A, B], [SharedObject(1, (Match(1, 0.6), Match(1, 1.0)))])
     assert placed(fig, "tiger") < placed(fig, "DETR") and not placed(fig, "dog")
-    assert {"box IoU 0.60", "dog · 0.75", "0.35 · query 1"} <= set(texts(fig))
+    assert {overlap, "dog · 0.75", "0.35 · query 1"} <= set(texts(fig))
 
 
 def test_boxes_are_each_models_own():
@@ -243,7 +258,7 @@ def test_an_object_that_only_the_last_model_has():
     extra = replace(C, labels=np.array([0, 4]), boxes_xyxy_px=C.boxes_xyxy_px - [[0], [60]])
     objects = shared(A, B, extra)
     fig = figures.compare([A, B, extra], objects[-1:])
-    assert objects[-1].reference == 2 and all_text(fig).count("finds no such box") == 2
+    assert objects[-1].reference == 2 and all_text(fig).count("no matching box") == 2
     assert "an exceedingly long class name that never ends" in texts(fig)
     check_page(fig)
 
@@ -361,7 +376,7 @@ def test_several_layers_of_several_models_have_a_section_each():
         "0.35 · Cond-DETR · query 1",
         "0.62 · DETR · query 2",
     ]
-    assert said.count("finds no such box; nearest: query 1, tiger 0.35, IoU 0.33") == 1
+    assert said.count("no matching box (the nearest: query 1, tiger 0.35, IoU 0.33)") == 1
     rows = photo_rows(fig)
     assert [len(row) for row in rows] == [9, 9, 6, 6, 9, 9, 6, 6, 9, 9]
     order = [(a, 0), (b, 0), (a, 1), (b, 1), (a, 2)]
@@ -369,3 +384,57 @@ def test_several_layers_of_several_models_have_a_section_each():
         for layer, row in zip((1, 5), rows[2 * k : 2 * k + 2], strict=True):
             check_box(row[0], fig, example.output(layer).boxes_xyxy_px[query])
     check_page(fig)
+
+
+# --- what does not go together ----------------------------------------------------------------
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> float:
+    import torch
+    from torchvision.ops import box_iou
+
+    return float(box_iou(torch.tensor(a)[None], torch.tensor(b)[None])[0, 0])
+
+
+def test_the_iou_is_that_of_the_boxes_that_are_drawn():
+    a, b = fake(layers=(2, 5)), fake(layers=(2, 5), model_title="Cond-DETR")
+    b.boxes_xyxy_px[0, 2] += 12
+    fig = figures.compare([a, b], shared(a, b)[:1], layer=2)
+    drawn = box_iou(a.output(2).boxes_xyxy_px[0], b.output(2).boxes_xyxy_px[0])
+    assert abs(drawn - box_iou(a.boxes_xyxy_px[0], b.boxes_xyxy_px[0])) > 0.01
+    assert f"boxes: IoU {drawn:.2f}" in texts(fig)
+    assert "matched by box IoU at the last layer" in all_text(fig)
+
+
+def test_different_images_are_not_compared():
+    a, b = fake(), fake(image_hw=(96, 130))
+    with pytest.raises(FigureError, match="of different images"):
+        figures.compare([a, b], shared(a, b))
+
+
+@pytest.mark.parametrize(("models", "matches"), [(1, 2), (2, 1), (0, 0)])
+def test_as_many_matches_as_models(models, matches):
+    objects = [SharedObject(0, (Match(0, 1.0),) * matches)]
+    with pytest.raises(FigureError, match="must be as many"):
+        figures.compare([fake() for _ in range(models)], objects)
+
+
+def test_a_box_that_is_not_a_number_is_not_drawn():
+    example = fake()
+    example.boxes_xyxy_px[0] = np.nan
+    fig = figures.head_grid(example, [0, 1])
+    assert len(boxes_of(fig)[0].get_paths()) == 1 + 8
+
+
+def test_a_taken_nearest_query_is_said_to_be_taken():
+    a, b = fake(scores=(0.9, 0.8, 0.7)), fake(model_title="Cond-DETR")
+    a.boxes_xyxy_px[1] = a.boxes_xyxy_px[0]
+    fig = figures.compare([a, b], shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], [[0, 1], []]))
+    assert "no matching box left: query 0, IoU 1.00, is another object's" in texts(fig)
+
+
+def test_long_names_that_begin_alike_are_told_apart():
+    a, b = (fake(meta={"weights": f"detr_r50_long_epoch_{n}.pth"}) for n in (50, 60))
+    fig = figures.compare([a, b], shared(a, b)[:1])
+    assert {"…epoch_50", "…epoch_60"} <= set(texts(fig))
+    assert fig.facts["Title"].startswith("detr_r50_long_epoch_50 and detr_r50_long_epoch_60:")

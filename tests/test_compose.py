@@ -201,34 +201,6 @@ def test_overlay_looks_every_pixel_up():
         assert np.array_equal(tiles[index], table[round(cell * 255), ground[index[1:]]])
 
 
-def test_numbers_stand_on_a_plate():
-    """In the corner near-white text can be read on any map; elsewhere nothing changes."""
-    table = compose.blend_table(np.full((256, 3), 255, np.uint8))
-    ground, levels = np.full((60, 80), 130, np.uint8), np.ones((1, 60, 80))
-    plain = compose.colorize(levels, ground, table)[0]
-    tile = plain.copy()
-    compose.darken(tile, (14, 24), (1, 1))
-    assert tile[-14:, -24:, :3].max() <= 75 and (tile[..., 3] == 255).all()
-    assert np.array_equal(tile[:-14], plain[:-14]) and np.array_equal(tile[:, :-24], plain[:, :-24])
-
-
-@pytest.mark.parametrize(
-    ("corner", "rows", "columns"),
-    [
-        ((0, 0), (0, 10), (0, 12)),
-        ((0, 1), (0, 10), (38, 50)),
-        ((1, 0), (30, 40), (0, 12)),
-        ((1, 1), (30, 40), (38, 50)),
-    ],
-)
-def test_plate_lies_in_its_corner(corner, rows, columns):
-    tile = np.full((40, 50, 4), 255, np.uint8)
-    compose.darken(tile, (10, 12), corner)
-    inside = np.zeros((40, 50), bool)
-    inside[slice(*rows), slice(*columns)] = True
-    assert np.array_equal(tile[..., 0] < 255, inside)
-
-
 def test_a_map_alone_is_its_colours():
     lut = inferno_like()
     tiles = compose.colorize(

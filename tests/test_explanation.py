@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, demo_model
+from conftest import ROOT, demo_explanation, demo_model
 
 import detr_viz
-from detr_viz import boxes, explain, figures, images
+from detr_viz import attention, boxes, explain, figures, images
 from detr_viz.demo.shapes import CLASSES, scene
 from detr_viz.errors import UserError
 from detr_viz.explanation import SelfCheckError
@@ -299,7 +299,38 @@ def test_a_mode_of_your_own(explanation):
     own = explanation.maps(Mode("cb", "cb", "c_q · c_k"), [0])
     np.testing.assert_array_equal(own, explanation.maps("content", [0], scale="layer"))
     fig = figures.head_grid(explanation, [0], Mode("cpb", "p", "(c_q + p_q) · p_k"))
-    assert "own mode" in fig.facts["Description"]
+    assert "; (c_q + p_q) · p_k; " in fig.facts["Description"]
+
+
+WHOLE, HALVES = "(c_q + p_q) · (c_k + p_k)", "c_q · c_k + p_q · p_k"
+
+
+@pytest.mark.parametrize(
+    ("name", "combine"), [("detr", [WHOLE] * 3), ("cd_detr", [WHOLE, HALVES, HALVES])]
+)
+def test_formulas_of_modes(name, combine):
+    """Conditional DETR lays content and position side by side, but adds them in layer 0."""
+    e = demo_explanation(name)
+    assert [e.formula("combine", layer) for layer in range(3)] == combine
+    assert e.formula("combine") == combine[-1]
+    for layer in (None, 0, 1, 2):
+        assert e.formula("position", layer) == "p_q · p_k"
+        assert e.formula("content", layer) == "c_q · c_k"
+        assert e.formula(Mode("cpb", "p", "(c_q + p_q) · p_k"), layer) == "(c_q + p_q) · p_k"
+    short = explain(demo_model(name), scene(HELD_OUT, 128).rgb, layers=[0])
+    assert short.formula("combine") == WHOLE
+    with pytest.raises(ValueError, match="decoder layer 2 was not captured"):
+        short.formula("combine", 2)
+
+
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_formulas_are_true_of_the_logits(name):
+    for recorded in demo_explanation(name).recorded.values():
+        four = attention.four_terms(recorded.terms)
+        crossed = float(
+            abs(four["content", "position"]).max() + abs(four["position", "content"]).max()
+        )
+        assert (crossed == 0) == attention.separate(recorded.terms)
 
 
 def test_importing_the_package_is_light():

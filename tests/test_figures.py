@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 from fake_explanation import MODES, FakeExplanation, fake, one_hot
-from figure_tools import boxes_of, panels_of, texts
+from figure_tools import boxes_of, panels_of, plates_of, texts
 from matplotlib.figure import Figure
 
 from detr_viz import figures
@@ -47,7 +47,7 @@ def test_every_fact_stands_once():
         "16 \N{MULTIPLICATION SIGN} 12 cells",
     ):
         assert rule.count(part) == 1
-    assert "each panel up to its own maximum" in rule
+    assert "each panel on its own scale, from 0 to the number in it" in rule
     assert fig.axes[0].get_title() == "" and not fig.axes[0].axison
 
 
@@ -62,13 +62,14 @@ def test_the_reading_rule_has_the_formula_with_subscripts():
         assert subscript.get_position()[1] > letter.get_position()[1]  # y points down
 
 
-def test_one_image_two_collections_and_a_box_in_every_panel():
+def test_one_image_three_collections_and_a_box_in_every_panel():
     fig = figures.head_grid(fake(), [0, 1])
     (ax,) = fig.axes
-    assert len(ax.images) == 1 and len(ax.collections) == 2 and not ax.patches and not ax.lines
-    for boxes in ax.collections:
-        assert len(boxes.get_paths()) == 2 * (1 + 8)
+    assert len(ax.images) == 1 and len(ax.collections) == 3 and not ax.patches and not ax.lines
     halos, boxes = boxes_of(fig)
+    assert len(halos.get_paths()) == len(boxes.get_paths()) == 2 * (1 + 8)
+    assert len(plates_of(fig).get_paths()) == 2 * 8
+    assert plates_of(fig).get_zorder() > boxes.get_zorder()  # no line through a number
     assert (np.array(halos.get_linewidths()) > np.array(boxes.get_linewidths())).all()
     for halo, box in zip(halos.get_edgecolor(), boxes.get_edgecolor(), strict=True):
         assert abs(halo[:3].mean() - box[:3].mean()) > 0.3  # light on dark or dark on light
@@ -136,19 +137,19 @@ def test_nearest_draws_cells_of_one_colour():
 
 def test_maxima_are_printed_in_the_panels():
     example = fake(heads=5)
-    for head, top in enumerate((0.624, 0.0412, 0.0031, 0.00004, 1.0)):
+    for head, top in enumerate((0.624, 0.0412, 0.0031, 0.00002, 1.0)):
         example.made[0, head] = one_hot(example.grid_hw, (6, 8), max(top, 0.006))
         example.made[0, head] *= min(1, top / 0.006)
     found = texts(figures.head_grid(example, [0]))
-    for number in (".62", ".04", ".003", "<.001", "1"):
+    for number in (".62", ".04", ".003", "<.0001", "1"):
         assert found.count(number) == 1
 
 
 def test_numbers_give_way_where_panels_are_small():
     fig = figures.head_grid(fake(), [0], page=page_format(width_in=3.25))
     assert ".50" not in texts(fig)
-    assert "printed in it" not in "".join(texts(fig))
-    assert "printed in it" in "".join(texts(figures.head_grid(fake(), [0])))
+    assert "the number in it" not in "".join(texts(fig))
+    assert "the number in it" in "".join(texts(figures.head_grid(fake(), [0])))
 
 
 def test_numbers_stay_clear_of_the_box():
@@ -181,7 +182,7 @@ def test_layer_and_scale_reach_the_maps_and_the_reader():
     assert "decoder layer 0 of" in rule and "the same for every query" in rule
     assert "the layer's own scale" in rule
     rule = "".join(texts(figures.head_grid(example, [0], "position", layer=0)))
-    assert "the same for every query" not in rule and "own scale" not in rule
+    assert "the same for every query" not in rule and "layer's own scale" not in rule
 
 
 def test_weak_detections_are_dimmed():
@@ -232,7 +233,7 @@ def test_names_are_text_not_formulas():
         (lambda: page_format(dpi=-1), "-1 dpi"),
         (lambda: page_format(width_in=float("nan")), "nan"),
         (lambda: wide(0.5, 335), "too narrow"),
-        (lambda: wide(500, 600), "more than 30000 pixels: lower the width or the dpi"),
+        (lambda: wide(500, 600), "more than 20000 pixels: lower the width or the dpi"),
         (lambda: figures.head_grid(fake(), []), "at least one query"),
         (lambda: figures.head_grid(fake(), [0], []), "one mode"),
         (lambda: figures.head_grid(fake(), [0], layer=[]), "one decoder layer"),

@@ -23,7 +23,7 @@ FLOORS = [
     {"explanation"},
     {"queries", "matching", "heatmaps", "compose", "lettering"},
     {"contours", "page"},
-    {"annotations", "layout", "drawing", "facts", "output"},
+    {"annotations", "layout", "drawing", "facts", "captions", "output"},
     {"figures"},
     {"targets", "comparison", "render"},
     {"cli"},

@@ -48,6 +48,38 @@ def test_long_names_are_broken_then_shortened(pen, text, lines):
     assert [line.endswith(ELLIPSIS) for line in found] == [x.endswith(ELLIPSIS) for x in lines]
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("detr_r50_epoch_50", ["detr_r50_", "epoch_50"]),
+        ("detr-r50-epoch-50", ["detr-r50-", "epoch-50"]),
+        ("detr r50_epoch-50", ["detr r50_", "epoch-50"]),
+        ("a b_c-d", ["a b_c-d"]),
+        ("detr_r50_", ["detr_r50_"]),
+        ("tennis_racket_", ["tennis_", "racket_"]),
+        ("Donaudampfschiff_", [f"Donaud{ELLIPSIS}"]),  # no line for nothing
+        ("", [""]),
+    ],
+)
+def test_names_of_files_are_broken_where_their_words_end(pen, text, lines):
+    limit = max(pen.width(words, 7) for words in ("detr_r50_", "epoch_50", "epoch-50")) + 1
+    found = pen.fit(text, limit, 7)
+    assert all(pen.width(line, 7) <= limit for line in found)
+    if lines[0].endswith(ELLIPSIS):
+        assert len(found) == 1 and found[0].endswith(ELLIPSIS)
+    else:
+        assert found == lines
+
+
+def test_a_name_is_broken_into_as_many_lines_as_allowed(pen):
+    limit = pen.width("epoch_50_", 7) + 1
+    name = "detr_r50_epoch_50_seed_1"
+    assert pen.fit(name, limit, 7, lines=3) == ["detr_r50_", "epoch_50_", "seed_1"]
+    assert pen.fit(name, limit, 7, lines=2)[1].endswith(ELLIPSIS)
+    (only,) = pen.fit(name, limit, 7, lines=1)
+    assert only.startswith("detr_") and only.endswith(ELLIPSIS)
+
+
 def test_no_room_at_all_ends(pen):
     assert pen.fit("cat", 0, 7) == [ELLIPSIS]
 
@@ -74,6 +106,35 @@ def test_pieces_are_joined_into_few_lines(pen):
     lines = pen.join(pieces, limit, 6, "  ·  ")
     assert lines[0] == "DETR  ·  decoder layer 5"
     assert "  ·  ".join(lines) == "  ·  ".join(pieces)
+
+
+def test_pieces_longer_than_a_line_are_parted_at_spaces(pen):
+    pieces = ["DETR", "queries matched by box IoU", "a  $(c_q + p_q) · (c_k + p_k)$", "end"]
+    assert pen.broken(pieces, 10_000, 6) == pieces
+    limit = pen.length(pieces[2][3:], 6) + 1
+    assert pen.length("queries matched by", 6) < limit < pen.length(pieces[1], 6)
+    assert pen.broken(pieces, limit, 6) == [
+        "DETR",
+        "queries matched by",
+        "box IoU",
+        "a",
+        "$(c_q + p_q) · (c_k + p_k)$",
+        "end",
+    ]
+    assert pen.broken(pieces[1:2], 1, 6) == pieces[1].split()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.8])
+def test_parting_loses_nothing_and_keeps_formulas_whole(pen, share):
+    piece = "combine  my_model $(c_q + p_q) · (c_k + p_k)$ another-model $c_q · c_k + p_q · p_k$"
+    limit = share * pen.length(piece, 6)
+    found = pen.broken([piece], limit, 6)
+    assert " ".join(found) == " ".join(piece.split()) and len(found) > 1
+    assert all(line.count("$") % 2 == 0 for line in found)
+    for line in found:
+        alone = not set(line) & {"$"} and " " not in line
+        alone |= line.startswith("$") and line.count("$") == 2
+        assert pen.length(line, 6) <= limit or alone
 
 
 def test_fonts():
