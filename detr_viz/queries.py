@@ -158,12 +158,17 @@ def holds_ids(choice: str) -> bool:
     return any(part.strip()[:1].isdecimal() for part in choice.split("+"))
 
 
-def table(explanation: Explanation, queries: Sequence[int]) -> str:
-    """Lines of id, class, score and box (left, top, right, bottom in pixels) of these queries."""
-    names = [explanation.label_name(q) for q in queries]
+def table(explanation: Explanation, queries: Sequence[int], layer: int | None = None) -> str:
+    """Lines of id, class, score and box (left, top, right, bottom in pixels) of these queries.
+
+    As the last decoder layer's output gives them, or that of a captured `layer`, then said so.
+    """
+    output = explanation if layer is None else explanation.output(layer)
+    names = [explanation.class_names[output.labels[q]] for q in queries]
     wide = max([len("class"), *map(len, names)])
-    lines = [f"{'query':>5}  {'class':<{wide}}  score  box: left top right bottom (px)"]
+    whose = "" if layer is None else f" as decoder layer {layer} puts them"
+    lines = [f"{'query':>5}  {'class':<{wide}}  score  box: left top right bottom (px){whose}"]
     for q, name in zip(queries, names, strict=True):
-        box = " ".join(f"{value:7.1f}" for value in explanation.boxes_xyxy_px[q])
-        lines.append(f"{q:>5}  {name:<{wide}}  {explanation.scores[q]:5.3f}  {box}")
+        box = " ".join(f"{value:7.1f}" for value in output.boxes_xyxy_px[q])
+        lines.append(f"{q:>5}  {name:<{wide}}  {output.scores[q]:5.3f}  {box}")
     return "\n".join(lines)

@@ -247,7 +247,9 @@ def render_one(
     objects = choose(found, chosen)
     tables: list[str] = []
     for k, e in enumerate(found):
-        tables += _table(e, queries_of(objects, k), headed=len(found) > 1)
+        early = e.layers[-1] < e.num_layers - 1 and not args.list_queries
+        layer = e.layers[-1] if early else None  # what is drawn; the last is what chooses
+        tables += _table(e, queries_of(objects, k), len(found) > 1, layer)
     if args.list_queries:
         yield from tables
         return
@@ -276,10 +278,12 @@ def render_one(
         figures.show(figure)
 
 
-def _table(e: Explanation, ids: Sequence[int], headed: bool) -> Iterator[str]:
+def _table(
+    e: Explanation, ids: Sequence[int], headed: bool, layer: int | None = None
+) -> Iterator[str]:
     if headed:
         yield f"{e.model_title} ({e.meta['weights']})"
-    yield table(e, ids)
+    yield table(e, ids, layer)
 
 
 def _save_maps(args, shown, objects, modes, target: Path) -> Iterator[str]:

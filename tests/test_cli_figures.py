@@ -398,3 +398,15 @@ def test_captions_are_replaced_by_the_same(run):
     assert Path("a b%.tex").read_bytes() == first
     for path in (DETR, CD_DETR):
         assert f"\\texttt{{{SHA256[path][:12]}}}".encode() in first
+
+
+def test_the_table_of_an_early_layer_is_what_its_figure_shows(run):
+    lines = run("--layer", "0", "--save-maps", "--out", "early.png")
+    (header,) = (i for i, line in enumerate(lines) if line.split()[:2] == ["query", "class"])
+    assert lines[header].endswith("as decoder layer 0 puts them")
+    saved = heatmaps.load("early.npz")
+    for row, line in enumerate(lines[header + 1 : header + 1 + len(saved.query_ids)]):
+        query, name, score, *box = line.split()
+        assert (int(query), name) == (saved.query_ids[row], saved.label_names[row])
+        assert float(score) == pytest.approx(saved.scores[row], abs=6e-4)
+        assert np.array(box, float) == pytest.approx(saved.boxes_xyxy_px[row], abs=0.06)
