@@ -30,6 +30,15 @@ class Recorded:
     parts: Parts
     out: Tensor
 
+    def of_image(self, i: int) -> Recorded:
+        """The call as if image i of the batch had been alone."""
+        one = {
+            name: part[i : i + 1]
+            for name, part in self.parts._asdict().items()
+            if part is not None and len(part) > 1
+        }
+        return Recorded(self.site, self.parts._replace(**one), self.out[i : i + 1])
+
     @cached_property
     def terms(self) -> Terms:
         with torch.inference_mode():

@@ -12,7 +12,7 @@ from detr_viz.errors import UserError
 from detr_viz.queries import QueryError, holds_ids, select
 
 if TYPE_CHECKING:
-    from detr_viz.explanation import Explanation
+    from detr_viz.findings import Findings
     from detr_viz.loading import LoadedModel
     from detr_viz.matching import SharedObject
 
@@ -69,7 +69,7 @@ def named(weights: str, models: int) -> Iterator[None]:
         raise UserError(f"{weights}: {error}") from error
 
 
-def choose(found: Sequence[Explanation], queries: str) -> list[SharedObject]:
+def choose(found: Sequence[Findings], queries: str) -> list[SharedObject]:
     """The objects of a figure: what --queries choose in every model, matched by box IoU.
 
     Ids are those of the first model; in the others its objects are looked for.

@@ -14,7 +14,7 @@ from detr_viz.styles import CONTOUR_SHARES, NORMS, Look
 from detr_viz.terms import MODES, Mode
 
 if TYPE_CHECKING:
-    from detr_viz.explanation import Explanation
+    from detr_viz.findings import Findings
 
 TIMES, DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 
@@ -26,7 +26,7 @@ class Subject:
     label: what it is called beside its rows, where the names of all begin alike and are long.
     """
 
-    explanation: Explanation
+    explanation: Findings
     name: str
     layers: tuple[int, ...]
     label: str = ""

@@ -34,7 +34,7 @@ from detr_viz.terms import Mode
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.explanation import Explanation
+    from detr_viz.findings import Findings
 
 __all__ = [
     "SUFFIXES",
@@ -58,7 +58,7 @@ Modes = str | Mode | Sequence[str | Mode]
 
 
 def head_grid(
-    explanation: Explanation,
+    explanation: Findings,
     queries: Sequence[int],
     mode: Modes = "combine",
     *,
@@ -74,7 +74,7 @@ def head_grid(
     layer     a captured layer ("last": the decoder's), or several ("all": those captured), then a
               row a layer, by query; None: the last captured. Class, score and box are as that
               layer's own output gives them
-    scale     as in Explanation.maps
+    scale     as in Findings.maps
     look      style, normalisation, colour map, interpolation
     page      width, resolution, size of type; the height follows from the photo and the rows
     The largest weight of each panel is printed in it. The figure carries what it shows as
@@ -89,7 +89,7 @@ def head_grid(
 
 
 def compare(
-    explanations: Sequence[Explanation],
+    explanations: Sequence[Findings],
     objects: Sequence[SharedObject],
     mode: Modes = "combine",
     *,
@@ -282,7 +282,7 @@ def _label(subject: Subject, query: int, layer: int, *details: str) -> Label:
     )
 
 
-def _class_name(explanation: Explanation, label: int) -> str:
+def _class_name(explanation: Findings, label: int) -> str:
     """Class name, or its number, with a warning, where no font here has the characters."""
     name = clean(explanation.class_names[label])
     if name and not drawable(name):
@@ -316,7 +316,7 @@ def _words(subjects: Sequence[Subject], shared: SharedObject) -> list[str]:
     return lines
 
 
-def _layers(explanation: Explanation, layer: int | str | Sequence[int] | None) -> tuple[int, ...]:
+def _layers(explanation: Findings, layer: int | str | Sequence[int] | None) -> tuple[int, ...]:
     if layer == "all":
         return tuple(explanation.layers)
     layer = explanation.num_layers - 1 if layer == "last" else layer
@@ -327,7 +327,7 @@ def _layers(explanation: Explanation, layer: int | str | Sequence[int] | None) -
     return picked
 
 
-def _names(explanations: Sequence[Explanation]) -> list[str]:
+def _names(explanations: Sequence[Findings]) -> list[str]:
     """Titles where these differ, else the checkpoints' names, numbered where these are the same."""
     titles = [e.model_title for e in explanations]
     if len(set(titles)) == len(titles):

@@ -20,7 +20,7 @@ from detr_viz.errors import UserError
 from detr_viz.files import reason, replacing
 
 if TYPE_CHECKING:
-    from detr_viz.explanation import Explanation
+    from detr_viz.findings import Findings
 
 _FIELDS = {  # name -> (dtype, number of dimensions)
     "query_ids": (np.int64, 1),
@@ -46,7 +46,7 @@ class Heatmaps:
     query_ids, scores, labels, label_names   (q,)
     boxes_xyxy_px  float32 (q, 4), pixels of the original image
     image_hw_px, grid_hw   int64 (2,);   layers  int64 (1,), from 0
-    meta           what made them (Explanation.meta), with the scale and the modes
+    meta           what made them (Findings.meta), with the scale and the modes
     """
 
     maps: Mapping[str, NDArray[np.float32]]
@@ -63,7 +63,7 @@ class Heatmaps:
 
 def save(
     path: str | Path,
-    explanation: Explanation,
+    explanation: Findings,
     queries: Sequence[int],
     modes: Sequence[str],
     *,

@@ -66,6 +66,21 @@ class LoadedImage:
         """(H0, W0) in pixels."""
         return self.rgb.shape[0], self.rgb.shape[1]
 
+    @property
+    def facts(self) -> ImageFacts:
+        """All but the pixels."""
+        return ImageFacts(self.hw, self.path, self.sha256, self.notes)
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is known of a picture without its pixels; fields as in LoadedImage."""
+
+    hw: tuple[int, int]
+    path: str | None
+    sha256: str
+    notes: tuple[str, ...] = ()
+
 
 def load(source: str | os.PathLike[str] | np.ndarray | Image.Image | LoadedImage) -> LoadedImage:
     """Read a picture whatever its kind: a file, a numpy array or a PIL image.
@@ -119,26 +134,40 @@ def target_size(h: int, w: int, short: int = 800, longest: int = 1333) -> tuple[
     return (int(size * h / w), size) if w < h else (size, int(size * w / h))
 
 
-def to_tensor(image: LoadedImage, short: int = 800, longest: int = 1333) -> torch.Tensor:
-    """The network's input, float32 (1, 3, h, w): resized, then (rgb / 255 - mean) / std.
+def resized(image: LoadedImage, short: int = 800, longest: int = 1333) -> np.ndarray:
+    """The picture at the network's size, uint8 (h, w, 3); (h, w) is `target_size` of it.
 
-    Pillow's bilinear filter on uint8, then float32 arithmetic in this order: the same bits as the
-    official evaluation transform. (h, w) is `target_size` of the image; short, longest in pixels.
+    Pillow's bilinear filter on uint8, as the official evaluation transform. short, longest in
+    pixels.
     """
-    import torch
-
     h, w = target_size(*image.hw, short, longest)
     if h * w > MAX_PIXELS:
         raise ImageError(f"{h} x {w} pixels are too many for the network: ask for a smaller size")
-    rgb = image.rgb
-    if (h, w) != image.hw:
-        rgb = np.asarray(Image.fromarray(rgb).resize((w, h), Image.Resampling.BILINEAR))
-    x = np.empty((3, h, w), np.float32)
-    x[...] = rgb.transpose(2, 0, 1)
-    x /= np.float32(255)
-    x -= np.array(MEAN_RGB, np.float32)[:, None, None]
-    x /= np.array(STD_RGB, np.float32)[:, None, None]
-    return torch.from_numpy(x)[None]
+    if (h, w) == image.hw:
+        return image.rgb
+    return np.asarray(Image.fromarray(image.rgb).resize((w, h), Image.Resampling.BILINEAR))
+
+
+def normalised(pixels: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """(rgb / 255 - mean) / std of uint8 (B, h, w, 3): float32 (B, 3, h, w) on the device.
+
+    float32 arithmetic in this order: the same bits as the official evaluation transform.
+    """
+    import torch
+
+    # divisors as tensors: a plain number would be made a factor on some devices
+    mean, std, white = (
+        torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+        for values in (MEAN_RGB, STD_RGB, [255])
+    )
+    x = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).to(device)
+    x = x.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return x.div_(white).sub_(mean).div_(std)
+
+
+def to_tensor(image: LoadedImage, short: int = 800, longest: int = 1333) -> torch.Tensor:
+    """The network's input, float32 (1, 3, h, w): `resized`, then `normalised`."""
+    return normalised(resized(image, short, longest)[None])
 
 
 # ---- sources ----------------------------------------------------------------------------------

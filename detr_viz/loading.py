@@ -7,7 +7,8 @@ model.network, model.spec.title, model.class_names
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from detr_viz import checkpoints, labels
 from detr_viz.errors import UserError
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
+from detr_viz.precision import check_precision
 
 # The official evaluation transform's, unless the checkpoint's meta says otherwise.
 OFFICIAL_SIZE, OFFICIAL_MAX_SIZE = 800, 1333
@@ -33,6 +35,7 @@ class LoadedModel:
 
     size, max_size: shorter side images are resized to, and the bound on the longer one (pixels).
     class_names: one name a real class. path, sha256: of the weights. notes: what had to be assumed.
+    precision: one of terms.PRECISIONS.
     """
 
     network: nn.Module
@@ -46,6 +49,7 @@ class LoadedModel:
     notes: tuple[str, ...]
     meta: Mapping[str, Any]
     device: torch.device
+    precision: str = "float32"
 
 
 def pick_device(name: str) -> torch.device:
@@ -85,6 +89,7 @@ def load_model(
     dilation: bool | None = None,
     cache: str | Path | None = None,
     device: str = "auto",
+    precision: str = "float32",
     progress: bool = True,
 ) -> LoadedModel:
     """Load a detector of the family, strictly, batch norm folded, ready for `explain`.
@@ -95,9 +100,11 @@ def load_model(
     nheads, dilation   leave no trace in a state dict; None: the checkpoint's, else 8 and False
     cache     folder for downloads; None: weights/
     device    "auto" (cuda, mps, cpu, the first that is here), "cpu", "cuda", "cuda:1", "mps"
+    precision "float32", "tf32" or "bfloat16"; see precision.py
     Raises UserError on anything that is wrong with these.
     """
     place = pick_device(device)
+    check_precision(precision, place)
     checkpoint = checkpoints.load(
         weights, type, nheads=nheads, dilation=dilation, cache=cache, progress=progress
     )
@@ -115,7 +122,7 @@ def load_model(
     network.load_state_dict(checkpoint.state_dict, strict=True, assign=True)
     network.requires_grad_(False).eval()
     network.fold_batch_norm()
-    return LoadedModel(
+    loaded = LoadedModel(
         network=network.to(place),
         spec=spec,
         config=config,
@@ -128,3 +135,17 @@ def load_model(
         meta=checkpoint.meta,
         device=place,
     )
+    return in_precision(loaded, precision)
+
+
+def in_precision(model: LoadedModel, precision: str) -> LoadedModel:
+    """A model of float32 to compute in another precision; UserError where its device cannot.
+
+    The model given stays as it is.
+    """
+    check_precision(precision, model.device)
+    network = model.network
+    if precision == "bfloat16":
+        network = deepcopy(network)
+        network.narrow(torch.bfloat16)
+    return replace(model, network=network, precision=precision)

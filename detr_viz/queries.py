@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from detr_viz.errors import UserError
 
 if TYPE_CHECKING:
-    from detr_viz.explanation import Explanation
+    from detr_viz.findings import Findings
 
 DEFAULT = "top:5"
 SYNTAX = "top:5, score:0.5, class:cat,remote, point:x,y, 3,17 or all (join with +)"
@@ -23,7 +23,7 @@ class QueryError(UserError):
     """A choice of queries that cannot be read, or that nothing answers to."""
 
 
-def select(explanation: Explanation, choice: str = DEFAULT) -> list[int]:
+def select(explanation: Findings, choice: str = DEFAULT) -> list[int]:
     """Query ids that `choice` names, without repeats.
 
     top:N        the N best          score:T      those with a score of at least T
@@ -56,7 +56,7 @@ def select(explanation: Explanation, choice: str = DEFAULT) -> list[int]:
     return chosen
 
 
-def _offer(explanation: Explanation) -> str:
+def _offer(explanation: Findings) -> str:
     best = explanation.by_score()[:3]
     listed = ", ".join(
         f"{q} ({explanation.label_name(q)} {explanation.scores[q]:.2f})" for q in best
@@ -83,20 +83,20 @@ def _number(text: str, word: str) -> float:
     return value
 
 
-def _top(explanation: Explanation, rest: str) -> list[int]:
+def _top(explanation: Findings, rest: str) -> list[int]:
     if not _is_count(rest) or int(rest) < 1:
         raise QueryError(f"top:{rest[:40]} needs a whole number from 1: write {SYNTAX}")
     return explanation.by_score()[: int(rest)]
 
 
-def _score(explanation: Explanation, rest: str) -> list[int]:
+def _score(explanation: Findings, rest: str) -> list[int]:
     least = _number(rest, f"score:{rest}")
     import numpy as np  # --help does without
 
     return np.flatnonzero(explanation.scores >= np.float32(least)).tolist()
 
 
-def _class(explanation: Explanation, rest: str) -> list[int]:
+def _class(explanation: Findings, rest: str) -> list[int]:
     known = {name.casefold(): name for name in explanation.class_names}
     wanted = set()
     for name in (part.strip() for part in rest.split(",")):
@@ -110,7 +110,7 @@ def _class(explanation: Explanation, rest: str) -> list[int]:
     ]
 
 
-def _point(explanation: Explanation, rest: str) -> list[int]:
+def _point(explanation: Findings, rest: str) -> list[int]:
     parts = rest.split(",")
     if len(parts) != 2:
         raise QueryError(f"point:{rest} needs two numbers, x,y in pixels of the image")
@@ -123,7 +123,7 @@ def _point(explanation: Explanation, rest: str) -> list[int]:
     return boxes.contains(explanation.boxes_xyxy_px, x, y).nonzero()[0].tolist()
 
 
-def _ids(explanation: Explanation, word: str) -> list[int]:
+def _ids(explanation: Findings, word: str) -> list[int]:
     parts = [part.strip() for part in word.split(",")]
     if not all(_is_count(part) for part in parts):
         raise QueryError(_unreadable(word))
@@ -135,7 +135,7 @@ def _ids(explanation: Explanation, word: str) -> list[int]:
     return ids
 
 
-_RULES: dict[str, Callable[[Explanation, str], Sequence[int]]] = {
+_RULES: dict[str, Callable[[Findings, str], Sequence[int]]] = {
     "top": _top,
     "score": _score,
     "class": _class,
@@ -158,7 +158,7 @@ def holds_ids(choice: str) -> bool:
     return any(part.strip()[:1].isdecimal() for part in choice.split("+"))
 
 
-def table(explanation: Explanation, queries: Sequence[int], layer: int | None = None) -> str:
+def table(explanation: Findings, queries: Sequence[int], layer: int | None = None) -> str:
     """Lines of id, class, score and box (left, top, right, bottom in pixels) of these queries.
 
     As the last decoder layer's output gives them, or that of a captured `layer`, then said so.

@@ -52,6 +52,8 @@ SEPARATE_COMBINE = "c_q · c_k + p_q · p_k"
 # the logits of content and position are their exact share of combine's.
 SCALES = ("mode", "layer")
 
+PRECISIONS = ("float32", "tf32", "bfloat16")  # of the network's arithmetic; see precision.py
+
 
 @dataclass(frozen=True, eq=False)
 class Terms:

@@ -17,6 +17,7 @@ FLOORS = [
     {"errors", "terms", "assets", "styles"},
     {"arguments", "files", "boxes", "labels", "attention"},
     {"images"},
+    {"findings", "precision"},
     {"models"},
     {"downloads", "hub", "weightfiles", "huggingface", "foreign", "unwrap", "checkpoints"},
     {"loading", "capture"},

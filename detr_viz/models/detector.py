@@ -93,10 +93,11 @@ class Backbone(nn.Module):
 
 
 def tokens(
-    features: Tensor, mask: Tensor | None, d_model: int
+    features: Tensor, mask: Tensor | None, d_model: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Features (B, C, h, w), mask (B, H, W) or None -> src (B, K, C), pos (1 or B, K, C), padding.
 
+    dtype: of pos.
     padding is (B, K), or None where nothing is padded: attention then takes its quickest path.
     """
     hw = features.shape[-2:]
@@ -106,7 +107,7 @@ def tokens(
         padding = torch.zeros((1, *hw), dtype=torch.bool, device=features.device)
     else:
         padding = downsample_padding(mask, hw)
-    pos = sine_positions(padding, d_model, features.dtype)
+    pos = sine_positions(padding, d_model, dtype)
     src = features.flatten(2).transpose(1, 2)
     return src, pos, None if mask is None else padding.flatten(1)
 
@@ -142,9 +143,10 @@ class Detector(nn.Module):
         self, images: Tensor, mask: Tensor | None = None, *, aux: bool = False
     ) -> dict[str, object]:
         features = self.input_proj(self.backbone[0](images))
-        src, pos, padding = tokens(features, mask, self.config.d_model)
-        memory = self.transformer.encoder(src, pos, padding)
         query_pos = self.query_embed.weight[None]
+        wide = query_pos.dtype  # the decoder's; backbone and encoder may be in a narrower one
+        src, pos, padding = tokens(features, mask, self.config.d_model, wide)
+        memory = self.transformer.encoder(src, pos.to(src.dtype), padding).to(wide)
         hs, anchor = self.transformer.decoder(query_pos, memory, pos, padding, aux)
         outputs = [self._heads(h, anchor) for h in hs]
         result = {**outputs[-1], "memory_hw": tuple(features.shape[-2:])}
@@ -155,6 +157,16 @@ class Detector(nn.Module):
         if anchor is not None:
             boxes = boxes + anchor
         return {"pred_logits": self.class_embed(h), "pred_boxes": boxes.sigmoid()}
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """What images must come in."""
+        return self.input_proj.weight.dtype
+
+    def narrow(self, dtype: torch.dtype) -> None:
+        """Backbone and encoder in another dtype; decoder and heads stay as they are."""
+        for part in (self.backbone, self.input_proj, self.transformer.encoder):
+            part.to(dtype)
 
     def attention_sites(self) -> dict[tuple[str, int], Site]:
         """(kind, layer) -> site; kinds "encoder", "self" and "cross" (of the decoder)."""

@@ -1,0 +1,189 @@
+"""What a detector found in one image and how its decoder looked at it, in numpy alone.
+
+`Findings` is what figures, tables and saved maps are made of. Of its two kinds, an Explanation
+(explanation.py, torch) works maps out from the captured terms when they are asked for; a Snapshot
+holds those of some queries, and can be sent to a process that has no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr_viz.images import ImageFacts, LoadedImage
+from detr_viz.terms import MODES, SEPARATE_COMBINE, Mode
+
+
+@dataclass(frozen=True, eq=False)
+class LayerOutput:
+    """What the heads make of one decoder layer's output; fields as in Findings.
+
+    scores (Q,) float32, labels (Q,) int64, boxes_xyxy_px (Q, 4) float32 in pixels of the original
+    image, class_scores (Q, classes) float32.
+    """
+
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    boxes_xyxy_px: NDArray[np.float32]
+    class_scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Detections and what is known of their attention maps. Arrays are numpy.
+
+    image             the picture as read (rgb uint8 (H0, W0, 3), path, sha256); without its pixels
+                      in a run that keeps them elsewhere
+    input_hw          (h, w) of the resized network input, pixels
+    grid_hw, stride   (h, w) of the memory grid; input pixels per cell
+    cell_rule         "aligned": cell i is centred on input pixel index stride * i
+    scores            (Q,) float32, the largest probability over the real classes
+    labels            (Q,) int64, the class that has it; names in class_names
+    boxes_xyxy_px     (Q, 4) float32, pixels of the original image
+    class_scores      (Q, classes) float32
+                      (these four are the last decoder layer's, whatever was captured)
+    layers            decoder layers whose cross-attention was captured, from 0, ascending
+    outputs           captured layer -> what that layer's own output says (LayerOutput)
+    separate          captured layers in which no content meets a position (attention.separate)
+    residuals         layer -> residual of the self-check; NaN where it cannot be tested
+    meta              plain values that say how this was made
+    """
+
+    model_type: str
+    model_title: str
+    modes: tuple[str, ...]
+    image: LoadedImage | ImageFacts
+    input_hw: tuple[int, int]
+    grid_hw: tuple[int, int]
+    stride: int
+    cell_rule: str
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    boxes_xyxy_px: NDArray[np.float32]
+    class_scores: NDArray[np.float32]
+    num_heads: int
+    num_layers: int
+    layers: tuple[int, ...]
+    outputs: Mapping[int, LayerOutput] = field(repr=False)
+    separate: frozenset[int]
+    residuals: Mapping[int, float]
+    meta: Mapping[str, Any]
+    pairwise: bool
+
+    @property
+    def num_queries(self) -> int:
+        return len(self.scores)
+
+    def label_name(self, query: int) -> str:
+        """Class name of a query's best class."""
+        return self.class_names[self.labels[query]]
+
+    def by_score(self) -> list[int]:
+        """All query ids, best first; equal scores in order of id."""
+        return np.argsort(-self.scores, kind="stable").tolist()
+
+    def detections(self, limit: int = 100) -> list[tuple[int, int, float]]:
+        """(query, label, score), best first, as the authors' evaluation counts them.
+
+        DETR: every query once, with its best class. Focal-loss models: the top `limit` pairs of
+        query and class, where a query may stand more than once.
+        """
+        if not self.pairwise:
+            return [(q, int(self.labels[q]), float(self.scores[q])) for q in self.by_score()]
+        flat = self.class_scores.ravel()
+        order = np.argsort(-flat, kind="stable")[:limit]
+        classes = self.class_scores.shape[1]
+        return [(int(i // classes), int(i % classes), float(flat[i])) for i in order]
+
+    def pick_layer(self, layer: int | None = None) -> int:
+        """A captured layer: the last captured one for None. ValueError names those there are."""
+        if layer is None:
+            return self.layers[-1]
+        if layer not in self.layers:
+            have = ", ".join(map(str, self.layers))
+            raise ValueError(f"decoder layer {layer} was not captured; there is {have}")
+        return layer
+
+    def output(self, layer: int | None = None) -> LayerOutput:
+        """Scores, labels and boxes as a captured layer's own output gives them; see pick_layer."""
+        return self.outputs[self.pick_layer(layer)]
+
+    def formula(self, mode: str | Mode, layer: int | None = None) -> str:
+        """What a mode's logits are at a layer: parts of the query times parts of the key."""
+        if isinstance(mode, Mode):
+            return mode.formula
+        apart = mode == "combine" and self.pick_layer(layer) in self.separate
+        return SEPARATE_COMBINE if apart else MODES[mode].formula
+
+    def maps(
+        self,
+        mode: str | Mode = "combine",
+        queries: Sequence[int] | int | None = None,
+        layer: int | None = None,
+        scale: str = "mode",
+    ) -> NDArray[np.float32]:
+        """Cross-attention maps, float32 (q, heads, h, w); each sums to 1 over (h, w).
+
+        softmax((parts of q) . (parts of k) * scale), for these queries only (None: all). scale
+        "mode": the factor of the mode's q and k attended on their own; "layer": the layer's, so
+        that logits of position and content are their share of combine's (where a model
+        concatenates them). ValueError on anything unknown.
+        """
+        if isinstance(mode, str) and mode not in self.modes:
+            have = ", ".join(self.modes)
+            raise ValueError(f"{self.model_title} has no mode {mode!r}; it has {have}")
+        if queries is None:
+            queries = range(self.num_queries)
+        chosen = [index(q) for q in ([queries] if np.ndim(queries) == 0 else queries)]
+        bad = [q for q in chosen if not 0 <= q < self.num_queries]
+        if bad:
+            raise ValueError(f"query {bad[0]} is not one of 0..{self.num_queries - 1}")
+        return self._maps(mode, chosen, self.pick_layer(layer), scale)
+
+    def _maps(
+        self, mode: str | Mode, queries: list[int], layer: int, scale: str
+    ) -> NDArray[np.float32]:
+        """What `maps` promises, once its arguments are known to be sound."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot(Findings):
+    """Findings with the maps of some queries and modes, at one scale: plain data, to be sent.
+
+    kept     the queries whose maps there are
+    scale    the one they were made at
+    stored   (mode, layer) -> float32 (kept, heads, h, w)
+    """
+
+    kept: tuple[int, ...]
+    scale: str
+    stored: Mapping[tuple[str | Mode, int], NDArray[np.float32]] = field(repr=False)
+
+    def _maps(
+        self, mode: str | Mode, queries: list[int], layer: int, scale: str
+    ) -> NDArray[np.float32]:
+        if scale != self.scale or (mode, layer) not in self.stored or set(queries) - {*self.kept}:
+            raise ValueError(f"mode {mode}, layer {layer}, scale {scale}, {queries}: not kept")
+        return self.stored[mode, layer][[self.kept.index(q) for q in queries]]
+
+
+def snapshot(
+    findings: Findings, queries: Sequence[int], modes: Sequence[str | Mode], scale: str = "mode"
+) -> Snapshot:
+    """The findings with the maps of these queries and modes at every captured layer."""
+    kept = tuple(dict.fromkeys(queries))
+    stored = {
+        (mode, layer): findings.maps(mode, kept, layer, scale)
+        for layer in findings.layers
+        for mode in modes
+    }
+    names = Findings.__dataclass_fields__
+    known = {name: getattr(findings, name) for name in names}
+    return Snapshot(**known, kept=kept, scale=scale, stored=stored)

@@ -1,0 +1,54 @@
+"""How exactly the network computes: float32, or quicker and less exact, and what that costs.
+
+float32   every product in float32, on a GPU too (torch's own default there is TF32 in convolutions)
+tf32      products of 10-bit mantissas, sums in float32: NVIDIA GPUs from Ampere on
+bfloat16  backbone and encoder in bfloat16; the decoder, whose attention is shown, and the heads in
+          float32, since 8 bits of mantissa are 4 pixels of a box 1000 pixels wide
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from detr_viz.errors import UserError
+from detr_viz.terms import PRECISIONS
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """UserError for one there is not, or where the device cannot compute so."""
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError(
+            f"--precision tf32 is for NVIDIA GPUs, the network runs on {device.type}: "
+            "use float32 or bfloat16"
+        )
+
+
+def in_tf32() -> bool:
+    """Whether CUDA multiplies float32 matrices in TF32 (torch has an older and a newer setting)."""
+    matmul = torch.backends.cuda.matmul
+    precision = getattr(matmul, "fp32_precision", None)  # torch 2.9 on
+    return matmul.allow_tf32 if precision is None else precision == "tf32"
+
+
+@contextmanager
+def fp32_rule(precision: str) -> Iterator[None]:
+    """Products of float32 on a GPU in TF32 for "tf32", else exactly; afterwards as before."""
+    backends = [torch.backends.cuda.matmul, torch.backends.cudnn]
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # the old names must not be mixed in
+        backends[1:] = [torch.backends.cudnn.conv]
+        name, value = "fp32_precision", "tf32" if precision == "tf32" else "ieee"
+    else:
+        name, value = "allow_tf32", precision == "tf32"
+    before = [getattr(backend, name) for backend in backends]
+    try:
+        for backend in backends:
+            setattr(backend, name, value)
+        yield
+    finally:
+        for backend, old in zip(backends, before, strict=True):
+            setattr(backend, name, old)
