@@ -8,6 +8,10 @@ import math
 from typing import NoReturn
 
 from detr_viz.errors import EXIT_USER_ERROR
+from detr_viz.styles import SUFFIXES
+
+_FORMATS = (*SUFFIXES, ".npz")
+_MOST_PER_PAGE = 200
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -29,6 +33,24 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def per_page(text: str) -> int:
+    """Figures on a page of a contact sheet."""
+    value = positive(text)
+    if value > _MOST_PER_PAGE:
+        raise argparse.ArgumentTypeError(f"{text} figures are too many: at most {_MOST_PER_PAGE}")
+    return value
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """Suffixes of what to write, in the order in which they are written: png,npz."""
+    asked = [word.strip().lower().removeprefix(".") for word in text.split(",")]
+    wrong = [word for word in asked if f".{word}" not in _FORMATS]
+    if wrong:
+        known = ", ".join(suffix[1:] for suffix in _FORMATS)
+        raise argparse.ArgumentTypeError(f"{wrong[0][:40]!r} is none of {known} (say png,npz)")
+    return tuple(suffix for suffix in _FORMATS if suffix[1:] in asked)
+
+
 def layers(text: str) -> str | int | list[int]:
     """ "last", "all", a decoder layer counted from 0, or several: 0,2,5."""
     if text in ("last", "all"):
@@ -48,8 +70,20 @@ def colormap(text: str) -> str:
     return text
 
 
+def shard(text: str) -> tuple[int, int]:
+    """(i, n) of "i/n": part i, counted from 0, of the n that a batch is split into."""
+    part, _, parts = text.partition("/")
+    known = all(number.isdecimal() and len(number) < 8 for number in (part, parts))
+    if not known or not int(part) < int(parts) <= _MOST_SHARDS:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no part of a batch (say 0/4 for the first of four, up to 3/4)"
+        )
+    return int(part), int(parts)
+
+
 _UNITS_IN = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
 _WIDTHS_IN, _DPIS = (0.5, 200.0), (20.0, 2400.0)
+_MOST_SHARDS = 1_000_000
 
 
 def width_in(text: str) -> float:

@@ -188,9 +188,14 @@ def caption_path(figure: str | Path) -> Path:
     return path
 
 
-def save_caption(shown: Shown, figure: str | Path) -> Path:
-    """Write <figure's stem>.tex beside a figure; an older one is replaced. Raises OutputError."""
+def save_caption(shown: Shown, figure: str | Path, recipe: str = "") -> Path:
+    """Write <figure's stem>.tex beside a figure; an older one is replaced. Raises OutputError.
+
+    recipe: a digest, see recipe.py.
+    """
     path = caption_path(figure)
+    first, rest = latex(shown, figure).split("\n", 1)
+    marked = [first, *[f"% recipe {recipe}"] * bool(recipe), rest]
     with replacing(path) as part:
-        part.write_text(latex(shown, figure), encoding="utf-8")
+        part.write_text("\n".join(marked), encoding="utf-8")
     return path

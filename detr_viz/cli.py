@@ -16,9 +16,7 @@ from typing import NoReturn
 import detr_viz
 from detr_viz import files
 from detr_viz.arguments import OneLineParser
-from detr_viz.errors import report
-
-EXIT_INTERRUPTED = 130
+from detr_viz.errors import EXIT_INTERRUPTED, report
 
 # First word -> module with DESCRIPTION, EPILOG, add_arguments(parser) and run(args) -> exit code.
 SUBCOMMANDS = {"render": "detr_viz.render"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-EXIT_USER_ERROR, EXIT_BUG = 2, 1
+EXIT_USER_ERROR, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
 
 
 class UserError(ValueError):
@@ -15,17 +15,22 @@ class UserError(ValueError):
     """
 
 
+def in_a_line(error: BaseException) -> tuple[str, int]:
+    """What an error says to the user, on one line, and the exit code: 2 for a user's, 1 a bug."""
+    line = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "allocate memory" in line or "out of memory" in line:
+        return "out of memory: use a smaller --size or fewer --queries", EXIT_USER_ERROR
+    if isinstance(error, UserError | OSError):
+        return line, EXIT_USER_ERROR
+    return f"this is a bug in detr_viz: {type(error).__name__}: {line}", EXIT_BUG
+
+
 def report(error: Exception, show_traceback: bool = False) -> int:
     """Print an error as one line on stderr; return the exit code: 2 for a user's, 1 for a bug."""
     if show_traceback:
         traceback.print_exception(error)
-    line = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or "allocate memory" in line or "out of memory" in line:
-        line = "out of memory: use a smaller --size or fewer --queries"
-    elif not isinstance(error, UserError | OSError):
-        hint = "" if show_traceback else "; please report it with the output of --traceback"
-        line = f"this is a bug in detr_viz: {type(error).__name__}: {line}{hint}"
-        print(f"error: {line}", file=sys.stderr)
-        return EXIT_BUG
+    line, code = in_a_line(error)
+    if code == EXIT_BUG and not show_traceback:
+        line += "; please report it with the output of --traceback"
     print(f"error: {line}", file=sys.stderr)
-    return EXIT_USER_ERROR
+    return code

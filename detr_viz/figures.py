@@ -107,7 +107,7 @@ def compare(
                    their checkpoints' names
     The rest as in head_grid. An object that a model has no query for is said so.
     """
-    called = list(names or _names(explanations))
+    called = names_of(explanations) if names is None else list(names)
     if not len(explanations) == len(called) > 0 or any(
         len(o.matches) != len(called) for o in objects
     ):
@@ -115,7 +115,8 @@ def compare(
     first, *others = (e.image.rgb for e in explanations)
     if not all(rgb is first or np.array_equal(rgb, first) for rgb in others):
         raise FigureError("these explanations are of different images: compare those of one")
-    called = [_model_name(name, i) for i, name in enumerate(called)]
+    if names is not None:
+        called = [_model_name(name, i) for i, name in enumerate(called)]
     subjects = [
         Subject(e, name, _layers(e, layer), label)
         for e, name, label in zip(explanations, called, _labels(called), strict=True)
@@ -325,6 +326,11 @@ def _layers(explanation: Findings, layer: int | str | Sequence[int] | None) -> t
     if not picked:
         raise FigureError("nothing to draw: name at least one decoder layer")
     return picked
+
+
+def names_of(explanations: Sequence[Findings]) -> list[str]:
+    """What the models of a comparison are called in its figure."""
+    return [_model_name(name, i) for i, name in enumerate(_names(explanations))]
 
 
 def _names(explanations: Sequence[Findings]) -> list[str]:

@@ -4,6 +4,7 @@ nothing half-written stays.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,18 @@ from pathlib import Path
 from detr_viz.errors import UserError
 
 _unfinished: set[Path] = set()
+_elsewhere: Path | None = None  # the folder for temporary files, where it is not the target's own
+# what the disk says when no other file can be written either
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class OutputError(UserError):
     """An output that cannot be written."""
+
+    @property
+    def of_the_disk(self) -> bool:
+        """Whether the next file would fare no better: the disk is full, or cannot be written."""
+        return isinstance(self.__cause__, OSError) and self.__cause__.errno in _DISK
 
 
 def reason(error: object) -> str:
@@ -34,7 +43,8 @@ def replacing(path: str | Path, way_out: str = "choose another place with --out"
     """
     path = Path(path)
     # the suffix stays, since writers choose the format by it
-    temporary = path.with_name(f".{path.stem[:40]}-{os.urandom(6).hex()}{path.suffix}")
+    folder = path.parent if _elsewhere is None else _elsewhere
+    temporary = folder / f".{path.stem[:40]}-{os.urandom(6).hex()}{path.suffix}"
     _unfinished.add(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +56,16 @@ def replacing(path: str | Path, way_out: str = "choose another place with --out"
         raise OutputError(f"cannot write {path}: {reason(error)}; {way_out}") from error
     finally:
         _remove(temporary)
+
+
+def put_temporaries_in(folder: Path | None) -> None:
+    """From now on temporary files of this process lie there, on the file system of the targets.
+
+    For a process that can be killed: whoever cleans up knows where to look. None: beside each
+    target, as at first.
+    """
+    global _elsewhere
+    _elsewhere = folder
 
 
 def say(line: str) -> None:

@@ -69,15 +69,18 @@ def save(
     *,
     layer: int | None = None,
     scale: str = "mode",
+    recipe: str = "",
 ) -> Path:
     """Write the maps of these queries and modes; the same input gives the same bytes.
 
-    Scores, labels and boxes are as the layer's own output gives them.
+    Scores, labels and boxes are as the layer's own output gives them. recipe: a digest, see
+    recipe.py.
     """
     path, ids = Path(path), list(queries)
     layer = explanation.pick_layer(layer)
     output = explanation.output(layer)
     meta = {**explanation.meta, "scale": scale, "modes": list(modes), "layer": layer}
+    meta |= {"recipe_sha256": recipe} if recipe else {}
     arrays: dict[str, Any] = {
         f"maps_{mode}": explanation.maps(mode, ids, layer, scale) for mode in modes
     }

@@ -182,7 +182,7 @@ def _from_file(path: str) -> LoadedImage:
                 raise ImageError(f"{name} is {im.format}, which is not read: convert it to PNG")
             rgb, notes = _to_rgb(im, name)
             notes = _frame_note(im) + notes
-        return LoadedImage(rgb, path, _sha256(file), notes)
+        return LoadedImage(rgb, path, sha256(file), notes)
 
 
 def _open_regular(path: str, name: str) -> BinaryIO:
@@ -210,7 +210,8 @@ def _open_regular(path: str, name: str) -> BinaryIO:
         raise ImageError(f"{name} is not a path: {error}") from error
 
 
-def _sha256(file: BinaryIO) -> str:
+def sha256(file: BinaryIO) -> str:
+    """Of a file's bytes, from its start, hex."""
     digest = hashlib.sha256()
     file.seek(0)
     while block := file.read(1 << 20):

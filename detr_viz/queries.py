@@ -23,6 +23,10 @@ class QueryError(UserError):
     """A choice of queries that cannot be read, or that nothing answers to."""
 
 
+class NoQueryError(QueryError):
+    """A sound choice that nothing in this image answers to."""
+
+
 def select(explanation: Findings, choice: str = DEFAULT) -> list[int]:
     """Query ids that `choice` names, without repeats.
 
@@ -31,8 +35,8 @@ def select(explanation: Findings, choice: str = DEFAULT) -> list[int]:
     point:X,Y    those whose box holds the point, pixels of the original image
     3,17 | all   ids, in the order given
     Words joined by + are a union. Order: best first; where ids or `all` are among the words,
-    as written. A query's score is the largest over its classes. Raises QueryError,
-    also where nothing is left, and then says what there was to choose from.
+    as written. A query's score is the largest over its classes. Raises QueryError, and where
+    nothing is left NoQueryError, which says what there was to choose from.
     """
     words = [word.strip() for word in choice.split("+")]
     by_score = True
@@ -46,11 +50,11 @@ def select(explanation: Findings, choice: str = DEFAULT) -> list[int]:
             found += range(explanation.num_queries)
             by_score = False
         else:
-            found += _ids(explanation, word)
+            found += _ids(word, explanation.num_queries)
             by_score = False
     chosen = list(dict.fromkeys(found))
     if not chosen:
-        raise QueryError(f"no query answers to {choice!r}: {_offer(explanation)}")
+        raise NoQueryError(f"no query answers to {choice!r}: {_offer(explanation)}")
     if by_score:
         chosen.sort(key=lambda q: (-explanation.scores[q], q))
     return chosen
@@ -97,17 +101,23 @@ def _score(explanation: Findings, rest: str) -> list[int]:
 
 
 def _class(explanation: Findings, rest: str) -> list[int]:
-    known = {name.casefold(): name for name in explanation.class_names}
+    wanted = _classes(rest, explanation.class_names)
+    return [
+        q for q in range(explanation.num_queries) if explanation.label_name(q).casefold() in wanted
+    ]
+
+
+def _classes(rest: str, class_names: Sequence[str]) -> set[str]:
+    """The classes of class:A,B, casefolded."""
+    known = {name.casefold(): name for name in class_names}
     wanted = set()
     for name in (part.strip() for part in rest.split(",")):
         if name.casefold() not in known:
             near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.5)
-            some = [known[n] for n in near] or explanation.class_names[:8]
+            some = [known[n] for n in near] or class_names[:8]
             raise QueryError(f"no class is named {name!r}: there are {', '.join(some)}, ...")
         wanted.add(name.casefold())
-    return [
-        q for q in range(explanation.num_queries) if explanation.label_name(q).casefold() in wanted
-    ]
+    return wanted
 
 
 def _point(explanation: Findings, rest: str) -> list[int]:
@@ -123,14 +133,13 @@ def _point(explanation: Findings, rest: str) -> list[int]:
     return boxes.contains(explanation.boxes_xyxy_px, x, y).nonzero()[0].tolist()
 
 
-def _ids(explanation: Findings, word: str) -> list[int]:
+def _ids(word: str, count: int) -> list[int]:
     parts = [part.strip() for part in word.split(",")]
     if not all(_is_count(part) for part in parts):
         raise QueryError(_unreadable(word))
     ids = [int(part) for part in parts]
-    wrong = [i for i in ids if i >= explanation.num_queries]
+    wrong = [i for i in ids if i >= count]
     if wrong:
-        count = explanation.num_queries
         raise QueryError(f"no query {wrong[0]}: this model has {count}, 0..{count - 1}")
     return ids
 
@@ -151,6 +160,16 @@ def check_syntax(choice: str) -> None:
         ids = all(_is_count(part.strip()) for part in word.split(","))
         if not (known or ids or word == "all"):
             raise QueryError(_unreadable(word))
+
+
+def check_for(choice: str, class_names: Sequence[str], num_queries: int) -> None:
+    """Raise QueryError on a class or an id that a model has not, before any image is read."""
+    for word in (part.strip() for part in choice.split("+")):
+        key, _, rest = word.partition(":")
+        if key == "class":
+            _classes(rest.strip(), class_names)
+        elif word[:1].isdecimal():
+            _ids(word, num_queries)
 
 
 def holds_ids(choice: str) -> bool:

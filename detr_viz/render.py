@@ -1,28 +1,29 @@
-"""The render command: images -> figures (and saved maps), one after another."""
+"""The render command: images -> figures and saved maps; one image here, many through batch.py."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import assets, labels, models
-from detr_viz.arguments import colormap, dpi, layers, positive, width_in
+from detr_viz import assets, inputs, labels, models
 from detr_viz.comparison import choose, load, named, pair, queries_of
-from detr_viz.errors import report
+from detr_viz.errors import EXIT_INTERRUPTED, UserError, report
 from detr_viz.files import say
-from detr_viz.queries import DEFAULT, SYNTAX, check_syntax, table
-from detr_viz.styles import INTERPOLATIONS, NORMS, PRESETS, STYLES, Format, Look, page_format
-from detr_viz.targets import check_out, check_target, is_folder, output_paths
-from detr_viz.terms import MODES, SCALES
+from detr_viz.flags import add_arguments
+from detr_viz.queries import DEFAULT, check_syntax, table
+from detr_viz.styles import Format, Look, page_format
+from detr_viz.targets import check_out, folder_of, is_folder, target_of
 
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation
+    from detr_viz.inputs import Input
     from detr_viz.loading import LoadedModel
+    from detr_viz.recipe import Recipe
+
+__all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
 
 DESCRIPTION = (
     "Draw each object query's attention heads over the image: what they look at, "
@@ -34,129 +35,20 @@ examples
   %(prog)s --type cd_detr --plot position --queries top:3 --style contour
   %(prog)s --type detr cd_detr --plot all
   %(prog)s --weights detr_resnet50 --image photo.jpg --layer all --preset page --out photo.pdf
+  %(prog)s --weights detr_resnet50 --image val2017/ --out figures/ --format png,npz --resume
 """
 DEMO_LINE = (
     "demo checkpoint, trained by this project on procedural scenes; "
     "for real ones: --weights detr_resnet50 (see --list-models) or a file of yours"
 )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of this command."""
-    add = parser.add_argument_group("what to draw").add_argument
-    add(
-        "--type",
-        nargs="+",
-        action="extend",
-        choices=models.names(),
-        metavar="TYPE",
-        help=f"model family member: {', '.join(models.names())}; told by the weights where they "
-        "tell (default: detr); several are compared in one figure",
-    )
-    add(
-        "--plot",
-        choices=(*MODES, "all"),
-        default="combine",
-        help="parts of query and key that attend; all stacks the three (default: %(default)s)",
-    )
-    add(
-        "--image",
-        nargs="+",
-        action="extend",
-        metavar="FILE",
-        help="one or more images (default: a demo scene)",
-    )
-    add(
-        "--weights",
-        nargs="+",
-        action="extend",
-        metavar="W",
-        help="checkpoint file, Hugging Face folder, name of --list-models or hf:owner/name "
-        "(default: this project's small demo checkpoint); several are compared in one figure, "
-        "paired with the types by position",
-    )
-    add(
-        "--queries",
-        metavar="Q",
-        help=f"{SYNTAX} (default: {DEFAULT}; top:1 for several layers)",
-    )
-    add(
-        "--layer",
-        type=layers,
-        default="last",
-        metavar="N",
-        help="decoder layer, counted from 0, last, or several, a row each: all or 0,2,5 "
-        "(default: %(default)s)",
-    )
-    add(
-        "--scale",
-        choices=SCALES,
-        default="mode",
-        help="mode: q and k of the mode attend on their own; layer: at the layer's own scale, "
-        "their exact share of combine (default: %(default)s)",
-    )
-
-    add = parser.add_argument_group("how it looks").add_argument
-    said = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
-    add("--style", choices=tuple(STYLES), default="overlay", help=_help(said))
-    said = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
-    add("--norm", choices=tuple(NORMS), help=f"{_help(said, 'head')}; contours have none")
-    said = "any colour map of matplotlib (default: inferno)"
-    add("--cmap", type=colormap, metavar="NAME", help=said)
-    add(
-        "--interpolation",
-        choices=INTERPOLATIONS,
-        help="between the cells of a map (default: cubic; nearest for heat)",
-    )
-    widths = ", ".join(f"{name} {made.width_in:g} in" for name, made in PRESETS.items())
-    add("--preset", choices=tuple(PRESETS), help=f"width, resolution and size of type: {widths}")
-    add("--width", type=width_in, metavar="IN", help="another width: inches, or with cm, mm, pt")
-    add("--dpi", type=dpi, metavar="N", help="another resolution: pixels an inch")
-
-    add = parser.add_argument_group("what to write").add_argument
-    add(
-        "--out",
-        metavar="PATH",
-        help="a .png, .pdf or .svg file; a folder for several images "
-        "(default: outputs/<image>_<type>_<plot>.png)",
-    )
-    add("--save-maps", action="store_true", help="also write the maps as <figure stem>.npz")
-    add("--caption", action="store_true", help="also write a LaTeX figure as <figure stem>.tex")
-    add("--show", action="store_true", help="open the figures in a window")
-    add("--list-queries", action="store_true", help="print the table of queries, draw nothing")
-
-    add = parser.add_argument_group("how to run").add_argument
-    add("--size", type=positive, metavar="PX", help="shorter side (default: the model's, else 800)")
-    add(
-        "--max-size",
-        type=positive,
-        metavar="PX",
-        help="bound on the longer side (default: the model's, else 1333)",
-    )
-    add(
-        "--device",
-        choices=("auto", "cpu", "cuda", "mps"),
-        default="auto",
-        help="where the network runs (default: %(default)s)",
-    )
-    add("--classes", metavar="FILE", help="class names, line n names class n (from 0)")
-    add("--nheads", type=positive, metavar="N", help="attention heads, where the file is silent")
-    add(
-        "--dilation",
-        action=argparse.BooleanOptionalAction,
-        help="DC5: dilated last stage, where the file is silent",
-    )
-    add("--cache", metavar="DIR", help="where downloads go (default: weights/)")
-    add("--list-models", action="store_true", help="print types and known weights, then stop")
-
-
-def _help(said: str, default: str = "%(default)s") -> str:
-    """Help text of words that may hold a per cent sign."""
-    return f"{said.replace('%', '%%')} (default: {default})"
+_FOR_MANY = ("resume", "shard", "contact_sheet", "jobs", "batch_size", "ray_address")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Render every image of the arguments; the exit code is 0, or that of an image that failed."""
+    """Render the images of the arguments.
+
+    The exit code is 0; for many images 1 where some failed, 130 after Ctrl-C.
+    """
     if args.list_models:
         say(list_models())
         return 0
@@ -166,85 +58,209 @@ def run(args: argparse.Namespace) -> int:
     pairs = pair(args.type, args.weights)
     look = Look(args.style, args.norm, args.cmap, args.interpolation)
     page = page_format(args.preset, args.width, args.dpi)
-    paths = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
+    many = _is_batch(args)
     if not args.list_queries:
-        check_out(args.out, several=len(paths) > 1)
-        if args.out and not is_folder(args.out):
-            check_target(Path(args.out), args.caption, args.save_maps)
+        _check_outputs(args, many)
         if look.cmap:
             from detr_viz.drawing import colors  # matplotlib
 
             colors(look)
-
+    images = _inputs(args)
     if args.classes is not None:
         labels.load_class_names(args.classes)  # a mistake in it, before weights are read
-    loaded = load(args, pairs)
-    tell = (lambda line: None) if args.quiet else say
-    if args.weights is None:
-        tell(DEMO_LINE)
-    for model in loaded:
-        whose = f"{Path(model.path).name}: " * (len(loaded) > 1)
-        for note in model.notes:
-            tell(f"note: {whose}{note}")
-    targets = output_paths(paths, _figure_name(args, loaded), args.out)
+    if many and not args.list_queries:
+        return _run_many(args, pairs, images, look, page)
+    loaded = _load(args, pairs)
+    recipe = _recipe(args, loaded, look, page)
     code = 0
-    for path, target in zip(paths, targets, strict=True):
+    for image in images:
         try:
-            if len(paths) > 1:
-                tell(f"{path}:")
-            for line in render_one(args, loaded, path, target, look, page):
-                tell(line)
+            if len(images) > 1:
+                _tell(args, f"{image.path}:")
+            for line in render_one(args, loaded, image, recipe):
+                _tell(args, line)
         except Exception as error:
-            if len(paths) == 1:
+            if len(images) == 1:
                 raise
             code = max(code, report(error, args.traceback))
     return code
 
 
-def _figure_name(args: argparse.Namespace, loaded: Sequence[LoadedModel]) -> str:
-    """What follows the image's name in that of a figure."""
-    parts = ["_vs_".join(model.spec.name for model in loaded), args.plot]
-    parts += ["layers"] if _several_layers(args) else []
-    parts += [args.style] if args.style != "overlay" else []
-    return "_".join(parts)
+def _tell(args: argparse.Namespace, line: str) -> None:
+    if not args.quiet:
+        say(line)
 
 
-def _several_layers(args: argparse.Namespace) -> bool:
-    return args.layer == "all" or isinstance(args.layer, list)
+def _is_batch(args: argparse.Namespace) -> bool:
+    """Whether the run is one of many images: what stands in --image, or what only they have."""
+    asked = any(getattr(args, name) for name in _FOR_MANY) or args.engine == "ray"
+    return asked or (args.image is not None and not inputs.is_single(args.image))
+
+
+def _inputs(args: argparse.Namespace) -> list[Input]:
+    words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
+    skip = None if args.list_queries else folder_of(args.out)
+    found = inputs.expand(words, args.image_root, skip)
+    return inputs.shard(found, *args.shard) if args.shard else found
+
+
+def _check_outputs(args: argparse.Namespace, many: bool) -> None:
+    """UserError where outputs cannot be as asked for, before any time is spent."""
+    check_out(args.out, several=many)
+    given = args.format or (".png",)
+    if args.format and args.out and not is_folder(args.out):
+        raise UserError(
+            f"--out {args.out} says its format itself: give --format a folder, or leave it out"
+        )
+    if args.caption and set(given) <= {".npz"}:
+        raise UserError("--caption is for figures: add png, pdf or svg to --format")
+    if args.show and many:
+        raise UserError("--show is for one image: leave it out, the figures are in --out")
+    if args.show and set(given) <= {".npz"}:
+        raise UserError("--show is for figures: add png, pdf or svg to --format")
+    if args.contact_sheet and ".png" not in given:
+        raise UserError("--contact-sheet is made of the PNG files: add png to --format")
+    if args.ray_address and args.engine != "ray":
+        raise UserError("--ray-address is for --engine ray")
+    if args.out and not is_folder(args.out):
+        target_of(args.out, "", _suffixes(args), args.caption).check()
+
+
+def _load(args: argparse.Namespace, pairs: Sequence[tuple[str | None, str | None]]):
+    """The models, in float32; says what must be known of them."""
+    loaded = load(args, pairs)
+    if args.weights is None:
+        _tell(args, DEMO_LINE)
+    for model in loaded:
+        whose = f"{Path(model.path).name}: " * (len(loaded) > 1)
+        for note in model.notes:
+            _tell(args, f"note: {whose}{note}")
+    return loaded
+
+
+def _recipe(
+    args: argparse.Namespace, loaded: Sequence[LoadedModel], look: Look, page: Format
+) -> Recipe:
+    from detr_viz.recipe import Recipe, of_models
+
+    layer = tuple(args.layer) if isinstance(args.layer, list) else args.layer
+    several = layer == "all" or isinstance(layer, tuple)
+    recipe = Recipe(
+        models=(),
+        plot=args.plot,
+        queries=args.queries or ("top:1" if several else DEFAULT),
+        layer=layer,
+        scale=args.scale,
+        look=look,
+        page=page,
+        size=args.size,
+        max_size=args.max_size,
+        precision=args.precision,
+    )
+    return of_models(loaded, recipe)
+
+
+# ---- many images --------------------------------------------------------------------------------
+
+
+def _run_many(
+    args: argparse.Namespace,
+    pairs: Sequence[tuple[str | None, str | None]],
+    images: Sequence[Input],
+    look: Look,
+    page: Format,
+) -> int:
+    # Threads of torch that wait must not keep a core from the helpers that draw. Read once, when
+    # torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from detr_viz import batch, helpers, queries
+
+    local = args.engine == "local"
+    team = helpers.start(args.jobs or helpers.default_count(args.device)) if local else []
+    try:
+        loaded = _load(args, pairs)
+        recipe = _recipe(args, loaded, look, page)
+        queries.check_for(recipe.queries, loaded[0].class_names, loaded[0].config.num_queries)
+        outputs = batch.Outputs(
+            folder_of(args.out) or Path("outputs"),
+            _suffixes(args),
+            args.caption,
+            f"{args.shard[0]}-of-{args.shard[1]}" if args.shard else "",
+        )
+        exact, models = _precise(args, loaded)
+        if local:
+            size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
+            summary = batch.run(
+                models,
+                recipe,
+                images,
+                outputs,
+                resume=args.resume,
+                batch_size=size,
+                workers=team,
+                reference=exact,
+                quiet=args.quiet,
+            )
+        else:
+            raise UserError("not yet")
+    finally:
+        for helper in team:
+            helper.stop()
+    for line in summary.lines():
+        _tell(args, line)
+    if summary.stopped:
+        return EXIT_INTERRUPTED
+    if args.contact_sheet:
+        from detr_viz.contact import contact_sheet
+
+        path = outputs.folder / f"contact-sheet{f'-{outputs.tag}' * bool(outputs.tag)}.pdf"
+        pngs = list(batch.figures_of(outputs))
+        if pngs:
+            contact_sheet(path, pngs, args.contact_sheet)
+            _tell(args, f"wrote {path}")
+    return batch.EXIT_FAILURES if summary.counts.failed else 0
+
+
+def _precise(
+    args: argparse.Namespace, loaded: list[LoadedModel]
+) -> tuple[list[LoadedModel] | None, list[LoadedModel]]:
+    """(the models in float32 where another precision is asked for, the models to use)."""
+    if args.precision == "float32":
+        return None, loaded
+    from detr_viz.loading import in_precision
+
+    return loaded, [in_precision(model, args.precision) for model in loaded]
+
+
+def _suffixes(args: argparse.Namespace) -> tuple[str, ...]:
+    given = args.format or (".png",)
+    return given if ".npz" in given or not args.save_maps else (*given, ".npz")
+
+
+# ---- one image ----------------------------------------------------------------------------------
 
 
 def render_one(
-    args: argparse.Namespace,
-    loaded: Sequence[LoadedModel],
-    path: str,
-    target: Path,
-    look: Look,
-    page: Format,
+    args: argparse.Namespace, loaded: Sequence[LoadedModel], image: Input, recipe: Recipe
 ) -> Iterator[str]:
     """Explain and draw one image; yields the lines to print."""
-    from detr_viz import images
-    from detr_viz.explanation import explain
+    from detr_viz import images, rendering
 
+    name = f"{image.name}_{recipe.label}"
+    target = target_of(args.out, name, _suffixes(args), args.caption)
     if not args.list_queries:
-        check_target(target, args.caption, args.save_maps)
-    picture = images.load(path)
+        target.check()
+    picture = images.load(image.path)
     for note in picture.notes:
-        yield f"note: {path}: {note}"
-    found, cut = [], []
-    for model in loaded:
-        with named(Path(model.path).name, len(loaded)):
-            e = explain(model, picture, layers=args.layer, size=args.size, max_size=args.max_size)
-        if args.size and min(e.input_hw) < args.size:
-            bound, size = args.max_size or model.max_size, args.size
-            cut.append(f"--size {size} came down to {min(e.input_hw)}, for --max-size is {bound}")
-        found.append(e)
-    yield from (f"note: {words}" for words in dict.fromkeys(cut))
-    chosen = args.queries or ("top:1" if _several_layers(args) else DEFAULT)
+        yield f"note: {image.path}: {note}"
+    exact, used = _precise(args, list(loaded))
+    found = _explain(used, picture, recipe)
+    yield from (f"note: {words}" for words in dict.fromkeys(_cut(args, used, found)))
     if args.list_queries and args.queries in (None, "all"):
         for e in found:
             yield from _table(e, e.by_score(), headed=len(found) > 1)
         return
-    objects = choose(found, chosen)
+    objects = choose(found, recipe.queries)
     tables: list[str] = []
     for k, e in enumerate(found):
         early = e.layers[-1] < e.num_layers - 1 and not args.list_queries
@@ -253,29 +269,46 @@ def render_one(
     if args.list_queries:
         yield from tables
         return
-
-    from detr_viz import captions, figures
-
-    modes = list(found[0].modes) if args.plot == "all" else [args.plot]
-    options = {
-        "layer": "all" if _several_layers(args) else None,  # of those captured
-        "scale": args.scale,
-        "look": look,
-        "page": page,
-    }
-    with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
-        warnings.simplefilter("always", UserWarning)
-        figure = figures.compare(found, objects, modes, **options)
-        figures.save(figure, target)
-    yield from dict.fromkeys(f"note: {warning.message}" for warning in caught)
+    if exact is not None:
+        apart = rendering.deviation(_explain(exact, picture, recipe), found, objects, recipe)
+        yield f"note: {recipe.precision} moves weights by up to {apart:.2g} from float32's"
+    written = rendering.write(found, objects, recipe, target)
+    yield from (f"note: {note}" for note in written.notes)
     yield from tables
-    yield f"wrote {target}"
-    if args.caption:
-        yield f"wrote {captions.save_caption(figure.shown, target)}"
-    if args.save_maps:
-        yield from _save_maps(args, figure.shown, objects, modes, target)
+    for path in written.files:
+        yield f"wrote {path}"
     if args.show:
-        figures.show(figure)
+        from detr_viz import figures
+
+        figures.show(written.figure)
+
+
+def _explain(loaded: Sequence[LoadedModel], picture, recipe: Recipe) -> list[Explanation]:
+    from detr_viz.explanation import explain
+
+    found = []
+    for model in loaded:
+        with named(Path(model.path).name, len(loaded)):
+            found.append(
+                explain(
+                    model,
+                    picture,
+                    layers=recipe.layer,
+                    size=recipe.size,
+                    max_size=recipe.max_size,
+                )
+            )
+    return found
+
+
+def _cut(
+    args: argparse.Namespace, loaded: Sequence[LoadedModel], found: Sequence[Explanation]
+) -> Iterator[str]:
+    """That a --size asked for was too much for the longer side."""
+    for model, e in zip(loaded, found, strict=True):
+        if args.size and min(e.input_hw) < args.size:
+            bound = args.max_size or model.max_size
+            yield f"--size {args.size} came down to {min(e.input_hw)}, for --max-size is {bound}"
 
 
 def _table(
@@ -284,30 +317,6 @@ def _table(
     if headed:
         yield f"{e.model_title} ({e.meta['weights']})"
     yield table(e, ids, layer)
-
-
-def _save_maps(args, shown, objects, modes, target: Path) -> Iterator[str]:
-    """A file a model and layer; where there is only one, <figure stem>.npz."""
-    from detr_viz import heatmaps
-
-    slugs = _slugs([subject.name for subject in shown.subjects])
-    layered = any(len(subject.layers) > 1 for subject in shown.subjects)
-    for k, subject in enumerate(shown.subjects):
-        ids = queries_of(objects, k)
-        for layer in subject.layers if ids else ():
-            tag = f"_{slugs[k]}" if len(shown.subjects) > 1 else ""
-            tag += f"_layer{layer}" if layered else ""
-            beside = target.with_name(f"{target.stem}{tag}.npz")
-            e = subject.explanation
-            heatmaps.save(beside, e, ids, modes, layer=layer, scale=args.scale)
-            yield f"wrote {beside}"
-
-
-def _slugs(names: Sequence[str]) -> list[str]:
-    """Names as parts of file names, no two the same."""
-    slugs = [re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "model" for name in names]
-    same = len(set(slugs)) < len(slugs)
-    return [f"{slug}_{i}" if same else slug for i, slug in enumerate(slugs, 1)]
 
 
 def list_models() -> str:

@@ -1,14 +1,54 @@
-"""Where figures go: --out checked before time is spent, a path for each image."""
+"""Where files go: --out checked before time is spent."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from detr_viz.errors import UserError
 from detr_viz.files import reason
 from detr_viz.styles import SUFFIXES
+
+MAPS = ".npz"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the files of an image go: <stem>.png and so on.
+
+    suffixes  of figures (SUFFIXES) and of saved maps (.npz), which several models or layers make
+              <stem>_<model>_layer<n>.npz
+    caption   whether the first figure gets a LaTeX file beside it
+    """
+
+    stem: Path
+    suffixes: tuple[str, ...]
+    caption: bool = False
+
+    @property
+    def figures(self) -> tuple[Path, ...]:
+        return tuple(self._path(s) for s in self.suffixes if s.lower() in SUFFIXES)
+
+    @property
+    def saves_maps(self) -> bool:
+        return MAPS in self.suffixes
+
+    def check(self) -> None:
+        """UserError where a file cannot be put, before time is spent on it."""
+        for path in (*self.figures, *[self._path(MAPS)] * self.saves_maps):
+            if path.is_dir():
+                raise UserError(f"cannot write {path}: it is a folder; choose another --out")
+        if self.caption:
+            from detr_viz.captions import caption_path
+
+            caption_path(self.figures[0])
+
+    def _path(self, suffix: str, tag: str = "") -> Path:
+        return self.stem.with_name(f"{self.stem.name}{tag}{suffix}")
+
+    def maps(self, tag: str) -> Path:
+        return self._path(MAPS, tag)
 
 
 def is_folder(out: str) -> bool:
@@ -42,30 +82,17 @@ def _check_place(out: str | None, several: bool) -> None:
         raise UserError(f"cannot write to {folder}: permission denied; choose another --out")
 
 
-def check_target(figure: Path, caption: bool, maps: bool) -> None:
-    """UserError where a figure or what goes beside it cannot be put, before time is spent on it."""
-    for path in (figure, *[figure.with_suffix(".npz")] * maps):
-        if path.is_dir():
-            raise UserError(f"cannot write {path}: it is a folder; choose another --out")
-    if caption:
-        from detr_viz.captions import caption_path
-
-        caption_path(figure)
-
-
-def output_paths(images: Sequence[str], label: str, out: str | None) -> list[Path]:
-    """A figure path for each image: --out itself, or <folder>/<image>_<type>_<plot>.png."""
+def folder_of(out: str | None) -> Path:
+    """The folder that --out names; outputs/ where there is none."""
     if out is not None and not is_folder(out):
-        return [Path(out)]
-    folder = Path(out or "outputs")
-    taken: set[Path] = set()
-    targets = []
-    for image in images:
-        stem, n = Path(image).stem, 1
-        target = folder / f"{stem}_{label}.png"
-        while target in taken:  # a/cat.jpg and b/cat.jpg in one run
-            n += 1
-            target = folder / f"{stem}-{n}_{label}.png"
-        taken.add(target)
-        targets.append(target)
-    return targets
+        return Path(out).parent
+    return Path(out or "outputs")
+
+
+def target_of(out: str | None, name: str, suffixes: tuple[str, ...], caption: bool) -> Target:
+    """The files of one image: --out itself and what goes beside it, or `name` in a folder."""
+    if out is None or is_folder(out):
+        return Target(folder_of(out) / name, suffixes, caption)
+    path = Path(out)
+    beside = tuple(suffix for suffix in suffixes if suffix not in SUFFIXES)
+    return Target(path.with_suffix(""), (path.suffix, *beside), caption)

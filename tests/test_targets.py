@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from detr_viz.errors import UserError
-from detr_viz.targets import check_out, check_target, is_folder, output_paths
+from detr_viz.targets import Target, check_out, folder_of, is_folder, target_of
 
 
 @pytest.fixture(autouse=True)
@@ -19,24 +19,27 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def named(images: list[str], out: str | None = None) -> list[str]:
-    return [str(path) for path in output_paths(images, "detr_all", out)]
+def files(out: str | None, name: str = "cat.v2_detr_all", suffixes=(".png", ".npz")) -> list[str]:
+    target = target_of(out, name, suffixes, caption=False)
+    return [str(path) for path in (*target.figures, target.maps(""))]
 
 
-def test_a_figure_is_called_after_its_image():
-    assert named(["photos/cat.jpg"]) == ["outputs/cat_detr_all.png"]
-    assert named(["cat.v2.jpg"], "figs") == ["figs/cat.v2_detr_all.png"]
-    assert named(["cat.jpg"], "new/a.SVG") == ["new/a.SVG"]
+def test_files_are_called_after_their_image_or_what_out_says():
+    assert files(None) == ["outputs/cat.v2_detr_all.png", "outputs/cat.v2_detr_all.npz"]
+    assert files("figs/") == ["figs/cat.v2_detr_all.png", "figs/cat.v2_detr_all.npz"]
+    assert files("new/a.SVG") == ["new/a.SVG", "new/a.npz"]
+    assert files("there.png") == ["there.png/cat.v2_detr_all.png", "there.png/cat.v2_detr_all.npz"]
+    several = target_of("figs", "cat", (".png", ".pdf", ".npz"), caption=False)
+    assert [path.name for path in several.figures] == ["cat.png", "cat.pdf"]
+    assert several.saves_maps and not target_of("a.pdf", "", (".png",), False).saves_maps
 
 
-def test_images_of_one_name_do_not_share_a_figure():
-    images = ["a/cat.jpg", "b/cat.jpg", "c/cat-2.jpg", "d/cat.png"]
-    assert named(images, "figs/") == [
-        "figs/cat_detr_all.png",
-        "figs/cat-2_detr_all.png",
-        "figs/cat-2-2_detr_all.png",
-        "figs/cat-3_detr_all.png",
-    ]
+@pytest.mark.parametrize(
+    ("out", "folder"),
+    [(None, "outputs"), ("figs", "figs"), ("figs/", "figs"), ("new/a.svg", "new"), ("a.png", ".")],
+)
+def test_the_folder_of_out(out, folder):
+    assert folder_of(out) == Path(folder)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,11 @@ def test_places_that_will_not(out, several, says):
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
+def target(figure: str, caption: bool, maps: bool) -> Target:
+    path = Path(figure)
+    return Target(path.with_suffix(""), (path.suffix, *[".npz"] * maps), caption)
+
+
 def test_what_stands_in_the_way_of_a_figure_or_what_goes_beside_it():
     for name in ("maps.npz", "caption.tex"):
         os.mkdir(name)
@@ -83,9 +91,9 @@ def test_what_stands_in_the_way_of_a_figure_or_what_goes_beside_it():
         ("paper.svg", True, False, "paper.tex was not written by --caption"),
     ):
         with pytest.raises(UserError) as caught:
-            check_target(Path(figure), caption, maps)
+            target(figure, caption, maps).check()
         assert says in str(caught.value) and "--out" in str(caught.value)
-    check_target(Path("maps.png"), True, False)  # not asked for, so not in the way
-    check_target(Path("paper.png"), False, True)
-    check_target(Path("own.png"), True, True)
-    check_target(Path("not/made/yet.png"), True, True)
+    target("maps.png", True, False).check()  # not asked for, so not in the way
+    target("paper.png", False, True).check()
+    target("own.png", True, True).check()
+    target("not/made/yet.png", True, True).check()

@@ -1,0 +1,171 @@
+"""The flags of the command, in groups."""
+
+from __future__ import annotations
+
+import argparse
+
+from detr_viz import models
+from detr_viz.arguments import colormap, dpi, formats, layers, per_page, positive, shard, width_in
+from detr_viz.queries import DEFAULT, SYNTAX
+from detr_viz.styles import INTERPOLATIONS, NORMS, PRESETS, STYLES
+from detr_viz.terms import MODES, PRECISIONS, SCALES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    add = parser.add_argument_group("what to draw").add_argument
+    add(
+        "--type",
+        nargs="+",
+        action="extend",
+        choices=models.names(),
+        metavar="TYPE",
+        help=f"model family member: {', '.join(models.names())}; told by the weights where they "
+        "tell (default: detr); several are compared in one figure",
+    )
+    add(
+        "--plot",
+        choices=(*MODES, "all"),
+        default="combine",
+        help="parts of query and key that attend; all stacks the three (default: %(default)s)",
+    )
+    add(
+        "--image",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="images: files, folders (with what is below), patterns ('val/*.jpg'), @list.txt (a "
+        "path a line) or a COCO .json file (default: a demo scene)",
+    )
+    add("--image-root", metavar="DIR", help="where the paths of an @list or COCO file start")
+    add(
+        "--weights",
+        nargs="+",
+        action="extend",
+        metavar="W",
+        help="checkpoint file, Hugging Face folder, name of --list-models or hf:owner/name "
+        "(default: this project's small demo checkpoint); several are compared in one figure, "
+        "paired with the types by position",
+    )
+    add(
+        "--queries",
+        metavar="Q",
+        help=f"{SYNTAX} (default: {DEFAULT}; top:1 for several layers)",
+    )
+    add(
+        "--layer",
+        type=layers,
+        default="last",
+        metavar="N",
+        help="decoder layer, counted from 0, last, or several, a row each: all or 0,2,5 "
+        "(default: %(default)s)",
+    )
+    add(
+        "--scale",
+        choices=SCALES,
+        default="mode",
+        help="mode: q and k of the mode attend on their own; layer: at the layer's own scale, "
+        "their exact share of combine (default: %(default)s)",
+    )
+
+    add = parser.add_argument_group("how it looks").add_argument
+    said = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
+    add("--style", choices=tuple(STYLES), default="overlay", help=_help(said))
+    said = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
+    add("--norm", choices=tuple(NORMS), help=f"{_help(said, 'head')}; contours have none")
+    said = "any colour map of matplotlib (default: inferno)"
+    add("--cmap", type=colormap, metavar="NAME", help=said)
+    add(
+        "--interpolation",
+        choices=INTERPOLATIONS,
+        help="between the cells of a map (default: cubic; nearest for heat)",
+    )
+    widths = ", ".join(f"{name} {made.width_in:g} in" for name, made in PRESETS.items())
+    add("--preset", choices=tuple(PRESETS), help=f"width, resolution and size of type: {widths}")
+    add("--width", type=width_in, metavar="IN", help="another width: inches, or with cm, mm, pt")
+    add("--dpi", type=dpi, metavar="N", help="another resolution: pixels an inch")
+
+    add = parser.add_argument_group("what to write").add_argument
+    add(
+        "--out",
+        metavar="PATH",
+        help="a .png, .pdf or .svg file; a folder for several images "
+        "(default: outputs/<image>_<type>_<plot>.png)",
+    )
+    add(
+        "--format",
+        type=formats,
+        metavar="F",
+        help="what goes into a folder, any of png,pdf,svg,npz (default: png)",
+    )
+    add("--save-maps", action="store_true", help="also write the maps as <figure stem>.npz")
+    add("--caption", action="store_true", help="also write a LaTeX figure as <figure stem>.tex")
+    add("--show", action="store_true", help="open the figures in a window")
+    add("--list-queries", action="store_true", help="print the table of queries, draw nothing")
+
+    add = parser.add_argument_group("how to run").add_argument
+    add("--size", type=positive, metavar="PX", help="shorter side (default: the model's, else 800)")
+    add(
+        "--max-size",
+        type=positive,
+        metavar="PX",
+        help="bound on the longer side (default: the model's, else 1333)",
+    )
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where the network runs (default: %(default)s)",
+    )
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the network's arithmetic; the others are quicker, less exact, and the run says by "
+        "how much (default: %(default)s)",
+    )
+    add("--classes", metavar="FILE", help="class names, line n names class n (from 0)")
+    add("--nheads", type=positive, metavar="N", help="attention heads, where the file is silent")
+    add(
+        "--dilation",
+        action=argparse.BooleanOptionalAction,
+        help="DC5: dilated last stage, where the file is silent",
+    )
+    add("--cache", metavar="DIR", help="where downloads go (default: weights/)")
+    add("--list-models", action="store_true", help="print types and known weights, then stop")
+
+    add = parser.add_argument_group("many images").add_argument
+    add("--resume", action="store_true", help="skip what an earlier run with the same flags made")
+    add("--shard", type=shard, metavar="I/N", help="only part I (from 0) of N of the images")
+    add(
+        "--contact-sheet",
+        type=per_page,
+        nargs="?",
+        const=8,
+        metavar="N",
+        help="also make a PDF of all figures, at most N a page (default: 8)",
+    )
+    add(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="processes that read and draw beside the network (default: what the machine has)",
+    )
+    add(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="images of one size that share a forward pass, never padded (default: 1; 8 on a GPU)",
+    )
+    add(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: the same run on a Ray cluster (default: %(default)s)",
+    )
+    add("--ray-address", metavar="A", help="the cluster; auto finds it (default: a local one)")
+
+
+def _help(said: str, default: str = "%(default)s") -> str:
+    """Help text of words that may hold a per cent sign."""
+    return f"{said.replace('%', '%%')} (default: {default})"

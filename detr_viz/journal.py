@@ -1,0 +1,391 @@
+"""What became of each image of a batch run: kept line by line, so that a run killed
+at any moment goes on where it stopped; at its end the tables of what was drawn and what failed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import errno
+import json
+import os
+import re
+import shutil
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from types import SimpleNamespace
+from typing import BinaryIO, NamedTuple
+
+from detr_viz.errors import UserError
+from detr_viz.files import OutputError, reason
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock
+    fcntl = None
+
+COLUMNS = (
+    *("image", "model", "layer", "query", "class", "score"),
+    *("left", "top", "right", "bottom", "files", "recipe"),
+)
+_FILES = COLUMNS.index("files")
+_NOTHING = ("",) * (_FILES - 1)  # for an image without a row
+_LONGEST_CELL = 1 << 24  # characters; the limit of csv, 131072, is less than many files' names
+_AT_START, _LATER = "choose another place with --out", "mend that, then go on with --resume"
+_JOURNAL, _LOCK = "journal.jsonl", "lock"
+_DONE, _EMPTY, _FAILED = 1, 2, 3  # what became of an image; 0: not known yet
+_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_json = json.JSONEncoder(separators=(",", ":")).encode  # ASCII, on one line
+
+
+@dataclass(frozen=True)
+class Done:
+    """An image that was dealt with. ValueError where a row has not one text for each column."""
+
+    image: str  # as the input is named
+    rows: tuple[tuple[str, ...], ...]  # one a query: "model" to "bottom"; none: nothing to draw
+    files: tuple[str, ...]  # relative to the output folder, '/' between folders
+    recipe: str = ""  # a digest of how it was made
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(_NOTHING) for row in self.rows):
+            raise ValueError(f"rows of {len(_NOTHING)} columns are needed: {self}")
+
+
+class Counts(NamedTuple):
+    """How many images were dealt with (`empty` of them without a row), and how many failed."""
+
+    done: int
+    failed: int
+    empty: int
+
+
+class _Failed(NamedTuple):
+    image: str
+    reason: str
+
+
+class Journal:
+    """The outcomes of a batch run that writes into the folder `out`; a context manager.
+
+    `images` are the inputs in the order of the tables, each there once. `tag` is part of
+    every name: runs with different tags share a folder. With `resume`, what the run before
+    recorded is kept: the journal that it left, else its index.csv.
+    UserError where another run with this tag is at work; OutputError for what the disk refuses.
+    """
+
+    temporary: Path  # the hidden folder, for files not yet finished: emptied at the start
+
+    def __init__(self, out: Path, images: Sequence[str], *, tag: str = "", resume: bool = False):
+        end = f"-{tag}" if tag else ""
+        self.temporary = out / f".detr_viz{end}"
+        self._index, self._failures = out / f"index{end}.csv", out / f"failures{end}.csv"
+        self._path = self.temporary / _JOURNAL
+        self._images = images
+        self._at = array("q", bytes(8 * len(images)))  # place in the journal << 2 | what became
+        self._tally = [0, 0, 0, 0]
+        self._earlier: dict[str, int] = {}  # where an earlier run recorded an image, or -1
+        self._gap = b""  # a line end, where the journal's last line may be torn
+        self._lock: int | None = None
+        self._fd: int | None = None
+        try:
+            with _one_line(f"cannot write to {self.temporary}", _AT_START):
+                self._open(resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the images so far."""
+        _, drawn, empty, failed = self._tally
+        return Counts(drawn + empty, failed, empty)
+
+    def earlier(self, image: str) -> Done | None:
+        """What the run before recorded of an image; None where nothing, or where it failed.
+
+        The caller sees whether the files are still there, and passes what it keeps to done().
+        """
+        offset = self._earlier.get(image, -1)
+        outcome = _decoded(self._line(offset)) if offset >= 0 else None
+        return outcome if isinstance(outcome, Done) else None
+
+    def done(self, i: int, outcome: Done) -> None:
+        """Record what became of images[i]; what was recorded of it before no longer counts."""
+        if outcome.image != self._images[i]:
+            raise ValueError(f"image {i} is {self._images[i]!r}, not {outcome.image!r}")
+        self._record(i, _DONE if outcome.rows else _EMPTY, outcome)
+
+    def failed(self, i: int, reason: str) -> None:
+        """Record why images[i] failed; what was recorded of it before no longer counts."""
+        self._record(i, _FAILED, _Failed(self._images[i], reason))
+
+    def finish(self) -> tuple[Path, Path | None]:
+        """Write index.csv, and failures.csv where something failed; the paths of both.
+
+        They hold what was passed to done() and failed(), no other image. The hidden folder
+        goes, and the journal with it; on an OutputError the journal stays for a resumed run.
+        """
+        index, failures = self.temporary / "index.part", self.temporary / "failures.part"
+        any_failed = self.counts.failed > 0
+        try:
+            with _one_line(f"cannot write {self._index}"):
+                self._write_tables(index, failures)
+                index.replace(self._index)
+            with _one_line(f"cannot write {self._failures}"):
+                if any_failed:
+                    failures.replace(self._failures)
+                else:
+                    self._failures.unlink(missing_ok=True)
+        finally:
+            self._clear()
+        self._end(remove=True)
+        return self._index, self._failures if any_failed else None
+
+    def close(self) -> None:
+        """Let go of the folder; the journal stays for a resumed run, if it has a line."""
+        self._end(remove=self._fd is not None and os.fstat(self._fd).st_size == 0)
+
+    def _open(self, resume: bool) -> None:
+        for target in (self._index, self._failures):  # said now, not after hours
+            if target.is_dir():
+                raise OutputError(f"cannot write {target}: it is a folder; {_AT_START}")
+        self._lock = _locked(self.temporary)
+        self._clear()
+        # a journal without a line is of a run that did nothing: as if it had not been started
+        if resume and not (self._path.exists() and self._path.stat().st_size):
+            self._convert()
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (0 if resume else os.O_TRUNC) | _PLAIN
+        self._fd = os.open(self._path, flags, 0o666)
+        self._reader: BinaryIO = self._path.open("rb")
+        if resume:
+            self._load()
+
+    def _convert(self) -> None:
+        """The index.csv of a finished run as a journal; none where it is missing or damaged."""
+        part, seen = self.temporary / "journal.part", set()
+        with (
+            _one_line(f"cannot go on from {self._index}", _AT_START),
+            suppress(UserError, FileNotFoundError),
+        ):
+            with part.open("wb") as file:
+                for outcome in read_index(self._index):
+                    if hash(outcome.image) in seen:  # sorted by hand: its rows are apart
+                        outcome = _Failed(outcome.image, "rows apart")
+                    seen.add(hash(outcome.image))
+                    file.write(_encoded(outcome))
+            part.replace(self._path)
+        self._clear()
+
+    def _load(self) -> None:
+        """Note where the journal has what became of each image: its last line counts."""
+        self._earlier = dict.fromkeys(self._images, -1)
+        offset, line = 0, b"\n"
+        for line in self._reader:
+            outcome = _decoded(line)
+            if outcome and outcome.image in self._earlier:
+                self._earlier[outcome.image] = offset if isinstance(outcome, Done) else -1
+            offset += len(line)
+        self._gap = b"" if line.endswith(b"\n") else b"\n"
+
+    def _record(self, i: int, kind: int, outcome: Done | _Failed) -> None:
+        line, offset = _encoded(outcome), self._earlier.get(outcome.image, -1)
+        # a line that is there from an earlier run already is not written again
+        if offset < 0 or self._line(offset) != line:
+            with _one_line(f"cannot write {self._path}"):
+                offset = self._append(line)
+            if outcome.image in self._earlier:
+                self._earlier[outcome.image] = -1
+        self._tally[self._at[i] & 3] -= 1
+        self._tally[kind] += 1
+        self._at[i] = offset << 2 | kind
+
+    def _append(self, line: bytes) -> int:
+        """Put a line at the end of the journal; where it begins."""
+        data, written = self._gap + line, 0
+        try:
+            # One write, so that a kill tears the last line at worst. A disk that fills up takes
+            # a part of it; only the write of the rest says why.
+            while written < len(data):
+                n = os.write(self._fd, data[written:])
+                if n == 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                written += n
+        except OSError:
+            self._gap = b"\n"  # in case the torn line cannot be taken back
+            if written:
+                with suppress(OSError):
+                    os.ftruncate(self._fd, os.lseek(self._fd, 0, os.SEEK_CUR) - written)
+            raise
+        self._gap = b""
+        return os.lseek(self._fd, 0, os.SEEK_CUR) - len(line)
+
+    def _line(self, offset: int) -> bytes:
+        with _one_line(f"cannot read {self._path}"):
+            self._reader.seek(offset)
+            return self._reader.readline()
+
+    def _write_tables(self, index: Path, failures: Path) -> None:
+        with _table(index, COLUMNS) as add, _table(failures, ("image", "reason")) as add_failure:
+            for place in filter(None, self._at):
+                outcome = _decoded(self._line(place >> 2))
+                if outcome is None:
+                    raise OSError(f"{self._path} was changed during the run")
+                if isinstance(outcome, _Failed):
+                    add_failure(outcome)
+                    continue
+                for row in outcome.rows or (_NOTHING,):
+                    add((outcome.image, *row, _joined(outcome.files), outcome.recipe))
+
+    def _clear(self, keep: tuple[str, ...] = (_LOCK, _JOURNAL)) -> None:
+        """Empty the hidden folder, but for the plain files `keep`; what resists stays."""
+        with os.scandir(self.temporary) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry)
+                    elif entry.name not in keep or entry.is_symlink():
+                        os.unlink(entry)
+
+    def _end(self, remove: bool) -> None:
+        """Close what is open. The lock goes last: what it guards must be gone by then."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._reader.close()
+        if remove:
+            with suppress(OSError):
+                self._clear(keep=(_LOCK,))
+                (self.temporary / _LOCK).unlink(missing_ok=True)
+                self.temporary.rmdir()
+        if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing would not do: a fork has it open too
+            os.close(self._lock)
+        self._fd = self._lock = None
+
+
+def read_index(path: Path) -> Iterator[Done]:
+    """The outcomes in an index.csv, in its order. UserError where it is not one of ours."""
+    limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            table = csv.reader(map(_whole, file), strict=True)
+            if tuple(next(table, ())) != COLUMNS:
+                raise ValueError("another header")
+            for (image, files, recipe), group in groupby(
+                table, lambda row: (row[0], *row[_FILES:])
+            ):
+                rows = tuple(tuple(row[1:_FILES]) for row in group)
+                yield Done(image, rows if any(map(any, rows)) else (), _parted(files), recipe)
+    except (ValueError, IndexError, csv.Error) as error:
+        raise UserError(f"{path} is no index of a run: {reason(error)}; remove it") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _locked(folder: Path) -> int | None:
+    """Make the hidden folder and lock it; the lock, or None where there are no locks."""
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if folder.is_symlink() or folder.is_file():
+                raise OutputError(f"{folder} is no folder of a run: remove it") from None
+        if fcntl is None:
+            return None
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
+        except FileNotFoundError:  # a run that ended just now took the folder with it
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # a run that ended may have deleted this file, and another made a new one
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.stat(folder / _LOCK)):
+                    return lock
+        except OSError as error:
+            os.close(lock)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                return None  # a file system without locks
+            raise UserError(
+                f"another run is writing to {folder.parent}: wait for it, or choose another --out"
+            ) from None
+        os.close(lock)
+
+
+def _encoded(outcome: Done | _Failed) -> bytes:
+    if isinstance(outcome, Done):
+        entry = asdict(outcome)
+    else:
+        entry = {"image": outcome.image, "failed": outcome.reason}
+    return _json(entry).encode() + b"\n"
+
+
+def _decoded(line: bytes) -> Done | _Failed | None:
+    """What a line of the journal says; None where it is torn or damaged."""
+    try:
+        entry = json.loads(line)
+        if "failed" in entry:
+            return _Failed(str(entry["image"]), str(entry["failed"]))
+        rows, files = tuple(map(tuple, entry["rows"])), tuple(entry["files"])
+        return Done(entry["image"], rows, files, str(entry.get("recipe", "")))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _whole(line: str) -> str:
+    if not line.endswith(("\n", "\r")):
+        raise ValueError("cut off")
+    return line
+
+
+@contextmanager
+def _table(path: Path, header: Sequence[str]) -> Iterator[Callable[[Sequence[str]], object]]:
+    """A csv file with a header; yields what adds a row. On the disk when all is written."""
+    with path.open("w", encoding="utf-8", errors="detr_viz.as_named", newline="") as file:
+        # csv only quotes a lone \r where lines end with it, so the \r goes afterwards
+        lines = SimpleNamespace(write=lambda line: file.write(line[:-2] + "\n"))
+        add = csv.writer(lines).writerow
+        add(header)
+        yield add
+        file.flush()
+        os.fsync(file.fileno())  # some disks say only here that they are full
+
+
+def _as_named(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Bytes of a name that are no UTF-8 as they are on the disk; other surrogates as \\ud800."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error("detr_viz.as_named", _as_named)
+
+
+def _joined(files: Sequence[str]) -> str:
+    """Files in one cell; a ; or \\ of a name has a \\ before it."""
+    return ";".join(re.sub(r"([;\\])", r"\\\1", file) for file in files)
+
+
+def _parted(cell: str) -> tuple[str, ...]:
+    files = re.findall(r"(?:[^;\\]|\\.)+", cell, re.DOTALL)
+    return tuple(re.sub(r"\\(.)", r"\1", file, flags=re.DOTALL) for file in files)
+
+
+@contextmanager
+def _one_line(failure: str, way_out: str = _LATER) -> Iterator[None]:
+    """OSErrors come out as an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{failure}: {reason(error)}; {way_out}") from error

@@ -1,0 +1,167 @@
+"""How far a batch is: a bar where stderr is a terminal, else a line now and then.
+
+with Progress(len(inputs), quiet=args.quiet) as progress:
+    progress.advance(failed=True)
+    progress.note("error: no image at cat.jpg: check the path")
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_BAR_EVERY_S = 0.1
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images{postfix}"
+
+
+class Progress:
+    """Counts the images of a batch and says how far it is; for use by one thread.
+
+    done: images that are through, failed and skipped ones among them.  failed, skipped: of these.
+    Make it when the first image is about to start. The rate is that of images worked on, failed
+    ones too, over the time since then or, where a resumed batch begins with skipped images, since
+    the last of these: they take no time, and would promise an end that does not come. The time
+    left takes it that no more will be skipped.
+    A stream that cannot be written to (closed, a full disk, none) ends the words, not the run.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = 10.0,
+    ) -> None:
+        """total: images in all.  stream: default sys.stderr.  every_s: seconds between lines."""
+        self.done = self.failed = self.skipped = 0
+        self._total, self._clock, self._every_s = total, clock, every_s
+        self._start = self._shown = clock()
+        self._shown_done = 0
+        self._stream = None if quiet else sys.stderr if stream is None else stream
+        self._bar: tqdm | None = None
+        with self._unless_broken():
+            if self._stream is not None and total > 0 and self._stream.isatty():
+                with suppress(ImportError):  # without tqdm lines will do
+                    self._bar = _bar(total, self._stream)
+                    self._every_s = _BAR_EVERY_S
+
+    def advance(self, *, failed: bool = False, skipped: bool = False) -> None:
+        """One image more is through."""
+        self.done += 1
+        self.failed += failed
+        self.skipped += skipped
+        now = self._clock()
+        if self.done == self.skipped:
+            self._start = now
+        if self.done == 1 or now - self._shown >= self._every_s:
+            self._show(now)
+
+    def note(self, line: str) -> None:
+        """A line of its own, above the bar; nothing where the progress is quiet."""
+        with self._unless_broken():
+            if self._bar is not None:
+                self._bar.write(self._showable(line), file=self._stream)
+            else:
+                self._print(line)
+
+    def close(self) -> None:
+        """Say the last; more calls do nothing."""
+        if self._bar is not None or self.done > self._shown_done:
+            self._show(self._clock(), last=True)
+        with self._unless_broken():
+            if self._bar is not None:
+                self._bar.close()
+        self._stream = self._bar = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _show(self, now: float, last: bool = False) -> None:
+        self._shown, self._shown_done = now, self.done
+        words = [f"{self.failed} failed"] * (self.failed > 0)
+        words += [f"{self.skipped} skipped"] * (self.skipped > 0)
+        worked, seconds = self.done - self.skipped, now - self._start
+        if worked and seconds > 0:
+            words.append(rate(worked / seconds))
+            if self.done < self._total and not last:
+                words.append(f"{duration((self._total - self.done) * seconds / worked)} left")
+        with self._unless_broken():
+            if self._bar is not None:
+                self._bar.n, self._bar.ncols = self.done, _columns(self._stream)
+                self._bar.set_postfix_str(", ".join(words), refresh=False)
+                self._bar.refresh()
+            else:
+                self._print(", ".join([f"{self.done} of {self._total} images", *words]))
+
+    def _print(self, line: str) -> None:
+        if self._stream is not None:
+            self._stream.write(f"{self._showable(line)}\n")
+            self._stream.flush()
+
+    def _showable(self, line: str) -> str:
+        """The line with escapes for what the stream has no characters for."""
+        coding = getattr(self._stream, "encoding", None) or "utf-8"
+        return line.encode(coding, "backslashreplace").decode(coding)
+
+    @contextmanager
+    def _unless_broken(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):
+            if self._bar is not None:
+                self._bar.disable = True  # or it writes once more when it is collected
+            self._stream = self._bar = None
+
+
+def rate(per_s: float) -> str:
+    """Images a second as words: 4.1 images/s; below one, 2.3 s an image."""
+    number, unit = (per_s, "images/s") if per_s >= 1 else (1 / per_s, "s an image")
+    return f"{number:.{1 if number < 99.95 else 0}f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as words: 40 s, 3 min, 2 h 10 min; at least 1 s."""
+    if round(seconds) < 60:
+        return f"{max(1, round(seconds))} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0)
+    return " ".join(parts)
+
+
+def _bar(total: int, stream: TextIO) -> tqdm:
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        # no thread that watches the bar, and no lock between processes: forks must be safe
+        monitor_interval = 0
+
+    Bar.set_lock(threading.RLock())
+    return Bar(total=total, file=stream, ncols=_columns(stream), nrows=20, bar_format=_BAR)
+
+
+def _columns(stream: TextIO) -> int:
+    """Columns of the terminal but the last; tqdm shows nothing where a terminal says it has 0."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError, AttributeError):
+        columns = 0
+    return columns - 1 if columns > 1 else 79

@@ -1,0 +1,147 @@
+"""A recipe: all that decides what an image's outputs hold, but for the image.
+
+Its digest stands in every file that is written, so that a later run knows its own work again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import detr_viz
+from detr_viz.images import ImageFacts, LoadedImage
+from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, Format, Look
+
+if TYPE_CHECKING:
+    from detr_viz.loading import LoadedModel
+
+_SOFTWARE = ("torch", "numpy", "pillow", "matplotlib")  # their versions can change a file's bytes
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What tells one model from another: the weights, and what was said beside them."""
+
+    type: str
+    weights: str
+    sha256: str
+    nheads: int
+    dilation: bool
+    class_names: tuple[str, ...]
+    size: int
+    max_size: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is drawn of an image, and how.
+
+    plot      a mode, or "all"
+    queries   as --queries says it
+    layer     "last", "all", a decoder layer from 0, or several
+    scale     one of terms.SCALES
+    size, max_size   of the network's input, pixels; None: each model's own
+    precision, device   of the network's arithmetic
+    """
+
+    models: tuple[ModelFacts, ...]
+    plot: str = "combine"
+    queries: str = "top:5"
+    layer: str | int | tuple[int, ...] = "last"
+    scale: str = "mode"
+    look: Look = DEFAULT_LOOK
+    page: Format = DEFAULT_FORMAT
+    size: int | None = None
+    max_size: int | None = None
+    precision: str = "float32"
+    device: str = "cpu"
+    software: tuple[str, ...] = ()
+
+    @property
+    def several_layers(self) -> bool:
+        return self.layer == "all" or isinstance(self.layer, tuple)
+
+    @property
+    def label(self) -> str:
+        """What follows an image's name in that of its files."""
+        parts = ["_vs_".join(model.type for model in self.models), self.plot]
+        parts += ["layers"] * self.several_layers
+        parts += [self.look.style] * (self.look.style != "overlay")
+        return "_".join(parts)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(shorter side, bound on the longer one) of each model's input, pixels."""
+        return tuple((self.size or m.size, self.max_size or m.max_size) for m in self.models)
+
+    @cached_property
+    def _known(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    def digest(self, image: LoadedImage | ImageFacts) -> str:
+        """sha256 (hex) of the recipe with an image: its bytes, and the name that files mention."""
+        return self.digest_of(image.sha256, image.path)
+
+    def digest_of(self, image_sha256: str, path: str | None) -> str:
+        """`digest` where only the file's sha256 and its path are known."""
+        name = Path(path).name if path else ""
+        about = f"\n{image_sha256}\n{name}".encode(errors="surrogateescape")
+        return hashlib.sha256(self._known + about).hexdigest()
+
+
+def of_models(loaded: Sequence[LoadedModel], recipe: Recipe) -> Recipe:
+    """The recipe with the facts of these models, of where they run and of the software."""
+    facts = tuple(
+        ModelFacts(
+            type=model.spec.name,
+            weights=Path(model.path).name,
+            sha256=model.sha256,
+            nheads=model.config.nheads,
+            dilation=model.config.backbone.dilation,
+            class_names=model.class_names,
+            size=model.size,
+            max_size=model.max_size,
+        )
+        for model in loaded
+    )
+    return replace(
+        recipe,
+        models=facts,
+        device=loaded[0].device.type,
+        software=(detr_viz.__version__, *(version(name) for name in _SOFTWARE)),
+    )
+
+
+# ---- known again --------------------------------------------------------------------------------
+
+_ENDS = {".png": b"IEND\xaeB`\x82", ".pdf": b"%%EOF", ".svg": b"</svg>", ".tex": b"\\end{figure"}
+_NEAR = 1 << 16  # bytes at either end of a file in which its digest stands
+
+
+def carries(path: Path, digest: str) -> bool:
+    """Whether a file was written by the recipe and image of this digest, and is whole."""
+    try:
+        if path.suffix == ".npz":
+            return _archive_digest(path) == digest
+        with path.open("rb") as file:
+            start = file.read(_NEAR)
+            file.seek(max(path.stat().st_size - _NEAR, 0))
+            end = file.read()
+    except Exception:  # gone, cut, not ours: it is made again
+        return False
+    marked = re.search(rb"recipe[^0-9a-f]{1,3}" + digest.encode(), start + end, re.IGNORECASE)
+    return marked is not None and _ENDS[path.suffix] in end[-64:]
+
+
+def _archive_digest(path: Path) -> str | None:
+    import numpy as np
+
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return json.loads(str(archive["meta"])).get("recipe_sha256")

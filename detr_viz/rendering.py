@@ -1,0 +1,138 @@
+"""One image by a recipe: which queries, what is written, what is said of them in tables.
+
+Takes Findings, not networks, so it works in a process without torch too.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detr_viz.comparison import queries_of
+from detr_viz.recipe import Recipe
+from detr_viz.targets import Target
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from detr_viz.findings import Findings
+    from detr_viz.matching import SharedObject
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files of an image, what had to be said of them, and the figure where there is one."""
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+    figure: Figure | None
+
+
+def modes_of(found: Sequence[Findings], recipe: Recipe) -> list[str]:
+    """The modes that are shown."""
+    return list(found[0].modes) if recipe.plot == "all" else [recipe.plot]
+
+
+def write(
+    found: Sequence[Findings], objects: Sequence[SharedObject], recipe: Recipe, target: Target
+) -> Written:
+    """Draw the objects as the recipe says and write the target's files.
+
+    found: of each model, the pixels of the image among it. OutputError for what the disk refuses,
+    FigureError for what cannot be drawn.
+    """
+    digest = recipe.digest(found[0].image)
+    files: list[Path] = []
+    figure = None
+    with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
+        warnings.simplefilter("always", UserWarning)
+        if target.figures:
+            from detr_viz import captions, figures
+
+            figure = figures.compare(
+                found,
+                objects,
+                modes_of(found, recipe),
+                layer="all" if recipe.several_layers else None,  # of those captured
+                scale=recipe.scale,
+                look=recipe.look,
+                page=recipe.page,
+            )
+            for path in target.figures:
+                figures.save(figure, path, {"Recipe": digest})
+                files.append(path)
+            if target.caption:
+                files.append(captions.save_caption(figure.shown, files[0], digest))
+    if target.saves_maps:
+        files += _save_maps(found, objects, recipe, target, digest)
+    return Written(tuple(files), tuple(dict.fromkeys(str(w.message) for w in caught)), figure)
+
+
+def _save_maps(
+    found: Sequence[Findings],
+    objects: Sequence[SharedObject],
+    recipe: Recipe,
+    target: Target,
+    digest: str,
+) -> Iterator[Path]:
+    """A file a model and layer; where there is only one, <stem>.npz."""
+    from detr_viz import heatmaps
+
+    tags = [""]
+    if len(found) > 1:
+        from detr_viz.figures import names_of
+
+        tags = [f"_{slug}" for slug in _slugs(names_of(found))]
+    layered = any(len(e.layers) > 1 for e in found)
+    for k, e in enumerate(found):
+        ids = queries_of(objects, k)
+        for layer in e.layers if ids else ():
+            path = target.maps(tags[k] + (f"_layer{layer}" if layered else ""))
+            modes = modes_of(found, recipe)
+            yield heatmaps.save(path, e, ids, modes, layer=layer, scale=recipe.scale, recipe=digest)
+
+
+def _slugs(names: Sequence[str]) -> list[str]:
+    """Names as parts of file names, no two the same."""
+    slugs = [re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "model" for name in names]
+    same = len(set(slugs)) < len(slugs)
+    return [f"{slug}_{i}" if same else slug for i, slug in enumerate(slugs, 1)]
+
+
+def deviation(
+    exact: Sequence[Findings],
+    found: Sequence[Findings],
+    objects: Sequence[SharedObject],
+    recipe: Recipe,
+) -> float:
+    """How far the weights that are shown lie from those of an exacter run of the same models."""
+    modes = modes_of(found, recipe)
+    return max(
+        float(
+            np.abs(a.maps(m, ids, layer, recipe.scale) - b.maps(m, ids, layer, recipe.scale)).max()
+        )
+        for k, (a, b) in enumerate(zip(exact, found, strict=True))
+        if (ids := queries_of(objects, k))
+        for layer in a.layers
+        for m in modes
+    )
+
+
+def rows(found: Sequence[Findings], objects: Sequence[SharedObject]) -> tuple[tuple[str, ...], ...]:
+    """What an index says of the queries, as text: model, layer, query, class, score, box (px)."""
+    made = []
+    for k, e in enumerate(found):
+        for layer in e.layers:
+            output = e.output(layer)
+            for q in queries_of(objects, k):
+                box = [f"{side:.1f}" for side in output.boxes_xyxy_px[q]]
+                name = e.class_names[output.labels[q]]
+                score = f"{output.scores[q]:.4f}"
+                made.append((str(e.meta["weights"]), str(layer), str(q), name, score, *box))
+    return tuple(made)
