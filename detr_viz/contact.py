@@ -35,7 +35,7 @@ _NAME_DROP, _CAPTION, _ROW_GAP, _GUTTER = 1.3, 1.6, 2.0, 2.0
 _LOOSEST = 2.0  # a row gap grows at most so many times where there is room
 
 _SHARPEST_DPI, _COARSEST_DPI = 200, 100  # of a thumbnail on the page
-_JPEG = {"quality": 88, "subsampling": 0, "optimize": True}
+_JPEG = {"quality": 88, "subsampling": 0}
 _UNREADABLE, _BLANK = "cannot be read", (0.95, 0.95, 0.95)
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
@@ -264,7 +264,7 @@ def _pdf(path: Path, info: Mapping[str, str]) -> Iterator[PdfFile]:
             file.finalize()
     except BaseException:
         with suppress(OSError):  # the first error is the one to tell
-            file.close()
+            file.fh.close()
         raise
     file.close()
 

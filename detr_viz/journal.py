@@ -14,7 +14,7 @@ import shutil
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -324,7 +324,7 @@ def _locked(folder: Path) -> int | None:
 
 def _encoded(outcome: Done | _Failed) -> bytes:
     if isinstance(outcome, Done):
-        entry = asdict(outcome)
+        entry = vars(outcome)  # asdict() would copy each row
     else:
         entry = {"image": outcome.image, "failed": outcome.reason}
     return _json(entry).encode() + b"\n"

@@ -33,10 +33,15 @@ _WAIT_S = 0.2  # how soon a signal is seen
 
 @dataclass(frozen=True)
 class Item:
-    """An image to do. earlier: what an earlier run made of it, perhaps what would be made now."""
+    """An image to do.
+
+    name: what its files are called after. earlier: what an earlier run made of it, perhaps what
+    would be made now.
+    """
 
     i: int
     path: str
+    name: str
     earlier: Earlier | None = None
 
 

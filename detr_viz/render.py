@@ -18,7 +18,9 @@ from detr_viz.styles import Format, Look, page_format
 from detr_viz.targets import check_out, folder_of, is_folder, target_of
 
 if TYPE_CHECKING:
+    from detr_viz.engine import Engine, Outputs
     from detr_viz.explanation import Explanation
+    from detr_viz.helpers import Helper
     from detr_viz.inputs import Input
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
@@ -173,7 +175,7 @@ def _run_many(
     # Threads of torch that wait must not keep a core from the helpers that draw. Read once, when
     # torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from detr_viz import batch, helpers, queries
+    from detr_viz import batch, engine, helpers, queries
 
     local = args.engine == "local"
     team = helpers.start(args.jobs or helpers.default_count(args.device)) if local else []
@@ -181,28 +183,14 @@ def _run_many(
         loaded = _load(args, pairs)
         recipe = _recipe(args, loaded, look, page)
         queries.check_for(recipe.queries, loaded[0].class_names, loaded[0].config.num_queries)
-        outputs = batch.Outputs(
-            folder_of(args.out) or Path("outputs"),
+        outputs = engine.Outputs(
+            folder_of(args.out),
             _suffixes(args),
             args.caption,
             f"{args.shard[0]}-of-{args.shard[1]}" if args.shard else "",
         )
-        exact, models = _precise(args, loaded)
-        if local:
-            size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
-            summary = batch.run(
-                models,
-                recipe,
-                images,
-                outputs,
-                resume=args.resume,
-                batch_size=size,
-                workers=team,
-                reference=exact,
-                quiet=args.quiet,
-            )
-        else:
-            raise UserError("not yet")
+        runner = _engine(args, loaded, recipe, outputs, team)
+        summary = batch.run(runner, recipe, images, outputs, resume=args.resume, quiet=args.quiet)
     finally:
         for helper in team:
             helper.stop()
@@ -219,6 +207,22 @@ def _run_many(
             contact_sheet(path, pngs, args.contact_sheet)
             _tell(args, f"wrote {path}")
     return batch.EXIT_FAILURES if summary.counts.failed else 0
+
+
+def _engine(
+    args: argparse.Namespace,
+    loaded: list[LoadedModel],
+    recipe: Recipe,
+    outputs: Outputs,
+    team: Sequence[Helper],
+) -> Engine:
+    from detr_viz.engine import LocalEngine
+
+    if args.engine == "ray":
+        raise UserError("not yet")
+    exact, used = _precise(args, loaded)
+    size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
+    return LocalEngine(used, recipe, outputs, team, size, exact)
 
 
 def _precise(

@@ -16,9 +16,8 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.font_manager import FontProperties, fontManager
-from matplotlib.textpath import TextPath
-from PIL import Image
+from matplotlib.font_manager import fontManager
+from PIL import Image, ImageFont
 from pypdf import PageObject, PdfReader
 from pypdf.generic import ContentStream
 from test_fonts import CAT, DOG, build_font, forget
@@ -28,6 +27,7 @@ from detr_viz.errors import UserError
 from detr_viz.files import OutputError
 
 A4 = (595.44, 841.68)
+DEJAVU = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 SIGN = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -74,7 +74,7 @@ def sheet(folder: Path, figures, *args, **more) -> PdfReader:
 
 
 def lines(page: PageObject) -> list[str]:
-    return [line for line in page.extract_text().splitlines() if line.strip()]
+    return [line.strip() for line in page.extract_text().splitlines() if line.strip()]
 
 
 def pictures(page: PageObject) -> list[Area]:
@@ -92,14 +92,14 @@ def pictures(page: PageObject) -> list[Area]:
 
 
 def texts(page: PageObject) -> list[Area]:
-    """Lines of text with the extents that their outlines have in DejaVu Sans."""
-    found = []
+    """Lines of text with the extents that Pillow finds for them in DejaVu Sans."""
+    font, found = ImageFont.truetype(DEJAVU, 1000), []
 
-    def visit(text, cm, tm, font, size):
+    def visit(text, cm, tm, _, size):
         if text.strip():
             x, y, text = cm[4] + tm[4], cm[5] + tm[5], text.strip()
-            path = TextPath((x, y), text, prop=FontProperties(family="DejaVu Sans", size=size))
-            found.append(Area(*path.get_extents().extents, text))
+            left, top, right, bottom = (e * size / 1000 for e in font.getbbox(text, anchor="ls"))
+            found.append(Area(x + left, y - bottom, x + right, y - top, text))
 
     page.extract_text(visitor_text=visit)
     return found
@@ -179,11 +179,11 @@ def test_metadata_are_those_of_figures(tmp_path):
 MIXED = ((1533, 814), (1533, 1028), (1533, 411), (900, 500), (1533, 814), (1533, 3100))
 
 
-@pytest.mark.parametrize("per_page", [1, 2, 3, 5, 8, 12, 40, 200])
+@pytest.mark.parametrize("per_page", [1, 2, 5, 8, 12, 40, 200])
 @pytest.mark.parametrize("sizes", [MIXED, MIXED[:1], ((300, 2400), (2400, 300))],
                          ids=["mixed", "alike", "extreme"])  # fmt: skip
 def test_nothing_overlaps(per_page, sizes, tmp_path):
-    small = [(w // 3, h // 3) for w, h in sizes]
+    small = [(w // 6, h // 6) for w, h in sizes]
     figures = several(tmp_path, per_page + 1, small)
     long = [(path, name.replace("val/", f"a {'very ' * (i % 3 * 20)}long folder/"))
             for i, (path, name) in enumerate(figures)]  # fmt: skip
@@ -204,7 +204,7 @@ def test_nothing_overlaps(per_page, sizes, tmp_path):
 @pytest.mark.parametrize(("size", "count", "columns", "width"), [
     ((1533, 814), 1, 1, 523.44),  # as wide as the page
     ((1533, 814), 8, 2, (523.44 - 14) / 2),
-    ((1533, 200), 8, 1, (743.68 - 8 * 11.2 - 7 * 14) / 8 * 1533 / 200),  # as high
+    ((1533, 300), 8, 1, (743.68 - 8 * 11.2 - 7 * 14) / 8 * 1533 / 300),  # as high
     ((600, 400), 1, 1, 432.0),  # 100 dpi
 ])  # fmt: skip
 def test_figures_are_as_large_as_the_page_lets_them(size, count, columns, width):
@@ -254,25 +254,35 @@ def test_pages_change_their_columns_only_for_much(tmp_path):
 
 
 def test_pictures_are_as_sharp_as_200_dpi_and_upright(tmp_path):
-    figures = several(tmp_path, 9, ((1533, 1028), (150, 100)))
-    for page in sheet(tmp_path, figures).pages:
-        objects = page["/Resources"]["/XObject"]
-        shown = pictures(page)
+    places = (0.2, 0.1), (0.2, 0.6), (0.9, 0.1), (0.9, 0.6)
+    colors = (200, 0, 0), (255, 255, 255), (0, 0, 200), (0, 0, 200)
+    for page in sheet(tmp_path, several(tmp_path, 9, ((1533, 1028), (1533, 814)))).pages:
+        objects, shown = page["/Resources"]["/XObject"], pictures(page)
         assert sorted(objects) == sorted(area.what for area in shown)  # its own and no other
-        for i, area in enumerate(shown):
+        for area in shown:
             entry = objects[area.what].get_object()
             assert entry["/Filter"] == "/DCTDecode"
-            dpi = entry["/Width"] / area.width * 72, entry["/Height"] / area.height * 72
-            assert max(dpi) < 201
-            if i % 2:
-                assert (entry["/Width"], entry["/Height"]) == (150, 100)
-            else:
-                assert min(dpi) > 199
-            pixels = np.asarray(page.images[area.what].image.convert("RGB")).astype(int)
-            h, w = pixels.shape[:2]
-            for (y, x), color in (((0.2, 0.1), (200, 0, 0)), ((0.2, 0.6), (255, 255, 255)),
-                                  ((0.9, 0.1), (0, 0, 200)), ((0.9, 0.6), (0, 0, 200))):  # fmt: skip
-                assert abs(pixels[int(y * h), int(x * w)] - color).max() < 6
+            for pixels, points in ((entry["/Width"], area.width), (entry["/Height"], area.height)):
+                assert abs(pixels - points / 72 * 200) <= 0.5
+            image = np.asarray(page.images[area.what].image.convert("RGB")).astype(int)
+            for (y, x), color in zip(places, colors, strict=True):
+                pixel = image[int(y * image.shape[0]), int(x * image.shape[1])]
+                assert abs(pixel - color).max() < 6
+
+
+def test_pictures_are_not_enlarged(tmp_path):
+    (page,) = sheet(tmp_path, several(tmp_path, 1, ((600, 400),))).pages
+    entry = page["/Resources"]["/XObject"]["/P0"]
+    assert (entry["/Width"], entry["/Height"]) == (600, 400)
+    assert pictures(page)[0].width == pytest.approx(432)
+
+
+def test_noise_is_written_too(tmp_path):
+    """Pillow's JPEG encoder can ask for more room than it has set aside."""
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    (page,) = sheet(tmp_path, [(tmp_path / "noise.png", "noise")]).pages
+    assert page.images["/P0"].image.size == (400, 300)
 
 
 def test_other_kinds_of_png(tmp_path):
@@ -331,7 +341,8 @@ def fonts(reader: PdfReader) -> dict[str, str]:
 
 
 def test_text_is_text_in_truetype(tmp_path):
-    names = ["K\u00e4se \u03bb.jpg", "$x_1^2$ 50% #1 {a}&b.jpg", "two\nlines\tand \x07.jpg", "", "\udcff.jpg"]  # fmt: skip
+    names = ["K\u00e4se \u03bb.jpg", "$x_1^2$ 50% #1 {a}&b.jpg", "two\nlines\tand \x07.jpg"]
+    names += ["", "\udcff.jpg"]
     reader = sheet(tmp_path, [(png(tmp_path), name) for name in names])
     assert {
         "K\u00e4se \u03bb.jpg",
@@ -344,7 +355,7 @@ def test_text_is_text_in_truetype(tmp_path):
 
 
 def test_a_name_without_a_font_has_signs_and_no_warning(only_dejavu, tmp_path):
-    names = [f"{CAT}{DOG} 1.jpg", "\U0001f408.jpg", "\U000f0000.jpg"]
+    names = [f"{CAT}{DOG} 1.jpg", "\U0001f408.jpg"]
     reader = sheet(tmp_path, [(png(tmp_path), name) for name in names], title=f"{CAT} a")
     assert set(lines(reader.pages[0])) == {f"{SIGN}{SIGN} 1.jpg", f"{SIGN}.jpg", f"{SIGN} a"}
     assert reader.metadata["/Title"] == f"{CAT} a"
@@ -368,7 +379,8 @@ def test_a_font_with_other_outlines_is_not_taken(only_dejavu, tmp_path):
 
 
 @pytest.mark.parametrize(("limit", "short"), [
-    (13, "val/00139.jpg"), (12, "val…0139.jpg"), (10, "val…39.jpg"), (4, "v…pg"), (2, "…g"), (1, "…")
+    (13, "val/00139.jpg"), (12, "val…0139.jpg"), (10, "val…39.jpg"),
+    (4, "v…pg"), (2, "…g"), (1, "…"),
 ])  # fmt: skip
 def test_names_are_shortened_in_the_middle(limit, short):
     assert shorten_middle("val/00139.jpg", limit, len) == short
