@@ -26,7 +26,7 @@ from detr_viz.recipe import Recipe
 from detr_viz.targets import MAPS
 
 EXIT_FAILURES = 1  # some images failed
-_MOST_NOTES = 50  # of different words
+_MOST_NOTES, _MOST_FAILURES = 50, 20  # that are said during the run
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ class _Books:
             if outcome.fatal:
                 raise OutputError(f"{outcome.reason}; then go on with --resume")
             self._journal.failed(i, outcome.reason)
+            self._say_failure(outcome.reason)
         elif isinstance(outcome, Skipped):
             earlier = self._journal.earlier(self._inputs[i].path)
             assert earlier is not None
@@ -147,6 +148,13 @@ class _Books:
             if note not in self._noted and len(self._noted) < _MOST_NOTES:
                 self._progress.note(f"note: {self._inputs[i].path}: {note} (said once)")
                 self._noted.add(note)
+
+    def _say_failure(self, reason: str) -> None:
+        failed = self._journal.counts.failed
+        if failed <= _MOST_FAILURES:
+            self._progress.note(f"error: {reason}")
+        elif failed == _MOST_FAILURES + 1:
+            self._progress.note("more failures: they are listed at the end")
 
     def summary(self, index: Path | None, failures: Path | None, stopped: bool) -> Summary:
         counts = self._journal.counts

@@ -76,7 +76,7 @@ class Progress:
                 self._print(line)
 
     def close(self) -> None:
-        """Say the last; more calls do nothing."""
+        """Say the last; nothing is written from then on."""
         if self._bar is not None or self.done > self._shown_done:
             self._show(self._clock(), last=True)
         with self._unless_broken():

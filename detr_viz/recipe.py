@@ -83,7 +83,16 @@ class Recipe:
 
     @cached_property
     def _known(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        look = self.look
+        # what is left to a default is the same as what is asked for in so many words
+        about = asdict(self) | {
+            "look": [look.style, look.scaling, look.cmap, look.smoothing],
+            "layer": sorted({*self.layer}) if isinstance(self.layer, tuple) else self.layer,
+            "sizes": self.sizes,
+        }
+        for name in ("size", "max_size"):
+            del about[name]
+        return json.dumps(about, sort_keys=True).encode()
 
     def digest(self, image: LoadedImage | ImageFacts) -> str:
         """sha256 (hex) of the recipe with an image: its bytes, and the name that files mention."""

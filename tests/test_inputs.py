@@ -251,6 +251,7 @@ def test_an_output_folder_that_is_elsewhere_or_not_there_yet_takes_nothing_away(
     [
         (["f"], "f"),
         (["f"], "link"),
+        (["h"], "h"),
         (["."], "."),
         (["one.jpg", "f/"], "f"),
         (["f", "f/sub"], "f/sub"),
@@ -260,7 +261,7 @@ def test_an_output_folder_that_is_elsewhere_or_not_there_yet_takes_nothing_away(
     ],
 )
 def test_figures_among_the_images_would_be_images_of_the_next_run(words, out):
-    files("one.jpg", "two.png", "f/a.png", "f/sub/b.png", "g/f/x.png")
+    files("one.jpg", "two.png", "f/a.png", "f/sub/b.png", "g/f/x.png", "h/c.jpg")
     os.symlink("f", "link")
     line = refused(*words, skip=Path(out))
     assert line.startswith(f"--out {out} puts figures among the images of ")
@@ -299,6 +300,7 @@ def test_places_where_figures_are_in_nobodys_way(words, out):
         ("**/a1.jpg", ["f/a1.jpg", "f/s/t/a1.jpg", "g/a1.jpg"], ["f/a1", "f/s/t/a1", "g/a1"]),
         ("f/**/t/*.jpg", ["f/s/t/a1.jpg"], ["s/t/a1"]),
         ("f/**/s/**/*.jpg", ["f/s/t/a1.jpg"], ["s/t/a1"]),
+        ("f/*/**/*.jpg", ["f/s/t/a1.jpg"], ["s/t/a1"]),
         ("f/s/*", ["f/s/n.txt", "f/s/t/a1.jpg"], ["n", "t/a1"]),  # t is a folder: searched
         ("?", ["f/a1.jpg", "f/a2.jpg", "f/s/t/a1.jpg", "g/a1.jpg"], None),
         ("f/.*.jpg", ["f/.h.jpg"], [".h"]),

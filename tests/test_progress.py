@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import sys
 import threading
 
@@ -119,12 +120,23 @@ def test_lines_are_as_rare_as_asked(clock, every_s, lines):
     assert log.getvalue().endswith("\n100 of 100 images, 1.0 images/s\n")
 
 
-def test_no_line_is_said_twice(clock):
+def test_no_line_is_said_twice_and_none_after_the_last(clock):
     log = io.StringIO()
     progress = Progress(1, stream=log, clock=clock)
     run(progress, clock, [(0.5, "")])
     progress.close()
+    clock.now += 60
+    progress.note("late")
+    progress.advance()
+    progress.close()
     assert log.getvalue() == "1 of 1 images, 2.0 images/s\n"
+
+
+def test_a_line_is_there_to_be_read_at_once(clock):
+    raw = io.BytesIO()
+    with Progress(9, stream=io.TextIOWrapper(raw), clock=clock) as progress:
+        progress.advance()
+        assert raw.getvalue() == b"1 of 9 images\n"
 
 
 def test_a_batch_that_stops_early_says_how_far_it_came_and_lets_the_error_through(clock):
@@ -269,20 +281,32 @@ def test_a_note_stands_above_the_bar(clock):
     assert "1/3 images" in after.split("\r")[1]
 
 
-@pytest.mark.parametrize("columns", [200, 80, 50, 0])
-def test_on_a_real_terminal_the_bar_fits_its_width(clock, columns):
+@pytest.mark.parametrize(("columns", "later"), [(200, 200), (80, 40), (50, 120), (0, 0)])
+def test_on_a_real_terminal_the_bar_fits_its_width_though_it_changes(clock, columns, later):
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     ours, theirs = os.openpty()
-    size = (24 if columns else 0).to_bytes(2, sys.byteorder) + columns.to_bytes(2, sys.byteorder)
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, size + bytes(4))
+
+    def resize(columns: int) -> None:
+        rows = 24 if columns else 0  # 0 x 0 is what a terminal without a window says
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    resize(columns)
     with open(theirs, "w", encoding="utf-8") as terminal:
-        run(Progress(9, stream=terminal, clock=clock), clock, [(1, "failed")] * 2)
-        said = os.read(ours, 100_000).decode().replace("\r\n", "\r").split("\r")
+        progress = Progress(9, stream=terminal, clock=clock)
+        clock.now += 1
+        progress.advance(failed=True)
+        first = os.read(ours, 100_000).decode()
+        resize(later)
+        clock.now += 1
+        progress.advance()
+        progress.close()
+        second = os.read(ours, 100_000).decode()
     os.close(ours)
-    bars = [text for text in said if "%|" in text]
-    assert len(bars) >= 3 and bars[1].startswith(" 11%|")
-    assert {len(text) for text in said} <= {0, (columns or 80) - 1}
-    assert "1/9 images, 1 fail" in bars[1]
+    for said, width in ((first, columns or 80), (second, later or 80)):
+        bars = [text.rstrip() for text in said.split("\r") if "%|" in text]
+        assert len(bars) >= 2 and bars[-1].startswith((" 11%|", " 22%|"))
+        assert "/9 images, 1 fail" in bars[-1] and len(bars[-1]) <= width - 1
+        assert len(bars[-1]) >= min(width - 1, 60)
 
 
 def test_the_bar_leaves_no_thread_and_no_setting_behind(clock):
