@@ -194,7 +194,7 @@ class Journal:
         for line in self._reader:
             outcome = _decoded(line)
             if outcome and outcome.image in self._earlier:
-                self._earlier[outcome.image] = offset if isinstance(outcome, Done) else -1
+                self._earlier[outcome.image] = offset
             offset += len(line)
         self._gap = b"" if line.endswith(b"\n") else b"\n"
 

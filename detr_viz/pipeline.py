@@ -83,6 +83,7 @@ class Pipeline:
         self._to_draw: dict[int, deque[Draw | Drop]] = {k: deque() for k in range(len(helpers))}
         self._owner: dict[int, int] = {}  # image -> the helper that has its pixels
         self._items: dict[int, Item] = {}  # in flight
+        self._dropped: dict[int, Failure | None] = {}  # outcomes of what is not to be drawn
         self._outcomes: deque[tuple[Item, Outcome | None]] = deque()
         self._reading = self._crashes = 0
         self._exhausted = self._over = self._stopped = False
@@ -167,8 +168,8 @@ class Pipeline:
                 if isinstance(order, Draw):
                     self._to_draw[self._owner[i]].append(order)
                 else:
-                    self._to_draw[self._owner[i]].append(Drop(i))
-                    self._finish(i, order)
+                    self._to_draw[self._owner[i]].appendleft(Drop(i))
+                    self._dropped[i] = order
             self._changed.notify_all()
 
     def _finish(self, i: int, outcome: Outcome | None) -> None:
@@ -193,11 +194,14 @@ class Pipeline:
         """What helper k does next; None at the end of the run."""
         with self._changed:
             while not self._over:
+                mine = self._to_draw[k]
+                if mine and isinstance(mine[0], Drop):
+                    return mine.popleft()
                 waiting = sum(map(len, self._ready.values())) + self._reading
                 if waiting < self._wanted and (order := self._read(k)):
                     return order
-                if self._to_draw[k]:
-                    return self._to_draw[k].popleft()
+                if mine:
+                    return mine.popleft()
                 if order := self._read(k):
                     return order
                 self._changed.wait(_WAIT_S)
@@ -241,6 +245,7 @@ class Pipeline:
         if isinstance(order, Read):
             self._reading -= 1
         if isinstance(order, Drop):
+            self._finish(order.i, self._dropped.pop(order.i))
             return
         assert isinstance(order, Read | Draw)
         if isinstance(reply, Pixels):

@@ -925,11 +925,13 @@ def test_the_folder_is_made_again_where_a_run_took_it_away(out, monkeypatch):
 @posix
 def test_a_process_that_inherited_the_lock_does_not_hold_it(out):
     with Journal(out, IMAGES) as journal:
+        journal.done(0, A)  # so that the folder stays
         child = subprocess.Popen(
             [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[journal._lock]
         )
     try:
-        Journal(out, IMAGES).close()
+        with Journal(out, IMAGES, resume=True) as journal:
+            assert journal.earlier("a.jpg") == A
         assert child.poll() is None
     finally:
         child.communicate(b"\n")

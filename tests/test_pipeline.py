@@ -1,0 +1,203 @@
+"""The pipeline with helpers that are made up: order, bounds, crashes, stopping."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detr_viz.helpers import Draw, Drawn, Drop, Earlier, Failure, Pixels, Read, Skipped
+from detr_viz.images import ImageFacts
+from detr_viz.pipeline import HelpersDied, Item, Pipeline, Ready, stacked
+from detr_viz.targets import Target
+
+SHAPES = ((4, 6, 3), (6, 4, 3))
+
+
+class Books:
+    """What all made-up helpers of a test have seen, together."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.now = self.most = 0
+        self.drawn_by: dict[int, object] = {}
+        self.read_by: dict[int, object] = {}
+        self.dropped: list[int] = []
+        self.restarts = 0
+
+    def enter(self, change: int) -> None:
+        with self.lock:
+            self.now += change
+            self.most = max(self.most, self.now)
+
+
+class FakeHelper:
+    """Answers at once; `crash` says on which orders the process dies instead."""
+
+    def __init__(self, books: Books, crash=lambda order, count: False, pause=0.0) -> None:
+        self.books, self.crash, self.pause = books, crash, pause
+        self.counts: Counter = Counter()
+
+    def ask(self, order):
+        if self.pause:
+            time.sleep(self.pause)
+        self.counts[type(order), order.i] += 1
+        if self.crash(order, self.counts[type(order), order.i]):
+            raise EOFError
+        if isinstance(order, Read):
+            if order.path == "bad":
+                return Failure("bad is no image")
+            if order.earlier is not None:
+                return Skipped()
+            self.books.enter(+1)
+            self.books.read_by[order.i] = self
+            facts = ImageFacts((4, 6), order.path, "ab")
+            return Pixels(facts, (np.full(SHAPES[order.i % 2], order.i % 256, np.uint8),))
+        if isinstance(order, Drop):
+            self.books.enter(-1)
+            self.books.dropped.append(order.i)
+            return None
+        assert isinstance(order, Draw)
+        self.books.enter(-1)
+        self.books.drawn_by[order.i] = self
+        return Drawn((Path(f"{order.i}.png"),), ())
+
+    def restart(self) -> str:
+        self.books.restarts += 1
+        return "SIGKILL"
+
+
+def network(batch: Sequence[Ready]):
+    """Draws all but every seventh; batches must be of one shape."""
+    assert len({ready.shapes for ready in batch}) == 1
+    return [
+        None
+        if ready.item.i % 7 == 6
+        else Draw(ready.item.i, ready.item.path, (), (), Target(Path("x"), (".png",)))
+        for ready in batch
+    ]
+
+
+def items(count: int, bad: Sequence[int] = (), there: Sequence[int] = ()):
+    for i in range(count):
+        earlier = Earlier("r", ()) if i in there else None
+        yield Item(i, "bad" if i in bad else f"{i}.jpg", str(i), earlier)
+
+
+@pytest.mark.parametrize("helpers", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_every_image_has_one_outcome_of_the_right_kind(helpers, batch_size):
+    books = Books()
+    team = [FakeHelper(books) for _ in range(helpers)]
+    found = list(Pipeline(team, batch_size).run(items(100, bad=(3, 50), there=(9, 51)), network))
+    assert sorted(item.i for item, _ in found) == list(range(100))
+    for item, outcome in found:
+        kind = {3: Failure, 50: Failure, 9: Skipped, 51: Skipped}.get(item.i, Drawn)
+        if kind is Drawn and item.i % 7 == 6:
+            assert outcome is None
+        else:
+            assert isinstance(outcome, kind)
+    assert books.now == 0  # nothing is still held
+    assert all(books.drawn_by[i] is books.read_by[i] for i in books.drawn_by)
+    assert sorted(books.dropped) == [i for i in range(100) if i % 7 == 6]
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_images_in_flight_are_bounded_however_slow_the_network(batch_size):
+    books = Books()
+
+    def slow(batch):
+        time.sleep(0.02)
+        return network(batch)
+
+    list(Pipeline([FakeHelper(books)] * 2, batch_size).run(items(60), slow))
+    assert 2 <= books.most <= 3 * batch_size + 4
+
+
+def test_a_batch_is_full_where_it_can_be():
+    sizes = []
+
+    def counting(batch):
+        time.sleep(0.01)
+        sizes.append(len(batch))
+        return network(batch)
+
+    list(Pipeline([FakeHelper(Books())] * 2, 4).run(items(80), counting))
+    assert sum(sizes) == 80 and max(sizes) == 4
+    assert sizes.count(4) >= 16
+
+
+def test_batches_are_stacked_in_order():
+    facts = ImageFacts((4, 6), "a", "ab")
+    ready = [
+        Ready(Item(i, "a", "a"), Pixels(facts, (np.full((2, 2, 3), i, np.uint8),)))
+        for i in range(3)
+    ]
+    assert stacked(ready, 0)[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert stacked(ready[1:2], 0).shape == (1, 2, 2, 3)
+
+
+@pytest.mark.parametrize("kind", [Read, Draw])
+def test_an_order_that_kills_its_helper_once_is_tried_again(kind):
+    books = Books()
+    crash = lambda order, count: isinstance(order, kind) and order.i == 5 and count == 1  # noqa: E731
+    found = dict(
+        (item.i, outcome)
+        for item, outcome in Pipeline([FakeHelper(books, crash)]).run(items(12), network)
+    )
+    assert isinstance(found[5], Drawn) and len(found) == 12 and books.restarts == 1
+
+
+@pytest.mark.parametrize(("kind", "word"), [(Read, "reads"), (Draw, "draws")])
+def test_an_order_that_kills_two_helpers_is_a_failure_and_the_rest_goes_on(kind, word):
+    books = Books()
+    crash = lambda order, count: isinstance(order, kind) and order.i == 5  # noqa: E731
+    found = dict(
+        (item.i, outcome)
+        for item, outcome in Pipeline([FakeHelper(books, crash)] * 2).run(items(12), network)
+    )
+    assert found[5] == Failure(f"the process that {word} it died twice (SIGKILL)")
+    assert len(found) == 12 and isinstance(found[11], Drawn)
+
+
+def test_helpers_that_cannot_live_end_the_run():
+    team = [FakeHelper(Books(), lambda order, count: True) for _ in range(2)]
+    with pytest.raises(HelpersDied, match="keep dying"):
+        list(Pipeline(team).run(items(50), network))
+
+
+def test_an_error_of_the_network_itself_comes_out_and_threads_end():
+    before = threading.active_count()
+
+    def broken(batch):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(Pipeline([FakeHelper(Books())] * 2).run(items(10), broken))
+    assert threading.active_count() == before
+
+
+def test_after_stop_nothing_new_begins_and_what_is_drawn_is_handed_over():
+    books = Books()
+    pipeline = Pipeline([FakeHelper(books, pause=0.002)] * 2)
+    found = []
+    for item, outcome in pipeline.run(items(10_000), network):
+        found.append((item.i, outcome))
+        if len(found) == 5:
+            pipeline.stop()
+    drawn = {i for i, outcome in found if isinstance(outcome, Drawn)}
+    assert 5 <= len(found) < 30
+    assert drawn == set(books.drawn_by)  # what was written is known to be written
+
+
+def test_a_consumer_that_leaves_ends_the_threads():
+    before = threading.active_count()
+    run = Pipeline([FakeHelper(Books())] * 2).run(items(1000), network)
+    next(run)
+    run.close()
+    assert threading.active_count() == before

@@ -1,0 +1,133 @@
+"""Recipes: what is the same work, and which files are known again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from conftest import demo_model
+
+from detr_viz import images
+from detr_viz.comparison import choose
+from detr_viz.explanation import explain
+from detr_viz.recipe import ModelFacts, Recipe, carries, of_models
+from detr_viz.rendering import write
+from detr_viz.styles import Look, page_format
+from detr_viz.targets import Target
+
+MODEL = ModelFacts("detr", "a.pth", "ab" * 32, 8, False, ("cat", "dog"), 800, 1333)
+PLAIN = Recipe((MODEL,))
+
+
+def digest(recipe: Recipe) -> str:
+    return recipe.digest_of("cd" * 32, "val/cat.jpg")
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        replace(PLAIN, look=Look("overlay", "head", None, "cubic")),
+        replace(PLAIN, size=800, max_size=1333),
+        replace(PLAIN, models=(replace(MODEL),)),
+        replace(PLAIN, page=page_format()),
+    ],
+)
+def test_what_is_left_to_a_default_is_the_same_recipe(same):
+    assert digest(same) == digest(PLAIN)
+
+
+def test_layers_are_the_same_in_any_order():
+    assert digest(replace(PLAIN, layer=(2, 0))) == digest(replace(PLAIN, layer=(0, 2, 2)))
+
+
+CHANGED = {
+    "models": (replace(MODEL, sha256="ef" * 32),),
+    "plot": "content",
+    "queries": "top:4",
+    "layer": 5,
+    "scale": "layer",
+    "look": Look("heat"),
+    "page": page_format("column"),
+    "size": 640,
+    "max_size": 1000,
+    "precision": "bfloat16",
+    "device": "cuda",
+    "software": ("torch 9",),
+}
+
+
+def test_every_part_of_a_recipe_and_of_a_model_counts():
+    assert set(CHANGED) == {field.name for field in fields(Recipe)}
+    others = [replace(PLAIN, **{name: value}) for name, value in CHANGED.items()]
+    of_model = {
+        "type": "cd_detr",
+        "weights": "b.pth",
+        "sha256": "ee" * 32,
+        "nheads": 4,
+        "dilation": True,
+        "class_names": ("cat", "bird"),
+        "size": 801,
+        "max_size": 1334,
+    }
+    assert set(of_model) == {field.name for field in fields(ModelFacts)}
+    others += [replace(PLAIN, models=(replace(MODEL, **{k: v}),)) for k, v in of_model.items()]
+    others += [replace(PLAIN, models=(MODEL, MODEL)), replace(PLAIN, look=Look(cmap="inferno"))]
+    assert len({digest(recipe) for recipe in [PLAIN, *others]}) == 1 + len(others)
+
+
+def test_the_image_counts_by_its_bytes_and_its_name_not_by_its_folder():
+    known = digest(PLAIN)
+    assert PLAIN.digest_of("cd" * 32, "train/cat.jpg") == known
+    assert PLAIN.digest_of("cd" * 32, "val/dog.jpg") != known
+    assert PLAIN.digest_of("ce" * 32, "val/cat.jpg") != known
+    assert PLAIN.digest_of("cd" * 32, "latin-\udce9.jpg") != known  # no UTF-8
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Every kind of file, of a recipe of the demo."""
+    folder = tmp_path_factory.mktemp("made")
+    model = demo_model("detr")
+    recipe = of_models([model], Recipe((), queries="top:1"))
+    picture = images.load(str(Path(__file__).parent.parent / "image/scene_1.jpg"))
+    found = [explain(model, picture)]
+    target = Target(folder / "a.b", (".png", ".pdf", ".svg", ".npz"), caption=True)
+    written = write(found, choose(found, "top:1"), recipe, target)
+    return recipe.digest(picture), written.files, picture
+
+
+def test_the_digest_is_of_the_images_file(made):
+    recipe = of_models([demo_model("detr")], Recipe((), queries="top:1"))
+    path = Path(made[2].path)
+    file = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert recipe.digest_of(file, path.name) == made[0]
+
+
+def test_files_are_known_again_by_their_recipe(made, tmp_path):
+    mine, files, _ = made
+    assert [path.suffix for path in files] == [".png", ".pdf", ".svg", ".tex", ".npz"]
+    for path in files:
+        assert carries(path, mine), path
+        assert not carries(path, "0" * 64), path
+        assert not carries(tmp_path / path.name, mine)  # not there
+
+
+def test_a_file_that_is_cut_is_not_known(made, tmp_path):
+    mine, files, _ = made
+    for path in files:
+        data = path.read_bytes()
+        for size in (0, len(data) // 2, len(data) - 30):
+            (cut := tmp_path / path.name).write_bytes(data[:size])
+            assert not carries(cut, mine), (path, size)
+
+
+def test_a_figure_of_many_queries_has_its_digest_within_reach(tmp_path):
+    """The description of a figure of all queries is long, and comes before it."""
+    model = demo_model("detr")
+    recipe = of_models([model], Recipe((), queries="all", page=page_format(dpi=40)))
+    found = [explain(model, images.load("image/scene_1.jpg"))]
+    target = Target(tmp_path / "all", (".png", ".pdf", ".svg"))
+    for path in write(found, choose(found, "all"), recipe, target).files:
+        assert carries(path, recipe.digest(found[0].image))
