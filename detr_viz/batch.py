@@ -19,8 +19,8 @@ from detr_viz.errors import EXIT_INTERRUPTED
 from detr_viz.files import OutputError
 from detr_viz.helpers import Drawn, Earlier, Failure, Skipped
 from detr_viz.inputs import Input
-from detr_viz.journal import Counts, Journal, read_index
-from detr_viz.pipeline import Item
+from detr_viz.journal import Counts, Done, Journal, read_index
+from detr_viz.pipeline import Item, Outcome
 from detr_viz.progress import Progress
 from detr_viz.recipe import Recipe
 from detr_viz.targets import MAPS
@@ -98,6 +98,7 @@ class _Books:
     ) -> None:
         self._recipe, self._inputs, self._outputs = recipe, inputs, outputs
         self._journal, self._progress = journal, progress
+        self._lock = threading.Lock()  # an engine may take its items in another thread
         self._noted: set[str] = set()
         self._files = self._skipped = 0
 
@@ -107,7 +108,8 @@ class _Books:
 
     def _earlier(self, i: int) -> Earlier | None:
         """What an earlier run made of an image, if it is all that this one would make."""
-        done = self._journal.earlier(self._inputs[i].path)
+        with self._lock:
+            done = self._journal.earlier(self._inputs[i].path)
         if done is None:
             return None
         target = self._outputs.target(self._inputs[i].name, self._recipe)
@@ -121,7 +123,13 @@ class _Books:
 
     def enter(self, result: Result) -> None:
         """Record what became of an image. OutputError where the next would fare no better."""
-        i, outcome, done = result.i, result.outcome, result.done
+        with self._lock:
+            self._enter(result.i, result.outcome, result.done)
+        self._progress.advance(
+            failed=isinstance(result.outcome, Failure), skipped=isinstance(result.outcome, Skipped)
+        )
+
+    def _enter(self, i: int, outcome: Outcome | None, done: Done | None) -> None:
         if isinstance(outcome, Failure):
             if outcome.fatal:
                 raise OutputError(f"{outcome.reason}; then go on with --resume")
@@ -138,9 +146,6 @@ class _Books:
             self._files += len(written)
             self._journal.done(i, replace(done, files=self._outputs.named(written)))
             self._note(i, outcome)
-        self._progress.advance(
-            failed=isinstance(outcome, Failure), skipped=isinstance(outcome, Skipped)
-        )
 
     def _note(self, i: int, outcome: Drawn | None) -> None:
         """Say what had to be decided about an image, the first time that it had to."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detr_viz.errors import UserError
 from detr_viz.helpers import (
     Draw,
     Drawn,
@@ -62,7 +63,7 @@ Outcome = Skipped | Drawn | Failure
 Network = Callable[[Sequence[Ready]], Sequence[Draw | Failure | None]]
 
 
-class HelpersDied(RuntimeError):
+class HelpersDied(UserError):
     """No helper stays alive; says how the last one ended."""
 
 
@@ -234,7 +235,10 @@ class Pipeline:
                     crashes = self._crashes
                 ended = helper.restart()
                 if crashes > _CRASHES * len(self._helpers):
-                    raise HelpersDied(f"its helper processes keep dying ({ended})") from None
+                    raise HelpersDied(
+                        f"the processes that read and draw keep dying ({ended}): "
+                        "give them more memory, or fewer --jobs"
+                    ) from None
             else:
                 self._crashes = 0
                 return reply
