@@ -132,7 +132,7 @@ class _Books:
     def _enter(self, i: int, outcome: Outcome | None, done: Done | None) -> None:
         if isinstance(outcome, Failure):
             if outcome.fatal:
-                raise OutputError(f"{outcome.reason}; then go on with --resume")
+                raise OutputError(outcome.reason, "make room, then go on with --resume")
             self._journal.failed(i, outcome.reason)
             self._say_failure(outcome.reason)
         elif isinstance(outcome, Skipped):

@@ -20,7 +20,11 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class OutputError(UserError):
-    """An output that cannot be written."""
+    """An output that cannot be written. problem: what is wrong, without the way out."""
+
+    def __init__(self, problem: str, way_out: str = "") -> None:
+        super().__init__(f"{problem}; {way_out}" if way_out else problem)
+        self.problem = problem
 
     @property
     def of_the_disk(self) -> bool:
@@ -53,7 +57,7 @@ def replacing(path: str | Path, way_out: str = "choose another place with --out"
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {reason(error)}; {way_out}") from error
+        raise OutputError(f"cannot write {path}: {reason(error)}", way_out) from error
     finally:
         _remove(temporary)
 

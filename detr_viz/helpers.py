@@ -181,7 +181,9 @@ class Desk:
 
 def failure(error: BaseException) -> Failure:
     """An error as the reason why an image failed."""
-    return Failure(in_a_line(error)[0], isinstance(error, OutputError) and error.of_the_disk)
+    if isinstance(error, OutputError) and error.of_the_disk:
+        return Failure(error.problem, fatal=True)
+    return Failure(in_a_line(error)[0])
 
 
 def serve(connection: Connection) -> None:

@@ -103,9 +103,7 @@ def _metadata(kind: str, facts: Mapping[str, str]) -> dict[str, str | list[str] 
     names = {"Title": "Title", "Software": "Creator", "Description": "Description"}
     if kind == "pdf":
         names["Description"] = "Subject"
-    known: dict[str, str | list[str] | None] = {
-        names[k]: v for k, v in facts.items() if k in names
-    }
+    known: dict[str, str | list[str] | None] = {names[k]: v for k, v in facts.items() if k in names}
     if "Recipe" in facts:  # the digest by which a later run knows its own files again
         words = f"recipe {facts['Recipe']}"
         known["Keywords"] = words if kind == "pdf" else [words]

@@ -165,7 +165,9 @@ def test_shards_together_are_the_whole(whole, here):
     assert {name for name in shards if not name.endswith(".csv")} == figures
     assert all(shards[name] == one[name] for name in figures)
     parts = [table(here / f"out/index-{i}-of-4.csv") for i in range(4)]
-    assert sorted(str(row) for part in parts for row in part) == sorted(map(str, table(home / "out/index.csv")))
+    assert sorted(str(row) for part in parts for row in part) == sorted(
+        map(str, table(home / "out/index.csv"))
+    )
 
 
 def test_uneven_shards(here, capsys):

@@ -311,13 +311,14 @@ def test_on_a_real_terminal_the_bar_fits_its_width_though_it_changes(clock, colu
     os.close(ours)
 
 
-def test_the_bar_leaves_no_thread_and_no_setting_behind(clock):
+def test_the_bar_has_no_thread_and_no_lock_of_processes_and_leaves_no_setting(clock):
     import tqdm
 
     threads, interval = threading.active_count(), tqdm.tqdm.monitor_interval
     with Progress(3, stream=Terminal(), clock=clock) as progress:
         progress.advance()
         assert threading.active_count() == threads
+        assert isinstance(progress._bar.get_lock(), type(threading.RLock()))
     assert tqdm.tqdm.monitor_interval == interval > 0
 
 
