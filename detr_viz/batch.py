@@ -42,7 +42,7 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """The end of a run in words."""
-        done, failed, empty = self.counts
+        done, _, empty = self.counts
         drawn = done - empty - self.skipped
         if self.stopped:
             yield f"stopped with {done} images done: the same command with --resume goes on"
@@ -52,8 +52,6 @@ class Summary:
             yield f"{self.skipped} images were done already"
         if empty:
             yield f"{empty} images have no query that was asked for"
-        if failed:
-            yield f"{failed} images failed: {self.failures} says why"
 
 
 def run(

@@ -230,7 +230,7 @@ class Helper:
 
     def restart(self) -> str:
         """Replace a process that died; returns how it ended, in words."""
-        self.stop(wait_s=1)
+        self.stop()
         code = self._process.exitcode
         self._start()
         if self._setup is not None:
@@ -244,7 +244,7 @@ class Helper:
         """End the process at once; for a signal handler."""
         self._process.kill()
 
-    def stop(self, wait_s: float = 5) -> None:
+    def stop(self, wait_s: float = 0.5) -> None:
         """End the process, by force where it does not go on its own."""
         self._connection.close()
         self._process.join(wait_s)

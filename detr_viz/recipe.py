@@ -77,6 +77,12 @@ class Recipe:
         return "_".join(parts)
 
     @property
+    def title(self) -> str:
+        """Models and plot in words: a line for a page of many figures."""
+        names = " and ".join(dict.fromkeys(m.weights for m in self.models))
+        return f"{names}: {self.plot}, queries {self.queries}"
+
+    @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """(shorter side, bound on the longer one) of each model's input, pixels."""
         return tuple((self.size or m.size, self.max_size or m.max_size) for m in self.models)

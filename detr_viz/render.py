@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz import assets, inputs, labels, models
-from detr_viz.comparison import choose, load, named, pair, queries_of
-from detr_viz.errors import EXIT_INTERRUPTED, UserError, report
+from detr_viz.comparison import choose, named, pair, queries_of
+from detr_viz.errors import UserError, report
 from detr_viz.files import say
 from detr_viz.flags import add_arguments
+from detr_viz.many import run_many
+from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
 from detr_viz.queries import DEFAULT, check_syntax, table
-from detr_viz.styles import Format, Look, page_format
+from detr_viz.styles import Look, page_format
 from detr_viz.targets import check_out, folder_of, is_folder, target_of
 
 if TYPE_CHECKING:
-    from detr_viz.engine import Engine, Outputs
     from detr_viz.explanation import Explanation
-    from detr_viz.helpers import Helper
     from detr_viz.inputs import Input
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
@@ -39,10 +39,6 @@ examples
   %(prog)s --weights detr_resnet50 --image photo.jpg --layer all --preset page --out photo.pdf
   %(prog)s --weights detr_resnet50 --image val2017/ --out figures/ --format png,npz --resume
 """
-DEMO_LINE = (
-    "demo checkpoint, trained by this project on procedural scenes; "
-    "for real ones: --weights detr_resnet50 (see --list-models) or a file of yours"
-)
 _FOR_MANY = ("resume", "shard", "contact_sheet", "jobs", "batch_size", "ray_address")
 
 
@@ -71,26 +67,21 @@ def run(args: argparse.Namespace) -> int:
     if args.classes is not None:
         labels.load_class_names(args.classes)  # a mistake in it, before weights are read
     if many and not args.list_queries:
-        return _run_many(args, pairs, images, look, page)
-    loaded = _load(args, pairs)
-    recipe = _recipe(args, loaded, look, page)
+        return run_many(args, pairs, images, look, page)
+    loaded = load_models(args, pairs)
+    recipe = recipe_of(args, loaded, look, page)
     code = 0
     for image in images:
         try:
             if len(images) > 1:
-                _tell(args, f"{image.path}:")
+                tell(args, f"{image.path}:")
             for line in render_one(args, loaded, image, recipe):
-                _tell(args, line)
+                tell(args, line)
         except Exception as error:
             if len(images) == 1:
                 raise
             code = max(code, report(error, args.traceback))
     return code
-
-
-def _tell(args: argparse.Namespace, line: str) -> None:
-    if not args.quiet:
-        say(line)
 
 
 def _is_batch(args: argparse.Namespace) -> bool:
@@ -125,120 +116,7 @@ def _check_outputs(args: argparse.Namespace, many: bool) -> None:
     if args.ray_address and args.engine != "ray":
         raise UserError("--ray-address is for --engine ray")
     if args.out and not is_folder(args.out):
-        target_of(args.out, "", _suffixes(args), args.caption).check()
-
-
-def _load(args: argparse.Namespace, pairs: Sequence[tuple[str | None, str | None]]):
-    """The models, in float32; says what must be known of them."""
-    loaded = load(args, pairs)
-    if args.weights is None:
-        _tell(args, DEMO_LINE)
-    for model in loaded:
-        whose = f"{Path(model.path).name}: " * (len(loaded) > 1)
-        for note in model.notes:
-            _tell(args, f"note: {whose}{note}")
-    return loaded
-
-
-def _recipe(
-    args: argparse.Namespace, loaded: Sequence[LoadedModel], look: Look, page: Format
-) -> Recipe:
-    from detr_viz.recipe import Recipe, of_models
-
-    layer = tuple(args.layer) if isinstance(args.layer, list) else args.layer
-    several = layer == "all" or isinstance(layer, tuple)
-    recipe = Recipe(
-        models=(),
-        plot=args.plot,
-        queries=args.queries or ("top:1" if several else DEFAULT),
-        layer=layer,
-        scale=args.scale,
-        look=look,
-        page=page,
-        size=args.size,
-        max_size=args.max_size,
-        precision=args.precision,
-    )
-    return of_models(loaded, recipe)
-
-
-# ---- many images --------------------------------------------------------------------------------
-
-
-def _run_many(
-    args: argparse.Namespace,
-    pairs: Sequence[tuple[str | None, str | None]],
-    images: Sequence[Input],
-    look: Look,
-    page: Format,
-) -> int:
-    # Threads of torch that wait must not keep a core from the helpers that draw. Read once, when
-    # torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from detr_viz import batch, engine, helpers, queries
-
-    local = args.engine == "local"
-    team = helpers.start(args.jobs or helpers.default_count(args.device)) if local else []
-    try:
-        loaded = _load(args, pairs)
-        recipe = _recipe(args, loaded, look, page)
-        queries.check_for(recipe.queries, loaded[0].class_names, loaded[0].config.num_queries)
-        outputs = engine.Outputs(
-            folder_of(args.out),
-            _suffixes(args),
-            args.caption,
-            f"{args.shard[0]}-of-{args.shard[1]}" if args.shard else "",
-        )
-        runner = _engine(args, loaded, recipe, outputs, team)
-        summary = batch.run(runner, recipe, images, outputs, resume=args.resume, quiet=args.quiet)
-    finally:
-        for helper in team:
-            helper.stop()
-    for line in summary.lines():
-        _tell(args, line)
-    if summary.stopped:
-        return EXIT_INTERRUPTED
-    if args.contact_sheet:
-        from detr_viz.contact import contact_sheet
-
-        path = outputs.folder / f"contact-sheet{f'-{outputs.tag}' * bool(outputs.tag)}.pdf"
-        pngs = list(batch.figures_of(outputs))
-        if pngs:
-            contact_sheet(path, pngs, args.contact_sheet)
-            _tell(args, f"wrote {path}")
-    return batch.EXIT_FAILURES if summary.counts.failed else 0
-
-
-def _engine(
-    args: argparse.Namespace,
-    loaded: list[LoadedModel],
-    recipe: Recipe,
-    outputs: Outputs,
-    team: Sequence[Helper],
-) -> Engine:
-    from detr_viz.engine import LocalEngine
-
-    if args.engine == "ray":
-        raise UserError("not yet")
-    exact, used = _precise(args, loaded)
-    size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
-    return LocalEngine(used, recipe, outputs, team, size, exact)
-
-
-def _precise(
-    args: argparse.Namespace, loaded: list[LoadedModel]
-) -> tuple[list[LoadedModel] | None, list[LoadedModel]]:
-    """(the models in float32 where another precision is asked for, the models to use)."""
-    if args.precision == "float32":
-        return None, loaded
-    from detr_viz.loading import in_precision
-
-    return loaded, [in_precision(model, args.precision) for model in loaded]
-
-
-def _suffixes(args: argparse.Namespace) -> tuple[str, ...]:
-    given = args.format or (".png",)
-    return given if ".npz" in given or not args.save_maps else (*given, ".npz")
+        target_of(args.out, "", suffixes(args), args.caption).check()
 
 
 # ---- one image ----------------------------------------------------------------------------------
@@ -251,13 +129,13 @@ def render_one(
     from detr_viz import images, rendering
 
     name = f"{image.name}_{recipe.label}"
-    target = target_of(args.out, name, _suffixes(args), args.caption)
+    target = target_of(args.out, name, suffixes(args), args.caption)
     if not args.list_queries:
         target.check()
     picture = images.load(image.path)
     for note in picture.notes:
         yield f"note: {image.path}: {note}"
-    exact, used = _precise(args, list(loaded))
+    exact, used = precise(args, list(loaded))
     found = _explain(used, picture, recipe)
     yield from (f"note: {words}" for words in dict.fromkeys(_cut(args, used, found)))
     if args.list_queries and args.queries in (None, "all"):

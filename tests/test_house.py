@@ -32,7 +32,7 @@ FLOORS = [
     {"pipeline"},
     {"engine"},
     {"batch", "cluster"},
-    {"render"},
+    {"preparing", "many", "render"},
     {"cli"},
     {"__main__", "demo"},
 ]

@@ -1,0 +1,86 @@
+"""Many images, as the flags say: the engine, the run, its contact sheet, its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from detr_viz.errors import EXIT_INTERRUPTED, UserError
+from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
+from detr_viz.styles import Format, Look
+from detr_viz.targets import folder_of
+
+if TYPE_CHECKING:
+    from detr_viz.engine import Engine, Outputs
+    from detr_viz.helpers import Helper
+    from detr_viz.inputs import Input
+    from detr_viz.loading import LoadedModel
+    from detr_viz.recipe import Recipe
+
+
+def run_many(
+    args: argparse.Namespace,
+    pairs: Sequence[tuple[str | None, str | None]],
+    images: Sequence[Input],
+    look: Look,
+    page: Format,
+) -> int:
+    """Draw them all; the exit code: 0, 1 where some failed, 130 after Ctrl-C."""
+    # Threads of torch that wait must not keep a core from the helpers that draw. Read once, when
+    # torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from detr_viz import batch, engine, helpers, queries
+
+    local = args.engine == "local"
+    team = helpers.start(args.jobs or helpers.default_count(args.device)) if local else []
+    try:
+        loaded = load_models(args, pairs)
+        recipe = recipe_of(args, loaded, look, page)
+        queries.check_for(recipe.queries, loaded[0].class_names, loaded[0].config.num_queries)
+        outputs = engine.Outputs(
+            folder_of(args.out),
+            suffixes(args),
+            args.caption,
+            f"{args.shard[0]}-of-{args.shard[1]}" if args.shard else "",
+        )
+        runner = _engine(args, loaded, recipe, outputs, team)
+        summary = batch.run(runner, recipe, images, outputs, resume=args.resume, quiet=args.quiet)
+    finally:
+        for helper in team:
+            helper.stop()
+    for line in summary.lines():
+        tell(args, line)
+    if summary.stopped:
+        return EXIT_INTERRUPTED
+    if args.contact_sheet:
+        from detr_viz.contact import contact_sheet
+
+        path = outputs.folder / f"contact-sheet{f'-{outputs.tag}' * bool(outputs.tag)}.pdf"
+        pngs = list(batch.figures_of(outputs))
+        if pngs:
+            contact_sheet(path, pngs, args.contact_sheet, recipe.title)
+            tell(args, f"wrote {path}")
+    if summary.counts.failed:
+        failed = f"error: {summary.counts.failed} of {len(images)} images failed"
+        print(f"{failed}: {summary.failures} says why", file=sys.stderr)
+        return batch.EXIT_FAILURES
+    return 0
+
+
+def _engine(
+    args: argparse.Namespace,
+    loaded: list[LoadedModel],
+    recipe: Recipe,
+    outputs: Outputs,
+    team: Sequence[Helper],
+) -> Engine:
+    from detr_viz.engine import LocalEngine
+
+    if args.engine == "ray":
+        raise UserError("not yet")
+    exact, used = precise(args, loaded)
+    size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
+    return LocalEngine(used, recipe, outputs, team, size, exact)
