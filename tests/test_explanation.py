@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +18,8 @@ import detr_viz
 from detr_viz import attention, boxes, explain, figures, images
 from detr_viz.demo.shapes import CLASSES, scene
 from detr_viz.errors import UserError
-from detr_viz.explanation import SelfCheckError
+from detr_viz.explanation import SelfCheckError, explain_batch
+from detr_viz.findings import snapshot
 from detr_viz.models.resnet import FrozenBatchNorm2d
 from detr_viz.terms import Mode
 
@@ -350,3 +352,36 @@ def test_no_gradient_is_kept(explanation):
     assert not any(p.requires_grad for p in demo_model("detr").network.parameters())
     assert not explanation.recorded[2].terms.c_q.requires_grad
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_images_of_a_batch_are_explained_as_if_alone(name):
+    model = demo_model(name)
+    scenes = [images.load(str(ROOT / f"image/scene_{i}.jpg")) for i in (1, 2, 3)]
+    pixels = np.stack([images.resized(picture, 160, 240) for picture in scenes])
+    batch = explain_batch(model, scenes, pixels, "all", 160, 240)
+    for picture, e in zip(scenes, batch, strict=True):
+        alone = explain(model, picture, layers="all", size=160, max_size=240)
+        np.testing.assert_allclose(e.scores, alone.scores, atol=1e-5)
+        np.testing.assert_allclose(e.boxes_xyxy_px, alone.boxes_xyxy_px, atol=0.05)
+        for layer in alone.layers:
+            assert e.residuals[layer] < 1e-4
+            for mode in e.modes:
+                made, expected = e.maps(mode, layer=layer), alone.maps(mode, layer=layer)
+                np.testing.assert_allclose(made, expected, atol=1e-5)
+        assert {**e.meta, "residuals": 0} == {**alone.meta, "residuals": 0}
+    apart = np.abs(batch[0].maps("combine", [0]) - batch[1].maps("combine", [0])).max()
+    assert apart > 1e-3  # it is not the first image's maps three times
+
+
+def test_a_snapshot_is_the_explanation_of_some_queries_without_torch():
+    e = explain(demo_model("cd_detr"), str(ROOT / "image/scene_1.jpg"), layers="all")
+    kept = pickle.loads(pickle.dumps(snapshot(e, [7, 2], ["combine", "position"])))
+    made = e.maps("position", [7, 2], 1)
+    np.testing.assert_array_equal(kept.maps("position", [2, 7], 1), made[::-1])
+    np.testing.assert_allclose(kept.maps("combine", 7), e.maps("combine", 7), atol=1e-6)
+    np.testing.assert_array_equal(kept.output(0).boxes_xyxy_px, e.output(0).boxes_xyxy_px)
+    assert kept.formula("combine", 2) == e.formula("combine", 2)
+    for asked in (("content", [7]), ("combine", [3]), ("combine", [7], 1, "layer")):
+        with pytest.raises(ValueError, match="not kept"):
+            kept.maps(*asked)

@@ -8,9 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from golden import fillrule
 from PIL import Image, features
 
+from detr_viz import images
 from detr_viz.images import ImageError, LoadedImage, load, target_size, to_tensor
 
 PICTURE = fillrule.image(48, 64, 1)
@@ -346,3 +348,16 @@ def test_pil_images():
     assert image.sha256 == load(PICTURE).sha256
     im.paste((0, 0, 0), (0, 0, 64, 48))
     assert np.array_equal(image.rgb, PICTURE)
+
+
+def test_normalised_is_the_official_arithmetic_on_every_value():
+    """rgb / 255 (torchvision's to_tensor), then (x - mean) / std (its normalize), to the bit."""
+    from torchvision.transforms import functional
+
+    values = np.arange(256, dtype=np.uint8).reshape(2, 8, 16, 1).repeat(3, axis=3)
+    made = images.normalised(values)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    for i in range(2):
+        official = functional.normalize(functional.to_tensor(values[i]), mean, std)
+        assert torch.equal(made[i], official)
+    assert made.is_contiguous() and made.dtype == torch.float32

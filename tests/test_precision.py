@@ -1,0 +1,66 @@
+"""Precisions: what is narrowed, what they cost, and that torch is left as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, demo_model
+
+from detr_viz import explain, load_model
+from detr_viz.errors import UserError
+from detr_viz.loading import in_precision
+from detr_viz.precision import check_precision, fp32_rule, in_tf32
+
+SCENE = str(ROOT / "image/scene_1.jpg")
+
+
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_bfloat16_narrows_backbone_and_encoder_alone(name):
+    exact = demo_model(name)
+    quick = in_precision(exact, "bfloat16")
+    for network, narrow in ((exact.network, torch.float32), (quick.network, torch.bfloat16)):
+        for part, parameter in network.named_parameters():
+            early = part.startswith(("backbone", "input_proj", "transformer.encoder"))
+            assert parameter.dtype == (narrow if early else torch.float32), part
+        assert network.input_dtype == narrow
+
+
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_bfloat16_is_near_float32_and_its_maps_are_its_own(name):
+    exact, quick = demo_model(name), in_precision(demo_model(name), "bfloat16")
+    a, b = (explain(model, SCENE) for model in (exact, quick))
+    best = a.by_score()[:3]
+    assert a.labels[best].tolist() == b.labels[best].tolist()
+    np.testing.assert_allclose(a.boxes_xyxy_px[best], b.boxes_xyxy_px[best], atol=2)
+    apart = np.abs(a.maps("combine", best) - b.maps("combine", best)).max()
+    assert 1e-5 < apart < 0.05  # not the same, and not another network
+    assert max(b.residuals.values()) < 1e-4  # the decoder is float32, so is its self-check
+    assert (a.meta["precision"], b.meta["precision"]) == ("float32", "bfloat16")
+
+
+def test_a_model_may_be_loaded_in_another_precision():
+    model = load_model(type="detr", precision="bfloat16", device="cpu")
+    assert model.precision == "bfloat16" and model.network.input_dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("precision", "says"),
+    [("tf32", "NVIDIA GPUs, the network runs on cpu"), ("float16", "'float16' is not one of")],
+)
+def test_what_a_device_cannot(precision, says):
+    with pytest.raises(UserError, match=says):
+        load_model(type="detr", precision=precision, device="cpu")
+    check_precision("tf32", torch.device("cuda"))
+
+
+def test_torch_multiplies_as_asked_and_afterwards_as_before():
+    before = in_tf32()
+    for outer in ("tf32", "float32"):
+        with fp32_rule(outer):
+            assert in_tf32() is (outer == "tf32")
+            with pytest.raises(ZeroDivisionError), fp32_rule("tf32"):
+                assert in_tf32()
+                raise ZeroDivisionError
+            assert in_tf32() is (outer == "tf32")
+    assert in_tf32() is before
