@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.font_manager import FontProperties
 
 # An SVG names its font; Verdana has the widths of DejaVu Sans where that is missing.
@@ -116,15 +117,31 @@ def _properties(size_pt: float, style: str, path: str) -> FontProperties:
     )
 
 
+@lru_cache(maxsize=8)
+def _renderer(dpi: float) -> RendererAgg:
+    from matplotlib.backends.backend_agg import RendererAgg
+
+    return RendererAgg(8, 8, dpi)
+
+
+@lru_cache(maxsize=20_000)
+def _width(text: str, size_pt: float, style: str, dpi: float, hinting: str) -> float:
+    """Width of one line in pixels. Figures of a run share most of their words."""
+    path = font_file(frozenset(text), style) or font_file(frozenset(), style)
+    assert path is not None
+    font = _properties(size_pt, style, path)
+    measured = _renderer(dpi).get_text_width_height_descent(text, font, False)
+    return float(measured[0]) if text else 0.0
+
+
 class Lettering:
     """Measures and breaks text at one resolution. Sizes in points, widths in pixels."""
 
     def __init__(self, dpi: float) -> None:
-        from matplotlib.backends.backend_agg import RendererAgg
+        import matplotlib
 
         self.dpi = dpi
-        self._renderer = RendererAgg(8, 8, dpi)
-        self._widths: dict[tuple[str, float, str], float] = {}
+        self._hinting = str(matplotlib.rcParams["text.hinting"])
 
     def px(self, pt: float) -> int:
         """Points to whole pixels, one at least."""
@@ -138,12 +155,7 @@ class Lettering:
 
     def width(self, text: str, size_pt: float, style: str = "") -> float:
         """Width of one line in pixels."""
-        key = text, size_pt, style
-        if key not in self._widths:
-            font = self.properties(text, size_pt, style)
-            measured = self._renderer.get_text_width_height_descent(text, font, False)
-            self._widths[key] = float(measured[0]) if text else 0.0
-        return self._widths[key]
+        return _width(text, size_pt, style, self.dpi, self._hinting)
 
     def _advance(self, text: str, size_pt: float, style: str = "") -> float:
         """Where the next text goes on: the width with the spaces at both ends."""

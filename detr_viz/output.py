@@ -72,7 +72,7 @@ def _save_png(fig: Figure, path: Path, facts: Mapping[str, str]) -> None:
         fig.dpi = dpi
     page = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     page.save(
-        path, "png", dpi=(canvas.figure.dpi, canvas.figure.dpi), pnginfo=info, compress_level=4
+        path, "png", dpi=(canvas.figure.dpi, canvas.figure.dpi), pnginfo=info, compress_level=2
     )
 
 
