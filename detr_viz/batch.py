@@ -19,10 +19,11 @@ from detr_viz.errors import EXIT_INTERRUPTED
 from detr_viz.files import OutputError
 from detr_viz.helpers import Drawn, Earlier, Failure, Skipped
 from detr_viz.inputs import Input
-from detr_viz.journal import Counts, Done, Journal, read_index
+from detr_viz.journal import Counts, Journal
 from detr_viz.pipeline import Item, Outcome
 from detr_viz.progress import Progress
 from detr_viz.recipe import Recipe
+from detr_viz.tables import Done, read_index
 from detr_viz.targets import MAPS
 
 EXIT_FAILURES = 1  # some images failed

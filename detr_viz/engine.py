@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from detr_viz.comparison import choose, queries_of
 from detr_viz.helpers import Draw, Failure, Helper, Setup, failure
-from detr_viz.journal import Done
 from detr_viz.pipeline import Item, Outcome, Pipeline, Ready, stacked
 from detr_viz.queries import NoQueryError
 from detr_viz.recipe import Recipe
 from detr_viz.rendering import deviation, modes_of, rows
+from detr_viz.tables import Done
 from detr_viz.targets import Target
 
 if TYPE_CHECKING:

@@ -4,56 +4,30 @@ at any moment goes on where it stopped; at its end the tables of what was drawn 
 
 from __future__ import annotations
 
-import codecs
-import csv
 import errno
 import json
 import os
-import re
 import shutil
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from types import SimpleNamespace
 from typing import BinaryIO, NamedTuple
 
 from detr_viz.errors import UserError
 from detr_viz.files import OutputError, reason
+from detr_viz.tables import COLUMNS, Done, in_rows, opened, read_index
 
 try:
     import fcntl
 except ImportError:  # Windows: no lock
     fcntl = None
 
-COLUMNS = (
-    *("image", "model", "layer", "query", "class", "score"),
-    *("left", "top", "right", "bottom", "files", "recipe"),
-)
-_FILES = COLUMNS.index("files")
-_NOTHING = ("",) * (_FILES - 1)  # for an image without a row
-_LONGEST_CELL = 1 << 24  # characters; the limit of csv, 131072, is less than many files' names
 _AT_START, _LATER = "choose another place with --out", "mend that, then go on with --resume"
 _JOURNAL, _LOCK = "journal.jsonl", "lock"
 _DONE, _EMPTY, _FAILED = 1, 2, 3  # what became of an image; 0: not known yet
 _PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _json = json.JSONEncoder(separators=(",", ":")).encode  # ASCII, on one line
-
-
-@dataclass(frozen=True)
-class Done:
-    """An image that was dealt with. ValueError where a row has not one text for each column."""
-
-    image: str  # as the input is named
-    rows: tuple[tuple[str, ...], ...]  # one a query: "model" to "bottom"; none: nothing to draw
-    files: tuple[str, ...]  # relative to the output folder, '/' between folders
-    recipe: str = ""  # a digest of how it was made
-
-    def __post_init__(self) -> None:
-        if any(len(row) != len(_NOTHING) for row in self.rows):
-            raise ValueError(f"rows of {len(_NOTHING)} columns are needed: {self}")
 
 
 class Counts(NamedTuple):
@@ -236,7 +210,7 @@ class Journal:
             return self._reader.readline()
 
     def _write_tables(self, index: Path, failures: Path) -> None:
-        with _table(index, COLUMNS) as add, _table(failures, ("image", "reason")) as add_failure:
+        with opened(index, COLUMNS) as add, opened(failures, ("image", "reason")) as add_failure:
             for place in filter(None, self._at):
                 outcome = _decoded(self._line(place >> 2))
                 if outcome is None:
@@ -244,8 +218,8 @@ class Journal:
                 if isinstance(outcome, _Failed):
                     add_failure(outcome)
                     continue
-                for row in outcome.rows or (_NOTHING,):
-                    add((outcome.image, *row, _joined(outcome.files), outcome.recipe))
+                for row in in_rows(outcome):
+                    add(row)
 
     def _clear(self, keep: tuple[str, ...] = (_LOCK, _JOURNAL)) -> None:
         """Empty the hidden folder, but for the plain files `keep`; what resists stays."""
@@ -271,25 +245,6 @@ class Journal:
             fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing would not do: a fork has it open too
             os.close(self._lock)
         self._fd = self._lock = None
-
-
-def read_index(path: Path) -> Iterator[Done]:
-    """The outcomes in an index.csv, in its order. UserError where it is not one of ours."""
-    limit = csv.field_size_limit(_LONGEST_CELL)
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            table = csv.reader(map(_whole, file), strict=True)
-            if tuple(next(table, ())) != COLUMNS:
-                raise ValueError("another header")
-            for (image, files, recipe), group in groupby(
-                table, lambda row: (row[0], *row[_FILES:])
-            ):
-                rows = tuple(tuple(row[1:_FILES]) for row in group)
-                yield Done(image, rows if any(map(any, rows)) else (), _parted(files), recipe)
-    except (ValueError, IndexError, csv.Error) as error:
-        raise UserError(f"{path} is no index of a run: {reason(error)}; remove it") from error
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _locked(folder: Path) -> int | None:
@@ -340,46 +295,6 @@ def _decoded(line: bytes) -> Done | _Failed | None:
         return Done(entry["image"], rows, files, str(entry.get("recipe", "")))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-
-
-def _whole(line: str) -> str:
-    if not line.endswith(("\n", "\r")):
-        raise ValueError("cut off")
-    return line
-
-
-@contextmanager
-def _table(path: Path, header: Sequence[str]) -> Iterator[Callable[[Sequence[str]], object]]:
-    """A csv file with a header; yields what adds a row. On the disk when all is written."""
-    with path.open("w", encoding="utf-8", errors="detr_viz.as_named", newline="") as file:
-        # csv only quotes a lone \r where lines end with it, so the \r goes afterwards
-        lines = SimpleNamespace(write=lambda line: file.write(line[:-2] + "\n"))
-        add = csv.writer(lines).writerow
-        add(header)
-        yield add
-        file.flush()
-        os.fsync(file.fileno())  # some disks say only here that they are full
-
-
-def _as_named(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Bytes of a name that are no UTF-8 as they are on the disk; other surrogates as \\ud800."""
-    try:
-        return codecs.lookup_error("surrogateescape")(error)
-    except UnicodeError:
-        return codecs.backslashreplace_errors(error)
-
-
-codecs.register_error("detr_viz.as_named", _as_named)
-
-
-def _joined(files: Sequence[str]) -> str:
-    """Files in one cell; a ; or \\ of a name has a \\ before it."""
-    return ";".join(re.sub(r"([;\\])", r"\\\1", file) for file in files)
-
-
-def _parted(cell: str) -> tuple[str, ...]:
-    files = re.findall(r"(?:[^;\\]|\\.)+", cell, re.DOTALL)
-    return tuple(re.sub(r"\\(.)", r"\1", file, flags=re.DOTALL) for file in files)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "detr_viz"
 FLOORS = [
     {"errors", "terms", "assets", "styles"},
     {"arguments", "files", "boxes", "labels", "attention"},
-    {"images", "inputs", "journal", "progress"},
+    {"images", "inputs", "tables", "progress"},
+    {"journal"},
     {"findings", "precision"},
     {"models"},
     {"downloads", "hub", "weightfiles", "huggingface", "foreign", "unwrap", "checkpoints"},

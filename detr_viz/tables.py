@@ -1,0 +1,104 @@
+"""index.csv and failures.csv: what became of the images of a run, as tables."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from types import SimpleNamespace
+
+from detr_viz.errors import UserError
+from detr_viz.files import reason
+
+COLUMNS = (
+    *("image", "model", "layer", "query", "class", "score"),
+    *("left", "top", "right", "bottom", "files", "recipe"),
+)
+_FILES = COLUMNS.index("files")
+_NOTHING = ("",) * (_FILES - 1)  # for an image without a row
+_LONGEST_CELL = 1 << 24  # characters; the limit of csv, 131072, is less than many files' names
+
+
+@dataclass(frozen=True)
+class Done:
+    """An image that was dealt with. ValueError where a row has not one text for each column."""
+
+    image: str  # as the input is named
+    rows: tuple[tuple[str, ...], ...]  # one a query: "model" to "bottom"; none: nothing to draw
+    files: tuple[str, ...]  # relative to the output folder, '/' between folders
+    recipe: str = ""  # a digest of how it was made
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(_NOTHING) for row in self.rows):
+            raise ValueError(f"rows of {len(_NOTHING)} columns are needed: {self}")
+
+
+def read_index(path: Path) -> Iterator[Done]:
+    """The outcomes in an index.csv, in its order. UserError where it is not one of ours."""
+    limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            table = csv.reader(map(_whole, file), strict=True)
+            if tuple(next(table, ())) != COLUMNS:
+                raise ValueError("another header")
+            for (image, files, recipe), group in groupby(
+                table, lambda row: (row[0], *row[_FILES:])
+            ):
+                rows = tuple(tuple(row[1:_FILES]) for row in group)
+                yield Done(image, rows if any(map(any, rows)) else (), _parted(files), recipe)
+    except (ValueError, IndexError, csv.Error) as error:
+        raise UserError(f"{path} is no index of a run: {reason(error)}; remove it") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _whole(line: str) -> str:
+    if not line.endswith(("\n", "\r")):
+        raise ValueError("cut off")
+    return line
+
+
+@contextmanager
+def opened(path: Path, header: Sequence[str]) -> Iterator[Callable[[Sequence[str]], object]]:
+    """A csv file with a header; yields what adds a row. On the disk when all is written."""
+    with path.open("w", encoding="utf-8", errors="detr_viz.as_named", newline="") as file:
+        # csv only quotes a lone \r where lines end with it, so the \r goes afterwards
+        lines = SimpleNamespace(write=lambda line: file.write(line[:-2] + "\n"))
+        add = csv.writer(lines).writerow
+        add(header)
+        yield add
+        file.flush()
+        os.fsync(file.fileno())  # some disks say only here that they are full
+
+
+def _as_named(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Bytes of a name that are no UTF-8 as they are on the disk; other surrogates as \\ud800."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error("detr_viz.as_named", _as_named)
+
+
+def in_rows(done: Done) -> Iterator[tuple[str, ...]]:
+    """An image's rows of the index; one where there was nothing to draw."""
+    for row in done.rows or (_NOTHING,):
+        yield (done.image, *row, _joined(done.files), done.recipe)
+
+
+def _joined(files: Sequence[str]) -> str:
+    """Files in one cell; a ; or \\ of a name has a \\ before it."""
+    return ";".join(re.sub(r"([;\\])", r"\\\1", file) for file in files)
+
+
+def _parted(cell: str) -> tuple[str, ...]:
+    files = re.findall(r"(?:[^;\\]|\\.)+", cell, re.DOTALL)
+    return tuple(re.sub(r"\\(.)", r"\1", file, flags=re.DOTALL) for file in files)
