@@ -221,8 +221,9 @@ def test_the_images_before_a_broken_one_keep_all_that_is_theirs(here, capsys):
     flags = ["--queries", "top:1", "--caption", "--save-maps", "--out", "figs"]
     assert cli.main([*argv, *flags]) == 1
     out, err = capsys.readouterr()
-    (said,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    said, summed = (line for line in err.splitlines() if line.startswith("error: "))
     assert "bad.png" in said and "wrote 8 files for 2 images" in out
+    assert summed == "error: 1 of 3 images failed: figs/failures.csv says why"
     ends = (".png", ".tex", "_detr.npz", "_conditional_detr.npz")
     expected = [f"figs/{n}_detr_vs_cd_detr_combine{e}" for n in ("good", "last") for e in ends]
     tables = ["figs/index.csv", "figs/failures.csv"]
@@ -237,7 +238,8 @@ def test_a_place_taken_for_one_image_leaves_the_others(here, capsys):
     (here / "figs/good_detr_combine.tex").mkdir(parents=True)
     argv = ["--image", "good.png", "last.png", "--queries", "top:1", "--caption", "--out", "figs"]
     assert cli.main(argv) == 1
-    (said,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    said, summed = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error: "))
     assert "figs/good_detr_combine.tex" in said
+    assert summed == "error: 1 of 2 images failed: figs/failures.csv says why"
     assert (here / "figs/last_detr_combine.tex").exists()
     assert not (here / "figs/good_detr_combine.png").exists()
