@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from detr_viz.errors import EXIT_INTERRUPTED, UserError
+from detr_viz.errors import EXIT_INTERRUPTED
 from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
 from detr_viz.styles import Format, Look
 from detr_viz.targets import folder_of
@@ -35,9 +35,16 @@ def run_many(
     from detr_viz import batch, engine, helpers, queries
 
     local = args.engine == "local"
+    here = args
+    if not local:
+        from detr_viz import cluster
+
+        cluster.check(args.ray_address)
+        # what is known of the models is said here; the network runs elsewhere
+        here = argparse.Namespace(**{**vars(args), "device": "cpu"})
     team = helpers.start(args.jobs or helpers.default_count(args.device)) if local else []
     try:
-        loaded = load_models(args, pairs)
+        loaded = load_models(here, pairs)
         recipe = recipe_of(args, loaded, look, page)
         queries.check_for(recipe.queries, loaded[0].class_names, loaded[0].config.num_queries)
         outputs = engine.Outputs(
@@ -46,7 +53,7 @@ def run_many(
             args.caption,
             f"{args.shard[0]}-of-{args.shard[1]}" if args.shard else "",
         )
-        runner = _engine(args, loaded, recipe, outputs, team)
+        runner = _engine(args, pairs, loaded, recipe, outputs, team)
         summary = batch.run(runner, recipe, images, outputs, resume=args.resume, quiet=args.quiet)
     finally:
         for helper in team:
@@ -72,6 +79,7 @@ def run_many(
 
 def _engine(
     args: argparse.Namespace,
+    pairs: Sequence[tuple[str | None, str | None]],
     loaded: list[LoadedModel],
     recipe: Recipe,
     outputs: Outputs,
@@ -80,7 +88,9 @@ def _engine(
     from detr_viz.engine import LocalEngine
 
     if args.engine == "ray":
-        raise UserError("not yet")
+        from detr_viz.cluster import RayEngine
+
+        return RayEngine(args, pairs, recipe, outputs)
     exact, used = precise(args, loaded)
     size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
     return LocalEngine(used, recipe, outputs, team, size, exact)

@@ -1,0 +1,247 @@
+"""The clerk: a process beside the command that joins a Ray cluster and hands images to workers."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import BinaryIO
+
+from detr_viz.cluster.job import NEEDS, RESUME, Job, Message, Share, Trouble, blocks, divide
+from detr_viz.engine import Result
+from detr_viz.errors import UserError
+from detr_viz.files import reason
+from detr_viz.pipeline import Item
+
+_STORE = 200_000_000  # bytes; what crosses is small, and Ray would take a third of the memory
+_LOOK_S, _NODES_S = 0.5, 5  # between looks at the run, at the nodes
+_ROOM_S, _ALONE_S = 30, 60  # how long to wait for CPUs unasked, for a node
+_DEATHS = 3  # of one worker, with no image done in between, end the run
+
+
+def serve() -> None:
+    """The life of the clerk: a job on stdin, messages on stdout (True when the cluster is joined,
+    None last); it ends when stdin is closed.
+    """
+    source, channel = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    job, todo = pickle.load(source)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, *[2] * (not job.args.traceback)):
+        os.dup2(nowhere, stream)
+    clerk = Clerk(job, todo, channel)
+    threading.Thread(target=lambda: clerk.leave(source.read()), daemon=True).start()
+    try:
+        clerk.work()
+    except Exception as error:
+        clerk.tell(Trouble.of(error))
+    finally:
+        _leave(job.args.ray_address)
+
+
+class Clerk:
+    """Hands images to workers in blocks, and passes on what they say."""
+
+    def __init__(self, job: Job, todo: Sequence[Item], channel: BinaryIO) -> None:
+        self._job, self._channel = job, channel
+        self._left = {item.i: item for item in todo}
+        self._heard: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._busy: set[str] = set()  # workers that have begun a block
+        self._started: Counter[str] = Counter()  # starts when an image was done last
+        self._stopped_at: float | None = None
+        self._over = self._noted = self._told_to_wait = False
+
+    def tell(self, message: object) -> None:
+        with suppress(OSError):  # the command has gone: leave() hears that too
+            pickle.dump(message, self._channel)
+            self._channel.flush()
+
+    def leave(self, *_: object) -> None:
+        """End work() soon; from another thread."""
+        self._heard.put(self._end)
+
+    def _end(self) -> None:
+        self._over = True
+
+    def work(self) -> None:
+        """The whole run. UserError where it cannot be brought to an end."""
+        join(self._job.args.ray_address)
+        self._share = divide(nodes(), self._job.args.device, os.environ.get("OMP_NUM_THREADS"))
+        self.tell(True)
+        self._begun_at = self._noded_at = self._looked_at = time.monotonic()
+        threading.Thread(target=self._stream, daemon=True).start()
+        while not self._over:
+            with suppress(queue.Empty):
+                self._heard.get(timeout=_LOOK_S)()
+            if time.monotonic() - self._looked_at >= _LOOK_S:
+                self._look(time.monotonic())
+        self.tell(None)
+
+    # ---- in a thread of its own, since nothing can wake who waits for Ray ------------------------
+
+    def _stream(self) -> None:
+        try:
+            self._send_out()
+            if self._left and self._stopped_at is None:
+                self._send_out()  # Ray does a dead worker's block again; this is for what it lost
+        except Exception as error:
+            trouble = Trouble(about(error), True, Trouble.of(error).trace)
+            self._heard.put(lambda: self.tell(trouble))
+        else:
+            self.leave()
+
+    def _send_out(self) -> None:
+        for words in answers(self._job, list(self._left.values()), self._share):
+            self._heard.put(lambda words=words: self._hear(*words))
+        through = threading.Event()
+        self._heard.put(through.set)
+        through.wait()
+
+    # ---- in the main thread ---------------------------------------------------------------------
+
+    def _hear(self, worker: str, through: bool, messages: Sequence[Message]) -> None:
+        (self._busy.discard if through else self._busy.add)(worker)
+        for message in messages:
+            if isinstance(message, Result):
+                self._left.pop(message.i, None)
+                self._started = self._starts()
+            if not isinstance(message, str):
+                self.tell(message)
+            elif not self._noted:  # each worker says how far its first image is from float32
+                self._noted = True
+                self.tell(message)
+
+    def _starts(self) -> Counter[str]:
+        """How often each worker was started: one that died is started again under its name."""
+        with suppress(OSError):
+            return Counter(name.partition("-")[0] for name in os.listdir(self._job.running))
+        return Counter()
+
+    def _look(self, now: float) -> None:
+        """End a stopped run when its last block is through. UserError where no run can go on."""
+        self._looked_at = now
+        if not self._job.running.exists():
+            self._stopped_at = self._stopped_at or now
+            # a little later, for what workers say takes its time
+            self._over = self._over or (not self._busy and now - self._stopped_at > 2 * _LOOK_S)
+            return
+        starts = self._starts()
+        again = starts - self._started
+        if again and max(again.values()) > _DEATHS:
+            raise UserError(
+                f"a worker dies again and again, perhaps for want of memory: {len(self._left)} "
+                f"images are left, {next(iter(self._left.values())).path} first; use a smaller "
+                "--size or leave that image out, then go on with --resume"
+            )
+        if not starts and now - self._begun_at > _ROOM_S and not self._told_to_wait:
+            self._told_to_wait = True
+            self.tell(f"note: the Ray cluster is busy: waiting for {self._share} to be free")
+        if now - self._noded_at > _NODES_S:
+            if any(map(self._share.fits, nodes())):
+                self._noded_at = now
+            elif now - self._noded_at > _ALONE_S:
+                raise UserError(f"the Ray cluster has no node left with {self._share}: {RESUME}")
+
+
+# ---- Ray ----------------------------------------------------------------------------------------
+
+
+def join(address: str | None) -> None:
+    """Join a cluster, or start one on this machine. UserError where that fails."""
+    # There may be no network to report to; and nothing is started that was not asked for
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UserError(f"{NEEDS} ({reason(error)})") from error
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    able = hasattr(os, "sched_getaffinity")
+    try:
+        if address is not None:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=len(os.sched_getaffinity(0)) if able else os.cpu_count(),
+                include_dashboard=False,
+                object_store_memory=_STORE,
+                **quiet,
+            )
+    except ConnectionError as error:
+        if address == "auto" and "not find any" in str(error):
+            raise UserError(
+                "no Ray cluster runs on this machine: start one with ray start --head, "
+                "or leave --ray-address out"
+            ) from error
+        raise UserError(_not_joined(address, error)) from error
+    except Exception as error:
+        raise UserError(_not_joined(address, error)) from error
+
+
+def _leave(address: str | None) -> None:
+    """End this process, and the cluster that it has started."""
+    if address is None:
+        with suppress(AttributeError, OSError):
+            if os.getpgrp() == os.getpid():  # Ray's servers are in this group; workers follow them
+                os.killpg(0, signal.SIGKILL)
+    with suppress(BaseException):
+        import ray
+
+        ray.shutdown()
+    os._exit(0)  # threads of Ray may be stuck
+
+
+def _not_joined(address: str | None, error: Exception) -> str:
+    what = f"the Ray cluster at {address} cannot be joined" if address else "Ray does not start"
+    return f"{what}: {reason(error)[:300]}"
+
+
+def nodes() -> list[Mapping[str, float]]:
+    """The resources of each node that is alive."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def answers(
+    job: Job, items: Sequence[Item], share: Share
+) -> Iterator[tuple[str, bool, list[Message]]]:
+    """What the workers say, as it comes: (who, whether a block is through, words)."""
+    import ray
+
+    from detr_viz.cluster.worker import Worker
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 1  # byte: all words come as they are said
+    rows = [{"block": pickle.dumps(block)} for block in blocks(items, share)]
+    made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        Worker,
+        fn_constructor_args=(job, share),
+        batch_size=1,
+        batch_format="pyarrow",  # in others bytes may lose zeros at their end
+        num_cpus=share.cpus,
+        num_gpus=share.gpus or None,
+        compute=ray.data.ActorPoolStrategy(
+            size=min(share.workers, len(rows)), max_tasks_in_flight_per_actor=2
+        ),
+    )
+    for table in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for words in table.column("words").to_pylist():
+            yield pickle.loads(words)
+
+
+def about(error: Exception) -> str:
+    """What an error of Ray's says, on one line."""
+    said = str(error)
+    if "No module named" in said:
+        missing = said.partition("No module named")[2].split()[0].strip("'\"")
+        return f"a worker of the Ray cluster has no {missing}: install detr-viz on every node"
+    last = reason(said.strip().rpartition("\n")[2])[:200]
+    return f"the Ray cluster failed ({last}): {RESUME} (--traceback shows what Ray says)"

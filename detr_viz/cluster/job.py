@@ -1,0 +1,117 @@
+"""What command, clerk and workers say to each other, and how a cluster is divided."""
+
+from __future__ import annotations
+
+import argparse
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detr_viz.engine import Outputs, Result
+from detr_viz.errors import EXIT_USER_ERROR, UserError, in_a_line
+from detr_viz.pipeline import Item
+from detr_viz.recipe import Recipe
+
+NEEDS = '--engine ray needs Ray: pip install "detr-viz[ray]" (or: pip install "ray[data]")'
+RESUME = "what is finished is kept: go on with --resume"
+_CPUS = 4  # of a worker at most: more threads gain little, fewer mean more models in memory
+_USED = 0.75  # of the CPUs at least, by workers of as many CPUs
+_LONGEST_BLOCK = {0: 16, 1: 128}  # images, by GPUs: some seconds of work
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told.
+
+    args, pairs   of the models
+    temporary     the folder for unfinished files, absolute
+    running       a folder that is there while the run goes on; in it a file a start of a worker
+    cwd           where the paths of images, weights and outputs start
+    inputs        folders that the images are in, as the command sees them
+    """
+
+    args: argparse.Namespace
+    pairs: tuple[tuple[str | None, str | None], ...]
+    recipe: Recipe
+    outputs: Outputs
+    temporary: Path
+    running: Path
+    cwd: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What ends a run. mine: the user can mend it. trace: where it came from."""
+
+    line: str
+    mine: bool
+    trace: str
+
+    @classmethod
+    def of(cls, error: BaseException, where: str = "") -> Trouble:
+        line, code = in_a_line(error)
+        mine = code == EXIT_USER_ERROR
+        line = line if mine else f"{type(error).__name__}: {error}"
+        return cls(where + line, mine, "".join(traceback.format_exception(error)))
+
+    def error(self) -> Exception:
+        """To be raised in the command."""
+        error = (UserError if self.mine else RuntimeError)(self.line)
+        error.__cause__ = RuntimeError(f"in another process:\n{self.trace}")
+        return error
+
+
+Message = Result | Trouble | str  # a str is a note
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a cluster is divided: so many workers, of so many CPUs and GPUs each."""
+
+    workers: int
+    cpus: int
+    gpus: int = 0
+
+    def fits(self, node: Mapping[str, float]) -> bool:
+        """Whether a node has what a worker needs. node: its resources, as Ray names them."""
+        return node.get("CPU", 0) >= self.cpus and node.get("GPU", 0) >= self.gpus
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPU{'s' * (self.cpus > 1)}" + " and a GPU" * (self.gpus > 0)
+
+
+def divide(nodes: Sequence[Mapping[str, float]], device: str, threads: str | None) -> Share:
+    """The workers for a cluster. threads: OMP_NUM_THREADS, CPUs of a worker where it is a number.
+
+    A worker a GPU, with its part of the node's CPUs; without GPUs as large workers as leave few
+    CPUs idle. UserError where there is no CPU, or no GPU for --device cuda.
+    """
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    gpus = [int(node.get("GPU", 0)) if cpu else 0 for node, cpu in zip(nodes, cpus, strict=True)]
+    if not any(cpus):
+        raise UserError("the Ray cluster has no CPU: add a node with ray start --num-cpus=2")
+    if any(gpus) and device in ("auto", "cuda"):
+        both = [(cpu, gpu) for cpu, gpu in zip(cpus, gpus, strict=True) if gpu]
+        each = min(max(1, cpu // gpu) for cpu, gpu in both)
+        return Share(sum(min(gpu, cpu // each) for cpu, gpu in both), each, 1)
+    if device == "cuda":
+        raise UserError("the Ray cluster has no GPU: use --device cpu (or auto)")
+
+    def workers(each: int) -> int:
+        return sum(cpu // each for cpu in cpus)
+
+    if threads is not None and threads.isdecimal() and int(threads):
+        each = min(int(threads), max(cpus))
+    else:
+        each = next(n for n in range(_CPUS, 0, -1) if workers(n) * n >= _USED * sum(cpus))
+    return Share(workers(each), each)
+
+
+def blocks(items: Sequence[Item], share: Share) -> list[list[Item]]:
+    """Images that a worker takes at a time: enough that starts and ends of blocks cost little, few
+    enough that all workers end together. Where a worker dies its block is done again.
+    """
+    size = min(_LONGEST_BLOCK[share.gpus], -(-len(items) // (4 * share.workers)))
+    return [list(items[i : i + size]) for i in range(0, len(items), size)]

@@ -1,0 +1,175 @@
+"""The workers: processes of a Ray cluster that do blocks of images as a local run does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from detr_viz import comparison, helpers
+from detr_viz.cluster.job import Job, Message, Share, Trouble
+from detr_viz.engine import LocalEngine, Result
+from detr_viz.errors import UserError
+from detr_viz.files import reason
+from detr_viz.helpers import Failure, Skipped
+from detr_viz.pipeline import Item
+from detr_viz.recipe import Recipe, of_models
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SHARED_S = 20  # how long a network file system may hide a new folder
+_SAME = "images, weights and --out must lie at the same place on all nodes"
+
+
+class Worker:
+    """An actor of Ray Data: blocks of images in, what is to be said of them out.
+
+    It never raises: Ray would do a block again, and say so in words of its own.
+    """
+
+    def __init__(self, job: Job, share: Share) -> None:
+        import ray
+
+        self._job = job
+        self._name = ray.get_runtime_context().get_actor_id() or "worker"
+        self._group = 8 if share.gpus else 1  # results that are said at a time
+        self._where = f"worker {socket.gethostname()}: "
+        self._trouble: Trouble | None = None
+        try:
+            check_place(job, socket.gethostname())
+            start = job.running / f"{self._name}-{os.urandom(6).hex()}"
+            start.write_text(f"{socket.gethostname()} {os.getpid()}\n")
+            self._set_up(share)
+        except ImportError as error:
+            missing = UserError(f"no {error.name} there: install detr-viz on every node")
+            self._trouble = Trouble.of(missing, self._where)
+        except Exception as error:
+            self._trouble = Trouble.of(error, self._where)
+
+    def _set_up(self, share: Share) -> None:
+        job, args = self._job, argparse.Namespace(**vars(self._job.args))
+        args.quiet = True
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for a local run
+        if not share.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those are not for us
+        default = share.cpus - 1 if share.gpus else share.cpus // 2
+        self._team = helpers.start(args.jobs or max(1, default))
+        import torch
+
+        from detr_viz.loading import in_precision
+
+        torch.set_num_threads(share.cpus)
+        loaded = comparison.load(args, job.pairs)
+        self._recipe = of_models(loaded, job.recipe)
+        check_models(self._recipe, job.recipe)
+        self._exact = None if args.precision == "float32" else loaded
+        self._models = [in_precision(model, args.precision) for model in loaded]
+        self._batch_size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        import pyarrow as pa
+
+        for block in table.column("block").to_pylist():
+            for through, messages in self._do(pickle.loads(block)):
+                words = pickle.dumps((self._name, through, messages))
+                yield pa.table({"words": pa.array([words], pa.binary())})
+
+    def _do(self, items: Sequence[Item]) -> Iterator[tuple[bool, list[Message]]]:
+        """(whether the block is through, what is to be said).
+
+        The same results at each place however often a block is done: of the second try after a
+        worker's death Ray leaves out as many as had come of the first.
+        """
+        yield False, []
+        said: list[Message] = []
+        worked = 0
+        try:
+            for result in in_order(self._results(items, said.append), items):
+                said.append(result)
+                worked += not isinstance(result.outcome, Skipped)
+                if worked == self._group:
+                    yield False, said.copy()
+                    said.clear()
+                    worked = 0
+        except Exception as error:
+            self._trouble = Trouble.of(error, self._where)
+        yield True, said if self._trouble is None else [*said, self._trouble]
+
+    def _results(self, items: Sequence[Item], say: Callable[[str], None]) -> Iterator[Result]:
+        if self._trouble is not None:
+            return
+
+        def said(note: str) -> None:
+            self._exact = None  # the deviation is said once
+            say(note)
+
+        engine = LocalEngine(
+            self._models, self._recipe, self._job.outputs, self._team, self._batch_size, self._exact
+        )
+
+        def wanted() -> Iterator[Item]:
+            for item in items:
+                if not self._job.running.exists():
+                    engine.stop()
+                    return
+                yield item
+
+        for result in engine.run(wanted(), self._job.temporary, said):
+            if isinstance(result.outcome, Failure) and result.outcome.fatal:
+                engine.stop()
+            yield result
+
+
+def in_order(results: Iterator[Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Results in the order of their items; those that a stopped run leaves out are left out."""
+    waiting, done = deque(item.i for item in items), {}
+    for result in results:
+        done[result.i] = result
+        while waiting and waiting[0] in done:
+            yield done.pop(waiting.popleft())
+    yield from (done[i] for i in waiting if i in done)
+
+
+def check_place(job: Job, host: str) -> None:
+    """Go to the command's working directory. UserError where this machine, `host`, lacks it or the
+    folders of the images, or has another output folder than the command.
+    """
+    lacks = f"worker {host} has no folder"
+    try:
+        os.chdir(job.cwd)
+    except OSError as error:
+        raise UserError(f"{lacks} {job.cwd} ({reason(error)}): {_SAME}") from None
+    for folder in job.inputs:
+        if not os.path.isdir(folder or "."):
+            raise UserError(f"{lacks} {os.path.abspath(folder)}: {_SAME}")
+    out, until = job.temporary.parent, time.monotonic() + _SHARED_S
+    while not job.running.exists():  # a folder of the same name need not be the same
+        if time.monotonic() > until:
+            if out.is_dir():
+                raise UserError(
+                    f"worker {host} has another folder {out} than this machine: {_SAME}"
+                )
+            raise UserError(f"{lacks} {out}: {_SAME}")
+        time.sleep(0.2)
+
+
+def check_models(there: Recipe, here: Recipe) -> None:
+    """UserError where a worker's models, or its detr-viz, are not those of the command."""
+    if there.software[0] != here.software[0]:
+        raise UserError(
+            f"it has detr-viz {there.software[0]}, this machine {here.software[0]}: "
+            "install the same on all nodes"
+        )
+    for theirs, ours in zip(there.models, here.models, strict=True):
+        if theirs.sha256 != ours.sha256:
+            raise UserError(f"its file {ours.weights} differs from this machine's: {_SAME}")
+        if theirs != ours:
+            raise UserError(
+                f"its class names of {ours.weights} differ from this machine's: {_SAME}"
+            )
