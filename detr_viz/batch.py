@@ -14,17 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detr_viz import files
+from detr_viz.desk import Drawn, Earlier, Failure, Skipped
 from detr_viz.engine import Engine, Outputs, Result
-from detr_viz.errors import EXIT_INTERRUPTED
+from detr_viz.errors import EXIT_INTERRUPTED, UserError
 from detr_viz.files import OutputError
-from detr_viz.helpers import Drawn, Earlier, Failure, Skipped
 from detr_viz.inputs import Input
 from detr_viz.journal import Counts, Journal
 from detr_viz.pipeline import Item, Outcome
 from detr_viz.progress import Progress
 from detr_viz.recipe import Recipe
 from detr_viz.tables import Done, read_index
-from detr_viz.targets import MAPS
 
 EXIT_FAILURES = 1  # some images failed
 _MOST_NOTES, _MOST_FAILURES = 50, 20  # that are said during the run
@@ -32,9 +31,12 @@ _MOST_NOTES, _MOST_FAILURES = 50, 20  # that are said during the run
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. skipped: images whose files were there already; stopped: by Ctrl-C."""
+    """How a run ended. drawn: images that got their files now; skipped: images of which an earlier
+    run had made all; stopped: by Ctrl-C, before all images were through.
+    """
 
     counts: Counts
+    drawn: int
     skipped: int
     files: int
     index: Path | None
@@ -43,16 +45,21 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """The end of a run in words."""
-        done, _, empty = self.counts
-        drawn = done - empty - self.skipped
         if self.stopped:
-            yield f"stopped with {done} images done: the same command with --resume goes on"
+            done = counted(self.counts.done, "image")
+            yield f"stopped with {done} done: the same command with --resume goes on"
             return
-        yield f"wrote {self.files} files for {drawn} images; {self.index} lists them"
+        wrote = f"{counted(self.files, 'file')} for {counted(self.drawn, 'image')}"
+        yield f"wrote {wrote}; {self.index} lists what there is"
         if self.skipped:
-            yield f"{self.skipped} images were done already"
-        if empty:
-            yield f"{empty} images have no query that was asked for"
+            yield f"{counted(self.skipped, 'image')} done by an earlier run"
+        if self.counts.empty:
+            yield f"{counted(self.counts.empty, 'image')} without a query that was asked for"
+
+
+def counted(number: int, word: str) -> str:
+    """1 image, 2 images."""
+    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def run(
@@ -79,8 +86,11 @@ def run(
         with stoppable(engine, progress.note) as stopped:
             for result in engine.run(books.items(resume), journal.temporary, progress.note):
                 books.enter(result)
-        if stopped:
+        left = len(inputs) - journal.counts.done - journal.counts.failed
+        if left and stopped:
             return books.summary(None, None, stopped=True)
+        if left:
+            raise UserError(f"{counted(left, 'image')} got lost on the way: go on with --resume")
         return books.summary(*journal.finish(), stopped=False)
 
 
@@ -99,7 +109,7 @@ class _Books:
         self._journal, self._progress = journal, progress
         self._lock = threading.Lock()  # an engine may take its items in another thread
         self._noted: set[str] = set()
-        self._files = self._skipped = 0
+        self._files = self._drawn = self._skipped = 0
 
     def items(self, resume: bool) -> Iterator[Item]:
         for i, image in enumerate(self._inputs):
@@ -113,10 +123,7 @@ class _Books:
             return None
         target = self._outputs.target(self._inputs[i].name, self._recipe)
         there = [self._outputs.folder / name for name in done.files]
-        wanted = {*target.figures}
-        wanted |= {target.figures[0].with_suffix(".tex")} if target.caption else set()
-        no_maps = target.saves_maps and not any(path.suffix == MAPS for path in there)
-        if done.rows and (wanted - set(there) or no_maps):
+        if done.rows and not target.is_met_by(there):
             return None
         return Earlier(done.recipe, tuple(there))
 
@@ -131,7 +138,7 @@ class _Books:
     def _enter(self, i: int, outcome: Outcome | None, done: Done | None) -> None:
         if isinstance(outcome, Failure):
             if outcome.fatal:
-                raise OutputError(outcome.reason, "make room, then go on with --resume")
+                raise OutputError(outcome.reason, "see to the disk, then go on with --resume")
             self._journal.failed(i, outcome.reason)
             self._say_failure(outcome.reason)
         elif isinstance(outcome, Skipped):
@@ -143,6 +150,7 @@ class _Books:
             assert done is not None
             written = outcome.files if isinstance(outcome, Drawn) else ()
             self._files += len(written)
+            self._drawn += isinstance(outcome, Drawn)
             self._journal.done(i, replace(done, files=self._outputs.named(written)))
             self._note(i, outcome)
 
@@ -161,8 +169,8 @@ class _Books:
             self._progress.note("more failures: they are listed at the end")
 
     def summary(self, index: Path | None, failures: Path | None, stopped: bool) -> Summary:
-        counts = self._journal.counts
-        return Summary(counts, self._skipped, self._files, index, failures, stopped)
+        counts, made = self._journal.counts, (self._drawn, self._skipped, self._files)
+        return Summary(counts, *made, index, failures, stopped)
 
 
 @contextmanager

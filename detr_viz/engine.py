@@ -1,6 +1,6 @@
 """What runs a batch: images in, what became of them out; here with one process and its helpers.
 
-Another engine (cluster.py) has several such processes.
+Another engine (cluster/) has several such processes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from detr_viz.comparison import choose, queries_of
-from detr_viz.helpers import Draw, Failure, Helper, Setup, failure
+from detr_viz.desk import Draw, Failure, Setup, failure
+from detr_viz.helpers import Helper
 from detr_viz.pipeline import Item, Outcome, Pipeline, Ready, stacked
 from detr_viz.queries import NoQueryError
 from detr_viz.recipe import Recipe
@@ -93,18 +94,22 @@ class LocalEngine:
         self._recipe, self._team, self._batch_size = recipe, team, batch_size
         self._network = Network(models, recipe, outputs, reference)
         self._pipeline: Pipeline | None = None
+        self._stopped = False
 
     def run(
         self, items: Iterator[Item], temporary: Path, say: Callable[[str], None]
     ) -> Iterator[Result]:
         for helper in self._team:
-            helper.ask(Setup(self._recipe, temporary.absolute()))
+            helper.set_up(Setup(self._recipe, temporary.absolute()))
         self._network.say = say
         self._pipeline = Pipeline(self._team, self._batch_size)
+        if self._stopped:
+            self._pipeline.stop()
         for item, outcome in self._pipeline.run(items, self._network):
             yield Result(item.i, outcome, self._network.made.pop(item.i, None))
 
     def stop(self) -> None:
+        self._stopped = True
         if self._pipeline is not None:
             self._pipeline.stop()
 
@@ -136,10 +141,13 @@ class Network:
         try:
             found = self._explain(self._models, batch)
         except Exception as error:
-            if len(batch) > 1:  # one of them may be at fault, or they are too many for the memory
-                return [made for ready in batch for made in self([ready])]
-            return [failure(error)]
-        return [self._order(ready, each) for ready, each in zip(batch, found, strict=True)]
+            failed = failure(error)  # the error itself would hold the memory of the batch
+        else:
+            return [self._order(ready, each) for ready, each in zip(batch, found, strict=True)]
+        if len(batch) == 1:
+            return [failed]
+        _give_back_memory()  # one of them may be at fault, or they are too many for it
+        return [made for ready in batch for made in self([ready])]
 
     def _explain(
         self, models: Sequence[LoadedModel], batch: Sequence[Ready]
@@ -192,6 +200,14 @@ class Network:
         (exact,) = self._explain(reference, [ready])
         apart = deviation(exact, found, objects, self._recipe)
         self.say(
-            f"note: {self._recipe.precision} moves the weights of {ready.item.path} "
+            f"note: {self._recipe.precision} moves the attention weights of {ready.item.path} "
             f"by up to {apart:.2g} from float32's"
         )
+
+
+def _give_back_memory() -> None:
+    """Let go of what a GPU keeps for later."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,11 +1,12 @@
-"""Output files: written to a temporary name beside the target, then renamed;
-nothing half-written stays.
+"""Output files: written to a temporary name beside the target, or in one folder of a run, then
+renamed; nothing half-written stays.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,7 +56,7 @@ def replacing(path: str | Path, way_out: str = "choose another place with --out"
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder; give a file name")
         yield temporary
-        temporary.replace(path)
+        _move(temporary, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)}", way_out) from error
     finally:
@@ -63,7 +64,7 @@ def replacing(path: str | Path, way_out: str = "choose another place with --out"
 
 
 def put_temporaries_in(folder: Path | None) -> None:
-    """From now on temporary files of this process lie there, on the file system of the targets.
+    """From now on temporary files of this process lie there, best on the targets' file system.
 
     For a process that can be killed: whoever cleans up knows where to look. None: beside each
     target, as at first.
@@ -89,6 +90,23 @@ def discard_unfinished() -> None:
     """Remove what is being written right now: for a process that ends on the spot."""
     for temporary in list(_unfinished):
         _remove(temporary)
+
+
+def _move(temporary: Path, path: Path) -> None:
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    else:
+        return
+    beside = path.with_name(temporary.name)  # the target's folder is on another file system
+    _unfinished.add(beside)
+    try:
+        shutil.copyfile(temporary, beside)
+        beside.replace(path)
+    finally:
+        _remove(beside)
 
 
 def _remove(temporary: Path) -> None:

@@ -19,6 +19,7 @@ from typing import NoReturn
 from detr_viz.errors import UserError
 from detr_viz.files import reason
 
+_LONGEST_NAME = 150  # bytes of a file's own; of 255, the rest is for what follows it
 _LIST_BYTES, _COCO_BYTES = 256_000_000, 2_000_000_000
 _LINKS = ("http://", "https://")
 # What Pillow opens but no folder is searched for: of the first it knows little but the name, or
@@ -291,8 +292,13 @@ def _name(called: str) -> str:
         way = "".join(c if c.isprintable() else "_" for c in way)
     *folders, file = way.split("/")
     stem = file.rpartition(".")[0] if "." in file else file
-    parts = [*folders, stem if stem.strip(".") else "image"]
+    parts = [*folders, _cut(stem) if stem.strip(".") else "image"]
     return "/".join(part for part in parts if part not in ("", ".", ".."))
+
+
+def _cut(name: str) -> str:
+    """The beginning of a name that is too long to have something behind it."""
+    return os.fsencode(name)[:_LONGEST_NAME].decode("utf-8", "ignore").rstrip()
 
 
 def _way(path: str) -> str:

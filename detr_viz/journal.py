@@ -48,7 +48,7 @@ class Journal:
 
     `images` are the inputs in the order of the tables, each there once. `tag` is part of
     every name: runs with different tags share a folder. With `resume`, what the run before
-    recorded is kept: the journal that it left, else its index.csv.
+    recorded is kept: the journal that it left, else its index.csv, else those of other tags.
     UserError where another run with this tag is at work; OutputError for what the disk refuses.
     """
 
@@ -146,19 +146,25 @@ class Journal:
             self._load()
 
     def _convert(self) -> None:
-        """The index.csv of a finished run as a journal; none where it is missing or damaged."""
-        part, seen = self.temporary / "journal.part", set()
-        with (
-            _one_line(f"cannot go on from {self._index}", _AT_START),
-            suppress(UserError, FileNotFoundError),
-        ):
-            with part.open("wb") as file:
-                for outcome in read_index(self._index):
-                    if hash(outcome.image) in seen:  # sorted by hand: its rows are apart
-                        outcome = _Failed(outcome.image, "rows apart")
-                    seen.add(hash(outcome.image))
-                    file.write(_encoded(outcome))
-            part.replace(self._path)
+        """The index.csv of a finished run as a journal; where there is none, those of runs with
+        other tags. What is damaged is left out.
+        """
+        part, out = self.temporary / "journal.part", self.temporary.parent
+        tables = [self._index] if self._index.exists() else sorted(out.glob("index*.csv"))
+        said = self._index if self._index in tables else out / "index*.csv"
+        with _one_line(f"cannot go on from {said}", _AT_START), part.open("wb") as file:
+            for table in tables:
+                start, seen = file.tell(), set()
+                try:
+                    for outcome in read_index(table):
+                        if hash(outcome.image) in seen:  # sorted by hand: its rows are apart
+                            outcome = _Failed(outcome.image, "rows apart")
+                        seen.add(hash(outcome.image))
+                        file.write(_encoded(outcome))
+                except UserError:
+                    file.seek(start)
+                    file.truncate()
+        part.replace(self._path)
         self._clear()
 
     def _load(self) -> None:

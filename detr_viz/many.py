@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import detr_viz
 from detr_viz.errors import EXIT_INTERRUPTED
 from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
 from detr_viz.styles import Format, Look
@@ -47,17 +48,23 @@ def run_many(
         loaded = load_models(here, pairs)
         recipe = recipe_of(args, loaded, look, page)
         queries.check_for(recipe.queries, loaded[0].class_names, loaded[0].config.num_queries)
+        from detr_viz import explanation
+
+        for model in loaded:
+            explanation.resolve_layers(recipe.layer, model.config.dec_layers)
         outputs = engine.Outputs(
             folder_of(args.out),
             suffixes(args),
             args.caption,
             f"{args.shard[0]}-of-{args.shard[1]}" if args.shard else "",
         )
+        if local and not args.jobs:  # where --device auto has found a GPU, cores are free
+            team += helpers.start(helpers.default_count(loaded[0].device.type) - len(team))
         runner = _engine(args, pairs, loaded, recipe, outputs, team)
+        del loaded  # in float32, perhaps of use for one image only
         summary = batch.run(runner, recipe, images, outputs, resume=args.resume, quiet=args.quiet)
     finally:
-        for helper in team:
-            helper.stop()
+        helpers.stop(team)
     for line in summary.lines():
         tell(args, line)
     if summary.stopped:
@@ -68,7 +75,8 @@ def run_many(
         path = outputs.folder / f"contact-sheet{f'-{outputs.tag}' * bool(outputs.tag)}.pdf"
         pngs = list(batch.figures_of(outputs))
         if pngs:
-            contact_sheet(path, pngs, args.contact_sheet, recipe.title)
+            facts = {"Software": f"detr_viz {detr_viz.__version__}"}
+            contact_sheet(path, pngs, args.contact_sheet, recipe.title, facts)
             tell(args, f"wrote {path}")
     if summary.counts.failed:
         failed = f"error: {summary.counts.failed} of {len(images)} images failed"
@@ -93,4 +101,4 @@ def _engine(
         return RayEngine(args, pairs, recipe, outputs)
     exact, used = precise(args, loaded)
     size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
-    return LocalEngine(used, recipe, outputs, team, size, exact)
+    return LocalEngine(used, recipe, outputs, team, size, None if args.quiet else exact)

@@ -13,22 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detr_viz.errors import UserError
-from detr_viz.helpers import (
-    Draw,
-    Drawn,
-    Drop,
-    Earlier,
-    Failure,
-    Helper,
-    Order,
-    Pixels,
-    Read,
-    Reply,
-    Skipped,
-)
+from detr_viz.desk import Draw, Drawn, Drop, Earlier, Failure, Order, Pixels, Read, Reply, Skipped
+from detr_viz.helpers import Helper, HelpersDied
 
-_CRASHES = 3  # helpers that die in a row, with nothing done in between, end the run
+_LOST = 10  # images that kill their helpers, with none done in between, end the run
+_AHEAD = 4  # batches that are read ahead, where a batch is not one image
 _WAIT_S = 0.2  # how soon a signal is seen
 
 
@@ -63,10 +52,6 @@ Outcome = Skipped | Drawn | Failure
 Network = Callable[[Sequence[Ready]], Sequence[Draw | Failure | None]]
 
 
-class HelpersDied(UserError):
-    """No helper stays alive; says how the last one ended."""
-
-
 class Pipeline:
     """The run itself: `for item, outcome in pipeline.run(items, network)`.
 
@@ -77,7 +62,8 @@ class Pipeline:
     def __init__(self, helpers: Sequence[Helper], batch_size: int = 1) -> None:
         self._helpers = helpers
         self._batch_size = batch_size
-        self._wanted = 2 * batch_size  # read ahead of the network
+        # read ahead of the network; of photos few in a row are of one shape
+        self._wanted = _AHEAD * batch_size if batch_size > 1 else 2
         self._most = self._wanted + batch_size + 2 * len(helpers)  # in flight
         self._changed = threading.Condition()
         self._ready: dict[object, deque[Ready]] = defaultdict(deque)
@@ -86,7 +72,7 @@ class Pipeline:
         self._items: dict[int, Item] = {}  # in flight
         self._dropped: dict[int, Failure | None] = {}  # outcomes of what is not to be drawn
         self._outcomes: deque[tuple[Item, Outcome | None]] = deque()
-        self._reading = self._crashes = 0
+        self._reading = self._lost = 0
         self._exhausted = self._over = self._stopped = False
         self._broken: BaseException | None = None
 
@@ -109,9 +95,9 @@ class Pipeline:
                     self._give_up_ready()
                     batch = [] if self._broken else self._take_batch()
                     over = self._finished() and not outcomes and not batch
+                yield from outcomes
                 if self._broken:
                     raise self._broken
-                yield from outcomes
                 if batch:
                     self._hand_out(batch, network(batch))
                 if over:
@@ -146,12 +132,17 @@ class Pipeline:
         return any(self._ready.values()) and self._fullest() is not None
 
     def _fullest(self) -> deque[Ready] | None:
-        """The images to take: a full batch, or what there is where no more can come."""
-        best = max(self._ready.values(), key=len)
-        waiting = sum(map(len, self._ready.values()))
+        """The images to take: a full batch, or where there is no room for more, those of the shape
+        that has waited longest: else shapes that are rare would take the room that batches need.
+        """
+        waiting = [queue for queue in self._ready.values() if queue]
+        best = max(waiting, key=len)
+        if len(best) >= self._batch_size:
+            return best
         stuck = not self._reading and (self._exhausted or len(self._items) >= self._most)
-        enough = len(best) >= self._batch_size or stuck or waiting >= self._wanted
-        return best if enough else None
+        if stuck or sum(map(len, waiting)) >= self._wanted:
+            return min(waiting, key=lambda queue: queue[0].item.i)
+        return None
 
     def _take_batch(self) -> list[Ready]:
         queue = self._fullest() if any(self._ready.values()) else None
@@ -174,6 +165,8 @@ class Pipeline:
             self._changed.notify_all()
 
     def _finish(self, i: int, outcome: Outcome | None) -> None:
+        if not isinstance(outcome, Failure):
+            self._lost = 0
         del self._owner[i]
         self._outcomes.append((self._items.pop(i), outcome))
 
@@ -226,22 +219,16 @@ class Pipeline:
         helper, ended = self._helpers[k], ""
         for _ in range(2):
             try:
-                reply = helper.ask(order)
+                return helper.ask(order)
             except (EOFError, OSError):
                 with self._changed:
                     if self._over:  # it was stopped
                         return None
-                    self._crashes += 1
-                    crashes = self._crashes
                 ended = helper.restart()
-                if crashes > _CRASHES * len(self._helpers):
-                    raise HelpersDied(
-                        f"the processes that read and draw keep dying ({ended}): "
-                        "give them more memory, or fewer --jobs"
-                    ) from None
-            else:
-                self._crashes = 0
-                return reply
+        with self._changed:
+            self._lost += 1
+            if self._lost > _LOST:
+                raise HelpersDied(ended)
         task = "reads" if isinstance(order, Read) else "draws"
         return Failure(f"the process that {task} it died twice ({ended})")
 

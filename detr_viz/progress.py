@@ -126,6 +126,8 @@ class Progress:
     def _unless_broken(self) -> Iterator[None]:
         try:
             yield
+        except RuntimeError:  # from a signal handler, in the middle of another line: not said
+            pass
         except (OSError, ValueError):
             if self._bar is not None:
                 self._bar.disable = True  # or it writes once more when it is collected

@@ -1,4 +1,4 @@
-"""The render command: images -> figures and saved maps; one image here, many through batch.py."""
+"""The render command: images -> figures and saved maps; one image here, many through many.py."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _check_outputs(args: argparse.Namespace, many: bool) -> None:
         raise UserError("--show is for figures: add png, pdf or svg to --format")
     if args.contact_sheet and ".png" not in given:
         raise UserError("--contact-sheet is made of the PNG files: add png to --format")
-    if args.ray_address and args.engine != "ray":
+    if args.ray_address is not None and args.engine != "ray":
         raise UserError("--ray-address is for --engine ray")
     if args.out and not is_folder(args.out):
         target_of(args.out, "", suffixes(args), args.caption).check()
@@ -153,7 +153,8 @@ def render_one(
         return
     if exact is not None:
         apart = rendering.deviation(_explain(exact, picture, recipe), found, objects, recipe)
-        yield f"note: {recipe.precision} moves weights by up to {apart:.2g} from float32's"
+        moved = f"moves attention weights by up to {apart:.2g} from float32's"
+        yield f"note: {recipe.precision} {moved}"
     written = rendering.write(found, objects, recipe, target)
     yield from (f"note: {note}" for note in written.notes)
     yield from tables

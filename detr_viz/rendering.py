@@ -68,7 +68,7 @@ def write(
                 figures.save(figure, path, {"Recipe": digest})
                 files.append(path)
             if target.caption:
-                files.append(captions.save_caption(figure.shown, files[0], digest))
+                files.append(captions.save_caption(figure.shown, target.captioned, digest))
     if target.saves_maps:
         files += _save_maps(found, objects, recipe, target, digest)
     return Written(tuple(files), tuple(dict.fromkeys(str(w.message) for w in caught)), figure)
@@ -125,14 +125,24 @@ def deviation(
 
 
 def rows(found: Sequence[Findings], objects: Sequence[SharedObject]) -> tuple[tuple[str, ...], ...]:
-    """What an index says of the queries, as text: model, layer, query, class, score, box (px)."""
+    """What an index says of the queries, as texts, "object" to "bottom" (pixels).
+
+    Queries of several models that have found the same object have the same number, from 1.
+    """
     made = []
-    for k, e in enumerate(found):
+    for k, (e, model) in enumerate(zip(found, _told_apart(found), strict=True)):
         for layer in e.layers:
             output = e.output(layer)
-            for q in queries_of(objects, k):
+            for number, shared in enumerate(objects, 1):
+                if (q := shared.matches[k].query) is None:
+                    continue
                 box = [f"{side:.1f}" for side in output.boxes_xyxy_px[q]]
-                name = e.class_names[output.labels[q]]
-                score = f"{output.scores[q]:.4f}"
-                made.append((str(e.meta["weights"]), str(layer), str(q), name, score, *box))
+                name, score = e.class_names[output.labels[q]], f"{output.scores[q]:.4f}"
+                made.append((str(number), model, str(layer), str(q), name, score, *box))
     return tuple(made)
+
+
+def _told_apart(found: Sequence[Findings]) -> list[str]:
+    """The names of the checkpoints, numbered where one stands for several."""
+    names = [str(e.meta["weights"]) for e in found]
+    return [f"{n} ({i})" if names.count(n) > 1 else n for i, n in enumerate(names, 1)]

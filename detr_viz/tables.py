@@ -17,7 +17,7 @@ from detr_viz.errors import UserError
 from detr_viz.files import reason
 
 COLUMNS = (
-    *("image", "model", "layer", "query", "class", "score"),
+    *("image", "object", "model", "layer", "query", "class", "score"),
     *("left", "top", "right", "bottom", "files", "recipe"),
 )
 _FILES = COLUMNS.index("files")
@@ -30,7 +30,7 @@ class Done:
     """An image that was dealt with. ValueError where a row has not one text for each column."""
 
     image: str  # as the input is named
-    rows: tuple[tuple[str, ...], ...]  # one a query: "model" to "bottom"; none: nothing to draw
+    rows: tuple[tuple[str, ...], ...]  # one a query: "object" to "bottom"; none: nothing to draw
     files: tuple[str, ...]  # relative to the output folder, '/' between folders
     recipe: str = ""  # a digest of how it was made
 

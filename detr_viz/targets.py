@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,27 @@ class Target:
     def saves_maps(self) -> bool:
         return MAPS in self.suffixes
 
+    @property
+    def captioned(self) -> Path:
+        """The figure that a LaTeX file includes: of vectors where there is one."""
+        return _captioned(self.figures)
+
+    def is_met_by(self, files: Sequence[Path]) -> bool:
+        """Whether an earlier run's files of an image, in its order, hold all that are wanted."""
+        wanted = set(self.figures)
+        if self.caption:
+            wanted.add(self.captioned.with_suffix(".tex"))
+            figures = [path for path in files if path.suffix in SUFFIXES]
+            if not figures or _captioned(figures) != self.captioned:
+                return False  # that .tex includes another figure
+        maps = (
+            path.suffix == MAPS
+            and path.parent == self.stem.parent
+            and path.name.startswith(self.stem.name)
+            for path in files
+        )
+        return wanted <= set(files) and (not self.saves_maps or any(maps))
+
     def check(self) -> None:
         """UserError where a file cannot be put, before time is spent on it."""
         for path in (*self.figures, *[self._path(MAPS)] * self.saves_maps):
@@ -42,13 +64,17 @@ class Target:
         if self.caption:
             from detr_viz.captions import caption_path
 
-            caption_path(self.figures[0])
+            caption_path(self.captioned)
 
     def _path(self, suffix: str, tag: str = "") -> Path:
         return self.stem.with_name(f"{self.stem.name}{tag}{suffix}")
 
     def maps(self, tag: str) -> Path:
         return self._path(MAPS, tag)
+
+
+def _captioned(figures: Sequence[Path]) -> Path:
+    return next((path for path in figures if path.suffix.lower() == ".pdf"), figures[0])
 
 
 def is_folder(out: str) -> bool:

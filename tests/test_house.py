@@ -29,6 +29,7 @@ FLOORS = [
     {"figures"},
     {"flags", "targets", "comparison"},
     {"rendering"},
+    {"desk"},
     {"helpers"},
     {"pipeline"},
     {"engine"},

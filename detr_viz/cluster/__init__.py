@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import detr_viz
-from detr_viz.cluster.job import NEEDS, RESUME, Job, Message, Trouble
+from detr_viz.cluster.job import NEEDS, RESUME, Job, Message, Trouble, over
 from detr_viz.engine import Outputs, Result
 from detr_viz.errors import UserError
 from detr_viz.files import OutputError, reason
@@ -74,6 +74,7 @@ class RayEngine:
     ) -> None:
         self._args, self._pairs, self._recipe, self._outputs = args, pairs, recipe, outputs
         self._running: Path | None = None
+        self._stopped = False
         self._clerk: subprocess.Popen[bytes] | None = None
 
     def run(
@@ -98,9 +99,10 @@ class RayEngine:
             self._dismiss()
 
     def stop(self) -> None:
+        self._stopped = True
         if self._running is not None:  # workers begin nothing new once it has gone
             with suppress(OSError):
-                self._running.rename(f"{self._running}-over")
+                self._running.rename(over(self._running))
 
     def kill(self) -> None:
         if self._clerk is not None:  # its session: a cluster that it has started goes with it
@@ -114,6 +116,8 @@ class RayEngine:
             self._running.mkdir()
         except OSError as error:
             raise OutputError(f"cannot write to {temporary}: {reason(error)}") from error
+        if self._stopped:  # while there was no such folder
+            self.stop()
         folders = dict.fromkeys(os.path.dirname(item.path) for item in todo)
         return Job(
             args=self._args,

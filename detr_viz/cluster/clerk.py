@@ -73,7 +73,7 @@ class Clerk:
         join(self._job.args.ray_address)
         self._share = divide(nodes(), self._job.args.device, os.environ.get("OMP_NUM_THREADS"))
         self.tell(True)
-        self._begun_at = self._noded_at = self._looked_at = time.monotonic()
+        self._begun_at = self._noded_at = self._looked_at = self._heard_at = time.monotonic()
         threading.Thread(target=self._stream, daemon=True).start()
         while not self._over:
             with suppress(queue.Empty):
@@ -86,9 +86,11 @@ class Clerk:
 
     def _stream(self) -> None:
         try:
-            self._send_out()
-            if self._left and self._stopped_at is None:
-                self._send_out()  # Ray does a dead worker's block again; this is for what it lost
+            before = len(self._left) + 1
+            # Ray does a dead worker's block again; once more, as long as it helps, what it lost
+            while before > len(self._left) > 0 and self._stopped_at is None:
+                before = len(self._left)
+                self._send_out()
         except Exception as error:
             trouble = Trouble(about(error), True, Trouble.of(error).trace)
             self._heard.put(lambda: self.tell(trouble))
@@ -105,6 +107,7 @@ class Clerk:
     # ---- in the main thread ---------------------------------------------------------------------
 
     def _hear(self, worker: str, through: bool, messages: Sequence[Message]) -> None:
+        self._heard_at = time.monotonic()
         (self._busy.discard if through else self._busy.add)(worker)
         for message in messages:
             if isinstance(message, Result):
@@ -127,8 +130,9 @@ class Clerk:
         self._looked_at = now
         if not self._job.running.exists():
             self._stopped_at = self._stopped_at or now
-            # a little later, for what workers say takes its time
-            self._over = self._over or (not self._busy and now - self._stopped_at > 2 * _LOOK_S)
+            # a little later, for what workers say takes its time; one that is gone says nothing
+            quiet = now - max(self._stopped_at, self._heard_at)
+            self._over |= quiet > (_ALONE_S if self._busy else 2 * _LOOK_S)
             return
         starts = self._starts()
         again = starts - self._started

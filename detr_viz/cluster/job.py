@@ -41,6 +41,11 @@ class Job:
     inputs: tuple[str, ...]
 
 
+def over(running: Path) -> Path:
+    """What the folder of a run that goes on is called once it is to begin nothing new."""
+    return running.with_name(f"{running.name}-over")
+
+
 @dataclass(frozen=True)
 class Trouble:
     """What ends a run. mine: the user can mend it. trace: where it came from."""

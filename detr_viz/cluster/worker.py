@@ -9,14 +9,15 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from detr_viz import comparison, helpers
-from detr_viz.cluster.job import Job, Message, Share, Trouble
+from detr_viz.cluster.job import Job, Message, Share, Trouble, over
+from detr_viz.desk import Failure, Skipped
 from detr_viz.engine import LocalEngine, Result
 from detr_viz.errors import UserError
 from detr_viz.files import reason
-from detr_viz.helpers import Failure, Skipped
 from detr_viz.pipeline import Item
 from detr_viz.recipe import Recipe, of_models
 
@@ -44,10 +45,11 @@ class Worker:
         try:
             check_place(job, socket.gethostname())
             start = job.running / f"{self._name}-{os.urandom(6).hex()}"
-            start.write_text(f"{socket.gethostname()} {os.getpid()}\n")
+            with suppress(FileNotFoundError):  # the run was stopped meanwhile
+                start.write_text(f"{socket.gethostname()} {os.getpid()}\n")
             self._set_up(share)
         except ImportError as error:
-            missing = UserError(f"no {error.name} there: install detr-viz on every node")
+            missing = UserError(f"{reason(error)}: install detr-viz on every node")
             self._trouble = Trouble.of(missing, self._where)
         except Exception as error:
             self._trouble = Trouble.of(error, self._where)
@@ -68,7 +70,8 @@ class Worker:
         loaded = comparison.load(args, job.pairs)
         self._recipe = of_models(loaded, job.recipe)
         check_models(self._recipe, job.recipe)
-        self._exact = None if args.precision == "float32" else loaded
+        compared = args.precision != "float32" and not job.args.quiet
+        self._exact = loaded if compared else None
         self._models = [in_precision(model, args.precision) for model in loaded]
         self._batch_size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
 
@@ -149,7 +152,8 @@ def check_place(job: Job, host: str) -> None:
         if not os.path.isdir(folder or "."):
             raise UserError(f"{lacks} {os.path.abspath(folder)}: {_SAME}")
     out, until = job.temporary.parent, time.monotonic() + _SHARED_S
-    while not job.running.exists():  # a folder of the same name need not be the same
+    # a folder of the same name need not be the same
+    while not (job.running.exists() or over(job.running).exists()):
         if time.monotonic() > until:
             if out.is_dir():
                 raise UserError(
@@ -171,5 +175,6 @@ def check_models(there: Recipe, here: Recipe) -> None:
             raise UserError(f"its file {ours.weights} differs from this machine's: {_SAME}")
         if theirs != ours:
             raise UserError(
-                f"its class names of {ours.weights} differ from this machine's: {_SAME}"
+                f"it takes {ours.weights} for another model than this machine does (class names, "
+                "sizes): install the same detr-viz on all nodes"
             )

@@ -78,14 +78,14 @@ def batch(weights: str, folder: str, out: str) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
     import torch
 
-    from detr_viz import batch, helpers, images, inputs, load_model
+    from detr_viz import batch, desk, helpers, images, inputs, load_model
     from detr_viz.engine import LocalEngine, Outputs
     from detr_viz.recipe import Recipe, of_models
 
     team = helpers.start(helpers.default_count("cpu"))
     model = load_model(weights, device="cpu")
     for helper in team:
-        helper.ask(helpers.Drop(-1))  # its imports are done when it answers
+        helper.ask(desk.Drop(-1))  # its imports are done when it answers
     recipe = of_models([model], Recipe(()))
     found = inputs.expand([folder])
     with torch.inference_mode():
