@@ -104,6 +104,14 @@ def run(*argv: str, env: dict[str, str] | None = None, **more) -> subprocess.Com
     return done
 
 
+def batch(*argv: str, code: int = 0, capsys=None) -> tuple[str, str]:
+    """A quick run in this process: what it said, where capsys is given."""
+    from detr_viz import cli
+
+    assert cli.main([*QUICK, *argv]) == code
+    return capsys.readouterr() if capsys else ("", "")
+
+
 def start(*argv: str) -> subprocess.Popen:
     """A run in a session of its own, with Ctrl-C as in a terminal."""
     return subprocess.Popen(

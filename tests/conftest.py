@@ -54,3 +54,15 @@ def demo_explanation(name: str):
     from detr_viz import assets, explain
 
     return explain(demo_model(name), assets.find(assets.DEFAULT_IMAGE), layers="all")
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A folder of 24 images, 5 of them broken, and what an uninterrupted run makes of it."""
+    from batch_tools import QUICK, folder_of_scenes, run
+
+    home = tmp_path_factory.mktemp("whole")
+    bad = folder_of_scenes(home / "in", 24, broken=5)
+    done = run(*QUICK, "--image", "in", "--out", "out", "--format", "png,npz", cwd=home)
+    assert done.returncode == 1, done.stderr
+    return home, [str(Path(path).relative_to(home)) for path in bad], done

@@ -1,43 +1,31 @@
-"""Many images: what is written, what fails, what stops a run, and what a resumed one does."""
+"""Many images: what is written, what fails, in which precision, and what a user may get wrong."""
 
 from __future__ import annotations
 
 import os
-import resource
 import shutil
-import signal
-import time
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from batch_tools import QUICK, content, folder_of_scenes, paths, picture, run, start, table
+from batch_tools import QUICK, batch, content, folder_of_scenes, paths, picture, run, table
 from PIL import Image
 
+from detr_viz import batch as many
 from detr_viz import cli, heatmaps
-
-posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits as POSIX has them")
+from detr_viz.engine import Outputs, Result
+from detr_viz.errors import UserError
+from detr_viz.inputs import Input
+from detr_viz.journal import Journal
+from detr_viz.recipe import ModelFacts, Recipe
+from detr_viz.tables import Done
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def batch(*argv: str, code: int = 0, capsys=None) -> tuple[str, str]:
-    assert cli.main([*QUICK, *argv]) == code
-    return capsys.readouterr() if capsys else ("", "")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A folder of 24 images, 5 of them broken, and what an uninterrupted run makes of it."""
-    home = tmp_path_factory.mktemp("whole")
-    bad = folder_of_scenes(home / "in", 24, broken=5)
-    done = run(*QUICK, "--image", "in", "--out", "out", "--format", "png,npz", cwd=home)
-    assert done.returncode == 1, done.stderr
-    return home, [str(Path(path).relative_to(home)) for path in bad], done
 
 
 # --- what is written ----------------------------------------------------------------------------
@@ -113,7 +101,7 @@ def test_images_without_an_answer_are_not_failures(here, capsys):
     out, err = batch("--image", "a.png", "b.png", "--queries", "score:0.9", capsys=capsys)
     rows = table(here / "outputs/index.csv")
     assert [row["image"] for row in rows if not row["query"]] == ["b.png"]
-    assert "1 images have no query that was asked for" in out and "error" not in err
+    assert "1 image without a query that was asked for" in out and "error" not in err
     assert not (here / "outputs/failures.csv").exists()
 
 
@@ -133,6 +121,95 @@ def test_comparisons_captions_and_layers_in_a_batch(here, capsys):
         *(f"{stem}_detr_layer0.npz", f"{stem}_detr_layer2.npz"),
         *(f"{stem}_conditional_detr_layer0.npz", f"{stem}_conditional_detr_layer2.npz"),
     ]
+
+
+def test_the_index_pairs_objects_and_tells_models_apart(here, capsys):
+    from detr_viz import assets
+
+    picture(1).save("1.png")
+    for folder, name in (("a", "detr"), ("b", "cd_detr")):
+        Path(folder).mkdir()
+        shutil.copy(assets.find(f"weights/{name}_demo.pth"), f"{folder}/best.pth")
+    weights = ["--weights", "a/best.pth", "b/best.pth", "--type", "detr", "cd_detr"]
+    batch("--image", "1.png", "1.png", *weights, "--format", "npz", "--jobs", "1", capsys=capsys)
+    rows = table(here / "outputs/index.csv")
+    assert list(rows[0])[:3] == ["image", "object", "model"]
+    boxes: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        sides = [float(row[side]) for side in ("left", "top", "right", "bottom")]
+        boxes.setdefault(row["object"], {})[row["model"]] = sides
+    assert list(boxes)[:2] == ["1", "2"]
+    assert {name for pair in boxes.values() for name in pair} == {"best.pth (1)", "best.pth (2)"}
+    pairs = [list(pair.values()) for pair in boxes.values() if len(pair) == 2]
+    assert pairs  # the same object: where both models found it, their boxes meet
+    for (left, top, right, bottom), b in pairs:
+        assert min(right, b[2]) > max(left, b[0]) and min(bottom, b[3]) > max(top, b[1])
+
+
+def test_a_caption_includes_the_figure_of_vectors(here, capsys):
+    for i in range(2):
+        picture(i).save(f"{i}.png")
+    argv = ["--image", "0.png", "1.png", "--caption", "--resume", "--format"]
+    batch(*argv, "png,svg", capsys=capsys)
+    made = here / "outputs/0_detr_combine.tex"
+    assert "0_detr_combine.png" in made.read_text()
+    assert "for 2 images" in batch(*argv, "png,pdf", capsys=capsys)[0]  # of another figure
+    assert "0_detr_combine.pdf" in made.read_text()
+    assert "for 0 images" in batch(*argv, "pdf", capsys=capsys)[0]
+
+
+def test_what_had_to_be_decided_about_an_image_is_said(here, capsys):
+    levels = np.linspace(0, 60_000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(levels).save(name)
+    out, _ = batch("--image", "a.png", "--out", "one", capsys=capsys)
+    said = [line for line in out.splitlines() if line.startswith("note: a.png: ")]
+    _, err = batch("--image", "a.png", "b.png", "--format", "npz", "--jobs", "1", capsys=capsys)
+    assert said and f"{said[0]} (said once)" in err.splitlines()
+
+
+def test_names_that_are_too_long_are_cut(here, capsys):
+    for end in "xy":
+        picture(1).save(f"{'n' * 230}{end}.png")
+    picture(2).save(f"{'é' * 120}.png")
+    batch("--image", "*.png", "--format", "png,npz", "--caption", capsys=capsys)
+    files = sorted(path.name for path in (here / "outputs").iterdir())
+    assert f"{'n' * 150}_detr_combine.png" in files
+    assert f"{'n' * 150}-2_detr_combine.npz" in files
+    assert f"{'é' * 75}_detr_combine.tex" in files
+
+
+def test_outputs_on_another_file_system(here, capsys):
+    if not os.access("/dev/shm", os.W_OK) or os.stat("/dev/shm").st_dev == here.stat().st_dev:
+        pytest.skip("needs a second file system")
+    Path("in/n").mkdir(parents=True)
+    for name in ("in/1.png", "in/n/2.png"):
+        picture(1).save(name)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        Path("out").mkdir()
+        Path("out/n").symlink_to(other)
+        batch("--image", "in", "--out", "out", capsys=capsys)
+        assert [path.name for path in Path(other).iterdir()] == ["2_detr_combine.png"]
+
+
+def test_an_engine_that_loses_an_image_is_no_success(here):
+    class Loses:
+        def run(self, items, temporary, say):
+            for item in items:
+                if item.i != 1:
+                    yield Result(item.i, None, Done(item.path, (), ()))
+
+        def stop(self): ...
+        def kill(self): ...
+
+    model = ModelFacts("detr", "w.pth", "00", 8, False, ("cat",), 800, 1333)
+    inputs = [Input(f"{i}.png", str(i)) for i in range(3)]
+    outputs = Outputs(here / "out")
+    with pytest.raises(UserError, match=r"^1 image got lost on the way: go on with --resume$"):
+        many.run(Loses(), Recipe((model,)), inputs, outputs)
+    with Journal(outputs.folder, ["0.png", "1.png", "2.png"], resume=True) as journal:
+        known = [journal.earlier(f"{i}.png") for i in range(3)]
+    assert known[0] and not known[1] and known[2]
 
 
 def test_a_contact_sheet_of_the_figures(here, capsys):
@@ -178,150 +255,11 @@ def test_uneven_shards(here, capsys):
         batch("--image", "in", "--format", "npz", "--shard", f"{i}/3", capsys=capsys)
         sizes.append(len(paths(table(here / f"outputs/index-{i}-of-3.csv"))))
     assert sizes == [2, 2, 1]
+    out, _ = batch("--image", "in", "--format", "npz", "--resume", capsys=capsys)
+    assert "for 0 images" in out and "5 images done by an earlier run" in out  # of the parts
+    assert len(paths(table(here / "outputs/index.csv"))) == 5
     batch("--image", "in", "--format", "npz", "--shard", "6/9", capsys=capsys)
     assert table(here / "outputs/index-6-of-9.csv") == []  # more shards than images
-
-
-# --- resumed ------------------------------------------------------------------------------------
-
-
-def test_resume_does_nothing_where_all_is_there(whole, here):
-    home, _, _ = whole
-    shutil.copytree(home / "out", here / "out")
-    before = {path: path.stat().st_mtime_ns for path in (here / "out").rglob("*_detr_*")}
-    argv = ["--image", "in", "--out", str(here / "out"), "--format", "png,npz", "--resume"]
-    done = run(*QUICK, *argv, cwd=home)
-    assert done.returncode == 1  # the broken ones are tried again
-    assert "wrote 0 files for 0 images" in done.stdout and "19 images were done" in done.stdout
-    assert before == {path: path.stat().st_mtime_ns for path in (here / "out").rglob("*_detr_*")}
-    assert content(here / "out") == content(home / "out")
-
-
-CHANGES = {
-    "a figure is gone": lambda out: (out / "a/0003_detr_combine.png").unlink(),
-    "a figure is cut": lambda out: os.truncate(out / "a/0003_detr_combine.png", 900),
-    "maps are cut": lambda out: os.truncate(out / "a/0003_detr_combine.npz", 900),
-    "a figure is another's": lambda out: shutil.copy(
-        out / "a/0001_detr_combine.png", out / "a/0003_detr_combine.png"
-    ),
-    "the index is gone": lambda out: (out / "index.csv").unlink(),
-    "a temporary file is left": lambda out: (
-        (out / ".detr_viz").mkdir(),
-        (out / ".detr_viz/.0003-abc.png").write_bytes(b"x"),
-    ),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_resume_mends_what_was_changed(change, whole, here):
-    home, _, _ = whole
-    shutil.copytree(home / "out", here / "out")
-    CHANGES[change](here / "out")
-    argv = ["--image", "in", "--out", str(here / "out"), "--format", "png,npz", "--resume"]
-    done = run(*QUICK, *argv, cwd=home)
-    redone = {"the index is gone": 19, "a temporary file is left": 0}.get(change, 1)
-    assert f"wrote {2 * redone} files for {redone} images" in done.stdout
-    assert content(here / "out") == content(home / "out")
-
-
-def test_resume_redoes_what_another_recipe_or_image_made(here, capsys):
-    for i in range(3):
-        picture(i).save(f"{i}.png")
-    argv = ["--image", "0.png", "1.png", "2.png", "--format", "png,npz", "--resume"]
-    assert "for 3 images" in batch(*argv, capsys=capsys)[0]
-    assert "for 0 images" in batch(*argv, capsys=capsys)[0]
-    assert "for 3 images" in batch(*argv, "--style", "heat", capsys=capsys)[0]
-    assert "for 0 images" in batch(*argv, "--style", "heat", capsys=capsys)[0]
-    picture(9).save("1.png")
-    assert "for 1 images" in batch(*argv, "--style", "heat", capsys=capsys)[0]
-    more = ["--format", "png,pdf,npz", "--resume", "--style", "heat"]
-    assert "for 3 images" in batch(*argv[:4], *more, capsys=capsys)[0]
-    fewer = ["--format", "png", "--resume", "--style", "heat"]
-    assert "for 0 images" in batch(*argv[:4], *fewer, capsys=capsys)[0]
-
-
-def test_resume_knows_images_without_an_answer(here, capsys):
-    for i, color in enumerate(("white", "gray")):
-        Image.new("RGB", (64, 64), color).save(f"{i}.png")
-    argv = ["--image", "0.png", "1.png", "--resume", "--queries"]
-    assert "2 images have no query" in batch(*argv, "score:0.9", capsys=capsys)[0]
-    assert "2 images were done already" in batch(*argv, "score:0.9", capsys=capsys)[0]
-    out, _ = batch(*argv, "score:0.91", capsys=capsys)  # another question
-    assert "done already" not in out and "2 images have no query" in out
-
-
-# --- stopped ------------------------------------------------------------------------------------
-
-
-def resumed_to_the_end(home: Path, out: Path) -> None:
-    argv = ["--image", "in", "--out", str(out), "--format", "png,npz", "--resume"]
-    assert run(*QUICK, *argv, cwd=home).returncode == 1
-    assert content(out) == content(home / "out")
-    assert not list(out.rglob(".*"))
-
-
-@posix
-def test_ctrl_c_finishes_what_is_being_drawn(whole, here, monkeypatch):
-    home, _, _ = whole
-    monkeypatch.chdir(home)
-    out = here / "out"
-    process = start(*QUICK, "--image", "in", "--out", str(out), "--format", "png,npz")
-    while not list(out.rglob("*.npz")) and process.poll() is None:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal tells the whole group
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command with --resume goes on" in stdout and "stopping" in stderr
-    assert "Traceback" not in stderr
-    assert 1 <= len(list(out.rglob("*.npz"))) < 19
-    resumed_to_the_end(home, out)
-
-
-@posix
-@pytest.mark.parametrize("after_s", [2.5, 3.5])
-def test_killed_and_resumed_is_as_never_interrupted(after_s, whole, here, monkeypatch):
-    home, _, _ = whole
-    monkeypatch.chdir(home)
-    process = start(*QUICK, "--image", "in", "--out", str(here / "out"), "--format", "png,npz")
-    time.sleep(after_s)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    resumed_to_the_end(home, here / "out")
-
-
-@posix
-def test_helpers_go_with_a_main_process_that_is_killed(whole, here, monkeypatch):
-    home, _, _ = whole
-    monkeypatch.chdir(home)
-    process = start(*QUICK, "--image", "in", "--out", str(here / "out"))
-    while not list(here.rglob("*.png")) and process.poll() is None:
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(process.pid, 0)  # the group is there while a process of it is
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    pytest.fail("helper processes outlived the run")
-
-
-@posix
-def test_a_full_disk_ends_the_run_in_one_line_and_keeps_what_is_done(whole, here):
-    home, _, _ = whole
-    out = here / "out"
-    argv = ["--image", "in", "--out", str(out), "--format", "png,npz"]
-
-    def limit():  # no file may be larger: what a disk says that is full of other things
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-
-    done = run(*QUICK, *argv, "--dpi", "300", cwd=home, preexec_fn=limit)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 2 and "cannot write" in lines[-1] and "--resume" in lines[-1]
-    assert sum("cannot write" in line for line in lines) == 1
-    resumed_to_the_end(home, out)
 
 
 def test_two_runs_do_not_write_to_one_place(here, capsys):
@@ -356,7 +294,7 @@ def test_another_precision_says_what_it_costs_once(here, capsys):
     argv = ["--image", "in", "--format", "npz", "--precision", "bfloat16"]
     _, err = batch(*argv, capsys=capsys)
     (note,) = [line for line in err.splitlines() if "float32" in line]
-    assert note.startswith("note: bfloat16 moves the weights of in/a/0001.png by up to ")
+    assert note.startswith("note: bfloat16 moves the attention weights of in/a/0001.png by up to ")
     said = float(note.split("up to ")[1].split()[0])
     saved = heatmaps.load(here / "outputs/a/0001_detr_combine.npz")
     assert saved.meta["precision"] == "bfloat16"
@@ -388,6 +326,9 @@ def test_another_precision_says_what_it_costs_once(here, capsys):
         (["--image", "a.png", "--precision", "tf32"], "--precision tf32 is for NVIDIA GPUs"),
         (["--image", "a.png", "--image-root", "."], "--image-root is for an @list"),
         (["--image", "a.png", "--ray-address", "auto"], "--ray-address is for --engine ray"),
+        (["--image", "a.png", "--ray-address", ""], "--ray-address is for --engine ray"),
+        (["--image", "a.png", "b.png", "--layer", "9"], "no decoder layer 9"),
+        (["--image", "in", "--layer", "0,3"], "no decoder layer 3"),
         (["--image", "a.png", "b.png", "--queries", "class:catt"], "no class is named 'catt'"),
         (["--image", "a.png", "b.png", "--queries", "99"], "no query 99"),
         (["--image", "a.png", "b.png", "--cmap", "nope"], "nope"),
