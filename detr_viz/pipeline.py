@@ -165,7 +165,7 @@ class Pipeline:
             self._changed.notify_all()
 
     def _finish(self, i: int, outcome: Outcome | None) -> None:
-        if not isinstance(outcome, Failure):
+        if isinstance(outcome, Drawn | Skipped):
             self._lost = 0
         del self._owner[i]
         self._outcomes.append((self._items.pop(i), outcome))

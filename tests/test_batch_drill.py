@@ -50,7 +50,8 @@ def test_killed_twenty_times_and_resumed_is_as_never_interrupted(whole, monkeypa
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         done_before.append(sum(1 for _ in (home / "killed").rglob("*.npz")))
-    assert done_before[-1] > done_before[0] > -1 and done_before[-1] < COUNT - BROKEN
+    assert len(set(done_before)) > KILLS // 2, "most kills came before anything was drawn"
+    assert done_before[-1] < COUNT - BROKEN
     last = run(*ARGV, "--out", "killed", "--resume", cwd=home)
     assert last.returncode == 1
     assert content(home / "killed") == content(home / "whole")

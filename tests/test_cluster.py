@@ -162,7 +162,10 @@ def test_a_worker_that_sees_other_folders_names_itself_and_the_path(job, tmp_pat
     [
         (replace(RECIPE, software=("0.9", "2.0")), "it has detr-viz 0.9, this machine 1.0"),
         (replace(RECIPE, models=(replace(MODEL, sha256="11"),)), "its file w.pth differs"),
-        (replace(RECIPE, models=(replace(MODEL, class_names=("Katze",)),)), "its class names of"),
+        (
+            replace(RECIPE, models=(replace(MODEL, class_names=("Katze",)),)),
+            "it takes w.pth for another model",
+        ),
     ],
 )
 def test_a_worker_must_have_the_models_of_the_command(there, says):

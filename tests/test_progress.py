@@ -383,3 +383,21 @@ def test_a_stream_that_is_closed_or_none(clock, monkeypatch):
         progress.note("note")
         run(progress, clock, [(1, ""), (1, "skipped")])
         assert (progress.done, progress.skipped) == (2, 1)
+
+
+def test_a_line_from_a_signal_handler_in_the_middle_of_another_costs_only_itself(clock):
+    class Busy(io.StringIO):
+        busy = False
+
+        def write(self, text):
+            if self.busy:
+                raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+            return super().write(text)
+
+    stream = Busy()
+    progress = Progress(3, stream=stream, clock=clock)
+    stream.busy = True
+    progress.note("stopping")
+    stream.busy = False
+    progress.note("later")
+    assert stream.getvalue() == "later\n"

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -144,8 +145,9 @@ def rate(rounds: int, count: int, home: Path) -> None:
 def tree(pid: int) -> list[int]:
     """A process and all below it."""
     found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [p for child in task.read_text().split() for p in tree(int(child))]
+    with suppress(OSError):  # it ended between two looks
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            found += [p for child in task.read_text().split() for p in tree(int(child))]
     return found
 
 
@@ -164,10 +166,8 @@ def peak_mb(*argv: str) -> float:
         while process.poll() is None:
             total = 0
             for pid in tree(process.pid):
-                try:
+                with suppress(OSError):  # it ended between two looks
                     total += pss_kb(pid)
-                except OSError:  # it ended between two looks
-                    continue
             peak[0] = max(peak[0], total)
             time.sleep(0.05)
 
