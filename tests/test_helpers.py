@@ -15,7 +15,7 @@ import pytest
 from batch_tools import picture
 from conftest import ROOT, demo_explanation
 
-from detr_viz import helpers
+from detr_viz import files, helpers
 from detr_viz.desk import Desk, Draw, Drawn, Drop, Failure, Pixels, Read, Setup
 from detr_viz.errors import UserError
 from detr_viz.findings import snapshot
@@ -31,6 +31,7 @@ RECIPE = Recipe((MODEL,))
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "_elsewhere", None)  # and back: a desk says where, once and for all
     picture(1).save("a.png")
     return tmp_path
 
