@@ -101,7 +101,7 @@ class Helper:
                 if self._setup is not None:
                     self.ask(self._setup)
                 return first
-            except EOFError:
+            except (EOFError, ConnectionError):
                 self.stop()
                 ended = _words(self._process.exitcode)
             except OSError as error:
