@@ -36,8 +36,6 @@ from detr_viz.models.spec import ModelSpec
 from detr_viz.precision import fp32_rule, in_tf32
 from detr_viz.terms import Mode
 
-SCHEMA_VERSION = 1
-
 
 class SelfCheckError(UserError):
     """The recomputed weights do not give back what the layer put out."""
@@ -211,7 +209,6 @@ def _describe(
 ) -> dict[str, Any]:
     """Plain values for JSON: what made this explanation."""
     return {
-        "schema_version": SCHEMA_VERSION,
         "model_type": model.spec.name,
         "model_title": model.spec.title,
         "weights": Path(model.path).name,

@@ -1,7 +1,10 @@
-"""The .npz format of saved maps, schema version 1: plain arrays and one JSON string, no pickles.
+"""The .npz format of saved maps, schema version 2: plain arrays and one JSON string, no pickles.
 
 save("cat.npz", explanation, [3, 17], ["combine", "position"])
 load("cat.npz").maps["position"]                # (2, heads, h, w)
+
+Version 2 has the CRC-32 of each array in its meta, so that a file that has rotted is told from one
+that holds other maps, and may hold the maps in float16. Files of version 1 are read too.
 """
 
 from __future__ import annotations
@@ -13,15 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from detr_viz import archives
 from detr_viz.errors import UserError
 from detr_viz.files import reason, replacing
 
 if TYPE_CHECKING:
     from detr_viz.findings import Findings
 
+SCHEMA_VERSION = 2
+STORES = ("float32", "float16")
+# Absolute; of values up to 1 float16 keeps 11 bits, and steps of 6e-8 near 0.
+STORED_WITHIN = {"float32": 0.0, "float16": 2.0**-12}
+_ROUNDING = 1e-3  # of the sum of a map
+_MOST_BYTES = 1 << 27  # of all arrays: 900 queries x 8 heads x 3 modes at 25 x 34 are 73 MB
 _FIELDS = {  # name -> (dtype, number of dimensions)
     "query_ids": (np.int64, 1),
     "scores": (np.float32, 1),
@@ -70,19 +79,23 @@ def save(
     layer: int | None = None,
     scale: str = "mode",
     recipe: str = "",
+    store: str = "float32",
 ) -> Path:
     """Write the maps of these queries and modes; the same input gives the same bytes.
 
     Scores, labels and boxes are as the layer's own output gives them. recipe: a digest, see
-    recipe.py.
+    recipe.py. store: float16 halves the file, and keeps the maps within STORED_WITHIN.
     """
+    if store not in STORES:
+        raise UserError(f"maps are stored as {' or '.join(STORES)}, not {store}")
     path, ids = Path(path), list(queries)
     layer = explanation.pick_layer(layer)
     output = explanation.output(layer)
-    meta = {**explanation.meta, "scale": scale, "modes": list(modes), "layer": layer}
+    meta = {**explanation.meta, "schema_version": SCHEMA_VERSION, "store": store}
+    meta |= {"scale": scale, "modes": list(modes), "layer": layer}
     meta |= {"recipe_sha256": recipe} if recipe else {}
     arrays: dict[str, Any] = {
-        f"maps_{mode}": explanation.maps(mode, ids, layer, scale) for mode in modes
+        f"maps_{mode}": explanation.maps(mode, ids, layer, scale).astype(store) for mode in modes
     }
     arrays |= {
         "query_ids": np.asarray(ids, np.int64),
@@ -95,52 +108,105 @@ def save(
         "image_hw_px": np.asarray(explanation.image.hw, np.int64),
         "grid_hw": np.asarray(explanation.grid_hw, np.int64),
         "layers": np.asarray([layer], np.int64),
-        "meta": np.asarray(json.dumps(meta, ensure_ascii=False, sort_keys=True)),
     }
+    meta["crc32"] = archives.checksums(arrays)
+    arrays["meta"] = np.asarray(json.dumps(meta, ensure_ascii=False, sort_keys=True))
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
     return path
 
 
 def load(path: str | Path) -> Heatmaps:
-    """Read a file that `save` wrote; HeatmapError on anything else."""
+    """Read a file that `save` wrote; HeatmapError on anything else, whoever made it."""
     try:
-        # opened here: numpy leaves its own handle open where the archive turns out broken
-        with Path(path).open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, NpzFile):
-                raise ValueError("it is a single array")
-            arrays = {name: archive[name] for name in archive.files}
-        meta = json.loads(str(arrays.get("meta", "{}")))
+        arrays = archives.read(path, _MOST_BYTES)
+        meta = json.loads(str(arrays.pop("meta", "{}")))
     except OSError as error:
         raise HeatmapError(f"cannot read saved maps {path}: {reason(error)}") from error
-    except Exception as error:  # a damaged archive can raise anything
+    except (ValueError, RecursionError) as error:  # a null character in the path, bad JSON
         raise HeatmapError(f"{path} is not a file of saved maps (.npz): {reason(error)}") from error
-    return _check(path, arrays, meta)
+    return _Checked(path, arrays, meta).heatmaps()
 
 
-def _check(path: str | Path, arrays: dict[str, Any], meta: Any) -> Heatmaps:
-    missing = [name for name in (*_FIELDS, "meta") if name not in arrays]
-    if missing:
-        raise HeatmapError(f"{path} lacks {', '.join(missing)}: it was not written by --save-maps")
-    if not isinstance(meta, dict) or meta.get("schema_version") != 1:
-        found = meta.get("schema_version") if isinstance(meta, dict) else None
-        raise HeatmapError(f"{path} has schema version {found}; this detr_viz reads version 1")
-    for name, (dtype, ndim) in _FIELDS.items():
-        array = arrays[name]
-        if not np.issubdtype(array.dtype, dtype) or array.ndim != ndim:
-            raise HeatmapError(
-                f"{path}: {name} is {array.dtype} {array.shape}: not schema version 1"
+class _Checked:
+    """What a file holds, believed piece by piece. HeatmapError at the first that is wrong."""
+
+    def __init__(self, path: str | Path, arrays: dict[str, NDArray[Any]], meta: Any) -> None:
+        self._path, self._arrays, self._meta = path, arrays, meta
+
+    def heatmaps(self) -> Heatmaps:
+        self._check_meta()
+        self._check_fields()
+        self._check_sums()
+        maps = {
+            name.removeprefix("maps_"): self._maps(name)
+            for name in self._arrays
+            if name.startswith("maps_")
+        }
+        fields = {name: self._arrays[name] for name in _FIELDS}
+        return Heatmaps(maps=maps, meta=self._meta, **fields)
+
+    def _wrong(self, words: str) -> HeatmapError:
+        return HeatmapError(f"{self._path}{words}")
+
+    def _check_meta(self) -> None:
+        missing = [name for name in _FIELDS if name not in self._arrays]
+        if missing:
+            raise self._wrong(f" lacks {', '.join(missing)}: it was not written by --save-maps")
+        found = self._meta.get("schema_version") if isinstance(self._meta, dict) else None
+        if type(found) is int and found > SCHEMA_VERSION:
+            raise self._wrong(
+                f" has schema version {found}, this detr_viz reads up to {SCHEMA_VERSION}: "
+                "it was written by a newer detr_viz, install that"
             )
-    maps = {
-        name.removeprefix("maps_"): array
-        for name, array in arrays.items()
-        if name.startswith("maps_")
-    }
-    expected = (len(arrays["query_ids"]), meta.get("num_heads"), *arrays["grid_hw"].tolist())
-    for mode, array in maps.items():
-        if array.shape != expected or array.dtype != np.float32:
-            raise HeatmapError(
-                f"{path}: maps_{mode} is {array.dtype} {array.shape}, expected float32 {expected}"
+        if type(found) is not int or found < 1:
+            raise self._wrong(f" has schema version {str(found)[:40]}: write it again")
+
+    def _check_fields(self) -> None:
+        for name, (dtype, ndim) in _FIELDS.items():
+            array = self._arrays[name]
+            if not np.issubdtype(array.dtype, dtype) or array.ndim != ndim:
+                raise self._wrong(f": {name} is {array.dtype} {array.shape}: {self._not_ours}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise self._wrong(f": {name} has values that are no numbers: write it again")
+        count = len(self._arrays["query_ids"])
+        sizes = {"scores": (count,), "labels": (count,), "label_names": (count,)}
+        sizes |= {"boxes_xyxy_px": (count, 4), "image_hw_px": (2,), "grid_hw": (2,)}
+        for name, shape in {**sizes, "layers": (1,)}.items():
+            if self._arrays[name].shape != shape:
+                found = self._arrays[name].shape
+                raise self._wrong(f": {name} is {found}, expected {shape}: {self._not_ours}")
+
+    @property
+    def _not_ours(self) -> str:
+        return f"not schema version {self._meta['schema_version']}"
+
+    def _check_sums(self) -> None:
+        """That the arrays are those that were written; version 1 has no sums."""
+        if self._meta["schema_version"] < 2:
+            return
+        said = self._meta.get("crc32")
+        for name, found in archives.checksums(self._arrays).items():
+            if not isinstance(said, dict) or said.get(name) != found:
+                raise self._wrong(f" is damaged: the CRC-32 of {name[:60]} is not the one it had")
+        gone = [name for name in said if name not in self._arrays]
+        if gone:
+            raise self._wrong(f" is damaged: it has no {gone[0][:60]} any more")
+
+    def _maps(self, name: str) -> NDArray[np.float32]:
+        array = self._arrays[name]
+        store = self._meta.get("store", "float32")
+        count, heads = len(self._arrays["query_ids"]), self._meta.get("num_heads")
+        expected = (count, heads, *self._arrays["grid_hw"].tolist())
+        if store not in STORES or array.shape != expected or array.dtype != np.dtype(store):
+            raise self._wrong(
+                f": {name[:60]} is {array.dtype} {array.shape}, expected {str(store)[:20]} "
+                f"{expected}"
             )
-    return Heatmaps(maps=maps, meta=meta, **{name: arrays[name] for name in _FIELDS})
+        maps = array.astype(np.float32)
+        # sampled attention may sum to less than 1; rounding makes it a little more
+        if not (np.isfinite(maps).all() and (maps >= 0).all()):
+            raise self._wrong(f": {name[:60]} has values that are no weights: write it again")
+        if (maps.sum((-2, -1)) > 1 + _ROUNDING).any():
+            raise self._wrong(f": {name[:60]} has maps of more than 1 in all: write it again")
+        return maps

@@ -21,7 +21,7 @@ FLOORS = [
     {"findings", "precision"},
     {"models"},
     {"downloads", "hub", "weightfiles", "huggingface", "foreign", "unwrap", "checkpoints"},
-    {"loading", "capture"},
+    {"loading", "capture", "archives"},
     {"explanation"},
     {"queries", "matching", "heatmaps", "compose", "lettering", "recipe"},
     {"contours", "page"},

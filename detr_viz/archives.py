@@ -1,0 +1,110 @@
+"""Archives of arrays (.npz) from anywhere: nothing is believed, and no more is read than promised.
+
+    arrays = read("cat.npz", most_bytes=1 << 27)
+
+numpy.load trusts what an archive says of itself: it would run pickles if asked to, reserve what a
+header of a few bytes promises, and unpack all that a bomb holds.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr_viz.files import reason
+
+_MOST_MEMBERS = 1000
+_MOST_HEADER = 10_000  # characters of a .npy header, as numpy has it
+_PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+
+
+class ArchiveError(ValueError):
+    """What is wrong with an archive, in words that follow its name."""
+
+
+def read(path: str | Path, most_bytes: int) -> dict[str, NDArray[Any]]:
+    """All arrays of an archive, of together at most so many bytes; numbers and texts, no objects.
+
+    ArchiveError where it is none, is damaged or promises more; OSError where it cannot be read.
+    """
+    with open(path, "rb") as file:
+        if file.read(6) == b"\x93NUMPY":
+            raise ArchiveError("it is a single array")
+        try:
+            return _read(file, most_bytes)
+        except ArchiveError:
+            raise
+        except OSError as error:
+            if error.errno is not None:  # of the disk; zipfile and gzip raise bare ones
+                raise
+            raise ArchiveError(f"it is damaged: {reason(error)}") from error
+        except Exception as error:  # a damaged archive makes zipfile raise nearly anything
+            raise ArchiveError(_said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, zipfile.BadZipFile) and "not a zip file" in str(error):
+        return "it is no zip archive, or is cut short"
+    return f"it is damaged: {reason(error)[:200]}"
+
+
+def _read(file: IO[bytes], most_bytes: int) -> dict[str, NDArray[Any]]:
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if len(members) > _MOST_MEMBERS:
+            raise ArchiveError(f"it has {len(members)} members")
+        arrays: dict[str, NDArray[Any]] = {}
+        left = most_bytes
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name == member.filename or name in arrays:
+                raise ArchiveError(f"its member {member.filename[:60]!r} is no array of its own")
+            if member.compress_type not in _PACKED:
+                raise ArchiveError(f"its member {name[:60]!r} is packed in an unknown way")
+            with archive.open(member) as stream:
+                arrays[name] = _array(stream, name, left)
+            left -= arrays[name].nbytes
+    return arrays
+
+
+def _array(stream: IO[bytes], name: str, most_bytes: int) -> NDArray[Any]:
+    """One array in numpy's format (numpy.lib.format, versions 1.0 to 3.0)."""
+    said = repr(name[:60])
+    version = np.lib.format.read_magic(stream)
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in headers:
+        raise ArchiveError(f"{said} is in a format of its own ({version})")
+    shape, fortran, dtype = headers[version](stream, max_header_size=_MOST_HEADER)
+    if dtype.hasobject or dtype.kind not in "biufSU" or not dtype.itemsize:
+        raise ArchiveError(f"{said} holds objects (a pickle) or records: nothing that is read here")
+    if len(shape) > 8 or any(n < 0 for n in shape):
+        raise ArchiveError(f"{said} has the shape {shape}")
+    size = math.prod(shape) * dtype.itemsize
+    if size > most_bytes:
+        raise ArchiveError(f"{said} is too large ({size:,} bytes)")
+    data = stream.read(size)
+    # one more reads to the end, and so to the check of the sum
+    if len(data) < size or stream.read(1):
+        raise ArchiveError(f"{said} is not as long as it says")
+    flat = np.frombuffer(data, dtype) if size else np.empty(math.prod(shape), dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def checksums(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """CRC-32 of each array, with its type and shape, as eight hexadecimal digits."""
+    sums = {}
+    for name, array in arrays.items():
+        head = zlib.crc32(f"{array.dtype.str}{array.shape}".encode())
+        flat = np.ascontiguousarray(array).reshape(-1)  # and no copy of it, for it may be large
+        sums[name] = f"{zlib.crc32(flat.view(np.uint8), head):08x}"
+    return sums
