@@ -33,6 +33,22 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from 0 to 1")
+    return value
+
+
+def cells(text: str) -> float:
+    """A distance on the grid of a map."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no distance in cells (say 0.5)")
+    return value
+
+
 def per_page(text: str) -> int:
     """Figures on a page of a contact sheet."""
     value = positive(text)

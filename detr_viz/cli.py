@@ -19,14 +19,20 @@ from detr_viz.arguments import OneLineParser
 from detr_viz.errors import EXIT_INTERRUPTED, report
 
 # First word -> module with DESCRIPTION, EPILOG, add_arguments(parser) and run(args) -> exit code.
-SUBCOMMANDS = {"render": "detr_viz.render"}
+SUBCOMMANDS = {"render": "detr_viz.render", "compare": "detr_viz.regression.compare"}
 DEFAULT_COMMAND = "render"
 
 
-def build_parser(module: ModuleType, prog: str | None = None) -> argparse.ArgumentParser:
-    """The parser of one command, with the flags that all commands have."""
-    if prog is None and Path(sys.argv[0]).name == "__main__.py":
-        prog = "python -m detr_viz"
+def build_parser(
+    module: ModuleType, prog: str | None = None, command: str = ""
+) -> argparse.ArgumentParser:
+    """The parser of one command, with the flags that all commands have. command: the word that
+    was said for it, if one was.
+    """
+    if prog is None:
+        name = Path(sys.argv[0]).name
+        prog = "python -m detr_viz" if name == "__main__.py" else name
+        prog = f"{prog} {command}".strip()
     parser = OneLineParser(
         prog=prog,
         description=module.DESCRIPTION,
@@ -47,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _own_the_process()
     words = list(sys.argv[1:] if argv is None else argv)
-    command = words.pop(0) if words and words[0] in SUBCOMMANDS else DEFAULT_COMMAND
+    said = words.pop(0) if words and words[0] in SUBCOMMANDS else ""
     show_traceback = "--traceback" in words
     try:
-        module = import_module(SUBCOMMANDS[command])
-        args = build_parser(module).parse_args(words)
+        module = import_module(SUBCOMMANDS[said or DEFAULT_COMMAND])
+        args = build_parser(module, command=said).parse_args(words)
         return module.run(args)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "detr_viz"
 # Rooms from the ground up; a room may import those of earlier lines and of its own.
 FLOORS = [
     {"errors", "terms", "assets", "styles"},
-    {"arguments", "files", "boxes", "labels", "attention"},
+    {"arguments", "files", "boxes", "labels", "attention", "distances"},
     {"images", "inputs", "tables", "progress"},
     {"journal"},
     {"findings", "precision"},
@@ -34,7 +34,7 @@ FLOORS = [
     {"pipeline"},
     {"engine"},
     {"batch", "cluster"},
-    {"preparing", "many", "render"},
+    {"preparing", "many", "render", "regression"},
     {"cli"},
     {"__main__", "demo"},
 ]

@@ -1,0 +1,91 @@
+"""The compare command: two saved files, or two folders of them, without running a model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from detr_viz.arguments import cells, share
+from detr_viz.errors import UserError
+from detr_viz.files import reason, say
+
+DESCRIPTION = (
+    "Compare two files of saved maps (.npz), or all of two folders, head by head. "
+    "Exit code: 0 the same, 1 different, 2 could not compare."
+)
+EPILOG = """\
+examples
+  %(prog)s before.npz after.npz
+  %(prog)s runs/main runs/branch --max-tv 0.05
+"""
+EXIT_DIFFERENT = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.add_argument("old", metavar="A", help="file or folder of saved maps")
+    parser.add_argument("new", metavar="B", help="the file or folder to compare it with")
+    add_limits(parser)
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """How far apart is still the same."""
+    from detr_viz.regression.limits import DEFAULT
+
+    add = parser.add_argument_group("how far apart is still the same").add_argument
+    said = "change of a weight, 0 to 1 (default: %(default)s)"
+    add("--atol", type=share, metavar="X", default=DEFAULT.atol, help=said)
+    said = "total variation of a map, 0 to 1 (default: %(default)s)"
+    add("--max-tv", type=share, metavar="X", default=DEFAULT.max_tv, help=said)
+    said = "shift of a map's peak and of its centre, in cells (default: %(default)s)"
+    add("--max-shift", type=cells, metavar="CELLS", default=DEFAULT.max_shift, help=said)
+    said = "overlap of a query's boxes, 0 to 1 (default: %(default)s)"
+    add("--min-iou", type=share, metavar="X", default=DEFAULT.min_iou, help=said)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare; the exit code is 0 where all is the same, else 1."""
+    from detr_viz import heatmaps
+    from detr_viz.regression.limits import Limits
+    from detr_viz.regression.tables import lines
+    from detr_viz.regression.verdict import judge
+
+    limits = Limits(args.atol, args.max_tv, args.max_shift, args.min_iou)
+    different = count = 0
+    for name, old, new in _pairs(args.old, args.new):
+        count += 1
+        if old is None or new is None:
+            different += 1
+            say(f"different  {name}: only in {args.new if old is None else args.old}")
+            continue
+        verdict = judge(heatmaps.load(old), heatmaps.load(new), limits)
+        different += not verdict.same
+        if not (args.quiet and verdict.same):
+            for line in lines(name, verdict):
+                say(line)
+    if not args.quiet and count > 1:
+        say(f"{different} of {count} different")
+    return EXIT_DIFFERENT if different else 0
+
+
+def _pairs(old: str, new: str) -> Iterator[tuple[str, Path | None, Path | None]]:
+    """(name, old file, new file), None where there is none."""
+    a, b = Path(old), Path(new)
+    for path in (a, b):
+        if not path.exists():
+            raise UserError(f"no file or folder {path}: check the path")
+    if a.is_dir() != b.is_dir():
+        raise UserError(f"{a} and {b}: give two files or two folders")
+    if not a.is_dir():
+        yield f"{a} and {b}", a, b
+        return
+    try:
+        theirs = [{p.relative_to(top): p for p in top.rglob("*.npz")} for top in (a, b)]
+    except OSError as error:
+        raise UserError(f"cannot search {a} and {b}: {reason(error)}") from None
+    names = sorted(theirs[0].keys() | theirs[1].keys())
+    if not names:
+        raise UserError(f"no saved maps (.npz) in {a} and {b}: make some with --save-maps")
+    for name in names:
+        yield name.as_posix(), theirs[0].get(name), theirs[1].get(name)

@@ -1,0 +1,216 @@
+"""Two saved files of maps, compared: how far apart, whether that is too far, and what lies behind.
+
+verdict = judge(load("old.npz"), load("new.npz"), Limits(max_tv=0.05))
+verdict.same, verdict.heads[0], verdict.changed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr_viz.boxes import iou
+from detr_viz.distances import distances
+from detr_viz.heatmaps import STORED_WITHIN, Heatmaps
+from detr_viz.matching import assign
+from detr_viz.regression.limits import DEFAULT, Limits
+
+# What can stand behind other numbers, in the order in which it would explain them.
+_INPUTS = {
+    "weights": "weights_sha256",
+    "image": "image_sha256",
+    "model": "model_type",
+    "layer": "layer",
+    "attention": "attention_site",
+    "scale": "scale",
+    "modes": "modes",
+    "preprocessing": "preprocessing",
+    "precision": "precision",
+    "number type": "dtype",
+    "device": "device",
+}
+_LONGEST = 24  # characters of a value that is told
+
+
+@dataclass(frozen=True)
+class HeadChange:
+    """How far one head's map of one query has moved; fields as in distances.Distances.
+
+    excess: the largest share of a limit that is used up; over 1 it is too far.
+    """
+
+    mode: str
+    query: int
+    label: str
+    head: int
+    max_abs: float
+    total_variation: float
+    jensen_shannon: float
+    peak_shift: float
+    centroid_shift: float
+    excess: float
+
+
+@dataclass(frozen=True)
+class QueryChange:
+    """A query and the one that it is compared with: ids, class names, scores, overlap of boxes."""
+
+    query: int
+    other: int
+    labels: tuple[str, str]
+    scores: tuple[float, float]
+    iou: float
+    excess: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison has found.
+
+    heads, queries   worst first
+    gone, new        queries that only the old, only the new file has
+    cannot           why maps could not be compared at all, else ""
+    changed          what else is not as it was, in words: weights, image, versions
+    """
+
+    heads: tuple[HeadChange, ...]
+    queries: tuple[QueryChange, ...]
+    gone: tuple[int, ...]
+    new: tuple[int, ...]
+    cannot: str
+    changed: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing is further apart than the limits allow."""
+        apart = any(change.excess > 1 for change in (*self.heads, *self.queries))
+        return not (apart or self.cannot or self.gone or self.new)
+
+
+def judge(old: Heatmaps, new: Heatmaps, limits: Limits = DEFAULT) -> Verdict:
+    """Every map of every query that both files have.
+
+    Queries of the same weights are matched by their ids, those of different ones by their boxes
+    (one to one, the largest sum of overlaps, at least half each). Rounding of a file that stores
+    float16 is allowed for.
+    """
+    pairs = _pairs(old, new)
+    used, others = {i for i, _ in pairs}, {j for _, j in pairs}
+    gone = tuple(int(q) for i, q in enumerate(old.query_ids) if i not in used)
+    more = tuple(int(q) for j, q in enumerate(new.query_ids) if j not in others)
+    cannot = _cannot(old, new)
+    heads = [] if cannot else _heads(old, new, pairs, limits)
+    queries = [_query(old, new, i, j, limits) for i, j in pairs]
+    return Verdict(
+        heads=tuple(sorted(heads, key=lambda change: -change.excess)),
+        queries=tuple(sorted(queries, key=lambda change: -change.excess)),
+        gone=gone,
+        new=more,
+        cannot=cannot,
+        changed=tuple(_changed(old.meta, new.meta)),
+    )
+
+
+def _pairs(old: Heatmaps, new: Heatmaps) -> list[tuple[int, int]]:
+    """(place in old, place in new) of queries that are one."""
+    if old.meta.get("weights_sha256") == new.meta.get("weights_sha256"):
+        places = {int(q): j for j, q in enumerate(new.query_ids)}
+        known = ((i, places.get(int(q))) for i, q in enumerate(old.query_ids))
+        return [(i, j) for i, j in known if j is not None]
+    return [(i, j) for i, j, _ in assign(_shares(old), _shares(new), 0.5)]
+
+
+def _shares(maps: Heatmaps) -> NDArray[np.float64]:
+    """Boxes as shares of the image, which may have been resized."""
+    height, width = maps.image_hw_px
+    return maps.boxes_xyxy_px / np.asarray([width, height, width, height], np.float64)
+
+
+def _cannot(old: Heatmaps, new: Heatmaps) -> str:
+    a, b = set(old.maps), set(new.maps)
+    if a != b:
+        only = sorted(a ^ b)
+        return f"only one of them has maps of {' and '.join(only)}"
+    shapes = [tuple(maps.grid_hw.tolist()) for maps in (old, new)]
+    if shapes[0] != shapes[1]:
+        said = " and ".join("{} x {}".format(*shape) for shape in shapes)
+        return f"their maps have {said} cells"
+    heads = [m.shape[1] for maps in (old, new) for m in list(maps.maps.values())[:1]]
+    if len(set(heads)) > 1:
+        return f"they have {heads[0]} and {heads[1]} heads"
+    return ""
+
+
+def _heads(
+    old: Heatmaps, new: Heatmaps, pairs: list[tuple[int, int]], limits: Limits
+) -> Iterator[HeadChange]:
+    if not pairs:
+        return
+    rounding = sum(STORED_WITHIN[str(maps.meta.get("store", "float32"))] for maps in (old, new))
+    atol = limits.atol + rounding
+    olds, news = (list(places) for places in zip(*pairs, strict=True))
+    for mode in old.maps:
+        apart = distances(old.maps[mode][olds], new.maps[mode][news], atol)
+        shift = np.maximum(apart.peak_shift, apart.centroid_shift)
+        excess = np.max(
+            [
+                _share(apart.max_abs, atol),
+                _share(apart.total_variation, limits.max_tv + rounding),
+                _share(shift, limits.max_shift),
+            ],
+            axis=0,
+        )
+        for (n, head), most in np.ndenumerate(excess):
+            i = olds[n]
+            yield HeadChange(
+                mode=mode,
+                query=int(old.query_ids[i]),
+                label=str(old.label_names[i]),
+                head=head,
+                **{f.name: float(getattr(apart, f.name)[n, head]) for f in fields(apart)},
+                excess=float(most),
+            )
+
+
+def _share(value: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
+    """How much of a limit is used up; where it is 0, all or nothing."""
+    if limit > 0:
+        return value / limit
+    return np.where(value > 0, np.inf, 0.0)
+
+
+def _query(old: Heatmaps, new: Heatmaps, i: int, j: int, limits: Limits) -> QueryChange:
+    overlap = float(iou(_shares(old)[[i]], _shares(new)[[j]])[0, 0])
+    labels = str(old.label_names[i]), str(new.label_names[j])
+    excess = float(_share(np.asarray(1 - overlap), 1 - limits.min_iou))
+    return QueryChange(
+        query=int(old.query_ids[i]),
+        other=int(new.query_ids[j]),
+        labels=labels,
+        scores=(float(old.scores[i]), float(new.scores[j])),
+        iou=overlap,
+        excess=float("inf") if labels[0] != labels[1] else excess,
+    )
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What is not as it was, but for the numbers."""
+    for what, key in _INPUTS.items():
+        if old.get(key) != new.get(key):
+            yield f"{what} changed ({_short(old.get(key))} to {_short(new.get(key))})"
+    before, after = (meta.get("versions") for meta in (old, new))
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) != after.get(name):
+                yield f"{name} {_short(before.get(name))} became {_short(after.get(name))}"
+
+
+def _short(value: object) -> str:
+    said = " ".join(str(value).split())
+    if len(said) == 64 and said.isalnum():  # a digest
+        return said[:8]
+    return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 1]}…"
