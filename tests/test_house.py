@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from detr_viz import assets, cli, downloads, models, render
+from detr_viz import assets, cli, downloads, models
 
 PACKAGE = ROOT / "detr_viz"
 # Rooms from the ground up; a room may import those of earlier lines and of its own.
@@ -83,9 +84,11 @@ def test_every_file_says_what_it_is_and_stays_readable(path):
         assert ast.get_docstring(ast.parse(text))
 
 
-def flags() -> list[str]:
-    actions = cli.build_parser(render)._actions
-    return [o for a in actions for o in a.option_strings if o.startswith("--")]
+def flags(*commands: str) -> list[str]:
+    """Of these commands, or of all."""
+    modules = [import_module(cli.SUBCOMMANDS[name]) for name in commands or cli.SUBCOMMANDS]
+    actions = [action for module in modules for action in cli.build_parser(module)._actions]
+    return list(dict.fromkeys(o for a in actions for o in a.option_strings if o[:2] == "--"))
 
 
 README = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
@@ -98,8 +101,16 @@ def test_the_readme_names_every_flag(flag):
 
 def test_the_readme_names_no_flag_that_is_not_there():
     used = re.findall(r"(?:attention_scripts\.py|detr-viz)([^\n`|#]*)", README)
-    named = {flag for line in used for flag in re.findall(r"(?<!\S)--[a-z-]+", line)}
-    assert named and named <= set(flags())
+    assert used
+    for line in used:
+        word = line.split()[0] if line.split() else ""
+        command = word if word in cli.SUBCOMMANDS else cli.DEFAULT_COMMAND
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", line)) <= set(flags(command)), line
+
+
+@pytest.mark.parametrize("command", sorted(set(cli.SUBCOMMANDS) - {cli.DEFAULT_COMMAND}))
+def test_the_readme_shows_every_command(command):
+    assert f"python attention_scripts.py {command} " in README
 
 
 def test_the_readme_names_every_model_and_weight():
