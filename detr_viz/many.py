@@ -78,6 +78,8 @@ def run_many(
             facts = {"Software": f"detr_viz {detr_viz.__version__}"}
             contact_sheet(path, pngs, args.contact_sheet, recipe.title, facts)
             tell(args, f"wrote {path}")
+        else:
+            tell(args, f"no {path.name}: there is no figure")
     if summary.counts.failed:
         failed = f"error: {summary.counts.failed} of {len(images)} images failed"
         print(f"{failed}: {summary.failures} says why", file=sys.stderr)

@@ -103,6 +103,9 @@ def test_images_without_an_answer_are_not_failures(here, capsys):
     assert [row["image"] for row in rows if not row["query"]] == ["b.png"]
     assert "1 image without a query that was asked for" in out and "error" not in err
     assert not (here / "outputs/failures.csv").exists()
+    argv = ["--image", "b.png", "--queries", "score:0.9", "--out", "none", "--contact-sheet"]
+    out, _ = batch(*argv, capsys=capsys)
+    assert "no contact-sheet.pdf: there is no figure" in out.splitlines()
 
 
 def test_comparisons_captions_and_layers_in_a_batch(here, capsys):
