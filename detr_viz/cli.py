@@ -19,7 +19,13 @@ from detr_viz.arguments import OneLineParser
 from detr_viz.errors import EXIT_INTERRUPTED, report
 
 # First word -> module with DESCRIPTION, EPILOG, add_arguments(parser) and run(args) -> exit code.
-SUBCOMMANDS = {"render": "detr_viz.render", "compare": "detr_viz.regression.compare"}
+SUBCOMMANDS = {
+    "render": "detr_viz.render",
+    "record": "detr_viz.regression.record",
+    "check": "detr_viz.regression.check",
+    "update": "detr_viz.regression.update",
+    "compare": "detr_viz.regression.compare",
+}
 DEFAULT_COMMAND = "render"
 
 

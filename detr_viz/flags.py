@@ -12,8 +12,17 @@ from detr_viz.terms import MODES, PRECISIONS, SCALES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of this command."""
-    add = parser.add_argument_group("what to draw").add_argument
+    """All flags of the command that draws."""
+    add_subject(parser, "what to draw")
+    _add_look(parser)
+    _add_outputs(parser)
+    add_running(parser)
+    _add_many(parser)
+
+
+def add_subject(parser: argparse.ArgumentParser, title: str) -> None:
+    """Whose maps of what."""
+    add = parser.add_argument_group(title).add_argument
     add(
         "--type",
         nargs="+",
@@ -68,6 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "their exact share of combine (default: %(default)s)",
     )
 
+
+def _add_look(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("how it looks").add_argument
     said = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
     add("--style", choices=tuple(STYLES), default="overlay", help=_help(said))
@@ -85,6 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--width", type=width_in, metavar="IN", help="another width: inches, or with cm, mm, pt")
     add("--dpi", type=dpi, metavar="N", help="another resolution: pixels an inch")
 
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to write").add_argument
     add(
         "--out",
@@ -102,7 +115,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--caption", action="store_true", help="also write a LaTeX figure as <figure stem>.tex")
     add("--show", action="store_true", help="open the figures in a window")
     add("--list-queries", action="store_true", help="print the table of queries, draw nothing")
+    add("--list-models", action="store_true", help="print types and known weights, then stop")
 
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """How the network runs, and what its file does not say."""
     add = parser.add_argument_group("how to run").add_argument
     add("--size", type=positive, metavar="PX", help="shorter side (default: the model's, else 800)")
     add(
@@ -132,8 +149,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DC5: dilated last stage, where the file is silent",
     )
     add("--cache", metavar="DIR", help="where downloads go (default: weights/)")
-    add("--list-models", action="store_true", help="print types and known weights, then stop")
 
+
+def _add_many(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("many images").add_argument
     add("--resume", action="store_true", help="skip what an earlier run with the same flags made")
     add("--shard", type=shard, metavar="I/N", help="only part I (from 0) of N of the images")

@@ -70,6 +70,57 @@ class Heatmaps:
     meta: Mapping[str, Any]
 
 
+def of(
+    explanation: Findings,
+    queries: Sequence[int],
+    modes: Sequence[str],
+    *,
+    layer: int | None = None,
+    scale: str = "mode",
+    **more: Any,
+) -> Heatmaps:
+    """The maps of these queries and modes. more: plain values for the meta.
+
+    Scores, labels and boxes are as the layer's own output gives them.
+    """
+    ids = list(queries)
+    layer = explanation.pick_layer(layer)
+    output = explanation.output(layer)
+    meta = {**explanation.meta, "schema_version": SCHEMA_VERSION}
+    meta |= {"scale": scale, "modes": list(modes), "layer": layer, **more}
+    return Heatmaps(
+        maps={mode: explanation.maps(mode, ids, layer, scale) for mode in modes},
+        query_ids=np.asarray(ids, np.int64),
+        scores=output.scores[ids],
+        labels=output.labels[ids],
+        label_names=np.asarray([explanation.class_names[output.labels[q]] for q in ids], np.str_),
+        boxes_xyxy_px=output.boxes_xyxy_px[ids],
+        image_hw_px=np.asarray(explanation.image.hw, np.int64),
+        grid_hw=np.asarray(explanation.grid_hw, np.int64),
+        layers=np.asarray([layer], np.int64),
+        meta=meta,
+    )
+
+
+def write(path: str | Path, heatmaps: Heatmaps, store: str = "float32") -> Path:
+    """Write maps to a file; the same input gives the same bytes.
+
+    store: float16 halves the file, and keeps the maps within STORED_WITHIN.
+    """
+    if store not in STORES:
+        raise UserError(f"maps are stored as {' or '.join(STORES)}, not {store}")
+    path = Path(path)
+    arrays: dict[str, Any] = {
+        f"maps_{mode}": maps.astype(store) for mode, maps in heatmaps.maps.items()
+    }
+    arrays |= {name: getattr(heatmaps, name) for name in _FIELDS}
+    meta = {**heatmaps.meta, "store": store, "crc32": archives.checksums(arrays)}
+    arrays["meta"] = np.asarray(json.dumps(meta, ensure_ascii=False, sort_keys=True))
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    return path
+
+
 def save(
     path: str | Path,
     explanation: Findings,
@@ -81,39 +132,9 @@ def save(
     recipe: str = "",
     store: str = "float32",
 ) -> Path:
-    """Write the maps of these queries and modes; the same input gives the same bytes.
-
-    Scores, labels and boxes are as the layer's own output gives them. recipe: a digest, see
-    recipe.py. store: float16 halves the file, and keeps the maps within STORED_WITHIN.
-    """
-    if store not in STORES:
-        raise UserError(f"maps are stored as {' or '.join(STORES)}, not {store}")
-    path, ids = Path(path), list(queries)
-    layer = explanation.pick_layer(layer)
-    output = explanation.output(layer)
-    meta = {**explanation.meta, "schema_version": SCHEMA_VERSION, "store": store}
-    meta |= {"scale": scale, "modes": list(modes), "layer": layer}
-    meta |= {"recipe_sha256": recipe} if recipe else {}
-    arrays: dict[str, Any] = {
-        f"maps_{mode}": explanation.maps(mode, ids, layer, scale).astype(store) for mode in modes
-    }
-    arrays |= {
-        "query_ids": np.asarray(ids, np.int64),
-        "scores": output.scores[ids],
-        "labels": output.labels[ids],
-        "label_names": np.asarray(
-            [explanation.class_names[output.labels[q]] for q in ids], np.str_
-        ),
-        "boxes_xyxy_px": output.boxes_xyxy_px[ids],
-        "image_hw_px": np.asarray(explanation.image.hw, np.int64),
-        "grid_hw": np.asarray(explanation.grid_hw, np.int64),
-        "layers": np.asarray([layer], np.int64),
-    }
-    meta["crc32"] = archives.checksums(arrays)
-    arrays["meta"] = np.asarray(json.dumps(meta, ensure_ascii=False, sort_keys=True))
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    return path
+    """`of` and `write` in one. recipe: a digest, see recipe.py."""
+    more = {"recipe_sha256": recipe} if recipe else {}
+    return write(path, of(explanation, queries, modes, layer=layer, scale=scale, **more), store)
 
 
 def load(path: str | Path) -> Heatmaps:

@@ -9,6 +9,7 @@ from pathlib import Path
 from detr_viz.arguments import cells, share
 from detr_viz.errors import UserError
 from detr_viz.files import reason, say
+from detr_viz.regression.limits import DEFAULT, Limits
 
 DESCRIPTION = (
     "Compare two files of saved maps (.npz), or all of two folders, head by head. "
@@ -31,8 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """How far apart is still the same."""
-    from detr_viz.regression.limits import DEFAULT
-
     add = parser.add_argument_group("how far apart is still the same").add_argument
     said = "change of a weight, 0 to 1 (default: %(default)s)"
     add("--atol", type=share, metavar="X", default=DEFAULT.atol, help=said)
@@ -44,14 +43,18 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add("--min-iou", type=share, metavar="X", default=DEFAULT.min_iou, help=said)
 
 
+def limits_of(args: argparse.Namespace) -> Limits:
+    """The limits that the flags give."""
+    return Limits(args.atol, args.max_tv, args.max_shift, args.min_iou)
+
+
 def run(args: argparse.Namespace) -> int:
     """Compare; the exit code is 0 where all is the same, else 1."""
     from detr_viz import heatmaps
-    from detr_viz.regression.limits import Limits
     from detr_viz.regression.tables import lines
     from detr_viz.regression.verdict import judge
 
-    limits = Limits(args.atol, args.max_tv, args.max_shift, args.min_iou)
+    limits = limits_of(args)
     different = count = 0
     for name, old, new in _pairs(args.old, args.new):
         count += 1

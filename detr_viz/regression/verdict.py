@@ -75,6 +75,7 @@ class Verdict:
     gone, new        queries that only the old, only the new file has
     cannot           why maps could not be compared at all, else ""
     changed          what else is not as it was, in words: weights, image, versions
+    other_weights    whether the weights are others, and that alone is a difference
     """
 
     heads: tuple[HeadChange, ...]
@@ -83,20 +84,23 @@ class Verdict:
     new: tuple[int, ...]
     cannot: str
     changed: tuple[str, ...]
+    other_weights: bool = False
 
     @property
     def same(self) -> bool:
         """Whether nothing is further apart than the limits allow."""
         apart = any(change.excess > 1 for change in (*self.heads, *self.queries))
-        return not (apart or self.cannot or self.gone or self.new)
+        return not (apart or self.cannot or self.gone or self.new or self.other_weights)
 
 
-def judge(old: Heatmaps, new: Heatmaps, limits: Limits = DEFAULT) -> Verdict:
+def judge(
+    old: Heatmaps, new: Heatmaps, limits: Limits = DEFAULT, *, strict: bool = False
+) -> Verdict:
     """Every map of every query that both files have.
 
     Queries of the same weights are matched by their ids, those of different ones by their boxes
     (one to one, the largest sum of overlaps, at least half each). Rounding of a file that stores
-    float16 is allowed for.
+    float16 is allowed for. strict: other weights are a difference, whatever the maps are.
     """
     pairs = _pairs(old, new)
     used, others = {i for i, _ in pairs}, {j for _, j in pairs}
@@ -112,12 +116,17 @@ def judge(old: Heatmaps, new: Heatmaps, limits: Limits = DEFAULT) -> Verdict:
         new=more,
         cannot=cannot,
         changed=tuple(_changed(old.meta, new.meta)),
+        other_weights=strict and _other_weights(old, new),
     )
+
+
+def _other_weights(old: Heatmaps, new: Heatmaps) -> bool:
+    return old.meta.get("weights_sha256") != new.meta.get("weights_sha256")
 
 
 def _pairs(old: Heatmaps, new: Heatmaps) -> list[tuple[int, int]]:
     """(place in old, place in new) of queries that are one."""
-    if old.meta.get("weights_sha256") == new.meta.get("weights_sha256"):
+    if not _other_weights(old, new):
         places = {int(q): j for j, q in enumerate(new.query_ids)}
         known = ((i, places.get(int(q))) for i, q in enumerate(old.query_ids))
         return [(i, j) for i, j in known if j is not None]

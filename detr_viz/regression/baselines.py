@@ -1,0 +1,153 @@
+"""Baselines: saved maps that say how they are made again.
+
+A baseline is a file of heatmaps.py whose meta has a `remake`: model, weights, image, queries and
+sizes, with paths relative to the file's folder or to a --root, so that a clone has them too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from detr_viz.errors import UserError
+from detr_viz.files import reason
+from detr_viz.heatmaps import HeatmapError, Heatmaps, load
+
+KEY = "remake"
+DEMO, FILE, NAME = "demo", "file", "name"  # what `weights` is
+FOLDER, ROOT = "folder", "root"  # what paths are relative to
+
+
+@dataclass(frozen=True)
+class ModelKey:
+    """All that a model is loaded by; baselines of equal keys share it.
+
+    weights: None for the demo of the type, else as load_model takes it.
+    """
+
+    type: str
+    weights: str | None
+    classes: str | None
+    nheads: int | None
+    dilation: bool | None
+    precision: str
+
+
+@dataclass(frozen=True)
+class Remake:
+    """How a baseline is made again. Paths as they stand in the file, with "/"."""
+
+    type: str
+    weights: str | None
+    weights_is: str
+    image: str
+    relative_to: str
+    queries: str
+    modes: tuple[str, ...]
+    layer: int
+    scale: str
+    size: int | None
+    max_size: int | None
+    precision: str
+    classes: str | None
+    nheads: int | None
+    dilation: bool | None
+
+    @classmethod
+    def parsed(cls, entry: Any) -> Remake:
+        """From a meta, which anyone may have written. ValueError where it is none."""
+        names = [field.name for field in fields(cls)]
+        if not isinstance(entry, dict) or sorted(entry) != sorted(names):
+            raise ValueError("it does not say how it is made again")
+        modes = entry["modes"]
+        texts = [entry[n] for n in ("type", "image", "queries", "scale", "precision")]
+        texts += modes if isinstance(modes, list) else [None]
+        texts += [entry[n] for n in ("weights", "classes") if entry[n] is not None]
+        numbers = [entry["layer"]]
+        numbers += [entry[n] for n in ("size", "max_size", "nheads") if entry[n] is not None]
+        sound = (
+            all(isinstance(text, str) and "\0" not in text for text in texts)
+            and all(type(number) is int and 0 <= number < 10**6 for number in numbers)
+            and entry["dilation"] in (None, True, False)
+            and entry["weights_is"] in (DEMO, FILE, NAME)
+            and (entry["weights"] is None) == (entry["weights_is"] == DEMO)
+            and entry["relative_to"] in (FOLDER, ROOT)
+        )
+        if not sound:
+            raise ValueError("what it says of how it is made again is damaged")
+        return cls(**{**entry, "modes": tuple(modes)})
+
+    def as_meta(self) -> dict[str, Any]:
+        return {**asdict(self), "modes": list(self.modes)}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline file. base: the folder that its paths start from."""
+
+    path: Path
+    name: str
+    maps: Heatmaps
+    remake: Remake
+    base: Path
+
+    @property
+    def image(self) -> Path:
+        return self.base / self.remake.image
+
+    @property
+    def model(self) -> ModelKey:
+        made = self.remake
+        weights, classes = made.weights, made.classes
+        if weights is not None and made.weights_is == FILE:
+            weights = str(self.base / weights)
+        if classes is not None:
+            classes = str(self.base / classes)
+        return ModelKey(made.type, weights, classes, made.nheads, made.dilation, made.precision)
+
+
+def read(path: Path, name: str, root: str | None = None) -> Baseline:
+    """A baseline; HeatmapError where it is none."""
+    maps = load(path)
+    try:
+        remake = Remake.parsed(maps.meta.get(KEY))
+    except ValueError as error:
+        raise HeatmapError(
+            f"{path} is no baseline ({error}): make it with the record command"
+        ) from None
+    if remake.relative_to == ROOT and root is None:
+        raise HeatmapError(f"{path} was recorded with --root: say --root here too")
+    base = path.parent if remake.relative_to == FOLDER else Path(root or ".")
+    return Baseline(path, name, maps, remake, base)
+
+
+def find(places: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """(path, name) of every file in these folders, and of the files themselves.
+
+    UserError where a place is none or has none.
+    """
+    for place in places:
+        top = Path(place)
+        if top.is_dir():
+            try:
+                found = sorted(top.rglob("*.npz"))
+            except OSError as error:
+                raise UserError(f"cannot search {top}: {reason(error)}") from None
+            if not found:
+                raise UserError(f"no baselines (.npz) in {top}: make some with the record command")
+            yield from ((path, path.relative_to(top).as_posix()) for path in found)
+        elif top.exists():
+            yield top, top.name
+        else:
+            raise UserError(f"no file or folder {top}: check the path")
+
+
+def relative(path: str, start: str | Path) -> str:
+    """A path as it stands in a baseline. UserError where none leads there (another drive)."""
+    try:
+        return Path(os.path.relpath(os.path.abspath(path), os.path.abspath(start))).as_posix()
+    except ValueError as error:
+        raise UserError(f"no relative path leads to {path}: {reason(error)}") from None

@@ -1,0 +1,131 @@
+"""The record command: the maps of images now, as baselines to check against later."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detr_viz import assets, flags, inputs
+from detr_viz.comparison import load, named, pair
+from detr_viz.errors import UserError
+from detr_viz.files import say
+from detr_viz.heatmaps import STORES, of, write
+from detr_viz.queries import DEFAULT, check_for, check_syntax, select
+from detr_viz.regression.baselines import DEMO, FILE, FOLDER, KEY, NAME, ROOT, Remake, relative
+
+if TYPE_CHECKING:
+    from detr_viz.inputs import Input
+    from detr_viz.loading import LoadedModel
+
+DESCRIPTION = (
+    "Save the maps of images as baselines, files that say how they are made again; the check "
+    "command does so and compares."
+)
+EPILOG = """\
+examples
+  %(prog)s --out tests/heatmaps --type cd_detr --plot all --image a.png b.png
+  %(prog)s --out tests/heatmaps --weights model.pth --image val/ --queries score:0.7 --store float16
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    flags.add_subject(parser, "what to save")
+    add = parser.add_argument_group("where to").add_argument
+    add("--out", metavar="DIR", required=True, help="the folder of baselines")
+    add(
+        "--root",
+        metavar="DIR",
+        help="what paths of images and weights are relative to (default: each baseline's folder)",
+    )
+    add(
+        "--store",
+        choices=STORES,
+        default="float32",
+        help="float16: half the size, maps within 2.5e-4 (default: %(default)s)",
+    )
+    flags.add_running(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the baselines; a mistake ends it, and what was written stays."""
+    queries = args.queries or DEFAULT
+    check_syntax(queries)
+    pairs = pair(args.type, args.weights)
+    out = Path(args.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: give a folder")
+    if args.root is not None and not os.path.isdir(args.root):
+        raise UserError(f"--root {args.root} is no folder: check the path")
+    words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
+    images = inputs.expand(words, args.image_root, out)
+    loaded = load(args, pairs)
+    labels = _labels(loaded)
+    for model, (_, weights), label in zip(loaded, pairs, labels, strict=True):
+        check_for(queries, model.class_names, model.config.num_queries)
+        for image in images:
+            for path in _record(args, queries, model, weights, image, out, label):
+                if not args.quiet:
+                    say(f"wrote {path}")
+    return 0
+
+
+def _labels(loaded: Sequence[LoadedModel]) -> list[str]:
+    """What tells the files of one model from those of another: types, or names of weights."""
+    types = [model.spec.name for model in loaded]
+    if len(set(types)) == len(types):
+        return types
+    stems = [f"{model.spec.name}_{Path(model.path).stem}" for model in loaded]
+    same = len(set(stems)) < len(stems)
+    return [f"{stem}_{i}" if same else stem for i, stem in enumerate(stems, 1)]
+
+
+def _record(
+    args: argparse.Namespace,
+    queries: str,
+    model: LoadedModel,
+    weights: str | None,
+    image: Input,
+    out: Path,
+    label: str,
+) -> Iterator[Path]:
+    from detr_viz.explanation import explain
+    from detr_viz.loading import in_precision
+
+    used = in_precision(model, args.precision)
+    e = explain(used, image.path, layers=args.layer, size=args.size, max_size=args.max_size)
+    with named(image.path, 1):
+        ids = select(e, queries)
+    modes = list(e.modes) if args.plot == "all" else [args.plot]
+    for layer in e.layers:
+        end = f"_layer{layer}" if layer < e.num_layers - 1 else ""
+        path = out / f"{image.name}_{label}_{args.plot}{end}.npz"
+        start = args.root if args.root is not None else path.parent
+        remake = Remake(
+            type=model.spec.name,
+            weights=_weights(weights, start),
+            weights_is=DEMO if weights is None else FILE if os.path.exists(weights) else NAME,
+            image=relative(image.path, start),
+            relative_to=FOLDER if args.root is None else ROOT,
+            queries=queries,
+            modes=tuple(modes),
+            layer=layer,
+            scale=args.scale,
+            size=args.size,
+            max_size=args.max_size,
+            precision=args.precision,
+            classes=None if args.classes is None else relative(args.classes, start),
+            nheads=args.nheads,
+            dilation=args.dilation,
+        )
+        made = of(e, ids, modes, layer=layer, scale=args.scale, **{KEY: remake.as_meta()})
+        yield write(path, made, args.store)
+
+
+def _weights(weights: str | None, start: str | Path) -> str | None:
+    """Files by their relative path, known names as they are."""
+    exists = weights is not None and os.path.exists(weights)
+    return relative(weights, start) if exists else weights

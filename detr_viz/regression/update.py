@@ -1,0 +1,53 @@
+"""The update command: baselines that are not the same any more become what is now."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from detr_viz.errors import EXIT_USER_ERROR
+from detr_viz.files import say
+from detr_viz.heatmaps import write
+from detr_viz.regression import check
+from detr_viz.regression.compare import add_limits, limits_of
+from detr_viz.regression.tables import lines
+
+DESCRIPTION = (
+    "Rewrite the baselines that the check command finds different, and say what has changed; the "
+    "others stay as they are."
+)
+EPILOG = """\
+examples
+  %(prog)s tests/heatmaps
+  %(prog)s tests/heatmaps --only '*_cd_detr_*'
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    check.add_places(parser)
+    add_limits(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Update; the exit code is 0, or 2 where a baseline could not be made again."""
+    updated = same = failed = 0
+    for outcome in check.outcomes(args, limits_of(args)):
+        if outcome.verdict is None:
+            failed += 1
+            print(f"error: {outcome.name}: {outcome.trouble}", file=sys.stderr)
+            continue
+        if outcome.verdict.same:
+            same += 1
+            continue
+        assert outcome.baseline is not None and outcome.made is not None
+        for line in () if args.quiet else lines(outcome.name, outcome.verdict):
+            say(line)
+        store = str(outcome.baseline.maps.meta.get("store", "float32"))
+        path = write(outcome.baseline.path, outcome.made, store)
+        updated += 1
+        if not args.quiet:
+            say(f"rewrote {path}")
+    if not args.quiet:
+        say(f"{updated} rewritten, {same} the same")
+    return EXIT_USER_ERROR if failed else 0

@@ -1,0 +1,320 @@
+"""record, check, update: what passes, what is caught and what it is called, and what cannot run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, demo_model
+from PIL import Image
+
+from detr_viz import assets, cli, heatmaps
+from detr_viz.demo.shapes import scene
+from detr_viz.regression.baselines import Remake
+
+ENDS = ("same", "different", "not run")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A project with two images and a checkpoint of its own."""
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate("ab"):
+        Image.fromarray(scene(2_000_000_300 + i, 128).rgb).save(f"{name}.png")
+    shutil.copy(assets.find("weights/cd_detr_demo.pth"), "mine.pth")
+    return tmp_path
+
+
+def command(capsys, *argv: str, code: int = 0) -> tuple[list[str], str]:
+    assert cli.main([*argv]) == code
+    out, err = capsys.readouterr()
+    return out.splitlines(), err
+
+
+def recorded(capsys, *argv: str) -> list[str]:
+    out, err = command(capsys, "record", "--out", "base", *argv)
+    assert err == "" and all(line.startswith("wrote base/") for line in out)
+    return [line.removeprefix("wrote ") for line in out]
+
+
+def checked(capsys, *argv: str, code: int = 0) -> list[str]:
+    out, err = command(capsys, "check", "base", *argv, code=code)
+    assert err == ""
+    return out
+
+
+# ---- what passes --------------------------------------------------------------------------------
+
+
+def test_what_was_recorded_is_the_same(here, capsys):
+    argv = ["--type", "detr", "cd_detr", "--plot", "all", "--image", "a.png", "b.png"]
+    assert recorded(capsys, *argv) == [
+        f"base/{image}_{name}_all.npz" for name in ("detr", "cd_detr") for image in "ab"
+    ]
+    told = checked(capsys)
+    assert told[-1] == "4 same" and len(told) == 5
+    assert checked(capsys, "--quiet") == []
+
+
+def test_the_recipe_is_in_the_file_with_paths_relative_to_it(here, capsys):
+    (path,) = recorded(capsys, "--weights", "mine.pth", "--image", "a.png", "--size", "96")
+    meta = heatmaps.load(path).meta
+    made = Remake.parsed(meta["remake"])
+    assert (made.type, made.weights, made.image) == ("cd_detr", "../mine.pth", "../a.png")
+    assert (made.modes, made.layer, made.size, made.queries) == (("combine",), 2, 96, "top:5")
+    assert str(here) not in json.dumps(dict(meta))
+
+
+@pytest.mark.parametrize("moved", ["folder", "root"])
+def test_a_project_that_was_moved(here, capsys, monkeypatch, moved):
+    root = ["--root", "."] if moved == "root" else []
+    for name in ("images", "weights"):
+        Path(name).mkdir()
+    shutil.move("a.png", "images/a.png")
+    shutil.move("mine.pth", "weights/mine.pth")
+    recorded(capsys, "--weights", "weights/mine.pth", "--image", "images/a.png", *root)
+    other = here / "elsewhere/clone"
+    shutil.copytree(here / "images", other / "images")
+    shutil.copytree(here / "weights", other / "weights")
+    shutil.copytree(here / "base", other / "base")
+    shutil.rmtree(here / "weights")
+    monkeypatch.chdir(other.parent)
+    argv = ["--root", "clone"] if moved == "root" else []
+    out, _ = command(capsys, "check", "clone/base", *argv)
+    assert out[-1] == "1 same"
+    if moved == "root":
+        _, err = command(capsys, "check", "clone/base", code=2)
+        assert "recorded with --root: say --root here too" in err
+
+
+def test_every_option_is_remade(here, capsys):
+    argv = ["--type", "detr", "--layer", "0,2", "--scale", "layer", "--size", "96", "--max-size"]
+    argv += ["110", "--queries", "score:0.3+1", "--plot", "position", "--precision", "bfloat16"]
+    names = [f"thing {i}\n" for i, _ in enumerate(demo_model("detr").class_names)]
+    Path("names.txt").write_text("".join(names))
+    paths = recorded(capsys, *argv, "--classes", "names.txt", "--store", "float16")
+    assert [p.rpartition("position")[2] for p in paths] == ["_layer0.npz", ".npz"]
+    assert heatmaps.load(paths[0]).meta["precision"] == "bfloat16"
+    assert str(heatmaps.load(paths[0]).label_names[0]).startswith("thing")
+    assert checked(capsys)[-1] == "2 same"
+
+
+def test_a_resaved_image_and_another_thread_count_are_the_same(here, capsys):
+    recorded(capsys, "--type", "detr", "--plot", "all", "--image", "a.png")
+    Image.open("a.png").save("a.png", compress_level=1)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "attention_scripts.py"), "check", "base"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "1 same" and done.stderr == ""
+
+
+# ---- what is caught -----------------------------------------------------------------------------
+
+
+def tampered(change) -> None:
+    state = torch.load("mine.pth", weights_only=True)
+    change(state["model"])
+    torch.save(state, "mine.pth")
+
+
+def test_another_image_is_caught_and_named(here, capsys):
+    recorded(capsys, "--type", "detr", "--image", "a.png", "b.png")
+    shutil.copy("b.png", "a.png")
+    told = checked(capsys, code=1)
+    assert told[0] == "different  a_detr_combine.npz" and told[1].strip().startswith(
+        "image changed"
+    )
+    assert told[-1] == "1 same, 1 different"
+
+
+def test_a_scaled_layer_is_caught_with_layer_and_head(here, capsys):
+    recorded(capsys, "--weights", "mine.pth", "--image", "a.png", "--plot", "all")
+
+    def scale(state):
+        name = "transformer.decoder.layers.2.ca_qcontent_proj.weight"
+        state[name][: state[name].shape[0] // 8] *= 1.5  # head 0
+
+    tampered(scale)
+    told = checked(capsys, code=1)
+    assert told[1].strip().startswith("weights changed")
+    rows = [line.split() for line in told if line.startswith(("  combine", "  content", "  posi"))]
+    assert rows and {row[0] for row in rows} == {"combine", "content"}  # position has no part in it
+    heads = {int(row[-6]) for row in rows}
+    assert heads == {0}
+
+
+def test_a_single_weight_is_caught_by_the_files_hash(here, capsys):
+    recorded(capsys, "--weights", "mine.pth", "--image", "a.png")
+
+    def one(state):
+        state["class_embed.weight"][0, 0] += 1e-7
+
+    tampered(one)
+    told = checked(capsys, code=1)
+    assert told[0] == "different  a_cd_detr_combine.npz"
+    assert told[1].strip().startswith("weights changed (")
+
+
+def test_a_retrained_model_is_compared_by_its_boxes(here, capsys):
+    """Queries in another order: the same detector, every id another object."""
+    recorded(capsys, "--weights", "mine.pth", "--image", "a.png", "--queries", "score:0.5")
+
+    def turn(state):
+        state["query_embed.weight"] = state["query_embed.weight"].flip(0)
+
+    tampered(turn)
+    told = checked(capsys, code=1)  # for the hash alone
+    assert told[1].strip().startswith("weights changed") and len(told) == 3
+    assert "gone" not in "".join(told)
+
+
+def test_limits_are_flags(here, capsys):
+    recorded(capsys, "--type", "detr", "--image", "a.png")
+    picture = np.asarray(Image.open("a.png")).copy()
+    picture[:40] //= 2
+    Image.fromarray(picture).save("a.png")
+    checked(capsys, code=1)
+    lax = ["--atol", "1", "--max-tv", "1", "--max-shift", "99", "--min-iou", "0"]
+    kept = checked(capsys, *lax, code=0)
+    assert kept[-1] == "1 same"
+
+
+# ---- update -------------------------------------------------------------------------------------
+
+
+def test_update_rewrites_what_differs_and_nothing_else(here, capsys):
+    recorded(capsys, "--type", "detr", "--image", "a.png", "b.png", "--store", "float16")
+    before = {p.name: p.read_bytes() for p in Path("base").iterdir()}
+    shutil.copy("b.png", "a.png")
+    out, _ = command(capsys, "update", "base", "--only", "b_*")
+    assert out == ["0 rewritten, 1 the same"]
+    out, _ = command(capsys, "update", "base")
+    assert out[0] == "different  a_detr_combine.npz"
+    assert out[-2:] == ["rewrote base/a_detr_combine.npz", "1 rewritten, 1 the same"]
+    after = {p.name: p.read_bytes() for p in Path("base").iterdir()}
+    assert after["b_detr_combine.npz"] == before["b_detr_combine.npz"]
+    assert after["a_detr_combine.npz"] != before["a_detr_combine.npz"]
+    assert heatmaps.load("base/a_detr_combine.npz").meta["store"] == "float16"
+    assert checked(capsys)[-1] == "2 same"
+
+
+def test_an_updated_baseline_is_the_one_that_would_be_recorded(here, capsys):
+    recorded(capsys, "--weights", "mine.pth", "--image", "a.png", "--queries", "top:3")
+    tampered(lambda state: state["query_embed.weight"].copy_(state["query_embed.weight"].flip(0)))
+    command(capsys, "update", "base")
+    updated = Path("base/a_cd_detr_combine.npz").read_bytes()
+    recorded(capsys, "--weights", "mine.pth", "--image", "a.png", "--queries", "top:3")
+    assert Path("base/a_cd_detr_combine.npz").read_bytes() == updated
+
+
+# ---- what cannot run ----------------------------------------------------------------------------
+
+
+def test_what_cannot_run_is_said_and_the_rest_is_checked(here, capsys):
+    recorded(capsys, "--type", "detr", "--image", "a.png", "b.png")
+    recorded(capsys, "--weights", "mine.pth", "--image", "a.png", "--plot", "content")
+    os.remove("a.png")
+    os.remove("mine.pth")
+    Path("base/rotten.npz").write_bytes(Path("base/b_detr_combine.npz").read_bytes()[:-50])
+    out, err = command(capsys, "check", "base", code=2)
+    assert out[-1] == "1 same, 3 not run"
+    said = err.splitlines()
+    assert len(said) == 3 and all(line.startswith("error: ") for line in said)
+    assert sum("a.png" in line for line in said) == 1
+    assert sum("mine.pth" in line for line in said) == 1
+    assert sum("rotten.npz" in line for line in said) == 1
+
+
+MISTAKES = [
+    (["record"], "--out"),
+    (["record", "--out", "a.png"], "is a file: give a folder"),
+    (["record", "--out", "x", "--image", "none.png"], "none.png"),
+    (["record", "--out", "x", "--weights", "none.pth"], "none.pth"),
+    (["record", "--out", "x", "--queries", "best"], "best"),
+    (["record", "--out", "x", "--queries", "999"], "no query 999"),
+    (["record", "--out", "x", "--layer", "9"], "no decoder layer 9"),
+    (["record", "--out", "x", "--store", "int8"], "invalid choice"),
+    (["record", "--out", "x", "--root", "none"], "--root none is no folder"),
+    (["record", "--out", "x", "--classes", "none.txt"], "none.txt"),
+    (["check"], "PATH"),
+    (["check", "none"], "no file or folder none"),
+    (["check", "empty"], "no baselines (.npz) in empty"),
+    (["check", "plain.npz"], "it does not say how it is made again"),
+    (["check", "good", "--only", "z*"], "no baseline is called 'z*': there is a_detr"),
+    (["check", "good", "--root", "none"], "--root none is no folder"),
+    (["check", "good", "--atol", "x"], "is not a number"),
+    (["update", "none"], "no file or folder none"),
+    (["update", "good", "--max-shift", "x"], "is no distance"),
+]
+
+
+@pytest.mark.parametrize(("argv", "says"), MISTAKES, ids=lambda x: " ".join(x)[:40])
+def test_mistakes_are_one_line_and_change_nothing(here, capsys, argv, says):
+    Path("empty").mkdir()
+    assert (
+        cli.main(["record", "--out", "good", "--type", "detr", "--image", "a.png", "--quiet"]) == 0
+    )
+    image = ["--image", "a.png", "--format", "npz", "--out", "o", "--quiet"]
+    assert cli.main(image) == 0
+    shutil.move("o/a_detr_combine.npz", "plain.npz")
+    shutil.rmtree("o")
+    capsys.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+    more = ["--image", "a.png"] if argv[0] == "record" and "--image" not in argv else []
+    try:
+        code = cli.main([*argv, *more])
+    except SystemExit as stop:
+        code = stop.code
+    _, err = capsys.readouterr()
+    assert code == 2 and err.count("\n") == 1 and err.startswith("error: ") and says in err
+    assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
+
+
+GOOD = Remake(
+    *("detr", None, "demo", "a.png", "folder", "top:5", ("combine",), 2, "mode"),
+    *(None, None, "float32", None, None, None),
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": 3},
+        {"image": None},
+        {"image": "a\0.png"},
+        {"modes": "combine"},
+        {"modes": [1]},
+        {"layer": -1},
+        {"layer": True},
+        {"layer": 10**9},
+        {"size": "800"},
+        {"weights": "x.pth"},
+        {"weights_is": "file"},
+        {"weights_is": "url"},
+        {"relative_to": "/"},
+        {"dilation": "yes"},
+        {"extra": 1},
+    ],
+    ids=str,
+)
+def test_what_a_file_says_of_itself_is_not_believed(change):
+    assert Remake.parsed(json.loads(json.dumps(GOOD.as_meta()))) == GOOD
+    with pytest.raises(ValueError, match="made again"):
+        Remake.parsed({**GOOD.as_meta(), **change})
+
+
+@pytest.mark.parametrize("entry", [None, [], "x", {}, 3])
+def test_what_is_no_recipe(entry):
+    with pytest.raises(ValueError, match="made again"):
+        Remake.parsed(entry)
