@@ -318,3 +318,9 @@ def test_what_a_file_says_of_itself_is_not_believed(change):
 def test_what_is_no_recipe(entry):
     with pytest.raises(ValueError, match="made again"):
         Remake.parsed(entry)
+
+
+def test_the_demo_checkpoints_look_where_they_did(capsys):
+    """This project's own baselines; also on a machine with other versions of its libraries."""
+    assert cli.main(["check", str(ROOT / "tests/heatmaps")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "4 same"

@@ -96,16 +96,19 @@ class Baseline:
 
     @property
     def image(self) -> Path:
-        return self.base / self.remake.image
+        return self._place(self.remake.image)
+
+    def _place(self, path: str) -> Path:
+        return Path(os.path.normpath(self.base / path))  # as short as it can be said
 
     @property
     def model(self) -> ModelKey:
         made = self.remake
         weights, classes = made.weights, made.classes
         if weights is not None and made.weights_is == FILE:
-            weights = str(self.base / weights)
+            weights = str(self._place(weights))
         if classes is not None:
-            classes = str(self.base / classes)
+            classes = str(self._place(classes))
         return ModelKey(made.type, weights, classes, made.nheads, made.dilation, made.precision)
 
 

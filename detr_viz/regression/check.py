@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
-from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-from detr_viz.errors import EXIT_USER_ERROR, UserError, in_a_line
+from detr_viz.errors import EXIT_USER_ERROR
 from detr_viz.files import say
-from detr_viz.heatmaps import Heatmaps, of
-from detr_viz.queries import select
-from detr_viz.regression.baselines import KEY, Baseline, ModelKey, find, read
+from detr_viz.regression import reports
 from detr_viz.regression.compare import EXIT_DIFFERENT, add_limits, limits_of
-from detr_viz.regression.limits import Limits
+from detr_viz.regression.outcomes import Outcome, outcomes
 from detr_viz.regression.tables import lines
-from detr_viz.regression.verdict import Verdict, judge
-
-if TYPE_CHECKING:
-    from detr_viz.loading import LoadedModel
 
 DESCRIPTION = (
     "Make baselines of the record command again and compare: the same maps, boxes and classes, "
@@ -33,24 +21,15 @@ EPILOG = """\
 examples
   %(prog)s tests/heatmaps
   %(prog)s tests/heatmaps/a_cd_detr_all.npz --max-tv 0.05
+  %(prog)s tests/heatmaps --report report.html --junit report.xml
 """
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a baseline: a verdict on it and the maps as they are now, or the trouble."""
-
-    name: str
-    baseline: Baseline | None = None
-    verdict: Verdict | None = None
-    made: Heatmaps | None = None
-    trouble: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     add_places(parser)
     add_limits(parser)
+    reports.add_arguments(parser)
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
@@ -75,92 +54,23 @@ def add_places(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check; the exit code is 0 where all is the same, 1 where something is not, else 2."""
-    counts = {"same": 0, "different": 0, "not run": 0}
+    wanted = reports.wanted(args)
+    found: list[Outcome] = []
     for outcome in outcomes(args, limits_of(args)):
+        passed = outcome.verdict is not None and outcome.verdict.same
+        # no report shows the maps of what has passed, and there may be thousands
+        found.append(replace(outcome, baseline=None, made=None) if passed else outcome)
         if outcome.verdict is None:
-            counts["not run"] += 1
             print(f"error: {outcome.name}: {outcome.trouble}", file=sys.stderr)
-            continue
-        counts["same" if outcome.verdict.same else "different"] += 1
-        if not (args.quiet and outcome.verdict.same):
+        elif not (args.quiet and passed):
             for line in lines(outcome.name, outcome.verdict):
                 say(line)
+    for path in reports.write(wanted, found):
+        if not args.quiet:
+            say(f"wrote {path}")
+    counts = reports.counts(found)
     if not args.quiet:
         say(", ".join(f"{n} {what}" for what, n in counts.items() if n))
     if counts["not run"]:
         return EXIT_USER_ERROR
     return EXIT_DIFFERENT if counts["different"] else 0
-
-
-def outcomes(args: argparse.Namespace, limits: Limits) -> Iterator[Outcome]:
-    """Every baseline with its outcome, those of one model together. UserError for no baseline."""
-    places = list(chosen(args))
-    if args.root is not None and not os.path.isdir(args.root):
-        raise UserError(f"--root {args.root} is no folder: check the path")
-    known: list[Baseline] = []
-    for path, name in places:
-        try:
-            known.append(read(path, name, args.root))
-        except UserError as error:
-            yield Outcome(name, trouble=str(error))
-    known.sort(key=lambda baseline: (repr(baseline.model), baseline.remake.image))
-    for key, group in groupby(known, lambda baseline: baseline.model):
-        yield from _of_model(args, key, list(group), limits)
-
-
-def chosen(args: argparse.Namespace) -> Iterator[tuple[Path, str]]:
-    """The files that are asked for. UserError where --only leaves none."""
-    found = list(find(args.baselines))
-    kept = [(path, name) for path, name in found if fnmatch(name, args.only or "*")]
-    if not kept:
-        names = ", ".join(name for _, name in found[:3])
-        raise UserError(f"no baseline is called {args.only!r}: there is {names}")
-    yield from kept
-
-
-def _of_model(
-    args: argparse.Namespace, key: ModelKey, group: Sequence[Baseline], limits: Limits
-) -> Iterator[Outcome]:
-    from detr_viz.loading import load_model
-
-    try:
-        model = load_model(
-            key.weights,
-            key.type,
-            classes=key.classes,
-            nheads=key.nheads,
-            dilation=key.dilation,
-            cache=args.cache,
-            device=args.device,
-            precision=key.precision,
-            progress=not args.quiet,
-        )
-    except Exception as error:
-        for baseline in group:
-            yield Outcome(baseline.name, baseline, trouble=in_a_line(error)[0])
-        return
-    for baseline in group:
-        try:
-            made = remade(baseline, model)
-            verdict = judge(baseline.maps, made, limits, strict=True)
-        except Exception as error:
-            yield Outcome(baseline.name, baseline, trouble=in_a_line(error)[0])
-        else:
-            yield Outcome(baseline.name, baseline, verdict, made)
-
-
-def remade(baseline: Baseline, model: LoadedModel) -> Heatmaps:
-    """A baseline's maps as they are now.
-
-    Of the queries that it has; where the weights are others, an id may stand for another object,
-    and the queries are chosen again.
-    """
-    from detr_viz.explanation import explain
-
-    how, old = baseline.remake, baseline.maps
-    e = explain(model, baseline.image, layers=how.layer, size=how.size, max_size=how.max_size)
-    if model.sha256 == old.meta.get("weights_sha256"):
-        ids = [int(q) for q in old.query_ids if q < e.num_queries]
-    else:
-        ids = select(e, how.queries)
-    return of(e, ids, how.modes, layer=how.layer, scale=how.scale, **{KEY: how.as_meta()})

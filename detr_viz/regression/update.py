@@ -10,6 +10,7 @@ from detr_viz.files import say
 from detr_viz.heatmaps import write
 from detr_viz.regression import check
 from detr_viz.regression.compare import add_limits, limits_of
+from detr_viz.regression.outcomes import outcomes
 from detr_viz.regression.tables import lines
 
 DESCRIPTION = (
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Update; the exit code is 0, or 2 where a baseline could not be made again."""
     updated = same = failed = 0
-    for outcome in check.outcomes(args, limits_of(args)):
+    for outcome in outcomes(args, limits_of(args)):
         if outcome.verdict is None:
             failed += 1
             print(f"error: {outcome.name}: {outcome.trouble}", file=sys.stderr)

@@ -40,11 +40,13 @@ _LONGEST = 24  # characters of a value that is told
 class HeadChange:
     """How far one head's map of one query has moved; fields as in distances.Distances.
 
+    query, other: its ids in the old and the new file.
     excess: the largest share of a limit that is used up; over 1 it is too far.
     """
 
     mode: str
     query: int
+    other: int
     label: str
     head: int
     max_abs: float
@@ -178,6 +180,7 @@ def _heads(
             yield HeadChange(
                 mode=mode,
                 query=int(old.query_ids[i]),
+                other=int(new.query_ids[news[n]]),
                 label=str(old.label_names[i]),
                 head=head,
                 **{f.name: float(getattr(apart, f.name)[n, head]) for f in fields(apart)},

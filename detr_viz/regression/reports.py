@@ -1,0 +1,186 @@
+"""What a check found, for people and for machines: HTML, JUnit XML, JSON, GitHub's own words."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import detr_viz
+from detr_viz.errors import UserError
+from detr_viz.files import replacing, say
+from detr_viz.regression.outcomes import Outcome
+from detr_viz.regression.tables import lines, why
+
+_MOST_WORST = 50  # heads of a baseline that a JSON report lists
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which reports."""
+    add = parser.add_argument_group("reports").add_argument
+    said = "a page with the maps of what failed: as they were, as they are, and the difference"
+    add("--report", metavar="FILE.html", help=said)
+    add("--junit", metavar="FILE.xml", help="JUnit XML, one test case a baseline")
+    add("--json", metavar="FILE.json", help="all numbers of what failed, as JSON")
+
+
+def wanted(args: argparse.Namespace) -> dict[str, Path]:
+    """The reports that are asked for. UserError where one cannot be written, before all else."""
+    asked = {kind: getattr(args, kind) for kind in ("report", "junit", "json")}
+    paths = {kind: Path(path) for kind, path in asked.items() if path is not None}
+    for kind, path in paths.items():
+        if not path.name or path.is_dir():
+            raise UserError(f"--{kind} {path} is a folder: give a file name")
+        if list(paths.values()).count(path) > 1:
+            raise UserError(f"{path} cannot be two reports: give each its own file")
+    return paths
+
+
+def write(paths: dict[str, Path], outcomes: Sequence[Outcome]) -> Iterator[Path]:
+    """Write the reports; and inside GitHub Actions annotations and a summary of the step."""
+    for kind, path in paths.items():
+        text = {"report": _page, "junit": junit, "json": as_json}[kind](outcomes)
+        with replacing(path, f"choose another --{kind}") as part:
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        yield path
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for outcome in outcomes:
+            if not _passed(outcome):
+                say(_annotation(outcome))
+        _add_summary(outcomes)
+
+
+def _page(outcomes: Sequence[Outcome]) -> str:
+    from detr_viz.regression.page import page  # matplotlib's colours
+
+    return page(outcomes)
+
+
+def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How many are the same, different, not run."""
+    found = {"same": 0, "different": 0, "not run": 0}
+    for outcome in outcomes:
+        found[state(outcome)] += 1
+    return found
+
+
+def state(outcome: Outcome) -> str:
+    if outcome.verdict is None:
+        return "not run"
+    return "same" if outcome.verdict.same else "different"
+
+
+def _passed(outcome: Outcome) -> bool:
+    return state(outcome) == "same"
+
+
+def _said(outcome: Outcome) -> str:
+    """Why it has not passed, on one line."""
+    return outcome.trouble if outcome.verdict is None else why(outcome.verdict)
+
+
+# ---- JUnit, JSON --------------------------------------------------------------------------------
+
+
+def junit(outcomes: Sequence[Outcome]) -> str:
+    """JUnit XML as CI systems read it: a failure is a difference, an error what could not run."""
+    found = counts(outcomes)
+    numbers = {
+        "name": "detr_viz",
+        "tests": str(len(outcomes)),
+        "failures": str(found["different"]),
+        "errors": str(found["not run"]),
+        "skipped": "0",
+    }
+    suite = ElementTree.Element("testsuite", numbers)
+    for outcome in outcomes:
+        case = {"classname": "heatmaps", "name": _xml(outcome.name), "time": "0"}
+        entry = ElementTree.SubElement(suite, "testcase", case)
+        if not _passed(outcome):
+            kind = "error" if outcome.verdict is None else "failure"
+            reason = {"message": _xml(_said(outcome)), "type": state(outcome)}
+            told = outcome.verdict and "\n".join(lines(outcome.name, outcome.verdict))
+            ElementTree.SubElement(entry, kind, reason).text = _xml(told or outcome.trouble)
+    suites = ElementTree.Element("testsuites")
+    suites.append(suite)
+    ElementTree.indent(suites)
+    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _xml(text: str) -> str:
+    """Without the characters that no XML may hold."""
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def as_json(outcomes: Sequence[Outcome]) -> str:
+    """Counts, and each baseline with its numbers; null for what is infinite."""
+    made = {
+        "detr_viz": detr_viz.__version__,
+        "counts": counts(outcomes),
+        "baselines": [_entry(outcome) for outcome in outcomes],
+    }
+    return json.dumps(_finite(made), indent=1, allow_nan=False) + "\n"
+
+
+def _entry(outcome: Outcome) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": outcome.name, "state": state(outcome)}
+    verdict = outcome.verdict
+    if verdict is None:
+        return {**entry, "trouble": outcome.trouble}
+    if not verdict.same:
+        entry |= {"why": why(verdict), "gone": verdict.gone, "new": verdict.new}
+        entry["queries"] = [asdict(change) for change in verdict.queries]
+    worst = verdict.heads[: 1 if verdict.same else _MOST_WORST]
+    return {**entry, "changed": verdict.changed, "heads": [asdict(change) for change in worst]}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+# ---- GitHub Actions -----------------------------------------------------------------------------
+
+
+def _annotation(outcome: Outcome) -> str:
+    """A workflow command (docs.github.com, "Workflow commands": escapes of data, properties)."""
+    title = _escaped(f"heatmap {state(outcome)}: {outcome.name}")
+    return (
+        f"::error title={title.replace(':', '%3A').replace(',', '%2C')}::{_escaped(_said(outcome))}"
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _add_summary(outcomes: Sequence[Outcome]) -> None:
+    """A table of what has not passed, at the end of the step's summary."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return
+    found = ", ".join(f"{n} {what}" for what, n in counts(outcomes).items() if n)
+    rows = [f"### Heatmaps: {found}", ""]
+    failed = [outcome for outcome in outcomes if not _passed(outcome)]
+    if failed:
+        rows += ["| baseline | | |", "|---|---|---|"]
+        rows += [f"| {_cell(o.name)} | {state(o)} | {_cell(_said(o))} |" for o in failed]
+    with suppress(OSError), open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write("\n".join(rows) + "\n")
+
+
+def _cell(text: str) -> str:
+    """Text in a table of Markdown, where nothing of it is markup."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", " ".join(text.split()))
