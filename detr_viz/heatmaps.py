@@ -102,6 +102,35 @@ def of(
     )
 
 
+def of_arrays(maps: Mapping[str, NDArray[Any]], **meta: Any) -> Heatmaps:
+    """Maps from anywhere, (q, heads, h, w) by mode, as those of queries 0, 1, ... of no class.
+
+    ValueError where shapes differ, or weights are negative, no numbers, or more than 1 in all.
+    """
+    arrays = {mode: np.asarray(array, np.float32) for mode, array in maps.items()}
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) != 1 or len(shape := next(iter(shapes))) != 4 or not min(shape[1:]):
+        raise ValueError(f"maps of one shape (q, heads, h, w) are needed, not {sorted(shapes)}")
+    for mode, array in arrays.items():
+        if not (np.isfinite(array).all() and (array >= 0).all()):
+            raise ValueError(f"{mode}: weights are numbers from 0, as a softmax gives them")
+        if (array.sum((-2, -1)) > 1 + _ROUNDING).any():
+            raise ValueError(f"{mode}: a map's weights are at most 1 together")
+    count, heads, height, width = shape
+    return Heatmaps(
+        maps=arrays,
+        query_ids=np.arange(count),
+        scores=np.zeros(count, np.float32),
+        labels=np.zeros(count, np.int64),
+        label_names=np.asarray([""] * count, np.str_),
+        boxes_xyxy_px=np.tile(np.asarray([0, 0, 1, 1], np.float32), (count, 1)),
+        image_hw_px=np.ones(2, np.int64),
+        grid_hw=np.asarray([height, width], np.int64),
+        layers=np.zeros(1, np.int64),
+        meta={"schema_version": SCHEMA_VERSION, "num_heads": heads, "modes": list(arrays), **meta},
+    )
+
+
 def write(path: str | Path, heatmaps: Heatmaps, store: str = "float32") -> Path:
     """Write maps to a file; the same input gives the same bytes.
 

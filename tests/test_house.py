@@ -36,7 +36,7 @@ FLOORS = [
     {"engine"},
     {"batch", "cluster"},
     {"preparing", "many", "render", "regression"},
-    {"cli"},
+    {"cli", "pytest_plugin"},
     {"__main__", "demo"},
 ]
 FLOOR_OF = {room: i for i, floor in enumerate(FLOORS) for room in floor}

@@ -10,8 +10,9 @@ from detr_viz.errors import EXIT_USER_ERROR
 from detr_viz.files import say
 from detr_viz.regression import reports
 from detr_viz.regression.compare import EXIT_DIFFERENT, add_limits, limits_of
-from detr_viz.regression.outcomes import Outcome, outcomes
+from detr_viz.regression.outcomes import outcomes
 from detr_viz.regression.tables import lines
+from detr_viz.regression.verdict import Outcome
 
 DESCRIPTION = (
     "Make baselines of the record command again and compare: the same maps, boxes and classes, "
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     for outcome in outcomes(args, limits_of(args)):
         passed = outcome.verdict is not None and outcome.verdict.same
         # no report shows the maps of what has passed, and there may be thousands
-        found.append(replace(outcome, baseline=None, made=None) if passed else outcome)
+        found.append(replace(outcome, old=None, made=None) if passed else outcome)
         if outcome.verdict is None:
             print(f"error: {outcome.name}: {outcome.trouble}", file=sys.stderr)
         elif not (args.quiet and passed):

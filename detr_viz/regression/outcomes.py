@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
@@ -16,21 +15,10 @@ from detr_viz.heatmaps import Heatmaps, of
 from detr_viz.queries import select
 from detr_viz.regression.baselines import KEY, Baseline, ModelKey, find, read
 from detr_viz.regression.limits import Limits
-from detr_viz.regression.verdict import Verdict, judge
+from detr_viz.regression.verdict import Outcome, judge
 
 if TYPE_CHECKING:
     from detr_viz.loading import LoadedModel
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a baseline: a verdict on it and the maps as they are now, or the trouble."""
-
-    name: str
-    baseline: Baseline | None = None
-    verdict: Verdict | None = None
-    made: Heatmaps | None = None
-    trouble: str = ""
 
 
 def outcomes(args: argparse.Namespace, limits: Limits) -> Iterator[Outcome]:
@@ -78,16 +66,16 @@ def _of_model(
         )
     except Exception as error:
         for baseline in group:
-            yield Outcome(baseline.name, baseline, trouble=in_a_line(error)[0])
+            yield Outcome(baseline.name, trouble=in_a_line(error)[0])
         return
     for baseline in group:
         try:
             made = remade(baseline, model)
             verdict = judge(baseline.maps, made, limits, strict=True)
         except Exception as error:
-            yield Outcome(baseline.name, baseline, trouble=in_a_line(error)[0])
+            yield Outcome(baseline.name, trouble=in_a_line(error)[0])
         else:
-            yield Outcome(baseline.name, baseline, verdict, made)
+            yield Outcome(baseline.name, baseline.path, verdict, baseline.maps, made)
 
 
 def remade(baseline: Baseline, model: LoadedModel) -> Heatmaps:

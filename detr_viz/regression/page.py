@@ -13,9 +13,8 @@ from PIL import Image
 
 import detr_viz
 from detr_viz.heatmaps import Heatmaps
-from detr_viz.regression.outcomes import Outcome
 from detr_viz.regression.tables import why
-from detr_viz.regression.verdict import HeadChange, QueryChange, Verdict
+from detr_viz.regression.verdict import HeadChange, Outcome, QueryChange, Verdict
 
 _MOST = 24  # heads of a baseline that are shown
 _WIDE_PX = 144  # of a map on the page
@@ -89,8 +88,8 @@ def _section(outcome: Outcome) -> Iterator[str]:
         yield _details("same", name, f"<p>{worst:.0%} of the limits used</p>{rest}", opened=False)
         return
     parts = [f"<p>{escape(why(verdict))}</p>", *_queries(verdict)]
-    if outcome.baseline is not None and outcome.made is not None:
-        parts += _heads(verdict, outcome.baseline.maps, outcome.made)
+    if outcome.old is not None and outcome.made is not None:
+        parts += _heads(verdict, outcome.old, outcome.made)
     yield _details("different", name, "\n".join(parts), opened=True)
 
 

@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 import detr_viz
 from detr_viz.errors import UserError
 from detr_viz.files import replacing, say
-from detr_viz.regression.outcomes import Outcome
 from detr_viz.regression.tables import lines, why
+from detr_viz.regression.verdict import Outcome
 
 _MOST_WORST = 50  # heads of a baseline that a JSON report lists
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

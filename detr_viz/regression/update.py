@@ -41,11 +41,11 @@ def run(args: argparse.Namespace) -> int:
         if outcome.verdict.same:
             same += 1
             continue
-        assert outcome.baseline is not None and outcome.made is not None
+        assert outcome.path is not None and outcome.old is not None and outcome.made is not None
         for line in () if args.quiet else lines(outcome.name, outcome.verdict):
             say(line)
-        store = str(outcome.baseline.maps.meta.get("store", "float32"))
-        path = write(outcome.baseline.path, outcome.made, store)
+        store = str(outcome.old.meta.get("store", "float32"))
+        path = write(outcome.path, outcome.made, store)
         updated += 1
         if not args.quiet:
             say(f"rewrote {path}")

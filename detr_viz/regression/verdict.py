@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,18 @@ class Verdict:
         """Whether nothing is further apart than the limits allow."""
         apart = any(change.excess > 1 for change in (*self.heads, *self.queries))
         return not (apart or self.cannot or self.gone or self.new or self.other_weights)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a saved file: a verdict, the maps as they were and are; or the trouble."""
+
+    name: str
+    path: Path | None = None
+    verdict: Verdict | None = None
+    old: Heatmaps | None = None
+    made: Heatmaps | None = None
+    trouble: str = ""
 
 
 def judge(

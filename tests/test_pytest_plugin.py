@@ -1,0 +1,152 @@
+"""The pytest fixture, in test runs of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+HEAD = """
+import numpy as np
+import pytest
+
+def maps(seed=0, shift=0):
+    made = np.random.default_rng(seed).random((2, 3, 5, 8)) ** 5
+    made /= made.sum((-2, -1), keepdims=True)
+    made[1, 2] = np.roll(made[1, 2], shift, -1)
+    return {"combine": made}
+"""
+ONCE = HEAD + "\ndef test_one(heatmap_regression):\n    heatmap_regression.check(maps(shift=S))\n"
+
+
+@pytest.fixture
+def here(tmp_path):
+    return tmp_path
+
+
+def ran(here: Path, source: str, *argv: str) -> tuple[dict[str, int], str]:
+    """Outcomes of a test run, by kind, and what it printed."""
+    (here / "test_mine.py").write_text(source)
+    line = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "detr_viz.pytest_plugin",
+        "-p",
+        "no:cacheprovider",
+    ]
+    done = subprocess.run(
+        [*line, "-q", "--rootdir", str(here), *argv],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "", done.stderr
+    last = done.stdout.splitlines()[-1]
+    found = {kind: int(n) for n, kind in re.findall(r"(\d+) (passed|failed|errors?)", last)}
+    return found, done.stdout
+
+
+def test_the_first_run_writes_and_fails_then_it_passes(here):
+    found, out = ran(here, ONCE.replace("S)", "0)"))
+    assert found == {"failed": 1}
+    assert "no saved maps yet: wrote" in out and (here / "test_mine/test_one.npz").exists()
+    assert "wrote" in out.partition("heatmaps")[2]
+    assert ran(here, ONCE.replace("S)", "0)"))[0] == {"passed": 1}
+
+
+def test_a_change_fails_and_names_the_worst_head(here):
+    ran(here, ONCE.replace("S)", "0)"))
+    before = (here / "test_mine/test_one.npz").read_bytes()
+    found, out = ran(here, ONCE.replace("S)", "2)"))
+    assert found == {"failed": 1} and "same inputs, different numbers" in out
+    rows = re.findall(r"^E\s+(combine .*)$", out, re.MULTILINE)
+    assert [row.split()[:3] for row in rows] == [["combine", "1", "2"]]  # query 1, head 2
+    assert (here / "test_mine/test_one.npz").read_bytes() == before
+    found, out = ran(here, ONCE.replace("S)", "2)"), "--heatmap-regen")
+    assert found == {"passed": 1} and "test_one.npz" in out
+    assert ran(here, ONCE.replace("S)", "2)"))[0] == {"passed": 1}
+
+
+def test_limits_names_and_parameters(here):
+    source = (
+        HEAD
+        + """
+@pytest.mark.parametrize("word", ["a/b", "c"])
+def test_two(heatmap_regression, word):
+    heatmap_regression.check(maps(), f"first {word}", store="float16")
+    heatmap_regression.check(maps(shift=SHIFT), f"second {word}", atol=1, max_tv=1, max_shift=9)
+
+def test_twice(heatmap_regression):
+    heatmap_regression.check(maps())
+    with pytest.raises(ValueError, match="give each check a name"):
+        heatmap_regression.check(maps())
+
+def test_wrong(heatmap_regression):
+    with pytest.raises(TypeError):
+        heatmap_regression.check(maps(), "x", rtol=1)
+    good = maps()["combine"]
+    for wrong in ({}, {"a": np.zeros((2, 3))}, {"a": -good}, {"a": 3 * good}):
+        with pytest.raises(ValueError):
+            heatmap_regression.check(wrong, f"w{id(wrong)}")
+    with pytest.raises(ValueError, match="for an explanation"):
+        heatmap_regression.check(maps(), "y", layer=1)
+"""
+    )
+    ran(here, source.replace("SHIFT", "0"), "--heatmap-regen")
+    assert sorted(path.name for path in (here / "test_mine").iterdir()) == [
+        *("first_a_b.npz", "first_c.npz", "second_a_b.npz", "second_c.npz", "test_twice.npz")
+    ]
+    assert ran(here, source.replace("SHIFT", "3"))[0] == {"passed": 4}
+    assert ran(here, source.replace("SHIFT", "3").replace("max_tv=1", "max_tv=0"))[0]["failed"] == 2
+
+
+def test_explanations(here):
+    source = """
+from detr_viz import assets, explain, load_model
+
+def test_demo(heatmap_regression):
+    e = explain(load_model(type="cd_detr", device="cpu"), assets.find("image/scene_2.jpg"))
+    heatmap_regression.check(e)
+    heatmap_regression.check(e, "one", queries=[3], modes=["position"])
+"""
+    ran(here, source, "--heatmap-regen")
+    assert ran(here, source)[0] == {"passed": 1}
+    from detr_viz import heatmaps
+
+    saved = heatmaps.load(here / "test_mine/test_demo.npz")
+    assert len(saved.query_ids) == 5 and set(saved.maps) == {"combine", "position", "content"}
+    assert heatmaps.load(here / "test_mine/one.npz").query_ids.tolist() == [3]
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+def test_a_report_of_all_workers(here, workers):
+    if workers and find_spec("xdist") is None:
+        pytest.skip("needs pytest-xdist")
+    test = "\ndef test_{0}(heatmap_regression):\n    heatmap_regression.check(maps({0}, S * {1}))\n"
+    source = HEAD + "".join(test.format(i, i % 2) for i in range(6))
+    ran(here, source.replace("S *", "0 *"), "--heatmap-regen", *workers)
+    argv = ["--heatmap-report", "out/page.html", *workers]
+    found, _ = ran(here, source.replace("S *", "2 *"), *argv)
+    assert found == {"failed": 3, "passed": 3}
+    page = (here / "out/page.html").read_text()
+    assert "3 of 6 baselines failed" in page and page.count("<figure>") == 3
+    assert all(f"test_mine.py::test_{i} test_{i}" in page for i in range(6))
+
+
+def test_the_plugin_costs_no_import(tmp_path):
+    heavy = "{'torch', 'numpy', 'matplotlib'}"
+    code = f"import detr_viz.pytest_plugin, sys; print({heavy} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
