@@ -50,6 +50,7 @@ class _Session:
         self._config = config
         self.outcomes: list[Outcome] = []
         self.written: list[str] = []
+        self._said: list[str] = []  # of the report
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -66,17 +67,23 @@ class _Session:
             return
         path = self._config.getoption("heatmap_report")
         if path:
+            from detr_viz.errors import UserError
             from detr_viz.files import replacing
             from detr_viz.regression.page import page
 
-            with replacing(path) as part:
-                part.write_text(page(self.outcomes), encoding="utf-8")
+            try:
+                with replacing(path, "choose another --heatmap-report") as part:
+                    part.write_text(page(self.outcomes), encoding="utf-8")
+                self._said.append(f"wrote {path}")
+            except UserError as error:
+                self._said.append(f"error: {error}")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.written:
+        said = [*(f"wrote {path}" for path in self.written), *self._said]
+        if said:
             terminalreporter.section("heatmaps")
-            for path in self.written:
-                terminalreporter.line(f"wrote {path}")
+        for line in said:
+            terminalreporter.line(line)
 
 
 @pytest.fixture

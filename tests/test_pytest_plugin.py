@@ -138,6 +138,11 @@ def test_a_report_of_all_workers(here, workers):
     argv = ["--heatmap-report", "out/page.html", *workers]
     found, _ = ran(here, source.replace("S *", "2 *"), *argv)
     assert found == {"failed": 3, "passed": 3}
+    (here / "taken").write_text("a file")
+    found, out = ran(
+        here, source.replace("S *", "0 *"), "--heatmap-report", "taken/x.html", *workers
+    )
+    assert found == {"passed": 6} and "error: cannot write taken/x.html" in out
     page = (here / "out/page.html").read_text()
     assert "3 of 6 baselines failed" in page and page.count("<figure>") == 3
     assert all(f"test_mine.py::test_{i} test_{i}" in page for i in range(6))
