@@ -193,6 +193,8 @@ class _Checked:
             for name in self._arrays
             if name.startswith("maps_")
         }
+        if not maps:
+            raise self._wrong(" has no maps: write it again")
         fields = {name: self._arrays[name] for name in _FIELDS}
         return Heatmaps(maps=maps, meta=self._meta, **fields)
 

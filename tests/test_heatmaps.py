@@ -229,6 +229,11 @@ def test_an_array_that_was_changed_after_it_was_written_is_damage(arrays, tmp_pa
     assert f"rotten.npz is damaged: the CRC-32 of {name} is not the one it had" in said
 
 
+def test_a_file_without_maps(arrays, tmp_path):
+    del arrays["maps_combine"], arrays["maps_content"]
+    assert "has no maps" in refusal(written(tmp_path / "none.npz", arrays))
+
+
 def test_a_mode_that_is_gone_is_damage(arrays, tmp_path):
     del arrays["maps_content"]
     np.savez(tmp_path / "rotten.npz", **arrays)
