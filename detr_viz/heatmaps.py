@@ -112,10 +112,8 @@ def of_arrays(maps: Mapping[str, NDArray[Any]], **meta: Any) -> Heatmaps:
     if len(shapes) != 1 or len(shape := next(iter(shapes))) != 4 or not min(shape[1:]):
         raise ValueError(f"maps of one shape (q, heads, h, w) are needed, not {sorted(shapes)}")
     for mode, array in arrays.items():
-        if not (np.isfinite(array).all() and (array >= 0).all()):
-            raise ValueError(f"{mode}: weights are numbers from 0, as a softmax gives them")
-        if (array.sum((-2, -1)) > 1 + _ROUNDING).any():
-            raise ValueError(f"{mode}: a map's weights are at most 1 together")
+        if trouble := _no_weights(array):
+            raise ValueError(f"{mode} has {trouble}: weights are those of a softmax")
     count, heads, height, width = shape
     return Heatmaps(
         maps=arrays,
@@ -256,9 +254,14 @@ class _Checked:
                 f"{expected}"
             )
         maps = array.astype(np.float32)
-        # sampled attention may sum to less than 1; rounding makes it a little more
-        if not (np.isfinite(maps).all() and (maps >= 0).all()):
-            raise self._wrong(f": {name[:60]} has values that are no weights: write it again")
-        if (maps.sum((-2, -1)) > 1 + _ROUNDING).any():
-            raise self._wrong(f": {name[:60]} has maps of more than 1 in all: write it again")
+        if trouble := _no_weights(maps):
+            raise self._wrong(f": {name[:60]} has {trouble}: write it again")
         return maps
+
+
+def _no_weights(maps: NDArray[np.float32]) -> str:
+    """What is wrong with maps (..., h, w) that came from elsewhere, or ""."""
+    if not (np.isfinite(maps).all() and (maps >= 0).all()):
+        return "values that are no weights"
+    # sampled attention may sum to less than 1; rounding makes it a little more
+    return "maps of more than 1 in all" if (maps.sum((-2, -1)) > 1 + _ROUNDING).any() else ""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from detr_viz.errors import EXIT_USER_ERROR
 from detr_viz.files import say
+from detr_viz.preparing import tell
 from detr_viz.regression import reports
 from detr_viz.regression.compare import EXIT_DIFFERENT, add_limits, limits_of
 from detr_viz.regression.outcomes import outcomes
@@ -58,20 +59,17 @@ def run(args: argparse.Namespace) -> int:
     wanted = reports.wanted(args)
     found: list[Outcome] = []
     for outcome in outcomes(args, limits_of(args)):
-        passed = outcome.verdict is not None and outcome.verdict.same
         # no report shows the maps of what has passed, and there may be thousands
-        found.append(replace(outcome, old=None, made=None) if passed else outcome)
+        found.append(replace(outcome, old=None, made=None) if outcome.passed else outcome)
         if outcome.verdict is None:
             print(f"error: {outcome.name}: {outcome.trouble}", file=sys.stderr)
-        elif not (args.quiet and passed):
+        elif not (args.quiet and outcome.passed):
             for line in lines(outcome.name, outcome.verdict):
                 say(line)
     for path in reports.write(wanted, found):
-        if not args.quiet:
-            say(f"wrote {path}")
+        tell(args, f"wrote {path}")
     counts = reports.counts(found)
-    if not args.quiet:
-        say(", ".join(f"{n} {what}" for what, n in counts.items() if n))
+    tell(args, ", ".join(f"{n} {what}" for what, n in counts.items() if n))
     if counts["not run"]:
         return EXIT_USER_ERROR
     return EXIT_DIFFERENT if counts["different"] else 0

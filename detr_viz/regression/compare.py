@@ -9,6 +9,7 @@ from pathlib import Path
 from detr_viz.arguments import cells, share
 from detr_viz.errors import UserError
 from detr_viz.files import reason, say
+from detr_viz.preparing import tell
 from detr_viz.regression.limits import DEFAULT, Limits
 
 DESCRIPTION = (
@@ -67,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
         if not (args.quiet and verdict.same):
             for line in lines(name, verdict):
                 say(line)
-    if not args.quiet and count > 1:
-        say(f"{different} of {count} different")
+    if count > 1:
+        tell(args, f"{different} of {count} different")
     return EXIT_DIFFERENT if different else 0
 
 

@@ -50,9 +50,8 @@ img { display: block; image-rendering: pixelated; border: 1px solid #dcdcdc; }
 
 def page(outcomes: Sequence[Outcome]) -> str:
     """The whole document; what has not passed comes first and open, the rest folded."""
-    # not sorted() by state: the order is that of the check
-    failed = [o for o in outcomes if o.verdict is None or not o.verdict.same]
-    passed = [o for o in outcomes if o.verdict is not None and o.verdict.same]
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    passed = [outcome for outcome in outcomes if outcome.passed]
     said = f"{len(failed)} of {len(outcomes)} baselines failed" if failed else "All baselines hold"
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     body = "\n".join(section for o in (*failed, *passed) for section in _section(o))
@@ -79,18 +78,18 @@ def _section(outcome: Outcome) -> Iterator[str]:
     verdict = outcome.verdict
     name = escape(outcome.name)
     if verdict is None:
-        yield _details("not run", name, f"<p>{escape(outcome.trouble)}</p>", opened=True)
+        yield _details(outcome.state, name, f"<p>{escape(outcome.trouble)}</p>", opened=True)
         return
     if verdict.same:
-        worst = max((c.excess for c in (*verdict.heads, *verdict.queries)), default=0.0)
         changed = "; ".join(verdict.changed)
         rest = f"<p class=quiet>{escape(changed)}</p>" if changed else ""
-        yield _details("same", name, f"<p>{worst:.0%} of the limits used</p>{rest}", opened=False)
+        used = f"<p>{verdict.used:.0%} of the limits used</p>"
+        yield _details(outcome.state, name, used + rest, opened=False)
         return
     parts = [f"<p>{escape(why(verdict))}</p>", *_queries(verdict)]
     if outcome.old is not None and outcome.made is not None:
         parts += _heads(verdict, outcome.old, outcome.made)
-    yield _details("different", name, "\n".join(parts), opened=True)
+    yield _details(outcome.state, name, "\n".join(parts), opened=True)
 
 
 def _details(state: str, name: str, content: str, opened: bool) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from detr_viz import assets, flags, inputs
 from detr_viz.comparison import load, named, pair
 from detr_viz.errors import UserError
-from detr_viz.files import say
 from detr_viz.heatmaps import STORES, of, write
+from detr_viz.preparing import precise, tell
 from detr_viz.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.regression.baselines import DEMO, FILE, FOLDER, KEY, NAME, ROOT, Remake, relative
 
@@ -62,14 +62,13 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--root {args.root} is no folder: check the path")
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = inputs.expand(words, args.image_root, out)
-    loaded = load(args, pairs)
+    _, loaded = precise(args, load(args, pairs))
     labels = _labels(loaded)
     for model, (_, weights), label in zip(loaded, pairs, labels, strict=True):
         check_for(queries, model.class_names, model.config.num_queries)
         for image in images:
             for path in _record(args, queries, model, weights, image, out, label):
-                if not args.quiet:
-                    say(f"wrote {path}")
+                tell(args, f"wrote {path}")
     return 0
 
 
@@ -93,10 +92,8 @@ def _record(
     label: str,
 ) -> Iterator[Path]:
     from detr_viz.explanation import explain
-    from detr_viz.loading import in_precision
 
-    used = in_precision(model, args.precision)
-    e = explain(used, image.path, layers=args.layer, size=args.size, max_size=args.max_size)
+    e = explain(model, image.path, layers=args.layer, size=args.size, max_size=args.max_size)
     with named(image.path, 1):
         ids = select(e, queries)
     modes = list(e.modes) if args.plot == "all" else [args.plot]
@@ -104,10 +101,11 @@ def _record(
         end = f"_layer{layer}" if layer < e.num_layers - 1 else ""
         path = out / f"{image.name}_{label}_{args.plot}{end}.npz"
         start = args.root if args.root is not None else path.parent
+        kind, place = _weights(weights, start)
         remake = Remake(
             type=model.spec.name,
-            weights=_weights(weights, start),
-            weights_is=DEMO if weights is None else FILE if os.path.exists(weights) else NAME,
+            weights=place,
+            weights_is=kind,
             image=relative(image.path, start),
             relative_to=FOLDER if args.root is None else ROOT,
             queries=queries,
@@ -125,7 +123,8 @@ def _record(
         yield write(path, made, args.store)
 
 
-def _weights(weights: str | None, start: str | Path) -> str | None:
-    """Files by their relative path, known names as they are."""
-    exists = weights is not None and os.path.exists(weights)
-    return relative(weights, start) if exists else weights
+def _weights(weights: str | None, start: str | Path) -> tuple[str, str | None]:
+    """(what they are, how they are called): files by a relative path, known names as they are."""
+    if weights is None:
+        return DEMO, None
+    return (FILE, relative(weights, start)) if os.path.exists(weights) else (NAME, weights)

@@ -18,7 +18,7 @@ import detr_viz
 from detr_viz.errors import UserError
 from detr_viz.files import replacing, say
 from detr_viz.regression.tables import lines, why
-from detr_viz.regression.verdict import Outcome
+from detr_viz.regression.verdict import STATES, Outcome
 
 _MOST_WORST = 50  # heads of a baseline that a JSON report lists
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -54,7 +54,7 @@ def write(paths: dict[str, Path], outcomes: Sequence[Outcome]) -> Iterator[Path]
         yield path
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for outcome in outcomes:
-            if not _passed(outcome):
+            if not outcome.passed:
                 say(_annotation(outcome))
         _add_summary(outcomes)
 
@@ -67,20 +67,8 @@ def _page(outcomes: Sequence[Outcome]) -> str:
 
 def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """How many are the same, different, not run."""
-    found = {"same": 0, "different": 0, "not run": 0}
-    for outcome in outcomes:
-        found[state(outcome)] += 1
-    return found
-
-
-def state(outcome: Outcome) -> str:
-    if outcome.verdict is None:
-        return "not run"
-    return "same" if outcome.verdict.same else "different"
-
-
-def _passed(outcome: Outcome) -> bool:
-    return state(outcome) == "same"
+    found = [outcome.state for outcome in outcomes]
+    return {state: found.count(state) for state in STATES}
 
 
 def _said(outcome: Outcome) -> str:
@@ -105,9 +93,9 @@ def junit(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         case = {"classname": "heatmaps", "name": _xml(outcome.name), "time": "0"}
         entry = ElementTree.SubElement(suite, "testcase", case)
-        if not _passed(outcome):
+        if not outcome.passed:
             kind = "error" if outcome.verdict is None else "failure"
-            reason = {"message": _xml(_said(outcome)), "type": state(outcome)}
+            reason = {"message": _xml(_said(outcome)), "type": outcome.state}
             told = outcome.verdict and "\n".join(lines(outcome.name, outcome.verdict))
             ElementTree.SubElement(entry, kind, reason).text = _xml(told or outcome.trouble)
     suites = ElementTree.Element("testsuites")
@@ -132,7 +120,7 @@ def as_json(outcomes: Sequence[Outcome]) -> str:
 
 
 def _entry(outcome: Outcome) -> dict[str, Any]:
-    entry: dict[str, Any] = {"name": outcome.name, "state": state(outcome)}
+    entry: dict[str, Any] = {"name": outcome.name, "state": outcome.state}
     verdict = outcome.verdict
     if verdict is None:
         return {**entry, "trouble": outcome.trouble}
@@ -156,7 +144,7 @@ def _finite(value: Any) -> Any:
 
 def _annotation(outcome: Outcome) -> str:
     """A workflow command (docs.github.com, "Workflow commands": escapes of data, properties)."""
-    title = _escaped(f"heatmap {state(outcome)}: {outcome.name}")
+    title = _escaped(f"heatmap {outcome.state}: {outcome.name}")
     return (
         f"::error title={title.replace(':', '%3A').replace(',', '%2C')}::{_escaped(_said(outcome))}"
     )
@@ -173,10 +161,10 @@ def _add_summary(outcomes: Sequence[Outcome]) -> None:
         return
     found = ", ".join(f"{n} {what}" for what, n in counts(outcomes).items() if n)
     rows = [f"### Heatmaps: {found}", ""]
-    failed = [outcome for outcome in outcomes if not _passed(outcome)]
+    failed = [outcome for outcome in outcomes if not outcome.passed]
     if failed:
         rows += ["| baseline | | |", "|---|---|---|"]
-        rows += [f"| {_cell(o.name)} | {state(o)} | {_cell(_said(o))} |" for o in failed]
+        rows += [f"| {_cell(o.name)} | {o.state} | {_cell(_said(o))} |" for o in failed]
     with suppress(OSError), open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("\n".join(rows) + "\n")
 

@@ -21,8 +21,7 @@ def lines(name: str, verdict: Verdict) -> Iterator[str]:
     shifts of peak and centre of mass in cells.
     """
     if verdict.same:
-        most = max((c.excess for c in (*verdict.heads, *verdict.queries)), default=0.0)
-        yield f"same       {name} ({most:.0%} of the limits used)"
+        yield f"same       {name} ({verdict.used:.0%} of the limits used)"
         return
     yield f"different  {name}"
     yield from textwrap.wrap(

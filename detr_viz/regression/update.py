@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from detr_viz.errors import EXIT_USER_ERROR
-from detr_viz.files import say
 from detr_viz.heatmaps import write
+from detr_viz.preparing import tell
 from detr_viz.regression import check
 from detr_viz.regression.compare import add_limits, limits_of
 from detr_viz.regression.outcomes import outcomes
@@ -42,13 +42,11 @@ def run(args: argparse.Namespace) -> int:
             same += 1
             continue
         assert outcome.path is not None and outcome.old is not None and outcome.made is not None
-        for line in () if args.quiet else lines(outcome.name, outcome.verdict):
-            say(line)
+        for line in lines(outcome.name, outcome.verdict):
+            tell(args, line)
         store = str(outcome.old.meta.get("store", "float32"))
         path = write(outcome.path, outcome.made, store)
         updated += 1
-        if not args.quiet:
-            say(f"rewrote {path}")
-    if not args.quiet:
-        say(f"{updated} rewritten, {same} the same")
+        tell(args, f"rewrote {path}")
+    tell(args, f"{updated} rewritten, {same} the same")
     return EXIT_USER_ERROR if failed else 0

@@ -34,6 +34,7 @@ _INPUTS = {
     "number type": "dtype",
     "device": "device",
 }
+STATES = ("same", "different", "not run")  # of an outcome
 _LONGEST = 24  # characters of a value that is told
 
 
@@ -92,8 +93,12 @@ class Verdict:
     @property
     def same(self) -> bool:
         """Whether nothing is further apart than the limits allow."""
-        apart = any(change.excess > 1 for change in (*self.heads, *self.queries))
-        return not (apart or self.cannot or self.gone or self.new or self.other_weights)
+        return not (self.used > 1 or self.cannot or self.gone or self.new or self.other_weights)
+
+    @property
+    def used(self) -> float:
+        """The largest share of a limit that is used up."""
+        return max((change.excess for change in (*self.heads, *self.queries)), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,17 @@ class Outcome:
     old: Heatmaps | None = None
     made: Heatmaps | None = None
     trouble: str = ""
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+        if self.verdict is None:
+            return "not run"
+        return "same" if self.verdict.same else "different"
+
+    @property
+    def passed(self) -> bool:
+        return self.state == "same"
 
 
 def judge(
