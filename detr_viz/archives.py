@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,16 +29,17 @@ class ArchiveError(ValueError):
     """What is wrong with an archive, in words that follow its name."""
 
 
-def read(path: str | Path, most_bytes: int) -> dict[str, NDArray[Any]]:
+def read(path: str | Path, most_bytes: int, *only: str) -> dict[str, NDArray[Any]]:
     """All arrays of an archive, of together at most so many bytes; numbers and texts, no objects.
 
+    only: names of arrays; the others are passed over, those that are not there are left out.
     ArchiveError where it is none, is damaged or promises more; OSError where it cannot be read.
     """
     with open(path, "rb") as file:
         if file.read(6) == b"\x93NUMPY":
             raise ArchiveError("it is a single array")
         try:
-            return _read(file, most_bytes)
+            return _read(file, most_bytes, only)
         except ArchiveError:
             raise
         except OSError as error:
@@ -55,7 +56,7 @@ def _said(error: Exception) -> str:
     return f"it is damaged: {reason(error)[:200]}"
 
 
-def _read(file: IO[bytes], most_bytes: int) -> dict[str, NDArray[Any]]:
+def _read(file: IO[bytes], most_bytes: int, only: Collection[str]) -> dict[str, NDArray[Any]]:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if len(members) > _MOST_MEMBERS:
@@ -68,6 +69,8 @@ def _read(file: IO[bytes], most_bytes: int) -> dict[str, NDArray[Any]]:
                 raise ArchiveError(f"its member {member.filename[:60]!r} is no array of its own")
             if member.compress_type not in _PACKED:
                 raise ArchiveError(f"its member {name[:60]!r} is packed in an unknown way")
+            if only and name not in only:
+                continue
             with archive.open(member) as stream:
                 arrays[name] = _array(stream, name, left)
             left -= arrays[name].nbytes

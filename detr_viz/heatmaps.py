@@ -166,14 +166,26 @@ def save(
 
 def load(path: str | Path) -> Heatmaps:
     """Read a file that `save` wrote; HeatmapError on anything else, whoever made it."""
+    arrays, meta = _read(path)
+    return _Checked(path, arrays, meta).heatmaps()
+
+
+def load_meta(path: str | Path) -> dict[str, Any]:
+    """The meta alone, quickly; HeatmapError as of `load`, of what is wrong with the meta."""
+    _, meta = _read(path, "meta")
+    _Checked(path, {}, meta).check_version()
+    return meta
+
+
+def _read(path: str | Path, *only: str) -> tuple[dict[str, NDArray[Any]], Any]:
+    """(arrays, meta)"""
     try:
-        arrays = archives.read(path, _MOST_BYTES)
-        meta = json.loads(str(arrays.pop("meta", "{}")))
+        arrays = archives.read(path, _MOST_BYTES, *only)
+        return arrays, json.loads(str(arrays.pop("meta", "{}")))
     except OSError as error:
         raise HeatmapError(f"cannot read saved maps {path}: {reason(error)}") from error
     except (ValueError, RecursionError) as error:  # a null character in the path, bad JSON
         raise HeatmapError(f"{path} is not a file of saved maps (.npz): {reason(error)}") from error
-    return _Checked(path, arrays, meta).heatmaps()
 
 
 class _Checked:
@@ -203,6 +215,9 @@ class _Checked:
         missing = [name for name in _FIELDS if name not in self._arrays]
         if missing:
             raise self._wrong(f" lacks {', '.join(missing)}: it was not written by --save-maps")
+        self.check_version()
+
+    def check_version(self) -> None:
         found = self._meta.get("schema_version") if isinstance(self._meta, dict) else None
         if type(found) is int and found > SCHEMA_VERSION:
             raise self._wrong(

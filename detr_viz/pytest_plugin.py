@@ -11,7 +11,6 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,13 +121,13 @@ class HeatmapRegression:
         """
         __tracebackhide__ = True
         from detr_viz import heatmaps
-        from detr_viz.regression.limits import DEFAULT
+        from detr_viz.regression.limits import between
         from detr_viz.regression.tables import lines
         from detr_viz.regression.verdict import Outcome, judge
 
+        between({}, {}, **limits)  # a wrong name is told before anything is written
         path = self._path(name)
         now = _as_heatmaps(maps, queries, modes, layer)
-        allowed = replace(DEFAULT, **limits)
         regen = self._request.config.getoption("heatmap_regen")
         if not path.exists():
             self._write(path, now, store)
@@ -136,7 +135,7 @@ class HeatmapRegression:
                 pytest.fail(f"no saved maps yet: wrote {path}; look at it and run again")
             return
         old = heatmaps.load(path)
-        verdict = judge(old, now, allowed)
+        verdict = judge(old, now, between(old.meta, now.meta, **limits))
         failed = not verdict.same and not regen
         shown = {"old": old, "made": now} if failed else {}
         label = f"{self._request.node.nodeid} {path.stem}"

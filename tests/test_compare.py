@@ -13,7 +13,7 @@ from conftest import demo_explanation, demo_model
 
 from detr_viz import assets, cli, explain, heatmaps
 from detr_viz.heatmaps import Heatmaps
-from detr_viz.regression.limits import DEFAULT, Limits
+from detr_viz.regression.limits import EXACT, Limits
 from detr_viz.regression.tables import lines
 from detr_viz.regression.verdict import judge
 
@@ -91,7 +91,7 @@ def test_boxes(min_iou, same):
     new = saved()
     boxes = new.boxes_xyxy_px.copy()
     boxes[1, 2] += 6  # 40 of 46 px: an overlap of 0.87
-    verdict = judge(saved(), replace(new, boxes_xyxy_px=boxes), Limits(min_iou=min_iou))
+    verdict = judge(saved(), replace(new, boxes_xyxy_px=boxes), replace(EXACT, min_iou=min_iou))
     assert verdict.same is same
     assert verdict.queries[0].query == 11
     assert verdict.queries[0].iou == pytest.approx(40 / 46)
@@ -129,7 +129,10 @@ def test_other_weights_are_matched_by_their_boxes():
     )
     verdict = judge(old, new, Limits(0, 0, 0, 1))
     assert verdict.same  # the numbers are; what has changed is said all the same
-    assert verdict.changed == ("weights changed (abababab to efefefef)",)
+    assert verdict.changed == (
+        "weights changed (abababab to efefefef)",
+        "image size changed (100 x 200 to 200 x 400 px)",
+    )
     assert {(q.query, q.other) for q in verdict.queries} == {(10, 1), (11, 2), (12, 3)}
     boxes = new.boxes_xyxy_px.copy()
     boxes[0] += 200
@@ -161,7 +164,7 @@ def test_what_has_changed_is_said_in_the_order_in_which_it_explains():
     )
     assert judge(old, new).changed == (
         "image changed (cdcdcdcd to 12121212)",
-        "layer changed (5 to 4)",
+        "recipe changed (layer 5 to 4)",
         "device changed (cpu to cuda)",
         "torch 2.5.1 became 2.6.0",
     )
@@ -202,7 +205,7 @@ def test_what_lies_behind_nothing_that_is_known():
     verdict = judge(saved(), with_map(saved(), "combine", 0, 1, lambda m: m[:, ::-1]))
     told = list(lines("x.npz", verdict))
     assert told[1].strip() == "same inputs, different numbers"
-    assert len(told) == 4 and told[3].split()[:5] == ["combine", "10", "class", "0", "1"]
+    assert len(told) == 4 and told[3].split()[:6] == ["combine", "10", "class", "0", "5", "1"]
 
 
 def test_the_same_is_one_line():
@@ -240,7 +243,7 @@ def test_two_files(here, capsys):
     )
     code, told = compare(capsys, "a.npz", "b.npz")
     assert code == 1 and told[0] == "different  a.npz and b.npz"
-    assert told[1] == "  layer changed (2 to 1)"
+    assert told[1] == "  recipe changed (layer 2 to 1)"
     assert compare(capsys, "a.npz", "a.npz", "--quiet") == (0, [])
     lax = ["--atol", "1", "--max-tv", "1", "--max-shift", "99", "--min-iou", "0"]
     assert compare(capsys, "a.npz", "b.npz", *lax)[0] == 0
@@ -294,7 +297,7 @@ def test_a_pair_of_real_runs(tmp_path):
         e = explain(demo_model(name), image)
         paths.append(heatmaps.save(tmp_path / f"{name}.npz", e, e.by_score()[:5], ["combine"]))
     old, new = map(heatmaps.load, paths)
-    verdict = judge(old, new, DEFAULT)
+    verdict = judge(old, new, EXACT)
     assert not verdict.same and verdict.changed[0].startswith("weights changed")
     assert len(verdict.queries) >= 3  # both find the scene's objects
     assert all(q.labels[0] == q.labels[1] and q.iou > 0.5 for q in verdict.queries)

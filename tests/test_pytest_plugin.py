@@ -70,7 +70,7 @@ def test_a_change_fails_and_names_the_worst_head(here):
     found, out = ran(here, ONCE.replace("S)", "2)"))
     assert found == {"failed": 1} and "same inputs, different numbers" in out
     rows = re.findall(r"^E\s+(combine .*)$", out, re.MULTILINE)
-    assert [row.split()[:3] for row in rows] == [["combine", "1", "2"]]  # query 1, head 2
+    assert [row.split()[:4] for row in rows] == [["combine", "1", "0", "2"]]  # query, layer, head
     assert (here / "test_mine/test_one.npz").read_bytes() == before
     found, out = ran(here, ONCE.replace("S)", "2)"), "--heatmap-regen")
     assert found == {"passed": 1} and "test_one.npz" in out

@@ -14,7 +14,7 @@ from typing import Any
 
 from detr_viz.errors import UserError
 from detr_viz.files import reason
-from detr_viz.heatmaps import HeatmapError, Heatmaps, load
+from detr_viz.heatmaps import HeatmapError, load_meta
 
 KEY = "remake"
 DEMO, FILE, NAME = "demo", "file", "name"  # what `weights` is
@@ -86,11 +86,10 @@ class Remake:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline file. base: the folder that its paths start from."""
+    """A baseline file, whose maps stay there. base: the folder that its paths start from."""
 
     path: Path
     name: str
-    maps: Heatmaps
     remake: Remake
     base: Path
 
@@ -114,9 +113,8 @@ class Baseline:
 
 def read(path: Path, name: str, root: str | None = None) -> Baseline:
     """A baseline; HeatmapError where it is none."""
-    maps = load(path)
     try:
-        remake = Remake.parsed(maps.meta.get(KEY))
+        remake = Remake.parsed(load_meta(path).get(KEY))
     except ValueError as error:
         raise HeatmapError(
             f"{path} is no baseline ({error}): make it with the record command"
@@ -124,7 +122,7 @@ def read(path: Path, name: str, root: str | None = None) -> Baseline:
     if remake.relative_to == ROOT and root is None:
         raise HeatmapError(f"{path} was recorded with --root: say --root here too")
     base = path.parent if remake.relative_to == FOLDER else Path(root or ".")
-    return Baseline(path, name, maps, remake, base)
+    return Baseline(path, name, remake, base)
 
 
 def find(places: Sequence[str]) -> Iterator[tuple[Path, str]]:

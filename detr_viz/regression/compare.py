@@ -10,7 +10,7 @@ from detr_viz.arguments import cells, share
 from detr_viz.errors import UserError
 from detr_viz.files import reason, say
 from detr_viz.preparing import tell
-from detr_viz.regression.limits import DEFAULT, Limits
+from detr_viz.regression.limits import COARSE, EXACT, between
 
 DESCRIPTION = (
     "Compare two files of saved maps (.npz), or all of two folders, head by head. "
@@ -22,6 +22,12 @@ examples
   %(prog)s runs/main runs/branch --max-tv 0.05
 """
 EXIT_DIFFERENT = 1
+LIMITS = {  # of limits.Limits, as flags
+    "atol": (share, "X", "change of a weight, 0 to 1"),
+    "max_tv": (share, "X", "total variation of a map, 0 to 1"),
+    "max_shift": (cells, "CELLS", "shift of a map's peak and of its centre, in cells"),
+    "min_iou": (share, "X", "overlap of a query's boxes, 0 to 1"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,19 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """How far apart is still the same."""
     add = parser.add_argument_group("how far apart is still the same").add_argument
-    said = "change of a weight, 0 to 1 (default: %(default)s)"
-    add("--atol", type=share, metavar="X", default=DEFAULT.atol, help=said)
-    said = "total variation of a map, 0 to 1 (default: %(default)s)"
-    add("--max-tv", type=share, metavar="X", default=DEFAULT.max_tv, help=said)
-    said = "shift of a map's peak and of its centre, in cells (default: %(default)s)"
-    add("--max-shift", type=cells, metavar="CELLS", default=DEFAULT.max_shift, help=said)
-    said = "overlap of a query's boxes, 0 to 1 (default: %(default)s)"
-    add("--min-iou", type=share, metavar="X", default=DEFAULT.min_iou, help=said)
+    for name, (kind, metavar, said) in LIMITS.items():
+        defaults = f"{getattr(EXACT, name):g}; in bfloat16 and tf32 {getattr(COARSE, name):g}"
+        flag = f"--{name.replace('_', '-')}"
+        add(flag, type=kind, metavar=metavar, help=f"{said} (default: {defaults})")
 
 
-def limits_of(args: argparse.Namespace) -> Limits:
-    """The limits that the flags give."""
-    return Limits(args.atol, args.max_tv, args.max_shift, args.min_iou)
+def limits_of(args: argparse.Namespace) -> dict[str, float]:
+    """The limits that the flags give, by their names in Limits."""
+    asked = {name: getattr(args, name) for name in LIMITS}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from detr_viz.regression.tables import lines
     from detr_viz.regression.verdict import judge
 
-    limits = limits_of(args)
+    own = limits_of(args)
     different = count = 0
     for name, old, new in _pairs(args.old, args.new):
         count += 1
@@ -63,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
             different += 1
             say(f"different  {name}: only in {args.new if old is None else args.old}")
             continue
-        verdict = judge(heatmaps.load(old), heatmaps.load(new), limits)
+        a, b = heatmaps.load(old), heatmaps.load(new)
+        verdict = judge(a, b, between(a.meta, b.meta, **own))
         different += not verdict.same
         if not (args.quiet and verdict.same):
             for line in lines(name, verdict):

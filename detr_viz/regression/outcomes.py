@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.errors import UserError, in_a_line
-from detr_viz.heatmaps import Heatmaps, of
+from detr_viz.heatmaps import Heatmaps, load, of
 from detr_viz.queries import select
 from detr_viz.regression.baselines import KEY, Baseline, ModelKey, find, read
-from detr_viz.regression.limits import Limits
+from detr_viz.regression.limits import between
 from detr_viz.regression.verdict import Outcome, judge
 
 if TYPE_CHECKING:
+    from detr_viz.explanation import Explanation
     from detr_viz.loading import LoadedModel
 
 
-def outcomes(args: argparse.Namespace, limits: Limits) -> Iterator[Outcome]:
-    """Every baseline with its outcome, those of one model together. UserError for no baseline."""
+def outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Outcome]:
+    """Every baseline with its outcome, those of one model together. UserError for no baseline.
+
+    own: limits by their names, in place of the usual ones.
+    """
     places = list(chosen(args))
     if args.root is not None and not os.path.isdir(args.root):
         raise UserError(f"--root {args.root} is no folder: check the path")
@@ -32,9 +36,15 @@ def outcomes(args: argparse.Namespace, limits: Limits) -> Iterator[Outcome]:
             known.append(read(path, name, args.root))
         except UserError as error:
             yield Outcome(name, trouble=str(error))
-    known.sort(key=lambda baseline: (repr(baseline.model), baseline.remake.image))
+    known.sort(key=lambda baseline: (repr(baseline.model), *_input(baseline)))
     for key, group in groupby(known, lambda baseline: baseline.model):
-        yield from _of_model(args, key, list(group), limits)
+        yield from _of_model(args, key, list(group), own)
+
+
+def _input(baseline: Baseline) -> tuple[str, int, int]:
+    """What the network is given: baselines of equal ones share a forward pass."""
+    how = baseline.remake
+    return str(baseline.image), how.size or 0, how.max_size or 0
 
 
 def chosen(args: argparse.Namespace) -> Iterator[tuple[Path, str]]:
@@ -48,7 +58,7 @@ def chosen(args: argparse.Namespace) -> Iterator[tuple[Path, str]]:
 
 
 def _of_model(
-    args: argparse.Namespace, key: ModelKey, group: Sequence[Baseline], limits: Limits
+    args: argparse.Namespace, key: ModelKey, group: Sequence[Baseline], own: Mapping[str, float]
 ) -> Iterator[Outcome]:
     from detr_viz.loading import load_model
 
@@ -65,30 +75,54 @@ def _of_model(
             progress=not args.quiet,
         )
     except Exception as error:
-        for baseline in group:
-            yield Outcome(baseline.name, trouble=in_a_line(error)[0])
+        yield from _not_run(group, error)
+        return
+    for _, same in groupby(group, _input):
+        yield from _of_input(model, list(same), own)
+
+
+def _of_input(
+    model: LoadedModel, group: Sequence[Baseline], own: Mapping[str, float]
+) -> Iterator[Outcome]:
+    """Baselines of one image at one size: one forward pass for all of their layers."""
+    from detr_viz.explanation import explain
+
+    how = group[0].remake
+    layers = sorted({baseline.remake.layer for baseline in group})
+    try:
+        e = explain(model, group[0].image, layers=layers, size=how.size, max_size=how.max_size)
+    except Exception as error:
+        if len(layers) == 1:
+            yield from _not_run(group, error)
+            return
+        for layer in layers:  # one that there is not any more must not take the others along
+            alone = [baseline for baseline in group if baseline.remake.layer == layer]
+            yield from _of_input(model, alone, own)
         return
     for baseline in group:
         try:
-            made = remade(baseline, model)
-            verdict = judge(baseline.maps, made, limits, strict=True)
+            old = load(baseline.path)
+            made = remade(baseline, old, e)
+            verdict = judge(old, made, between(old.meta, made.meta, **own), strict=True)
         except Exception as error:
-            yield Outcome(baseline.name, trouble=in_a_line(error)[0])
+            yield from _not_run([baseline], error)
         else:
-            yield Outcome(baseline.name, baseline.path, verdict, baseline.maps, made)
+            yield Outcome(baseline.name, baseline.path, verdict, old, made)
 
 
-def remade(baseline: Baseline, model: LoadedModel) -> Heatmaps:
+def _not_run(group: Sequence[Baseline], error: Exception) -> Iterator[Outcome]:
+    for baseline in group:
+        yield Outcome(baseline.name, trouble=in_a_line(error)[0])
+
+
+def remade(baseline: Baseline, old: Heatmaps, e: Explanation) -> Heatmaps:
     """A baseline's maps as they are now.
 
     Of the queries that it has; where the weights are others, an id may stand for another object,
     and the queries are chosen again.
     """
-    from detr_viz.explanation import explain
-
-    how, old = baseline.remake, baseline.maps
-    e = explain(model, baseline.image, layers=how.layer, size=how.size, max_size=how.max_size)
-    if model.sha256 == old.meta.get("weights_sha256"):
+    how = baseline.remake
+    if e.meta["weights_sha256"] == old.meta.get("weights_sha256"):
         ids = [int(q) for q in old.query_ids if q < e.num_queries]
     else:
         ids = select(e, how.queries)

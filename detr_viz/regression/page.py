@@ -146,7 +146,8 @@ def _figure(change: HeadChange, old: Heatmaps, new: Heatmaps) -> str:
         f"{change.max_abs:.2g} · TV {change.total_variation:.3f} · JSD {change.jensen_shannon:.3f}"
         f" · peak {change.peak_shift:.1f} · centre {change.centroid_shift:.1f}"
     )
-    title = f"<b>{escape(change.mode)}, head {change.head}</b>, query {change.query}"
+    where = f"{escape(change.mode)}, layer {change.layer}, head {change.head}"
+    title = f"<b>{where}</b>, query {change.query}"
     panels = "".join(f"<div>{image}{escape(words)}</div>" for words, image in shown)
     return (
         f"<figure><figcaption>{title} {escape(change.label)} "

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import detr_viz
 from detr_viz.errors import UserError
 from detr_viz.files import replacing, say
-from detr_viz.regression.tables import lines, why
+from detr_viz.regression.tables import lines, why, worst
 from detr_viz.regression.verdict import STATES, Outcome
 
 _MOST_WORST = 50  # heads of a baseline that a JSON report lists
@@ -73,7 +73,9 @@ def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 def _said(outcome: Outcome) -> str:
     """Why it has not passed, on one line."""
-    return outcome.trouble if outcome.verdict is None else why(outcome.verdict)
+    if outcome.verdict is None:
+        return outcome.trouble
+    return ". ".join(filter(None, (why(outcome.verdict), worst(outcome.verdict))))
 
 
 # ---- JUnit, JSON --------------------------------------------------------------------------------

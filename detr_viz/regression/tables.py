@@ -9,8 +9,8 @@ from detr_viz.regression.verdict import HeadChange, QueryChange, Verdict
 
 _WIDE = 79  # columns
 _MOST = 12  # rows that are told of a file
-_NAME = 18  # characters of a query's name
-_HEADS = f"  {'mode':<8}  {'query':<{_NAME}}  head   max |d|      TV     JSD   peak centre"
+_NAME = 15  # characters of a query's name
+_HEADS = f"  {'mode':<8}  {'query':<{_NAME}}  layer head   max |d|     TV    JSD   peak centre"
 _QUERIES = f"  {'query':<{_NAME}}  {'class':<22}  {'score':<14}  box IoU"
 
 
@@ -46,7 +46,19 @@ def why(verdict: Verdict) -> str:
     """What lies behind it, on one line."""
     if verdict.cannot:
         return "; ".join((verdict.cannot, *verdict.changed))
-    return "; ".join(verdict.changed) or "same inputs, different numbers"
+    changed = verdict.changed or ("same inputs, different numbers",)
+    return "; ".join((*changed, *verdict.likeness))
+
+
+def worst(verdict: Verdict) -> str:
+    """The head that moved farthest, in words; "" where none is too far from where it was."""
+    change = next(iter(verdict.heads), None)
+    if change is None or change.excess <= 1:
+        return ""
+    return (
+        f"worst: {change.mode}, layer {change.layer}, head {change.head}, query {change.query} "
+        f"{' '.join(change.label.split())}, total variation {change.total_variation:.3f}"
+    )
 
 
 def _table(head: str, rows: list[str]) -> Iterator[str]:
@@ -69,8 +81,9 @@ def _named(query: int, label: str) -> str:
 
 def _head(change: HeadChange) -> str:
     return (
-        f"  {change.mode:<8}  {_named(change.query, change.label):<{_NAME}}  {change.head:>4}  "
-        f"{change.max_abs:8.2g} {change.total_variation:7.3f} {change.jensen_shannon:7.3f} "
+        f"  {change.mode:<8}  {_named(change.query, change.label):<{_NAME}}  {change.layer:>5} "
+        f"{change.head:>4}  {change.max_abs:8.2g} {change.total_variation:6.3f} "
+        f"{change.jensen_shannon:6.3f} "
         f"{change.peak_shift:6.1f} {change.centroid_shift:6.1f}"
     )
 

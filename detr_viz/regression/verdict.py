@@ -1,15 +1,14 @@
 """Two saved files of maps, compared: how far apart, whether that is too far, and what lies behind.
 
-verdict = judge(load("old.npz"), load("new.npz"), Limits(max_tv=0.05))
+verdict = judge(load("old.npz"), load("new.npz"))
 verdict.same, verdict.heads[0], verdict.changed
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +17,11 @@ from detr_viz.boxes import iou
 from detr_viz.distances import distances
 from detr_viz.heatmaps import STORED_WITHIN, Heatmaps
 from detr_viz.matching import assign
-from detr_viz.regression.limits import DEFAULT, Limits
+from detr_viz.regression.limits import Limits, between
+from detr_viz.regression.patterns import likeness
+from detr_viz.regression.reasons import reasons
 
-# What can stand behind other numbers, in the order in which it would explain them.
-_INPUTS = {
-    "weights": "weights_sha256",
-    "image": "image_sha256",
-    "model": "model_type",
-    "layer": "layer",
-    "attention": "attention_site",
-    "scale": "scale",
-    "modes": "modes",
-    "preprocessing": "preprocessing",
-    "precision": "precision",
-    "number type": "dtype",
-    "device": "device",
-}
 STATES = ("same", "different", "not run")  # of an outcome
-_LONGEST = 24  # characters of a value that is told
 
 
 @dataclass(frozen=True)
@@ -47,6 +33,7 @@ class HeadChange:
     """
 
     mode: str
+    layer: int
     query: int
     other: int
     label: str
@@ -78,7 +65,8 @@ class Verdict:
     heads, queries   worst first
     gone, new        queries that only the old, only the new file has
     cannot           why maps could not be compared at all, else ""
-    changed          what else is not as it was, in words: weights, image, versions
+    changed          what else is not as it was, in words: weights, image, recipe, versions
+    likeness         what the change looks like, in words: heads that changed places
     other_weights    whether the weights are others, and that alone is a difference
     """
 
@@ -88,6 +76,7 @@ class Verdict:
     new: tuple[int, ...]
     cannot: str
     changed: tuple[str, ...]
+    likeness: tuple[str, ...] = ()
     other_weights: bool = False
 
     @property
@@ -125,28 +114,32 @@ class Outcome:
 
 
 def judge(
-    old: Heatmaps, new: Heatmaps, limits: Limits = DEFAULT, *, strict: bool = False
+    old: Heatmaps, new: Heatmaps, limits: Limits | None = None, *, strict: bool = False
 ) -> Verdict:
     """Every map of every query that both files have.
 
     Queries of the same weights are matched by their ids, those of different ones by their boxes
     (one to one, the largest sum of overlaps, at least half each). Rounding of a file that stores
-    float16 is allowed for. strict: other weights are a difference, whatever the maps are.
+    float16 is allowed for. limits: None for those of the files' precision. strict: other weights
+    are a difference, whatever the maps are.
     """
+    limits = limits or between(old.meta, new.meta)
     pairs = _pairs(old, new)
     used, others = {i for i, _ in pairs}, {j for _, j in pairs}
     gone = tuple(int(q) for i, q in enumerate(old.query_ids) if i not in used)
     more = tuple(int(q) for j, q in enumerate(new.query_ids) if j not in others)
     cannot = _cannot(old, new)
-    heads = [] if cannot else _heads(old, new, pairs, limits)
+    heads = [] if cannot else list(_heads(old, new, pairs, limits))
     queries = [_query(old, new, i, j, limits) for i, j in pairs]
+    far = any(change.excess > 1 for change in heads)
     return Verdict(
         heads=tuple(sorted(heads, key=lambda change: -change.excess)),
         queries=tuple(sorted(queries, key=lambda change: -change.excess)),
         gone=gone,
         new=more,
         cannot=cannot,
-        changed=tuple(_changed(old.meta, new.meta)),
+        changed=tuple(reasons(old, new)),
+        likeness=tuple(_likeness(old, new, pairs)) if far else (),
         other_weights=strict and _other_weights(old, new),
     )
 
@@ -208,6 +201,7 @@ def _heads(
             i = olds[n]
             yield HeadChange(
                 mode=mode,
+                layer=int(old.layers[0]),
                 query=int(old.query_ids[i]),
                 other=int(new.query_ids[news[n]]),
                 label=str(old.label_names[i]),
@@ -215,6 +209,17 @@ def _heads(
                 **{f.name: float(getattr(apart, f.name)[n, head]) for f in fields(apart)},
                 excess=float(most),
             )
+
+
+def _likeness(old: Heatmaps, new: Heatmaps, pairs: list[tuple[int, int]]) -> Iterator[str]:
+    """What the maps of the modes look like now; modes of one likeness together."""
+    olds, news = (list(places) for places in zip(*pairs, strict=True))
+    found: dict[str, list[str]] = {}
+    for mode in old.maps:
+        if words := likeness(old.maps[mode][olds], new.maps[mode][news]):
+            found.setdefault(words, []).append(mode)
+    for words, modes in found.items():
+        yield f"{words} ({', '.join(modes)})"
 
 
 def _share(value: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
@@ -236,22 +241,3 @@ def _query(old: Heatmaps, new: Heatmaps, i: int, j: int, limits: Limits) -> Quer
         iou=overlap,
         excess=float("inf") if labels[0] != labels[1] else excess,
     )
-
-
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What is not as it was, but for the numbers."""
-    for what, key in _INPUTS.items():
-        if old.get(key) != new.get(key):
-            yield f"{what} changed ({_short(old.get(key))} to {_short(new.get(key))})"
-    before, after = (meta.get("versions") for meta in (old, new))
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in sorted(before.keys() | after.keys()):
-            if before.get(name) != after.get(name):
-                yield f"{name} {_short(before.get(name))} became {_short(after.get(name))}"
-
-
-def _short(value: object) -> str:
-    said = " ".join(str(value).split())
-    if len(said) == 64 and said.isalnum():  # a digest
-        return said[:8]
-    return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 1]}…"

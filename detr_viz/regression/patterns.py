@@ -1,0 +1,85 @@
+"""What a change of maps looks like: heads in another order, maps mirrored, sharper, wrong sums.
+
+likeness(old, new)                              # "heads 2 and 5 have changed places", or ""
+
+Mistakes of a refactoring leave such marks; each is tried on the old maps, and told where it alone
+takes away nine tenths of the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+
+_LEFT = 0.1  # share of the change that may stay unexplained
+_SUM = 0.01  # how far the sum of a map may be from the one it had
+_FLOOR = 1e-12  # of weights whose logarithm is taken
+
+
+def likeness(old: NDArray, new: NDArray) -> str:
+    """In words, what has become of maps (q, heads, h, w) of one mode; "" where nothing fits."""
+    old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
+    change = np.abs(new - old).sum()
+    if not change:
+        return ""
+    for pattern in (_sums, _order, _mirrored, _sharper):
+        for words, expected in pattern(old, new):
+            if expected is None or np.abs(new - expected).sum() <= _LEFT * change:
+                return words
+    return ""
+
+
+Found = Iterator[tuple[str, NDArray | None]]  # words, and the maps that they would make of the old
+
+
+def _sums(old: NDArray, new: NDArray) -> Found:
+    before, after = (maps.sum((-2, -1)) for maps in (old, new))
+    if (np.abs(after - before) > _SUM).any():
+        low, high = after.min(), after.max()
+        said = f"{low:.2g}" if high - low < _SUM else f"{low:.2g} to {high:.2g}"
+        yield f"weights of a map sum to {said}, as if the softmax were not over the keys", None
+
+
+def _order(old: NDArray, new: NDArray) -> Found:
+    """The order of heads that suits best; scipy's assignment, of sums of absolute differences."""
+    flat = (np.swapaxes(maps, 0, 1).reshape(maps.shape[1], -1) for maps in (old, new))
+    rows, places = linear_sum_assignment(cdist(*flat, "cityblock"))
+    moved = [(int(i), int(j)) for i, j in zip(rows, places, strict=True) if i != j]
+    if not moved:
+        return
+    expected = np.empty_like(old)
+    expected[:, places] = old[:, rows]
+    if len(moved) == 2:
+        yield "heads {} and {} have changed places".format(*moved[0]), expected
+    else:
+        said = ", ".join(f"{i} is now {j}" for i, j in moved)
+        yield f"heads are in another order ({said})", expected
+
+
+def _mirrored(old: NDArray, new: NDArray) -> Found:
+    ways: dict[str, Callable[[NDArray], NDArray]] = {
+        "mirrored left to right": lambda maps: maps[..., ::-1],
+        "upside down": lambda maps: maps[..., ::-1, :],
+        "turned by 180 degrees": lambda maps: maps[..., ::-1, ::-1],
+    }
+    if old.shape[-2] == old.shape[-1]:
+        ways["transposed, rows for columns"] = lambda maps: np.swapaxes(maps, -2, -1)
+    for name, way in ways.items():
+        yield f"maps are {name}", way(old)
+
+
+def _sharper(old: NDArray, new: NDArray) -> Found:
+    """softmax(a x) is softmax(x)^a, normalised: a by least squares over the logarithms."""
+    logs = [np.log(np.maximum(maps, _FLOOR)).reshape(*maps.shape[:2], -1) for maps in (old, new)]
+    x, y = (log - log.mean(-1, keepdims=True) for log in logs)
+    spread = (x * x).sum()
+    if not spread:
+        return
+    factor = float((x * y).sum() / spread)
+    powers = np.exp(factor * (logs[0] - logs[0].max(-1, keepdims=True)))
+    expected = (powers / powers.sum(-1, keepdims=True)).reshape(old.shape)
+    yield f"as if the logits were scaled by {factor:.3g}", expected

@@ -1,0 +1,69 @@
+"""What two saved files say of how they were made, compared: what can stand behind other numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from detr_viz.heatmaps import Heatmaps
+
+# In the order in which it would explain them.
+_INPUTS = {"weights": "weights_sha256", "image": "image_sha256", "model": "model_type"}
+_RECIPE = {
+    "layer": "layer",
+    "attention": "attention_site",
+    "scale": "scale",
+    "modes": "modes",
+    "precision": "precision",
+}
+_PLACES = {"number type": "dtype", "device": "device"}
+_LONGEST = 24  # characters of a value that is told
+
+
+def reasons(old: Heatmaps, new: Heatmaps) -> Iterator[str]:
+    """What is not as it was, but for the numbers, in words."""
+    a, b = old.meta, new.meta
+    yield from _changes(_INPUTS, a, b)
+    sizes = [maps.image_hw_px.tolist() for maps in (old, new)]
+    if sizes[0] != sizes[1]:
+        yield "image size changed ({} x {} to {} x {} px)".format(*sizes[0], *sizes[1])
+    recipe = list(_recipe(a, b))
+    if recipe:
+        yield f"recipe changed ({', '.join(recipe)})"
+    yield from _changes(_PLACES, a, b)
+    before, after = _part(a, "versions"), _part(b, "versions")
+    for name in sorted(before.keys() | after.keys() if before and after else ()):
+        if before.get(name) != after.get(name):
+            yield f"{name} {_short(before.get(name))} became {_short(after.get(name))}"
+
+
+def _changes(names: Mapping[str, str], old: Mapping[str, Any], new: Mapping) -> Iterator[str]:
+    for what, key in names.items():
+        if old.get(key) != new.get(key):
+            yield f"{what} changed ({_short(old.get(key))} to {_short(new.get(key))})"
+
+
+def _recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What was asked for: the queries as they were said, where both say so; sizes, layer."""
+    asked = [_part(meta, "remake").get("queries") for meta in (old, new)]
+    if None not in asked and asked[0] != asked[1]:
+        yield f"queries {_short(asked[0])} to {_short(asked[1])}"
+    for what, key in _RECIPE.items():
+        if old.get(key) != new.get(key):
+            yield f"{what} {_short(old.get(key))} to {_short(new.get(key))}"
+    before, after = _part(old, "preprocessing"), _part(new, "preprocessing")
+    for key in sorted(before.keys() | after.keys()):
+        if key != "input_hw_px" and before.get(key) != after.get(key):  # follows from the image
+            yield f"{_short(key)} {_short(before.get(key))} to {_short(after.get(key))}"
+
+
+def _part(meta: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = meta.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _short(value: object) -> str:
+    said = " ".join(str(value).split())
+    if len(said) == 64 and said.isalnum():  # a digest
+        return said[:8]
+    return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 1]}…"
