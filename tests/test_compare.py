@@ -13,7 +13,7 @@ from conftest import demo_explanation, demo_model
 
 from detr_viz import assets, cli, explain, heatmaps
 from detr_viz.heatmaps import Heatmaps
-from detr_viz.regression.limits import EXACT, Limits
+from detr_viz.regression.limits import COARSE, EXACT, Limits, between
 from detr_viz.regression.tables import lines
 from detr_viz.regression.verdict import judge
 
@@ -63,6 +63,20 @@ def test_the_map_that_changed_is_named_first():
     a = saved().maps["position"][1, 2].astype(float)
     assert worst.max_abs == pytest.approx(np.abs(a - a[::-1]).max())
     assert worst.total_variation == pytest.approx(np.abs(a - a[::-1]).sum() / 2)
+
+
+def test_what_is_less_exact_has_limits_of_its_own():
+    exact, coarse = {"precision": "float32"}, {"precision": "bfloat16"}
+    assert between(exact, exact) == between({}, exact) == EXACT
+    assert between(exact, coarse) == between(coarse, exact) == COARSE
+    assert between(exact, {"precision": ["bfloat16"]}) == EXACT  # a file that makes things up
+    assert between(coarse, coarse, atol=0.5) == replace(COARSE, atol=0.5)
+    a, b = saved(precision="bfloat16"), saved(precision="bfloat16")
+    near = with_map(b, "combine", 0, 0, lambda m: 0.9 * m + 0.1 * m[::-1])
+    assert judge(a, near).same
+    assert not judge(
+        replace(a, meta={**a.meta, **exact}), replace(near, meta={**near.meta, **exact})
+    ).same
 
 
 @pytest.mark.parametrize(
