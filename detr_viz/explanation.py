@@ -14,6 +14,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from operator import index
 from pathlib import Path
@@ -234,12 +235,17 @@ def _describe(
         "dtype": str(next(model.network.parameters()).dtype).removeprefix("torch."),
         "precision": model.precision,
         "residuals": {str(k): None if math.isnan(v) else v for k, v in residuals.items()},
-        "versions": {
-            "detr_viz": detr_viz.__version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "pillow": version("pillow"),
-            "matplotlib": version("matplotlib"),
-        },
+        "versions": dict(_versions()),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {
+        "detr_viz": detr_viz.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "pillow": version("pillow"),
+        "matplotlib": version("matplotlib"),
     }

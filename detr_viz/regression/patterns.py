@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
 _LEFT = 0.1  # share of the change that may stay unexplained
 _SUM = 0.01  # how far the sum of a map may be from the one it had
@@ -43,7 +41,10 @@ def _sums(old: NDArray, new: NDArray) -> Found:
 
 
 def _order(old: NDArray, new: NDArray) -> Found:
-    """The order of heads that suits best; scipy's assignment, of sums of absolute differences."""
+    """The order of heads that suits best: the assignment of least sums of absolute differences."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, and most checks pass
+    from scipy.spatial.distance import cdist
+
     flat = (np.swapaxes(maps, 0, 1).reshape(maps.shape[1], -1) for maps in (old, new))
     rows, places = linear_sum_assignment(cdist(*flat, "cityblock"))
     moved = [(int(i), int(j)) for i, j in zip(rows, places, strict=True) if i != j]

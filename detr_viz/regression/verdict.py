@@ -197,18 +197,18 @@ def _heads(
             ],
             axis=0,
         )
-        for (n, head), most in np.ndenumerate(excess):
-            i = olds[n]
-            yield HeadChange(
-                mode=mode,
-                layer=int(old.layers[0]),
-                query=int(old.query_ids[i]),
-                other=int(new.query_ids[news[n]]),
-                label=str(old.label_names[i]),
-                head=head,
-                **{f.name: float(getattr(apart, f.name)[n, head]) for f in fields(apart)},
-                excess=float(most),
-            )
+        columns = {f.name: getattr(apart, f.name).tolist() for f in fields(apart)}
+        for n, row in enumerate(excess.tolist()):
+            where = {
+                "mode": mode,
+                "layer": int(old.layers[0]),
+                "query": int(old.query_ids[olds[n]]),
+                "other": int(new.query_ids[news[n]]),
+                "label": str(old.label_names[olds[n]]),
+            }
+            for head, most in enumerate(row):
+                numbers = {name: column[n][head] for name, column in columns.items()}
+                yield HeadChange(**where, head=head, **numbers, excess=most)
 
 
 def _likeness(old: Heatmaps, new: Heatmaps, pairs: list[tuple[int, int]]) -> Iterator[str]:
