@@ -156,6 +156,54 @@ def test_the_pictures_are_the_maps_and_their_difference(checked, project):
     assert rgb[y, x, 2] > rgb[y, x, 0] + 40  # fallen: blue
 
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """The system's Chromium without a window, offline."""
+    said = "the page was only parsed (the tests above)"
+    playwright = pytest.importorskip("playwright.sync_api", reason=f"no Playwright: {said}")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no Chromium: {said}")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        context = browser.new_context(offline=True)
+        yield context
+        context.close()
+        browser.close()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_in_a_browser(checked, project, chromium, width):
+    checked("--report", "page.html", "--quiet")
+    tab = chromium.new_page()
+    tab.set_viewport_size({"width": width, "height": 900})
+    asked, said = [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    tab.goto((project / "page.html").as_uri(), wait_until="load")
+
+    shown = tab.locator("details[open] img")
+    assert shown.count() == tab.locator("img").count() >= 3
+    assert shown.evaluate_all(
+        "images => images.every(i => i.complete && i.naturalWidth > 1 && i.offsetWidth > 99)"
+    )
+    names = tab.locator("summary").all_inner_texts()
+    assert any(f"{NASTY}_detr_all.npz" in name for name in names)
+    passed = tab.locator("details").last.locator("p").first
+    assert names[-1].split()[0] == "same" and not passed.is_visible()
+    tab.locator("summary").last.click()
+    assert passed.is_visible()
+    assert tab.evaluate("document.scrollingElement.scrollWidth") <= width
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [tab.url]
+    tab.close()
+
+
 def test_a_page_of_nothing_but_passes(checked, project):
     assert checked("--report", "page.html", "--only", "good*", "--quiet")[0] == 0
     parsed = Parsed((project / "page.html").read_text())
@@ -186,15 +234,54 @@ def test_junit(checked, project):
         "gone_detr_all.npz": ["error"],
     }
     assert all(case.get("classname") == "heatmaps" for case in suite)
+    times = [float(case.get("time")) for case in suite]
+    assert max(times) > 0.001 and sum(times) == pytest.approx(float(suite.get("time")), abs=0.01)
     (failure,) = suite.iter("failure")
     assert failure.get("message").startswith("image changed (")
     assert "combine" in failure.text and "box IoU" in failure.text
 
 
+def valid(text: str) -> bool:
+    etree = pytest.importorskip("lxml.etree", reason="no lxml: the schema was not tried")
+    schema = etree.RelaxNG(etree.parse(Path(__file__).parent / "junit.rng"))
+    return schema.validate(etree.fromstring(text.encode()))
+
+
+def test_junit_is_what_ci_systems_read(checked, project):
+    """By a schema of what Jenkins' xUnit plugin takes, and by a library that reads such files."""
+    checked("--junit", "j.xml", "--quiet")
+    text = (project / "j.xml").read_text()
+    assert valid(text) and valid(reports.junit([]))
+    junitparser = pytest.importorskip("junitparser", reason="no junitparser: not read with it")
+    read = junitparser.JUnitXml.fromfile(str(project / "j.xml"))
+    assert (read.tests, read.failures, read.errors) == (3, 1, 1)
+    (suite,) = read
+    results = {case.name: [type(result).__name__ for result in case.result] for case in suite}
+    assert results[f"{NASTY}_detr_all.npz"] == ["Failure"]
+    assert results["gone_detr_all.npz"] == ["Error"] and results["good_detr_all.npz"] == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('tests="1"', ""),
+        ('failures="0"', 'failures="none"'),
+        ('time="0.000"', 'time="1.5 s"'),
+        ('name="a"', ""),
+        ('classname="heatmaps"', 'class="heatmaps"'),
+        ('type="not run"', 'kind="not run"'),
+        ("<testsuites>", "<testsuites>text"),
+    ],
+)
+def test_the_schema_refuses_what_is_none(right, wrong):
+    text = reports.junit([Outcome("a", trouble="b")])
+    assert right in text and valid(text) and not valid(text.replace(right, wrong, 1))
+
+
 def test_characters_that_xml_has_none_for():
     text = reports.junit([Outcome("a\x00b\x1b\ud800.npz", trouble="\x08\ufffe")])
     (case,) = ElementTree.fromstring(text.encode()).iter("testcase")
-    assert case.get("name") == "a\ufffdb\ufffd\ufffd.npz"
+    assert case.get("name") == "a\ufffdb\ufffd\ufffd.npz" and valid(text)
 
 
 def test_json(checked, project):

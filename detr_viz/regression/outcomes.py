@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
@@ -27,6 +29,13 @@ def outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Out
 
     own: limits by their names, in place of the usual ones.
     """
+    start = time.perf_counter()
+    for outcome in _outcomes(args, own):
+        yield replace(outcome, seconds=time.perf_counter() - start)
+        start = time.perf_counter()
+
+
+def _outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Outcome]:
     places = list(chosen(args))
     if args.root is not None and not os.path.isdir(args.root):
         raise UserError(f"--root {args.root} is no folder: check the path")

@@ -32,7 +32,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff;
   max-width: 62rem; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.5rem; margin: 0 0 .2rem; } p { margin: .3rem 0; }
 .quiet { color: #5f5f5f; }
-details { border: 1px solid #dcdcdc; border-radius: 6px; margin: .6rem 0; padding: .5rem .9rem; }
+details { border: 1px solid #dcdcdc; border-radius: 6px; margin: .6rem 0; padding: .5rem .9rem;
+  overflow-x: auto; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
 .state { display: inline-block; min-width: 6.2em; font-weight: 600; }
 .different { color: #a3330c; } .same { color: #276738; } .notrun { color: #7a5200; }
@@ -40,8 +41,10 @@ table { border-collapse: collapse; margin: .7rem 0; }
 th { font-weight: 600; text-align: left; color: #5f5f5f; font-size: .85rem; }
 th, td { padding: .2rem .8rem .2rem 0; vertical-align: top; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; }
-.maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(29rem, 1fr)); gap: 1rem; }
+.maps { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(29rem, 100%), 1fr)); }
 figure { margin: 0; } figcaption { font-size: .88rem; margin-bottom: .2rem; }
+figcaption span { display: block; }
 .three { display: flex; gap: .5rem; flex-wrap: wrap; }
 .three div { font-size: .78rem; color: #5f5f5f; }
 img { display: block; image-rendering: pixelated; border: 1px solid #dcdcdc; }
@@ -143,7 +146,7 @@ def _figure(change: HeadChange, old: Heatmaps, new: Heatmaps) -> str:
         (f"difference, ±{largest:.2g}", _picture(apart, -largest, largest, _CHANGE)),
     )
     numbers = (
-        f"{change.max_abs:.2g} · TV {change.total_variation:.3f} · JSD {change.jensen_shannon:.3f}"
+        f"{change.max_abs:.2g} · TV {change.total_variation:.2g} · JSD {change.jensen_shannon:.2g}"
         f" · peak {change.peak_shift:.1f} · centre {change.centroid_shift:.1f}"
     )
     where = f"{escape(change.mode)}, layer {change.layer}, head {change.head}"

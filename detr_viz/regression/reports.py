@@ -90,10 +90,12 @@ def junit(outcomes: Sequence[Outcome]) -> str:
         "failures": str(found["different"]),
         "errors": str(found["not run"]),
         "skipped": "0",
+        "time": f"{sum(outcome.seconds for outcome in outcomes):.3f}",
     }
     suite = ElementTree.Element("testsuite", numbers)
     for outcome in outcomes:
-        case = {"classname": "heatmaps", "name": _xml(outcome.name), "time": "0"}
+        case = {"classname": "heatmaps", "name": _xml(outcome.name)}
+        case["time"] = f"{outcome.seconds:.3f}"
         entry = ElementTree.SubElement(suite, "testcase", case)
         if not outcome.passed:
             kind = "error" if outcome.verdict is None else "failure"

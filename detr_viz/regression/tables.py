@@ -10,7 +10,7 @@ from detr_viz.regression.verdict import HeadChange, QueryChange, Verdict
 _WIDE = 79  # columns
 _MOST = 12  # rows that are told of a file
 _NAME = 15  # characters of a query's name
-_HEADS = f"  {'mode':<8}  {'query':<{_NAME}}  layer head   max |d|     TV    JSD   peak centre"
+_HEADS = f"  {'mode':<8}  {'query':<{_NAME}}  layer head   max |d|      TV     JSD   peak centre"
 _QUERIES = f"  {'query':<{_NAME}}  {'class':<22}  {'score':<14}  box IoU"
 
 
@@ -57,7 +57,7 @@ def worst(verdict: Verdict) -> str:
         return ""
     return (
         f"worst: {change.mode}, layer {change.layer}, head {change.head}, query {change.query} "
-        f"{' '.join(change.label.split())}, total variation {change.total_variation:.3f}"
+        f"{' '.join(change.label.split())}, total variation {change.total_variation:.2g}"
     )
 
 
@@ -82,8 +82,8 @@ def _named(query: int, label: str) -> str:
 def _head(change: HeadChange) -> str:
     return (
         f"  {change.mode:<8}  {_named(change.query, change.label):<{_NAME}}  {change.layer:>5} "
-        f"{change.head:>4}  {change.max_abs:8.2g} {change.total_variation:6.3f} "
-        f"{change.jensen_shannon:6.3f} "
+        f"{change.head:>4}  {change.max_abs:8.2g} {change.total_variation:7.2g} "
+        f"{change.jensen_shannon:7.2g} "
         f"{change.peak_shift:6.1f} {change.centroid_shift:6.1f}"
     )
 

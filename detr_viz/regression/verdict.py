@@ -92,7 +92,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a saved file: a verdict, the maps as they were and are; or the trouble."""
+    """What became of a saved file: a verdict, the maps as they were and are; or the trouble.
+
+    seconds: that it took, with the forward pass and the model where it was the first to need them.
+    """
 
     name: str
     path: Path | None = None
@@ -100,6 +103,7 @@ class Outcome:
     old: Heatmaps | None = None
     made: Heatmaps | None = None
     trouble: str = ""
+    seconds: float = 0.0
 
     @property
     def state(self) -> str:
@@ -133,7 +137,7 @@ def judge(
     queries = [_query(old, new, i, j, limits) for i, j in pairs]
     far = any(change.excess > 1 for change in heads)
     return Verdict(
-        heads=tuple(sorted(heads, key=lambda change: -change.excess)),
+        heads=tuple(sorted(heads, key=lambda c: (-c.excess, -c.total_variation))),
         queries=tuple(sorted(queries, key=lambda change: -change.excess)),
         gone=gone,
         new=more,
