@@ -35,11 +35,16 @@ def load_models(
     loaded = load(args, pairs)
     if args.weights is None:
         tell(args, DEMO_LINE)
+    tell_notes(args, loaded)
+    return loaded
+
+
+def tell_notes(args: argparse.Namespace, loaded: Sequence[LoadedModel]) -> None:
+    """What had to be assumed of the models."""
     for model in loaded:
         whose = f"{Path(model.path).name}: " * (len(loaded) > 1)
         for note in model.notes:
             tell(args, f"note: {whose}{note}")
-    return loaded
 
 
 def recipe_of(

@@ -136,10 +136,9 @@ class HeatmapRegression:
             return
         old = heatmaps.load(path)
         verdict = judge(old, now, between(old.meta, now.meta, **limits))
+        outcome = Outcome(f"{self._request.node.nodeid} {path.stem}", path, verdict, old, now)
         failed = not verdict.same and not regen
-        shown = {"old": old, "made": now} if failed else {}
-        label = f"{self._request.node.nodeid} {path.stem}"
-        self._session.outcomes.append(Outcome(label, verdict=verdict, **shown))
+        self._session.outcomes.append(outcome if failed else outcome.brief())
         if verdict.same:
             return
         if regen:

@@ -211,6 +211,16 @@ def test_a_page_of_nothing_but_passes(checked, project):
     assert parsed.attributes("details") == [{}]
 
 
+def test_of_very_many_the_page_shows_no_maps(checked, project, monkeypatch):
+    checked("--report", "page.html", "--json", "all.json", "--quiet")
+    monkeypatch.setattr(reports, "MOST_SHOWN", 0)
+    checked("--report", "page.html", "--json", "few.json", "--quiet")
+    parsed = Parsed((project / "page.html").read_text())
+    assert not parsed.attributes("img")
+    assert any(re.match("worst: [a-z]+, layer 2, head [0-7], query ", t) for _, t in parsed.texts)
+    assert (project / "few.json").read_text() == (project / "all.json").read_text()
+
+
 def test_a_page_of_troubles_that_hold_markup():
     parsed = Parsed(page([Outcome("<b>&\"'", trouble="</details><script>alert(1)</script>")]))
     assert not parsed.attributes("script") and not parsed.attributes("b")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 
 from detr_viz.errors import EXIT_USER_ERROR
 from detr_viz.files import say
@@ -58,9 +57,11 @@ def run(args: argparse.Namespace) -> int:
     """Check; the exit code is 0 where all is the same, 1 where something is not, else 2."""
     wanted = reports.wanted(args)
     found: list[Outcome] = []
+    shown = 0
     for outcome in outcomes(args, limits_of(args)):
-        # no report shows the maps of what has passed, and there may be thousands
-        found.append(replace(outcome, old=None, made=None) if outcome.passed else outcome)
+        shown += not outcome.passed
+        keep = "report" in wanted and not outcome.passed and shown <= reports.MOST_SHOWN
+        found.append(outcome if keep else outcome.brief())  # for there may be thousands
         if outcome.verdict is None:
             print(f"error: {outcome.name}: {outcome.trouble}", file=sys.stderr)
         elif not (args.quiet and outcome.passed):

@@ -13,7 +13,7 @@ from PIL import Image
 
 import detr_viz
 from detr_viz.heatmaps import Heatmaps
-from detr_viz.regression.tables import why
+from detr_viz.regression.tables import why, worst
 from detr_viz.regression.verdict import HeadChange, Outcome, QueryChange, Verdict
 
 _MOST = 24  # heads of a baseline that are shown
@@ -92,6 +92,8 @@ def _section(outcome: Outcome) -> Iterator[str]:
     parts = [f"<p>{escape(why(verdict))}</p>", *_queries(verdict)]
     if outcome.old is not None and outcome.made is not None:
         parts += _heads(verdict, outcome.old, outcome.made)
+    elif said := worst(verdict):  # one of very many: the maps are not shown
+        parts.append(f"<p>{escape(said)}</p>")
     yield _details(outcome.state, name, "\n".join(parts), opened=True)
 
 

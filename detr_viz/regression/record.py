@@ -12,7 +12,7 @@ from detr_viz import assets, flags, inputs
 from detr_viz.comparison import load, named, pair
 from detr_viz.errors import UserError
 from detr_viz.heatmaps import STORES, of, write
-from detr_viz.preparing import precise, tell
+from detr_viz.preparing import precise, tell, tell_notes
 from detr_viz.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.regression.baselines import DEMO, FILE, FOLDER, KEY, NAME, ROOT, Remake, relative
 
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = inputs.expand(words, args.image_root, out)
     _, loaded = precise(args, load(args, pairs))
+    tell_notes(args, loaded)
     labels = _labels(loaded)
     for model, (_, weights), label in zip(loaded, pairs, labels, strict=True):
         check_for(queries, model.class_names, model.config.num_queries)

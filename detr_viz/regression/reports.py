@@ -20,6 +20,7 @@ from detr_viz.files import replacing, say
 from detr_viz.regression.tables import lines, why, worst
 from detr_viz.regression.verdict import STATES, Outcome
 
+MOST_SHOWN = 100  # failed baselines whose maps the page shows; a map is a few hundred bytes there
 _MOST_WORST = 50  # heads of a baseline that a JSON report lists
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

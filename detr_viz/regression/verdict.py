@@ -7,7 +7,7 @@ verdict.same, verdict.heads[0], verdict.changed
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +115,13 @@ class Outcome:
     @property
     def passed(self) -> bool:
         return self.state == "same"
+
+    def brief(self) -> Outcome:
+        """Without the maps, and of what has passed only the worst head and query."""
+        verdict = self.verdict
+        if verdict is not None and verdict.same:
+            verdict = replace(verdict, heads=verdict.heads[:1], queries=verdict.queries[:1])
+        return replace(self, verdict=verdict, old=None, made=None)
 
 
 def judge(
