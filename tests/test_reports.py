@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from detr_viz import cli, heatmaps
@@ -362,3 +363,24 @@ def test_a_report_that_cannot_be_written_is_one_line(checked, project):
     Path("taken").write_text("a file")
     code, _, err = checked("--only", "good*", "--json", "taken/j.json", "--quiet")
     assert code == 2 and err.count("\n") == 1 and "taken/j.json" in err and "--json" in err
+
+
+def test_the_workflow_of_the_readme(tmp_path, monkeypatch, capsys):
+    """Ten lines that are YAML, and whose command does what it should; on this project's own."""
+    yaml = pytest.importorskip("yaml", reason="no PyYAML: the workflow was not tried")
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert text.count("\n") <= 10
+    steps = yaml.safe_load(text)["jobs"]["heatmaps"]["steps"]
+    (command,) = [step["run"] for step in steps if "check" in step.get("run", "")]
+    (kept,) = [step["with"]["path"] for step in steps if step.get("if") == "failure()"]
+    name, *argv = command.split()
+    assert name == "detr-viz"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    (tmp_path / "tests").mkdir()
+    for folder in ("tests/heatmaps", "image"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(argv) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "4 same"
+    assert (tmp_path / kept).exists() and "4 same" in (tmp_path / "summary.md").read_text()
