@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detr_viz.terms import MODES, Mode, Terms
+from detr_viz.terms import MODES, TERMS, Mode, Terms, check_mode, is_sum, parse_terms
 
 # The self-check's limit by the precision the layer ran in.
 RESIDUAL_LIMITS = {
@@ -117,16 +117,19 @@ def weights(
 ) -> Tensor:
     """Attention weights of one mode: (B, M, q, K), each row sums to 1.
 
-    mode is a key of MODES, or a Mode of your own: Mode("cpb", "p", "(c_q + p_q) · p_k") is what the
-    Conditional DETR paper's Fig. 1 draws for DETR; it is scaled by the layer's factor. scale "mode"
-    uses the factor of that mode's q and k attended on their own, "layer" the layer's own. Raises
-    ValueError on an unknown mode or scale.
+    mode is a key of MODES, a sum of terms ("cq.pk+pq.pk" is what Fig. 1 of the Conditional DETR
+    paper draws for DETR) or a Mode of your own, both at the layer's factor. scale "mode" uses the
+    factor of that mode's q and k attended on their own, "layer" the layer's own. Raises ValueError
+    on an unknown mode or scale.
     """
-    if isinstance(mode, str) and mode not in MODES:
-        raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
-    parts = MODES[mode] if isinstance(mode, str) else mode
+    if isinstance(mode, str):
+        check_mode(mode)
     factor = terms.scale_of(mode, scale)
-    scores = logits(terms, parts.q_parts, parts.k_parts, factor, queries)
+    if is_sum(mode):
+        scores = sum(logits(terms, *TERMS[name], factor, queries) for name in parse_terms(mode))
+    else:
+        parts = MODES[mode] if isinstance(mode, str) else mode
+        scores = logits(terms, parts.q_parts, parts.k_parts, factor, queries)
     return normalize(scores, terms.key_padding_mask)
 
 

@@ -19,7 +19,7 @@ from detr_viz.attention import residual
 from detr_viz.models.sites import Parts, Site
 from detr_viz.terms import Terms
 
-Where = tuple[str, int]  # ("cross" | "self" | "encoder", layer)
+Where = tuple[str, int]  # ("cross" | "decoder" | "encoder", layer), see terms.SITES
 
 
 @dataclass(frozen=True, eq=False)

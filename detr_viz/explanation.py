@@ -28,14 +28,15 @@ from PIL.Image import Image
 import detr_viz
 from detr_viz import boxes, images
 from detr_viz.attention import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
-from detr_viz.capture import Recorded, record
+from detr_viz.capture import Recorded, Where, record
 from detr_viz.errors import UserError
 from detr_viz.findings import Findings, LayerOutput
 from detr_viz.images import ImageFacts, LoadedImage
 from detr_viz.loading import LoadedModel
+from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
 from detr_viz.precision import fp32_rule, in_tf32
-from detr_viz.terms import Mode
+from detr_viz.terms import SITES, Mode, Terms
 
 
 class SelfCheckError(UserError):
@@ -44,17 +45,52 @@ class SelfCheckError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Explanation(Findings):
-    """Findings whose maps are worked out from the captured terms, for any mode and query."""
+    """Findings whose maps are worked out from the captured terms, for any mode and query.
 
-    recorded: Mapping[int, Recorded] = field(repr=False)
+    recorded: every captured attention site, ("cross" | "decoder" | "encoder", layer)
+    """
+
+    recorded: Mapping[Where, Recorded] = field(repr=False)
+
+    @property
+    def sites(self) -> tuple[Where, ...]:
+        """The attention sites that were captured."""
+        return tuple(self.recorded)
+
+    def terms(self, site: Where) -> Terms:
+        """What a captured site attended with; ValueError names those there are."""
+        if site not in self.recorded:
+            have = ", ".join(f"{kind} {layer}" for kind, layer in self.recorded)
+            raise ValueError(f"attention site {site} was not captured; there is {have}")
+        return self.recorded[site].terms
+
+    def attention(
+        self,
+        site: Where,
+        mode: str | Mode = "combine",
+        rows: Sequence[int] | None = None,
+        scale: str = "mode",
+    ) -> NDArray[np.float32]:
+        """Attention weights of any captured site, (rows, heads, keys); each row sums to 1.
+
+        rows: ids of what attends, queries or cells (row-major in the grid); None: all. keys: the
+        memory's cells, of ("decoder", n) the queries. mode, scale as in `maps`. ValueError on
+        anything unknown.
+        """
+        terms = self.terms(site)
+        count = terms.c_q.shape[2]
+        chosen = range(count) if rows is None else [index(row) for row in rows]
+        if bad := [row for row in chosen if not 0 <= row < count]:
+            raise ValueError(f"row {bad[0]} of {site} is not one of 0..{count - 1}")
+        with torch.inference_mode():
+            made = weights(terms, mode, scale=scale, queries=list(chosen))[0].transpose(0, 1)
+        return made.to("cpu", torch.float32).numpy()
 
     def _maps(
         self, mode: str | Mode, queries: list[int], layer: int, scale: str
     ) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            flat = weights(self.recorded[layer].terms, mode, scale=scale, queries=queries)[0]
-            out = flat.transpose(0, 1).unflatten(-1, self.grid_hw)  # (q, M, h, w)
-        return out.to("cpu", torch.float32).numpy()
+        made = self.attention(("cross", layer), mode, queries, scale)
+        return made.reshape(*made.shape[:2], *self.grid_hw)
 
 
 def resolve_layers(layers: str | int | Sequence[int | str], num_layers: int) -> tuple[int, ...]:
@@ -82,15 +118,33 @@ def _residual_limit(dtype: torch.dtype, device: torch.device) -> float:
     return RESIDUAL_LIMITS[dtype]
 
 
-def _check_residuals(recorded: Mapping[int, Recorded]) -> dict[int, float]:
-    """Residual of every captured layer; SelfCheckError above the limit."""
-    residuals = {layer: site.residual for layer, site in recorded.items()}
-    for layer, value in residuals.items():
-        out = recorded[layer].out
+def resolve_sites(sites: Sequence[str | Where], config: DetrConfig) -> tuple[Where, ...]:
+    """Names ("encoder": all its layers) and pairs ("encoder", 0) as pairs; UserError for others."""
+    layers = dict.fromkeys(SITES, config.dec_layers) | {"encoder": config.enc_layers}
+    found: dict[Where, None] = {}
+    for site in [sites] if isinstance(sites, str) else sites:
+        kind, which = (site, "all") if isinstance(site, str) else site
+        if kind not in SITES:
+            raise UserError(f"no attention site {kind!r}: there is {', '.join(SITES)}")
+        count = layers[kind]
+        for layer in range(count) if which == "all" else [count - 1 if which == "last" else which]:
+            if isinstance(layer, str) or not 0 <= index(layer) < count:
+                said = "encoder" if kind == "encoder" else "decoder"
+                raise UserError(f"no {said} layer {layer}: this model has 0..{count - 1}")
+            found[kind, index(layer)] = None
+    return tuple(found)
+
+
+def _check_residuals(recorded: Mapping[Where, Recorded]) -> dict[Where, float]:
+    """Residual of every captured site; SelfCheckError above the limit."""
+    residuals = {where: site.residual for where, site in recorded.items()}
+    for (kind, layer), value in residuals.items():
+        out = recorded[kind, layer].out
         limit = _residual_limit(out.dtype, out.device)
         if value > limit:
+            place = "decoder layer" if kind == "cross" else f"{SITES[kind]}, layer"
             raise SelfCheckError(
-                f"self-check failed in decoder layer {layer}: residual {value:.2g} is above "
+                f"self-check failed in {place} {layer}: residual {value:.2g} is above "
                 f"{limit:g}, so these maps are not the network's own; please report it"
             )
     return residuals
@@ -116,6 +170,7 @@ def explain(
     image: str | Path | NDArray | Image | LoadedImage,
     *,
     layers: str | int | Sequence[int | str] = "last",
+    sites: Sequence[str | Where] = (),
     size: int | None = None,
     max_size: int | None = None,
 ) -> Explanation:
@@ -123,14 +178,17 @@ def explain(
 
     image     file, array (H, W, 3) uint8, PIL image, or images.load's result
     layers    decoder layers to capture: "last", "all", a number from 0, or several
+    sites     further attention to capture: "encoder", "decoder" (self-attention of all layers), or
+              pairs such as ("encoder", 0), ("decoder", "last")
     size, max_size   shorter side and bound on the longer one, pixels; None: the model's own
     Raises UserError on a bad image or layer, SelfCheckError where the recomputed weights do not
     give back what the layer put out.
     """
     resolve_layers(layers, model.config.dec_layers)  # before time is spent
+    resolve_sites(sites, model.config)
     picture = images.load(image)
     pixels = images.resized(picture, size or model.size, max_size or model.max_size)
-    (found,) = explain_batch(model, [picture], pixels[None], layers, size, max_size)
+    (found,) = explain_batch(model, [picture], pixels[None], layers, size, max_size, sites)
     if isinstance(found, SelfCheckError):
         raise found
     return found
@@ -143,15 +201,18 @@ def explain_batch(
     layers: str | int | Sequence[int | str] = "last",
     size: int | None = None,
     max_size: int | None = None,
+    more: Sequence[str | Where] = (),
 ) -> list[Explanation | SelfCheckError]:
     """One forward pass of images of one size; what was found in each, or that its check failed.
 
-    pixels: (B, h, w, 3) uint8, as images.resized makes them of the pictures with these sizes.
+    pixels: (B, h, w, 3) uint8, as images.resized makes them of the pictures with these sizes. more:
+    `sites` of `explain`.
     """
     config, spec = model.config, model.spec
     layer_ids = resolve_layers(layers, config.dec_layers)
     last = config.dec_layers - 1
-    sites = [("cross", i) for i in layer_ids]
+    cross = [("cross", i) for i in layer_ids]
+    sites = tuple(dict.fromkeys([*cross, *resolve_sites(more, config)]))
     rule, recording = fp32_rule(model.precision), record(model.network, sites)
     with torch.inference_mode(), rule, recording as captured:
         tensor = images.normalised(pixels, model.device).to(model.network.input_dtype)
@@ -160,7 +221,7 @@ def explain_batch(
         made: list[Explanation | SelfCheckError] = []
         for i, picture in enumerate(pictures):
             read = {n: _read_output(by_layer[n], i, spec, picture.hw) for n in {*layer_ids, last}}
-            recorded = {n: captured["cross", n].of_image(i) for n in layer_ids}
+            recorded = {where: captured[where].of_image(i) for where in sites}
             try:
                 residuals = _check_residuals(recorded)
             except SelfCheckError as error:
@@ -185,8 +246,10 @@ def explain_batch(
                     num_layers=config.dec_layers,
                     layers=layer_ids,
                     outputs={n: read[n] for n in layer_ids},
-                    separate=frozenset(n for n in layer_ids if separate(recorded[n].terms)),
-                    residuals=residuals,
+                    separate=frozenset(
+                        n for n in layer_ids if separate(recorded["cross", n].terms)
+                    ),
+                    residuals={n: residuals["cross", n] for n in layer_ids},
                     meta=_describe(
                         model,
                         picture,
@@ -206,7 +269,7 @@ def _describe(
     picture: LoadedImage | ImageFacts,
     sizes: tuple[int, int],
     input_hw: tuple[int, ...],
-    residuals: Mapping[int, float],
+    residuals: Mapping[Where, float],
 ) -> dict[str, Any]:
     """Plain values for JSON: what made this explanation."""
     return {
@@ -234,7 +297,10 @@ def _describe(
         "device": model.device.type,
         "dtype": str(next(model.network.parameters()).dtype).removeprefix("torch."),
         "precision": model.precision,
-        "residuals": {str(k): None if math.isnan(v) else v for k, v in residuals.items()},
+        "residuals": {
+            str(layer) if kind == "cross" else f"{kind} {layer}": None if math.isnan(v) else v
+            for (kind, layer), v in residuals.items()
+        },
         "versions": dict(_versions()),
     }
 

@@ -11,7 +11,7 @@ import detr_viz
 from detr_viz.lettering import clean
 from detr_viz.page import number
 from detr_viz.styles import CONTOUR_SHARES, NORMS, Look
-from detr_viz.terms import MODES, Mode
+from detr_viz.terms import Mode, formula_of
 
 if TYPE_CHECKING:
     from detr_viz.findings import Findings
@@ -60,7 +60,7 @@ def formulas(shown: Shown, mode: str | Mode) -> list[str]:
     for subject in shown.subjects:
         e = subject.explanation
         of_layers = {e.formula(mode, layer).replace("$", "") for layer in subject.layers}
-        general = MODES[mode].formula if isinstance(mode, str) else mode_name(mode)
+        general = formula_of(mode) if isinstance(mode, str) else mode_name(mode)
         found.append(of_layers.pop() if len(of_layers) == 1 else general)
     if len(set(found)) == 1:
         return [f"${found[0]}$"]

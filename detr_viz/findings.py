@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz.images import ImageFacts, LoadedImage
-from detr_viz.terms import MODES, SEPARATE_COMBINE, Mode
+from detr_viz.terms import SEPARATE_COMBINE, Mode, check_mode, formula_of, is_sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ class Findings:
         if isinstance(mode, Mode):
             return mode.formula
         apart = mode == "combine" and self.pick_layer(layer) in self.separate
-        return SEPARATE_COMBINE if apart else MODES[mode].formula
+        return SEPARATE_COMBINE if apart else formula_of(mode)
 
     def maps(
         self,
@@ -130,12 +130,15 @@ class Findings:
     ) -> NDArray[np.float32]:
         """Cross-attention maps, float32 (q, heads, h, w); each sums to 1 over (h, w).
 
-        softmax((parts of q) . (parts of k) * scale), for these queries only (None: all). scale
+        softmax((parts of q) . (parts of k) * scale), for these queries only (None: all). mode: one
+        of `modes`, a sum of terms ("cq.pk+pq.pk") or a Mode of your own. scale
         "mode": the factor of the mode's q and k attended on their own; "layer": the layer's, so
         that logits of position and content are their share of combine's (where a model
         concatenates them). ValueError on anything unknown.
         """
-        if isinstance(mode, str) and mode not in self.modes:
+        if is_sum(mode):
+            check_mode(str(mode))
+        elif isinstance(mode, str) and mode not in self.modes:
             have = ", ".join(self.modes)
             raise ValueError(f"{self.model_title} has no mode {mode!r}; it has {have}")
         if queries is None:

@@ -45,8 +45,57 @@ MODES: dict[str, Mode] = {
     "content": Mode("cb", "cb", "c_q · c_k"),
 }
 
+# The four products of a query part and a key part that the logits are a sum of; a shared bias is
+# counted with content.
+TERMS: dict[str, tuple[str, str]] = {
+    "cq.ck": ("cb", "cb"),
+    "cq.pk": ("cb", "p"),
+    "pq.ck": ("p", "cb"),
+    "pq.pk": ("p", "p"),
+}
+
+
+def parse_terms(text: str) -> tuple[str, ...]:
+    """ "cq.pk + pq.pk" -> the names of TERMS that it sums; ValueError for anything else."""
+    names = tuple(name.strip() for name in text.split("+"))
+    unknown = [name for name in names if name not in TERMS]
+    if unknown or len(set(names)) < len(names):
+        wrong = repr(unknown[0][:40]) if unknown else "one of them twice"
+        raise ValueError(f"terms are sums such as cq.pk+pq.pk of {', '.join(TERMS)}: not {wrong}")
+    return names
+
+
+def is_sum(mode: object) -> bool:
+    """Whether a mode is a sum of terms by name, not a key of MODES."""
+    return isinstance(mode, str) and "." in mode
+
+
+def check_mode(mode: str) -> None:
+    """ValueError for a name that is neither a mode's nor a sum of terms."""
+    if is_sum(mode):
+        parse_terms(mode)
+    elif mode not in MODES:
+        raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+
+
+def formula_of(mode: str) -> str:
+    """What the logits of a mode are, by its name: a key of MODES, or a sum of terms."""
+    if not is_sum(mode):
+        return MODES[mode].formula
+    sides = (name.split(".") for name in parse_terms(mode))
+    return " + ".join(f"{q[0]}_q · {k[0]}_k" for q, k in sides)
+
+
 # combine, where content and position lie in orthogonal parts of every head: no cross terms
 SEPARATE_COMBINE = "c_q · c_k + p_q · p_k"
+
+# Where there is attention: of the decoder's queries to the memory's cells, of queries to queries,
+# of cells to cells.
+SITES = {
+    "cross": "decoder cross-attention",
+    "decoder": "decoder self-attention",
+    "encoder": "encoder self-attention",
+}
 
 # "mode": the scale of that q and k attended on their own; "layer": the layer's own scale, so that
 # the logits of content and position are their exact share of combine's.
@@ -81,8 +130,8 @@ class Terms:
     key_padding_mask: Tensor | None = None
 
     def scale_of(self, mode: str | Mode, rule: str = "mode") -> float:
-        """Factor of the logits of `mode`: its own, or the layer's (also for a Mode of your own)."""
+        """Factor of the logits of `mode`: its own, or the layer's (as for sums and a Mode)."""
         if rule not in SCALES:
             raise ValueError(f"scale {rule!r} is not one of {', '.join(SCALES)}")
-        own = rule == "mode" and isinstance(mode, str)
+        own = rule == "mode" and isinstance(mode, str) and not is_sum(mode)
         return self.mode_scales[mode] if own else self.scale

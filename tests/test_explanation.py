@@ -350,7 +350,7 @@ def test_importing_the_package_is_light():
 
 def test_no_gradient_is_kept(explanation):
     assert not any(p.requires_grad for p in demo_model("detr").network.parameters())
-    assert not explanation.recorded[2].terms.c_q.requires_grad
+    assert not explanation.recorded["cross", 2].terms.c_q.requires_grad
     assert torch.is_grad_enabled()
 
 

@@ -147,7 +147,7 @@ class TestAgainstTheAuthors:
             close(there, maps.max(-1), tolerance[MAPS])
             entropy = -np.where(maps > 0, maps * np.log(np.maximum(maps, 1e-300)), 0).sum(-1)
             close(entropy.mean(-1), gold[f"sum.{array}.entropy"], 100 * tolerance[MAPS])
-        for kind, stored in (("cross", "dcross"), ("self", "dself"), ("encoder", "enc")):
+        for kind, stored in (("cross", "dcross"), ("decoder", "dself"), ("encoder", "enc")):
             for layer in range(6):
                 if f"sum.{stored}.max" not in gold:
                     continue
@@ -188,7 +188,7 @@ class TestAgainstTheAuthors:
         cells = gold["positions"]
         cells = cells if gold["enc"].shape[3] == len(cells) else cells[1:2]
         for i, layer in enumerate(gold["self_layers"]):
-            rows = attention.weights(recorded["self", layer].terms, queries=gold["queries"][:1])
+            rows = attention.weights(recorded["decoder", layer].terms, queries=gold["queries"][:1])
             close(rows, gold["dself"][i], tolerance[MAPS])
             rows = attention.weights(recorded["encoder", layer].terms, queries=cells)
             close(rows, gold["enc"][i], tolerance[MAPS])
@@ -197,7 +197,7 @@ class TestAgainstTheAuthors:
         """Every site gives back what it put out; the constant self-attention cannot be tested."""
         _, recorded, _, _ = run(name, case, dtype)
         for site, call in recorded.items():
-            if site == ("self", 0):
+            if site == ("decoder", 0):
                 assert np.isnan(call.residual)
             else:
                 assert call.residual < 1e-5, site

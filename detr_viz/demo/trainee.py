@@ -101,7 +101,7 @@ def separate_groups(model: nn.Module, groups: int) -> None:
         return out.reshape(out.shape[0] // groups, -1, out.shape[-1])
 
     for (kind, _), site in model.attention_sites().items():
-        if kind == "self":
+        if kind == "decoder":
             site.register_forward_pre_hook(apart)
             site.register_forward_hook(together)
 

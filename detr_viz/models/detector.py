@@ -169,12 +169,12 @@ class Detector(nn.Module):
             part.to(dtype)
 
     def attention_sites(self) -> dict[tuple[str, int], Site]:
-        """(kind, layer) -> site; kinds "encoder", "self" and "cross" (of the decoder)."""
+        """(kind, layer) -> site; the kinds are the keys of terms.SITES."""
         sites: dict[tuple[str, int], Site] = {}
         for i, layer in enumerate(self.transformer.encoder.layers):
             sites["encoder", i] = layer.self_attn
         for i, layer in enumerate(self.transformer.decoder.layers):
-            sites["self", i] = layer.self_attn
+            sites["decoder", i] = layer.self_attn
             sites["cross", i] = layer.cross_site
         return sites
 
