@@ -79,10 +79,13 @@ def with_numbers(made: Plan, groups: Sequence[Group], look: Look, page: Page) ->
     tops = iter([top for spot in made.spots for top in spot.row_tops])
     for group in groups:
         for row in group.rows:
-            top, texts = next(tops), [number(v) for v in row.maps.max((1, 2))]
+            top, texts = next(tops), row.numbers
+            if texts is None:
+                texts = [number(v) for v in row.maps.max((1, 2))]
             widths = [int(page.pen.width(t, page.small_pt)) + inset + above for t in texts]
             sizes = [(cap + inset + above, wide) for wide in widths]
             scale = {"query": row.maps.max(), "figure": shared}.get(look.norm or "")
+            scale = row.reach or scale
             corners = _corners(row, group, made.panel_hw, sizes, page.px(_BOX_LINE), scale)
             plates.append(tuple(zip(sizes, corners, strict=True)))
             for text, (low, right), left in zip(texts, corners, made.panel_lefts, strict=False):
@@ -106,7 +109,7 @@ def _corners(
     panel's largest), and the box.
     """
     cost = np.empty((len(row.maps), len(_CORNERS)))
-    for m, (cells, size_hw) in enumerate(zip(row.maps, sizes, strict=True)):
+    for m, (cells, size_hw) in enumerate(zip(np.abs(row.maps), sizes, strict=True)):
         largest = max(float(cells.max() if scale is None else scale), np.finfo(np.float32).tiny)
         for i, corner in enumerate(_CORNERS):
             rows, columns = (
@@ -141,8 +144,9 @@ def _box_in_the_way(
 
 
 def largest_weight(groups: Sequence[Group]) -> float:
-    """The largest of all maps: the end of a colour bar."""
-    return max((float(row.maps.max()) for g in groups for row in g.rows), default=0.0)
+    """The largest of all maps of weights: the end of a colour bar."""
+    rows = (row for g in groups for row in g.rows if not row.reach)
+    return max((float(row.maps.max()) for row in rows), default=0.0)
 
 
 def with_legend(made: Plan, groups: Sequence[Group], look: Look, page: Page) -> Plan:
@@ -215,9 +219,17 @@ def _scaling(look: Look, numbered: bool) -> list[str]:
     return [plain + with_numbers * numbered]
 
 
-def with_notes(made: Plan, notes: Sequence[str], look: Look, page: Page) -> Plan:
-    """The reading rule at the bottom right, on as few lines as it needs."""
-    pieces = [*notes, *_scaling(look, bool(made.plates))]
+def with_notes(
+    made: Plan, notes: Sequence[str], look: Look, page: Page, signed: bool = False
+) -> Plan:
+    """The reading rule at the bottom right, on as few lines as it needs.
+
+    signed: some rows are no weights, and have a scale of their own.
+    """
+    scaling = _scaling(look, bool(made.plates))
+    if signed:
+        scaling = [f"weights: {piece}" for piece in scaling]
+    pieces = [*notes, *scaling]
     if page.stretched:
         pieces.append("photo not in its true proportions")
     x, limit = made.width - page.margin, made.width - 2 * page.margin

@@ -184,6 +184,20 @@ def opaque_table(lut: np.ndarray) -> np.ndarray:
     return table
 
 
+def signed_table(lut: np.ndarray, opaque: bool = False) -> np.ndarray:
+    """The same for values of both signs: level 127.5 is 0 and the bare ground, the ends opaque.
+
+    opaque: the colour alone, whatever lies under it.
+    """
+    if opaque:
+        return opaque_table(lut)
+    alpha = (_OPACITY * np.abs(np.arange(256) / 127.5 - 1))[:, None, None]
+    gray = np.arange(256, dtype=np.float64)[None, :, None]
+    table = np.full((256, 256, 4), 255, np.uint8)
+    table[..., :3] = np.rint(alpha * np.asarray(lut, np.float64)[:, None] + (1 - alpha) * gray)
+    return table
+
+
 def colorize(levels: np.ndarray, ground: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Panels (N, H, W, 4) uint8: levels (N, H, W) in [0, 1] over ground (H, W), by a table."""
     index = np.rint(np.clip(levels, 0, 1) * 255).astype(np.uint16)

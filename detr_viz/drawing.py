@@ -86,6 +86,19 @@ def colors(look: Look) -> np.ndarray:
     return matplotlib.colormaps[name](np.linspace(start, 1, 256), bytes=True)[:, :3]
 
 
+def signed_colors(over_photo: bool) -> np.ndarray:
+    """256 colours for values of both signs, blue below 0 and red above, (256, 3) uint8.
+
+    Over a photo they are light at both ends, for the ground is dark, and fade by opacity.
+    """
+    import matplotlib
+
+    if not over_photo:
+        return matplotlib.colormaps["RdBu_r"](np.linspace(0, 1, 256), bytes=True)[:, :3]
+    ends = np.array([[86, 180, 255], [255, 120, 60]], np.float64)
+    return ends[(np.arange(256) > 127).astype(int)].astype(np.uint8)
+
+
 def _near(name: str) -> str:
     """Names of colour maps like this one, or else good ones."""
     import matplotlib
@@ -103,6 +116,7 @@ def _sheet(groups: Sequence[Group], made: Plan, lut: np.ndarray, look: Look) -> 
     sheet = compose.blank_sheet(made.height, made.width)
     over_photo = look.style == "overlay"
     table = compose.blend_table(lut) if over_photo else compose.opaque_table(lut)
+    signed = compose.signed_table(signed_colors(over_photo), not over_photo)
     shared = largest_weight(groups) if look.norm == "figure" else None
     photos: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # once for all that share it
     for group, spot in zip(groups, made.spots, strict=True):
@@ -121,7 +135,7 @@ def _sheet(groups: Sequence[Group], made: Plan, lut: np.ndarray, look: Look) -> 
             else:
                 levels = _relative(row, look, shared)
                 levels = compose.resample(levels, row.place, made.panel_hw, look.smoothing)
-                tiles = compose.colorize(levels, ground, table)
+                tiles = compose.colorize(levels, ground, signed if row.reach else table)
             for tile, left in zip(tiles, made.panel_lefts, strict=False):
                 compose.paste(sheet, tile, top, left)
     if made.bar:
@@ -133,7 +147,9 @@ def _sheet(groups: Sequence[Group], made: Plan, lut: np.ndarray, look: Look) -> 
 
 
 def _relative(row: MapRow, look: Look, shared: float | None) -> np.ndarray:
-    """Maps as shares of the weight that has the last colour."""
+    """Maps as shares of the weight that has the last colour; signed ones around one half."""
+    if row.reach:
+        return 0.5 + row.maps / (2 * row.reach)
     if look.scaling == "head":
         largest = row.maps.max((1, 2), keepdims=True)
     else:

@@ -30,8 +30,9 @@ from detr_viz import boxes, images
 from detr_viz.attention import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
 from detr_viz.capture import Recorded, Where, record
 from detr_viz.errors import UserError
-from detr_viz.findings import Findings, LayerOutput
+from detr_viz.findings import Findings, LayerOutput, Ledger
 from detr_viz.images import ImageFacts, LoadedImage
+from detr_viz.ledger import ledger
 from detr_viz.loading import LoadedModel
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
@@ -92,8 +93,13 @@ class Explanation(Findings):
         made = self.attention(("cross", layer), mode, queries, scale)
         return made.reshape(*made.shape[:2], *self.grid_hw)
 
+    def _ledger(self, queries: list[int], layer: int) -> Ledger:
+        return ledger(self.recorded["cross", layer], queries, self.grid_hw)
 
-def resolve_layers(layers: str | int | Sequence[int | str], num_layers: int) -> tuple[int, ...]:
+
+def resolve_layers(
+    layers: str | int | Sequence[int | str], num_layers: int, stack: str = "decoder"
+) -> tuple[int, ...]:
     """Ascending numbers of "last", "all", a number from 0, or several of these; else UserError."""
     wanted: set[int] = set()
     for item in [layers] if np.ndim(layers) == 0 else layers:
@@ -105,34 +111,30 @@ def resolve_layers(layers: str | int | Sequence[int | str], num_layers: int) -> 
             wanted.add(index(item))
         else:
             raise UserError(
-                f"no decoder layer {item}: this model has 0..{num_layers - 1} (or say last)"
+                f"no {stack} layer {item}: this model has 0..{num_layers - 1} (or say last)"
             )
     if not wanted:
         raise UserError('layers is empty: name one, or say "last" or "all"')
     return tuple(sorted(wanted))
 
 
-def _residual_limit(dtype: torch.dtype, device: torch.device) -> float:
-    if device.type == "cuda" and dtype == torch.float32 and in_tf32():
-        return TF32_RESIDUAL_LIMIT
-    return RESIDUAL_LIMITS[dtype]
-
-
 def resolve_sites(sites: Sequence[str | Where], config: DetrConfig) -> tuple[Where, ...]:
     """Names ("encoder": all its layers) and pairs ("encoder", 0) as pairs; UserError for others."""
-    layers = dict.fromkeys(SITES, config.dec_layers) | {"encoder": config.enc_layers}
     found: dict[Where, None] = {}
     for site in [sites] if isinstance(sites, str) else sites:
         kind, which = (site, "all") if isinstance(site, str) else site
         if kind not in SITES:
             raise UserError(f"no attention site {kind!r}: there is {', '.join(SITES)}")
-        count = layers[kind]
-        for layer in range(count) if which == "all" else [count - 1 if which == "last" else which]:
-            if isinstance(layer, str) or not 0 <= index(layer) < count:
-                said = "encoder" if kind == "encoder" else "decoder"
-                raise UserError(f"no {said} layer {layer}: this model has 0..{count - 1}")
-            found[kind, index(layer)] = None
+        stack = "encoder" if kind == "encoder" else "decoder"
+        count = config.enc_layers if kind == "encoder" else config.dec_layers
+        found |= dict.fromkeys((kind, n) for n in resolve_layers(which, count, stack))
     return tuple(found)
+
+
+def _residual_limit(dtype: torch.dtype, device: torch.device) -> float:
+    if device.type == "cuda" and dtype == torch.float32 and in_tf32():
+        return TF32_RESIDUAL_LIMIT
+    return RESIDUAL_LIMITS[dtype]
 
 
 def _check_residuals(recorded: Mapping[Where, Recorded]) -> dict[Where, float]:

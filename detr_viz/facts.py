@@ -11,7 +11,7 @@ import detr_viz
 from detr_viz.lettering import clean
 from detr_viz.page import number
 from detr_viz.styles import CONTOUR_SHARES, NORMS, Look
-from detr_viz.terms import Mode, formula_of
+from detr_viz.terms import LEDGER, Mode, formula_of
 
 if TYPE_CHECKING:
     from detr_viz.findings import Findings
@@ -103,7 +103,9 @@ def reading_rule(shown: Shown) -> list[str]:
     for mode in shown.modes:
         first, *others = formulas(shown, mode)
         notes += [f"{mode}  {first}" if isinstance(mode, str) else first, *others]
-    if shown.scale == "layer":
+    if LEDGER in shown.modes:
+        notes += ledger_rule(shown)
+    elif shown.scale == "layer":
         notes.append("logits at the layer's own scale")
     if "content" in shown.modes and any(0 in s.layers for s in subjects):
         notes.append("in layer 0 content is the same for every query")
@@ -111,6 +113,26 @@ def reading_rule(shown: Shown) -> list[str]:
         early = any(s.layers[-1] < s.explanation.num_layers - 1 for s in subjects)
         notes.append("queries matched by box IoU" + " at the last layer" * early)
     return [*notes, *each(shown, [grid_of(s) for s in subjects])]
+
+
+def ledger_rule(shown: Shown) -> list[str]:
+    """How the rows of terms are read."""
+    scaled = "all on one scale" if shown.look.norm == "figure" else "a query's on one scale"
+    zero = {
+        name.replace(".", " · ")
+        for subject in shown.subjects
+        for layer in subject.layers
+        if layer in subject.explanation.separate
+        for name in ("cq.pk", "pq.ck")
+    }
+    apart = f"{listed(sorted(zero))} are exactly 0: content and position lie apart"
+    return [
+        f"terms of the logits, centred over the cells, {scaled}",
+        "red adds attention, blue takes it away",
+        "%: cov(term, sum) / var(sum)",
+        "numbers in the sum: the largest, either way",
+        *[apart] * bool(zero),
+    ]
 
 
 def normalisation(look: Look) -> str:

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.boxes import iou
-from detr_viz.compose import Placement
 from detr_viz.drawing import draw
-from detr_viz.facts import Shown, Subject, metadata, mode_name, reading_rule
+from detr_viz.facts import Shown, Subject, metadata, reading_rule
 from detr_viz.lettering import ELLIPSIS, clean, drawable
 from detr_viz.matching import MIN_IOU, Match, SharedObject
 from detr_viz.output import SUFFIXES, save, show
-from detr_viz.page import GRAY, Group, Label, MapRow, Section
+from detr_viz.page import GRAY, Group, Label, Section
+from detr_viz.panels import MapPanels, Panels, TermPanels
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look, page_format
-from detr_viz.terms import Mode
+from detr_viz.terms import LEDGER, Mode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,7 +70,8 @@ def head_grid(
     """Maps of every head for some queries: label, photo with its box, one panel a head.
 
     queries   ids in the order to show
-    mode      one mode (a name, or a Mode of your own), or several: then a row a mode, by query
+    mode      one mode (a name, a sum of terms, or a Mode of your own), or several: then a row a
+              mode, by query. "terms": a row a term of the logits, their sum, the weights
     layer     a captured layer ("last": the decoder's), or several ("all": those captured), then a
               row a layer, by query; None: the last captured. Class, score and box are as that
               layer's own output gives them
@@ -135,7 +136,7 @@ def _figure(
     modes = tuple(dict.fromkeys([mode] if isinstance(mode, str | Mode) else mode))
     if not objects or not modes:
         raise FigureError("nothing to draw: name at least one query and one mode")
-    maps = _Maps(modes, scale)
+    maps = TermPanels(look) if modes == (LEDGER,) else MapPanels(modes, scale)
     for k, subject in enumerate(subjects):
         wanted = [o.matches[k].query for o in objects if o.matches[k].query is not None]
         maps.collect(subject, wanted)
@@ -161,27 +162,7 @@ def _figure(
     return fig
 
 
-class _Maps:
-    """Maps of some queries, worked out once for each subject, layer and mode."""
-
-    def __init__(self, modes: Sequence[str | Mode], scale: str) -> None:
-        self.modes, self.scale = modes, scale
-        self._rows: dict[tuple[int, int, int], tuple[MapRow, ...]] = {}
-
-    def collect(self, subject: Subject, queries: Sequence[int]) -> None:
-        e = subject.explanation
-        place = Placement(e.input_hw, e.stride, e.cell_rule)
-        for layer in subject.layers if queries else ():
-            made = [(mode_name(m), e.maps(m, queries, layer, self.scale)) for m in self.modes]
-            for i, query in enumerate(queries):
-                rows = tuple(MapRow(maps[i], place, name) for name, maps in made)
-                self._rows[id(e), layer, query] = rows
-
-    def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]:
-        return self._rows[id(subject.explanation), layer, query]
-
-
-def _sections(subjects: Sequence[Subject], shared: SharedObject, maps: _Maps) -> list[Section]:
+def _sections(subjects: Sequence[Subject], shared: SharedObject, maps: Panels) -> list[Section]:
     """The rows of one object: a section, or one a model where each has several layers."""
     pairs = list(zip(subjects, shared.matches, strict=True))
     if any(len(s.layers) > 1 for s in subjects):
@@ -199,7 +180,7 @@ def _through_layers(
     match: Match,
     shared: SharedObject,
     subjects: Sequence[Subject],
-    maps: _Maps,
+    maps: Panels,
 ) -> Section:
     """One query of one model: a group a layer."""
     if match.query is None:
@@ -219,7 +200,7 @@ def _through_layers(
     return Section(tuple(groups), _label(subject, match.query, subject.layers[-1], *about))
 
 
-def _side_by_side(pairs: Sequence[tuple[Subject, Match]], reference: int, maps: _Maps) -> Section:
+def _side_by_side(pairs: Sequence[tuple[Subject, Match]], reference: int, maps: Panels) -> Section:
     """One object in several models, at one layer each: a group a model."""
     first, seen = pairs[reference]
     assert seen.query is not None
@@ -251,7 +232,7 @@ def _overlap(a: tuple[Subject, Match], b: tuple[Subject, Match]) -> float:
     return float(iou(one, other)[0, 0])
 
 
-def _group(subject: Subject, layer: int, query: int, label: Label, maps: _Maps) -> Group:
+def _group(subject: Subject, layer: int, query: int, label: Label, maps: Panels) -> Group:
     e = subject.explanation
     box = e.output(layer).boxes_xyxy_px[query]
     return Group(

@@ -34,6 +34,37 @@ class LayerOutput:
 
 
 @dataclass(frozen=True, eq=False)
+class Ledger:
+    """Which products of query and key parts the logits of q queries are a sum of (ledger.py).
+
+    terms     name of terms.TERMS -> logits at the layer's own scale, centred over the cells: their
+              mean is 0; float32 (q, heads, h, w)
+    total     their sum, (q, heads, h, w)
+    weights   softmax of the sum, (q, heads, h, w)
+    shares    name -> cov(term, total) / var(total) over the cells, (q, heads); they sum to 1, and
+              are NaN where the total is flat
+    residual  largest difference of the sum from the logits as the network itself multiplies them
+    """
+
+    terms: Mapping[str, NDArray[np.float32]]
+    total: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    shares: Mapping[str, NDArray[np.float32]]
+    residual: float
+
+    def of(self, rows: Sequence[int]) -> Ledger:
+        """Of some of its queries, by their places."""
+        chosen = list(rows)
+        return Ledger(
+            {name: part[chosen] for name, part in self.terms.items()},
+            self.total[chosen],
+            self.weights[chosen],
+            {name: share[chosen] for name, share in self.shares.items()},
+            self.residual,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Findings:
     """Detections and what is known of their attention maps. Arrays are numpy.
 
@@ -141,18 +172,31 @@ class Findings:
         elif isinstance(mode, str) and mode not in self.modes:
             have = ", ".join(self.modes)
             raise ValueError(f"{self.model_title} has no mode {mode!r}; it has {have}")
+        return self._maps(mode, self._chosen(queries), self.pick_layer(layer), scale)
+
+    def ledger(
+        self, queries: Sequence[int] | int | None = None, layer: int | None = None
+    ) -> Ledger:
+        """The terms of the cross-attention's logits; queries and layer as in `maps`."""
+        return self._ledger(self._chosen(queries), self.pick_layer(layer))
+
+    def _chosen(self, queries: Sequence[int] | int | None) -> list[int]:
         if queries is None:
             queries = range(self.num_queries)
         chosen = [index(q) for q in ([queries] if np.ndim(queries) == 0 else queries)]
         bad = [q for q in chosen if not 0 <= q < self.num_queries]
         if bad:
             raise ValueError(f"query {bad[0]} is not one of 0..{self.num_queries - 1}")
-        return self._maps(mode, chosen, self.pick_layer(layer), scale)
+        return chosen
 
     def _maps(
         self, mode: str | Mode, queries: list[int], layer: int, scale: str
     ) -> NDArray[np.float32]:
         """What `maps` promises, once its arguments are known to be sound."""
+        raise NotImplementedError
+
+    def _ledger(self, queries: list[int], layer: int) -> Ledger:
+        """The same of `ledger`."""
         raise NotImplementedError
 
 
@@ -163,11 +207,13 @@ class Snapshot(Findings):
     kept     the queries whose maps there are
     scale    the one they were made at
     stored   (mode, layer) -> float32 (kept, heads, h, w)
+    ledgers  layer -> of the queries kept, where they were asked for
     """
 
     kept: tuple[int, ...]
     scale: str
     stored: Mapping[tuple[str | Mode, int], NDArray[np.float32]] = field(repr=False)
+    ledgers: Mapping[int, Ledger] = field(repr=False)
 
     def _maps(
         self, mode: str | Mode, queries: list[int], layer: int, scale: str
@@ -176,9 +222,18 @@ class Snapshot(Findings):
             raise ValueError(f"mode {mode}, layer {layer}, scale {scale}, {queries}: not kept")
         return self.stored[mode, layer][[self.kept.index(q) for q in queries]]
 
+    def _ledger(self, queries: list[int], layer: int) -> Ledger:
+        if layer not in self.ledgers or set(queries) - {*self.kept}:
+            raise ValueError(f"the ledger of layer {layer}, {queries}: not kept")
+        return self.ledgers[layer].of([self.kept.index(q) for q in queries])
+
 
 def snapshot(
-    findings: Findings, queries: Sequence[int], modes: Sequence[str | Mode], scale: str = "mode"
+    findings: Findings,
+    queries: Sequence[int],
+    modes: Sequence[str | Mode],
+    scale: str = "mode",
+    ledgers: bool = False,
 ) -> Snapshot:
     """The findings with the maps of these queries and modes at every captured layer."""
     kept = tuple(dict.fromkeys(queries))
@@ -189,4 +244,5 @@ def snapshot(
     }
     names = Findings.__dataclass_fields__
     known = {name: getattr(findings, name) for name in names}
-    return Snapshot(**known, kept=kept, scale=scale, stored=stored)
+    books = {n: findings.ledger(kept, n) for n in findings.layers} if ledgers else {}
+    return Snapshot(**known, kept=kept, scale=scale, stored=stored, ledgers=books)

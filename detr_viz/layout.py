@@ -97,7 +97,8 @@ def _plan(
     made = annotations.with_head_names(made, heads, page)
     made = annotations.with_numbers(made, groups, look, page)
     made = annotations.with_legend(made, groups, look, page)
-    return annotations.with_notes(made, notes, look, page)
+    signed = any(row.reach for group in groups for row in group.rows)
+    return annotations.with_notes(made, notes, look, page, signed)
 
 
 def _label(label: Label, limit: float, page: Page) -> list[Line]:

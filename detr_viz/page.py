@@ -37,11 +37,17 @@ _MIN_PANEL_PX = 8
 
 @dataclass(frozen=True, eq=False)
 class MapRow:
-    """One row of panels: maps (M, h, w), where their cells lie, a name if its group has several."""
+    """One row of panels: maps (M, h, w), where their cells lie, a name if its group has several.
+
+    numbers  what is printed in the panels; None: each map's largest weight
+    reach    of signed maps: the value at which colours end, either way; 0 for weights
+    """
 
     maps: NDArray[np.float32]
     place: Placement
     name: str = ""
+    numbers: tuple[str, ...] | None = None
+    reach: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,9 @@ TERMS: dict[str, tuple[str, str]] = {
 }
 
 
+LEDGER = "terms"  # a plot of all of them, of their sum and the weights
+
+
 def parse_terms(text: str) -> tuple[str, ...]:
     """ "cq.pk + pq.pk" -> the names of TERMS that it sums; ValueError for anything else."""
     names = tuple(name.strip() for name in text.split("+"))
@@ -81,7 +84,7 @@ def check_mode(mode: str) -> None:
 def formula_of(mode: str) -> str:
     """What the logits of a mode are, by its name: a key of MODES, or a sum of terms."""
     if not is_sum(mode):
-        return MODES[mode].formula
+        return MODES["combine" if mode == LEDGER else mode].formula
     sides = (name.split(".") for name in parse_terms(mode))
     return " + ".join(f"{q[0]}_q · {k[0]}_k" for q, k in sides)
 
