@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from detr_viz.errors import EXIT_USER_ERROR
 from detr_viz.styles import SUFFIXES
+from detr_viz.terms import parse_terms
 
 _FORMATS = (*SUFFIXES, ".npz")
 _MOST_PER_PAGE = 200
@@ -55,6 +56,14 @@ def per_page(text: str) -> int:
     if value > _MOST_PER_PAGE:
         raise argparse.ArgumentTypeError(f"{text} figures are too many: at most {_MOST_PER_PAGE}")
     return value
+
+
+def term_sum(text: str) -> str:
+    """A sum of terms of the logits, by their names, without spaces."""
+    try:
+        return "+".join(parse_terms(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def formats(text: str) -> tuple[str, ...]:

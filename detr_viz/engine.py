@@ -19,6 +19,7 @@ from detr_viz.recipe import Recipe
 from detr_viz.rendering import deviation, modes_of, rows
 from detr_viz.tables import Done
 from detr_viz.targets import Target
+from detr_viz.terms import LEDGER
 
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation
@@ -180,7 +181,7 @@ class Network:
             if self._reference is not None:
                 self._compare(ready, found, objects)
             kept = tuple(
-                snapshot(e, queries_of(objects, k), modes, recipe.scale)
+                snapshot(e, queries_of(objects, k), modes, recipe.scale, recipe.plot == LEDGER)
                 for k, e in enumerate(found)
             )
         except NoQueryError:

@@ -5,10 +5,20 @@ from __future__ import annotations
 import argparse
 
 from detr_viz import models
-from detr_viz.arguments import colormap, dpi, formats, layers, per_page, positive, shard, width_in
+from detr_viz.arguments import (
+    colormap,
+    dpi,
+    formats,
+    layers,
+    per_page,
+    positive,
+    shard,
+    term_sum,
+    width_in,
+)
 from detr_viz.queries import DEFAULT, SYNTAX
 from detr_viz.styles import INTERPOLATIONS, NORMS, PRESETS, STYLES
-from detr_viz.terms import MODES, PRECISIONS, SCALES
+from detr_viz.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_subject(parser: argparse.ArgumentParser, title: str) -> None:
     """Whose maps of what."""
-    add = parser.add_argument_group(title).add_argument
+    group = parser.add_argument_group(title)
+    add, one_of = group.add_argument, group.add_mutually_exclusive_group().add_argument
     add(
         "--type",
         nargs="+",
@@ -32,11 +43,21 @@ def add_subject(parser: argparse.ArgumentParser, title: str) -> None:
         help=f"model family member: {', '.join(models.names())}; told by the weights where they "
         "tell (default: detr); several are compared in one figure",
     )
-    add(
+    one_of(
         "--plot",
-        choices=(*MODES, "all"),
+        choices=(*MODES, "all", LEDGER),
         default="combine",
-        help="parts of query and key that attend; all stacks the three (default: %(default)s)",
+        help="parts of query and key that attend; all stacks the three; terms: what each product "
+        "of parts adds to the logits (default: %(default)s)",
+    )
+    one_of(
+        "--terms",
+        dest="plot",
+        type=term_sum,
+        default="combine",
+        metavar="SUM",
+        help=f"in place of --plot: attention by a sum of terms, such as cq.pk+pq.pk, of "
+        f"{', '.join(TERMS)}",
     )
     add(
         "--image",

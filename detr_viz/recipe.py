@@ -43,7 +43,7 @@ class ModelFacts:
 class Recipe:
     """What is drawn of an image, and how.
 
-    plot      a mode, or "all"
+    plot      a mode, a sum of terms, "all" or terms.LEDGER
     queries   as --queries says it
     layer     "last", "all", a decoder layer from 0, or several
     scale     one of terms.SCALES
@@ -71,7 +71,7 @@ class Recipe:
     @property
     def label(self) -> str:
         """What follows an image's name in that of its files."""
-        parts = ["_vs_".join(model.type for model in self.models), self.plot]
+        parts = ["_vs_".join(model.type for model in self.models), plot_label(self.plot)]
         parts += ["layers"] * self.several_layers
         parts += [self.look.style] * (self.look.style != "overlay")
         return "_".join(parts)
@@ -109,6 +109,11 @@ class Recipe:
         name = Path(path).name if path else ""
         about = f"\n{image_sha256}\n{name}".encode(errors="surrogateescape")
         return hashlib.sha256(self._known + about).hexdigest()
+
+
+def plot_label(plot: str) -> str:
+    """A plot in a file's name, where a point would begin a suffix."""
+    return plot.replace(".", "")
 
 
 def of_models(loaded: Sequence[LoadedModel], recipe: Recipe) -> Recipe:

@@ -18,6 +18,7 @@ from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
 from detr_viz.queries import DEFAULT, check_syntax, table
 from detr_viz.styles import Look, page_format
 from detr_viz.targets import check_out, folder_of, is_folder, target_of
+from detr_viz.terms import LEDGER
 
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation
@@ -155,6 +156,9 @@ def render_one(
         apart = rendering.deviation(_explain(exact, picture, recipe), found, objects, recipe)
         moved = f"moves attention weights by up to {apart:.2g} from float32's"
         yield f"note: {recipe.precision} {moved}"
+    if recipe.plot == LEDGER:
+        apart = rendering.ledger_residual(found, objects)
+        yield f"the terms add up to the network's logits within {apart:.1e}"
     written = rendering.write(found, objects, recipe, target)
     yield from (f"note: {note}" for note in written.notes)
     yield from tables

@@ -17,6 +17,7 @@ import numpy as np
 from detr_viz.comparison import queries_of
 from detr_viz.recipe import Recipe
 from detr_viz.targets import Target
+from detr_viz.terms import LEDGER, modes_of_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,8 +36,8 @@ class Written:
 
 
 def modes_of(found: Sequence[Findings], recipe: Recipe) -> list[str]:
-    """The modes that are shown."""
-    return list(found[0].modes) if recipe.plot == "all" else [recipe.plot]
+    """The modes whose maps are shown, or saved."""
+    return modes_of_plot(recipe.plot, found[0].modes)
 
 
 def write(
@@ -58,7 +59,7 @@ def write(
             figure = figures.compare(
                 found,
                 objects,
-                modes_of(found, recipe),
+                LEDGER if recipe.plot == LEDGER else modes_of(found, recipe),
                 layer="all" if recipe.several_layers else None,  # of those captured
                 scale=recipe.scale,
                 look=recipe.look,
@@ -121,6 +122,16 @@ def deviation(
         if (ids := queries_of(objects, k))
         for layer in a.layers
         for m in modes
+    )
+
+
+def ledger_residual(found: Sequence[Findings], objects: Sequence[SharedObject]) -> float:
+    """How far the sum of the terms that are shown lies from the network's own logits, at most."""
+    return max(
+        e.ledger(queries_of(objects, k), layer).residual
+        for k, e in enumerate(found)
+        for layer in e.layers
+        if queries_of(objects, k)
     )
 
 

@@ -14,7 +14,7 @@ that content and position share. A mode says which parts take part; nothing here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,15 @@ def parse_terms(text: str) -> tuple[str, ...]:
 def is_sum(mode: object) -> bool:
     """Whether a mode is a sum of terms by name, not a key of MODES."""
     return isinstance(mode, str) and "." in mode
+
+
+def modes_of_plot(plot: str, modes: Sequence[str]) -> list[str]:
+    """The modes whose maps a plot is of, of a model that has these modes.
+
+    Of the ledger: each term attending by itself, and all of them.
+    """
+    known = {"all": [*modes], LEDGER: [*TERMS, "combine"]}
+    return known.get(plot, [plot])
 
 
 def check_mode(mode: str) -> None:

@@ -14,7 +14,9 @@ from detr_viz.errors import UserError
 from detr_viz.heatmaps import STORES, of, write
 from detr_viz.preparing import precise, tell, tell_notes
 from detr_viz.queries import DEFAULT, check_for, check_syntax, select
+from detr_viz.recipe import plot_label
 from detr_viz.regression.baselines import DEMO, FILE, FOLDER, KEY, NAME, ROOT, Remake, relative
+from detr_viz.terms import modes_of_plot
 
 if TYPE_CHECKING:
     from detr_viz.inputs import Input
@@ -97,10 +99,10 @@ def _record(
     e = explain(model, image.path, layers=args.layer, size=args.size, max_size=args.max_size)
     with named(image.path, 1):
         ids = select(e, queries)
-    modes = list(e.modes) if args.plot == "all" else [args.plot]
+    modes = modes_of_plot(args.plot, e.modes)
     for layer in e.layers:
         end = f"_layer{layer}" if layer < e.num_layers - 1 else ""
-        path = out / f"{image.name}_{label}_{args.plot}{end}.npz"
+        path = out / f"{image.name}_{label}_{plot_label(args.plot)}{end}.npz"
         start = args.root if args.root is not None else path.parent
         kind, place = _weights(weights, start)
         remake = Remake(
