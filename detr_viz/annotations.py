@@ -38,8 +38,14 @@ _BOX_LINE = 0.6  # points that the box's line reaches beyond it
 _BAR_PT, _SAMPLE_PT = (60.0, 5.0), 12.0  # colour bar: length and height; a contour's sample
 
 
-def _whole_names_fit(count: int, panel_width: int, page: Page) -> bool:
-    return page.pen.width(f"head {count - 1}", page.text_pt) <= panel_width
+def _whole_names(heads: Sequence[str]) -> list[str]:
+    return [f"head {h}" if h.isdecimal() else h for h in heads]
+
+
+def _numbers_only(heads: Sequence[str], panel_width: int, page: Page) -> bool:
+    """Whether "head 0", ... are too wide for their panels."""
+    widest = max(page.pen.width(name, page.text_pt) for name in _whole_names(heads))
+    return widest > panel_width and all(h.isdecimal() for h in heads)
 
 
 def _head_right(panels_left: int, panel_width: int, page: Page) -> float:
@@ -47,19 +53,24 @@ def _head_right(panels_left: int, panel_width: int, page: Page) -> float:
     return panels_left + (panel_width - page.pen.width("0", page.text_pt)) / 2 - page.px(2)
 
 
-def head_names_left(panels_left: int, panel_width: int, count: int, page: Page) -> float:
+def head_names_left(panels_left: int, panel_width: int, heads: Sequence[str], page: Page) -> float:
     """What stands beside the names of the heads must end before this."""
-    if _whole_names_fit(count, panel_width, page):
+    if not _numbers_only(heads, panel_width, page):
         return panels_left
     end = _head_right(panels_left, panel_width, page)
     return end - page.pen.width("head", page.text_pt) - page.px(WIDE)
 
 
 def with_head_names(made: Plan, heads: Sequence[str], page: Page) -> Plan:
-    """Over the panels, once: "head 0" ...; only numbers, after one "head", over narrow panels."""
+    """Over the panels, once: "head 0" ...; only numbers, after one "head", over narrow panels.
+
+    heads: numbers, or other names of columns, which are shortened to their panels.
+    """
     baseline = page.header - page.px(AIR)
-    names, lines = [f"head {h}" for h in heads], []
-    if not _whole_names_fit(len(heads), made.panel_hw[1], page):
+    wide = made.panel_hw[1] + page.gap
+    names = [page.pen.shorten(name, wide, page.text_pt) for name in _whole_names(heads)]
+    lines = []
+    if _numbers_only(heads, made.panel_hw[1], page):
         names = list(heads)
         x = _head_right(made.panel_lefts[0], made.panel_hw[1], page)
         lines.append(Line("head", x, baseline, page.text_pt, INK, align="right"))

@@ -8,7 +8,7 @@ import math
 from typing import NoReturn
 
 from detr_viz.errors import EXIT_USER_ERROR
-from detr_viz.styles import SUFFIXES
+from detr_viz.styles import HEADS, SUFFIXES
 from detr_viz.terms import parse_terms
 
 _FORMATS = (*SUFFIXES, ".npz")
@@ -56,6 +56,18 @@ def per_page(text: str) -> int:
     if value > _MOST_PER_PAGE:
         raise argparse.ArgumentTypeError(f"{text} figures are too many: at most {_MOST_PER_PAGE}")
     return value
+
+
+def heads(text: str) -> str | tuple[int, ...]:
+    """Numbers of heads from 0, each once, or one of styles.HEADS."""
+    if text in HEADS:
+        return text
+    numbers = text.split(",")
+    if not all(n.isdecimal() and len(n) < 5 for n in numbers) or len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} are no heads (say 0,3 or one of {', '.join(HEADS)})"
+        )
+    return tuple(map(int, numbers))
 
 
 def term_sum(text: str) -> str:

@@ -15,6 +15,7 @@ from detr_viz.facts import (
     each,
     formulas,
     grid_of,
+    heads_of,
     image_name,
     layers_of,
     listed,
@@ -114,8 +115,9 @@ def _caption(shown: Shown) -> str:
     if shown.scale == "mode" and any(isinstance(mode, Mode) for mode in shown.modes):
         scaled += ", or the layer's where the mode is a combination of parts"
     grid = "; ".join(escape(text) for text in each(shown, [grid_of(s) for s in shown.subjects]))
+    of = escape(heads_of(shown.look))
     return (
-        f"Cross-attention of each head of {models}, {layers}{image}: {modes}; {scaled} "
+        f"Cross-attention {of} of {models}, {layers}{image}: {modes}; {scaled} "
         f"(scale \\emph{{{shown.scale}}}). {_rows(shown)} {_reading(shown)} "
         f"A map's weights sum to 1 ({grid}). Drawn with detr\\_viz {detr_viz.__version__}."
     )

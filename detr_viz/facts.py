@@ -11,7 +11,7 @@ import detr_viz
 from detr_viz.lettering import clean
 from detr_viz.page import number
 from detr_viz.styles import CONTOUR_SHARES, NORMS, Look
-from detr_viz.terms import LEDGER, Mode, formula_of
+from detr_viz.terms import LEDGER, Mode, formula_of, is_sum
 
 if TYPE_CHECKING:
     from detr_viz.findings import Findings
@@ -47,7 +47,19 @@ class Shown:
     def title(self) -> str:
         """Models and modes in a line."""
         models = listed([clean(s.name) for s in self.subjects])
-        return f"{models}: {listed([mode_name(m) for m in self.modes])} attention of each head"
+        modes = listed([mode_name(m) for m in self.modes])
+        return f"{models}: {modes} attention {heads_of(self.look)}".rstrip(",")
+
+
+def heads_of(look: Look) -> str:
+    """Of which heads the maps are, after "attention"."""
+    if isinstance(look.heads, tuple):
+        return f"of head{'s' * (len(look.heads) > 1)} {listed(look.heads)}"
+    return {
+        "mean": "as the mean of all heads",
+        "max": "as the largest weight of any head, cell by cell,",
+        "sort": "of each head, the most concentrated first,",
+    }.get(look.heads or "", "of each head")
 
 
 def mode_name(mode: str | Mode) -> str:
@@ -102,7 +114,12 @@ def reading_rule(shown: Shown) -> list[str]:
         notes.append("box, class and score: that layer's own")
     for mode in shown.modes:
         first, *others = formulas(shown, mode)
-        notes += [f"{mode}  {first}" if isinstance(mode, str) else first, *others]
+        named = isinstance(mode, str) and not is_sum(mode)
+        notes += [f"{mode}  {first}" if named else first, *others]
+    if shown.look.heads == "sort":
+        notes.append("in each row the head of the least entropy first, its number before the colon")
+    elif shown.look.heads == "max":
+        notes.append("the largest weight of any head, cell by cell")
     if LEDGER in shown.modes:
         notes += ledger_rule(shown)
     elif shown.scale == "layer":

@@ -27,7 +27,7 @@ from detr_viz.lettering import ELLIPSIS, clean, drawable
 from detr_viz.matching import MIN_IOU, Match, SharedObject
 from detr_viz.output import SUFFIXES, save, show
 from detr_viz.page import GRAY, Group, Label, Section
-from detr_viz.panels import MapPanels, Panels, TermPanels
+from detr_viz.panels import MapPanels, Panels, TermPanels, columns
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look, page_format
 from detr_viz.terms import LEDGER, Mode
 
@@ -136,7 +136,7 @@ def _figure(
     modes = tuple(dict.fromkeys([mode] if isinstance(mode, str | Mode) else mode))
     if not objects or not modes:
         raise FigureError("nothing to draw: name at least one query and one mode")
-    maps = TermPanels(look) if modes == (LEDGER,) else MapPanels(modes, scale)
+    maps = TermPanels(look) if modes == (LEDGER,) else MapPanels(modes, scale, look)
     for k, subject in enumerate(subjects):
         wanted = [o.matches[k].query for o in objects if o.matches[k].query is not None]
         maps.collect(subject, wanted)
@@ -148,8 +148,8 @@ def _figure(
         look,
         tuple(words for shared in objects for words in _words(subjects, shared)),
     )
-    heads = [str(i) for i in range(max(s.explanation.num_heads for s in subjects))]
-    fig = draw(sections, heads, reading_rule(shown), look, page)
+    names = columns(look, max(s.explanation.num_heads for s in subjects))
+    fig = draw(sections, names, reading_rule(shown), look, page)
     fig.shown = replace(shown, width_in=float(fig.get_figwidth()))
     fig.facts = metadata(shown)
     high = int(fig.get_figheight() * page.dpi) / page.dpi  # in whole pixels, as it is laid out

@@ -9,6 +9,7 @@ from detr_viz.arguments import (
     colormap,
     dpi,
     formats,
+    heads,
     layers,
     per_page,
     positive,
@@ -17,7 +18,7 @@ from detr_viz.arguments import (
     width_in,
 )
 from detr_viz.queries import DEFAULT, SYNTAX
-from detr_viz.styles import INTERPOLATIONS, NORMS, PRESETS, STYLES
+from detr_viz.styles import HEADS, INTERPOLATIONS, NORMS, PRESETS, STYLES
 from detr_viz.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
 
 
@@ -105,6 +106,8 @@ def _add_look(parser: argparse.ArgumentParser) -> None:
     add("--style", choices=tuple(STYLES), default="overlay", help=_help(said))
     said = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
     add("--norm", choices=tuple(NORMS), help=f"{_help(said, 'head')}; contours have none")
+    said = "; ".join(f"{name}: {words}" for name, words in HEADS.items())
+    add("--heads", type=heads, metavar="H", help=f"numbers from 0 (0,3), or {said} (default: all)")
     said = "any colour map of matplotlib (default: inferno)"
     add("--cmap", type=colormap, metavar="NAME", help=said)
     add(

@@ -93,7 +93,7 @@ def _plan(
     groups = all_groups(sections)
     page = Page(made_for, groups[0].photo.shape[:2], panel_limit_px)
     stacked = max(len(g.rows) for g in groups) > 1
-    made = (_stacked if stacked else _single)(sections, len(heads), page)
+    made = (_stacked if stacked else _single)(sections, heads, page)
     made = annotations.with_head_names(made, heads, page)
     made = annotations.with_numbers(made, groups, look, page)
     made = annotations.with_legend(made, groups, look, page)
@@ -157,17 +157,18 @@ def _centred(remark: Sequence[Line], middle: float, page: Page) -> list[Line]:
     return [replace(line, baseline=first + i * step) for i, line in enumerate(remark)]
 
 
-def _single(sections: Sequence[Section], heads: int, page: Page) -> Plan:
+def _single(sections: Sequence[Section], heads: Sequence[str], page: Page) -> Plan:
     """label | photo | panels: labels end beside the photo and are centred on it."""
+    count = len(heads)
     limit = max(_LABEL_SHARE * page.width, page.px(_LABEL_PT))
     labels = {id(g): _label(g.label, limit, page) for g in all_groups(sections)}
     column = page.widest([t for label in labels.values() for t in label])
-    fixed = 2 * page.margin + column + page.pad + page.px(WIDE) + (heads - 1) * page.gap
-    width = page.panel_width(page.width - fixed, heads + 1)
+    fixed = 2 * page.margin + column + page.pad + page.px(WIDE) + (count - 1) * page.gap
+    width = page.panel_width(page.width - fixed, count + 1)
     height = page.panel_height(width)
     left = page.margin + column
-    total = fixed + (heads + 1) * width
-    lefts = page.columns(total - page.margin, heads, width)
+    total = fixed + (count + 1) * width
+    lefts = page.columns(total - page.margin, count, width)
     right = total - page.margin
     names_left = annotations.head_names_left(lefts[0], width, heads, page)
     grouped = any(len(s.groups) > 1 or s.heading for s in sections)
@@ -203,27 +204,27 @@ def _single(sections: Sequence[Section], heads: int, page: Page) -> Plan:
     )
 
 
-def _stacked(sections: Sequence[Section], heads: int, page: Page) -> Plan:
+def _stacked(sections: Sequence[Section], heads: Sequence[str], page: Page) -> Plan:
     """photo over label | names | panels: one larger photo a group, its rows beside it."""
-    groups = all_groups(sections)
+    groups, count = all_groups(sections), len(heads)
     names = page.widest([Line(r.name, 0, 0, page.text_pt, INK) for g in groups for r in g.rows])
-    fixed = 2 * page.margin + 2 * page.pad + names + (heads - 1) * page.gap
-    width = page.panel_width(page.width - fixed, heads + _PHOTO_SHARE)
-    count = max(len(g.rows) for g in groups)
+    fixed = 2 * page.margin + 2 * page.pad + names + (count - 1) * page.gap
+    width = page.panel_width(page.width - fixed, count + _PHOTO_SHARE)
+    most = max(len(g.rows) for g in groups)
     # The photo fills its column or its group's height, whichever ends first; panels take the rest.
     for _ in range(3):
         row_height = max(page.panel_height(width), page.name_height)
         column = max(_PHOTO_SHARE * width, page.px(_LABEL_PT))
         labels = {id(g): _label(g.label, column, page) for g in groups}
-        room = count * (row_height + page.gap) - page.gap - page.px(AIR)
+        room = most * (row_height + page.gap) - page.gap - page.px(AIR)
         room -= max(label[-1].baseline for label in labels.values())
         photo = int(max(min(column, room * page.aspect), width))
         column = max(photo, page.widest([t for label in labels.values() for t in label]))
-        width = page.panel_width(page.width - fixed - column, heads)
+        width = page.panel_width(page.width - fixed - column, count)
     height, photo_hw = page.panel_height(width), (page.panel_height(photo), photo)
     row_height = max(height, page.name_height)
-    total = fixed + column + heads * width
-    lefts = page.columns(total - page.margin, heads, width)
+    total = fixed + column + count * width
+    lefts = page.columns(total - page.margin, count, width)
     right = total - page.margin
     names_left = annotations.head_names_left(lefts[0], width, heads, page)
     top, spots, lines = page.header, [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from detr_viz.compose import Placement
 from detr_viz.facts import Subject, mode_name
 from detr_viz.findings import Ledger
-from detr_viz.page import MapRow
+from detr_viz.page import MapRow, number
 from detr_viz.styles import FigureError, Look
 from detr_viz.terms import Mode
 
@@ -28,19 +29,68 @@ def _placement(subject: Subject) -> Placement:
     return Placement(e.input_hw, e.stride, e.cell_rule)
 
 
+def columns(look: Look, heads: int) -> list[str]:
+    """What stands over the panels of a figure whose models have at most so many heads."""
+    if look.heads is None:
+        return [str(i) for i in range(heads)]
+    if look.heads == "sort":
+        return [_ordinal(i) for i in range(1, heads + 1)]
+    return [f"{look.heads} of heads"] if isinstance(look.heads, str) else [*map(str, look.heads)]
+
+
+def _ordinal(n: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(n % 10 if n % 100 not in (11, 12, 13) else 0, "th")
+    return f"{n}{ending}"
+
+
+def _check_heads(look: Look, subject: Subject) -> None:
+    count = subject.explanation.num_heads
+    wrong = [n for n in look.heads if n >= count] if isinstance(look.heads, tuple) else []
+    if wrong:
+        raise FigureError(f"no head {wrong[0]}: {subject.name} has 0..{count - 1}")
+
+
+def _shown(row: MapRow, look: Look) -> MapRow:
+    """A row of all heads with those that the look asks for."""
+    maps = row.maps
+    if look.heads is None:
+        return row
+    if isinstance(look.heads, tuple):
+        order = [*look.heads]
+    elif look.heads == "sort":
+        order = np.argsort(_entropy(maps), kind="stable").tolist()
+    else:
+        made = maps.mean(0) if look.heads == "mean" else maps.max(0)
+        return replace(row, maps=made[None])
+    numbers = row.numbers and tuple(row.numbers[n] for n in order)
+    if look.heads == "sort":
+        said = numbers or [number(maps[n].max()) for n in order]
+        numbers = tuple(f"{n}: {text}" for n, text in zip(order, said, strict=True))
+    return replace(row, maps=maps[order], numbers=numbers)
+
+
+def _entropy(maps: np.ndarray) -> np.ndarray:
+    """Of every map (M, h, w), nats."""
+    logs = np.log(maps, out=np.zeros(maps.shape), where=maps > 0)
+    return -(maps * logs).sum((1, 2))
+
+
 class MapPanels:
     """A row a mode."""
 
-    def __init__(self, modes: Sequence[str | Mode], scale: str) -> None:
-        self._modes, self._scale = modes, scale
+    def __init__(self, modes: Sequence[str | Mode], scale: str, look: Look) -> None:
+        self._modes, self._scale, self._look = modes, scale, look
         self._rows: dict[tuple[int, int, int], tuple[MapRow, ...]] = {}
 
     def collect(self, subject: Subject, queries: Sequence[int]) -> None:
         e, place = subject.explanation, _placement(subject)
+        _check_heads(self._look, subject)
         for layer in subject.layers if queries else ():
             made = [(mode_name(m), e.maps(m, queries, layer, self._scale)) for m in self._modes]
             for i, query in enumerate(queries):
-                rows = tuple(MapRow(maps[i], place, name) for name, maps in made)
+                rows = tuple(
+                    _shown(MapRow(maps[i], place, name), self._look) for name, maps in made
+                )
                 self._rows[id(e), layer, query] = rows
 
     def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]:
@@ -59,12 +109,17 @@ class TermPanels:
                 "contours hold shares of a map's mass, and terms of logits have none: take style "
                 "overlay or heat"
             )
+        if isinstance(look.heads, str):
+            raise FigureError(
+                f"terms are those of single heads, not of {look.heads}: name heads by number (0,3)"
+            )
         self._look = look
         self._ledgers: dict[tuple[int, int, int], tuple[Ledger, Placement]] = {}
 
     def collect(self, subject: Subject, queries: Sequence[int]) -> None:
         e, place = subject.explanation, _placement(subject)
         for layer in subject.layers if queries else ():
+            _check_heads(self._look, subject)
             found = e.ledger(queries, layer)
             for i, query in enumerate(queries):
                 self._ledgers[id(e), layer, query] = found.of([i]), place
@@ -80,7 +135,8 @@ class TermPanels:
         ]
         largest = [f"{value:.1f}" for value in np.abs(found.total[0]).max((1, 2))]
         rows.append(MapRow(found.total[0], place, "sum", tuple(largest), reach))
-        return (*rows, MapRow(found.weights[0], place, "weights"))
+        rows.append(MapRow(found.weights[0], place, "weights"))
+        return tuple(_shown(row, self._look) for row in rows)
 
 
 def _reach(ledger: Ledger) -> float:

@@ -92,7 +92,7 @@ class Recipe:
         look = self.look
         # what is left to a default is the same as what is asked for in so many words
         about = asdict(self) | {
-            "look": [look.style, look.scaling, look.cmap, look.smoothing],
+            "look": [look.style, look.scaling, look.cmap, look.smoothing, look.heads],
             "layer": sorted({*self.layer}) if isinstance(self.layer, tuple) else self.layer,
             "sizes": self.sizes,
         }

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         os.environ["MPLBACKEND"] = "agg"
     check_syntax(DEFAULT if args.queries is None else args.queries)
     pairs = pair(args.type, args.weights)
-    look = Look(args.style, args.norm, args.cmap, args.interpolation)
+    look = Look(args.style, args.norm, args.cmap, args.interpolation, args.heads)
     page = page_format(args.preset, args.width, args.dpi)
     many = _is_batch(args)
     if not args.list_queries:

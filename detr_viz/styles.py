@@ -21,6 +21,11 @@ NORMS = {
     "query": "each row on one scale, from 0 to its largest weight",
     "figure": "all panels on one scale, with a colour bar",
 }
+HEADS = {
+    "mean": "the mean of all heads",
+    "max": "the largest weight of any head, cell by cell",
+    "sort": "the most concentrated head of a row first (by entropy)",
+}
 INTERPOLATIONS = ("cubic", "linear", "nearest")
 SUFFIXES = (".png", ".pdf", ".svg")  # of figures
 CONTOUR_SHARES = (0.5, 0.8, 0.95)  # of a map's mass
@@ -41,18 +46,21 @@ class Look:
     norm           one of NORMS; None: head. Contours have none: they are shares of a map's own mass
     cmap           name of a matplotlib colour map; None: inferno
     interpolation  between cell centres; None: nearest for heat, else cubic
+    heads          numbers of those to show, in that order, or one of HEADS; None: all
     """
 
     style: str = "overlay"
     norm: str | None = None
     cmap: str | None = None
     interpolation: str | None = None
+    heads: str | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("style", self.style, STYLES),
             ("norm", self.norm or "head", NORMS),
             ("interpolation", self.interpolation or "cubic", INTERPOLATIONS),
+            ("heads", self.heads if isinstance(self.heads, str) else "mean", HEADS),
         ):
             if value not in known:
                 raise FigureError(f"{name} {value!r} is not one of {', '.join(known)}")
