@@ -1,0 +1,308 @@
+"""The ledger against values worked out by hand, and against the networks' own maps."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import demo_explanation, demo_model
+from fake_explanation import fake
+from figure_tools import texts
+
+from detr_viz import assets, explain, figures
+from detr_viz.capture import Recorded
+from detr_viz.findings import snapshot
+from detr_viz.ledger import ledger
+from detr_viz.models.sites import PackedAttention, Parts
+from detr_viz.styles import FigureError, Look
+from detr_viz.terms import TERMS, formula_of, parse_terms
+
+WIDTH, KEYS = 6, (2, 3)
+
+
+def identity() -> PackedAttention:
+    """One head whose projections change nothing; its scale is 6 ** -0.5."""
+    site = PackedAttention(WIDTH, 1).requires_grad_(False)
+    site.in_proj_weight.copy_(torch.eye(WIDTH).repeat(3, 1))
+    site.out_proj.weight.copy_(torch.eye(WIDTH))
+    site.out_proj.bias.zero_()
+    return site
+
+
+def called(site: PackedAttention, **parts: torch.Tensor) -> Recorded:
+    empty = torch.zeros(1, 6, WIDTH)
+    known = {"c_q": empty[:, :2], "p_q": empty[:, :2], "c_k": empty, "p_k": empty, "value": empty}
+    made = Parts(**{**known, **parts})
+    return Recorded(site, made, site(made))
+
+
+def test_one_hot_positions():
+    """Query i asks for cell i + 3 alone, by position; the key of cell j is the j-th unit vector."""
+    asks = torch.zeros(1, 2, WIDTH)
+    asks[0, 0, 3] = asks[0, 1, 4] = 12.0
+    found = ledger(called(identity(), p_q=asks, p_k=torch.eye(WIDTH)[None]), [0, 1], KEYS)
+    peak = 12 / 6**0.5
+    for i in range(2):
+        expected = np.full(6, -peak / 6)
+        expected[3 + i] += peak
+        np.testing.assert_allclose(found.terms["pq.pk"][i, 0].ravel(), expected, atol=1e-6)
+        np.testing.assert_allclose(found.total[i, 0].ravel(), expected, atol=1e-6)
+        likely = np.exp([peak if k == 3 + i else 0 for k in range(6)])
+        np.testing.assert_allclose(found.weights[i, 0].ravel(), likely / likely.sum(), rtol=1e-5)
+    assert not any(found.terms[name].any() for name in ("cq.ck", "cq.pk", "pq.ck"))
+    np.testing.assert_allclose(found.shares["pq.pk"], 1, atol=1e-6)
+    assert found.shares["cq.ck"].max() == 0 and found.residual < 1e-6
+
+
+def test_shares_are_covariances():
+    """Every part is there, with biases, which count with content; numpy's own cov and var."""
+    torch.manual_seed(2)
+    site = PackedAttention(WIDTH, 2).requires_grad_(False)
+    site.in_proj_bias.normal_()
+    drawn = {name: torch.randn(1, 2, WIDTH) for name in ("c_q", "p_q")}
+    drawn |= {name: torch.randn(1, 6, WIDTH) for name in ("c_k", "p_k", "value")}
+    found = ledger(called(site, **drawn), [1], KEYS)
+    w_q, w_k, _ = site.in_proj_weight.chunk(3)
+    b_q, b_k, _ = site.in_proj_bias.chunk(3)
+    sides = {
+        "cq": drawn["c_q"][0, 1] @ w_q.T + b_q,
+        "pq": drawn["p_q"][0, 1] @ w_q.T,
+        "ck": drawn["c_k"][0] @ w_k.T + b_k,
+        "pk": drawn["p_k"][0] @ w_k.T,
+    }
+    for head in range(2):
+        own = slice(3 * head, 3 * head + 3)
+        parts = {}
+        for name in TERMS:
+            q, k = name.split(".")
+            parts[name] = (sides[k][:, own] @ sides[q][own] * 3**-0.5).double().numpy()
+        total = sum(parts.values())
+        for name, part in parts.items():
+            share = np.cov(part, total, bias=True)[0, 1] / total.var()
+            assert found.shares[name][0, head] == pytest.approx(share, abs=1e-5)
+            np.testing.assert_allclose(
+                found.terms[name][0, head].ravel(), part - part.mean(), atol=1e-5
+            )
+    np.testing.assert_allclose(sum(found.shares.values()), 1, atol=1e-5)
+
+
+def test_padding_takes_no_part():
+    torch.manual_seed(3)
+    drawn = {name: torch.randn(1, 2, WIDTH) for name in ("c_q", "p_q")}
+    keys = {name: torch.randn(1, 6, WIDTH) for name in ("c_k", "p_k", "value")}
+    mask = torch.tensor([[False, False, False, False, True, True]])
+    padded = ledger(called(identity(), **drawn, **keys, key_padding_mask=mask), [0], (1, 6))
+    short = {name: part[:, :4] for name, part in keys.items()}
+    alone = ledger(called(identity(), **drawn, **short), [0], (1, 4))
+    for name in TERMS:
+        np.testing.assert_allclose(padded.terms[name][..., :4], alone.terms[name], atol=1e-6)
+        np.testing.assert_allclose(padded.shares[name], alone.shares[name], atol=1e-5)
+        assert not padded.terms[name][..., 4:].any()
+    np.testing.assert_allclose(padded.weights[..., :4], alone.weights, atol=1e-6)
+    assert not padded.weights[..., 4:].any()
+
+
+def test_flat_logits_have_no_shares():
+    found = ledger(called(identity()), [0, 1], KEYS)
+    assert all(np.isnan(share).all() for share in found.shares.values())
+    np.testing.assert_allclose(found.weights, 1 / 6)
+
+
+def test_the_residual_is_of_the_networks_own_logits():
+    """A site whose terms are not what it attends with is found out."""
+
+    class Wrong(PackedAttention):
+        def qkv(self, parts):
+            q, k, v = super().qkv(parts)
+            return q * 1.01, k, v
+
+    torch.manual_seed(0)
+    site = Wrong(WIDTH, 2).requires_grad_(False)
+    drawn = {name: torch.randn(1, 6, WIDTH) for name in ("c_q", "p_q", "c_k", "p_k", "value")}
+    assert ledger(called(site, **drawn), [0], KEYS).residual > 1e-3
+
+
+def test_the_networks_ledgers(explanation):
+    e = explanation
+    for layer in range(3):
+        book = e.ledger([4, 0], layer)
+        assert book.residual < 1e-4
+        np.testing.assert_allclose(sum(book.terms.values()), book.total, atol=1e-4)
+        np.testing.assert_allclose(book.weights, e.maps("combine", [4, 0], layer), atol=2e-5)
+        np.testing.assert_allclose(sum(book.shares.values()), 1, atol=1e-4)
+        crossed = [book.terms[name].any() for name in ("cq.pk", "pq.ck")]
+        assert crossed == [layer not in e.separate] * 2
+
+
+def test_the_other_sites_have_terms_and_weights():
+    e = explain(
+        demo_model("detr"), assets.find(assets.DEFAULT_IMAGE), sites=["encoder", ("decoder", 1)]
+    )
+    assert e.sites == (("cross", 2), ("encoder", 0), ("encoder", 1), ("decoder", 1))
+    cells, queries = e.grid_hw[0] * e.grid_hw[1], e.num_queries
+    for site, rows, keys in ((("encoder", 1), cells, cells), (("decoder", 1), queries, queries)):
+        made = e.attention(site)
+        assert made.shape == (rows, 8, keys) and made.dtype == np.float32
+        np.testing.assert_allclose(made.sum(-1), 1, atol=1e-5)
+        np.testing.assert_array_equal(e.attention(site, "content", [3]).shape, (1, 8, keys))
+        np.testing.assert_allclose(e.attention(site, rows=[3, 1]), made[[3, 1]], atol=2e-6)
+    assert set(e.meta["residuals"]) == {"2", "encoder 0", "encoder 1", "decoder 1"}
+    with pytest.raises(ValueError, match="there is cross 2, encoder 0"):
+        e.terms(("encoder", 7))
+    with pytest.raises(ValueError, match=r"not one of 0\.\."):
+        e.attention(("decoder", 1), rows=[queries])
+
+
+@pytest.mark.parametrize(
+    ("sites", "says"),
+    [(["eyes"], "no attention site"), ([("encoder", 9)], "no encoder layer 9")],
+)
+def test_sites_that_there_are_not(sites, says):
+    from detr_viz.errors import UserError
+
+    with pytest.raises(UserError, match=says):
+        explain(demo_model("detr"), np.zeros((32, 32, 3), np.uint8), sites=sites)
+
+
+# ---- sums of terms as modes ---------------------------------------------------------------------
+
+
+def test_a_sum_of_terms_is_a_mode(explanation):
+    """All four are combine; position alone is pq.pk but for the bias of the query."""
+    e, four = explanation, "+".join(TERMS)
+    np.testing.assert_allclose(e.maps(four, [1]), e.maps("combine", [1]), atol=2e-5)
+    book = e.ledger([1], 2)
+    logits = book.terms["cq.pk"] + book.terms["pq.pk"]
+    expected = np.exp(logits - logits.max((2, 3), keepdims=True))
+    expected /= expected.sum((2, 3), keepdims=True)
+    np.testing.assert_allclose(e.maps("cq.pk + pq.pk", [1]), expected, atol=2e-5)
+    assert e.formula("cq.pk+pq.pk") == "c_q · p_k + p_q · p_k"
+    with pytest.raises(ValueError, match=r"not 'pq\.bk'"):
+        e.maps("pq.bk", [1])
+
+
+@pytest.mark.parametrize("text", ["", "+", "cq", "cq.ck+cq.ck", "cq.ck+", "ck.cq", "cq.ck*2"])
+def test_what_is_no_sum(text):
+    with pytest.raises(ValueError, match="terms are sums"):
+        parse_terms(text)
+
+
+def test_names_and_formulas():
+    assert parse_terms(" pq.pk + cq.ck") == ("pq.pk", "cq.ck")
+    assert formula_of("pq.ck") == "p_q · c_k"
+
+
+# ---- figures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_the_figure_of_a_ledger(name):
+    e = demo_explanation(name)
+    query = e.by_score()[0]
+    fig = figures.head_grid(e, [query], "terms", layer=2)
+    found = texts(fig)
+    apart = name == "cd_detr"
+    rows = ["cq · ck", "cq · pk", "pq · ck", "pq · pk", "sum", "weights"]
+    shown = [row for row in rows if found.count(row) == 1]
+    assert shown == [row for row in rows if not (apart and row in ("cq · pk", "pq · ck"))]
+    rule = " ".join(found)
+    assert ("exactly 0" in rule) is apart and "cov(term, sum) / var(sum)" in rule
+    shares = e.ledger([query], 2).shares["pq.pk"][0]
+    for share in shares:
+        assert f"{round(float(share), 2) + 0.0:.0%}" in found
+    assert "-0%" not in found
+
+
+def test_first_layers_of_conditional_detr_have_cross_terms():
+    e = demo_explanation("cd_detr")
+    found = texts(figures.head_grid(e, [3], "terms", layer=0))
+    assert "cq · pk" in found and "exactly 0" not in " ".join(found)
+
+
+@pytest.mark.parametrize(
+    ("look", "says"),
+    [
+        (Look("contour"), "take style overlay or heat"),
+        (Look(heads="sort"), "name heads by number"),
+        (Look(heads=(0, 8)), r"no head 8: .* has 0\.\.7"),
+    ],
+)
+def test_what_a_ledger_cannot_be_drawn_as(look, says):
+    with pytest.raises(FigureError, match=says):
+        figures.head_grid(demo_explanation("detr"), [3], "terms", look=look)
+
+
+@pytest.mark.parametrize("norm", [None, "figure"])
+def test_colours_end_at_the_largest_term(norm):
+    """Zero is the bare ground; the largest, either way, is one of the two last colours."""
+    from detr_viz.drawing import signed_colors
+    from detr_viz.panels import TermPanels
+
+    e = demo_explanation("detr")
+    queries = e.by_score()[:2]
+    panels = TermPanels(Look("heat", norm))
+    from detr_viz.facts import Subject
+
+    subject = Subject(e, "DETR", (2,))
+    panels.collect(subject, queries)
+    reaches = [panels.of(subject, 2, query)[0].reach for query in queries]
+    largest = [
+        max(np.abs(part).max() for part in (*book.terms.values(), book.total))
+        for book in (e.ledger([query], 2) for query in queries)
+    ]
+    expected = [max(largest)] * 2 if norm == "figure" else largest
+    np.testing.assert_allclose(reaches, expected, rtol=1e-5)
+    low, high = signed_colors(over_photo=False)[[0, 255]].astype(int)
+    assert low[2] > low[0] + 50 and high[0] > high[2] + 50  # blue takes away, red adds
+
+
+def test_a_snapshot_keeps_the_ledgers_it_was_asked_for():
+    e = demo_explanation("detr")
+    kept = snapshot(e, [5, 2], ["combine"], ledgers=True)
+    for layer in e.layers:
+        ours, theirs = kept.ledger([2], layer), e.ledger([5, 2], layer).of([1])
+        np.testing.assert_array_equal(ours.total, theirs.total)
+        np.testing.assert_array_equal(ours.shares["cq.pk"], theirs.shares["cq.pk"])
+    with pytest.raises(ValueError, match="not kept"):
+        kept.ledger([3])
+    with pytest.raises(ValueError, match="not kept"):
+        snapshot(e, [5, 2], ["combine"]).ledger([5])
+
+
+# ---- heads --------------------------------------------------------------------------------------
+
+
+def shown_numbers(fig) -> list[str]:
+    return [text for text in texts(fig) if text.startswith(".") or ": " in text]
+
+
+def test_some_heads_in_the_order_asked_for():
+    example = fake(heads=4)
+    example.made[:, 1] *= 0.5
+    found = texts(figures.head_grid(example, [0], look=Look(heads=(3, 1))))
+    assert [t for t in found if t.startswith("head")] == ["head 3", "head 1"]
+    assert [t for t in found if t.startswith(".")][:2] == [".50", ".25"]
+
+
+@pytest.mark.parametrize(("heads", "value"), [("mean", ".13"), ("max", ".50")])
+def test_all_heads_as_one(heads, value):
+    """Four heads with half their mass on four cells: the mean has an eighth (and a bit) there."""
+    fig = figures.head_grid(fake(heads=4), [0], look=Look(heads=heads))
+    assert f"{heads} of heads" in texts(fig) and shown_numbers(fig) == [value]
+
+
+def test_sorted_by_how_concentrated_they_are():
+    example = fake(heads=3)
+    grid = example.made.shape[-2:]
+    example.made[0, 0] = 1 / (grid[0] * grid[1])
+    example.made[0, 2] = 0
+    example.made[0, 2, 1, 1] = 1
+    fig = figures.head_grid(example, [0], look=Look(heads="sort"))
+    found = texts(fig)
+    assert [t for t in found if t in ("1st", "2nd", "3rd")] == ["1st", "2nd", "3rd"]
+    sorted_heads = [t.split(":")[0] for t in shown_numbers(fig) if re.match(r"\d: ", t)]
+    assert sorted_heads == ["2", "1", "0"]
+    assert "of the least entropy first" in " ".join(found)
+    assert "most concentrated first" in fig.facts["Title"]
