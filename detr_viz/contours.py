@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from detr_viz import compose
-from detr_viz.compose import Placement
+from detr_viz.cells import Placement, cell_centers
 from detr_viz.styles import CONTOUR_SHARES
 
 SHARES = CONTOUR_SHARES
@@ -75,7 +75,7 @@ def lines(
     from contourpy import LineType, contour_generator
 
     cells_hw = maps.shape[-2:]
-    centers = [compose.cell_centers(cells_hw[k], panel_hw[k], place, k) + 0.5 for k in (0, 1)]
+    centers = [cell_centers(cells_hw[k], panel_hw[k], place, k) + 0.5 for k in (0, 1)]
     y, v = _samples(centers[0], panel_hw[0], interpolation)
     x, u = _samples(centers[1], panel_hw[1], interpolation)
     rows = compose.weights_at(v, cells_hw[0], interpolation)

@@ -26,17 +26,21 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 import detr_viz
-from detr_viz import boxes, images
+from detr_viz import images
+from detr_viz.ablation import Ablation, ablate
 from detr_viz.attention import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
 from detr_viz.capture import Recorded, Where, record
 from detr_viz.errors import UserError
-from detr_viz.findings import Findings, LayerOutput, Ledger
+from detr_viz.findings import Findings, Ledger
 from detr_viz.images import ImageFacts, LoadedImage
 from detr_viz.ledger import ledger
 from detr_viz.loading import LoadedModel
 from detr_viz.models.config import DetrConfig
-from detr_viz.models.spec import ModelSpec
+from detr_viz.models.detector import Encoded
+from detr_viz.outputs import read_output
 from detr_viz.precision import fp32_rule, in_tf32
+from detr_viz.removals import Removal
+from detr_viz.removals import parse as parse_removal
 from detr_viz.terms import SITES, Mode, Terms
 
 
@@ -48,10 +52,14 @@ class SelfCheckError(UserError):
 class Explanation(Findings):
     """Findings whose maps are worked out from the captured terms, for any mode and query.
 
-    recorded: every captured attention site, ("cross" | "decoder" | "encoder", layer)
+    recorded  every captured attention site, ("cross" | "decoder" | "encoder", layer)
+    model     what it was made with
+    encoded   what the decoder was given
     """
 
     recorded: Mapping[Where, Recorded] = field(repr=False)
+    model: LoadedModel = field(repr=False)
+    encoded: Encoded = field(repr=False)
 
     @property
     def sites(self) -> tuple[Where, ...]:
@@ -86,6 +94,28 @@ class Explanation(Findings):
         with torch.inference_mode():
             made = weights(terms, mode, scale=scale, queries=list(chosen))[0].transpose(0, 1)
         return made.to("cpu", torch.float32).numpy()
+
+    def ablate(self, removal: str | Removal, layers: str | int | Sequence[int] = "all") -> Ablation:
+        """Run the decoder again with a part of its cross-attention taken out.
+
+        removal  "position" or "content" (every term that has a part of it), "term:cq.pk", "head:3",
+                 "box:inside" or "box:outside" (the cells there, of each query's own box: those
+                 whose centres lie in it)
+        layers   where: as in `explain`
+        ValueError for a removal or a head that there is not, UserError for a layer.
+        """
+        taken = parse_removal(removal) if isinstance(removal, str) else removal
+        if taken.head is not None and taken.head >= self.num_heads:
+            raise ValueError(f"no head {taken.head}: this model has 0..{self.num_heads - 1}")
+        return ablate(
+            self.model.network,
+            self.model.spec,
+            self.encoded,
+            self.image.hw,
+            taken,
+            resolve_layers(layers, self.num_layers),
+            torch.from_numpy(self.cells_inside()).to(self.encoded.memory.device),
+        )
 
     def _maps(
         self, mode: str | Mode, queries: list[int], layer: int, scale: str
@@ -152,21 +182,6 @@ def _check_residuals(recorded: Mapping[Where, Recorded]) -> dict[Where, float]:
     return residuals
 
 
-def _read_output(
-    raw: Mapping[str, torch.Tensor], i: int, spec: ModelSpec, image_hw: tuple[int, int]
-) -> LayerOutput:
-    """pred_logits (B, Q, L), pred_boxes (B, Q, 4) of one layer -> numbers of image i."""
-    logits, box = raw["pred_logits"][i : i + 1], raw["pred_boxes"][i]
-    class_scores = spec.class_probabilities(logits)[0].float().cpu().numpy()
-    normalised = box.float().cpu().numpy()
-    return LayerOutput(
-        scores=class_scores.max(-1),
-        labels=class_scores.argmax(-1).astype(np.int64),
-        boxes_xyxy_px=boxes.to_pixels(boxes.cxcywh_to_xyxy(normalised), image_hw),
-        class_scores=class_scores,
-    )
-
-
 def explain(
     model: LoadedModel,
     image: str | Path | NDArray | Image | LoadedImage,
@@ -222,7 +237,7 @@ def explain_batch(
         by_layer = {**dict(enumerate(raw.get("aux_outputs", ()))), last: raw}
         made: list[Explanation | SelfCheckError] = []
         for i, picture in enumerate(pictures):
-            read = {n: _read_output(by_layer[n], i, spec, picture.hw) for n in {*layer_ids, last}}
+            read = {n: read_output(by_layer[n], i, spec, picture.hw) for n in {*layer_ids, last}}
             recorded = {where: captured[where].of_image(i) for where in sites}
             try:
                 residuals = _check_residuals(recorded)
@@ -261,6 +276,8 @@ def explain_batch(
                     ),
                     pairwise=spec.pairwise,
                     recorded=recorded,
+                    model=model,
+                    encoded=raw["encoded"].of_image(i),
                 )
             )
     return made

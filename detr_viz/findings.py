@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detr_viz.cells import Placement, cell_centers
 from detr_viz.images import ImageFacts, LoadedImage
 from detr_viz.terms import SEPARATE_COMBINE, Mode, check_mode, formula_of, is_sum
 
@@ -131,6 +132,21 @@ class Findings:
         order = np.argsort(-flat, kind="stable")[:limit]
         classes = self.class_scores.shape[1]
         return [(int(i // classes), int(i % classes), float(flat[i])) for i in order]
+
+    def cell_centers_px(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Centres of the grid's rows (h,) and columns (w,), pixels of the original image."""
+        place = Placement(self.input_hw, self.stride, self.cell_rule)
+        return tuple(
+            cell_centers(self.grid_hw[axis], self.image.hw[axis], place, axis) + 0.5
+            for axis in (0, 1)
+        )
+
+    def cells_inside(self) -> NDArray[np.bool_]:
+        """(Q, h * w): which cells have their centres in each query's box."""
+        y, x = self.cell_centers_px()
+        left, top, right, bottom = (side[:, None] for side in self.boxes_xyxy_px.T)
+        rows, columns = (top <= y) & (y <= bottom), (left <= x) & (x <= right)
+        return (rows[:, :, None] & columns[:, None, :]).reshape(self.num_queries, -1)
 
     def pick_layer(self, layer: int | None = None) -> int:
         """A captured layer: the last captured one for None. ValueError names those there are."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from detr_viz.compose import Placement
+from detr_viz.cells import Placement
 from detr_viz.facts import Subject, mode_name
 from detr_viz.findings import Ledger
 from detr_viz.page import MapRow, number

@@ -15,15 +15,16 @@ from detr_viz import assets, cli, downloads, models
 PACKAGE = ROOT / "detr_viz"
 # Rooms from the ground up; a room may import those of earlier lines and of its own.
 FLOORS = [
-    {"errors", "terms", "assets", "styles"},
-    {"arguments", "files", "boxes", "labels", "attention", "distances"},
+    {"errors", "terms", "assets", "styles", "removals"},
+    {"arguments", "cells", "files", "boxes", "labels", "attention", "distances"},
     {"images", "inputs", "tables", "progress"},
     {"journal"},
     {"findings", "precision"},
     {"models"},
     {"downloads", "hub", "weightfiles", "huggingface", "foreign", "unwrap", "checkpoints"},
     {"loading", "capture", "archives"},
-    {"ledger"},
+    {"ledger", "outputs"},
+    {"ablation"},
     {"explanation"},
     {"queries", "matching", "heatmaps", "compose", "lettering", "recipe"},
     {"contours", "page"},

@@ -6,6 +6,7 @@ Parameter names are those of the official checkpoints.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -112,12 +113,36 @@ def tokens(
     return src, pos, None if mask is None else padding.flatten(1)
 
 
+class Encoded(NamedTuple):
+    """What the decoder is given of images.
+
+    memory (B, K, C), pos (1 or B, K, C), padding (B, K) True = padding, or None, hw of the grid.
+    """
+
+    memory: Tensor
+    pos: Tensor
+    padding: Tensor | None
+    hw: tuple[int, int]
+
+    def of_image(self, i: int) -> Encoded:
+        """As if image i had been alone."""
+        pos = self.pos if len(self.pos) == 1 else self.pos[i : i + 1]
+        padding = None if self.padding is None else self.padding[i : i + 1]
+        return Encoded(self.memory[i : i + 1], pos, padding, self.hw)
+
+    def repeated(self, times: int) -> Encoded:
+        """A single image as a batch."""
+        padding = None if self.padding is None else self.padding.expand(times, -1)
+        return Encoded(self.memory.expand(times, -1, -1), self.pos, padding, self.hw)
+
+
 class Detector(nn.Module):
     """Backbone, encoder, a model's own decoder, heads. forward(images, mask, aux) -> dict of
 
     pred_logits  (B, Q, num_logits)
     pred_boxes   (B, Q, 4) cx, cy, w, h in [0, 1] of the valid image
     memory_hw    (h, w) of the memory grid
+    encoded      what the decoder was given: decode(encoded, aux) gives the same again
     aux_outputs  with aux=True: the first two of every earlier decoder layer
 
     images (B, 3, H, W) normalised RGB; mask (B, H, W) True = padding, or None.
@@ -142,14 +167,22 @@ class Detector(nn.Module):
     def forward(
         self, images: Tensor, mask: Tensor | None = None, *, aux: bool = False
     ) -> dict[str, object]:
+        return self.decode(self.encode(images, mask), aux=aux)
+
+    def encode(self, images: Tensor, mask: Tensor | None = None) -> Encoded:
+        """Backbone and encoder."""
         features = self.input_proj(self.backbone[0](images))
-        query_pos = self.query_embed.weight[None]
-        wide = query_pos.dtype  # the decoder's; backbone and encoder may be in a narrower one
+        wide = self.query_embed.weight.dtype  # the decoder's; these may be in a narrower one
         src, pos, padding = tokens(features, mask, self.config.d_model, wide)
         memory = self.transformer.encoder(src, pos.to(src.dtype), padding).to(wide)
-        hs, anchor = self.transformer.decoder(query_pos, memory, pos, padding, aux)
+        return Encoded(memory, pos, padding, tuple(features.shape[-2:]))
+
+    def decode(self, encoded: Encoded, *, aux: bool = False) -> dict[str, object]:
+        """Decoder and heads; the result as of `forward`."""
+        query_pos = self.query_embed.weight[None]
+        hs, anchor = self.transformer.decoder(query_pos, *encoded[:3], aux)
         outputs = [self._heads(h, anchor) for h in hs]
-        result = {**outputs[-1], "memory_hw": tuple(features.shape[-2:])}
+        result = {**outputs[-1], "memory_hw": encoded.hw, "encoded": encoded}
         return {**result, "aux_outputs": outputs[:-1]} if aux else result
 
     def _heads(self, h: Tensor, anchor: Tensor | None) -> dict[str, Tensor]:

@@ -1,0 +1,139 @@
+"""The decoder run again with a part of its cross-attention taken out.
+
+    found = ablate(network, spec, encoded, image_hw, removal, layers)
+    found.before.scores, found.after.scores
+
+Before and after come of one kernel, which adds the terms of the logits one by one: what is taken
+out and was zero changes nothing, to the bit. Backbone and encoder are not run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detr_viz.attention import logits, merge_heads
+from detr_viz.boxes import iou
+from detr_viz.findings import LayerOutput
+from detr_viz.models.detector import Detector, Encoded
+from detr_viz.models.sites import Parts, Site
+from detr_viz.models.spec import ModelSpec
+from detr_viz.outputs import read_output
+from detr_viz.removals import NOTHING, Removal
+from detr_viz.terms import TERMS, Terms
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """What the last decoder layer says before and after, of all Q queries.
+
+    layers   decoder layers whose cross-attention was changed
+    iou      (Q,) overlap of each query's boxes before and after
+    weights  layer -> attention weights after, (Q, heads, K) float32; of a head that was taken out,
+             and of a query that has no key left, all 0
+    """
+
+    removal: Removal
+    layers: tuple[int, ...]
+    before: LayerOutput
+    after: LayerOutput
+    iou: NDArray[np.float64]
+    weights: Mapping[int, NDArray[np.float32]] = field(repr=False)
+
+
+def ablate(
+    network: Detector,
+    spec: ModelSpec,
+    encoded: Encoded,
+    image_hw: tuple[int, int],
+    removal: Removal,
+    layers: Sequence[int],
+    inside: Tensor | None = None,
+) -> Ablation:
+    """Decode one image with and without; layers: where it is taken out.
+
+    inside: (Q, K) True where a key's cell lies in the query's box; for removal.box.
+    """
+    hidden = None
+    if removal.box:
+        assert inside is not None
+        hidden = (inside if removal.box == "inside" else ~inside)[None]
+    before, _ = decoded(network, encoded, NOTHING, layers)
+    after, weights = decoded(network, encoded, removal, layers, hidden)
+    said = [read_output(raw, 0, spec, image_hw) for raw in (before, after)]
+    pairs = zip(said[0].boxes_xyxy_px, said[1].boxes_xyxy_px, strict=True)
+    return Ablation(
+        removal=removal,
+        layers=tuple(layers),
+        before=said[0],
+        after=said[1],
+        iou=np.array([iou(a[None], b[None])[0, 0] for a, b in pairs]),
+        weights={
+            layer: w[0].transpose(0, 1).to("cpu", torch.float32).numpy()
+            for layer, w in weights.items()
+        },
+    )
+
+
+def decoded(
+    network: Detector,
+    encoded: Encoded,
+    removal: Removal,
+    layers: Sequence[int],
+    hidden: Tensor | None = None,
+) -> tuple[dict[str, object], dict[int, Tensor]]:
+    """The network's result, and layer -> the weights (B, M, Q, K) that were used there.
+
+    hidden: (B or 1, Q, K) True where a query must not look, in these layers.
+    """
+    with torch.inference_mode(), _changed(network, removal, layers, hidden) as weights:
+        return network.decode(encoded), weights
+
+
+@contextmanager
+def _changed(
+    network: Detector, removal: Removal, layers: Sequence[int], hidden: Tensor | None
+) -> Iterator[dict[int, Tensor]]:
+    """The cross-attention of these layers in the kernel below, while the block runs."""
+    sites, handles = network.attention_sites(), []
+    used: dict[int, Tensor] = {}
+    try:
+        for layer in layers:
+
+            def instead(site: Site, args: tuple[Parts], out: Tensor, layer: int = layer) -> Tensor:
+                terms = site.terms(args[0])
+                weights = used[layer] = _weights(terms, removal, hidden)
+                context = weights.to(terms.value.dtype) @ terms.value
+                return site.out_proj(merge_heads(context))
+
+            handles.append(sites["cross", layer].register_forward_hook(instead))
+        yield used
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _weights(terms: Terms, removal: Removal, hidden: Tensor | None) -> Tensor:
+    """(B, M, Q, K); 0 for a head that is taken out, and where no key is left."""
+    kept = [logits(terms, *parts) for name, parts in TERMS.items() if name not in removal.terms]
+    scores = kept[0]
+    for part in kept[1:]:
+        scores = scores + part
+    mask = torch.zeros((1, 1, 1, scores.shape[-1]), dtype=torch.bool, device=scores.device)
+    if terms.key_padding_mask is not None:
+        mask = mask | terms.key_padding_mask[:, None, None, :]
+    if hidden is not None:
+        mask = mask | hidden[:, None]
+    blind = mask.all(-1, keepdim=True)
+    weights = scores.masked_fill(mask & ~blind, float("-inf")).softmax(-1)
+    weights = weights.masked_fill(blind, 0)
+    if removal.head is not None:
+        weights = weights.clone()
+        weights[:, removal.head] = 0
+    return weights
