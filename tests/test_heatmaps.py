@@ -8,9 +8,8 @@ import tracemalloc
 import zipfile
 import zlib
 from contextlib import suppress
-from types import SimpleNamespace
-
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
