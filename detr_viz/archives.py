@@ -8,6 +8,7 @@ header of a few bytes promises, and unpack all that a bomb holds.
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 import zlib
@@ -22,6 +23,7 @@ from detr_viz.files import reason
 
 _MOST_MEMBERS = 1000
 _MOST_HEADER = 10_000  # characters of a .npy header, as numpy has it
+_POINTER = b"version https://git-lfs"
 _PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
@@ -36,8 +38,11 @@ def read(path: str | Path, most_bytes: int, *only: str) -> dict[str, NDArray[Any
     ArchiveError where it is none, is damaged or promises more; OSError where it cannot be read.
     """
     with open(path, "rb") as file:
-        if file.read(6) == b"\x93NUMPY":
+        begins = file.read(len(_POINTER))
+        if begins.startswith(b"\x93NUMPY"):
             raise ArchiveError("it is a single array")
+        if begins == _POINTER:
+            raise ArchiveError("it is a git-lfs pointer, not the file: run git lfs pull")
         try:
             return _read(file, most_bytes, only)
         except ArchiveError:
@@ -82,12 +87,17 @@ def _array(stream: IO[bytes], name: str, most_bytes: int) -> NDArray[Any]:
     said = repr(name[:60])
     version = np.lib.format.read_magic(stream)
     headers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
+        (1, 0): (2, np.lib.format.read_array_header_1_0),
+        (2, 0): (4, np.lib.format.read_array_header_2_0),
     }
     if version not in headers:
         raise ArchiveError(f"{said} is in a format of its own ({version})")
-    shape, fortran, dtype = headers[version](stream, max_header_size=_MOST_HEADER)
+    size_of_length, read_header = headers[version]
+    length = stream.read(size_of_length)  # numpy would read as much as that says
+    if int.from_bytes(length, "little") > _MOST_HEADER:
+        raise ArchiveError(f"{said} has a header of {int.from_bytes(length, 'little'):,} bytes")
+    header = io.BytesIO(length + stream.read(int.from_bytes(length, "little")))
+    shape, fortran, dtype = read_header(header, max_header_size=_MOST_HEADER)
     if dtype.hasobject or dtype.kind not in "biufSU" or not dtype.itemsize:
         raise ArchiveError(f"{said} holds objects (a pickle) or records: nothing that is read here")
     if len(shape) > 8 or any(n < 0 for n in shape):

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from typing import NoReturn
 import detr_viz
 from detr_viz import files
 from detr_viz.arguments import OneLineParser
-from detr_viz.errors import EXIT_INTERRUPTED, report
+from detr_viz.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError, report
 
 # First word -> module with DESCRIPTION, EPILOG, add_arguments(parser) and run(args) -> exit code.
 SUBCOMMANDS = {
@@ -27,6 +28,12 @@ SUBCOMMANDS = {
     "compare": "detr_viz.regression.compare",
 }
 DEFAULT_COMMAND = "render"
+_SAID = {
+    "record": "save maps as baselines",
+    "check": "make baselines again: do the heads still look where they did?",
+    "update": "rewrite baselines that differ",
+    "compare": "two saved files or folders, without a model",
+}
 
 
 def build_parser(
@@ -42,7 +49,7 @@ def build_parser(
     parser = OneLineParser(
         prog=prog,
         description=module.DESCRIPTION,
-        epilog=module.EPILOG,
+        epilog=module.EPILOG + _others(module) * (not command),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -54,6 +61,14 @@ def build_parser(
     return parser
 
 
+def _others(module: ModuleType) -> str:
+    """The other commands, for the help of the one that is meant without a word."""
+    if module.__name__ != SUBCOMMANDS[DEFAULT_COMMAND]:
+        return ""
+    rows = [f"  %(prog)s {name:<8}  {said}" for name, said in _SAID.items()]
+    return "\nother commands (each has its own --help)\n" + "\n".join(rows) + "\n"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for a bug."""
     if argv is None:
@@ -61,14 +76,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     said = words.pop(0) if words and words[0] in SUBCOMMANDS else ""
     show_traceback = "--traceback" in words
+    module = None
     try:
         module = import_module(SUBCOMMANDS[said or DEFAULT_COMMAND])
+        if not said and words and not words[0].startswith("-"):
+            near = get_close_matches(words[0], SUBCOMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(SUBCOMMANDS)}"
+            raise UserError(f"no command {words[0][:40]!r}: {hint} Images follow --image")
         args = build_parser(module, command=said).parse_args(words)
         return module.run(args)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as error:
-        return report(error, show_traceback)
+        code = report(error, show_traceback)
+        return getattr(module, "EXIT_BUG", code) if code == EXIT_BUG else code
 
 
 def _own_the_process() -> None:

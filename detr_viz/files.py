@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from detr_viz.errors import UserError
 
@@ -39,6 +40,38 @@ def reason(error: object) -> str:
     return " ".join(str(words).split())
 
 
+def printable(text: object) -> str:
+    """Text from anywhere as part of one line: nothing in it that a terminal would obey."""
+    said = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
+
+
+def search(top: str | Path, suffix: str) -> list[Path]:
+    """Files of a suffix in a folder and below it, sorted, without hidden ones.
+
+    Links to folders are followed, once each. UserError where a folder cannot be read: going on
+    would leave out what is in it unseen.
+    """
+    found, seen = [], set()
+
+    def unreadable(error: OSError) -> NoReturn:
+        raise UserError(f"cannot search {printable(error.filename)}: {reason(error)}") from None
+
+    for folder, inner, files in os.walk(top, onerror=unreadable, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:
+            inner.clear()
+            continue
+        seen.add(place)
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        found += [
+            Path(folder, name)
+            for name in files
+            if name.lower().endswith(suffix) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
 @contextmanager
 def replacing(path: str | Path, way_out: str = "choose another place with --out") -> Iterator[Path]:
     """A temporary path to write to; on success it becomes `path` in one rename, else it is removed.
@@ -52,15 +85,30 @@ def replacing(path: str | Path, way_out: str = "choose another place with --out"
     temporary = folder / f".{path.stem[:40]}-{os.urandom(6).hex()}{path.suffix}"
     _unfinished.add(temporary)
     try:
+        check_file(path, way_out)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder; give a file name")
         yield temporary
         _move(temporary, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)}", way_out) from error
     finally:
         _remove(temporary)
+
+
+def check_file(path: Path, way_out: str) -> None:
+    """OutputError where no file can be put at a path, before time is spent on it."""
+    try:
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder; give a file name")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"cannot write {path}: it is no regular file", way_out)
+        folder = path.parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {reason(error)}", way_out) from error
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: {folder} is a file, not a folder", way_out)
 
 
 def put_temporaries_in(folder: Path | None) -> None:

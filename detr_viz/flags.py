@@ -31,8 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_many(parser)
 
 
-def add_subject(parser: argparse.ArgumentParser, title: str) -> None:
-    """Whose maps of what."""
+def add_subject(parser: argparse.ArgumentParser, title: str, drawn: bool = True) -> None:
+    """Whose maps of what. drawn: in figures, or else saved."""
+    several = "are compared in one figure" if drawn else "have their files beside each other"
+    row = "a row" if drawn else "a file"
+    most = "; top:1 for several layers" * drawn
     group = parser.add_argument_group(title)
     add, one_of = group.add_argument, group.add_mutually_exclusive_group().add_argument
     add(
@@ -42,7 +45,7 @@ def add_subject(parser: argparse.ArgumentParser, title: str) -> None:
         choices=models.names(),
         metavar="TYPE",
         help=f"model family member: {', '.join(models.names())}; told by the weights where they "
-        "tell (default: detr); several are compared in one figure",
+        f"tell (default: detr); several {several}",
     )
     one_of(
         "--plot",
@@ -75,20 +78,20 @@ def add_subject(parser: argparse.ArgumentParser, title: str) -> None:
         action="extend",
         metavar="W",
         help="checkpoint file, Hugging Face folder, name of --list-models or hf:owner/name "
-        "(default: this project's small demo checkpoint); several are compared in one figure, "
+        f"(default: this project's small demo checkpoint); several {several}, "
         "paired with the types by position",
     )
     add(
         "--queries",
         metavar="Q",
-        help=f"{SYNTAX} (default: {DEFAULT}; top:1 for several layers)",
+        help=f"{SYNTAX} (default: {DEFAULT}{most})",
     )
     add(
         "--layer",
         type=layers,
         default="last",
         metavar="N",
-        help="decoder layer, counted from 0, last, or several, a row each: all or 0,2,5 "
+        help=f"decoder layer, counted from 0, last, or several, {row} each: all or 0,2,5 "
         "(default: %(default)s)",
     )
     add(
@@ -162,8 +165,8 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="float32",
-        help="of the network's arithmetic; the others are quicker, less exact, and the run says by "
-        "how much (default: %(default)s)",
+        help="of the network's arithmetic; the others are quicker and less exact; a run that draws "
+        "says by how much (default: %(default)s)",
     )
     add("--classes", metavar="FILE", help="class names, line n names class n (from 0)")
     add("--nheads", type=positive, metavar="N", help="attention heads, where the file is silent")

@@ -129,10 +129,16 @@ def of_arrays(maps: Mapping[str, NDArray[Any]], **meta: Any) -> Heatmaps:
     )
 
 
-def write(path: str | Path, heatmaps: Heatmaps, store: str = "float32") -> Path:
+def write(
+    path: str | Path,
+    heatmaps: Heatmaps,
+    store: str = "float32",
+    way_out: str = "choose another place with --out",
+) -> Path:
     """Write maps to a file; the same input gives the same bytes.
 
-    store: float16 halves the file, and keeps the maps within STORED_WITHIN.
+    store: float16 halves the file, and keeps the maps within STORED_WITHIN. HeatmapError for what
+    `load` would not take: maps that are none, a query twice, more than it reads.
     """
     if store not in STORES:
         raise UserError(f"maps are stored as {' or '.join(STORES)}, not {store}")
@@ -142,8 +148,15 @@ def write(path: str | Path, heatmaps: Heatmaps, store: str = "float32") -> Path:
     }
     arrays |= {name: getattr(heatmaps, name) for name in _FIELDS}
     meta = {**heatmaps.meta, "store": store, "crc32": archives.checksums(arrays)}
+    size = sum(array.nbytes for array in arrays.values())
+    if size > _MOST_BYTES:
+        raise HeatmapError(
+            f"{path} would hold {size:,} bytes of maps, and {_MOST_BYTES:,} are read: choose fewer "
+            "queries or modes, a smaller size, or float16"
+        )
+    _Checked(path, dict(arrays), meta).heatmaps()
     arrays["meta"] = np.asarray(json.dumps(meta, ensure_ascii=False, sort_keys=True))
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path, way_out) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
     return path
 
@@ -235,12 +248,20 @@ class _Checked:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise self._wrong(f": {name} has values that are no numbers: write it again")
         count = len(self._arrays["query_ids"])
+        ids = self._arrays["query_ids"]
+        if len(np.unique(ids)) < count or (ids < 0).any():
+            raise self._wrong(": its queries are no ids, each once: write it again")
+        if not count:
+            raise self._wrong(" has no queries: write it again")
         sizes = {"scores": (count,), "labels": (count,), "label_names": (count,)}
         sizes |= {"boxes_xyxy_px": (count, 4), "image_hw_px": (2,), "grid_hw": (2,)}
         for name, shape in {**sizes, "layers": (1,)}.items():
             if self._arrays[name].shape != shape:
                 found = self._arrays[name].shape
                 raise self._wrong(f": {name} is {found}, expected {shape}: {self._not_ours}")
+        for name in ("image_hw_px", "grid_hw"):
+            if (self._arrays[name] < 1).any():
+                raise self._wrong(f": {name} has none: write it again")
 
     @property
     def _not_ours(self) -> str:
@@ -263,6 +284,8 @@ class _Checked:
         store = self._meta.get("store", "float32")
         count, heads = len(self._arrays["query_ids"]), self._meta.get("num_heads")
         expected = (count, heads, *self._arrays["grid_hw"].tolist())
+        if type(heads) is not int or heads < 1:
+            raise self._wrong(f": {str(heads)[:20]} heads: write it again")
         if store not in STORES or array.shape != expected or array.dtype != np.dtype(store):
             raise self._wrong(
                 f": {name[:60]} is {array.dtype} {array.shape}, expected {str(store)[:20]} "

@@ -1,7 +1,7 @@
 """A fixture for pytest that holds attention maps against saved ones; installed with the package.
 
     def test_where_it_looks(heatmap_regression):
-        heatmap_regression.check(explain(model, "image.jpg"), max_tv=0.05)
+        heatmap_regression.check(explain(model, "image.jpg"), atol=0.01, max_tv=0.05)
 
 The first run writes <test file>/<test>.npz and fails; from then on the maps must stay the same.
 """
@@ -11,10 +11,13 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from detr_viz.regression.limits import between
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +52,7 @@ class _Session:
         self._config = config
         self.outcomes: list[Outcome] = []
         self.written: list[str] = []
+        self.checked: dict[Path, str] = {}  # file -> the test that it is of
         self._said: list[str] = []  # of the report
 
     @pytest.hookimpl(optionalhook=True)
@@ -59,20 +63,30 @@ class _Session:
             self.outcomes += outcomes
             self.written += written
 
+    def add(self, outcome: Outcome) -> None:
+        """Keep what became of a file; its maps only for a page, and of the first that failed."""
+        from detr_viz.regression.reports import MOST_SHOWN
+
+        shown = sum(known.old is not None for known in self.outcomes)
+        asked = self._config.getoption("heatmap_report") is not None
+        keep = asked and not outcome.passed and shown < MOST_SHOWN
+        self.outcomes.append(outcome if keep else outcome.brief())
+
     def pytest_sessionfinish(self) -> None:
         output = getattr(self._config, "workeroutput", None)
         if output is not None:
             output[_KEY] = pickle.dumps((self.outcomes, self.written))
             return
         path = self._config.getoption("heatmap_report")
-        if path:
+        if path and self.outcomes:
             from detr_viz.errors import UserError
             from detr_viz.files import replacing
             from detr_viz.regression.page import page
 
             try:
                 with replacing(path, "choose another --heatmap-report") as part:
-                    part.write_text(page(self.outcomes), encoding="utf-8")
+                    text = page(self.outcomes)
+                    part.write_text(text, encoding="utf-8", errors="backslashreplace")
                 self._said.append(f"wrote {path}")
             except UserError as error:
                 self._said.append(f"error: {error}")
@@ -105,7 +119,7 @@ class HeatmapRegression:
         name: str | None = None,
         *,
         queries: Sequence[int] | None = None,
-        modes: Sequence[str] | None = None,
+        modes: str | Sequence[str] | None = None,
         layer: int | None = None,
         store: str = "float32",
         **limits: float,
@@ -114,66 +128,109 @@ class HeatmapRegression:
 
         maps     an explanation; saved maps; or arrays (q, heads, h, w) by mode, whose maps sum to 1
         name     of the file; needed where a test checks more than once (default: the test's)
-        queries, modes, layer   of an explanation (default: the five best, all, the last captured)
+        queries, modes, layer   of an explanation (default: the queries of the saved file, else the
+                 five best; all modes; the last layer captured)
         store    float32, or float16 for half the file
-        limits   atol, max_tv, max_shift, min_iou; as regression.limits.Limits has them
+        limits   atol, max_tv, max_shift, min_iou, max_score; as regression.limits.Limits has them
         Without a saved file it is written, and the test fails once. ValueError for wrong arguments.
         """
         __tracebackhide__ = True
         from detr_viz import heatmaps
-        from detr_viz.regression.limits import between
         from detr_viz.regression.tables import lines
         from detr_viz.regression.verdict import Outcome, judge
 
-        between({}, {}, **limits)  # a wrong name is told before anything is written
+        _check_limits(limits)
         path = self._path(name)
-        now = _as_heatmaps(maps, queries, modes, layer)
+        label = f"{self._request.node.nodeid} {path.stem}"
         regen = self._request.config.getoption("heatmap_regen")
-        if not path.exists():
-            self._write(path, now, store)
-            if not regen:
+        old, trouble = None, "no saved maps yet"
+        if path.exists():
+            try:
+                old = heatmaps.load(path)
+            except heatmaps.HeatmapError as error:
+                trouble = str(error)
+        now = _as_heatmaps(maps, queries, modes, layer, old)
+        if old is None:
+            if regen or not path.exists():
+                self._write(path, now, store)
+            if regen:
+                return
+            self._session.add(Outcome(label, trouble=trouble))
+            if trouble == "no saved maps yet":
                 pytest.fail(f"no saved maps yet: wrote {path}; look at it and run again")
-            return
-        old = heatmaps.load(path)
+            pytest.fail(f"{trouble}; or let --heatmap-regen replace it")
         verdict = judge(old, now, between(old.meta, now.meta, **limits))
-        outcome = Outcome(f"{self._request.node.nodeid} {path.stem}", path, verdict, old, now)
-        failed = not verdict.same and not regen
-        self._session.outcomes.append(outcome if failed else outcome.brief())
-        if verdict.same:
-            return
-        if regen:
+        if regen and not verdict.same:
             self._write(path, now, store)
             return
-        told = "\n".join(lines(str(path), verdict))
-        pytest.fail(f"the maps are not the same any more (--heatmap-regen rewrites them)\n{told}")
+        self._session.add(Outcome(label, path, verdict, old, now))
+        if not verdict.same:
+            told = "\n".join(lines(str(path), verdict))
+            pytest.fail(
+                f"the maps are not the same any more (--heatmap-regen rewrites them)\n{told}"
+            )
 
     def _path(self, name: str | None) -> Path:
-        stem = re.sub(r"[^\w.-]+", "_", name or self._request.node.name).strip("_.") or "maps"
-        if stem in self._names:
-            raise ValueError(f"this test has checked {stem!r} already: give each check a name")
+        """<test file>/<name>.npz; without a name that of the test, with its class before it."""
+        node = self._request.node
+        classes = [part.name for part in node.listchain() if isinstance(part, pytest.Class)]
+        called = name or ".".join([*classes, node.name])
+        stem = re.sub(r"[^\w.-]+", "_", called).strip("_.") or "maps"
+        test = Path(node.path)
+        path = test.parent / test.stem / f"{stem}.npz"
+        other = self._session.checked.setdefault(path, node.nodeid)
+        if stem in self._names or other != node.nodeid:
+            whose = "this test" if other == node.nodeid else other
+            raise ValueError(f"{whose} has checked {stem!r} already: give each check a name")
         self._names.add(stem)
-        test = Path(self._request.node.path)
-        return test.parent / test.stem / f"{stem}.npz"
+        return path
 
     def _write(self, path: Path, maps: Heatmaps, store: str) -> None:
         from detr_viz import heatmaps
 
-        heatmaps.write(path, maps, store)
+        heatmaps.write(path, maps, store, "see to the folder of the test")
         self._session.written.append(str(path))
+
+
+def _check_limits(limits: Mapping[str, float]) -> None:
+    """ValueError, before anything is written."""
+    known = between({}, {}).__dict__
+    for name, value in limits.items():
+        if name not in known:
+            raise ValueError(f"no limit {name!r}: there is {', '.join(known)}")
+        most = float("inf") if name == "max_shift" else 1
+        if not isinstance(value, int | float) or not 0 <= value <= most:
+            raise ValueError(f"{name}={value!r} is no limit: a number from 0 to {most}")
 
 
 def _as_heatmaps(
     maps: Findings | Heatmaps | Mapping[str, NDArray],
     queries: Sequence[int] | None,
-    modes: Sequence[str] | None,
+    modes: str | Sequence[str] | None,
     layer: int | None,
+    old: Heatmaps | None,
 ) -> Heatmaps:
     from detr_viz import heatmaps
     from detr_viz.findings import Findings
 
     if isinstance(maps, Findings):
-        ids = maps.by_score()[:5] if queries is None else queries
-        return heatmaps.of(maps, ids, maps.modes if modes is None else modes, layer=layer)
+        chosen = maps.modes if modes is None else [modes] if isinstance(modes, str) else [*modes]
+        if queries is not None:
+            ids = [index(q) for q in queries]
+        elif old is not None and old.meta.get("weights_sha256") == maps.meta["weights_sha256"]:
+            ids = [int(q) for q in old.query_ids if q < maps.num_queries]
+        else:
+            ids = maps.by_score()[:5]
+        if not ids or not chosen or len(set(ids)) < len(ids):
+            raise ValueError("queries and modes: at least one of each, each query once")
+        return heatmaps.of(maps, ids, chosen, layer=layer)
     if queries is not None or modes is not None or layer is not None:
         raise ValueError("queries, modes and layer are for an explanation")
-    return maps if isinstance(maps, heatmaps.Heatmaps) else heatmaps.of_arrays(maps)
+    if isinstance(maps, heatmaps.Heatmaps):
+        return maps
+    if not isinstance(maps, Mapping):
+        raise ValueError("an explanation, saved maps, or arrays by mode are needed")
+    made = heatmaps.of_arrays(maps)
+    if not len(made.query_ids):
+        raise ValueError("maps of at least one query are needed")
+    return made

@@ -188,7 +188,7 @@ class Case:
 
 
 _HEAD = r"(combine|position|content) \d+ \w+ 2 [0-7] \d"  # mode, query, class, layer, head, ...
-_WEIGHTS = r"weights changed \(\w{8} to \w{8}\)"
+_WEIGHTS = r"weights file changed \(\w{8} to \w{8}\)"
 _CODE = "same inputs, different numbers"
 CAUGHT = [
     *(
@@ -205,7 +205,7 @@ CAUGHT = [
         rf"{_WEIGHTS}; heads 2 and 5 have changed places \(combine, position, content\).* {_HEAD}",
         heads_swapped,
     ),
-    Case("image one pixel wider", rf"image changed .* 192 x 193 px.* {_HEAD}", one_pixel_wider),
+    Case("image one pixel wider", rf"image changed .* 193 x 192 px.* {_HEAD}", one_pixel_wider),
     Case("position embedding transposed", f"{_CODE}.* {_HEAD}", code=positions_transposed),
     Case("scale wrong by sqrt 2", f"{_CODE}.* {_HEAD}", code=scale_of_one_half),
     Case("layer off by one", f"{_CODE}.* {_HEAD}", code=layer_before),

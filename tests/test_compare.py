@@ -48,7 +48,7 @@ def with_map(maps: Heatmaps, mode: str, query: int, head: int, change) -> Heatma
 
 
 def test_equal_files_are_the_same():
-    verdict = judge(saved(), saved(), Limits(0, 0, 0, 1))
+    verdict = judge(saved(), saved(), Limits(0, 0, 0, 1, 0))
     assert verdict.same and verdict.changed == ()
     assert len(verdict.heads) == 3 * HEADS * 2 and len(verdict.queries) == 3
     assert {change.excess for change in (*verdict.heads, *verdict.queries)} == {0.0}
@@ -82,12 +82,12 @@ def test_what_is_less_exact_has_limits_of_its_own():
 @pytest.mark.parametrize(
     ("limits", "same"),
     [
-        (Limits(0.02, 1, 9, 0), True),
-        (Limits(0.005, 1, 9, 0), False),  # atol
-        (Limits(1, 0.02, 9, 0), True),
-        (Limits(1, 0.005, 9, 0), False),  # total variation
-        (Limits(1, 1, 0.5, 0), True),
-        (Limits(1, 1, 0.001, 0), False),  # the centre of mass has moved a little
+        (Limits(0.02, 1, 9, 0, 1), True),
+        (Limits(0.005, 1, 9, 0, 1), False),  # atol
+        (Limits(1, 0.02, 9, 0, 1), True),
+        (Limits(1, 0.005, 9, 0, 1), False),  # total variation
+        (Limits(1, 1, 0.5, 0, 1), True),
+        (Limits(1, 1, 0.001, 0, 1), False),  # the centre of mass has moved a little
     ],
 )
 def test_each_limit_by_itself(limits, same):
@@ -114,7 +114,7 @@ def test_boxes(min_iou, same):
 def test_another_class_is_another_answer():
     names = saved().label_names.copy()
     names[2] = "dog"
-    verdict = judge(saved(), replace(saved(), label_names=names), Limits(1, 1, 99, 0))
+    verdict = judge(saved(), replace(saved(), label_names=names), Limits(1, 1, 99, 0, 1))
     assert not verdict.same and verdict.queries[0].labels == ("class 2", "dog")
 
 
@@ -123,7 +123,7 @@ def test_order_and_count_of_queries():
     turned = {name: getattr(old, name)[::-1] for name in ("query_ids", "scores", "labels")}
     turned |= {name: getattr(old, name)[::-1] for name in ("label_names", "boxes_xyxy_px")}
     maps = {mode: array[::-1] for mode, array in old.maps.items()}
-    assert judge(old, replace(old, maps=maps, **turned), Limits(0, 0, 0, 1)).same
+    assert judge(old, replace(old, maps=maps, **turned), Limits(0, 0, 0, 1, 0)).same
     verdict = judge(old, saved(2))
     assert not verdict.same and verdict.gone == (12,) and verdict.new == ()
     verdict = judge(saved(2), old)
@@ -138,14 +138,16 @@ def test_other_weights_are_matched_by_their_boxes():
         query_ids=np.asarray([3, 2, 1]),
         boxes_xyxy_px=old.boxes_xyxy_px[::-1] * 2,
         label_names=old.label_names[::-1],
+        labels=old.labels[::-1],
+        scores=old.scores[::-1],
         maps={mode: array[::-1] for mode, array in old.maps.items()},
         image_hw_px=np.asarray([200, 400]),
     )
-    verdict = judge(old, new, Limits(0, 0, 0, 1))
+    verdict = judge(old, new, Limits(0, 0, 0, 1, 0))
     assert verdict.same  # the numbers are; what has changed is said all the same
     assert verdict.changed == (
-        "weights changed (abababab to efefefef)",
-        "image size changed (100 x 200 to 200 x 400 px)",
+        "weights file changed (abababab to efefefef)",
+        "image size changed (200 x 100 to 400 x 200 px)",
     )
     assert {(q.query, q.other) for q in verdict.queries} == {(10, 1), (11, 2), (12, 3)}
     boxes = new.boxes_xyxy_px.copy()
@@ -158,7 +160,7 @@ def test_other_weights_are_matched_by_their_boxes():
     ("change", "says"),
     [
         ({"maps": {"combine": saved().maps["combine"]}}, "only one of them has maps of position"),
-        ({"grid_hw": np.asarray([8, 5])}, "their maps have 5 x 8 and 8 x 5 cells"),
+        ({"grid_hw": np.asarray([8, 5])}, "their maps have 8 x 5 and 5 x 8 cells"),
         ({"maps": {m: a[:, :3] for m, a in saved().maps.items()}}, "they have 4 and 3 heads"),
     ],
 )
@@ -189,10 +191,10 @@ def test_rounding_of_float16_is_no_change(tmp_path):
     modes = list(e.modes)
     exact = heatmaps.load(heatmaps.save(tmp_path / "a.npz", e, range(20), modes))
     half = heatmaps.save(tmp_path / "b.npz", e, range(20), modes, store="float16")
-    verdict = judge(exact, heatmaps.load(half), Limits(0, 0, 0.01, 1))
+    verdict = judge(exact, heatmaps.load(half), Limits(0, 0, 0.01, 1, 0))
     assert verdict.same and 0 < verdict.heads[0].excess <= 1
     assert not judge(
-        exact, replace(heatmaps.load(half), meta=exact.meta), Limits(0, 0, 0.01, 1)
+        exact, replace(heatmaps.load(half), meta=exact.meta), Limits(0, 0, 0.01, 1, 0)
     ).same
 
 
@@ -219,7 +221,7 @@ def test_what_lies_behind_nothing_that_is_known():
     verdict = judge(saved(), with_map(saved(), "combine", 0, 1, lambda m: m[:, ::-1]))
     told = list(lines("x.npz", verdict))
     assert told[1].strip() == "same inputs, different numbers"
-    assert len(told) == 4 and told[3].split()[:6] == ["combine", "10", "class", "0", "5", "1"]
+    assert len(told) == 5 and told[4].split()[:6] == ["combine", "10", "class", "0", "5", "1"]
 
 
 def test_the_same_is_one_line():
@@ -265,11 +267,11 @@ def test_two_files(here, capsys):
 
 def test_two_folders(here, capsys):
     code, told = compare(capsys, "one", "two")
-    assert code == 0 and told[-1] == "0 of 2 different"
+    assert code == 0 and told[-1] == "2 same"
     shutil.copy("a.npz", "two/deep/b.npz")
     shutil.copy("a.npz", "two/new.npz")
     code, told = compare(capsys, "one", "two")
-    assert code == 1 and told[-1] == "2 of 3 different"
+    assert code == 1 and told[-1] == "1 same, 2 different"
     assert "different  deep/b.npz" in told and "different  new.npz: only in two" in told
     code, told = compare(capsys, "one", "two", "--quiet")
     assert code == 1 and not any(line.startswith("same") for line in told)
@@ -279,7 +281,7 @@ def test_two_folders(here, capsys):
     ("argv", "says"),
     [
         (["a.npz"], "the following arguments are required: B"),
-        (["a.npz", "none.npz"], "no file or folder none.npz"),
+        (["a.npz", "none.npz"], "no file or folder 'none.npz'"),
         (["a.npz", "one"], "give two files or two folders"),
         (["empty", "empty"], "no saved maps (.npz) in empty"),
         (["a.npz", "text.npz"], "text.npz is not a file of saved maps"),
@@ -312,7 +314,111 @@ def test_a_pair_of_real_runs(tmp_path):
         paths.append(heatmaps.save(tmp_path / f"{name}.npz", e, e.by_score()[:5], ["combine"]))
     old, new = map(heatmaps.load, paths)
     verdict = judge(old, new, EXACT)
-    assert not verdict.same and verdict.changed[0].startswith("weights changed")
+    assert not verdict.same and verdict.changed[0].startswith("weights file changed")
     assert len(verdict.queries) >= 3  # both find the scene's objects
     assert all(q.labels[0] == q.labels[1] and q.iou > 0.5 for q in verdict.queries)
     json.dumps([vars(change) for change in verdict.heads])  # plain numbers
+
+
+# ---- never a wrong "same" -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", [np.s_[:], np.s_[0, 0], np.s_[1, 2, 0, 0]])
+def test_what_is_no_number_is_different(where):
+    made = {mode: array.copy() for mode, array in saved().maps.items()}
+    made["position"][where] = np.nan
+    with np.errstate(invalid="ignore"):
+        verdict = judge(saved(), replace(saved(), maps=made))
+    assert not verdict.same and verdict.used == np.inf
+    assert verdict.heads[0].mode == "position"
+
+
+def test_boxes_and_scores_that_are_no_numbers_are_different():
+    for name in ("boxes_xyxy_px", "scores"):
+        wrong = getattr(saved(), name).copy()
+        wrong[0] = np.nan
+        with np.errstate(invalid="ignore"):
+            assert not judge(saved(), replace(saved(), **{name: wrong})).same
+
+
+def test_another_score_is_different():
+    lower = replace(saved(), scores=saved().scores - np.float32(0.02))
+    verdict = judge(saved(), lower)
+    assert not verdict.same and verdict.queries[0].excess == pytest.approx(4, rel=1e-3)
+    assert judge(saved(), lower, replace(EXACT, max_score=0.03)).same
+    assert any("0.900 > 0.880" in line for line in lines("x", verdict))
+
+
+def test_a_moved_peak_is_different_by_itself():
+    """Two cells change places, by so much that only the peak's shift is a limit."""
+
+    def swapped(cells):
+        cells = cells.copy()
+        flat = cells.ravel()
+        first, second = np.argsort(flat)[[-1, -2]]
+        flat[[first, second]] = flat[[second, first]]
+        return cells
+
+    moved = with_map(saved(), "combine", 0, 0, swapped)
+    lax = replace(EXACT, max_tv=1, max_shift=0.99)
+    (worst, *_) = judge(saved(), moved, lax).heads
+    assert worst.peak_shift >= 1 and worst.excess >= 1
+    assert not judge(saved(), moved, replace(lax, atol=0.001)).same
+
+
+def test_a_box_without_area_is_itself():
+    boxes = saved().boxes_xyxy_px.copy()
+    boxes[0, 2] = boxes[0, 0]
+    thin = replace(saved(), boxes_xyxy_px=boxes)
+    assert judge(thin, thin, Limits(0, 0, 0, 1, 0)).same
+
+
+def test_a_query_whose_box_has_moved_far_is_told_as_that():
+    """After other weights, and not as gone and new."""
+    boxes = saved().boxes_xyxy_px.copy()
+    boxes[1] += 500
+    new = replace(saved(weights_sha256="ef" * 32), boxes_xyxy_px=boxes)
+    verdict = judge(saved(), new)
+    assert (verdict.gone, verdict.new) == ((), ())
+    assert (verdict.queries[0].query, verdict.queries[0].iou) == (11, 0.0)
+
+
+# ---- words --------------------------------------------------------------------------------------
+
+
+def test_other_queries_alone_are_no_other_numbers():
+    whole, names = saved(), ("query_ids", "scores", "labels", "label_names", "boxes_xyxy_px")
+    maps = {mode: array[:2] for mode, array in whole.maps.items()}
+    fewer = replace(whole, maps=maps, **{name: getattr(whole, name)[:2] for name in names})
+    told = list(lines("x", judge(saved(), fewer)))
+    assert told[1].strip() == "other queries" and told[2].strip() == "gone: query 12"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_heads": 4}, "recipe changed (heads 8 to 4)"),
+        ({"dilation": True}, "recipe changed (dilation False to True)"),
+        ({"remake": {"queries": "top:9"}}, "recipe changed (queries top:5 to top:9)"),
+    ],
+)
+def test_the_recipe(change, says):
+    said = {"num_heads": 8, "dilation": False, "remake": {"queries": "top:5"}}
+    assert judge(saved(**said), saved(**{**said, **change})).changed == (says,)
+
+
+def test_class_names():
+    names = np.asarray(["class 0", "Klasse 1", "class 2"])
+    verdict = judge(saved(), replace(saved(), label_names=names))
+    assert verdict.changed == ("class names changed (class 1 to Klasse 1)",) and not verdict.same
+
+
+def test_wide_signs_and_long_modes_fit_a_terminal():
+    old = saved(modes=("encoder_self_attention_of_all",))
+    names = np.asarray(["\u7ea2\u7eff\u706f" * 5, "a\x1b[31mb", "c" * 90])
+    old = replace(old, label_names=names, labels=np.arange(3))
+    made = {mode: array[..., ::-1] for mode, array in old.maps.items()}
+    new = replace(old, maps=made, label_names=names[[1, 2, 0]], labels=np.asarray([1, 2, 0]))
+    for line in lines("evil\n::error::x", judge(old, new)):
+        wide = sum(2 if ord(sign) > 0x2E80 else 1 for sign in line)
+        assert wide <= 80 and line.isprintable(), line

@@ -22,7 +22,7 @@ hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
 
 MOST_BYTES = 200_000_000
-EXACT = Limits(0, 0, 0, 1)
+EXACT = Limits(0, 0, 0, 1, 0)
 SEVERAL = [
     b"",
     b"\0",

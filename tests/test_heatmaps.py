@@ -8,6 +8,7 @@ import tracemalloc
 import zipfile
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -208,7 +209,7 @@ def test_arrays_that_are_not_ours(arrays, tmp_path, name):
         ({"schema_version": True}, "schema version True"),
         ({"schema_version": 0}, "schema version 0"),
         ({"num_heads": 4}, "expected float32"),
-        ({"num_heads": None}, "expected float32"),
+        ({"num_heads": None}, "heads: write it again"),
         ({"store": "float16"}, "expected float16"),
         ({"store": "object"}, "expected object"),
         ({"store": ["float32"]}, "expected"),
@@ -340,3 +341,54 @@ def test_arrays_as_numpy_reads_them(tmp_path):
             np.testing.assert_array_equal(found[name], theirs[name])
             assert found[name].dtype == array.dtype and found[name].shape == array.shape
     assert archives.checksums(found) == {name: crc32(array) for name, array in found.items()}
+
+
+def test_a_header_is_no_way_to_much_memory(tmp_path):
+    """A length of 1 GB in front of a .npy member: it is not read."""
+    import tracemalloc
+    import zipfile
+
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        length = (1 << 27).to_bytes(4, "little")
+        archive.writestr("meta.npy", b"\x93NUMPY\x02\x00" + length + b" " * (1 << 27))
+    tracemalloc.start()
+    with pytest.raises(HeatmapError, match="header of 134,217,728 bytes"):
+        heatmaps.load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000_000
+
+
+def small(**fields):
+    made = heatmaps.of_arrays({"combine": np.full((2, 1, 3, 4), 1 / 12)})
+    return replace(made, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"query_ids": np.asarray([1, 1])}, "no ids, each once"),
+        ({"query_ids": np.asarray([-1, 1])}, "no ids, each once"),
+        ({"image_hw_px": np.asarray([0, 4])}, "image_hw_px has none"),
+        ({"scores": np.asarray([np.nan, 0], np.float32)}, "no numbers"),
+        ({"maps": {"combine": np.full((2, 1, 3, 4), np.nan, np.float32)}}, "no weights"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(tmp_path, fields, says):
+    with pytest.raises(HeatmapError, match=says):
+        heatmaps.write(tmp_path / "a.npz", small(**fields))
+    assert not list(tmp_path.iterdir())
+
+
+def test_nor_more_than_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(heatmaps, "_MOST_BYTES", 200)
+    with pytest.raises(HeatmapError, match="and 200 are read: choose fewer queries"):
+        heatmaps.write(tmp_path / "a.npz", small())
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_queries_are_no_maps(tmp_path):
+    empty = heatmaps.of_arrays({"combine": np.zeros((0, 1, 3, 4))})
+    with pytest.raises(HeatmapError, match="has no queries"):
+        heatmaps.write(tmp_path / "a.npz", empty)

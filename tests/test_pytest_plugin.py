@@ -68,7 +68,7 @@ def test_a_change_fails_and_names_the_worst_head(here):
     ran(here, ONCE.replace("S)", "0)"))
     before = (here / "test_mine/test_one.npz").read_bytes()
     found, out = ran(here, ONCE.replace("S)", "2)"))
-    assert found == {"failed": 1} and "same inputs, different numbers" in out
+    assert found == {"failed": 1} and "different numbers" in out and "same inputs" not in out
     rows = re.findall(r"^E\s+(combine .*)$", out, re.MULTILINE)
     assert [row.split()[:4] for row in rows] == [["combine", "1", "0", "2"]]  # query, layer, head
     assert (here / "test_mine/test_one.npz").read_bytes() == before
@@ -92,8 +92,9 @@ def test_twice(heatmap_regression):
         heatmap_regression.check(maps())
 
 def test_wrong(heatmap_regression):
-    with pytest.raises(TypeError):
-        heatmap_regression.check(maps(), "x", rtol=1)
+    for wrong in ({"rtol": 1}, {"atol": -1}, {"max_tv": float("nan")}, {"max_shift": "x"}):
+        with pytest.raises(ValueError, match="limit"):
+            heatmap_regression.check(maps(), "x", **wrong)
     good = maps()["combine"]
     for wrong in ({}, {"a": np.zeros((2, 3))}, {"a": -good}, {"a": 3 * good}):
         with pytest.raises(ValueError):
@@ -155,3 +156,100 @@ def test_the_plugin_costs_no_import(tmp_path):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "set()\n"
+
+
+def test_tests_of_one_name_in_two_classes_have_files_of_their_own(here):
+    source = (
+        HEAD
+        + """
+class TestA:
+    def test_x(self, heatmap_regression):
+        heatmap_regression.check(maps(seed=1))
+
+class TestB:
+    def test_x(self, heatmap_regression):
+        heatmap_regression.check(maps(seed=2))
+"""
+    )
+    ran(here, source, "--heatmap-regen")
+    assert ran(here, source)[0] == {"passed": 2}
+    names = sorted(path.name for path in (here / "test_mine").iterdir())
+    assert names == ["TestA.test_x.npz", "TestB.test_x.npz"]
+
+
+def test_two_tests_cannot_share_a_file(here):
+    source = (
+        HEAD
+        + """
+@pytest.mark.parametrize("word", ["a b", "a_b"])
+def test_p(heatmap_regression, word):
+    heatmap_regression.check(maps(seed=len(word)))
+"""
+    )
+    found, out = ran(here, source, "--heatmap-regen")
+    assert found == {"passed": 1, "failed": 1} and "test_p[a b] has checked" in out
+
+
+def test_what_says_nothing_is_no_baseline(here):
+    source = (
+        HEAD
+        + """
+from detr_viz import assets, explain, load_model
+
+@pytest.mark.parametrize("wrong", [{"queries": []}, {"queries": [1, 1]}, {"modes": []}])
+def test_e(heatmap_regression, wrong):
+    e = explain(load_model(type="detr", device="cpu"), assets.find("image/scene_2.jpg"))
+    with pytest.raises(ValueError, match="at least one of each"):
+        heatmap_regression.check(e, **wrong)
+
+def test_a(heatmap_regression):
+    with pytest.raises(ValueError, match="at least one query"):
+        heatmap_regression.check({"combine": maps()["combine"][:0]})
+    with pytest.raises(ValueError, match="arrays by mode"):
+        heatmap_regression.check(maps()["combine"], "other")
+"""
+    )
+    assert ran(here, source)[0] == {"passed": 4}
+    assert not (here / "test_mine").exists()
+
+
+def test_a_damaged_file_is_said_and_can_be_replaced(here):
+    source = ONCE.replace("S)", "0)")
+    ran(here, source, "--heatmap-regen")
+    path = here / "test_mine/test_one.npz"
+    path.write_bytes(path.read_bytes()[:300])
+    found, out = ran(here, source, "--heatmap-report", "page.html")
+    assert found == {"failed": 1} and "or let --heatmap-regen replace it" in out
+    assert "HeatmapError" not in out
+    assert "1 of 1 baselines failed" in (here / "page.html").read_text()
+    ran(here, source, "--heatmap-regen")
+    assert ran(here, source)[0] == {"passed": 1}
+
+
+def test_the_page_says_what_happened(here):
+    """A first run has failed; a rewritten file has not; where nothing ran there is no page."""
+    source = ONCE.replace("S)", "0)")
+    ran(here, source, "--heatmap-report", "a.html")
+    assert "1 of 1 baselines failed" in (here / "a.html").read_text()
+    ran(here, ONCE.replace("S)", "3)"), "--heatmap-regen", "--heatmap-report", "b.html")
+    ran(here, source, "--collect-only", "--heatmap-report", "c.html")
+    assert not (here / "b.html").exists() and not (here / "c.html").exists()
+
+
+def test_the_saved_queries_are_taken_again(here):
+    """Scores that change places are no change of maps."""
+    source = """
+from dataclasses import replace
+import numpy as np
+from detr_viz import assets, explain, load_model
+
+def test_q(heatmap_regression):
+    e = explain(load_model(type="detr", device="cpu"), assets.find("image/scene_2.jpg"))
+    if ORDER:
+        e.by_score = None
+        object.__setattr__(e, "by_score", lambda: list(range(e.num_queries))[::-1])
+    heatmap_regression.check(e)
+"""
+    ran(here, source.replace("ORDER", "False"), "--heatmap-regen")
+    turned = source.replace("ORDER", "True").replace("        e.by_score = None\n", "")
+    assert ran(here, turned)[0] == {"passed": 1}

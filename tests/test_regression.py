@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,35 @@ def test_every_option_is_remade(here, capsys):
     assert checked(capsys)[-1] == "2 same"
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--scale", "layer", "--type", "cd_detr"],
+        ["--precision", "bfloat16", "--type", "detr"],
+        ["--size", "96", "--type", "detr"],
+        ["--max-size", "110", "--type", "detr"],
+        ["--weights", "bare.pth", "--nheads", "4"],
+        ["--layer", "0", "--type", "detr"],
+    ],
+)
+def test_each_option_makes_the_same_numbers_again(here, capsys, argv):
+    """With no room at all; and without the option they would be others."""
+    Image.fromarray(scene(2_000_000_301, 192).rgb).resize((192, 128)).save("a.png")
+    checkpoint = torch.load("mine.pth", weights_only=True)
+    torch.save({"model": checkpoint["model"]}, "bare.pth")
+    none = ["--atol", "0", "--max-tv", "0", "--max-shift", "0", "--min-iou", "1"]
+    none += ["--max-score", "0"]
+    command(capsys, "record", "--out", "base", *argv, "--image", "a.png", "--plot", "position")
+    (path,) = Path("base").iterdir()
+    assert checked(capsys, *none)[-1] == "1 same"
+    plain = {"--type", "--weights"}
+    fewer = [word for i, word in enumerate(argv) if word in plain or argv[i - 1] in plain]
+    command(capsys, "record", "--out", "plain", *fewer, "--image", "a.png", "--plot", "position")
+    (other,) = Path("plain").iterdir()
+    assert cli.main(["compare", str(path), str(other), *none, "--quiet"]) == 1
+    assert "recipe changed" in capsys.readouterr().out
+
+
 def test_a_resaved_image_and_another_thread_count_are_the_same(here, capsys):
     recorded(capsys, "--type", "detr", "--plot", "all", "--image", "a.png")
     Image.open("a.png").save("a.png", compress_level=1)
@@ -147,7 +177,7 @@ def test_a_scaled_layer_is_caught_with_layer_and_head(here, capsys):
 
     tampered(scale)
     told = checked(capsys, code=1)
-    assert told[1].strip().startswith("weights changed")
+    assert told[1].strip().startswith("weights file changed")
     rows = [line.split() for line in told if line.startswith(("  combine", "  content", "  posi"))]
     assert rows and {row[0] for row in rows} == {"combine", "content"}  # position has no part in it
     heads = {int(row[-6]) for row in rows}
@@ -163,7 +193,7 @@ def test_a_single_weight_is_caught_by_the_files_hash(here, capsys):
     tampered(one)
     told = checked(capsys, code=1)
     assert told[0] == "different  a_cd_detr_combine.npz"
-    assert told[1].strip().startswith("weights changed (")
+    assert told[1].strip().startswith("weights file changed (")
 
 
 def test_a_retrained_model_is_compared_by_its_boxes(here, capsys):
@@ -175,7 +205,7 @@ def test_a_retrained_model_is_compared_by_its_boxes(here, capsys):
 
     tampered(turn)
     told = checked(capsys, code=1)  # for the hash alone
-    assert told[1].strip().startswith("weights changed") and len(told) == 3
+    assert told[1].strip().startswith("weights file changed") and len(told) == 3
     assert "gone" not in "".join(told)
 
 
@@ -185,7 +215,18 @@ def test_limits_are_flags(here, capsys):
     picture[:40] //= 2
     Image.fromarray(picture).save("a.png")
     checked(capsys, code=1)
-    lax = ["--atol", "1", "--max-tv", "1", "--max-shift", "99", "--min-iou", "0"]
+    lax = [
+        "--atol",
+        "1",
+        "--max-tv",
+        "1",
+        "--max-shift",
+        "99",
+        "--min-iou",
+        "0",
+        "--max-score",
+        "1",
+    ]
     kept = checked(capsys, *lax, code=0)
     assert kept[-1] == "1 same"
 
@@ -198,7 +239,7 @@ def test_update_rewrites_what_differs_and_nothing_else(here, capsys):
     before = {p.name: p.read_bytes() for p in Path("base").iterdir()}
     shutil.copy("b.png", "a.png")
     out, _ = command(capsys, "update", "base", "--only", "b_*")
-    assert out == ["0 rewritten, 1 the same"]
+    assert out == ["1 the same"]
     out, _ = command(capsys, "update", "base")
     assert out[0] == "different  a_detr_combine.npz"
     assert out[-2:] == ["rewrote base/a_detr_combine.npz", "1 rewritten, 1 the same"]
@@ -324,3 +365,159 @@ def test_the_demo_checkpoints_look_where_they_did(capsys):
     """This project's own baselines; also on a machine with other versions of its libraries."""
     assert cli.main(["check", str(ROOT / "tests/heatmaps")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "4 same"
+
+
+# ---- places -------------------------------------------------------------------------------------
+
+
+def test_no_baseline_is_lost_to_another(here, capsys):
+    recorded(capsys, "--type", "detr", "--image", "a.png")
+    before = Path("base/a_detr_combine.npz").read_bytes()
+    for argv in (["--queries", "top:2"], ["--size", "64"], ["--image", "x/a.png"]):
+        Path("x").mkdir(exist_ok=True)
+        shutil.copy("b.png", "x/a.png")
+        argv = [*argv, *["--image", "a.png"] * ("--image" not in argv)]
+        _, err = command(capsys, "record", "--out", "base", "--type", "detr", *argv, code=2)
+        assert "made in another way" in err and err.count("\n") == 1
+    assert Path("base/a_detr_combine.npz").read_bytes() == before
+    recorded(capsys, "--type", "detr", "--image", "a.png")  # the same again is no loss
+    shutil.copy("a.png", "a_cd.png")
+    argv = ["--type", "detr", "cd_detr", "--image", "a.png", "a_cd.png"]
+    _, err = command(capsys, "record", "--out", "other", *argv, code=2)
+    assert "a_cd_detr_combine.npz is there already, of a_cd.png" in err
+
+
+def test_links_are_followed_and_hidden_files_are_not_ours(here, capsys):
+    recorded(capsys, "--type", "detr", "--image", "a.png")
+    Path("all").mkdir()
+    Path("all/linked").symlink_to("../base")
+    Path("base/back").symlink_to("..")  # a ring
+    shutil.copy("base/a_detr_combine.npz", "base/.b_detr_combine-0123.npz")
+    out, _ = command(capsys, "check", "all")
+    assert out[0].startswith("same       linked/a_detr_combine.npz") and out[-1] == "1 same"
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_cannot_be_read_is_no_pass(here, capsys):
+    recorded(capsys, "--type", "detr", "--image", "a.png")
+    Path("base/more").mkdir(mode=0)
+    try:
+        _, err = command(capsys, "check", "base", code=2)
+    finally:
+        Path("base/more").chmod(0o700)
+    assert "cannot search base/more" in err
+
+
+def test_a_search_says_what_it_cannot_read(here, monkeypatch):
+    """What os.walk does for a folder without permission, which root cannot be refused."""
+    from detr_viz import files
+    from detr_viz.errors import UserError
+
+    def walk(top, onerror, followlinks):
+        onerror(PermissionError(13, "Permission denied", f"{top}/more"))
+        yield top, [], []
+
+    monkeypatch.setattr(files.os, "walk", walk)
+    with pytest.raises(UserError, match="cannot search base/more: Permission denied"):
+        files.search("base", ".npz")
+
+
+@pytest.mark.parametrize("words", [["check", ""], ["update", ""], ["compare", "", "base"]])
+def test_an_empty_path_is_not_the_current_folder(here, capsys, words):
+    recorded(capsys, "--type", "detr", "--image", "a.png")
+    _, err = command(capsys, *words, code=2)
+    assert err.count("\n") == 1 and ("empty" in err or "no file or folder ''" in err)
+
+
+def test_names_of_several_places_are_whole(here, capsys):
+    recorded(capsys, "--type", "detr", "--image", "a.png")
+    shutil.copytree("base", "base2")
+    out, _ = command(capsys, "check", "base", "base2", "base/a_detr_combine.npz")
+    assert [line.split()[1] for line in out[:-1]] == [
+        "base/a_detr_combine.npz",
+        "base2/a_detr_combine.npz",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("only", "count"),
+    [(["a_*"], 1), (["sub/*"], 1), (["a_detr_combine"], 1), (["a_*", "b_*"], 2), (["[ab]*"], 2)],
+)
+def test_only(here, capsys, only, count):
+    recorded(capsys, "--type", "detr", "--image", "a.png", "b.png")
+    Path("base/sub").mkdir()
+    shutil.move("base/a_detr_combine.npz", "base/sub/")
+    shutil.copy("a.png", "base/a.png")
+    argv = [word for pattern in only for word in ("--only", pattern)]
+    cli.main(["check", "base", *argv, "--quiet"])
+    capsys.readouterr()
+    cli.main(["check", "base", *argv])
+    assert sum(map(int, re.findall(r"(\d+) ", capsys.readouterr().out.splitlines()[-1]))) == count
+    _, err = command(capsys, "check", "base", "--only", "", code=2)
+    assert "no baseline is called ''" in err
+
+
+def test_a_query_that_is_gone_is_a_difference(here, capsys):
+    recorded(capsys, "--weights", "mine.pth", "--image", "a.png", "--queries", "score:0.5")
+    tampered(lambda state: state["class_embed.bias"].sub_(20))
+    told = checked(capsys, code=1)
+    assert told[-1] == "1 different" and any(line.strip().startswith("gone: ") for line in told)
+    _, err = command(capsys, "update", "base", code=2)
+    assert "no query is left, so it stays as it was" in err
+
+
+def test_maps_that_are_no_numbers_are_neither_recorded_nor_the_same(here, capsys, monkeypatch):
+    from detr_viz import explanation
+
+    recorded(capsys, "--type", "detr", "--image", "a.png", "--plot", "position")
+    right = explanation.weights
+    monkeypatch.setattr(explanation, "weights", lambda *args, **more: right(*args, **more) * np.nan)
+    assert checked(capsys, code=1)[-1] == "1 different"
+    argv = ["record", "--out", "new", "--type", "detr", "--image", "a.png"]
+    _, err = command(capsys, *argv, code=2)
+    assert "values that are no weights" in err and not list(Path("new").glob("*.npz"))
+
+
+def test_a_bug_is_no_difference(here, capsys, monkeypatch):
+    """The exit code 1 says that maps differ; what cannot be told is 2; a traceback if asked."""
+    from detr_viz.regression import outcomes, verdict
+
+    def broken(*args, **more):
+        raise KeyError("x")
+
+    recorded(capsys, "--type", "detr", "--image", "a.png")
+    monkeypatch.setattr(outcomes, "judge", broken)
+    _, err = command(capsys, "check", "base", code=2)
+    assert "this is a bug in detr_viz: KeyError" in err and "Traceback" not in err
+    _, err = command(capsys, "check", "base", "--traceback", code=2)
+    assert "in broken" in err
+    monkeypatch.setattr(verdict, "judge", broken)
+    _, err = command(capsys, "compare", "base", "base", code=2)
+    assert "this is a bug in detr_viz: KeyError" in err
+
+
+def test_the_demo_image_needs_no_path(here, capsys):
+    """It comes with the package, wherever that is."""
+    (path,) = recorded(capsys, "--type", "detr")
+    assert heatmaps.load(path).meta["remake"]["image"] == ""
+    assert checked(capsys)[-1] == "1 same"
+
+
+def test_one_mistake_is_one_line(here, capsys):
+    recorded(capsys, "--type", "detr", "--image", "a.png", "b.png")
+    _, err = command(capsys, "check", "base", "--device", "cuda", code=2)
+    assert err.count("\n") == 1 and "device cuda" in err
+    _, err = command(capsys, "chek", "base", code=2)
+    assert err.count("\n") == 1 and "did you mean check?" in err
+
+
+def test_a_compare_goes_on_after_a_damaged_file(here, capsys):
+    recorded(capsys, "--type", "detr", "--image", "a.png", "b.png")
+    shutil.copytree("base", "base2")
+    Path("base2/a_detr_combine.npz").write_text("version https://git-lfs.github.com/spec/v1\n")
+    out, err = command(capsys, "compare", "base", "base2", code=2)
+    assert out[-1] == "1 same, 1 not run" and err.count("\n") == 1 and "git lfs pull" in err
+    Path("empty").mkdir()
+    shutil.copy("base/b_detr_combine.npz", "empty/other.npz")
+    _, err = command(capsys, "compare", "base", "empty", code=2)
+    assert "no file of one name" in err

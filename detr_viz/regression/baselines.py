@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from detr_viz import assets, models
 from detr_viz.errors import UserError
-from detr_viz.files import reason
+from detr_viz.files import printable, reason, search
 from detr_viz.heatmaps import HeatmapError, load_meta
+from detr_viz.terms import PRECISIONS, SCALES, check_mode
 
 KEY = "remake"
 DEMO, FILE, NAME = "demo", "file", "name"  # what `weights` is
@@ -38,7 +41,10 @@ class ModelKey:
 
 @dataclass(frozen=True)
 class Remake:
-    """How a baseline is made again. Paths as they stand in the file, with "/"."""
+    """How a baseline is made again. Paths as they stand in the file, with "/".
+
+    image: "" for the one that comes with the package.
+    """
 
     type: str
     weights: str | None
@@ -75,9 +81,15 @@ class Remake:
             and entry["weights_is"] in (DEMO, FILE, NAME)
             and (entry["weights"] is None) == (entry["weights_is"] == DEMO)
             and entry["relative_to"] in (FOLDER, ROOT)
+            and entry["type"] in models.names()
+            and entry["scale"] in SCALES
+            and entry["precision"] in PRECISIONS
+            and all(map(_is_mode, modes))
         )
         if not sound:
-            raise ValueError("what it says of how it is made again is damaged")
+            raise ValueError(
+                "what it says of how it is made again is damaged, or of a newer detr_viz"
+            )
         return cls(**{**entry, "modes": tuple(modes)})
 
     def as_meta(self) -> dict[str, Any]:
@@ -95,10 +107,15 @@ class Baseline:
 
     @property
     def image(self) -> Path:
+        if not self.remake.image:
+            return assets.find(assets.DEFAULT_IMAGE)
         return self._place(self.remake.image)
 
     def _place(self, path: str) -> Path:
-        return Path(os.path.normpath(self.base / path))  # as short as it can be said
+        place = os.path.normpath(self.base / path)
+        with suppress(ValueError):  # another drive
+            place = min(os.path.relpath(place), place, key=len)  # as short as it can be said
+        return Path(place)
 
     @property
     def model(self) -> ModelKey:
@@ -111,44 +128,59 @@ class Baseline:
         return ModelKey(made.type, weights, classes, made.nheads, made.dilation, made.precision)
 
 
+def _is_mode(name: str) -> bool:
+    try:
+        check_mode(name)
+    except ValueError:
+        return False
+    return True
+
+
 def read(path: Path, name: str, root: str | None = None) -> Baseline:
     """A baseline; HeatmapError where it is none."""
+    meta = load_meta(path)
     try:
-        remake = Remake.parsed(load_meta(path).get(KEY))
+        remake = Remake.parsed(meta.get(KEY))
     except ValueError as error:
         raise HeatmapError(
             f"{path} is no baseline ({error}): make it with the record command"
         ) from None
     if remake.relative_to == ROOT and root is None:
         raise HeatmapError(f"{path} was recorded with --root: say --root here too")
-    base = path.parent if remake.relative_to == FOLDER else Path(root or ".")
-    return Baseline(path, name, remake, base)
+    start = path.parent if remake.relative_to == FOLDER else root or "."
+    return Baseline(path, name, remake, Path(os.path.realpath(start)))
 
 
 def find(places: Sequence[str]) -> Iterator[tuple[Path, str]]:
-    """(path, name) of every file in these folders, and of the files themselves.
+    """(path, name) of every file in these folders, and of the files themselves, each once.
 
-    UserError where a place is none or has none.
+    Names are those below their folder; where there are several places, whole paths. UserError where
+    a place is none or has none.
     """
+    seen: set[str] = set()
     for place in places:
         top = Path(place)
+        if not place:
+            raise UserError("the path is empty: name a folder of baselines")
         if top.is_dir():
-            try:
-                found = sorted(top.rglob("*.npz"))
-            except OSError as error:
-                raise UserError(f"cannot search {top}: {reason(error)}") from None
+            found = search(top, ".npz")
             if not found:
                 raise UserError(f"no baselines (.npz) in {top}: make some with the record command")
-            yield from ((path, path.relative_to(top).as_posix()) for path in found)
         elif top.exists():
-            yield top, top.name
+            found = [top]
         else:
-            raise UserError(f"no file or folder {top}: check the path")
+            raise UserError(f"no file or folder {printable(top)}: check the path")
+        for path in found:
+            if (real := os.path.realpath(path)) not in seen:
+                seen.add(real)
+                whole = len(places) > 1 or path == top
+                name = path.as_posix() if whole else path.relative_to(top).as_posix()
+                yield path, path.name if path == top and len(places) == 1 else name
 
 
 def relative(path: str, start: str | Path) -> str:
     """A path as it stands in a baseline. UserError where none leads there (another drive)."""
     try:
-        return Path(os.path.relpath(os.path.abspath(path), os.path.abspath(start))).as_posix()
+        return Path(os.path.relpath(os.path.realpath(path), os.path.realpath(start))).as_posix()
     except ValueError as error:
         raise UserError(f"no relative path leads to {path}: {reason(error)}") from None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from detr_viz.errors import EXIT_USER_ERROR
-from detr_viz.files import say
+from detr_viz.errors import EXIT_USER_ERROR, UserError
+from detr_viz.files import printable, say
 from detr_viz.preparing import tell
 from detr_viz.regression import reports
 from detr_viz.regression.compare import EXIT_DIFFERENT, add_limits, limits_of
@@ -21,9 +21,12 @@ DESCRIPTION = (
 EPILOG = """\
 examples
   %(prog)s tests/heatmaps
-  %(prog)s tests/heatmaps/a_cd_detr_all.npz --max-tv 0.05
+  %(prog)s tests/heatmaps/a_cd_detr_all.npz --atol 0.01 --max-tv 0.05
   %(prog)s tests/heatmaps --report report.html --junit report.xml
 """
+
+
+EXIT_BUG = 2  # 1 is a difference
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +45,10 @@ def add_places(parser: argparse.ArgumentParser) -> None:
         "--root", metavar="DIR", help="where paths of baselines recorded with --root start"
     )
     parser.add_argument(
-        "--only", metavar="PATTERN", help="only baselines whose names match: 'a_*', '*_cd_detr_*'"
+        "--only",
+        action="append",
+        metavar="PATTERN",
+        help="only baselines whose names match: 'a_*', '*_cd_detr_*'; may be given several times",
     )
     parser.add_argument(
         "--device",
@@ -63,14 +69,20 @@ def run(args: argparse.Namespace) -> int:
         keep = "report" in wanted and not outcome.passed and shown <= reports.MOST_SHOWN
         found.append(outcome if keep else outcome.brief())  # for there may be thousands
         if outcome.verdict is None:
-            print(f"error: {outcome.name}: {outcome.trouble}", file=sys.stderr)
+            print(f"error: {printable(outcome.name)}: {outcome.trouble}", file=sys.stderr)
         elif not (args.quiet and outcome.passed):
             for line in lines(outcome.name, outcome.verdict):
                 say(line)
-    for path in reports.write(wanted, found):
-        tell(args, f"wrote {path}")
     counts = reports.counts(found)
+    trouble: UserError | None = None
+    try:
+        for path in reports.write(wanted, found):
+            tell(args, f"wrote {path}")
+    except UserError as error:
+        trouble = error
     tell(args, ", ".join(f"{n} {what}" for what, n in counts.items() if n))
+    if trouble is not None:
+        raise trouble
     if counts["not run"]:
         return EXIT_USER_ERROR
     return EXIT_DIFFERENT if counts["different"] else 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from detr_viz.arguments import cells, share
-from detr_viz.errors import UserError
-from detr_viz.files import reason, say
+from detr_viz.errors import EXIT_USER_ERROR, UserError
+from detr_viz.files import printable, say, search
 from detr_viz.preparing import tell
 from detr_viz.regression.limits import COARSE, EXACT, between
 
@@ -19,14 +20,16 @@ DESCRIPTION = (
 EPILOG = """\
 examples
   %(prog)s before.npz after.npz
-  %(prog)s runs/main runs/branch --max-tv 0.05
+  %(prog)s runs/main runs/branch --atol 0.01 --max-tv 0.05
 """
 EXIT_DIFFERENT = 1
+EXIT_BUG = 2  # 1 is a difference
 LIMITS = {  # of limits.Limits, as flags
     "atol": (share, "X", "change of a weight, 0 to 1"),
     "max_tv": (share, "X", "total variation of a map, 0 to 1"),
     "max_shift": (cells, "CELLS", "shift of a map's peak and of its centre, in cells"),
     "min_iou": (share, "X", "overlap of a query's boxes, 0 to 1"),
+    "max_score": (share, "X", "change of a query's score, 0 to 1"),
 }
 
 
@@ -56,44 +59,50 @@ def run(args: argparse.Namespace) -> int:
     """Compare; the exit code is 0 where all is the same, else 1."""
     from detr_viz import heatmaps
     from detr_viz.regression.tables import lines
-    from detr_viz.regression.verdict import judge
+    from detr_viz.regression.verdict import STATES, judge
 
     own = limits_of(args)
-    different = count = 0
+    counts = dict.fromkeys(STATES, 0)
     for name, old, new in _pairs(args.old, args.new):
-        count += 1
         if old is None or new is None:
-            different += 1
-            say(f"different  {name}: only in {args.new if old is None else args.old}")
+            counts["different"] += 1
+            where = args.new if old is None else args.old
+            say(f"different  {printable(name)}: only in {printable(where)}")
             continue
-        a, b = heatmaps.load(old), heatmaps.load(new)
+        try:
+            a, b = heatmaps.load(old), heatmaps.load(new)
+        except heatmaps.HeatmapError as error:
+            counts["not run"] += 1
+            print(f"error: {error}", file=sys.stderr)
+            continue
         verdict = judge(a, b, between(a.meta, b.meta, **own))
-        different += not verdict.same
+        counts["same" if verdict.same else "different"] += 1
         if not (args.quiet and verdict.same):
             for line in lines(name, verdict):
                 say(line)
-    if count > 1:
-        tell(args, f"{different} of {count} different")
-    return EXIT_DIFFERENT if different else 0
+    if sum(counts.values()) > 1:
+        tell(args, ", ".join(f"{n} {what}" for what, n in counts.items() if n))
+    if counts["not run"]:
+        return EXIT_USER_ERROR
+    return EXIT_DIFFERENT if counts["different"] else 0
 
 
 def _pairs(old: str, new: str) -> Iterator[tuple[str, Path | None, Path | None]]:
     """(name, old file, new file), None where there is none."""
     a, b = Path(old), Path(new)
-    for path in (a, b):
-        if not path.exists():
-            raise UserError(f"no file or folder {path}: check the path")
+    for said, path in ((old, a), (new, b)):
+        if not said or not path.exists():
+            raise UserError(f"no file or folder {printable(said)!r}: check the path")
     if a.is_dir() != b.is_dir():
         raise UserError(f"{a} and {b}: give two files or two folders")
     if not a.is_dir():
         yield f"{a} and {b}", a, b
         return
-    try:
-        theirs = [{p.relative_to(top): p for p in top.rglob("*.npz")} for top in (a, b)]
-    except OSError as error:
-        raise UserError(f"cannot search {a} and {b}: {reason(error)}") from None
+    theirs = [{p.relative_to(top): p for p in search(top, ".npz")} for top in (a, b)]
     names = sorted(theirs[0].keys() | theirs[1].keys())
     if not names:
         raise UserError(f"no saved maps (.npz) in {a} and {b}: make some with --save-maps")
+    if not theirs[0].keys() & theirs[1].keys():
+        raise UserError(f"{a} and {b} have no file of one name: check the paths")
     for name in names:
         yield name.as_posix(), theirs[0].get(name), theirs[1].get(name)

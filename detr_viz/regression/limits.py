@@ -15,18 +15,20 @@ class Limits:
     max_tv     total variation of a map, 0 to 1
     max_shift  of a map's peak and of its centre of mass, cells
     min_iou    smallest overlap of a query's boxes
+    max_score  of a query's score
     """
 
     atol: float
     max_tv: float
     max_shift: float
     min_iou: float
+    max_score: float
 
 
 # All that tests/benchmarks/noise.py measures is below (README, "Maps as tests"): EXACT is more than
 # twenty times that, and less than what 1 % of a projection does; COARSE is less than twice.
-EXACT = Limits(atol=5e-4, max_tv=2e-3, max_shift=0.5, min_iou=0.99)
-COARSE = Limits(atol=0.15, max_tv=0.25, max_shift=2.5, min_iou=0.95)
+EXACT = Limits(atol=5e-4, max_tv=2e-3, max_shift=0.5, min_iou=0.99, max_score=5e-3)
+COARSE = Limits(atol=0.15, max_tv=0.25, max_shift=2.5, min_iou=0.95, max_score=0.1)
 
 
 def between(old: Mapping[str, Any], new: Mapping[str, Any], **own: float) -> Limits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.errors import UserError, in_a_line
+from detr_viz.files import printable
 from detr_viz.heatmaps import Heatmaps, load, of
-from detr_viz.queries import select
+from detr_viz.queries import NoQueryError, select
 from detr_viz.regression.baselines import KEY, Baseline, ModelKey, find, read
 from detr_viz.regression.limits import between
 from detr_viz.regression.verdict import Outcome, judge
@@ -37,6 +39,10 @@ def outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Out
 
 def _outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Outcome]:
     places = list(chosen(args))
+    if args.device != "auto":
+        from detr_viz.loading import pick_device
+
+        pick_device(args.device)  # a mistake in it is said once
     if args.root is not None and not os.path.isdir(args.root):
         raise UserError(f"--root {args.root} is no folder: check the path")
     known: list[Baseline] = []
@@ -59,11 +65,22 @@ def _input(baseline: Baseline) -> tuple[str, int, int]:
 def chosen(args: argparse.Namespace) -> Iterator[tuple[Path, str]]:
     """The files that are asked for. UserError where --only leaves none."""
     found = list(find(args.baselines))
-    kept = [(path, name) for path, name in found if fnmatch(name, args.only or "*")]
+    kept = [
+        (path, name)
+        for path, name in found
+        if args.only is None or any(_called(name, pattern) for pattern in args.only)
+    ]
     if not kept:
-        names = ", ".join(name for _, name in found[:3])
-        raise UserError(f"no baseline is called {args.only!r}: there is {names}")
+        names = ", ".join(printable(name) for _, name in found[:3]) + ", …" * (len(found) > 3)
+        asked = " or ".join(repr(pattern) for pattern in args.only)
+        raise UserError(f"no baseline is called {asked}: there is {names}")
     yield from kept
+
+
+def _called(name: str, pattern: str) -> bool:
+    """By its name below the folder or by its file's name, with or without the suffix."""
+    names = (name, name.rpartition("/")[2])
+    return any(fnmatch(n, pattern) or fnmatch(n.removesuffix(".npz"), pattern) for n in names)
 
 
 def _of_model(
@@ -84,14 +101,17 @@ def _of_model(
             progress=not args.quiet,
         )
     except Exception as error:
-        yield from _not_run(group, error)
+        yield from _not_run(args, group, error)
         return
     for _, same in groupby(group, _input):
-        yield from _of_input(model, list(same), own)
+        yield from _of_input(args, model, list(same), own)
 
 
 def _of_input(
-    model: LoadedModel, group: Sequence[Baseline], own: Mapping[str, float]
+    args: argparse.Namespace,
+    model: LoadedModel,
+    group: Sequence[Baseline],
+    own: Mapping[str, float],
 ) -> Iterator[Outcome]:
     """Baselines of one image at one size: one forward pass for all of their layers."""
     from detr_viz.explanation import explain
@@ -102,11 +122,11 @@ def _of_input(
         e = explain(model, group[0].image, layers=layers, size=how.size, max_size=how.max_size)
     except Exception as error:
         if len(layers) == 1:
-            yield from _not_run(group, error)
+            yield from _not_run(args, group, error)
             return
         for layer in layers:  # one that there is not any more must not take the others along
             alone = [baseline for baseline in group if baseline.remake.layer == layer]
-            yield from _of_input(model, alone, own)
+            yield from _of_input(args, model, alone, own)
         return
     for baseline in group:
         try:
@@ -114,12 +134,16 @@ def _of_input(
             made = remade(baseline, old, e)
             verdict = judge(old, made, between(old.meta, made.meta, **own), strict=True)
         except Exception as error:
-            yield from _not_run([baseline], error)
+            yield from _not_run(args, [baseline], error)
         else:
             yield Outcome(baseline.name, baseline.path, verdict, old, made)
 
 
-def _not_run(group: Sequence[Baseline], error: Exception) -> Iterator[Outcome]:
+def _not_run(
+    args: argparse.Namespace, group: Sequence[Baseline], error: Exception
+) -> Iterator[Outcome]:
+    if args.traceback:
+        traceback.print_exception(error)
     for baseline in group:
         yield Outcome(baseline.name, trouble=in_a_line(error)[0])
 
@@ -134,5 +158,8 @@ def remade(baseline: Baseline, old: Heatmaps, e: Explanation) -> Heatmaps:
     if e.meta["weights_sha256"] == old.meta.get("weights_sha256"):
         ids = [int(q) for q in old.query_ids if q < e.num_queries]
     else:
-        ids = select(e, how.queries)
+        try:
+            ids = select(e, how.queries)
+        except NoQueryError:
+            ids = []
     return of(e, ids, how.modes, layer=how.layer, scale=how.scale, **{KEY: how.as_meta()})

@@ -23,8 +23,8 @@ _MAP, _CHANGE = "inferno", "RdBu_r"
 _READING = (
     "Maps are the attention weights of one head for one query, before and after on one scale; "
     "differences are red where a weight grew and blue where it fell. Numbers: largest change of a "
-    "weight, total variation (TV), Jensen-Shannon divergence in bits (JSD), shifts of peak and "
-    "centre in cells."
+    "weight (max), total variation (TV), Jensen-Shannon divergence in bits (JSD), shifts of peak "
+    "and centre in cells."
 )
 _STYLE = """
 :root { color-scheme: light; }
@@ -89,7 +89,12 @@ def _section(outcome: Outcome) -> Iterator[str]:
         used = f"<p>{verdict.used:.0%} of the limits used</p>"
         yield _details(outcome.state, name, used + rest, opened=False)
         return
-    parts = [f"<p>{escape(why(verdict))}</p>", *_queries(verdict)]
+    limits = verdict.limits
+    allowed = (
+        f"allowed: {limits.atol:g} of a weight, TV {limits.max_tv:g}, shifts {limits.max_shift:g}, "
+        f"scores {limits.max_score:g}, box IoU from {limits.min_iou:g}"
+    )
+    parts = [f"<p>{escape(why(verdict))}</p><p class=quiet>{allowed}</p>", *_queries(verdict)]
     if outcome.old is not None and outcome.made is not None:
         parts += _heads(verdict, outcome.old, outcome.made)
     elif said := worst(verdict):  # one of very many: the maps are not shown
@@ -112,7 +117,9 @@ def _queries(verdict: Verdict) -> Iterator[str]:
     far = [change for change in verdict.queries if change.excess > 1]
     if far:
         head = "<tr><th>query<th>class<th>score<th>box IoU</tr>"
-        yield f"<table>{head}{''.join(map(_query, far))}</table>"
+        yield f"<table>{head}{''.join(map(_query, far[:_MOST]))}</table>"
+    if len(far) > _MOST:
+        yield f"<p class=quiet>and {len(far) - _MOST} more</p>"
 
 
 def _query(change: QueryChange) -> str:
@@ -148,8 +155,9 @@ def _figure(change: HeadChange, old: Heatmaps, new: Heatmaps) -> str:
         (f"difference, ±{largest:.2g}", _picture(apart, -largest, largest, _CHANGE)),
     )
     numbers = (
-        f"{change.max_abs:.2g} · TV {change.total_variation:.2g} · JSD {change.jensen_shannon:.2g}"
-        f" · peak {change.peak_shift:.1f} · centre {change.centroid_shift:.1f}"
+        f"max {change.max_abs:.2g} · TV {change.total_variation:.2g}"
+        f" · JSD {change.jensen_shannon:.2g} · peak {change.peak_shift:.1f}"
+        f" · centre {change.centroid_shift:.1f}"
     )
     where = f"{escape(change.mode)}, layer {change.layer}, head {change.head}"
     title = f"<b>{where}</b>, query {change.query}"

@@ -22,7 +22,7 @@ def likeness(old: NDArray, new: NDArray) -> str:
     """In words, what has become of maps (q, heads, h, w) of one mode; "" where nothing fits."""
     old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
     change = np.abs(new - old).sum()
-    if not change:
+    if not change or not np.isfinite(change):
         return ""
     for pattern in (_sums, _order, _mirrored, _sharper):
         for words, expected in pattern(old, new):

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from detr_viz.files import printable
 from detr_viz.heatmaps import Heatmaps
 
 # In the order in which it would explain them.
-_INPUTS = {"weights": "weights_sha256", "image": "image_sha256", "model": "model_type"}
+_INPUTS = {"weights file": "weights_sha256", "image": "image_sha256", "model": "model_type"}
 _RECIPE = {
     "layer": "layer",
     "attention": "attention_site",
     "scale": "scale",
     "modes": "modes",
     "precision": "precision",
+    "heads": "num_heads",
+    "dilation": "dilation",
 }
 _PLACES = {"number type": "dtype", "device": "device"}
 _LONGEST = 24  # characters of a value that is told
@@ -24,9 +27,15 @@ def reasons(old: Heatmaps, new: Heatmaps) -> Iterator[str]:
     """What is not as it was, but for the numbers, in words."""
     a, b = old.meta, new.meta
     yield from _changes(_INPUTS, a, b)
+    names = [dict(zip(m.labels.tolist(), m.label_names.tolist(), strict=True)) for m in (old, new)]
+    for label in names[0].keys() & names[1].keys():
+        if names[0][label] != names[1][label]:
+            before, after = (_short(known[label]) for known in names)
+            yield f"class names changed ({before} to {after})"
+            break
     sizes = [maps.image_hw_px.tolist() for maps in (old, new)]
     if sizes[0] != sizes[1]:
-        yield "image size changed ({} x {} to {} x {} px)".format(*sizes[0], *sizes[1])
+        yield "image size changed ({1} x {0} to {3} x {2} px)".format(*sizes[0], *sizes[1])
     recipe = list(_recipe(a, b))
     if recipe:
         yield f"recipe changed ({', '.join(recipe)})"
@@ -34,7 +43,7 @@ def reasons(old: Heatmaps, new: Heatmaps) -> Iterator[str]:
     before, after = _part(a, "versions"), _part(b, "versions")
     for name in sorted(before.keys() | after.keys() if before and after else ()):
         if before.get(name) != after.get(name):
-            yield f"{name} {_short(before.get(name))} became {_short(after.get(name))}"
+            yield f"{_short(name)} {_short(before.get(name))} became {_short(after.get(name))}"
 
 
 def _changes(names: Mapping[str, str], old: Mapping[str, Any], new: Mapping) -> Iterator[str]:
@@ -63,7 +72,7 @@ def _part(meta: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _short(value: object) -> str:
-    said = " ".join(str(value).split())
+    said = printable(value)
     if len(said) == 64 and said.isalnum():  # a digest
         return said[:8]
     return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 1]}…"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz import assets, flags, inputs
 from detr_viz.comparison import load, named, pair
 from detr_viz.errors import UserError
-from detr_viz.heatmaps import STORES, of, write
+from detr_viz.files import check_file, printable
+from detr_viz.heatmaps import STORES, load_meta, of, write
 from detr_viz.preparing import precise, tell, tell_notes
 from detr_viz.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.recipe import plot_label
@@ -35,7 +36,7 @@ examples
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
-    flags.add_subject(parser, "what to save")
+    flags.add_subject(parser, "what to save", drawn=False)
     add = parser.add_argument_group("where to").add_argument
     add("--out", metavar="DIR", required=True, help="the folder of baselines")
     add(
@@ -58,8 +59,11 @@ def run(args: argparse.Namespace) -> int:
     check_syntax(queries)
     pairs = pair(args.type, args.weights)
     out = Path(args.out)
-    if out.exists() and not out.is_dir():
+    if not args.out:
+        raise UserError("--out is empty: give a folder")
+    if os.path.isfile(out):
         raise UserError(f"--out {out} is a file: give a folder")
+    check_file(out / "a.npz", "choose another --out")
     if args.root is not None and not os.path.isdir(args.root):
         raise UserError(f"--root {args.root} is no folder: check the path")
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
@@ -67,10 +71,14 @@ def run(args: argparse.Namespace) -> int:
     _, loaded = precise(args, load(args, pairs))
     tell_notes(args, loaded)
     labels = _labels(loaded)
+    missing = [image.path for image in images if not os.path.exists(image.path)]
+    if missing:
+        raise UserError(f"no image at {printable(missing[0])}: check the path")
+    written: dict[Path, str] = {}
     for model, (_, weights), label in zip(loaded, pairs, labels, strict=True):
         check_for(queries, model.class_names, model.config.num_queries)
         for image in images:
-            for path in _record(args, queries, model, weights, image, out, label):
+            for path in _record(args, queries, model, weights, image, out, label, written):
                 tell(args, f"wrote {path}")
     return 0
 
@@ -93,7 +101,9 @@ def _record(
     image: Input,
     out: Path,
     label: str,
+    written: dict[Path, str],
 ) -> Iterator[Path]:
+    """The baselines of an image. written: those of this run, with their images."""
     from detr_viz.explanation import explain
 
     e = explain(model, image.path, layers=args.layer, size=args.size, max_size=args.max_size)
@@ -109,7 +119,7 @@ def _record(
             type=model.spec.name,
             weights=place,
             weights_is=kind,
-            image=relative(image.path, start),
+            image="" if args.image is None else relative(image.path, start),
             relative_to=FOLDER if args.root is None else ROOT,
             queries=queries,
             modes=tuple(modes),
@@ -122,8 +132,29 @@ def _record(
             nheads=args.nheads,
             dilation=args.dilation,
         )
+        _check_free(path, remake, written)
+        written[path] = image.path
         made = of(e, ids, modes, layer=layer, scale=args.scale, **{KEY: remake.as_meta()})
         yield write(path, made, args.store)
+
+
+def _check_free(path: Path, remake: Remake, written: Mapping[Path, str]) -> None:
+    """UserError where a baseline would be lost that says something else."""
+    if path in written:
+        raise UserError(
+            f"{path} is there already, of {printable(written[path])}: rename an image, or record "
+            "them into folders of their own"
+        )
+    if not path.exists():
+        return
+    try:
+        there = load_meta(path).get(KEY)
+    except UserError:  # damaged, or none of ours
+        there = None
+    if there != remake.as_meta():
+        raise UserError(
+            f"{path} is there already, made in another way: choose another --out, or remove it"
+        )
 
 
 def _weights(weights: str | None, start: str | Path) -> tuple[str, str | None]:

@@ -16,12 +16,12 @@ from xml.etree import ElementTree
 
 import detr_viz
 from detr_viz.errors import UserError
-from detr_viz.files import replacing, say
+from detr_viz.files import OutputError, check_file, replacing, say
 from detr_viz.regression.tables import lines, why, worst
 from detr_viz.regression.verdict import STATES, Outcome
 
+_SUFFIXES = {"report": ".html", "junit": ".xml", "json": ".json"}
 MOST_SHOWN = 100  # failed baselines whose maps the page shows; a map is a few hundred bytes there
-_MOST_WORST = 50  # heads of a baseline that a JSON report lists
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -36,28 +36,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def wanted(args: argparse.Namespace) -> dict[str, Path]:
     """The reports that are asked for. UserError where one cannot be written, before all else."""
-    asked = {kind: getattr(args, kind) for kind in ("report", "junit", "json")}
+    asked = {kind: getattr(args, kind) for kind in _SUFFIXES}
     paths = {kind: Path(path) for kind, path in asked.items() if path is not None}
     for kind, path in paths.items():
-        if not path.name or path.is_dir():
-            raise UserError(f"--{kind} {path} is a folder: give a file name")
-        if list(paths.values()).count(path) > 1:
-            raise UserError(f"{path} cannot be two reports: give each its own file")
+        if path.suffix.lower() != _SUFFIXES[kind]:
+            said = f"--{kind} {asked[kind]!r} is no {_SUFFIXES[kind]} file"
+            raise UserError(f"{said}: give a name such as heatmaps{_SUFFIXES[kind]}")
+        check_file(path, f"choose another --{kind}")
     return paths
 
 
 def write(paths: dict[str, Path], outcomes: Sequence[Outcome]) -> Iterator[Path]:
-    """Write the reports; and inside GitHub Actions annotations and a summary of the step."""
+    """Write the reports; and inside GitHub Actions annotations and a summary of the step.
+
+    Yields those written. OutputError at the end where one could not be.
+    """
+    trouble: OutputError | None = None
     for kind, path in paths.items():
         text = {"report": _page, "junit": junit, "json": as_json}[kind](outcomes)
-        with replacing(path, f"choose another --{kind}") as part:
-            part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        yield path
+        try:
+            with replacing(path, f"choose another --{kind}") as part:
+                part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OutputError as error:
+            trouble = trouble or error
+        else:
+            yield path
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for outcome in outcomes:
             if not outcome.passed:
                 say(_annotation(outcome))
         _add_summary(outcomes)
+    if trouble is not None:
+        raise trouble
 
 
 def _page(outcomes: Sequence[Outcome]) -> str:
@@ -115,7 +125,11 @@ def _xml(text: str) -> str:
 
 
 def as_json(outcomes: Sequence[Outcome]) -> str:
-    """Counts, and each baseline with its numbers; null for what is infinite."""
+    """Counts, and each baseline with its numbers; null for what is infinite.
+
+    heads: all that are too far from where they were, worst first; else the one nearest to it.
+    excess: the largest share of a limit that is used up.
+    """
     made = {
         "detr_viz": detr_viz.__version__,
         "counts": counts(outcomes),
@@ -132,8 +146,9 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
     if not verdict.same:
         entry |= {"why": why(verdict), "gone": verdict.gone, "new": verdict.new}
         entry["queries"] = [asdict(change) for change in verdict.queries]
-    worst = verdict.heads[: 1 if verdict.same else _MOST_WORST]
-    return {**entry, "changed": verdict.changed, "heads": [asdict(change) for change in worst]}
+    entry |= {"changed": verdict.changed, "limits": asdict(verdict.limits)}
+    far = [change for change in verdict.heads if change.excess > 1] or verdict.heads[:1]
+    return {**entry, "heads": [asdict(change) for change in far]}
 
 
 def _finite(value: Any) -> Any:

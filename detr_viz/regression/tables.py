@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 
+from detr_viz.files import printable
+from detr_viz.regression.limits import Limits
 from detr_viz.regression.verdict import HeadChange, QueryChange, Verdict
 
 _WIDE = 79  # columns
@@ -20,6 +23,7 @@ def lines(name: str, verdict: Verdict) -> Iterator[str]:
     Maximum and total variation (TV) of the change of weights, Jensen-Shannon divergence in bits,
     shifts of peak and centre of mass in cells.
     """
+    name = printable(name)
     if verdict.same:
         yield f"same       {name} ({verdict.used:.0%} of the limits used)"
         return
@@ -37,16 +41,19 @@ def lines(name: str, verdict: Verdict) -> Iterator[str]:
     if verdict.new:
         yield f"  new: {_ids(verdict.new)}"
     far = [change for change in verdict.queries if change.excess > 1]
-    yield from _table(_QUERIES, [_query(change) for change in far])
+    yield from _table(_QUERIES, _allowed_of_queries(verdict.limits), map(_query, far))
     apart = [change for change in verdict.heads if change.excess > 1]
-    yield from _table(_HEADS, [_head(change) for change in apart])
+    limits = verdict.limits
+    allowed = f"  {'allowed':<{_NAME + 22}}  {limits.atol:8.2g} {limits.max_tv:7.2g} {'':7} "
+    allowed += f"{limits.max_shift:6.1f} {limits.max_shift:6.1f}"
+    yield from _table(_HEADS, allowed, map(_head, apart))
 
 
 def why(verdict: Verdict) -> str:
     """What lies behind it, on one line."""
     if verdict.cannot:
         return "; ".join((verdict.cannot, *verdict.changed))
-    changed = verdict.changed or ("same inputs, different numbers",)
+    changed = verdict.changed or (verdict.unexplained,)
     return "; ".join((*changed, *verdict.likeness))
 
 
@@ -57,16 +64,24 @@ def worst(verdict: Verdict) -> str:
         return ""
     return (
         f"worst: {change.mode}, layer {change.layer}, head {change.head}, query {change.query} "
-        f"{' '.join(change.label.split())}, total variation {change.total_variation:.2g}"
+        f"{printable(change.label)}, total variation {change.total_variation:.2g}"
     )
 
 
-def _table(head: str, rows: list[str]) -> Iterator[str]:
+def _table(head: str, allowed: str, made: Iterable[str]) -> Iterator[str]:
+    rows = list(made)
     if rows:
         yield head
+        yield allowed
         yield from rows[:_MOST]
     if len(rows) > _MOST:
         yield f"  and {len(rows) - _MOST} more"
+
+
+def _allowed_of_queries(limits: Limits) -> str:
+    return (
+        f"  {'allowed':<{_NAME}}  {'':<22}  {f'± {limits.max_score:g}':<14}  {limits.min_iou:7.3g}"
+    )
 
 
 def _ids(queries: tuple[int, ...]) -> str:
@@ -74,14 +89,25 @@ def _ids(queries: tuple[int, ...]) -> str:
     return f"quer{'ies' if len(queries) > 1 else 'y'} {said}{', …' * (len(queries) > _MOST)}"
 
 
-def _named(query: int, label: str) -> str:
-    name = f"{query} {' '.join(label.split())}"
-    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+def _fitted(text: str, columns: int) -> str:
+    """Text in so many columns of a terminal: cut, or filled up with spaces."""
+    said, wide = "", 0
+    for sign in (text := printable(text)):
+        wide += _width(sign)
+        if wide + (said + sign != text) > columns:
+            return f"{said}…{' ' * (columns - 1 - sum(map(_width, said)))}"
+        said += sign
+    return said + " " * (columns - wide)
+
+
+def _width(sign: str) -> int:
+    return 0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF")
 
 
 def _head(change: HeadChange) -> str:
     return (
-        f"  {change.mode:<8}  {_named(change.query, change.label):<{_NAME}}  {change.layer:>5} "
+        f"  {_fitted(change.mode, 8)}  {_fitted(f'{change.query} {change.label}', _NAME)}  "
+        f"{change.layer:>5} "
         f"{change.head:>4}  {change.max_abs:8.2g} {change.total_variation:7.2g} "
         f"{change.jensen_shannon:7.2g} "
         f"{change.peak_shift:6.1f} {change.centroid_shift:6.1f}"
@@ -89,10 +115,9 @@ def _head(change: HeadChange) -> str:
 
 
 def _query(change: QueryChange) -> str:
-    before, after = (" ".join(label.split()) for label in change.labels)
+    before, after = change.labels
     named = before if before == after else f"{before} > {after}"
     other = "" if change.other == change.query else f" = {change.other}"
     query = f"{change.query}{other}"
-    named = named if len(named) <= 22 else f"{named[:21]}…"
     scores = "{:.3f} > {:.3f}".format(*change.scores)
-    return f"  {query:<{_NAME}}  {named:<22}  {scores:<14}  {change.iou:7.3f}"
+    return f"  {query:<{_NAME}}  {_fitted(named, 22)}  {scores:<14}  {change.iou:7.3f}"

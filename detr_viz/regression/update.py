@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from detr_viz.errors import EXIT_USER_ERROR
+from detr_viz.files import printable
 from detr_viz.heatmaps import write
 from detr_viz.preparing import tell
 from detr_viz.regression import check
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     for outcome in outcomes(args, limits_of(args)):
         if outcome.verdict is None:
             failed += 1
-            print(f"error: {outcome.name}: {outcome.trouble}", file=sys.stderr)
+            print(f"error: {printable(outcome.name)}: {outcome.trouble}", file=sys.stderr)
             continue
         if outcome.verdict.same:
             same += 1
@@ -44,9 +45,15 @@ def run(args: argparse.Namespace) -> int:
         assert outcome.path is not None and outcome.old is not None and outcome.made is not None
         for line in lines(outcome.name, outcome.verdict):
             tell(args, line)
+        if not len(outcome.made.query_ids):
+            failed += 1
+            name = printable(outcome.name)
+            print(f"error: {name}: no query is left, so it stays as it was", file=sys.stderr)
+            continue
         store = str(outcome.old.meta.get("store", "float32"))
-        path = write(outcome.path, outcome.made, store)
+        path = write(outcome.path, outcome.made, store, "see to its folder, or check it out anew")
         updated += 1
         tell(args, f"rewrote {path}")
-    tell(args, f"{updated} rewritten, {same} the same")
+    counts = {"rewritten": updated, "the same": same, "not run": failed}
+    tell(args, ", ".join(f"{n} {what}" for what, n in counts.items() if n))
     return EXIT_USER_ERROR if failed else 0

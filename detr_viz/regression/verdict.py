@@ -67,7 +67,9 @@ class Verdict:
     cannot           why maps could not be compared at all, else ""
     changed          what else is not as it was, in words: weights, image, recipe, versions
     likeness         what the change looks like, in words: heads that changed places
-    other_weights    whether the weights are others, and that alone is a difference
+    limits           by which it was judged; rounding of float16 comes on top
+    other_weights    whether the file of weights is another, and that alone is a difference
+    known_inputs     whether the files say which weights and image they are of
     """
 
     heads: tuple[HeadChange, ...]
@@ -76,13 +78,23 @@ class Verdict:
     new: tuple[int, ...]
     cannot: str
     changed: tuple[str, ...]
+    limits: Limits
     likeness: tuple[str, ...] = ()
     other_weights: bool = False
+    known_inputs: bool = True
 
     @property
     def same(self) -> bool:
         """Whether nothing is further apart than the limits allow."""
-        return not (self.used > 1 or self.cannot or self.gone or self.new or self.other_weights)
+        others = self.cannot or self.gone or self.new or self.other_weights
+        return self.used <= 1 and not others
+
+    @property
+    def unexplained(self) -> str:
+        """What is said where nothing is known to lie behind a difference."""
+        if self.used <= 1:
+            return "other queries"
+        return "same inputs, different numbers" if self.known_inputs else "different numbers"
 
     @property
     def used(self) -> float:
@@ -130,9 +142,9 @@ def judge(
     """Every map of every query that both files have.
 
     Queries of the same weights are matched by their ids, those of different ones by their boxes
-    (one to one, the largest sum of overlaps, at least half each). Rounding of a file that stores
-    float16 is allowed for. limits: None for those of the files' precision. strict: other weights
-    are a difference, whatever the maps are.
+    (one to one, the largest sum of overlaps, at least half each), then by their ids. Rounding of a
+    file that stores float16 is allowed for. limits: None for those of the files' precision. strict:
+    another file of weights is a difference, whatever the maps are.
     """
     limits = limits or between(old.meta, new.meta)
     pairs = _pairs(old, new)
@@ -145,13 +157,15 @@ def judge(
     far = any(change.excess > 1 for change in heads)
     return Verdict(
         heads=tuple(sorted(heads, key=lambda c: (-c.excess, -c.total_variation))),
-        queries=tuple(sorted(queries, key=lambda change: -change.excess)),
+        queries=tuple(sorted(queries, key=lambda change: (-change.excess, change.iou))),
         gone=gone,
         new=more,
         cannot=cannot,
         changed=tuple(reasons(old, new)),
+        limits=limits,
         likeness=tuple(_likeness(old, new, pairs)) if far else (),
         other_weights=strict and _other_weights(old, new),
+        known_inputs=all("image_sha256" in maps.meta for maps in (old, new)),
     )
 
 
@@ -160,12 +174,18 @@ def _other_weights(old: Heatmaps, new: Heatmaps) -> bool:
 
 
 def _pairs(old: Heatmaps, new: Heatmaps) -> list[tuple[int, int]]:
-    """(place in old, place in new) of queries that are one."""
-    if not _other_weights(old, new):
-        places = {int(q): j for j, q in enumerate(new.query_ids)}
-        known = ((i, places.get(int(q))) for i, q in enumerate(old.query_ids))
-        return [(i, j) for i, j in known if j is not None]
-    return [(i, j) for i, j, _ in assign(_shares(old), _shares(new), 0.5)]
+    """(place in old, place in new) of queries that are one.
+
+    After other weights an id may stand for another object: what has the box comes first, and an id
+    only where no box is left for it.
+    """
+    pairs: list[tuple[int, int]] = []
+    if _other_weights(old, new):
+        pairs = [(i, j) for i, j, _ in assign(_shares(old), _shares(new), 0.5)]
+    used, others = {i for i, _ in pairs}, {j for _, j in pairs}
+    places = {int(q): j for j, q in enumerate(new.query_ids) if j not in others}
+    left = ((i, places.get(int(q))) for i, q in enumerate(old.query_ids) if i not in used)
+    return sorted([*pairs, *((i, j) for i, j in left if j is not None)])
 
 
 def _shares(maps: Heatmaps) -> NDArray[np.float64]:
@@ -181,7 +201,7 @@ def _cannot(old: Heatmaps, new: Heatmaps) -> str:
         return f"only one of them has maps of {' and '.join(only)}"
     shapes = [tuple(maps.grid_hw.tolist()) for maps in (old, new)]
     if shapes[0] != shapes[1]:
-        said = " and ".join("{} x {}".format(*shape) for shape in shapes)
+        said = " and ".join("{1} x {0}".format(*shape) for shape in shapes)
         return f"their maps have {said} cells"
     heads = [m.shape[1] for maps in (old, new) for m in list(maps.maps.values())[:1]]
     if len(set(heads)) > 1:
@@ -234,21 +254,26 @@ def _likeness(old: Heatmaps, new: Heatmaps, pairs: list[tuple[int, int]]) -> Ite
 
 
 def _share(value: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
-    """How much of a limit is used up; where it is 0, all or nothing."""
-    if limit > 0:
-        return value / limit
-    return np.where(value > 0, np.inf, 0.0)
+    """How much of a limit is used up; where it is 0, all or nothing; by no number, all."""
+    used = value / limit if limit > 0 else np.where(value > 0, np.inf, 0.0)
+    return np.where(np.isfinite(value), used, np.inf)
 
 
 def _query(old: Heatmaps, new: Heatmaps, i: int, j: int, limits: Limits) -> QueryChange:
-    overlap = float(iou(_shares(old)[[i]], _shares(new)[[j]])[0, 0])
+    boxes = _shares(old)[[i]], _shares(new)[[j]]
+    # one that has no area overlaps nothing, not even itself
+    overlap = 1.0 if np.array_equal(*boxes) else float(iou(*boxes)[0, 0])
+    scores = float(old.scores[i]), float(new.scores[j])
     labels = str(old.label_names[i]), str(new.label_names[j])
-    excess = float(_share(np.asarray(1 - overlap), 1 - limits.min_iou))
+    excess = max(
+        float(_share(np.asarray(1 - overlap), 1 - limits.min_iou)),
+        float(_share(np.asarray(abs(scores[0] - scores[1])), limits.max_score)),
+    )
     return QueryChange(
         query=int(old.query_ids[i]),
         other=int(new.query_ids[j]),
         labels=labels,
-        scores=(float(old.scores[i]), float(new.scores[j])),
+        scores=scores,
         iou=overlap,
         excess=float("inf") if labels[0] != labels[1] else excess,
     )

@@ -88,7 +88,7 @@ def apart(old: Path, new: Path) -> dict[str, float]:
     from detr_viz import heatmaps
     from detr_viz.regression.verdict import judge
 
-    found = dict.fromkeys([*COLUMNS, "1 - IoU", "other classes"], 0.0)
+    found = dict.fromkeys([*COLUMNS, "1 - IoU", "score", "other classes"], 0.0)
     for path in sorted(old.glob("*.npz")):
         files = heatmaps.load(path), heatmaps.load(new / path.name)
         verdict = judge(*files)
@@ -96,6 +96,8 @@ def apart(old: Path, new: Path) -> dict[str, float]:
             for column, name in COLUMNS.items():
                 found[column] = max(found[column], getattr(change, name))
         found["1 - IoU"] = max([found["1 - IoU"], *(1 - q.iou for q in verdict.queries)])
+        changes = [abs(q.scores[0] - q.scores[1]) for q in verdict.queries]
+        found["score"] = max([found["score"], *changes])
         found["other classes"] += sum(q.labels[0] != q.labels[1] for q in verdict.queries)
     return found
 
@@ -164,7 +166,7 @@ def main() -> None:
         }
         pythons = {version.strip(): path for version, path in versions.items()}
         print(f"torch {torch.__version__}\n")
-        heads = ["precision", "models", "change", *COLUMNS, "1 - IoU", "other classes"]
+        heads = ["precision", "models", "change", *COLUMNS, "1 - IoU", "score", "other classes"]
         print(row(*heads))
         print("|---" * len(heads) + "|", flush=True)
         table(home, models, pythons)
