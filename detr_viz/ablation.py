@@ -35,8 +35,8 @@ class Ablation:
 
     layers   decoder layers whose cross-attention was changed
     iou      (Q,) overlap of each query's boxes before and after
-    weights  layer -> attention weights after, (Q, heads, K) float32; of a head that was taken out,
-             and of a query that has no key left, all 0
+    weights  decoder layer -> attention weights after, (Q, heads, K) float32; 0 of a head that was
+             taken out, and of a query that has no key left
     """
 
     removal: Removal
@@ -46,6 +46,10 @@ class Ablation:
     iou: NDArray[np.float64]
     weights: Mapping[int, NDArray[np.float32]] = field(repr=False)
 
+    def kept_scores(self) -> NDArray[np.float32]:
+        """(Q,): what the class that a query had before is still given."""
+        return self.after.class_scores[np.arange(len(self.before.labels)), self.before.labels]
+
 
 def ablate(
     network: Detector,
@@ -54,18 +58,17 @@ def ablate(
     image_hw: tuple[int, int],
     removal: Removal,
     layers: Sequence[int],
-    inside: Tensor | None = None,
+    inside: Tensor,
 ) -> Ablation:
     """Decode one image with and without; layers: where it is taken out.
 
-    inside: (Q, K) True where a key's cell lies in the query's box; for removal.box.
+    inside: (Q, K) True where a key's cell lies in the query's box.
     """
-    hidden = None
-    if removal.box:
-        assert inside is not None
-        hidden = (inside if removal.box == "inside" else ~inside)[None]
-    before, _ = decoded(network, encoded, NOTHING, layers)
-    after, weights = decoded(network, encoded, removal, layers, hidden)
+    hidden = {"inside": inside, "outside": ~inside}.get(removal.box)
+    before, _ = decoded(network, encoded, NOTHING, ())
+    after, weights = decoded(
+        network, encoded, removal, layers, None if hidden is None else hidden[None]
+    )
     said = [read_output(raw, 0, spec, image_hw) for raw in (before, after)]
     pairs = zip(said[0].boxes_xyxy_px, said[1].boxes_xyxy_px, strict=True)
     return Ablation(
@@ -90,7 +93,8 @@ def decoded(
 ) -> tuple[dict[str, object], dict[int, Tensor]]:
     """The network's result, and layer -> the weights (B, M, Q, K) that were used there.
 
-    hidden: (B or 1, Q, K) True where a query must not look, in these layers.
+    hidden: (B or 1, Q, K) True where a query must not look, in these layers. All layers run in the
+    kernel below, so that results with and without can be compared.
     """
     with torch.inference_mode(), _changed(network, removal, layers, hidden) as weights:
         return network.decode(encoded), weights
@@ -100,19 +104,27 @@ def decoded(
 def _changed(
     network: Detector, removal: Removal, layers: Sequence[int], hidden: Tensor | None
 ) -> Iterator[dict[int, Tensor]]:
-    """The cross-attention of these layers in the kernel below, while the block runs."""
-    sites, handles = network.attention_sites(), []
+    handles = []
     used: dict[int, Tensor] = {}
     try:
-        for layer in layers:
+        for (kind, layer), site in network.attention_sites().items():
+            if kind != "cross":
+                continue
+            here = (removal, hidden) if layer in layers else (NOTHING, None)
 
-            def instead(site: Site, args: tuple[Parts], out: Tensor, layer: int = layer) -> Tensor:
+            def instead(
+                site: Site,
+                args: tuple[Parts],
+                out: Tensor,
+                layer: int = layer,
+                here: tuple[Removal, Tensor | None] = here,
+            ) -> Tensor:
                 terms = site.terms(args[0])
-                weights = used[layer] = _weights(terms, removal, hidden)
+                weights = used[layer] = _weights(terms, *here)
                 context = weights.to(terms.value.dtype) @ terms.value
                 return site.out_proj(merge_heads(context))
 
-            handles.append(sites["cross", layer].register_forward_hook(instead))
+            handles.append(site.register_forward_hook(instead))
         yield used
     finally:
         for handle in handles:

@@ -8,6 +8,7 @@ import math
 from typing import NoReturn
 
 from detr_viz.errors import EXIT_USER_ERROR
+from detr_viz.removals import parse as parse_removal
 from detr_viz.styles import HEADS, SUFFIXES
 from detr_viz.terms import parse_terms
 
@@ -74,6 +75,14 @@ def term_sum(text: str) -> str:
     """A sum of terms of the logits, by their names, without spaces."""
     try:
         return "+".join(parse_terms(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def removal(text: str) -> str:
+    """A part of a cross-attention that can be taken out, by its name."""
+    try:
+        return parse_removal(text).name
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

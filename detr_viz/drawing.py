@@ -293,7 +293,7 @@ def _add_boxes(
         widths.append(3 * px)
         for row, top in zip(group.rows, spot.row_tops, strict=True):
             for left in made.panel_lefts[: len(row.maps)]:
-                corners.append(_corners(group, top, left, made.panel_hw, 4 * px))
+                corners.append(_corners(group, top, left, made.panel_hw, 4 * px, row.box_xyxy_px))
                 colors.append("#ffffff")
                 widths.append(2 * px)
     dark = (0, 0, 0, 0.85 if look.style == "contour" else 0.6)  # untouched photos may be light
@@ -314,17 +314,24 @@ def _add_boxes(
 
 
 def _corners(
-    group: Group, top: int, left: int, hw: tuple[int, int], line_px: int
+    group: Group,
+    top: int,
+    left: int,
+    hw: tuple[int, int],
+    line_px: int,
+    other: np.ndarray | None = None,
 ) -> list[tuple[float, float]]:
     """Corners of the box in a panel: the line's edges on whole pixels, all of it inside.
 
-    A box so thin that its lines would meet is drawn as thick as shows what is in it.
+    A box so thin that its lines would meet is drawn as thick as shows what is in it. other: in
+    place of the group's.
     """
-    assert group.box_xyxy_px is not None
+    box = group.box_xyxy_px if other is None else other
+    assert box is not None
     sides = []
     for low, high, side, photo_side in zip(
-        group.box_xyxy_px[:2],
-        group.box_xyxy_px[2:],
+        box[:2],
+        box[2:],
         hw[::-1],
         group.photo.shape[1::-1],
         strict=True,

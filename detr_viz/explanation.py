@@ -102,11 +102,11 @@ class Explanation(Findings):
                  "box:inside" or "box:outside" (the cells there, of each query's own box: those
                  whose centres lie in it)
         layers   where: as in `explain`
-        ValueError for a removal or a head that there is not, UserError for a layer.
+        ValueError for a removal that there is not, UserError for a head or a layer.
         """
         taken = parse_removal(removal) if isinstance(removal, str) else removal
         if taken.head is not None and taken.head >= self.num_heads:
-            raise ValueError(f"no head {taken.head}: this model has 0..{self.num_heads - 1}")
+            raise UserError(f"no head {taken.head}: this model has 0..{self.num_heads - 1}")
         return ablate(
             self.model.network,
             self.model.spec,

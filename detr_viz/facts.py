@@ -34,13 +34,18 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """All that a figure shows; `queries`: a line of words for each; `width_in`: of the figure."""
+    """All that a figure shows; `queries`: a line of words for each; `width_in`: of the figure.
+
+    removed, removed_in: what was taken out (removals.py) and in which decoder layers.
+    """
 
     subjects: tuple[Subject, ...]
     modes: tuple[str | Mode, ...]
     scale: str
     look: Look
     queries: tuple[str, ...]
+    removed: tuple[str, ...] = ()
+    removed_in: tuple[int, ...] = ()
     width_in: float = 4.6
 
     @property
@@ -120,6 +125,14 @@ def reading_rule(shown: Shown) -> list[str]:
         notes.append("in each row the head of the least entropy first, its number before the colon")
     elif shown.look.heads == "max":
         notes.append("the largest weight of any head, cell by cell")
+    if shown.removed:
+        layers = f"layer{'s' * (len(shown.removed_in) > 1)} {listed(shown.removed_in)}"
+        notes.append(
+            f"rows below the first: without that part in {layers}, and the box that is left"
+        )
+        notes.append("after the colon: the score that the class is left, and another class if so")
+        if any(name.startswith("box:") for name in shown.removed):
+            notes.append("hidden: the cells inside or outside each query's own box")
     if LEDGER in shown.modes:
         notes += ledger_rule(shown)
     elif shown.scale == "layer":

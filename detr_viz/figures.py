@@ -27,13 +27,14 @@ from detr_viz.lettering import ELLIPSIS, clean, drawable
 from detr_viz.matching import MIN_IOU, Match, SharedObject
 from detr_viz.output import SUFFIXES, save, show
 from detr_viz.page import GRAY, Group, Label, Section
-from detr_viz.panels import MapPanels, Panels, TermPanels, columns
+from detr_viz.panels import AblationPanels, MapPanels, Panels, TermPanels, columns
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look, page_format
 from detr_viz.terms import LEDGER, Mode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from detr_viz.ablation import Ablation
     from detr_viz.findings import Findings
 
 __all__ = [
@@ -66,6 +67,7 @@ def head_grid(
     scale: str = "mode",
     look: Look = DEFAULT_LOOK,
     page: Format = DEFAULT_FORMAT,
+    ablations: Sequence[Ablation] = (),
 ) -> Figure:
     """Maps of every head for some queries: label, photo with its box, one panel a head.
 
@@ -78,6 +80,7 @@ def head_grid(
     scale     as in Findings.maps
     look      style, normalisation, colour map, interpolation
     page      width, resolution, size of type; the height follows from the photo and the rows
+    ablations of Explanation.ablate: a row each, under one of the attention as it is
     The largest weight of each panel is printed in it. The figure carries what it shows as
     `fig.shown`, and as `fig.facts` (Title, Software, Description), which `save` writes into the
     file. Raises FigureError for what cannot be drawn, ValueError for a mode, query or layer not
@@ -86,7 +89,7 @@ def head_grid(
     name = _model_name(explanation.model_title, 0)
     subject = Subject(explanation, name, _layers(explanation, layer))
     objects = [SharedObject(0, (Match(query, 1.0),)) for query in queries]
-    return _figure([subject], objects, mode, scale, look, page)
+    return _figure([subject], objects, mode, scale, look, page, [ablations])
 
 
 def compare(
@@ -99,6 +102,7 @@ def compare(
     scale: str = "mode",
     look: Look = DEFAULT_LOOK,
     page: Format = DEFAULT_FORMAT,
+    ablations: Sequence[Sequence[Ablation]] = (),
 ) -> Figure:
     """The same objects as several models see them: a group of rows a model, by object.
 
@@ -106,6 +110,7 @@ def compare(
     objects        which queries are the same object, from matching.shared_objects
     names          what the models are called; None: their titles, or where these are the same
                    their checkpoints' names
+    ablations      of each explanation
     The rest as in head_grid. An object that a model has no query for is said so.
     """
     called = names_of(explanations) if names is None else list(names)
@@ -122,7 +127,7 @@ def compare(
         Subject(e, name, _layers(e, layer), label)
         for e, name, label in zip(explanations, called, _labels(called), strict=True)
     ]
-    return _figure(subjects, objects, mode, scale, look, page)
+    return _figure(subjects, objects, mode, scale, look, page, ablations)
 
 
 def _figure(
@@ -132,11 +137,17 @@ def _figure(
     scale: str,
     look: Look,
     page: Format,
+    ablations: Sequence[Sequence[Ablation]],
 ) -> Figure:
     modes = tuple(dict.fromkeys([mode] if isinstance(mode, str | Mode) else mode))
     if not objects or not modes:
         raise FigureError("nothing to draw: name at least one query and one mode")
-    maps = TermPanels(look) if modes == (LEDGER,) else MapPanels(modes, scale, look)
+    maps: Panels = MapPanels(modes, scale, look)
+    if modes == (LEDGER,):
+        maps = TermPanels(look)
+    taken = next(iter(ablations), ())
+    if taken:
+        maps = AblationPanels(look, ablations)
     for k, subject in enumerate(subjects):
         wanted = [o.matches[k].query for o in objects if o.matches[k].query is not None]
         maps.collect(subject, wanted)
@@ -147,6 +158,8 @@ def _figure(
         scale,
         look,
         tuple(words for shared in objects for words in _words(subjects, shared)),
+        tuple(found.removal.name for found in taken),
+        taken[0].layers if taken else (),
     )
     names = columns(look, max(s.explanation.num_heads for s in subjects))
     fig = draw(sections, names, reading_rule(shown), look, page)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from detr_viz import models
+from detr_viz import models, removals
 from detr_viz.arguments import (
     colormap,
     dpi,
@@ -13,6 +13,7 @@ from detr_viz.arguments import (
     layers,
     per_page,
     positive,
+    removal,
     shard,
     term_sum,
     width_in,
@@ -25,6 +26,7 @@ from detr_viz.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the command that draws."""
     add_subject(parser, "what to draw")
+    _add_ablation(parser)
     _add_look(parser)
     _add_outputs(parser)
     add_running(parser)
@@ -58,7 +60,7 @@ def add_subject(parser: argparse.ArgumentParser, title: str, drawn: bool = True)
         "--terms",
         dest="plot",
         type=term_sum,
-        default="combine",
+        default=argparse.SUPPRESS,
         metavar="SUM",
         help=f"in place of --plot: attention by a sum of terms, such as cq.pk+pq.pk, of "
         f"{', '.join(TERMS)}",
@@ -100,6 +102,27 @@ def add_subject(parser: argparse.ArgumentParser, title: str, drawn: bool = True)
         default="mode",
         help="mode: q and k of the mode attend on their own; layer: at the layer's own scale, "
         "their exact share of combine (default: %(default)s)",
+    )
+
+
+def _add_ablation(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("does it matter").add_argument
+    add(
+        "--ablate",
+        type=removal,
+        nargs="+",
+        action="extend",
+        metavar="PART",
+        help="run the decoder again without a part of its cross-attention, a row each, with the "
+        f"score that is left and the new box: {removals.SYNTAX}",
+    )
+    add(
+        "--ablate-in",
+        type=layers,
+        default="all",
+        metavar="N",
+        help="the decoder layers to take it out of: all, last, or numbers from 0 "
+        "(default: %(default)s)",
     )
 
 

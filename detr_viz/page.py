@@ -41,6 +41,7 @@ class MapRow:
 
     numbers  what is printed in the panels; None: each map's largest weight
     reach    of signed maps: the value at which colours end, either way; 0 for weights
+    box_xyxy_px   in its panels, in place of the group's
     """
 
     maps: NDArray[np.float32]
@@ -48,6 +49,7 @@ class MapRow:
     name: str = ""
     numbers: tuple[str, ...] | None = None
     reach: float = 0.0
+    box_xyxy_px: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from detr_viz.cells import Placement
 from detr_viz.facts import Subject, mode_name
 from detr_viz.findings import Ledger
+from detr_viz.lettering import clean
 from detr_viz.page import MapRow, number
 from detr_viz.styles import FigureError, Look
 from detr_viz.terms import Mode
+
+if TYPE_CHECKING:
+    from detr_viz.ablation import Ablation
 
 
 class Panels(Protocol):
@@ -136,6 +140,30 @@ class TermPanels:
         largest = [f"{value:.1f}" for value in np.abs(found.total[0]).max((1, 2))]
         rows.append(MapRow(found.total[0], place, "sum", tuple(largest), reach))
         rows.append(MapRow(found.weights[0], place, "weights"))
+        return tuple(_shown(row, self._look) for row in rows)
+
+
+class AblationPanels:
+    """A row of the attention as it is, and one for each part that was taken out, with its box."""
+
+    def __init__(self, look: Look, ablations: Sequence[Sequence[Ablation]]) -> None:
+        self._look, self._ablations = look, iter(ablations)
+        self._found: dict[int, Sequence[Ablation]] = {}
+
+    def collect(self, subject: Subject, queries: Sequence[int]) -> None:
+        _check_heads(self._look, subject)
+        self._found[id(subject.explanation)] = next(self._ablations)
+
+    def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]:
+        e, place = subject.explanation, _placement(subject)
+        rows = [MapRow(e.maps("combine", [query], layer, "layer")[0], place, "as it is")]
+        for found in self._found[id(e)]:
+            maps = found.weights[layer][query].reshape(-1, *e.grid_hw)
+            name = f"{found.removal.words}: {found.kept_scores()[query]:.2f}"
+            if (now := int(found.after.labels[query])) != found.before.labels[query]:
+                name += f", {clean(e.class_names[now]) or f'class {now}'}"
+            box = found.after.boxes_xyxy_px[query]
+            rows.append(MapRow(maps, place, name, box_xyxy_px=box))
         return tuple(_shown(row, self._look) for row in rows)
 
 

@@ -66,6 +66,8 @@ def recipe_of(
         size=args.size,
         max_size=args.max_size,
         precision=args.precision,
+        removed=tuple(dict.fromkeys(args.ablate or ())),
+        removed_in=tuple(args.ablate_in) if isinstance(args.ablate_in, list) else args.ablate_in,
     )
     return of_models(loaded, recipe)
 

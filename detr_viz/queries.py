@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from detr_viz.errors import UserError
 
 if TYPE_CHECKING:
+    from detr_viz.ablation import Ablation
     from detr_viz.findings import Findings
 
 DEFAULT = "top:5"
@@ -175,6 +176,25 @@ def check_for(choice: str, class_names: Sequence[str], num_queries: int) -> None
 def holds_ids(choice: str) -> bool:
     """Whether the choice names ids, which mean nothing in another model."""
     return any(part.strip()[:1].isdecimal() for part in choice.split("+"))
+
+
+def ablation_table(
+    explanation: Findings, queries: Sequence[int], ablations: Sequence[Ablation]
+) -> str:
+    """Lines of what each removal does to these queries: score left to the class, new class, IoU."""
+    e, names = explanation, explanation.class_names
+    parts = [found.removal.name for found in ablations]
+    wide = max(len("without"), *map(len, parts))
+    longest = max(len("class"), *(len(names[e.labels[q]]) for q in queries))
+    lines = [f"query  {'class':<{longest}}  {'without':<{wide}}  score before, after  box IoU  now"]
+    for q in queries:
+        for found, part in zip(ablations, parts, strict=True):
+            before, after = found.before.scores[q], found.kept_scores()[q]
+            now = found.after.labels[q]
+            other = names[now] if now != found.before.labels[q] else ""
+            line = f"{q:>5}  {names[e.labels[q]]:<{longest}}  {part:<{wide}}  {before:12.3f}  "
+            lines.append(f"{line}{after:5.3f}  {found.iou[q]:7.2f}  {other}".rstrip())
+    return "\n".join(lines)
 
 
 def table(explanation: Findings, queries: Sequence[int], layer: int | None = None) -> str:

@@ -49,6 +49,7 @@ class Recipe:
     scale     one of terms.SCALES
     size, max_size   of the network's input, pixels; None: each model's own
     precision, device   of the network's arithmetic
+    removed, removed_in  what is taken out (removals.py), and in which decoder layers
     """
 
     models: tuple[ModelFacts, ...]
@@ -63,6 +64,8 @@ class Recipe:
     precision: str = "float32"
     device: str = "cpu"
     software: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    removed_in: str | int | tuple[int, ...] = "all"
 
     @property
     def several_layers(self) -> bool:
@@ -72,6 +75,7 @@ class Recipe:
     def label(self) -> str:
         """What follows an image's name in that of its files."""
         parts = ["_vs_".join(model.type for model in self.models), plot_label(self.plot)]
+        parts += ["ablated"] * bool(self.removed)
         parts += ["layers"] * self.several_layers
         parts += [self.look.style] * (self.look.style != "overlay")
         return "_".join(parts)

@@ -32,7 +32,7 @@ class Removal:
     def words(self) -> str:
         """For a row of a figure."""
         if self.box:
-            return f"nothing {self.box} the box"
+            return f"{self.box} hidden"
         if self.head is not None:
             return f"no head {self.head}"
         if self.name.startswith("term:"):

@@ -15,7 +15,7 @@ from detr_viz.files import say
 from detr_viz.flags import add_arguments
 from detr_viz.many import run_many
 from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
-from detr_viz.queries import DEFAULT, check_syntax, table
+from detr_viz.queries import DEFAULT, ablation_table, check_syntax, table
 from detr_viz.styles import Look, page_format
 from detr_viz.targets import check_out, folder_of, is_folder, target_of
 from detr_viz.terms import LEDGER
@@ -116,6 +116,12 @@ def _check_outputs(args: argparse.Namespace, many: bool) -> None:
         raise UserError("--contact-sheet is made of the PNG files: add png to --format")
     if args.ray_address is not None and args.engine != "ray":
         raise UserError("--ray-address is for --engine ray")
+    if args.ablate and many:
+        raise UserError("--ablate is for one image: name a single one")
+    if args.ablate and args.plot != "combine":
+        raise UserError("--ablate shows the attention as it is used: leave --plot and --terms out")
+    if args.ablate and (args.save_maps or ".npz" in given):
+        raise UserError("--ablate saves no maps: leave --save-maps and npz out")
     if args.out and not is_folder(args.out):
         target_of(args.out, "", suffixes(args), args.caption).check()
 
@@ -159,7 +165,13 @@ def render_one(
     if recipe.plot == LEDGER:
         apart = rendering.ledger_residual(found, objects)
         yield f"the terms add up to the network's logits within {apart:.1e}"
-    written = rendering.write(found, objects, recipe, target)
+    ablations = []
+    for k, (e, model) in enumerate(zip(found, used, strict=True)):
+        with named(Path(model.path).name, len(used)):
+            ablations.append([e.ablate(part, recipe.removed_in) for part in recipe.removed])
+        if recipe.removed:
+            tables.append(ablation_table(e, queries_of(objects, k), ablations[k]))
+    written = rendering.write(found, objects, recipe, target, ablations)
     yield from (f"note: {note}" for note in written.notes)
     yield from tables
     for path in written.files:

@@ -22,6 +22,7 @@ from detr_viz.terms import LEDGER, modes_of_plot
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from detr_viz.ablation import Ablation
     from detr_viz.findings import Findings
     from detr_viz.matching import SharedObject
 
@@ -41,7 +42,11 @@ def modes_of(found: Sequence[Findings], recipe: Recipe) -> list[str]:
 
 
 def write(
-    found: Sequence[Findings], objects: Sequence[SharedObject], recipe: Recipe, target: Target
+    found: Sequence[Findings],
+    objects: Sequence[SharedObject],
+    recipe: Recipe,
+    target: Target,
+    ablations: Sequence[Sequence[Ablation]] = (),
 ) -> Written:
     """Draw the objects as the recipe says and write the target's files.
 
@@ -64,6 +69,7 @@ def write(
                 scale=recipe.scale,
                 look=recipe.look,
                 page=recipe.page,
+                ablations=ablations,
             )
             for path in target.figures:
                 figures.save(figure, path, {"Recipe": digest})

@@ -1,0 +1,76 @@
+"""Which term makes the last layer's logits, and what matters: demo checkpoints, held-out scenes.
+
+    python -m detr_viz.demo.matter --scenes 100
+
+Of every query that found an object (as in measure.py): the mean share of each term, over heads; and
+for each part that is taken out of all decoder layers, how many of the objects keep their class with
+a score of one half, what score that class keeps, and the overlap of the boxes before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+
+from detr_viz import models
+from detr_viz.demo.measure import SCORE, found_queries, scenes
+from detr_viz.explanation import explain
+from detr_viz.loading import load_model
+from detr_viz.terms import TERMS
+
+PARTS = ("position", "content", *(f"term:{name}" for name in TERMS), "box:inside", "box:outside")
+
+
+def measurements(name: str, weights: str | None, count: int) -> tuple[np.ndarray, dict]:
+    """(shares (objects, heads, terms), part -> (objects, 3): kept, score, IoU)."""
+    model = load_model(weights, name, device="cpu")
+    parts = [*PARTS, *(f"head:{i}" for i in range(model.config.nheads))]
+    shares, rows = [], {part: [] for part in parts}
+    for picture in scenes(count):
+        e = explain(model, picture.rgb)
+        ids = found_queries(e, picture)
+        if not len(ids):
+            continue
+        book = e.ledger(ids)
+        shares.append(np.stack([book.shares[term] for term in TERMS], -1))
+        for part in parts:
+            found = e.ablate(part)
+            score = found.kept_scores()[ids]
+            rows[part].append(np.stack([score >= SCORE, score, found.iou[ids]], -1))
+    return np.concatenate(shares), {part: np.concatenate(made) for part, made in rows.items()}
+
+
+def report(name: str, weights: str | None, count: int) -> str:
+    """Markdown: shares, then a row a part; heads as the range of their rows."""
+    shares, rows = measurements(name, weights, count)
+    title = models.REGISTRY[name][1]
+    means = ", ".join(
+        f"{term} {share:.0%}" for term, share in zip(TERMS, shares.mean((0, 1)), strict=True)
+    )
+    lines = [f"{title}, {count} scenes, {len(shares)} objects found; shares: {means}", ""]
+    lines += ["| without | objects kept | score | box IoU |", "|---|---|---|---|"]
+    single = {part: made.mean(0) for part, made in rows.items() if part in PARTS}
+    lines += [f"| {part} | {a:.0%} | {b:.2f} | {c:.2f} |" for part, (a, b, c) in single.items()]
+    heads = np.stack([made.mean(0) for part, made in rows.items() if part not in PARTS])
+    (a, b, c), (d, e, f) = heads.min(0), heads.max(0)
+    lines.append(f"| one head | {a:.0%} to {d:.0%} | {b:.2f} to {e:.2f} | {c:.2f} to {f:.2f} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the report of each type's demo, or of one checkpoint."""
+    parser = argparse.ArgumentParser(
+        description="What matters for detections on held-out scenes.", allow_abbrev=False
+    )
+    parser.add_argument("--type", choices=models.names(), nargs="+", default=models.names())
+    parser.add_argument("--weights", help="a demo checkpoint of one type (default: those shipped)")
+    parser.add_argument("--scenes", type=int, default=100, help="how many (default %(default)s)")
+    args = parser.parse_args(argv)
+    for name in args.type:
+        print(report(name, args.weights, args.scenes), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Ablations where the answer is known, and what the command makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import demo_explanation, demo_model
+from figure_tools import texts
+from test_capture import hooks, tiny
+
+from detr_viz import ablation, assets, attention, cli, explain, figures, models
+from detr_viz.capture import record
+from detr_viz.errors import UserError
+from detr_viz.removals import NOTHING, parse
+from detr_viz.styles import Look
+
+IMAGE = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(4))
+
+
+def encoded(name: str):
+    model = tiny(name)
+    with torch.inference_mode():
+        return model, model.encode(IMAGE)
+
+
+# ---- known answers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_nothing_taken_out_is_the_network(name):
+    """The kernel that adds term by term against the fused one."""
+    model, given = encoded(name)
+    with torch.inference_mode():
+        plain = model(IMAGE)
+    ours, weights = ablation.decoded(model, given, NOTHING, ())
+    for key in ("pred_logits", "pred_boxes"):
+        torch.testing.assert_close(ours[key], plain[key], atol=1e-5, rtol=1e-5)
+    assert sorted(weights) == [0, 1] and hooks(model) == 0
+
+
+def test_a_term_that_is_zero_changes_nothing_to_the_bit():
+    """Conditional DETR lays content and position apart, but for its first layer."""
+    e = demo_explanation("cd_detr")
+    for name in ("term:cq.pk", "term:pq.ck"):
+        found = e.ablate(name, layers=[1, 2])
+        np.testing.assert_array_equal(found.before.class_scores, found.after.class_scores)
+        np.testing.assert_array_equal(found.before.boxes_xyxy_px, found.after.boxes_xyxy_px)
+        first = e.ablate(name, layers=0)
+        assert not np.array_equal(first.before.class_scores, first.after.class_scores)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_one_key_left_gives_its_value(name):
+    model, given = encoded(name)
+    hidden = torch.ones(1, 4, given.memory.shape[1], dtype=torch.bool)
+    keys = [7, 0, 20, 34]
+    hidden[0, range(4), keys] = False
+    with record(model, [("cross", 1)]) as recorded:
+        _, weights = ablation.decoded(model, given, parse("box:outside"), [0, 1], hidden)
+    for query, key in enumerate(keys):
+        assert (weights[1][0, :, query, key] == 1).all()
+    site, terms = recorded["cross", 1].site, recorded["cross", 1].terms
+    with torch.inference_mode():
+        expected = site.out_proj(attention.merge_heads(terms.value[:, :, keys]))
+    # recorded is what the site itself put out; the next layers were given what the hook returns
+    torch.testing.assert_close(
+        site.out_proj(attention.merge_heads(weights[1] @ terms.value)), expected
+    )
+
+
+def test_no_key_left_is_no_attention():
+    model, given = encoded("detr")
+    hidden = torch.zeros(1, 4, given.memory.shape[1], dtype=torch.bool)
+    hidden[0, 2] = True
+    out, weights = ablation.decoded(model, given, parse("box:inside"), [0, 1], hidden)
+    assert not weights[0][0, :, 2].any() and out["pred_logits"].isfinite().all()
+    np.testing.assert_allclose(weights[0][0, :, 1].sum(-1), 1, atol=1e-5)
+
+
+def test_a_head_that_is_taken_out_adds_nothing():
+    """Against a network whose output projection has no columns for it."""
+    model, given = encoded("detr")
+    without, weights = ablation.decoded(model, given, parse("head:1"), [0, 1])
+    assert not weights[1][:, 1].any() and weights[1][:, 0].all()
+    for layer in model.transformer.decoder.layers:
+        layer.multihead_attn.out_proj.weight.unflatten(1, (2, -1))[:, 1] = 0
+    cut, _ = ablation.decoded(model, given, NOTHING, ())
+    torch.testing.assert_close(without["pred_logits"], cut["pred_logits"], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("position", "cq.ck"), ("content", "pq.pk"), ("term:cq.pk", "cq.ck+pq.ck+pq.pk")],
+)
+def test_what_is_left_attends(name, left):
+    """In the first layer, whose queries no other removal has touched."""
+    e = demo_explanation("detr")
+    found = e.ablate(name, layers=0)
+    maps = found.weights[0].reshape(e.num_queries, 8, *e.grid_hw)
+    np.testing.assert_allclose(maps, e.maps(left, layer=0), atol=2e-5)
+
+
+def test_cells_in_a_box():
+    """By hand: 16 x 16 cells of stride 8 on 128 x 128, of an image of 256 x 256."""
+    e = explain(demo_model("detr"), np.full((256, 256, 3), 120, np.uint8))
+    assert e.grid_hw == (16, 16) and e.input_hw == (128, 128)
+    y, x = e.cell_centers_px()
+    np.testing.assert_allclose(x[:3], [1, 17, 33])  # (8 i + 0.5) * 2
+    np.testing.assert_allclose(y, x)
+    object.__setattr__(e, "boxes_xyxy_px", np.asarray([[0, 16, 40, 20]], np.float32))
+    object.__setattr__(e, "scores", np.ones(1, np.float32))
+    inside = e.cells_inside().reshape(16, 16)
+    assert np.argwhere(inside).tolist() == [[1, 0], [1, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("side", ["inside", "outside"])
+def test_what_is_hidden_has_no_weight(side):
+    e = demo_explanation("cd_detr")
+    found = e.ablate(f"box:{side}")
+    hidden = e.cells_inside() if side == "inside" else ~e.cells_inside()
+    for weights in found.weights.values():
+        assert not weights.transpose(0, 2, 1)[hidden].any()
+        full = ~hidden.all(-1)
+        np.testing.assert_allclose(weights.sum(-1)[full], 1, atol=1e-5)
+
+
+def test_the_layers_that_were_not_named_stay():
+    e = demo_explanation("detr")
+    found = e.ablate("head:2", layers="last")
+    assert found.layers == (2,) and sorted(found.weights) == [0, 1, 2]
+    assert found.weights[1][:, 2].any() and not found.weights[2][:, 2].any()
+
+
+def test_iou_and_scores_are_of_the_same_queries():
+    e = demo_explanation("detr")
+    found = e.ablate("head:3")
+    from detr_viz.boxes import iou
+
+    for query in (0, 13):
+        boxes = found.before.boxes_xyxy_px[[query]], found.after.boxes_xyxy_px[[query]]
+        assert found.iou[query] == pytest.approx(iou(*boxes)[0, 0])
+        label = found.before.labels[query]
+        assert found.kept_scores()[query] == found.after.class_scores[query, label]
+    np.testing.assert_allclose(found.before.scores, e.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "positions", "head:", "head:-1", "term:", "term:cq.pp", "box", "box:in", "x:1"]
+)
+def test_what_cannot_be_taken_out(text):
+    with pytest.raises(ValueError, match="nothing that can be taken out"):
+        parse(text)
+    with pytest.raises(ValueError):
+        demo_explanation("detr").ablate(text)
+
+
+def test_heads_and_layers_that_there_are_not():
+    with pytest.raises(UserError, match=r"no head 8: this model has 0\.\.7"):
+        demo_explanation("detr").ablate("head:8")
+    with pytest.raises(UserError, match="no decoder layer 3"):
+        demo_explanation("detr").ablate("head:0", layers=3)
+
+
+# ---- figure and command -------------------------------------------------------------------------
+
+
+def test_the_figure():
+    e = demo_explanation("detr")
+    query = e.by_score()[0]
+    found = [e.ablate(name) for name in ("position", "box:inside")]
+    fig = figures.head_grid(e, [query], layer=2, look=Look(heads=(0, 3)), ablations=found)
+    said = texts(fig)
+    assert "as it is" in said
+    for words, part in zip(("no position", "inside hidden"), found, strict=True):
+        (row,) = [text for text in said if text.startswith(f"{words}: ")]
+        assert row.startswith(f"{words}: {part.kept_scores()[query]:.2f}")
+        now = part.after.labels[query]
+        assert (e.class_names[now] in row) == bool(now != part.before.labels[query])
+    rule = " ".join(said)
+    assert "layers 0, 1 and 2" in rule and "hidden: the cells" in rule
+
+
+def test_the_command(tmp_path, capsys):
+    out = tmp_path / "a.png"
+    argv = ["--type", "cd_detr", "--ablate", "position", "head:2", "--ablate-in", "last"]
+    assert cli.main([*argv, "--queries", "top:2", "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (at,) = [i for i, line in enumerate(lines) if "score before, after" in line]
+    e = explain(demo_model("cd_detr"), assets.find(assets.DEFAULT_IMAGE))
+    rows = [line.split() for line in lines[at + 1 : at + 5]]
+    for row, (query, name) in zip(
+        rows, [(q, n) for q in e.by_score()[:2] for n in ("position", "head:2")], strict=True
+    ):
+        found = e.ablate(name, layers="last")
+        assert row[:1] + row[2:3] == [str(query), name]
+        assert float(row[4]) == pytest.approx(found.kept_scores()[query], abs=6e-4)
+        assert float(row[5]) == pytest.approx(found.iou[query], abs=6e-3)
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--ablate", "nose"], "say position, content, head:N"),
+        (["--ablate", "head:9"], "no head 9"),
+        (["--ablate", "head:1", "--ablate-in", "5"], "no decoder layer 5"),
+        (["--ablate", "head:1", "--ablate-in", "x"], "--ablate-in"),
+        (["--ablate", "content", "--plot", "position"], "leave --plot and --terms out"),
+        (["--ablate", "content", "--terms", "cq.ck"], "leave --plot and --terms out"),
+        (["--ablate", "content", "--save-maps"], "saves no maps"),
+        (["--ablate"], "expected at least one argument"),
+    ],
+)
+def test_mistakes(tmp_path, capsys, argv, says):
+    try:
+        code = cli.main(["--type", "detr", "--out", f"{tmp_path}/", *argv, "--quiet"])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert code == 2 and out == "" and err.count("\n") == 1 and says in err
+    assert not list(tmp_path.iterdir())
