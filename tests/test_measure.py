@@ -93,3 +93,24 @@ def test_the_report_has_a_row_a_mode():
     text = report("cd_detr", None, 3)
     for label in ("combine", "position", "content", "uniform in the box"):
         assert f"\n| {label} | " in text
+
+
+def test_what_matters_is_what_ablations_say():
+    """One scene by hand."""
+    from conftest import demo_model
+
+    from detr_viz.demo import matter
+    from detr_viz.demo.measure import scenes
+    from detr_viz.explanation import explain
+
+    (picture,) = scenes(1)
+    e = explain(demo_model("detr"), picture.rgb)
+    ids = found_queries(e, picture)
+    shares, rows = matter.measurements("detr", None, 1)
+    assert len(shares) == len(ids) > 0
+    np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-4)
+    after = e.ablate("head:4").after
+    kept = after.class_scores[ids, e.labels[ids]]
+    np.testing.assert_allclose(rows["head:4"][:, 1], kept, atol=1e-6)
+    np.testing.assert_array_equal(rows["head:4"][:, 0], kept >= 0.5)
+    assert "| box:outside | " in matter.report("detr", None, 1)

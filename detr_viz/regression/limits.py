@@ -27,8 +27,8 @@ class Limits:
 
 # All that tests/benchmarks/noise.py measures is below (README, "Maps as tests"): EXACT is more than
 # twenty times that, and less than what 1 % of a projection does; COARSE is less than twice.
-EXACT = Limits(atol=5e-4, max_tv=2e-3, max_shift=0.5, min_iou=0.99, max_score=5e-3)
-COARSE = Limits(atol=0.15, max_tv=0.25, max_shift=2.5, min_iou=0.95, max_score=0.1)
+EXACT = Limits(atol=5e-4, max_tv=2e-3, max_shift=0.5, min_iou=0.99, max_score=1e-3)
+COARSE = Limits(atol=0.15, max_tv=0.25, max_shift=2.5, min_iou=0.95, max_score=0.25)
 
 
 def between(old: Mapping[str, Any], new: Mapping[str, Any], **own: float) -> Limits:
