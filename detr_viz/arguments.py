@@ -8,6 +8,7 @@ import math
 from typing import NoReturn
 
 from detr_viz.errors import EXIT_USER_ERROR
+from detr_viz.points import parse as parse_points
 from detr_viz.removals import parse as parse_removal
 from detr_viz.styles import HEADS, SUFFIXES
 from detr_viz.terms import parse_terms
@@ -75,6 +76,14 @@ def term_sum(text: str) -> str:
     """A sum of terms of the logits, by their names, without spaces."""
     try:
         return "+".join(parse_terms(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def points(text: str) -> str:
+    """Points of an image, by their text."""
+    try:
+        return parse_points(text).name
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -64,6 +64,7 @@ def draw(
     if look.style == "contour":
         _add_contours(ax, groups, made, lut, look, unit_px, dpi)
     _add_boxes(ax, groups, made, look, unit_px, dpi)
+    _add_marks(ax, groups, made, unit_px, dpi)
     _add_plates(ax, made)
     pen = Lettering(dpi)
     for line in made.lines:
@@ -311,6 +312,49 @@ def _add_boxes(
             zorder=order,
         )
         ax.add_collection(boxes, autolim=False)
+
+
+def _add_marks(ax: Axes, groups: Sequence[Group], made: Plan, unit_px: float, dpi: float) -> None:
+    """A ring around each group's mark: in the class colour on the photo, white on every panel.
+
+    All of it stays inside, so that one on the very edge is seen.
+    """
+    from matplotlib.collections import EllipseCollection
+
+    wide = min(2.2 * unit_px, min(made.panel_hw) / 7)  # pixels across
+    places, colors = [], []
+    for group, spot in zip(groups, made.spots, strict=True):
+        if group.mark is None or spot.photo_top is None:
+            continue
+        inside = [(spot.photo_top, made.photo_left, made.photo_hw, group.label.color)]
+        for row, top in zip(group.rows, spot.row_tops, strict=True):
+            lefts = made.panel_lefts[: len(row.maps)]
+            inside += [(top, left, made.panel_hw, "#ffffff") for left in lefts]
+        for top, left, (high, across), color in inside:
+            x = group.mark[0] * across / group.photo.shape[1]
+            y = group.mark[1] * high / group.photo.shape[0]
+            half = wide * 0.8
+            places.append(
+                (left + min(max(x, half), across - half), top + min(max(y, half), high - half))
+            )
+            colors.append(color)
+    if not places:
+        return
+    halos = [(1, 1, 1, 0.9) if luminance(c) < 0.3 else (0, 0, 0, 0.7) for c in colors]
+    for order, edges, width in ((5.1, halos, 0.46), (5.2, colors, 0.2)):
+        rings = EllipseCollection(
+            [wide] * len(places),
+            [wide] * len(places),
+            [0] * len(places),
+            units="xy",
+            offsets=places,
+            transOffset=ax.transData,
+            facecolors="none",
+            edgecolors=edges,
+            linewidths=max(width * unit_px * 72 / dpi, _LEAST_PT),
+            zorder=order,
+        )
+        ax.add_collection(rings, autolim=False)
 
 
 def _corners(

@@ -12,12 +12,14 @@ from detr_viz.arguments import (
     heads,
     layers,
     per_page,
+    points,
     positive,
     removal,
     shard,
     term_sum,
     width_in,
 )
+from detr_viz.points import SYNTAX as POINTS
 from detr_viz.queries import DEFAULT, SYNTAX
 from detr_viz.styles import HEADS, INTERPOLATIONS, NORMS, PRESETS, STYLES
 from detr_viz.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
@@ -73,6 +75,22 @@ def add_subject(parser: argparse.ArgumentParser, title: str, drawn: bool = True)
         help="images: files, folders (with what is below), patterns ('val/*.jpg'), @list.txt (a "
         "path a line) or a COCO .json file (default: a demo scene)",
     )
+    if drawn:
+        add(
+            "--attention",
+            choices=("cross", "encoder"),
+            default="cross",
+            help="cross: where queries look; encoder: where points of the image look, by its "
+            "self-attention (default: %(default)s)",
+        )
+        add(
+            "--points",
+            type=points,
+            nargs="+",
+            action="extend",
+            metavar="P",
+            help=f"for --attention encoder: {POINTS} (default: the middles of the queries' boxes)",
+        )
     add("--image-root", metavar="DIR", help="where the paths of an @list or COCO file start")
     add(
         "--weights",

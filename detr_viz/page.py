@@ -66,7 +66,8 @@ class Label:
 class Group:
     """A photo (H0, W0, 3), a box in its pixels (None: none found), and the rows of maps beside it.
 
-    remark: what stands in place of photo and panels where there are no rows.
+    remark: what stands in place of photo and panels where there are no rows. mark: a point (x, y)
+    of the photo that is marked in it and in every panel.
     """
 
     label: Label
@@ -74,6 +75,7 @@ class Group:
     box_xyxy_px: NDArray[np.float32] | None
     rows: tuple[MapRow, ...]
     remark: str = ""
+    mark: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)

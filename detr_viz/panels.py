@@ -47,14 +47,14 @@ def _ordinal(n: int) -> str:
     return f"{n}{ending}"
 
 
-def _check_heads(look: Look, subject: Subject) -> None:
-    count = subject.explanation.num_heads
+def check_heads(look: Look, name: str, count: int) -> None:
+    """FigureError where a look asks for heads that a model does not have."""
     wrong = [n for n in look.heads if n >= count] if isinstance(look.heads, tuple) else []
     if wrong:
-        raise FigureError(f"no head {wrong[0]}: {subject.name} has 0..{count - 1}")
+        raise FigureError(f"no head {wrong[0]}: {name} has 0..{count - 1}")
 
 
-def _shown(row: MapRow, look: Look) -> MapRow:
+def shown_heads(row: MapRow, look: Look) -> MapRow:
     """A row of all heads with those that the look asks for."""
     maps = row.maps
     if look.heads is None:
@@ -88,12 +88,12 @@ class MapPanels:
 
     def collect(self, subject: Subject, queries: Sequence[int]) -> None:
         e, place = subject.explanation, _placement(subject)
-        _check_heads(self._look, subject)
+        check_heads(self._look, subject.name, subject.explanation.num_heads)
         for layer in subject.layers if queries else ():
             made = [(mode_name(m), e.maps(m, queries, layer, self._scale)) for m in self._modes]
             for i, query in enumerate(queries):
                 rows = tuple(
-                    _shown(MapRow(maps[i], place, name), self._look) for name, maps in made
+                    shown_heads(MapRow(maps[i], place, name), self._look) for name, maps in made
                 )
                 self._rows[id(e), layer, query] = rows
 
@@ -123,7 +123,7 @@ class TermPanels:
     def collect(self, subject: Subject, queries: Sequence[int]) -> None:
         e, place = subject.explanation, _placement(subject)
         for layer in subject.layers if queries else ():
-            _check_heads(self._look, subject)
+            check_heads(self._look, subject.name, subject.explanation.num_heads)
             found = e.ledger(queries, layer)
             for i, query in enumerate(queries):
                 self._ledgers[id(e), layer, query] = found.of([i]), place
@@ -140,7 +140,7 @@ class TermPanels:
         largest = [f"{value:.1f}" for value in np.abs(found.total[0]).max((1, 2))]
         rows.append(MapRow(found.total[0], place, "sum", tuple(largest), reach))
         rows.append(MapRow(found.weights[0], place, "weights"))
-        return tuple(_shown(row, self._look) for row in rows)
+        return tuple(shown_heads(row, self._look) for row in rows)
 
 
 class AblationPanels:
@@ -151,7 +151,7 @@ class AblationPanels:
         self._found: dict[int, Sequence[Ablation]] = {}
 
     def collect(self, subject: Subject, queries: Sequence[int]) -> None:
-        _check_heads(self._look, subject)
+        check_heads(self._look, subject.name, subject.explanation.num_heads)
         self._found[id(subject.explanation)] = next(self._ablations)
 
     def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]:
@@ -164,7 +164,7 @@ class AblationPanels:
                 name += f", {clean(e.class_names[now]) or f'class {now}'}"
             box = found.after.boxes_xyxy_px[query]
             rows.append(MapRow(maps, place, name, box_xyxy_px=box))
-        return tuple(_shown(row, self._look) for row in rows)
+        return tuple(shown_heads(row, self._look) for row in rows)
 
 
 def _reach(ledger: Ledger) -> float:
