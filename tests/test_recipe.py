@@ -38,6 +38,11 @@ def test_what_is_left_to_a_default_is_the_same_recipe(same):
     assert digest(same) == digest(PLAIN)
 
 
+def test_heads_are_a_part_of_the_look():
+    for heads in ("mean", (0, 3), (3, 0)):
+        assert digest(replace(PLAIN, look=Look(heads=heads))) != digest(PLAIN)
+
+
 def test_layers_are_the_same_in_any_order():
     assert digest(replace(PLAIN, layer=(2, 0))) == digest(replace(PLAIN, layer=(0, 2, 2)))
 
@@ -55,6 +60,8 @@ CHANGED = {
     "precision": "bfloat16",
     "device": "cuda",
     "software": ("torch 9",),
+    "removed": ("head:3",),
+    "removed_in": "last",
 }
 
 
