@@ -36,6 +36,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def query_id(text: str) -> int:
+    """A query's number, from 0."""
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no query's number")
+    return int(text)
+
+
 def share(text: str) -> float:
     """A number from 0 to 1."""
     value = _number(text)

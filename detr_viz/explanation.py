@@ -266,6 +266,7 @@ def explain_batch(
                     separate=frozenset(
                         n for n in layer_ids if separate(recorded["cross", n].terms)
                     ),
+                    reference_px=_reference_px(raw.get("reference_points"), picture.hw),
                     residuals={n: residuals["cross", n] for n in layer_ids},
                     meta=_describe(
                         model,
@@ -281,6 +282,14 @@ def explain_batch(
                 )
             )
     return made
+
+
+def _reference_px(
+    points: torch.Tensor | None, image_hw: tuple[int, int]
+) -> NDArray[np.float32] | None:
+    if points is None:
+        return None
+    return points.float().cpu().numpy() * np.asarray(image_hw[::-1], np.float32)
 
 
 def _describe(

@@ -46,6 +46,7 @@ class Shown:
     queries: tuple[str, ...]
     removed: tuple[str, ...] = ()
     removed_in: tuple[int, ...] = ()
+    biography: bool = False
     width_in: float = 4.6
 
     @property
@@ -125,6 +126,10 @@ def reading_rule(shown: Shown) -> list[str]:
         notes.append("in each row the head of the least entropy first, its number before the colon")
     elif shown.look.heads == "max":
         notes.append("the largest weight of any head, cell by cell")
+    if shown.biography:
+        notes.append("changed: another class, or a box whose IoU with the row above is below 0.5")
+        if any(s.explanation.reference_px is not None for s in shown.subjects):
+            notes.append("the ring: the query's reference point")
     if shown.removed:
         layers = f"layer{'s' * (len(shown.removed_in) > 1)} {listed(shown.removed_in)}"
         notes.append(

@@ -51,6 +51,8 @@ __all__ = [
 
 _LONG_PREFIX = 8  # characters
 WEAK_SCORE = 0.5  # labels of detections below are dimmed
+SAME_BOX = 0.5  # a box that overlaps its own of the layer before by less has moved
+_NEXT_BEST = 3  # classes of a biography, with the best
 
 # Okabe and Ito (2008), told apart with any colour vision. A class has its colour in every figure.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
@@ -68,6 +70,7 @@ def head_grid(
     look: Look = DEFAULT_LOOK,
     page: Format = DEFAULT_FORMAT,
     ablations: Sequence[Ablation] = (),
+    biography: bool = False,
 ) -> Figure:
     """Maps of every head for some queries: label, photo with its box, one panel a head.
 
@@ -81,6 +84,8 @@ def head_grid(
     look      style, normalisation, colour map, interpolation
     page      width, resolution, size of type; the height follows from the photo and the rows
     ablations of Explanation.ablate: a row each, under one of the attention as it is
+    biography of several layers: mark where a query changed its mind (another class, or a box whose
+              IoU with the layer before is below 0.5), its reference point, its next best classes
     The largest weight of each panel is printed in it. The figure carries what it shows as
     `fig.shown`, and as `fig.facts` (Title, Software, Description), which `save` writes into the
     file. Raises FigureError for what cannot be drawn, ValueError for a mode, query or layer not
@@ -89,7 +94,7 @@ def head_grid(
     name = _model_name(explanation.model_title, 0)
     subject = Subject(explanation, name, _layers(explanation, layer))
     objects = [SharedObject(0, (Match(query, 1.0),)) for query in queries]
-    return _figure([subject], objects, mode, scale, look, page, [ablations])
+    return _figure([subject], objects, mode, scale, look, page, [ablations], biography)
 
 
 def compare(
@@ -103,6 +108,7 @@ def compare(
     look: Look = DEFAULT_LOOK,
     page: Format = DEFAULT_FORMAT,
     ablations: Sequence[Sequence[Ablation]] = (),
+    biography: bool = False,
 ) -> Figure:
     """The same objects as several models see them: a group of rows a model, by object.
 
@@ -111,6 +117,7 @@ def compare(
     names          what the models are called; None: their titles, or where these are the same
                    their checkpoints' names
     ablations      of each explanation
+    biography      as in head_grid
     The rest as in head_grid. An object that a model has no query for is said so.
     """
     called = names_of(explanations) if names is None else list(names)
@@ -127,7 +134,7 @@ def compare(
         Subject(e, name, _layers(e, layer), label)
         for e, name, label in zip(explanations, called, _labels(called), strict=True)
     ]
-    return _figure(subjects, objects, mode, scale, look, page, ablations)
+    return _figure(subjects, objects, mode, scale, look, page, ablations, biography)
 
 
 def _figure(
@@ -138,6 +145,7 @@ def _figure(
     look: Look,
     page: Format,
     ablations: Sequence[Sequence[Ablation]],
+    biography: bool,
 ) -> Figure:
     modes = tuple(dict.fromkeys([mode] if isinstance(mode, str | Mode) else mode))
     if not objects or not modes:
@@ -151,7 +159,9 @@ def _figure(
     for k, subject in enumerate(subjects):
         wanted = [o.matches[k].query for o in objects if o.matches[k].query is not None]
         maps.collect(subject, wanted)
-    sections = [section for shared in objects for section in _sections(subjects, shared, maps)]
+    sections = [
+        section for shared in objects for section in _sections(subjects, shared, maps, biography)
+    ]
     shown = Shown(
         tuple(subjects),
         modes,
@@ -160,6 +170,7 @@ def _figure(
         tuple(words for shared in objects for words in _words(subjects, shared)),
         tuple(found.removal.name for found in taken),
         taken[0].layers if taken else (),
+        biography,
     )
     names = columns(look, max(s.explanation.num_heads for s in subjects))
     fig = draw(sections, names, reading_rule(shown), look, page)
@@ -175,11 +186,16 @@ def _figure(
     return fig
 
 
-def _sections(subjects: Sequence[Subject], shared: SharedObject, maps: Panels) -> list[Section]:
+def _sections(
+    subjects: Sequence[Subject], shared: SharedObject, maps: Panels, biography: bool
+) -> list[Section]:
     """The rows of one object: a section, or one a model where each has several layers."""
     pairs = list(zip(subjects, shared.matches, strict=True))
     if any(len(s.layers) > 1 for s in subjects):
-        return [_through_layers(s, match, shared, subjects, maps) for s, match in pairs]
+        made = [_through_layers(s, match, shared, subjects, maps) for s, match in pairs]
+        if biography:
+            made = [_life(s, m.query, part) for (s, m), part in zip(pairs, made, strict=True)]
+        return made
     if len(subjects) > 1:
         return [_side_by_side(pairs, shared.reference, maps)]
     ((subject, match),) = pairs
@@ -211,6 +227,37 @@ def _through_layers(
         label = replace(own, title=f"layer {layer}", details=(own.title, *own.details))
         groups.append(_group(subject, layer, match.query, label, maps))
     return Section(tuple(groups), _label(subject, match.query, subject.layers[-1], *about))
+
+
+def _life(subject: Subject, query: int | None, section: Section) -> Section:
+    """The layers of a query with what has become of it from each to the next."""
+    if query is None:
+        return section
+    e, groups = subject.explanation, []
+    reference = None if e.reference_px is None else tuple(map(float, e.reference_px[query]))
+    for layer, group, before in zip(
+        subject.layers, section.groups, (None, *subject.layers), strict=False
+    ):
+        output, details = e.output(layer), list(group.label.details)
+        others = np.argsort(-output.class_scores[query], kind="stable")[1:_NEXT_BEST]
+        details += [f"{_class_name(e, i)} {output.class_scores[query, i]:.2f}" for i in others]
+        changes = [] if before is None else _changes(e, query, before, layer)
+        title = group.label.title + ": changed" * bool(changes)
+        label = replace(group.label, title=title, details=(*changes, *details))
+        groups.append(replace(group, label=label, mark=reference))
+    return replace(section, groups=tuple(groups))
+
+
+def _changes(e: Findings, query: int, before: int, layer: int) -> list[str]:
+    """In words, where a query is another one than in the layer before."""
+    old, new = e.output(before), e.output(layer)
+    words = []
+    if old.labels[query] != new.labels[query]:
+        words.append(f"was {_class_name(e, int(old.labels[query]))}")
+    overlap = float(iou(old.boxes_xyxy_px[[query]], new.boxes_xyxy_px[[query]])[0, 0])
+    if overlap < SAME_BOX:
+        words.append(f"box moved, IoU {overlap:.2f}")
+    return words
 
 
 def _side_by_side(pairs: Sequence[tuple[Subject, Match]], reference: int, maps: Panels) -> Section:

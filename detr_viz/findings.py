@@ -82,6 +82,8 @@ class Findings:
     layers            decoder layers whose cross-attention was captured, from 0, ascending
     outputs           captured layer -> what that layer's own output says (LayerOutput)
     separate          captured layers in which no content meets a position (attention.separate)
+    reference_px      (Q, 2) float32 x, y: where a query stands before it looks, pixels of the
+                      original image; None where a model's queries have no such point
     residuals         layer -> residual of the self-check; NaN where it cannot be tested
     meta              plain values that say how this was made
     """
@@ -104,6 +106,7 @@ class Findings:
     layers: tuple[int, ...]
     outputs: Mapping[int, LayerOutput] = field(repr=False)
     separate: frozenset[int]
+    reference_px: NDArray[np.float32] | None
     residuals: Mapping[int, float]
     meta: Mapping[str, Any]
     pairwise: bool

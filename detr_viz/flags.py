@@ -14,6 +14,7 @@ from detr_viz.arguments import (
     per_page,
     points,
     positive,
+    query_id,
     removal,
     shard,
     term_sum,
@@ -90,6 +91,14 @@ def add_subject(parser: argparse.ArgumentParser, title: str, drawn: bool = True)
             action="extend",
             metavar="P",
             help=f"for --attention encoder: {POINTS} (default: the middles of the queries' boxes)",
+        )
+    if drawn:
+        add(
+            "--biography",
+            type=query_id,
+            metavar="Q",
+            help="one query through all decoder layers: --queries Q --layer all, its reference "
+            "point and next best classes, and where it changed its mind",
         )
     add("--image-root", metavar="DIR", help="where the paths of an @list or COCO file start")
     add(

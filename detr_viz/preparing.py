@@ -58,6 +58,7 @@ def recipe_of(
     recipe = Recipe(
         models=(),
         plot=args.plot,
+        biography=args.biography is not None,
         queries=args.queries or ("top:1" if several else DEFAULT),
         layer=layer,
         scale=args.scale,

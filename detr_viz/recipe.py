@@ -49,6 +49,7 @@ class Recipe:
     scale     one of terms.SCALES
     size, max_size   of the network's input, pixels; None: each model's own
     precision, device   of the network's arithmetic
+    biography  whether a figure of several layers says where a query changed its mind
     removed, removed_in  what is taken out (removals.py), and in which decoder layers
     """
 
@@ -66,6 +67,7 @@ class Recipe:
     software: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     removed_in: str | int | tuple[int, ...] = "all"
+    biography: bool = False
 
     @property
     def several_layers(self) -> bool:
@@ -75,8 +77,9 @@ class Recipe:
     def label(self) -> str:
         """What follows an image's name in that of its files."""
         parts = ["_vs_".join(model.type for model in self.models), plot_label(self.plot)]
+        parts += ["biography"] * self.biography
         parts += ["ablated"] * bool(self.removed)
-        parts += ["layers"] * self.several_layers
+        parts += ["layers"] * (self.several_layers and not self.biography)
         parts += [self.look.style] * (self.look.style != "overlay")
         return "_".join(parts)
 

@@ -53,6 +53,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.show:  # the variable may name a window system that is not here; files need none
         os.environ["MPLBACKEND"] = "agg"
+    if args.biography is not None:
+        if args.queries is not None or args.layer != "last":
+            raise UserError(
+                "--biography names the query and takes all layers: leave --queries and --layer out"
+            )
+        args.queries, args.layer = str(args.biography), "all"
     check_syntax(DEFAULT if args.queries is None else args.queries)
     pairs = pair(args.type, args.weights)
     look = Look(args.style, args.norm, args.cmap, args.interpolation, args.heads)

@@ -34,6 +34,8 @@ def check(args: argparse.Namespace, models: int, many: bool) -> None:
         raise UserError(f"{said} is for one model: give one --type or --weights")
     if args.plot == LEDGER:
         raise UserError(f"--plot terms is for --attention cross: with {said} leave it out")
+    if args.biography is not None:
+        raise UserError(f"--biography is for --attention cross: with {said} leave it out")
     for flag in ("ablate", "save_maps", "caption", "list_queries"):
         if getattr(args, flag):
             word = flag.replace("_", "-")

@@ -70,6 +70,7 @@ def write(
                 look=recipe.look,
                 page=recipe.page,
                 ablations=ablations,
+                biography=recipe.biography,
             )
             for path in target.figures:
                 figures.save(figure, path, {"Recipe": digest})

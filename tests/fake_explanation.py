@@ -37,6 +37,7 @@ class FakeExplanation:
     model_title: str = "Conditional DETR"
     modes: tuple[str, ...] = MODES
     num_layers: int = 6
+    reference_px: np.ndarray | None = None
     layers: tuple[int, ...] = (5,)
     residuals: Mapping[int, float] = field(default_factory=lambda: {5: 2.3e-7})
     meta: Mapping[str, object] = field(default_factory=lambda: {"weights_sha256": "ab" * 32})

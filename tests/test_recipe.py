@@ -62,6 +62,7 @@ CHANGED = {
     "software": ("torch 9",),
     "removed": ("head:3",),
     "removed_in": "last",
+    "biography": True,
 }
 
 

@@ -142,6 +142,7 @@ class Detector(nn.Module):
     pred_logits  (B, Q, num_logits)
     pred_boxes   (B, Q, 4) cx, cy, w, h in [0, 1] of the valid image
     memory_hw    (h, w) of the memory grid
+    reference_points  (Q, 2) x, y in [0, 1], of a model whose queries have them
     encoded      what the decoder was given: decode(encoded, aux) gives the same again
     aux_outputs  with aux=True: the first two of every earlier decoder layer
 
@@ -183,6 +184,8 @@ class Detector(nn.Module):
         hs, anchor = self.transformer.decoder(query_pos, *encoded[:3], aux)
         outputs = [self._heads(h, anchor) for h in hs]
         result = {**outputs[-1], "memory_hw": encoded.hw, "encoded": encoded}
+        if anchor is not None:
+            result["reference_points"] = anchor[0, :, :2].sigmoid()
         return {**result, "aux_outputs": outputs[:-1]} if aux else result
 
     def _heads(self, h: Tensor, anchor: Tensor | None) -> dict[str, Tensor]:

@@ -1,0 +1,134 @@
+"""A query's life: what each layer says of it, and where it changed its mind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import demo_explanation, demo_model
+from figure_tools import texts
+from matplotlib.collections import EllipseCollection
+
+from detr_viz import cli, figures
+from detr_viz.findings import snapshot
+
+
+def life(e, query: int, **more) -> list[str]:
+    return texts(figures.head_grid(e, [query], layer="all", biography=True, **more))
+
+
+def with_outputs(e, change):
+    outputs = {layer: change(layer, output) for layer, output in e.outputs.items()}
+    return replace(e, outputs=outputs)
+
+
+def still(layer, output):
+    """All layers say what the last one says."""
+    return demo_explanation("detr").outputs[2]
+
+
+def test_a_query_that_stays_what_it_is():
+    e = with_outputs(demo_explanation("detr"), still)
+    said = life(e, 13)
+    assert [t for t in said if t.startswith("layer")] == ["layer 0", "layer 1", "layer 2"]
+    assert not any(t.startswith(("was ", "box moved")) for t in said)
+
+
+def test_another_class_is_said_where_it_happens():
+    def change(layer, output):
+        output = still(layer, output)
+        if layer == 0:
+            return output
+        labels = output.labels.copy()
+        labels[13] = (labels[13] + 1) % 6
+        return replace(output, labels=labels)
+
+    e = demo_explanation("detr")
+    said = " ".join(life(with_outputs(e, change), 13))
+    was = e.class_names[e.outputs[2].labels[13]]
+    assert said.count("changed") == 2  # the row, and the reading rule
+    assert "layer 1: changed" in said and f"was {was}" in said
+
+
+@pytest.mark.parametrize(("share", "moved"), [(0.3, False), (0.7, True)])
+def test_a_box_that_moved(share, moved):
+    """Along its own width by a share s, it keeps an IoU of (1 - s) / (1 + s): .54 and .18."""
+
+    def change(layer, output):
+        output = still(layer, output)
+        boxes = output.boxes_xyxy_px.copy()
+        if layer == 2:
+            boxes[13, [0, 2]] += share * (boxes[13, 2] - boxes[13, 0])
+        return replace(output, boxes_xyxy_px=boxes)
+
+    said = " ".join(life(with_outputs(demo_explanation("detr"), change), 13))
+    assert ("layer 2: changed" in said) is moved
+    assert ("IoU 0.18" in said) is moved
+
+
+def test_the_next_best_classes_of_each_layer():
+    e = demo_explanation("detr")
+    said = " ".join(life(e, 13))
+    for output in e.outputs.values():
+        best = np.argsort(-output.class_scores[13], kind="stable")[:3]
+        for label in best[1:]:
+            assert f"{e.class_names[label]} {output.class_scores[13, label]:.2f}" in said
+
+
+def test_reference_points_are_the_networks_own():
+    """As the decoder's head of two numbers puts them; DETR's queries have none."""
+    import torch
+
+    e, network = demo_explanation("cd_detr"), demo_model("cd_detr").network
+    with torch.inference_mode():
+        head = network.transformer.decoder.ref_point_head
+        expected = head(network.query_embed.weight).sigmoid().numpy() * 512
+    np.testing.assert_allclose(e.reference_px, expected, atol=0.02)
+    assert demo_explanation("detr").reference_px is None
+
+
+@pytest.mark.parametrize(("name", "rings"), [("cd_detr", 2 * 3 * 9), ("detr", 0)])
+def test_the_reference_point_is_marked(name, rings):
+    fig = figures.head_grid(demo_explanation(name), [9], layer="all", biography=True)
+    found = [c for c in fig.axes[0].collections if isinstance(c, EllipseCollection)]
+    assert sum(len(c.get_offsets()) for c in found) == rings
+    assert ("the ring: the query's reference point" in " ".join(texts(fig))) is bool(rings)
+
+
+def test_a_snapshot_draws_the_same():
+    e = demo_explanation("cd_detr")
+    kept = snapshot(e, [9], ["combine"])
+    assert life(kept, 9) == life(e, 9)
+
+
+def test_the_command(tmp_path, capsys):
+    out = f"{tmp_path}/"
+    assert cli.main(["--type", "cd_detr", "--biography", "9", "--out", out, "--quiet"]) == 0
+    (path,) = tmp_path.iterdir()
+    assert path.name == "scene_1_cd_detr_combine_biography.png"
+    argv = ["--type", "cd_detr", "--queries", "9", "--layer", "all", "--out", out, "--quiet"]
+    assert cli.main(argv) == 0
+    assert (tmp_path / "scene_1_cd_detr_combine_layers.png").read_bytes() != path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--biography", "x"], "is no query's number"),
+        (["--biography", "-1"], "is no query's number"),
+        (["--biography", "99"], "99"),
+        (["--biography", "3", "--queries", "top:1"], "leave --queries and --layer out"),
+        (["--biography", "3", "--layer", "1"], "leave --queries and --layer out"),
+        (["--biography", "3", "--attention", "encoder"], "--biography is for --attention cross"),
+        (["--biography"], "expected one argument"),
+    ],
+)
+def test_mistakes(tmp_path, capsys, argv, says):
+    try:
+        code = cli.main(["--type", "detr", "--out", f"{tmp_path}/", *argv, "--quiet"])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert code == 2 and out == "" and err.count("\n") == 1 and says in err
+    assert not list(tmp_path.iterdir())
