@@ -1,15 +1,20 @@
-"""Two ratios, each the median of interleaved pairs (DETR R50, 800 x 1066, float32, CPU):
+"""Ratios, each the median of interleaved pairs (DETR R50, 800 x 1066, float32, CPU):
 
 forward   our forward pass / the same network run the plain way (plain.py)        target <= 0.65
 capture   our forward pass with the last layer captured, checked and three modes of five queries
           computed / without                                                      target <= 1.03
+sites     our forward pass with every attention of every layer captured and checked / without
+                                                                                  target <= 1.25
+memory    what that adds to the peak of the resident set (Linux)                   target <= 150 MB
 
 python tests/benchmarks/forward.py [pairs]
 """
 
 from __future__ import annotations
 
+import re
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -50,14 +55,27 @@ def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) 
     return f"{statistics.median(ratios):.3f}  (min {low:.3f}, max {high:.3f}; medians {medians})"
 
 
+def memory() -> float:
+    """MB that capturing everything adds to the peak, each side in a process of its own."""
+    peaks = {}
+    for side in ("plain", "sites"):
+        command = [sys.executable, __file__, "--peak", side]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks[side] = int(done.stdout) / 1024
+    return peaks["sites"] - peaks["plain"]
+
+
 def main() -> None:
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 9
+    peak = sys.argv[2] if sys.argv[1:2] == ["--peak"] else ""
+    pairs = 0 if peak else int(sys.argv[1]) if len(sys.argv) > 1 else 9
     spec, state_dict = models.get("detr"), filled_state_dict("detr_r50")
     config = spec.read_config(state_dict, 8, False)
     plain, ours = PlainDETR(config).eval(), spec.build(config).eval()
     plain.load_state_dict(state_dict, strict=True)
     ours.load_state_dict(state_dict, strict=True)
     ours.fold_batch_norm()
+    if peak:
+        del plain
     x = images.to_tensor(images.load(image(480, 640, 1)), 800, 1333)
 
     def captured() -> None:
@@ -68,6 +86,19 @@ def main() -> None:
         for mode in spec.modes:
             weights(site.terms, mode, queries=[0, 1, 2, 3, 4])
 
+    def everything() -> None:
+        with record(ours, ours.attention_sites()) as recorded:
+            ours(x)
+        for where, site in recorded.items():
+            assert where == ("decoder", 0) or site.residual < 1e-4
+
+    if peak:
+        with torch.inference_mode():
+            ours(x)
+            Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+            everything() if peak == "sites" else ours(x)
+        print(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+        return
     with torch.inference_mode():
         a, b = ours(x), plain(x)
         worst = max(float((a[k] - b[k]).abs().max()) for k in ("pred_logits", "pred_boxes"))
@@ -76,6 +107,8 @@ def main() -> None:
         print(f"largest difference of the two networks: {worst:.1e} (golden tolerance 1e-3)")
         print("forward  ours / plain:   ", ratio(lambda: ours(x), lambda: plain(x), pairs))
         print("capture  with / without: ", ratio(captured, lambda: ours(x), pairs))
+        print("sites    with / without: ", ratio(everything, lambda: ours(x), pairs))
+    print(f"memory   sites - without:  {memory():.0f} MB")
 
 
 if __name__ == "__main__":
