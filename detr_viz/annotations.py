@@ -29,6 +29,7 @@ from detr_viz.page import (
 )
 from detr_viz.styles import CONTOUR_SHARES, Look
 
+OF_NUMBERS = ("%: ", "numbers ")  # notes on what is printed in panels begin so
 Corner = tuple[int, int]  # (1 low, 1 right)
 _CORNERS: tuple[Corner, ...] = ((1, 1), (1, 0), (0, 1), (0, 0))
 _LIKED = (0.0, 0.05, 0.05, 0.1)  # what a row's other corners must hide less than the first
@@ -238,6 +239,8 @@ def with_notes(
     signed: some rows are no weights, and have a scale of their own.
     """
     scaling = _scaling(look, bool(made.plates))
+    if not made.plates:
+        notes = [note for note in notes if not note.startswith(OF_NUMBERS)]
     if signed:
         scaling = [f"weights: {piece}" for piece in scaling]
     pieces = [*notes, *scaling]

@@ -72,7 +72,8 @@ def heads(text: str) -> str | tuple[int, ...]:
     if text in HEADS:
         return text
     numbers = text.split(",")
-    if not all(n.isdecimal() and len(n) < 5 for n in numbers) or len(set(numbers)) < len(numbers):
+    sound = all(n.isdecimal() and len(n) < 5 for n in numbers)
+    if not sound or len(set(map(int, numbers))) < len(numbers):
         raise argparse.ArgumentTypeError(
             f"{text[:40]!r} are no heads (say 0,3 or one of {', '.join(HEADS)})"
         )

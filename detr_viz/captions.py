@@ -26,7 +26,7 @@ from detr_viz.facts import (
 from detr_viz.files import OutputError, reason, replacing
 from detr_viz.lettering import clean
 from detr_viz.styles import NORMS
-from detr_viz.terms import Mode
+from detr_viz.terms import Mode, is_sum
 
 _OURS = "% drawn by detr_viz "  # how our files begin
 _NOT_IN_LATEX = re.compile(r'["`{}\\]')  # no engine finds a file of such a name
@@ -112,7 +112,9 @@ def _caption(shown: Shown) -> str:
         "mode": "each mode's logits have the factor of its own query and key",
         "layer": "all logits have the layer's factor",
     }[shown.scale]
-    if shown.scale == "mode" and any(isinstance(mode, Mode) for mode in shown.modes):
+    if shown.scale == "mode" and any(
+        isinstance(mode, Mode) or is_sum(mode) for mode in shown.modes
+    ):
         scaled += ", or the layer's where the mode is a combination of parts"
     grid = "; ".join(escape(text) for text in each(shown, [grid_of(s) for s in shown.subjects]))
     of = escape(heads_of(shown.look))

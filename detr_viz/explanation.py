@@ -77,7 +77,7 @@ class Explanation(Findings):
         self,
         site: Where,
         mode: str | Mode = "combine",
-        rows: Sequence[int] | None = None,
+        rows: Sequence[int] | int | None = None,
         scale: str = "mode",
     ) -> NDArray[np.float32]:
         """Attention weights of any captured site, (rows, heads, keys); each row sums to 1.
@@ -88,7 +88,8 @@ class Explanation(Findings):
         """
         terms = self.terms(site)
         count = terms.c_q.shape[2]
-        chosen = range(count) if rows is None else [index(row) for row in rows]
+        some = [rows] if rows is not None and np.ndim(rows) == 0 else rows
+        chosen = range(count) if some is None else [index(row) for row in some]
         if bad := [row for row in chosen if not 0 <= row < count]:
             raise ValueError(f"row {bad[0]} of {site} is not one of 0..{count - 1}")
         with torch.inference_mode():
@@ -152,7 +153,10 @@ def resolve_sites(sites: Sequence[str | Where], config: DetrConfig) -> tuple[Whe
     """Names ("encoder": all its layers) and pairs ("encoder", 0) as pairs; UserError for others."""
     found: dict[Where, None] = {}
     for site in [sites] if isinstance(sites, str) else sites:
-        kind, which = (site, "all") if isinstance(site, str) else site
+        pair = (site, "all") if isinstance(site, str) else site
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise UserError(f'{site!r} is no attention site: say "encoder", or ("encoder", 0)')
+        kind, which = pair
         if kind not in SITES:
             raise UserError(f"no attention site {kind!r}: there is {', '.join(SITES)}")
         stack = "encoder" if kind == "encoder" else "decoder"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import detr_viz
-from detr_viz.lettering import clean
+from detr_viz.lettering import clean, drawable
 from detr_viz.page import number
 from detr_viz.styles import CONTOUR_SHARES, NORMS, Look
 from detr_viz.terms import LEDGER, Mode, formula_of, is_sum
@@ -54,7 +55,23 @@ class Shown:
         """Models and modes in a line."""
         models = listed([clean(s.name) for s in self.subjects])
         modes = listed([mode_name(m) for m in self.modes])
-        return f"{models}: {modes} attention {heads_of(self.look)}".rstrip(",")
+        said = "terms of the logits" if LEDGER in self.modes else f"{modes} attention"
+        title = f"{models}: {said} {heads_of(self.look)}".rstrip(",")
+        title += f", without {listed(self.removed)}" if self.removed else ""
+        return title + ", a query's biography" * self.biography
+
+
+def class_name(explanation: Findings, label: int) -> str:
+    """Class name, or its number, with a warning, where no font here has the characters."""
+    name = clean(explanation.class_names[label])
+    if name and not drawable(name):
+        warnings.warn(
+            f"no installed font has all characters of {name!r}: the figure says class {label} "
+            "(install a TrueType font that has them, for instance Noto Sans SC)",
+            stacklevel=3,
+        )
+        name = ""
+    return name or f"class {label}"
 
 
 def heads_of(look: Look) -> str:
@@ -153,19 +170,23 @@ def reading_rule(shown: Shown) -> list[str]:
 def ledger_rule(shown: Shown) -> list[str]:
     """How the rows of terms are read."""
     scaled = "all on one scale" if shown.look.norm == "figure" else "a query's on one scale"
-    zero = {
-        name.replace(".", " · ")
-        for subject in shown.subjects
-        for layer in subject.layers
-        if layer in subject.explanation.separate
-        for name in ("cq.pk", "pq.ck")
-    }
-    apart = f"{listed(sorted(zero))} are exactly 0: content and position lie apart"
+    if shown.look.norm != "figure" and any(len(s.layers) > 1 for s in shown.subjects):
+        scaled += " in each layer"
+    zero = [
+        (s.name, [n for n in s.layers if n in s.explanation.separate])
+        for s in shown.subjects
+        if s.explanation.separate & {*s.layers}
+    ]
+    everywhere = [(s.name, [*s.layers]) for s in shown.subjects] == zero
+    where = listed([f"{clean(name)} layer{'s' * (len(n) > 1)} {listed(n)}" for name, n in zero])
+    apart = "cq · pk and pq · ck are exactly 0" + f" in {where}" * (not everywhere)
+    apart += ": content and position lie apart"
     return [
         f"terms of the logits, centred over the cells, {scaled}",
         "red adds attention, blue takes it away",
         "%: cov(term, sum) / var(sum)",
         "numbers in the sum: the largest, either way",
+        "±: where colours end",
         *[apart] * bool(zero),
     ]
 
@@ -192,7 +213,8 @@ def metadata(shown: Shown) -> dict[str, str]:
     if look.style != "contour":
         drawn += f", colour map {'inferno' if look.cmap is None else look.cmap}"
     checks = each(shown, [_checked(s) for s in shown.subjects])
-    rule = "; ".join([*plain, f"scale {shown.scale}", normalisation(look), drawn, *checks])
+    scale = "layer" if LEDGER in shown.modes else shown.scale
+    rule = "; ".join([*plain, f"scale {scale}", normalisation(look), drawn, *checks])
     hashes = [weights_of(s) for s in shown.subjects]
     if len(shown.subjects) > 1:
         hashes = [f"{clean(s.name)}: {w}" for s, w in zip(shown.subjects, hashes, strict=True) if w]

@@ -22,7 +22,7 @@ import numpy as np
 
 from detr_viz.boxes import iou
 from detr_viz.drawing import draw
-from detr_viz.facts import Shown, Subject, metadata, reading_rule
+from detr_viz.facts import Shown, Subject, class_name, metadata, reading_rule
 from detr_viz.lettering import ELLIPSIS, clean, drawable
 from detr_viz.matching import MIN_IOU, Match, SharedObject
 from detr_viz.output import SUFFIXES, save, show
@@ -155,6 +155,8 @@ def _figure(
         maps = TermPanels(look)
     taken = next(iter(ablations), ())
     if taken:
+        if modes != ("combine",) or any(len(s.layers) > 1 for s in subjects):
+            raise FigureError("ablations are shown of the mode combine, at one layer")
         maps = AblationPanels(look, ablations)
     for k, subject in enumerate(subjects):
         wanted = [o.matches[k].query for o in objects if o.matches[k].query is not None]
@@ -191,7 +193,7 @@ def _sections(
 ) -> list[Section]:
     """The rows of one object: a section, or one a model where each has several layers."""
     pairs = list(zip(subjects, shared.matches, strict=True))
-    if any(len(s.layers) > 1 for s in subjects):
+    if biography or any(len(s.layers) > 1 for s in subjects):
         made = [_through_layers(s, match, shared, subjects, maps) for s, match in pairs]
         if biography:
             made = [_life(s, m.query, part) for (s, m), part in zip(pairs, made, strict=True)]
@@ -240,7 +242,8 @@ def _life(subject: Subject, query: int | None, section: Section) -> Section:
     ):
         output, details = e.output(layer), list(group.label.details)
         others = np.argsort(-output.class_scores[query], kind="stable")[1:_NEXT_BEST]
-        details += [f"{_class_name(e, i)} {output.class_scores[query, i]:.2f}" for i in others]
+        # the number first: what is too long is cut at its end
+        details += [f"{output.class_scores[query, i]:.2f} {class_name(e, i)}" for i in others]
         changes = [] if before is None else _changes(e, query, before, layer)
         title = group.label.title + ": changed" * bool(changes)
         label = replace(group.label, title=title, details=(*changes, *details))
@@ -253,7 +256,7 @@ def _changes(e: Findings, query: int, before: int, layer: int) -> list[str]:
     old, new = e.output(before), e.output(layer)
     words = []
     if old.labels[query] != new.labels[query]:
-        words.append(f"was {_class_name(e, int(old.labels[query]))}")
+        words.append(f"was {class_name(e, int(old.labels[query]))}")
     overlap = float(iou(old.boxes_xyxy_px[[query]], new.boxes_xyxy_px[[query]])[0, 0])
     if overlap < SAME_BOX:
         words.append(f"box moved, IoU {overlap:.2f}")
@@ -306,7 +309,7 @@ def _missing(subject: Subject, match: Match) -> Group:
     if match.nearest is not None and match.iou >= MIN_IOU:
         remark += f" left: query {match.nearest}, IoU {match.iou:.2f}, is another object's"
     elif match.nearest is not None:
-        name, score = _class_name(e, int(e.labels[match.nearest])), e.scores[match.nearest]
+        name, score = class_name(e, int(e.labels[match.nearest])), e.scores[match.nearest]
         near = f"query {match.nearest}, {name} {score:.2f}, IoU {match.iou:.2f}"
         remark += f" (the nearest: {near})"
     return Group(Label(subject.label, (), GRAY, weak=True), e.image.rgb, None, (), remark)
@@ -317,24 +320,11 @@ def _label(subject: Subject, query: int, layer: int, *details: str) -> Label:
     output = subject.explanation.output(layer)
     label, score = int(output.labels[query]), float(output.scores[query])
     return Label(
-        title=_class_name(subject.explanation, label),
+        title=class_name(subject.explanation, label),
         details=(f"{score:.2f}", *details),
         color=PALETTE[label % len(PALETTE)],
         weak=score < WEAK_SCORE,
     )
-
-
-def _class_name(explanation: Findings, label: int) -> str:
-    """Class name, or its number, with a warning, where no font here has the characters."""
-    name = clean(explanation.class_names[label])
-    if name and not drawable(name):
-        warnings.warn(
-            f"no installed font has all characters of {name!r}: the figure says class {label} "
-            "(install a TrueType font that has them, for instance Noto Sans SC)",
-            stacklevel=3,
-        )
-        name = ""
-    return name or f"class {label}"
 
 
 def _model_name(name: str, i: int) -> str:

@@ -54,10 +54,11 @@ def add_subject(parser: argparse.ArgumentParser, title: str, drawn: bool = True)
     )
     one_of(
         "--plot",
-        choices=(*MODES, "all", LEDGER),
+        choices=(*MODES, "all", *[LEDGER] * drawn),
         default="combine",
-        help="parts of query and key that attend; all stacks the three; terms: what each product "
-        "of parts adds to the logits (default: %(default)s)",
+        help="parts of query and key that attend; all stacks the three"
+        + "; terms: what each product of parts adds to the logits" * drawn
+        + " (default: %(default)s)",
     )
     one_of(
         "--terms",
@@ -146,10 +147,8 @@ def _add_ablation(parser: argparse.ArgumentParser) -> None:
     add(
         "--ablate-in",
         type=layers,
-        default="all",
         metavar="N",
-        help="the decoder layers to take it out of: all, last, or numbers from 0 "
-        "(default: %(default)s)",
+        help="the decoder layers to take it out of: all, last, or numbers from 0 (default: all)",
     )
 
 
@@ -160,7 +159,12 @@ def _add_look(parser: argparse.ArgumentParser) -> None:
     said = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
     add("--norm", choices=tuple(NORMS), help=f"{_help(said, 'head')}; contours have none")
     said = "; ".join(f"{name}: {words}" for name, words in HEADS.items())
-    add("--heads", type=heads, metavar="H", help=f"numbers from 0 (0,3), or {said} (default: all)")
+    add(
+        "--heads",
+        type=heads,
+        metavar="H",
+        help=f"numbers from 0 (0,3), or {said} (default: all; saved maps have all)",
+    )
     said = "any colour map of matplotlib (default: inferno)"
     add("--cmap", type=colormap, metavar="NAME", help=said)
     add(

@@ -74,6 +74,11 @@ def plan(
         made = _plan(sections, heads, notes, look, made_for, smaller)
     if made.height > limit_px:
         made = first
+    if look.heads == "sort" and rows and not made.plates:
+        raise FigureError(
+            "the panels are too small to say which head is which: make the figure wider, show "
+            "fewer rows, or name --heads by number"
+        )
     if made.height > _MAX_SIDE_PX or made.height * made.width > _MAX_PIXELS:
         raise FigureError(
             f"{rows} row{'s' * (rows > 1)} make a figure of {made.width} x {made.height} pixels: "

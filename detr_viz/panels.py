@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from detr_viz.cells import Placement
-from detr_viz.facts import Subject, mode_name
+from detr_viz.facts import Subject, class_name, mode_name
 from detr_viz.findings import Ledger
-from detr_viz.lettering import clean
 from detr_viz.page import MapRow, number
 from detr_viz.styles import FigureError, Look
 from detr_viz.terms import Mode
@@ -74,7 +73,9 @@ def shown_heads(row: MapRow, look: Look) -> MapRow:
 
 
 def _entropy(maps: np.ndarray) -> np.ndarray:
-    """Of every map (M, h, w), nats."""
+    """Of every map (M, h, w), nats; infinite where there is nothing."""
+    if not maps.any((1, 2)).all():
+        return np.where(maps.any((1, 2)), _entropy(maps + ~maps.any((1, 2))[:, None, None]), np.inf)
     logs = np.log(maps, out=np.zeros(maps.shape), where=maps > 0)
     return -(maps * logs).sum((1, 2))
 
@@ -138,7 +139,7 @@ class TermPanels:
             if part.any()
         ]
         largest = [f"{value:.1f}" for value in np.abs(found.total[0]).max((1, 2))]
-        rows.append(MapRow(found.total[0], place, "sum", tuple(largest), reach))
+        rows.append(MapRow(found.total[0], place, f"sum ±{reach:.3g}", tuple(largest), reach))
         rows.append(MapRow(found.weights[0], place, "weights"))
         return tuple(shown_heads(row, self._look) for row in rows)
 
@@ -161,7 +162,9 @@ class AblationPanels:
             maps = found.weights[layer][query].reshape(-1, *e.grid_hw)
             name = f"{found.removal.words}: {found.kept_scores()[query]:.2f}"
             if (now := int(found.after.labels[query])) != found.before.labels[query]:
-                name += f", {clean(e.class_names[now]) or f'class {now}'}"
+                name += f", {class_name(e, now)}"
+            if found.removal.box and not e.cells_inside()[query].any():
+                name += " (no cell in its box)"
             box = found.after.boxes_xyxy_px[query]
             rows.append(MapRow(maps, place, name, box_xyxy_px=box))
         return tuple(shown_heads(row, self._look) for row in rows)

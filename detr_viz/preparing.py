@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.comparison import load
+from detr_viz.errors import UserError
 from detr_viz.files import say
 from detr_viz.queries import DEFAULT
 from detr_viz.styles import Format, Look
@@ -36,6 +37,10 @@ def load_models(
     if args.weights is None:
         tell(args, DEMO_LINE)
     tell_notes(args, loaded)
+    for model in loaded:
+        if isinstance(args.heads, tuple) and max(args.heads) >= model.config.nheads:
+            title, last = model.spec.title, model.config.nheads - 1
+            raise UserError(f"no head {max(args.heads)}: {title} has 0..{last}")
     return loaded
 
 
@@ -68,7 +73,11 @@ def recipe_of(
         max_size=args.max_size,
         precision=args.precision,
         removed=tuple(dict.fromkeys(args.ablate or ())),
-        removed_in=tuple(args.ablate_in) if isinstance(args.ablate_in, list) else args.ablate_in,
+        removed_in=tuple(args.ablate_in)
+        if isinstance(args.ablate_in, list)
+        else "all"
+        if args.ablate_in is None
+        else args.ablate_in,
     )
     return of_models(loaded, recipe)
 

@@ -184,14 +184,17 @@ def ablation_table(
     """Lines of what each removal does to these queries: score left to the class, new class, IoU."""
     e, names = explanation, explanation.class_names
     parts = [found.removal.name for found in ablations]
-    wide = max(len("without"), *map(len, parts))
-    longest = max(len("class"), *(len(names[e.labels[q]]) for q in queries))
+    wide = max([len("without"), *map(len, parts)])
+    empty = ~e.cells_inside().any(-1)
+    longest = max([len("class"), *(len(names[e.labels[q]]) for q in queries)])
     lines = [f"query  {'class':<{longest}}  {'without':<{wide}}  score before, after  box IoU  now"]
     for q in queries:
         for found, part in zip(ablations, parts, strict=True):
             before, after = found.before.scores[q], found.kept_scores()[q]
             now = found.after.labels[q]
             other = names[now] if now != found.before.labels[q] else ""
+            if found.removal.box and empty[q]:
+                other = f"{other} (no cell in its box)".strip()
             line = f"{q:>5}  {names[e.labels[q]]:<{longest}}  {part:<{wide}}  {before:12.3f}  "
             lines.append(f"{line}{after:5.3f}  {found.iou[q]:7.2f}  {other}".rstrip())
     return "\n".join(lines)

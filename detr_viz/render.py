@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
                 "--biography names the query and takes all layers: leave --queries and --layer out"
             )
         args.queries, args.layer = str(args.biography), "all"
+    _check_combinations(args)
     check_syntax(DEFAULT if args.queries is None else args.queries)
     pairs = pair(args.type, args.weights)
     look = Look(args.style, args.norm, args.cmap, args.interpolation, args.heads)
@@ -134,6 +135,34 @@ def _check_outputs(args: argparse.Namespace, many: bool) -> None:
         target_of(args.out, "", suffixes(args), args.caption).check()
 
 
+def _check_combinations(args: argparse.Namespace) -> None:
+    """UserError for flags that say nothing together."""
+    heads = args.heads if isinstance(args.heads, str) else ""
+    ledger, maps = args.plot == LEDGER, args.save_maps or ".npz" in (args.format or ())
+    wrong = [
+        (args.ablate_in and not args.ablate, "--ablate-in is for --ablate: give both"),
+        (args.ablate and args.list_queries, "--ablate draws: leave --list-queries out"),
+        (
+            args.ablate and (args.layer != "last" or args.biography is not None),
+            "--ablate shows the last layer: leave --layer and --biography out",
+        ),
+        (
+            ledger and args.style == "contour",
+            "terms have no contours: take another --style",
+        ),
+        (ledger and heads, "terms are those of single heads: name --heads by number (0,3)"),
+        (ledger and maps, "--plot terms saves no maps: leave --save-maps and npz out"),
+        (
+            args.caption and (ledger or args.ablate or args.biography is not None),
+            "--caption has no words for terms, --ablate and --biography: leave it out",
+        ),
+        (args.caption and heads == "max", "--caption has no words for --heads max: leave it out"),
+    ]
+    for is_so, said in wrong:
+        if is_so:
+            raise UserError(said)
+
+
 # ---- one image ----------------------------------------------------------------------------------
 
 
@@ -178,7 +207,9 @@ def render_one(
         with named(Path(model.path).name, len(used)):
             ablations.append([e.ablate(part, recipe.removed_in) for part in recipe.removed])
         if recipe.removed:
-            tables.append(ablation_table(e, queries_of(objects, k), ablations[k]))
+            ids = queries_of(objects, k)
+            heading = [f"{e.model_title} ({e.meta['weights']})"] * (len(found) > 1)
+            tables += [*heading, ablation_table(e, ids, ablations[k])] if ids else []
     written = rendering.write(found, objects, recipe, target, ablations)
     yield from (f"note: {note}" for note in written.notes)
     yield from tables

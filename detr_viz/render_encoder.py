@@ -28,6 +28,8 @@ def check(args: argparse.Namespace, models: int, many: bool) -> None:
             raise UserError("--points are for --attention encoder, where cells look at cells")
         return
     said = "--attention encoder"
+    if args.points and args.queries is not None:
+        raise UserError("--points and --queries both say where: give one of them")
     if many:
         raise UserError(f"{said} is for one image: name a single one")
     if models > 1:
@@ -57,7 +59,7 @@ def render_encoder(
     picture = images.load(image.path)
     for note in picture.notes:
         yield f"note: {image.path}: {note}"
-    _, (model,) = precise(args, list(loaded))
+    exact, (model,) = precise(args, list(loaded))
     layers = [recipe.layer] if isinstance(recipe.layer, str | int) else recipe.layer
     e = explain(
         model,
@@ -67,6 +69,8 @@ def render_encoder(
         max_size=recipe.max_size,
     )
     points, names = _points(args, e, recipe)
+    if exact:
+        yield _deviation(exact[0], e, points, recipe)
     figure = encoder_grid(
         e,
         points,
@@ -83,6 +87,23 @@ def render_encoder(
         yield f"wrote {path}"
     if args.show:
         figures.show(figure)
+
+
+def _deviation(
+    exact: LoadedModel, e: Explanation, points: Sequence[tuple[float, float]], recipe: Recipe
+) -> str:
+    from detr_viz.encoder_figures import cell_of
+    from detr_viz.explanation import explain
+
+    other = explain(exact, e.image, sites=e.sites, size=recipe.size, max_size=recipe.max_size)
+    cells = [row * e.grid_hw[1] + column for row, column in (cell_of(e, *xy) for xy in points)]
+    apart = max(
+        float(abs(e.attention(site, mode, cells) - other.attention(site, mode, cells)).max())
+        for site in e.sites
+        if site[0] == "encoder"
+        for mode in modes_of_plot(recipe.plot, e.modes)
+    )
+    return f"note: {recipe.precision} moves attention weights by up to {apart:.2g} from float32's"
 
 
 def _points(

@@ -64,6 +64,10 @@ class Look:
         ):
             if value not in known:
                 raise FigureError(f"{name} {value!r} is not one of {', '.join(known)}")
+        numbers = () if self.heads is None or isinstance(self.heads, str) else self.heads
+        sound = isinstance(numbers, tuple) and all(type(n) is int and n >= 0 for n in numbers)
+        if not sound or len(set(numbers)) < len(numbers) or self.heads == ():
+            raise FigureError(f"heads {self.heads!r}: a tuple of numbers from 0, each once")
         if self.style == "contour" and self.norm is not None:
             raise FigureError(
                 f"norm {self.norm!r} says nothing about contours, which hold shares of each map's "

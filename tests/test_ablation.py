@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,17 +58,23 @@ def test_one_key_left_gives_its_value(name):
     hidden = torch.ones(1, 4, given.memory.shape[1], dtype=torch.bool)
     keys = [7, 0, 20, 34]
     hidden[0, range(4), keys] = False
-    with record(model, [("cross", 1)]) as recorded:
-        _, weights = ablation.decoded(model, given, parse("box:outside"), [0, 1], hidden)
+    given_on = {}
+
+    def keep(module, args, out):
+        given_on[module] = out
+
+    site = model.attention_sites()["cross", 1]
+    changed = ablation._changed(model, parse("box:outside"), [0, 1], hidden)
+    with record(model, [("cross", 1)]) as recorded, changed as weights, torch.inference_mode():
+        handle = site.register_forward_hook(keep)  # the last: it is given what the kernel puts out
+        model.decode(given)
+        handle.remove()
     for query, key in enumerate(keys):
         assert (weights[1][0, :, query, key] == 1).all()
-    site, terms = recorded["cross", 1].site, recorded["cross", 1].terms
     with torch.inference_mode():
-        expected = site.out_proj(attention.merge_heads(terms.value[:, :, keys]))
-    # recorded is what the site itself put out; the next layers were given what the hook returns
-    torch.testing.assert_close(
-        site.out_proj(attention.merge_heads(weights[1] @ terms.value)), expected
-    )
+        value = recorded["cross", 1].terms.value[:, :, keys]
+        expected = site.out_proj(attention.merge_heads(value))
+    torch.testing.assert_close(given_on[site], expected)
 
 
 def test_no_key_left_is_no_attention():
@@ -210,6 +218,18 @@ def test_the_command(tmp_path, capsys):
         (["--ablate", "content", "--terms", "cq.ck"], "leave --plot and --terms out"),
         (["--ablate", "content", "--save-maps"], "saves no maps"),
         (["--ablate"], "expected at least one argument"),
+        (["--ablate-in", "1"], "--ablate-in is for --ablate"),
+        (["--ablate", "content", "--list-queries"], "leave --list-queries out"),
+        (["--ablate", "content", "--layer", "all"], "--ablate shows the last layer"),
+        (["--ablate", "content", "--biography", "3"], "--ablate shows the last layer"),
+        (["--ablate", "content", "--caption"], "--caption has no words"),
+        (["--plot", "terms", "--caption"], "--caption has no words"),
+        (["--heads", "max", "--caption"], "--caption has no words"),
+        (["--plot", "terms", "--style", "contour"], "terms have no contours"),
+        (["--plot", "terms", "--heads", "mean"], "terms are those of single heads"),
+        (["--plot", "terms", "--save-maps"], "saves no maps"),
+        (["--heads", "0,00"], "are no heads"),
+        (["--heads", "8"], "no head 8: DETR has 0..7"),
     ],
 )
 def test_mistakes(tmp_path, capsys, argv, says):
@@ -220,3 +240,62 @@ def test_mistakes(tmp_path, capsys, argv, says):
     out, err = capsys.readouterr()
     assert code == 2 and out == "" and err.count("\n") == 1 and says in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_row_has_the_maps_and_the_box_of_its_own_query():
+    from detr_viz.facts import Subject
+    from detr_viz.panels import AblationPanels
+
+    e = demo_explanation("detr")
+    found = e.ablate("position")
+    panels = AblationPanels(Look(), [[found]])
+    subject = Subject(e, "DETR", (2,))
+    panels.collect(subject, [13, 14])
+    for query in (13, 14):
+        as_it_is, without = panels.of(subject, 2, query)
+        np.testing.assert_array_equal(without.maps.reshape(8, -1), found.weights[2][query])
+        np.testing.assert_array_equal(without.box_xyxy_px, found.after.boxes_xyxy_px[query])
+        np.testing.assert_allclose(as_it_is.maps, e.maps("combine", [query], 2)[0], atol=1e-6)
+        assert as_it_is.box_xyxy_px is None
+
+
+def test_the_box_of_a_row_is_drawn():
+    from figure_tools import boxes_of
+
+    e = demo_explanation("detr")
+    found = e.ablate("position")
+    fig = figures.head_grid(e, [13], layer=2, look=Look(heads=(0,)), ablations=[found])
+    _, boxes = boxes_of(fig)
+    corners = [path.vertices for path in boxes.get_paths()]  # photo, as it is, without
+    sizes = [np.ptp(c[:, 0]) / np.ptp(c[:, 1]) for c in corners]
+    wanted = [e.outputs[2].boxes_xyxy_px[13], found.after.boxes_xyxy_px[13]]
+    before, after = ((b[2] - b[0]) / (b[3] - b[1]) for b in wanted)
+    np.testing.assert_allclose(sizes, [before, before, after], rtol=0.12)
+    assert abs(before / after - 1) > 0.15  # a real test
+
+
+def test_no_cell_in_the_box_is_said():
+    from detr_viz.queries import ablation_table
+
+    e = demo_explanation("detr")
+    tiny = e.boxes_xyxy_px.copy()
+    tiny[13] = [100, 100, 101, 101]
+    small = replace(e, boxes_xyxy_px=tiny)
+    found = [small.ablate("box:outside")]
+    assert "(no cell in its box)" in ablation_table(small, [13], found)
+    assert "(no cell in its box)" not in ablation_table(small, [14], found)
+    fig = figures.head_grid(small, [13], layer=2, look=Look(heads=(0,)), ablations=found)
+    assert any("(no cell in its box)" in text for text in texts(fig))
+
+
+def test_an_object_that_a_model_does_not_have(tmp_path, capsys):
+    """Two models, an object that one of them lacks; each table says whose it is."""
+    from PIL import Image
+
+    image = tmp_path / "wide.jpg"
+    Image.open(assets.find(assets.DEFAULT_IMAGE)).resize((1200, 100)).save(image)
+    argv = ["--type", "detr", "cd_detr", "--ablate", "position", "--image", str(image)]
+    for query in ("5", "7", "17"):
+        assert cli.main([*argv, "--queries", query, "--out", str(tmp_path / "a.png")]) == 0
+    out = capsys.readouterr().out
+    assert out.count("DETR (detr_demo.pth)\nquery  class") >= 3

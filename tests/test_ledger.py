@@ -205,6 +205,7 @@ def test_the_figure_of_a_ledger(name):
     found = texts(fig)
     apart = name == "cd_detr"
     rows = ["cq · ck", "cq · pk", "pq · ck", "pq · pk", "sum", "weights"]
+    found = [re.sub(r"^sum ±[\d.]+$", "sum", text) for text in found]
     shown = [row for row in rows if found.count(row) == 1]
     assert shown == [row for row in rows if not (apart and row in ("cq · pk", "pq · ck"))]
     rule = " ".join(found)
@@ -306,3 +307,42 @@ def test_sorted_by_how_concentrated_they_are():
     assert sorted_heads == ["2", "1", "0"]
     assert "of the least entropy first" in " ".join(found)
     assert "most concentrated first" in fig.facts["Title"]
+
+
+def test_red_adds_and_blue_takes_away():
+    """The pixels of the sum's panel, cell by cell as --style heat shows them."""
+    from figure_tools import pixels, tiles_of
+
+    e = demo_explanation("detr")
+    query = e.by_score()[0]
+    fig = figures.head_grid(e, [query], "terms", layer=2, look=Look("heat", heads=(4,)))
+    tiles = [t for t in tiles_of(fig) if t.left > 200]  # the panels, right of photo and names
+    picture = pixels(fig, tiles[4]).astype(int)  # four terms, then their sum
+    total = e.ledger([query], 2).total[0, 4]
+    high, wide = picture.shape[:2]
+    for at, sign in ((total.argmax(), 1), (total.argmin(), -1)):
+        row, column = np.unravel_index(at, total.shape)
+        y, x = (int((8 * i + 0.5) / 128 * n) for i, n in ((row, high), (column, wide)))
+        red, _, blue = picture[min(y, high - 1), min(x, wide - 1)]
+        assert (red - blue) * sign > 60
+
+
+@pytest.mark.parametrize("heads", [(), (0, 0), (-1,), (0, 1.5), [0, 1]])
+def test_heads_that_are_none(heads):
+    with pytest.raises(FigureError, match="numbers from 0"):
+        Look(heads=heads)
+
+
+def test_sorted_heads_are_named_or_not_drawn():
+    """Where the panels have no room for numbers."""
+    from detr_viz.styles import page_format
+
+    with pytest.raises(FigureError, match="too small to say which head is which"):
+        figures.head_grid(fake(), [0], look=Look(heads="sort"), page=page_format("column"))
+
+
+def test_a_head_that_has_nothing_comes_last():
+    example = fake(heads=3)
+    example.made[0, 1] = 0
+    found = shown_numbers(figures.head_grid(example, [0], look=Look(heads="sort")))
+    assert [text.split(":")[0] for text in found if re.match(r"\d: ", text)][-1] == "1"

@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", help="a demo checkpoint of one type (default: those shipped)")
     parser.add_argument("--scenes", type=int, default=100, help="how many (default %(default)s)")
     args = parser.parse_args(argv)
+    if args.weights and len(args.type) > 1:
+        parser.error("--weights is of one type: say which with --type")
     for name in args.type:
         print(report(name, args.weights, args.scenes), end="\n\n")
 
