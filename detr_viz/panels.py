@@ -74,10 +74,8 @@ def shown_heads(row: MapRow, look: Look) -> MapRow:
 
 def _entropy(maps: np.ndarray) -> np.ndarray:
     """Of every map (M, h, w), nats; infinite where there is nothing."""
-    if not maps.any((1, 2)).all():
-        return np.where(maps.any((1, 2)), _entropy(maps + ~maps.any((1, 2))[:, None, None]), np.inf)
     logs = np.log(maps, out=np.zeros(maps.shape), where=maps > 0)
-    return -(maps * logs).sum((1, 2))
+    return np.where(maps.any((1, 2)), -(maps * logs).sum((1, 2)), np.inf)
 
 
 class MapPanels:

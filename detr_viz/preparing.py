@@ -58,7 +58,9 @@ def recipe_of(
     """What is drawn of an image, and how."""
     from detr_viz.recipe import Recipe, of_models
 
-    layer = tuple(args.layer) if isinstance(args.layer, list) else args.layer
+    layer, removed_in = (
+        tuple(said) if isinstance(said, list) else said for said in (args.layer, args.ablate_in)
+    )
     several = layer == "all" or isinstance(layer, tuple)
     recipe = Recipe(
         models=(),
@@ -73,11 +75,7 @@ def recipe_of(
         max_size=args.max_size,
         precision=args.precision,
         removed=tuple(dict.fromkeys(args.ablate or ())),
-        removed_in=tuple(args.ablate_in)
-        if isinstance(args.ablate_in, list)
-        else "all"
-        if args.ablate_in is None
-        else args.ablate_in,
+        removed_in="all" if removed_in is None else removed_in,
     )
     return of_models(loaded, recipe)
 
