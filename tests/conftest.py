@@ -56,6 +56,23 @@ def demo_explanation(name: str):
     return explain(demo_model(name), assets.find(assets.DEFAULT_IMAGE), layers="all")
 
 
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """refused(argv, says): the command ends in one line that says so, and writes nothing."""
+    from detr_viz import cli
+
+    def check(argv: list[str], says: str) -> None:
+        try:
+            code = cli.main([*argv, "--out", f"{tmp_path}/", "--quiet"])
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        assert code == 2 and out == "" and err.count("\n") == 1 and says in err
+        assert not list(tmp_path.iterdir())
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """A folder of 24 images, 5 of them broken, and what an uninterrupted run makes of it."""
