@@ -140,7 +140,10 @@ def _check_combinations(args: argparse.Namespace) -> None:
     heads = args.heads if isinstance(args.heads, str) else ""
     ledger, maps = args.plot == LEDGER, args.save_maps or ".npz" in (args.format or ())
     wrong = [
-        (args.ablate_in and not args.ablate, "--ablate-in is for --ablate: give both"),
+        (
+            args.ablate_in is not None and not args.ablate,
+            "--ablate-in is for --ablate: give both",
+        ),
         (args.ablate and args.list_queries, "--ablate draws: leave --list-queries out"),
         (
             args.ablate and (args.layer != "last" or args.biography is not None),

@@ -218,7 +218,7 @@ def test_the_command(tmp_path, capsys):
         (["--ablate", "content", "--terms", "cq.ck"], "leave --plot and --terms out"),
         (["--ablate", "content", "--save-maps"], "saves no maps"),
         (["--ablate"], "expected at least one argument"),
-        (["--ablate-in", "1"], "--ablate-in is for --ablate"),
+        (["--ablate-in", "0"], "--ablate-in is for --ablate"),
         (["--ablate", "content", "--list-queries"], "leave --list-queries out"),
         (["--ablate", "content", "--layer", "all"], "--ablate shows the last layer"),
         (["--ablate", "content", "--biography", "3"], "--ablate shows the last layer"),
