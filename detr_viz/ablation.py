@@ -1,6 +1,7 @@
 """The decoder run again with a part of its cross-attention taken out.
 
-    found = ablate(network, spec, encoded, image_hw, removal, layers)
+    before = as_it_is(network, spec, encoded, image_hw)
+    found = ablate(network, spec, encoded, image_hw, removal, layers, inside, before)
     found.before.scores, found.after.scores
 
 Before and after come of one kernel, which adds the terms of the logits one by one: what is taken
@@ -59,29 +60,37 @@ def ablate(
     removal: Removal,
     layers: Sequence[int],
     inside: Tensor,
+    before: LayerOutput,
 ) -> Ablation:
-    """Decode one image with and without; layers: where it is taken out.
+    """Decode one image without a part; layers: where it is taken out.
 
-    inside: (Q, K) True where a key's cell lies in the query's box.
+    inside: (Q, K) True where a key's cell lies in the query's box. before: of `as_it_is`.
     """
     hidden = {"inside": inside, "outside": ~inside}.get(removal.box)
-    before, _ = decoded(network, encoded, NOTHING, ())
-    after, weights = decoded(
+    raw, weights = decoded(
         network, encoded, removal, layers, None if hidden is None else hidden[None]
     )
-    said = [read_output(raw, 0, spec, image_hw) for raw in (before, after)]
-    pairs = zip(said[0].boxes_xyxy_px, said[1].boxes_xyxy_px, strict=True)
+    after = read_output(raw, 0, spec, image_hw)
+    pairs = zip(before.boxes_xyxy_px, after.boxes_xyxy_px, strict=True)
     return Ablation(
         removal=removal,
         layers=tuple(layers),
-        before=said[0],
-        after=said[1],
+        before=before,
+        after=after,
         iou=np.array([iou(a[None], b[None])[0, 0] for a, b in pairs]),
         weights={
             layer: w[0].transpose(0, 1).to("cpu", torch.float32).numpy()
             for layer, w in weights.items()
         },
     )
+
+
+def as_it_is(
+    network: Detector, spec: ModelSpec, encoded: Encoded, image_hw: tuple[int, int]
+) -> LayerOutput:
+    """What the last layer says with nothing taken out, by the kernel of ablations."""
+    raw, _ = decoded(network, encoded, NOTHING, ())
+    return read_output(raw, 0, spec, image_hw)
 
 
 def decoded(

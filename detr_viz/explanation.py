@@ -14,7 +14,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from operator import index
 from pathlib import Path
@@ -27,11 +27,11 @@ from PIL.Image import Image
 
 import detr_viz
 from detr_viz import images
-from detr_viz.ablation import Ablation, ablate
+from detr_viz.ablation import Ablation, ablate, as_it_is
 from detr_viz.attention import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
 from detr_viz.capture import Recorded, Where, record
 from detr_viz.errors import UserError
-from detr_viz.findings import Findings, Ledger
+from detr_viz.findings import Findings, LayerOutput, Ledger
 from detr_viz.images import ImageFacts, LoadedImage
 from detr_viz.ledger import ledger
 from detr_viz.loading import LoadedModel
@@ -116,7 +116,13 @@ class Explanation(Findings):
             taken,
             resolve_layers(layers, self.num_layers),
             torch.from_numpy(self.cells_inside()).to(self.encoded.memory.device),
+            self._before_ablation,
         )
+
+    @cached_property
+    def _before_ablation(self) -> LayerOutput:
+        """Once for all that is taken out."""
+        return as_it_is(self.model.network, self.model.spec, self.encoded, self.image.hw)
 
     def _maps(
         self, mode: str | Mode, queries: list[int], layer: int, scale: str
