@@ -80,10 +80,12 @@ def add_subject(parser: argparse.ArgumentParser, title: str, drawn: bool = True)
     if drawn:
         add(
             "--attention",
+            nargs="+",
+            action="extend",
             choices=("cross", "encoder"),
-            default="cross",
+            metavar="SITE",
             help="cross: where queries look; encoder: where points of the image look, by its "
-            "self-attention (default: %(default)s)",
+            "self-attention; several: a figure each (default: cross)",
         )
         add(
             "--points",

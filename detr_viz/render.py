@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import assets, inputs, labels, models, render_encoder
+from detr_viz import assets, inputs, labels, models, views
 from detr_viz.comparison import choose, named, pair, queries_of
 from detr_viz.errors import UserError, report
 from detr_viz.files import say
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     look = Look(args.style, args.norm, args.cmap, args.interpolation, args.heads)
     page = page_format(args.preset, args.width, args.dpi)
     many = _is_batch(args)
-    render_encoder.check(args, len(pairs), many)
+    wanted = views.chosen(args)
+    views.check(args, wanted, len(pairs), many)
     if not args.list_queries:
         _check_outputs(args, many)
         if look.cmap:
@@ -84,9 +85,11 @@ def run(args: argparse.Namespace) -> int:
         try:
             if len(images) > 1:
                 tell(args, f"{image.path}:")
-            draw = render_one if args.attention == "cross" else render_encoder.render_encoder
-            for line in draw(args, loaded, image, recipe):
-                tell(args, line)
+            for view in wanted:
+                about = args, loaded, image, recipe
+                of_one = render_one(*about) if view == views.CROSS else views.render(view, *about)
+                for line in of_one:
+                    tell(args, line)
         except Exception as error:
             if len(images) == 1:
                 raise

@@ -1,0 +1,118 @@
+"""Further figures of one image and one model, beside the maps of its queries.
+
+A view is a module with check(args), which raises UserError for flags that do not go with it, and
+make(args, model, exact, picture, recipe) -> Made. It is asked for by --attention, or by a flag of
+its own name.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from detr_viz.errors import UserError
+from detr_viz.preparing import precise, suffixes
+from detr_viz.targets import is_folder, target_of
+from detr_viz.terms import LEDGER
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from detr_viz.inputs import Input
+    from detr_viz.loading import LoadedModel
+    from detr_viz.recipe import Recipe
+
+CROSS = "cross"  # the maps themselves: render.py
+_MODULES = {
+    "encoder": "detr_viz.views.encoder",
+}
+_FLAGS = ()  # names of those that have a flag of their own
+_NOT_HERE = ("ablate", "save_maps", "caption", "list_queries")
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What a view has made of an image.
+
+    figures  what follows the stem of a figure's file ("" for the first) -> the figure
+    lines    to be printed
+    told     what the figures depend on beside the recipe
+    """
+
+    figures: Mapping[str, Figure]
+    lines: Sequence[str] = ()
+    told: str = ""
+
+
+def chosen(args: argparse.Namespace) -> list[str]:
+    """What the flags ask for: CROSS, and names of views."""
+    flags = [name for name in _FLAGS if getattr(args, name)]
+    if len(flags) > 1:
+        raise UserError(f"--{flags[0]} and --{flags[1]} are figures of their own: one at a time")
+    return flags or list(dict.fromkeys(args.attention or [CROSS]))
+
+
+def check(args: argparse.Namespace, names: Sequence[str], models: int, many: bool) -> None:
+    """UserError for flags that do not go with what is asked for."""
+    if args.points and "encoder" not in (args.attention or ()):
+        raise UserError("--points are for --attention encoder, where cells look at cells")
+    if len(names) > 1 and args.out and not is_folder(args.out):
+        raise UserError(
+            f"--out {args.out} is one file, but {' and '.join(names)} make one each: give a folder"
+        )
+    for name in names:
+        if name == CROSS:
+            continue
+        said = _said(name)
+        if many:
+            raise UserError(f"{said} is for one image: name a single one")
+        if models > 1:
+            raise UserError(f"{said} is for one model: give one --type or --weights")
+        if args.plot == LEDGER:
+            raise UserError(f"--plot terms is for --attention cross: with {said} leave it out")
+        if args.biography is not None:
+            raise UserError(f"--biography is for --attention cross: with {said} leave it out")
+        for flag in _NOT_HERE:
+            if getattr(args, flag):
+                word = flag.replace("_", "-")
+                raise UserError(f"--{word} is for --attention cross: with {said} leave it out")
+        if ".npz" in (args.format or ()):
+            raise UserError(f"{said} saves no maps: leave npz out of --format")
+        import_module(_MODULES[name]).check(args)
+
+
+def _said(name: str) -> str:
+    return f"--{name}" if name in _FLAGS else f"--attention {name}"
+
+
+def render(
+    name: str,
+    args: argparse.Namespace,
+    loaded: Sequence[LoadedModel],
+    image: Input,
+    recipe: Recipe,
+) -> Iterator[str]:
+    """Make a view of an image and write it; yields the lines to print."""
+    from detr_viz import figures, images
+
+    target = target_of(args.out, f"{image.name}_{recipe.label}_{name}", suffixes(args), False)
+    target.check()
+    picture = images.load(image.path)
+    for note in picture.notes:
+        yield f"note: {image.path}: {note}"
+    exact, (model,) = precise(args, list(loaded))
+    view = import_module(_MODULES[name])
+    made = view.make(args, model, exact[0] if exact else None, picture, recipe)
+    yield from made.lines
+    asked = replace(recipe, queries=f"{recipe.queries} {name} {made.told}")
+    for end, figure in made.figures.items():
+        for path in target.figures:
+            path = path.with_name(f"{path.stem}{end}{path.suffix}")
+            figures.save(figure, path, {"Recipe": asked.digest(picture)})
+            yield f"wrote {path}"
+    if args.show:
+        for figure in made.figures.values():
+            figures.show(figure)
