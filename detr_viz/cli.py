@@ -26,6 +26,7 @@ SUBCOMMANDS = {
     "check": "detr_viz.regression.check",
     "update": "detr_viz.regression.update",
     "compare": "detr_viz.regression.compare",
+    "atlas": "detr_viz.atlas.command",
 }
 DEFAULT_COMMAND = "render"
 _SAID = {
@@ -33,6 +34,7 @@ _SAID = {
     "check": "make baselines again: do the heads still look where they did?",
     "update": "rewrite baselines that differ",
     "compare": "two saved files or folders, without a model",
+    "atlas": "what each head does, summed up over many images",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from detr_viz import models, removals
 from detr_viz.arguments import (
@@ -36,11 +37,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_many(parser)
 
 
-def add_subject(parser: argparse.ArgumentParser, title: str, drawn: bool = True) -> None:
-    """Whose maps of what. drawn: in figures, or else saved."""
-    several = "are compared in one figure" if drawn else "have their files beside each other"
-    row = "a row" if drawn else "a file"
-    most = "; top:1 for several layers" * drawn
+def add_subject(
+    parser: argparse.ArgumentParser,
+    title: str,
+    drawn: bool = True,
+    each: tuple[str, str, str] | None = None,
+    plot: str = "combine",
+) -> None:
+    """Whose maps of what. drawn: in figures, or else saved.
+
+    each: what becomes of several models, what of several layers, and the queries by default. plot:
+    the default.
+    """
+    if each is None:
+        each = (
+            "are compared in one figure" if drawn else "have their files beside each other",
+            "a row each" if drawn else "a file each",
+            DEFAULT + "; top:1 for several layers" * drawn,
+        )
+    several, row, queries = each
     group = parser.add_argument_group(title)
     add, one_of = group.add_argument, group.add_mutually_exclusive_group().add_argument
     add(
@@ -55,7 +70,7 @@ def add_subject(parser: argparse.ArgumentParser, title: str, drawn: bool = True)
     one_of(
         "--plot",
         choices=(*MODES, "all", *[LEDGER] * drawn),
-        default="combine",
+        default=plot,
         help="parts of query and key that attend; all stacks the three"
         + "; terms: what each product of parts adds to the logits" * drawn
         + " (default: %(default)s)",
@@ -116,14 +131,14 @@ def add_subject(parser: argparse.ArgumentParser, title: str, drawn: bool = True)
     add(
         "--queries",
         metavar="Q",
-        help=f"{SYNTAX} (default: {DEFAULT}{most})",
+        help=f"{SYNTAX} (default: {queries})",
     )
     add(
         "--layer",
         type=layers,
         default="last",
         metavar="N",
-        help=f"decoder layer, counted from 0, last, or several, {row} each: all or 0,2,5 "
+        help=f"decoder layer, counted from 0, last, or several, {row}: all or 0,2,5 "
         "(default: %(default)s)",
     )
     add(
@@ -155,7 +170,8 @@ def _add_ablation(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_look(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("how it looks").add_argument
+    group = parser.add_argument_group("how it looks")
+    add = group.add_argument
     said = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
     add("--style", choices=tuple(STYLES), default="overlay", help=_help(said))
     said = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
@@ -167,13 +183,19 @@ def _add_look(parser: argparse.ArgumentParser) -> None:
         metavar="H",
         help=f"numbers from 0 (0,3), or {said} (default: all; saved maps have all)",
     )
-    said = "any colour map of matplotlib (default: inferno)"
-    add("--cmap", type=colormap, metavar="NAME", help=said)
     add(
         "--interpolation",
         choices=INTERPOLATIONS,
         help="between the cells of a map (default: cubic; nearest for heat)",
     )
+    add_page(group)
+
+
+def add_page(group: argparse._ArgumentGroup) -> None:
+    """Colours, width and resolution of a figure."""
+    add = group.add_argument
+    said = "any colour map of matplotlib (default: inferno)"
+    add("--cmap", type=colormap, metavar="NAME", help=said)
     widths = ", ".join(f"{name} {made.width_in:g} in" for name, made in PRESETS.items())
     add("--preset", choices=tuple(PRESETS), help=f"width, resolution and size of type: {widths}")
     add("--width", type=width_in, metavar="IN", help="another width: inches, or with cm, mm, pt")
@@ -246,6 +268,18 @@ def _add_many(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also make a PDF of all figures, at most N a page (default: 8)",
     )
+    add_speed(add)
+    add(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: the same run on a Ray cluster (default: %(default)s)",
+    )
+    add("--ray-address", metavar="A", help="the cluster; auto finds it (default: a local one)")
+
+
+def add_speed(add: Callable[..., object]) -> None:
+    """How many images at a time."""
     add(
         "--jobs",
         type=positive,
@@ -258,13 +292,6 @@ def _add_many(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images of one size that share a forward pass, never padded (default: 1; 8 on a GPU)",
     )
-    add(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        help="ray: the same run on a Ray cluster (default: %(default)s)",
-    )
-    add("--ray-address", metavar="A", help="the cluster; auto finds it (default: a local one)")
 
 
 def _help(said: str, default: str = "%(default)s") -> str:

@@ -39,7 +39,7 @@ FLOORS = [
     {"engine"},
     {"batch", "cluster"},
     {"preparing", "many", "regression"},
-    {"views"},
+    {"views", "atlas"},
     {"render"},
     {"cli", "pytest_plugin"},
     {"__main__", "demo"},

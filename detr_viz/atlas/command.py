@@ -1,0 +1,267 @@
+"""The atlas command: what each head does over many images, as a table and a figure a model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detr_viz import assets, flags, inputs
+from detr_viz.arguments import formats
+from detr_viz.comparison import load, pair
+from detr_viz.errors import UserError
+from detr_viz.files import check_file, replacing
+from detr_viz.preparing import DEMO_LINE, precise, tell, tell_notes
+from detr_viz.queries import NoQueryError, check_for, check_syntax, select
+from detr_viz.styles import Look, page_format
+from detr_viz.terms import modes_of_plot
+
+if TYPE_CHECKING:
+    from detr_viz.atlas.book import Book
+    from detr_viz.desk import Failure
+    from detr_viz.inputs import Input
+    from detr_viz.loading import LoadedModel
+    from detr_viz.pipeline import Ready
+    from detr_viz.recipe import Recipe
+
+DESCRIPTION = (
+    "What each head does over many images: where it looks around the box of the object, in numbers "
+    "(a .csv file a model) and as its mean map (a figure a model)."
+)
+EPILOG = """\
+examples
+  %(prog)s --type cd_detr --image folder/ --out atlas/
+  %(prog)s --weights detr_resnet50 --image val2017/ --queries score:0.9 --layer all --out atlas/
+"""
+EXIT_FAILURES = 1  # some images failed
+_QUERIES = "score:0.5"
+_MOST_FAILURES = 20  # that are said
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    flags.add_subject(
+        parser,
+        "what to look at",
+        drawn=False,
+        each=("have a table and a figure each", "rows of their own", _QUERIES),
+        plot="all",
+    )
+    add = parser.add_argument_group("what to write").add_argument
+    add("--out", metavar="DIR", default="atlas", help="the folder (default: %(default)s)")
+    add(
+        "--format",
+        type=formats,
+        default=(".png",),
+        metavar="F",
+        help="of the figures, any of png,pdf,svg (default: png)",
+    )
+    add(
+        "--norm",
+        choices=("head", "query", "figure"),
+        default="query",
+        help="head: each panel on a scale of its own; query: each row; figure: all panels "
+        "(default: %(default)s)",
+    )
+    flags.add_page(parser.add_argument_group("how it looks"))
+    flags.add_running(parser)
+    add = parser.add_argument_group("many images").add_argument
+    flags.add_speed(add)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at all images; the exit code: 0, 1 where some failed."""
+    queries = args.queries or _QUERIES
+    check_syntax(queries)
+    pairs = pair(args.type, args.weights)
+    look = Look(norm=args.norm, cmap=args.cmap)
+    page = page_format(args.preset, args.width, args.dpi)
+    out = _checked_out(args)
+    os.environ["MPLBACKEND"] = "agg"
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in many.py
+    if look.cmap:
+        from detr_viz.drawing import colors
+
+        colors(look)
+    words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
+    images = inputs.expand(words, args.image_root, out)
+    from detr_viz import helpers
+
+    team = helpers.start(args.jobs or helpers.default_count(args.device))
+    try:
+        loaded = load(args, pairs)
+        if args.weights is None:
+            tell(args, DEMO_LINE)
+        tell_notes(args, loaded)
+        _, used = precise(args, loaded)
+        recipe = _recipe(args, used, queries)
+        books, failures = _look_at(args, used, images, recipe, team)
+    finally:
+        helpers.stop(team)
+    if not any(book.objects for book in books):
+        if failures:
+            raise UserError(f"no image could be used: {failures[-1]}")
+        raise UserError(
+            f"no query answers to {queries!r} in any image: nothing to sum up; choose others with "
+            "--queries"
+        )
+    for book, stem in zip(books, _stems(used), strict=True):
+        for line in _write(book, out / stem, args.format, look, page):
+            tell(args, line)
+    if failures:
+        print(f"error: {len(failures)} of {len(images)} images failed", file=sys.stderr)
+        return EXIT_FAILURES
+    return 0
+
+
+def _checked_out(args: argparse.Namespace) -> Path:
+    out = Path(args.out)
+    if not args.out:
+        raise UserError("--out is empty: give a folder")
+    if out.is_file():
+        raise UserError(f"--out {out} is a file: give a folder")
+    check_file(out / "a.csv", "choose another --out")
+    if ".npz" in args.format:
+        raise UserError("--format is of the figures: leave npz out")
+    return out
+
+
+def _recipe(args: argparse.Namespace, loaded: Sequence[LoadedModel], queries: str) -> Recipe:
+    from detr_viz.explanation import resolve_layers
+    from detr_viz.recipe import Recipe, of_models
+
+    layer = tuple(args.layer) if isinstance(args.layer, list) else args.layer
+    for model in loaded:
+        resolve_layers(layer, model.config.dec_layers)
+        check_for(queries, model.class_names, model.config.num_queries)
+    recipe = Recipe(
+        models=(),
+        plot=args.plot,
+        queries=queries,
+        layer=layer,
+        scale=args.scale,
+        size=args.size,
+        max_size=args.max_size,
+        precision=args.precision,
+    )
+    return of_models(loaded, recipe)
+
+
+def _look_at(
+    args: argparse.Namespace,
+    loaded: Sequence[LoadedModel],
+    images: Sequence[Input],
+    recipe: Recipe,
+    team: list,
+) -> tuple[list[Book], list[str]]:
+    """A book a model, and why images failed."""
+    from detr_viz import helpers
+    from detr_viz.desk import Failure, Setup
+    from detr_viz.pipeline import Item, Pipeline
+    from detr_viz.progress import Progress
+
+    if not args.jobs:
+        team += helpers.start(helpers.default_count(loaded[0].device.type) - len(team))
+    for helper in team:
+        helper.set_up(Setup(recipe, Path(tempfile.gettempdir())))
+    size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
+    reader = Reader(loaded, recipe)
+    items = (Item(i, image.path, image.name) for i, image in enumerate(images))
+    failures: list[str] = []
+    with Progress(len(images), quiet=args.quiet) as progress:
+        for _, outcome in Pipeline(team, size).run(items, reader):
+            failed = isinstance(outcome, Failure)
+            progress.advance(failed=failed)
+            if failed:
+                failures.append(outcome.reason)
+                if len(failures) <= _MOST_FAILURES:
+                    progress.note(f"error: {outcome.reason}")
+    return reader.books, failures
+
+
+class Reader:
+    """The network's part: every image that was read goes into the book of each model."""
+
+    def __init__(self, loaded: Sequence[LoadedModel], recipe: Recipe) -> None:
+        from detr_viz.atlas.book import Book
+        from detr_viz.explanation import resolve_layers
+
+        self._models, self._recipe = loaded, recipe
+        self.books = [
+            Book(
+                f"{model.spec.title} ({Path(model.path).name})",
+                modes_of_plot(recipe.plot, model.spec.modes),
+                resolve_layers(recipe.layer, model.config.dec_layers),
+                model.config.nheads,
+                recipe.scale,
+            )
+            for model in loaded
+        ]
+
+    def __call__(self, batch: Sequence[Ready]) -> list[Failure | None]:
+        from detr_viz.desk import failure
+
+        try:
+            found = [list(each) for each in self._explained(batch)]
+        except Exception as error:
+            if len(batch) == 1:
+                return [failure(error)]
+            return [made for ready in batch for made in self([ready])]
+        return [self._enter(each) for each in zip(*found, strict=True)]
+
+    def _explained(self, batch: Sequence[Ready]) -> Iterator[list]:
+        from detr_viz.explanation import explain_batch
+        from detr_viz.pipeline import stacked
+
+        recipe, facts = self._recipe, [ready.pixels.facts for ready in batch]
+        for k, model in enumerate(self._models):
+            pixels = stacked(batch, k)
+            yield explain_batch(model, facts, pixels, recipe.layer, recipe.size, recipe.max_size)
+
+    def _enter(self, found: Sequence) -> Failure | None:
+        """An image counts for all models or, where one of them fails, for none."""
+        from detr_viz.desk import failure
+
+        for e in found:
+            if isinstance(e, Exception):
+                return failure(e)
+        for book, e in zip(self.books, found, strict=True):
+            try:
+                queries = select(e, self._recipe.queries)
+            except NoQueryError:
+                queries = []
+            book.add(e, queries)
+        return None
+
+
+def _write(book: Book, stem: Path, suffixes: Sequence[str], look: Look, page) -> Iterator[str]:
+    from detr_viz import figures
+    from detr_viz.atlas.book import COLUMNS
+    from detr_viz.atlas.figure import atlas_figure
+    from detr_viz.tables import opened
+
+    if not book.objects:
+        yield f"{book.name}: no object in {book.images} images, nothing written"
+        return
+    path = stem.with_name(f"{stem.name}.csv")
+    with replacing(path) as part, opened(part, COLUMNS) as add:
+        for row in book.rows():
+            add(row)
+    yield f"wrote {path}"
+    figure = atlas_figure(book, look=look, page=page)
+    for suffix in suffixes:
+        path = stem.with_name(stem.name + suffix)
+        figures.save(figure, path)
+        yield f"wrote {path}"
+
+
+def _stems(loaded: Sequence[LoadedModel]) -> list[str]:
+    """The checkpoints' names as those of files, no two the same."""
+    named = [re.sub(r"[^\w.-]+", "_", Path(m.path).stem).strip("._") or "model" for m in loaded]
+    same = len({name.lower() for name in named}) < len(named)
+    return [f"{name}_{i}" if same else name for i, name in enumerate(named, 1)]

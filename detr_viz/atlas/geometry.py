@@ -1,0 +1,124 @@
+"""A box as the unit square, with a margin: which cells lie where around it.
+
+Bins are squares of a 1/16 of the box's sides, from half a box left of it (and above) to half a box
+beyond. A cell's territory reaches halfway to its neighbours, those at the rim to the image's edge:
+what a map has on a cell is spread evenly over it. Letters: q objects, K = h w cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr_viz.findings import Findings
+
+MARGIN = 0.5  # boxes to each side
+PER_BOX = 16  # bins along a side of the box
+BINS = round((1 + 2 * MARGIN) * PER_BOX)
+ZONES = ("left", "right", "top", "bottom", "inside", "background")
+BAND = 0.25  # of the box: as near to an edge is on it, farther outside is background
+LEAST_CELLS = 2  # across a box; in a narrower one, left and right cannot be told apart
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The boxes of q objects of one image, and where the cells lie around them.
+
+    rows, columns   (q, BINS, h) and (q, BINS, w): share of each row's (column's) territory that
+                    lies in each bin; of what is on a cell, a bin has their product
+    visible         (q, BINS, BINS) share of each bin that lies in the image
+    inside          (q, K) cells whose centres lie in the box
+    in_any          (K,) cells whose centres lie in any of the q boxes
+    places          (q, 2, K) x and y of the cells' centres: 0 at the box's left (top) edge, 1 at
+                    its right (bottom) one
+    to_sides        (q, 4, K) distance of the centres to the lines through the box's left, right,
+                    top and bottom edge, in cells
+    to_edge         (q, K) distance of the centres to the nearest point of the box's outline, cells
+    resolved        (q,) boxes of at least LEAST_CELLS cells either way
+    """
+
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
+    visible: NDArray[np.float64]
+    inside: NDArray[np.bool_]
+    in_any: NDArray[np.bool_]
+    places: NDArray[np.float64]
+    to_sides: NDArray[np.float64]
+    to_edge: NDArray[np.float64]
+    resolved: NDArray[np.bool_]
+
+    def of(self, some: NDArray) -> Surroundings:
+        """Of some of the objects, by a mask (q,)."""
+        whole = {"in_any": self.in_any}
+        names = [f.name for f in fields(self) if f.name not in whole]
+        return Surroundings(**whole, **{name: getattr(self, name)[some] for name in names})
+
+
+def surroundings(e: Findings, queries: list[int]) -> Surroundings:
+    """Of the boxes as the last layer puts them."""
+    (height, width), boxes = e.image.hw, e.boxes_xyxy_px[queries].astype(np.float64)
+    y, x = e.cell_centers_px()
+    low, high = boxes[:, :2], np.maximum(boxes[:, 2:], boxes[:, :2] + 1e-6)
+    columns, seen_x = _shares(x, width, low[:, 0], high[:, 0])
+    rows, seen_y = _shares(y, height, low[:, 1], high[:, 1])
+    inside = e.cells_inside()[queries]
+    grid_y, grid_x = (side.ravel() for side in np.meshgrid(y, x, indexing="ij"))
+    centres = np.stack((grid_x, grid_y))  # (2, K)
+    pitch = e.stride * np.array((width / e.input_hw[1], height / e.input_hw[0]))[:, None]
+    first = (centres - low[:, :, None]) / pitch  # beyond the left (top) edge, cells
+    last = (high[:, :, None] - centres) / pitch
+    out_x, out_y = (np.maximum(np.maximum(-first[:, k], -last[:, k]), 0) for k in (0, 1))
+    depth = np.minimum(first, last).min(1)
+    return Surroundings(
+        rows=rows,
+        columns=columns,
+        visible=seen_y[:, :, None] * seen_x[:, None, :],
+        inside=inside,
+        in_any=inside.any(0),
+        places=(centres - low[:, :, None]) / (high - low)[:, :, None],
+        to_sides=np.abs(np.stack((first[:, 0], last[:, 0], first[:, 1], last[:, 1]), 1)),
+        to_edge=np.where(depth >= 0, depth, np.hypot(out_x, out_y)),
+        resolved=((high - low) >= LEAST_CELLS * pitch[:, 0]).all(1),
+    )
+
+
+def _shares(
+    centres: NDArray, image_px: int, low: NDArray, high: NDArray
+) -> tuple[NDArray, NDArray]:
+    """Along an axis: (q, BINS, n) share of every cell in every bin, (q, BINS) of bins in the image.
+
+    centres (n,) in pixels; low, high (q,): the sides of the boxes.
+    """
+    borders = np.concatenate([[0], (centres[:-1] + centres[1:]) / 2, [image_px]])
+    at = np.linspace(-MARGIN, 1 + MARGIN, BINS + 1)
+    edges = low[:, None] + (high - low)[:, None] * at  # (q, BINS + 1), pixels
+    start, end = edges[:, :-1, None], edges[:, 1:, None]
+    shared = np.minimum(end, borders[1:]) - np.maximum(start, borders[:-1])
+    inside = np.minimum(end, image_px) - np.maximum(start, 0)
+    return (
+        np.maximum(shared, 0) / np.diff(borders),
+        (np.maximum(inside, 0) / (end - start))[:, :, 0],
+    )
+
+
+def zone_masks() -> NDArray[np.float64]:
+    """(5, BINS, BINS): share of each bin that is left, right, top, bottom and inside.
+
+    Inside: farther than BAND from every edge. Of the rest that is as near to the outline, each bin
+    is with the nearest edge, shared where two are as near. What remains is background.
+    """
+    at = (np.arange(BINS) + 0.5) / PER_BOX - MARGIN
+    y, x = (side[..., None] for side in np.meshgrid(at, at, indexing="ij"))
+    u, v = x[..., 0], y[..., 0]
+    over_x, over_y = (np.maximum(np.maximum(-t, t - 1), 0) for t in (u, v))
+    # distance to each edge as a line of the box's length
+    distances = np.stack(
+        (np.hypot(u, over_y), np.hypot(1 - u, over_y), np.hypot(v, over_x), np.hypot(1 - v, over_x))
+    )
+    nearest = np.isclose(distances, distances.min(0))
+    shares = nearest / nearest.sum(0)
+    band = (over_x <= BAND) & (over_y <= BAND)
+    core = (np.abs(u - 0.5) < 0.5 - BAND) & (np.abs(v - 0.5) < 0.5 - BAND)
+    return np.stack([*(shares * (band & ~core)), core.astype(np.float64)])

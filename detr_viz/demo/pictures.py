@@ -1,0 +1,36 @@
+"""Held-out scenes as pictures: what the demo checkpoints are measured on, for any command.
+
+python -m detr_viz.demo.pictures --out scenes/ --count 500
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from detr_viz.demo.measure import SCENE_PX
+from detr_viz.demo.shapes import held_out_seeds, scene
+from detr_viz.files import replacing
+
+
+def write(folder: Path, count: int) -> None:
+    """scene_0000.png and so on, in order of their seeds."""
+    for i, seed in enumerate(held_out_seeds(count)):
+        with replacing(folder / f"scene_{i:04d}.png") as part:
+            Image.fromarray(scene(seed, SCENE_PX).rgb).save(part)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write them."""
+    parser = argparse.ArgumentParser(description="Write held-out scenes.", allow_abbrev=False)
+    parser.add_argument("--out", type=Path, required=True, help="the folder")
+    parser.add_argument("--count", type=int, default=500, help="how many (default %(default)s)")
+    args = parser.parse_args(argv)
+    write(args.out, args.count)
+
+
+if __name__ == "__main__":
+    main()
