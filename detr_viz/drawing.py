@@ -43,23 +43,12 @@ def draw(
 
     The vector artists are in the image's pixels. Raises FigureError.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     lut = colors(look)
     with plain_settings():
         made = plan(sections, heads, notes, look, made_for)
     dpi = made_for.dpi
-    # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one
-    wide, high = made.width + 1e-3, made.height + 1e-3
-    fig = Figure(figsize=(wide / dpi, high / dpi), dpi=dpi, facecolor="white", layout="none")
-    FigureCanvasAgg(fig)
-    ax = fig.add_axes((0, 0, 1, 1))
-    ax.set_axis_off()
     groups = all_groups(sections)
-    _add_pixels(ax, _sheet(groups, made, lut, look), made)
-    ax.set_xlim(0, wide)
-    ax.set_ylim(high, 0)
+    fig, ax = canvas(_sheet(groups, made, lut, look), dpi)
     unit_px = made_for.type_size * dpi / 72
     if look.style == "contour":
         _add_contours(ax, groups, made, lut, look, unit_px, dpi)
@@ -68,8 +57,25 @@ def draw(
     _add_plates(ax, made)
     pen = Lettering(dpi)
     for line in made.lines:
-        _write(ax, line, pen)
+        write(ax, line, pen)
     return fig
+
+
+def canvas(sheet: np.ndarray, dpi: float) -> tuple[Figure, Axes]:
+    """A figure of a page (height, width, 4) uint8, and axes in its pixels, y down, for the rest."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one
+    high, wide = (side + 1e-3 for side in sheet.shape[:2])
+    fig = Figure(figsize=(wide / dpi, high / dpi), dpi=dpi, facecolor="white", layout="none")
+    FigureCanvasAgg(fig)
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    _add_pixels(ax, sheet)
+    ax.set_xlim(0, wide)
+    ax.set_ylim(high, 0)
+    return fig, ax
 
 
 def colors(look: Look) -> np.ndarray:
@@ -158,24 +164,26 @@ def _relative(row: MapRow, look: Look, shared: float | None) -> np.ndarray:
     return row.maps / np.where(largest > 0, largest, 1)
 
 
-def _add_pixels(ax: Axes, sheet: np.ndarray, made: Plan) -> None:
+def _add_pixels(ax: Axes, sheet: np.ndarray) -> None:
     """The sheet as one image that goes to a canvas of its own size as it is.
 
     matplotlib would resample it, by float arrays of many times its size.
     """
     from matplotlib.image import AxesImage
 
+    height, width = sheet.shape[:2]
+
     class Pixels(AxesImage):
         def draw(self, renderer) -> None:
-            size = made.height, made.width
+            size = height, width
             canvas = getattr(renderer, "height", 0), getattr(renderer, "width", 0)
             if renderer.option_scale_image() or tuple(map(int, canvas)) != size:
                 super().draw(renderer)
             elif self.get_visible():
                 graphics = renderer.new_gc()
-                for top in range(0, made.height, _STRIP_PX):  # agg copies what it is given
+                for top in range(0, height, _STRIP_PX):  # agg copies what it is given
                     strip = sheet[top : top + _STRIP_PX]
-                    y = made.height - top - len(strip)
+                    y = height - top - len(strip)
                     renderer.draw_image(graphics, 0, y, strip[::-1])
                 graphics.restore()
                 self.stale = False
@@ -185,7 +193,7 @@ def _add_pixels(ax: Axes, sheet: np.ndarray, made: Plan) -> None:
         interpolation="none",
         resample=False,
         origin="upper",
-        extent=(0, made.width, made.height, 0),
+        extent=(0, width, height, 0),
     )
     image.set_data(sheet)
     ax.add_image(image)
@@ -194,7 +202,8 @@ def _add_pixels(ax: Axes, sheet: np.ndarray, made: Plan) -> None:
 # --- vectors ----------------------------------------------------------------------------------
 
 
-def _write(ax: Axes, line: Line, pen: Lettering) -> None:
+def write(ax: Axes, line: Line, pen: Lettering) -> None:
+    """A line of text."""
     ax.text(
         line.x,
         line.baseline,

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +19,13 @@ from detr_viz.errors import UserError
 from detr_viz.files import check_file, replacing
 from detr_viz.preparing import DEMO_LINE, precise, tell, tell_notes
 from detr_viz.queries import NoQueryError, check_for, check_syntax, select
-from detr_viz.styles import Look, page_format
+from detr_viz.styles import Format, Look, page_format
 from detr_viz.terms import modes_of_plot
 
 if TYPE_CHECKING:
     from detr_viz.atlas.book import Book
     from detr_viz.desk import Failure
+    from detr_viz.helpers import Helper
     from detr_viz.inputs import Input
     from detr_viz.loading import LoadedModel
     from detr_viz.pipeline import Ready
@@ -91,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = inputs.expand(words, args.image_root, out)
     from detr_viz import helpers
+    from detr_viz.atlas import figure
 
     team = helpers.start(args.jobs or helpers.default_count(args.device))
     try:
@@ -100,9 +103,13 @@ def run(args: argparse.Namespace) -> int:
         tell_notes(args, loaded)
         _, used = precise(args, loaded)
         recipe = _recipe(args, used, queries)
-        books, failures = _look_at(args, used, images, recipe, team)
+        reader = Reader(used, recipe)
+        for book in reader.books:
+            figure.check(book, look, page)
+        failures = _look_at(args, reader, images, recipe, team)
     finally:
         helpers.stop(team)
+    books = reader.books
     if not any(book.objects for book in books):
         if failures:
             raise UserError(f"no image could be used: {failures[-1]}")
@@ -111,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             "--queries"
         )
     for book, stem in zip(books, _stems(used), strict=True):
-        for line in _write(book, out / stem, args.format, look, page):
+        for line in write(book, out / stem, args.format, look, page):
             tell(args, line)
     if failures:
         print(f"error: {len(failures)} of {len(images)} images failed", file=sys.stderr)
@@ -154,23 +161,23 @@ def _recipe(args: argparse.Namespace, loaded: Sequence[LoadedModel], queries: st
 
 def _look_at(
     args: argparse.Namespace,
-    loaded: Sequence[LoadedModel],
+    reader: Reader,
     images: Sequence[Input],
     recipe: Recipe,
-    team: list,
-) -> tuple[list[Book], list[str]]:
-    """A book a model, and why images failed."""
+    team: list[Helper],
+) -> list[str]:
+    """All images through the reader; why some failed."""
     from detr_viz import helpers
     from detr_viz.desk import Failure, Setup
     from detr_viz.pipeline import Item, Pipeline
     from detr_viz.progress import Progress
 
+    device = reader.models[0].device.type
     if not args.jobs:
-        team += helpers.start(helpers.default_count(loaded[0].device.type) - len(team))
+        team += helpers.start(helpers.default_count(device) - len(team))
     for helper in team:
         helper.set_up(Setup(recipe, Path(tempfile.gettempdir())))
-    size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
-    reader = Reader(loaded, recipe)
+    size = args.batch_size or (8 if device == "cuda" else 1)
     items = (Item(i, image.path, image.name) for i, image in enumerate(images))
     failures: list[str] = []
     with Progress(len(images), quiet=args.quiet) as progress:
@@ -181,7 +188,7 @@ def _look_at(
                 failures.append(outcome.reason)
                 if len(failures) <= _MOST_FAILURES:
                     progress.note(f"error: {outcome.reason}")
-    return reader.books, failures
+    return failures
 
 
 class Reader:
@@ -191,7 +198,7 @@ class Reader:
         from detr_viz.atlas.book import Book
         from detr_viz.explanation import resolve_layers
 
-        self._models, self._recipe = loaded, recipe
+        self.models, self._recipe = loaded, recipe
         self.books = [
             Book(
                 f"{model.spec.title} ({Path(model.path).name})",
@@ -219,7 +226,7 @@ class Reader:
         from detr_viz.pipeline import stacked
 
         recipe, facts = self._recipe, [ready.pixels.facts for ready in batch]
-        for k, model in enumerate(self._models):
+        for k, model in enumerate(self.models):
             pixels = stacked(batch, k)
             yield explain_batch(model, facts, pixels, recipe.layer, recipe.size, recipe.max_size)
 
@@ -239,7 +246,10 @@ class Reader:
         return None
 
 
-def _write(book: Book, stem: Path, suffixes: Sequence[str], look: Look, page) -> Iterator[str]:
+def write(
+    book: Book, stem: Path, suffixes: Sequence[str], look: Look, page: Format
+) -> Iterator[str]:
+    """The table and the figures of a book; yields the lines to print."""
     from detr_viz import figures
     from detr_viz.atlas.book import COLUMNS
     from detr_viz.atlas.figure import atlas_figure
@@ -253,7 +263,10 @@ def _write(book: Book, stem: Path, suffixes: Sequence[str], look: Look, page) ->
         for row in book.rows():
             add(row)
     yield f"wrote {path}"
-    figure = atlas_figure(book, look=look, page=page)
+    with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
+        warnings.simplefilter("always", UserWarning)
+        figure = atlas_figure(book, look=look, page=page)
+    yield from (f"note: {warning.message}" for warning in caught)
     for suffix in suffixes:
         path = stem.with_name(stem.name + suffix)
         figures.save(figure, path)

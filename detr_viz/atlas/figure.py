@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import detr_viz
+from detr_viz import compose
 from detr_viz.atlas.book import EVEN, IN_BOX, Book
 from detr_viz.atlas.geometry import BAND, LEAST_CELLS, MARGIN
 from detr_viz.atlas.tally import Kind, Tally
-from detr_viz.drawing import colors
+from detr_viz.cells import Placement
+from detr_viz.drawing import canvas, colors, write
+from detr_viz.layout import MAX_PIXELS, MAX_SIDE_PX
 from detr_viz.lettering import Lettering, clean, plain_settings
 from detr_viz.page import (
     AIR,
@@ -22,8 +26,10 @@ from detr_viz.page import (
     INK,
     LINE,
     NOTE_GRAY,
+    NUMBER_INK,
     SMALL_PT,
     TEXT_PT,
+    Line,
     Page,
     number,
 )
@@ -33,7 +39,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_UNSEEN = (0.93, 0.93, 0.93)  # where no image was
+_UNSEEN = 237  # grey, where no image was
+_PLATE = (0.15, 0.15, 0.15, 0.86)
 _ROW_GAP = 5.0  # points
 
 
@@ -59,6 +66,12 @@ def atlas_figure(book: Book, *, look: Look = DEFAULT_LOOK, page: Format = DEFAUL
         return _Sheet(book, look, page).figure()
 
 
+def check(book: Book, look: Look, page: Format) -> None:
+    """FigureError where its figure could not be drawn, before anything is in it."""
+    with plain_settings():
+        _Sheet(book, look, page)
+
+
 class _Sheet:
     """Everything measured first, then drawn; pixels from the top left corner."""
 
@@ -67,166 +80,173 @@ class _Sheet:
         self.page, self.pen = Page(made_for, (1, 1)), Lettering(made_for.dpi)
         several = len({layer for layer, _ in book.tallies}) > 1
         self.rows = [
-            self._row(f"{mode}, layer {layer}" if several else mode, tally)
+            _row(f"{mode}, layer {layer}" if several else mode, tally)
             for (layer, mode), tally in book.tallies.items()
         ]
-        page = self.page
         self.heads = max(tally.heads for tally in book.tallies.values())
-        wide = [(row.title, page.text_pt, "bold") for row in self.rows]
-        wide += [(text, page.small_pt, "") for row in self.rows for text in row.details]
-        self.names = max(self.pen.width(*text) for text in wide)
-        self.left = round(page.margin + self.names + page.px(AIR * 2))
-        room = page.width - self.left - page.margin - (self.heads - 1) * page.gap
-        self.panel = page.panel_width(room, self.heads)
+        self._measure_across()
+        self._measure_down()
+
+    def _measure_across(self) -> None:
+        page = self.page
+        said = [(row.title, page.text_pt, "bold") for row in self.rows]
+        said += [(text, page.small_pt, "") for row in self.rows for text in row.details]
+        names = max(self.pen.width(*text) for text in said)
+        self.left = round(page.margin + names + page.px(AIR * 2))
+        gaps = (self.heads - 1) * page.gap
+        self.panel = page.panel_width(page.width - self.left - page.margin - gaps, self.heads)
+        self.width = self.left + self.heads * self.panel + gaps + page.margin
         words = [text for row in self.rows for kind in row.kinds for text in _lines(kind)]
         widest = max(self.pen.width(text, page.small_pt, style) for text, style in words)
         self.kind_pt = page.small_pt * min(1.0, self.panel / widest)  # one size for all
-        self.width = self.left + self.heads * self.panel + (self.heads - 1) * page.gap + page.margin
 
-    def _row(self, title: str, tally: Tally) -> _Row:
-        found = {name: float(values.mean()) for name, values in tally.means().items()}
-        details = (
-            f"entropy {number(found['entropy'])}",
-            f"in box {number(found['mass_in_box'])}",
-            f"peak to edge {found['peak_to_edge']:.1f}",
-        )
-        return _Row(title, details, tally.mean_map(), tally.kinds())
+    def _measure_down(self) -> None:
+        page, line = self.page, self.page.px(SMALL_PT * LINE)
+        self.line = line
+        self.title_base = page.margin + page.px(CLASS_PT * CAP)
+        self.heads_base = self.title_base + page.px(AIR) + page.px(TEXT_PT * LINE)
+        self.kind_line = self.pen.px(self.kind_pt * LINE)
+        under = page.px(AIR * 0.6) + self.pen.px(self.kind_pt * CAP) + self.kind_line
+        beside = page.px(TEXT_PT * CAP) + 3 * line
+        step = max(self.panel + under, beside) + page.px(_ROW_GAP)
+        top = self.heads_base + page.px(AIR)
+        self.tops = [top + i * step for i in range(len(self.rows))]
+        self.notes = self._notes()
+        self.notes_base = self.tops[-1] + step + page.px(SMALL_PT * CAP)
+        below = (len(self.notes) - 1) * line + page.px(SMALL_PT * 0.3) + page.margin
+        self.height = self.notes_base + below
+        if self.height * self.width > MAX_PIXELS or self.height > MAX_SIDE_PX:
+            raise FigureError(
+                f"{len(self.rows)} rows make a figure of {self.width} x {self.height} pixels: "
+                "choose fewer layers or modes, a lower dpi or a smaller width"
+            )
 
     def figure(self) -> Figure:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        page, line = self.page, self.page.px(SMALL_PT * LINE)
-        title_base = page.margin + page.px(CLASS_PT * CAP)
-        heads_base = title_base + page.px(AIR) + page.px(TEXT_PT * LINE)
-        top = heads_base + page.px(AIR)
-        under = page.px(AIR * 0.6) + page.px(SMALL_PT * CAP) + line  # two lines of text
-        text = page.px(TEXT_PT * CAP) + 3 * line
-        step = max(self.panel + under, text) + page.px(_ROW_GAP)
-        tops = [top + i * step for i in range(len(self.rows))]
-        notes = self._notes()
-        base = tops[-1] + step + page.px(SMALL_PT * CAP)
-        height = round(base + (len(notes) - 1) * line + page.px(SMALL_PT * 0.3) + page.margin)
-        if height * self.width > 250_000_000 or height > 65_000:
-            raise FigureError("too many layers and modes for one figure: choose fewer, or a width")
-        dpi = self.made_for.dpi
-        wide, high = self.width + 1e-3, height + 1e-3
-        fig = Figure(figsize=(wide / dpi, high / dpi), dpi=dpi, facecolor="white", layout="none")
-        FigureCanvasAgg(fig)
-        ax = fig.add_axes((0, 0, 1, 1))
-        ax.set_axis_off()
-        self._panels(ax, tops)
-        ax.set_xlim(0, wide)
-        ax.set_ylim(high, 0)
-        self._write_title(ax, title_base)
-        for head in range(self.heads):
-            name = f"head {head}" if head == 0 else str(head)
-            self._write(ax, self._x(head), heads_base, name, page.text_pt, INK)
-        for row, at in zip(self.rows, tops, strict=True):
-            self._write_row(ax, row, at, line)
-        for i, said in enumerate(notes):
-            x = self.width - page.margin
-            self._write(ax, x, base + i * line, said, page.small_pt, NOTE_GRAY, align="right")
-        fig.facts = self._facts(notes)
+        high, most = self.height / self.made_for.dpi, self.made_for.height_in
+        if high > most:
+            warnings.warn(
+                f"the figure is {high:.1f} in high, more than the {most:g} in there is room for: "
+                "choose fewer layers, or one mode",
+                stacklevel=3,
+            )
+        fig, ax = canvas(self._pixels(), self.made_for.dpi)
+        lines = [*self._title(), *self._head_names()]
+        for row, top in zip(self.rows, self.tops, strict=True):
+            lines += [*self._beside(row, top), *self._under(row, top)]
+        right = self.width - self.page.margin
+        for i, said in enumerate(self.notes):
+            base = self.notes_base + i * self.line
+            lines.append(Line(said, right, base, self.page.small_pt, NOTE_GRAY, "", "right"))
+        self._add_boxes(ax)
+        for text in [*lines, *self._add_plates(ax)]:
+            write(ax, text, self.pen)
+        fig.facts = self._facts()
         return fig
 
     def _x(self, head: int) -> int:
         return self.left + head * (self.panel + self.page.gap)
 
-    def _write_title(self, ax: Axes, base: float) -> None:
+    def _pixels(self) -> np.ndarray:
+        lut = colors(Look(style="heat", cmap=self.look.cmap))
+        of_all = max(_most(row.maps) for row in self.rows)
+        sheet = compose.blank_sheet(self.height, self.width)
+        for row, top in zip(self.rows, self.tops, strict=True):
+            of_row = _most(row.maps)
+            for head, values in enumerate(row.maps):
+                last = {"head": _most(values), "figure": of_all}.get(self.look.norm, of_row)
+                levels = _smooth(np.nan_to_num(values), self.panel, self.look.smoothing)
+                shown = lut[np.clip(levels / (last or 1) * 255, 0, 255).round().astype(np.intp)]
+                shown[_smooth(np.isnan(values), self.panel, "nearest") > 0.5] = _UNSEEN
+                left = self._x(head)
+                sheet[top : top + self.panel, left : left + self.panel, :3] = shown
+        return sheet
+
+    def _title(self) -> list[Line]:
         page, about = self.page, self._about()
         room = self.width - 2 * page.margin - self.pen.width(about, page.small_pt) - page.px(8)
-        title = self.pen.shorten(self.book.name, room, page.class_pt, "bold")
-        self._write(ax, page.margin, base, title, page.class_pt, INK, "bold")
+        title = self.pen.shorten(clean(self.book.name), room, page.class_pt, "bold")
         end = self.width - page.margin
-        self._write(ax, end, base, about, page.small_pt, GRAY, align="right")
+        return [
+            Line(title, page.margin, self.title_base, page.class_pt, INK, "bold"),
+            Line(about, end, self.title_base, page.small_pt, GRAY, align="right"),
+        ]
 
     def _about(self) -> str:
         count, images = self.book.objects, self.book.images
         return f"{count} object{'s' * (count != 1)} in {images} image{'s' * (images != 1)}"
 
-    def _write_row(self, ax: Axes, row: _Row, top: float, line: float) -> None:
+    def _head_names(self) -> list[Line]:
+        names = ["head 0", *map(str, range(1, self.heads))]
+        size = self.page.text_pt
+        if self.pen.width(names[0], size) > self.panel:
+            names[0] = "0"
+        return [
+            Line(name, self._x(head), self.heads_base, size, INK) for head, name in enumerate(names)
+        ]
+
+    def _beside(self, row: _Row, top: int) -> list[Line]:
         page = self.page
         base = top + page.px(TEXT_PT * CAP)
-        self._write(ax, page.margin, base, row.title, page.text_pt, INK, "bold")
+        lines = [Line(row.title, page.margin, base, page.text_pt, INK, "bold")]
         for i, said in enumerate(row.details, 1):
-            self._write(ax, page.margin, base + i * line, said, page.small_pt, GRAY)
-        base = top + self.panel + page.px(AIR * 0.6) + page.px(SMALL_PT * CAP)
+            at = base + i * self.line
+            lines.append(Line(said, page.margin, at, page.small_pt, GRAY))
+        return lines
+
+    def _under(self, row: _Row, top: int) -> list[Line]:
+        lines = []
+        base = top + self.panel + self.page.px(AIR * 0.6) + self.pen.px(self.kind_pt * CAP)
         for head, kind in enumerate(row.kinds):
+            middle = self._x(head) + self.panel / 2
             for i, (said, style) in enumerate(_lines(kind)):
-                ink = INK if style else GRAY
-                x = self._x(head) + self.panel / 2
-                self._write(ax, x, base + i * line, said, self.kind_pt, ink, style, "center")
+                at, ink = base + i * self.kind_line, INK if style else GRAY
+                lines.append(Line(said, middle, at, self.kind_pt, ink, style, "center"))
+        return lines
 
-    def _panels(self, ax: Axes, tops: Sequence[float]) -> None:
-        from matplotlib.collections import LineCollection, PolyCollection
+    def _add_boxes(self, ax: Axes) -> None:
+        """The unit square in every panel, white over something darker."""
+        from matplotlib.collections import PolyCollection
 
-        lut = colors(Look(style="heat", cmap=self.look.cmap)) / 255
-        of_all = max(_most(row.maps) for row in self.rows)
-        squares, plates, texts = [], [], []
-        page, pen = self.page, self.pen
-        for row, top in zip(self.rows, tops, strict=True):
-            for head, values in enumerate(row.maps):
-                left = self._x(head)
-                own = _most(values)
-                most = {"head": own, "figure": of_all}.get(self.look.norm, _most(row.maps))
-                pixels = _smooth(values, self.panel, self.look)
-                shown = lut[np.clip(pixels / (most or 1) * 255, 0, 255).round().astype(int)]
-                shown[_smooth(np.isnan(values), self.panel, Look("heat")) > 0.5] = _UNSEEN
-                extent = (left, left + self.panel, top + self.panel, top)
-                ax.imshow(shown, extent=extent, interpolation="none", aspect="auto", zorder=1)
-                low, high = ((t + MARGIN) / (1 + 2 * MARGIN) * self.panel for t in (0.0, 1.0))
-                corners = ((low, low), (high, low), (high, high), (low, high), (low, low))
-                squares.append([(left + x, top + y) for x, y in corners])
-                said = number(own) if own < 0.995 else f"{own:.1f}"
-                size = page.small_pt * 0.9
-                wide, tall = pen.width(said, size) + page.px(2), page.px(SMALL_PT * CAP + 1.6)
-                right, bottom = left + self.panel, top + self.panel
-                plates.append(
-                    [
-                        (right - wide, bottom - tall),
-                        (right, bottom - tall),
-                        (right, bottom),
-                        (right - wide, bottom),
-                    ]
-                )
-                texts.append((right - page.px(1), bottom - page.px(0.9), said, size))
-        unit = self.made_for.type_size
-        for ink, width, z in (((0, 0, 0, 0.55), 1.1, 2), ((1, 1, 1, 1), 0.5, 3)):
-            ax.add_collection(
-                LineCollection(squares, colors=[ink], linewidths=width * unit, zorder=z),
-                autolim=False,
+        low, high = (round((t + MARGIN) / (1 + 2 * MARGIN) * self.panel) for t in (0, 1))
+        corners = [
+            [(left + x, top + y) for x, y in ((low, low), (high, low), (high, high), (low, high))]
+            for top in self.tops
+            for left in map(self._x, range(self.heads))
+        ]
+        px = max(1, round(0.5 * self.made_for.type_size * self.made_for.dpi / 72))
+        for ink, wide, order in (((0, 0, 0, 0.6), 2 * px, 4), ((1, 1, 1, 1), px, 5)):
+            boxes = PolyCollection(
+                corners,
+                closed=True,
+                facecolors="none",
+                edgecolors=[ink],
+                linewidths=wide * 72 / self.made_for.dpi,
+                joinstyle="miter",
+                zorder=order,
             )
-        ax.add_collection(
-            PolyCollection(plates, facecolors=[(0.15, 0.15, 0.15, 0.86)], linewidths=0, zorder=4),
-            autolim=False,
-        )
-        for x, y, said, size in texts:
-            self._write(ax, x, y, said, size, "#e0e0e0", align="right")
+            ax.add_collection(boxes, autolim=False)
 
-    def _write(
-        self,
-        ax: Axes,
-        x: float,
-        base: float,
-        text: str,
-        size: float,
-        ink: str,
-        style: str = "",
-        align: str = "left",
-    ) -> None:
-        ax.text(
-            x,
-            base,
-            text,
-            fontproperties=self.pen.properties(text, size, style),
-            parse_math=False,
-            usetex=False,
-            color=ink,
-            ha=align,
-            va="baseline",
-            zorder=6,
+    def _add_plates(self, ax: Axes) -> list[Line]:
+        """Each panel's number at its bottom right, and what it stands on."""
+        from matplotlib.collections import PolyCollection
+
+        page, lines, plates = self.page, [], []
+        size, tall = page.small_pt * 0.9, page.px(SMALL_PT * CAP + 1.6)
+        for row, top in zip(self.rows, self.tops, strict=True):
+            for head, values in enumerate(row.maps):
+                said = _amount(_most(values))
+                wide = self.pen.width(said, size) + page.px(2)
+                right, bottom = self._x(head) + self.panel, top + self.panel
+                if wide > self.panel / 2:
+                    continue
+                left, above = right - wide, bottom - tall
+                plates.append([(left, above), (right, above), (right, bottom), (left, bottom)])
+                x, base = right - page.px(1), bottom - page.px(0.9)
+                lines.append(Line(said, x, base, size, NUMBER_INK, align="right"))
+        ax.add_collection(
+            PolyCollection(plates, facecolors=[_PLATE], linewidths=0, zorder=5.5), autolim=False
         )
+        return lines
 
     def _notes(self) -> list[str]:
         chance, boxed = (self.book.chance[name].means() for name in (EVEN, IN_BOX))
@@ -234,10 +254,10 @@ class _Sheet:
         scale = scale.get(self.look.norm, "each row on one scale") + "; numbers: the most"
         pieces = [
             "white: the box, with half of it to each side",
-            "mean attention: 1 were all of it, spread evenly over the box",
+            "mean attention: 1 were all of it, even over the box",
             scale,
-            "words: where most of a map lies, and for how many objects (an edge: within "
-            f"{number(BAND)} of the box; ?: unclear)",
+            "words: where most of a map lies, for how many objects (?: not for most)",
+            f"an edge: within {number(BAND)} of the box",
             "peak to edge: cells",
             f"even over the image: in box {number(float(chance['mass_in_box'][0]))}, peak to edge "
             f"{chance['peak_to_edge'][0]:.1f}",
@@ -252,7 +272,7 @@ class _Sheet:
         limit, size = self.width - 2 * self.page.margin, self.page.small_pt
         return self.pen.join(self.pen.broken(pieces, limit, size), limit, size, "  ·  ")
 
-    def _facts(self, notes: Sequence[str]) -> dict[str, str]:
+    def _facts(self) -> dict[str, str]:
         kinds = [
             f"{row.title}: " + ", ".join(" ".join(t for t, _ in _lines(k)) for k in row.kinds)
             for row in self.rows
@@ -260,7 +280,7 @@ class _Sheet:
         return {
             "Title": f"{clean(self.book.name)}: what each head does, {self._about()}",
             "Software": f"detr_viz {detr_viz.__version__}",
-            "Description": ". ".join([*kinds, *notes]),
+            "Description": ". ".join([*kinds, *self.notes]),
         }
 
 
@@ -272,17 +292,26 @@ def _lines(kind: Kind | None) -> list[tuple[str, str]]:
     return [(kind.zone, "bold"), (sure, "")] if kind.clear else [(f"{kind.zone}?", ""), (sure, "")]
 
 
+def _row(title: str, tally: Tally) -> _Row:
+    found = {name: float(values.mean()) for name, values in tally.means().items()}
+    details = (
+        f"entropy {number(found['entropy'])}",
+        f"in box {number(found['mass_in_box'])}",
+        f"peak to edge {found['peak_to_edge']:.1f}",
+    )
+    return _Row(title, details, tally.mean_map(), tally.kinds())
+
+
+def _amount(value: float) -> str:
+    return number(value) if value < 0.995 else f"{value:.1f}"
+
+
 def _most(values: np.ndarray) -> float:
     """The largest; 0 where there is none."""
     return float(np.nan_to_num(values).max())
 
 
-def _smooth(values: np.ndarray, side: int, look: Look) -> np.ndarray:
+def _smooth(values: np.ndarray, side: int, interpolation: str) -> np.ndarray:
     """Bins (B, B) as (side, side) pixels."""
-    from detr_viz import compose
-    from detr_viz.cells import Placement
-
-    bins = len(values)
-    place = Placement((bins, bins), 1, "centered")
-    filled = np.nan_to_num(values.astype(np.float64))
-    return compose.resample(filled, place, (side, side), look.smoothing)
+    place = Placement(values.shape, 1, "centered")
+    return compose.resample(values, place, (side, side), interpolation)

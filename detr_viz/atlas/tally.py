@@ -29,7 +29,7 @@ class Kind:
 
     share        of the objects, with its 95 % interval (Wilson 1927) from low to high
     second       the zone of the next most, and its share
-    clear        whether both intervals lie apart
+    clear        whether it is more than half of them, by the whole interval
     """
 
     zone: str
@@ -151,7 +151,6 @@ class Tally:
             return None
         first, second = np.argsort(-votes, kind="stable")[:2]
         low, high = interval(votes[first], self.resolved)
-        _, below = interval(votes[second], self.resolved)
         return Kind(
             zone=ZONES[first],
             share=votes[first] / self.resolved,
@@ -159,7 +158,7 @@ class Tally:
             high=high,
             second=ZONES[second],
             second_share=votes[second] / self.resolved,
-            clear=low > below,
+            clear=low > 0.5,
         )
 
 
