@@ -75,9 +75,11 @@ def test_baselines():
 
 
 def test_geometry_follows_the_cell_rule(explanation):
-    """128 px input drawn from 512: cell i of stride 8 is centred on (8 i + 0.5) * 4 - 0.5."""
+    """128 px input drawn from 512: cell i of stride 8 is centred on pixel index (8 i + 0.5) * 4 -
+    0.5, which is half a pixel more from the image's edge, where boxes count from.
+    """
     geometry = Geometry.of(explanation)
-    np.testing.assert_allclose(geometry.x, (8 * np.arange(16) + 0.5) * 4 - 0.5)
+    np.testing.assert_allclose(geometry.x, (8 * np.arange(16) + 0.5) * 4)
     assert geometry.pitch_px == 32
 
 

@@ -11,7 +11,7 @@ For every query that found an object (score >= 0.5, its class, IoU >= 0.5 with i
     peak in box      share of the peaks that lie in the predicted box
     entropy          of the map / log(h * w): 1 is uniform
 
-A cell's centre is where the ResNet's symmetric windows put it (cells.cell_centers).
+A cell's centre is where the ResNet's symmetric windows put it (Findings.cell_centers_px).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz import boxes, cells, models
+from detr_viz import boxes, models
 from detr_viz.demo.shapes import Scene, held_out_seeds, scene
 from detr_viz.explanation import Explanation, explain
 from detr_viz.loading import load_model
@@ -46,11 +46,8 @@ class Geometry:
 
     @classmethod
     def of(cls, e: Explanation) -> Geometry:
-        place = cells.Placement(e.input_hw, e.stride, e.cell_rule)
-        (h, w), (height, width) = e.grid_hw, e.image.hw
-        x = cells.cell_centers(w, width, place, 1)
-        y = cells.cell_centers(h, height, place, 0)
-        return cls(x, y, e.stride * width / e.input_hw[1])
+        y, x = e.cell_centers_px()
+        return cls(x, y, e.stride * e.image.hw[1] / e.input_hw[1])
 
     def inside(self, corners: NDArray) -> NDArray[np.bool_]:
         """Which cells (h, w) have their centre in any of the boxes (n, 4)."""

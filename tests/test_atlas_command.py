@@ -1,0 +1,235 @@
+"""The atlas command: its files, what it says, what it refuses, and its figure."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from batch_tools import folder_of_scenes
+from conftest import ROOT
+from figure_tools import extent, sheet_of, texts
+
+from detr_viz import cli
+from detr_viz.atlas.book import COLUMNS, EVEN, IN_BOX, Book
+from detr_viz.atlas.figure import atlas_figure
+from detr_viz.drawing import colors
+from detr_viz.page import NUMBER_INK
+from detr_viz.styles import FigureError, Look, page_format
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    folder_of_scenes(folder, 6)
+    return folder
+
+
+def rows_of(path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run(*argv: str) -> int:
+    return cli.main(["atlas", *map(str, argv)])
+
+
+def test_a_table_and_a_figure_a_model(scenes, tmp_path, capsys):
+    out = tmp_path / "atlas"
+    code = run(
+        *("--type", "detr", "cd_detr", "--image", scenes, "--out", out, "--queries", "top:2"),
+        *("--format", "png,svg"),
+    )
+    assert code == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == [f"{n}_demo{s}" for n in ("cd_detr", "detr") for s in (".csv", ".png", ".svg")]
+    printed = capsys.readouterr().out
+    assert all(f"wrote {out / name}" in printed for name in names)
+    rows = rows_of(out / "detr_demo.csv")
+    assert tuple(rows[0]) == COLUMNS and len(rows) == 3 * 9 + 2
+    assert {row["objects"] for row in rows if row["mode"] != IN_BOX} == {"12"}
+    assert [row["mode"] for row in rows[-2:]] == [EVEN, IN_BOX]
+    svg = (out / "detr_demo.svg").read_text()
+    assert "12 objects in 6 images" in svg and "position" in svg
+
+
+def test_the_same_whatever_the_batches(scenes, tmp_path):
+    """And in however many processes: to a few digits, medians to the 64th that they are told in."""
+    for name, more in (("a", ()), ("b", ("--batch-size", "3", "--jobs", "2"))):
+        out = tmp_path / name
+        argv = ("--type", "cd_detr", "--image", scenes, "--out", out, "--queries", "top:3")
+        assert run(*argv, *more, "--quiet") == 0
+    one, other = (rows_of(tmp_path / name / "cd_detr_demo.csv") for name in "ab")
+    for a, b in zip(one, other, strict=True):
+        for column in COLUMNS:
+            near = 1.01 / 64 if column in ("peak_x", "peak_y") else 2e-4
+            try:
+                assert float(a[column]) == pytest.approx(float(b[column]), rel=2e-3, abs=near)
+            except ValueError:
+                assert a[column] == b[column]
+
+
+def test_layers_and_sums_of_terms(scenes, tmp_path):
+    argv = ("--type", "detr", "--image", scenes, "--out", tmp_path, "--quiet")
+    assert run(*argv, "--terms", "cq.pk+pq.pk", "--layer", "0,2", "--queries", "top:1") == 0
+    rows = rows_of(tmp_path / "detr_demo.csv")
+    assert [(row["layer"], row["mode"]) for row in rows[::9]] == [
+        ("0", "cq.pk+pq.pk"),
+        ("2", "cq.pk+pq.pk"),
+        ("", EVEN),
+    ]
+
+
+def test_images_that_fail(tmp_path, capsys):
+    folder = tmp_path / "in"
+    bad = folder_of_scenes(folder, 6, broken=2)
+    argv = ("--type", "detr", "--image", folder, "--out", tmp_path / "out", "--queries", "top:1")
+    assert run(*argv) == 1
+    err = capsys.readouterr().err
+    assert "error: 2 of 6 images failed" in err
+    assert all(os.path.basename(str(path)) in err for path in bad)
+    rows = rows_of(tmp_path / "out" / "detr_demo.csv")
+    assert rows[0]["objects"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--queries", "score:2"], "no query answers to 'score:2' in any image"),
+        (["--queries", "nonsense"], "cannot read 'nonsense'"),
+        (["--queries", "class:cat"], "no class is named 'cat'"),
+        (["--queries", "99"], "99"),
+        (["--layer", "7"], "no decoder layer 7"),
+        (["--plot", "terms"], "invalid choice: 'terms'"),
+        (["--terms", "cq"], "terms are sums"),
+        (["--format", "npz"], "leave npz out"),
+        (["--format", "gif"], "gif"),
+        (["--norm", "row"], "invalid choice"),
+        (["--cmap", "infern"], "try inferno"),
+        (["--width", "0.5", "--dpi", "72"], "too narrow"),
+        (["--width", "50", "--dpi", "1000"], "pixels"),
+        (["--image", "nowhere"], "no image"),
+        (["--image", "@nowhere"], "nowhere"),
+        (["--weights", "nowhere.pth"], "nowhere.pth"),
+        (["--jobs", "0"], "--jobs"),
+        (["--points", "3,4"], "unrecognized arguments"),
+        (["--style", "heat"], "unrecognized arguments"),
+    ],
+)
+def test_mistakes(refused, argv, says):
+    refused(["atlas", "--type", "detr", *argv], says)
+
+
+def test_out_is_a_file(tmp_path, capsys):
+    path = tmp_path / "a"
+    path.write_text("mine")
+    assert run("--out", path) == 2
+    assert "is a file: give a folder" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+
+
+def test_ctrl_c_leaves_nothing(scenes, tmp_path):
+    """Sent when the network is at work; helpers go with the process."""
+    import signal
+
+    argv = ["atlas", "--image", str(scenes), "--out", str(tmp_path / "out"), "--queries", "top:1"]
+    program = subprocess.Popen(
+        [sys.executable, "attention_scripts.py", *argv],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stderr.readline().startswith("1 of 6 images")
+    program.send_signal(signal.SIGINT)
+    _, err = program.communicate(timeout=60)
+    assert program.returncode in (0, 130)  # it may have been through
+    assert "Traceback" not in err
+    if program.returncode == 130:
+        assert not (tmp_path / "out").exists()
+
+
+# ---- the figure ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def book(explanation):
+    made = Book("Some DETR (a.pth)", ["combine", "position"], [2], 8, "mode")
+    made.add(explanation, explanation.by_score()[:4])
+    return made
+
+
+@pytest.mark.parametrize("preset", [None, "column", "page", "slide", "poster"])
+def test_nothing_is_cut_and_nothing_overlaps(book, preset):
+    fig = atlas_figure(book, page=page_format(preset))
+    height, width = sheet_of(fig).shape[:2]
+    boxes = [extent(text) for text in fig.axes[0].texts]
+    for box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+    for i, a in enumerate(boxes):
+        for b in boxes[i + 1 :]:
+            over = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert min(over) <= 2, (texts(fig)[i], over)
+
+
+def test_panels_are_the_mean_maps(book):
+    """Each on a scale of its own, unsmoothed: a bin's middle has the colour of its value."""
+    fig = atlas_figure(book, look=Look(norm="head", interpolation="nearest", cmap="viridis"))
+    sheet, lut = sheet_of(fig), colors(Look(style="heat", cmap="viridis"))
+    squares = fig.axes[0].collections[0].get_paths()
+    assert len(squares) == 16
+    maps = [m for tally in book.tallies.values() for m in tally.mean_map()]
+    for path, values in zip(squares, maps, strict=True):
+        (x0, y0), (x1, y1) = path.vertices[0], path.vertices[2]
+        for i, j in ((2, 5), (12, 20), (16, 16), (5, 28)):
+            y = int(y0 + (y1 - y0) * ((i + 0.5) / 16 - 0.5))
+            x = int(x0 + (x1 - x0) * ((j + 0.5) / 16 - 0.5))
+            if np.isnan(values[i, j]):
+                assert sheet[y, x].tolist() == [237] * 3
+            else:
+                level = values[i, j] / np.nanmax(values) * 255
+                apart = np.abs(sheet[y, x].astype(int) - lut[round(level)].astype(int))
+                assert apart.max() <= 6
+
+
+def test_numbers_and_kinds_are_the_books(book):
+    fig = atlas_figure(book)
+    numbers = [t.get_text() for t in fig.axes[0].texts if t.get_color() == NUMBER_INK]
+    assert len(numbers) == 16
+    most = [np.nanmax(m) for tally in book.tallies.values() for m in tally.mean_map()]
+    for said, value in zip(numbers, most, strict=True):
+        assert float(said) == pytest.approx(value, abs=0.051 if value >= 1 else 0.006)
+    said = texts(fig)
+    for tally in book.tallies.values():
+        for kind in tally.kinds():
+            assert kind.zone + "?" * (not kind.clear) in said and f"{kind.share:.0%}" in said
+        assert f"entropy {tally.means()['entropy'].mean():.2f}".replace("0.", ".") in said
+    assert fig.facts["Title"].startswith("Some DETR (a.pth): what each head does, 4 objects")
+
+
+def test_one_object_that_is_too_small(explanation):
+    from dataclasses import replace
+
+    boxes = explanation.boxes_xyxy_px.copy()
+    boxes[0] = (100, 100, 104, 104)
+    small = replace(explanation, boxes_xyxy_px=boxes)
+    book = Book("x", ["combine"], [2], 8, "mode")
+    book.add(small, [0])
+    said = texts(atlas_figure(book))
+    assert said.count("too small") == 8 and "1 object in 1 image" in said
+
+
+def test_nothing_to_draw():
+    with pytest.raises(FigureError, match="no object was found"):
+        atlas_figure(Book("x", ["combine"], [2], 8, "mode"))
+
+
+def test_a_long_name_is_cut_and_a_high_figure_is_said(explanation):
+    book = Book("A" * 300, ["combine", "position", "content"], [0, 1, 2], 8, "mode")
+    book.add(explanation, [0])
+    with pytest.warns(UserWarning, match="in high, more than the 8.2"):
+        fig = atlas_figure(book, page=page_format("page"))
+    assert extent(fig.axes[0].texts[0]).x1 < extent(fig.axes[0].texts[1]).x0
