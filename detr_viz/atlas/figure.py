@@ -26,7 +26,6 @@ from detr_viz.page import (
     INK,
     LINE,
     NOTE_GRAY,
-    NUMBER_INK,
     SMALL_PT,
     TEXT_PT,
     Line,
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _UNSEEN = 237  # grey, where no image was
-_PLATE = (0.15, 0.15, 0.15, 0.86)
 _ROW_GAP = 5.0  # points
+_TOO_SMALL = "too small"
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,12 @@ class _Sheet:
         gaps = (self.heads - 1) * page.gap
         self.panel = page.panel_width(page.width - self.left - page.margin - gaps, self.heads)
         self.width = self.left + self.heads * self.panel + gaps + page.margin
-        words = [text for row in self.rows for kind in row.kinds for text in _lines(kind)]
+        words = [
+            text
+            for row in self.rows
+            for kind, values in zip(row.kinds, row.maps, strict=True)
+            for text in _lines(kind, values)
+        ]
         widest = max(self.pen.width(text, page.small_pt, style) for text, style in words)
         self.kind_pt = page.small_pt * min(1.0, self.panel / widest)  # one size for all
 
@@ -138,7 +142,7 @@ class _Sheet:
             base = self.notes_base + i * self.line
             lines.append(Line(said, right, base, self.page.small_pt, NOTE_GRAY, "", "right"))
         self._add_boxes(ax)
-        for text in [*lines, *self._add_plates(ax)]:
+        for text in lines:
             write(ax, text, self.pen)
         fig.facts = self._facts()
         return fig
@@ -196,9 +200,9 @@ class _Sheet:
     def _under(self, row: _Row, top: int) -> list[Line]:
         lines = []
         base = top + self.panel + self.page.px(AIR * 0.6) + self.pen.px(self.kind_pt * CAP)
-        for head, kind in enumerate(row.kinds):
+        for head, (kind, values) in enumerate(zip(row.kinds, row.maps, strict=True)):
             middle = self._x(head) + self.panel / 2
-            for i, (said, style) in enumerate(_lines(kind)):
+            for i, (said, style) in enumerate(_lines(kind, values)):
                 at, ink = base + i * self.kind_line, INK if style else GRAY
                 lines.append(Line(said, middle, at, self.kind_pt, ink, style, "center"))
         return lines
@@ -226,37 +230,16 @@ class _Sheet:
             )
             ax.add_collection(boxes, autolim=False)
 
-    def _add_plates(self, ax: Axes) -> list[Line]:
-        """Each panel's number at its bottom right, and what it stands on."""
-        from matplotlib.collections import PolyCollection
-
-        page, lines, plates = self.page, [], []
-        size, tall = page.small_pt * 0.9, page.px(SMALL_PT * CAP + 1.6)
-        for row, top in zip(self.rows, self.tops, strict=True):
-            for head, values in enumerate(row.maps):
-                said = _amount(_most(values))
-                wide = self.pen.width(said, size) + page.px(2)
-                right, bottom = self._x(head) + self.panel, top + self.panel
-                if wide > self.panel / 2:
-                    continue
-                left, above = right - wide, bottom - tall
-                plates.append([(left, above), (right, above), (right, bottom), (left, bottom)])
-                x, base = right - page.px(1), bottom - page.px(0.9)
-                lines.append(Line(said, x, base, size, NUMBER_INK, align="right"))
-        ax.add_collection(
-            PolyCollection(plates, facecolors=[_PLATE], linewidths=0, zorder=5.5), autolim=False
-        )
-        return lines
-
     def _notes(self) -> list[str]:
         chance, boxed = (self.book.chance[name].means() for name in (EVEN, IN_BOX))
         scale = {"head": "each panel on its own scale", "figure": "all panels on one scale"}
-        scale = scale.get(self.look.norm, "each row on one scale") + "; numbers: the most"
+        scale = scale.get(self.look.norm, "each row on one scale")
         pieces = [
             "white: the box, with half of it to each side",
-            "mean attention: 1 were all of it, even over the box",
+            "colour: mean attention (1: all of it, evenly over the box)",
             scale,
-            "words: where most of a map lies, for how many objects (?: not for most)",
+            "below: where most of a map lies, for how many objects (?: not for most), and the "
+            "largest mean",
             f"an edge: within {number(BAND)} of the box",
             "peak to edge: cells",
             f"even over the image: in box {number(float(chance['mass_in_box'][0]))}, peak to edge "
@@ -274,7 +257,8 @@ class _Sheet:
 
     def _facts(self) -> dict[str, str]:
         kinds = [
-            f"{row.title}: " + ", ".join(" ".join(t for t, _ in _lines(k)) for k in row.kinds)
+            f"{row.title}: "
+            + ", ".join(f"{k.zone} {k.share:.0%}" if k else _TOO_SMALL for k in row.kinds)
             for row in self.rows
         ]
         return {
@@ -284,12 +268,12 @@ class _Sheet:
         }
 
 
-def _lines(kind: Kind | None) -> list[tuple[str, str]]:
-    """Zone and share, in bold where it is clear."""
+def _lines(kind: Kind | None, values: np.ndarray) -> list[tuple[str, str]]:
+    """Zone, in bold where it is clear; its share, and the most that the mean map has."""
     if kind is None:
-        return [("too small", "")]
-    sure = f"{kind.share:.0%}"
-    return [(kind.zone, "bold"), (sure, "")] if kind.clear else [(f"{kind.zone}?", ""), (sure, "")]
+        return [(_TOO_SMALL, "")]
+    numbers = (f"{kind.share:.0%} · {_amount(_most(values))}", "")
+    return [(kind.zone, "bold") if kind.clear else (f"{kind.zone}?", ""), numbers]
 
 
 def _row(title: str, tally: Tally) -> _Row:
