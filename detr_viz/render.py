@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING
 from detr_viz import assets, inputs, labels, models, views
 from detr_viz.comparison import choose, named, pair, queries_of
 from detr_viz.errors import UserError, report
-from detr_viz.files import say
+from detr_viz.files import OutputError, say
 from detr_viz.flags import add_arguments
 from detr_viz.many import run_many
 from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
-from detr_viz.queries import DEFAULT, ablation_table, check_syntax, table
+from detr_viz.queries import DEFAULT, NoQueryError, ablation_table, check_syntax, table
 from detr_viz.styles import Look, page_format
 from detr_viz.targets import check_out, folder_of, is_folder, target_of
 from detr_viz.terms import LEDGER
@@ -40,13 +41,14 @@ examples
   %(prog)s --weights detr_resnet50 --image photo.jpg --layer all --preset page --out photo.pdf
   %(prog)s --weights detr_resnet50 --image val2017/ --out figures/ --format png,npz --resume
 """
+EXIT_FAILURES = 1  # some images failed
 _FOR_MANY = ("resume", "shard", "contact_sheet", "jobs", "batch_size", "ray_address")
 
 
 def run(args: argparse.Namespace) -> int:
     """Render the images of the arguments.
 
-    The exit code is 0; for many images 1 where some failed, 130 after Ctrl-C.
+    The exit code is 0; for several images 1 where some failed, 130 after Ctrl-C.
     """
     if args.list_models:
         say(list_models())
@@ -64,11 +66,11 @@ def run(args: argparse.Namespace) -> int:
     pairs = pair(args.type, args.weights)
     look = Look(args.style, args.norm, args.cmap, args.interpolation, args.heads)
     page = page_format(args.preset, args.width, args.dpi)
-    many = _is_batch(args)
     wanted = views.chosen(args)
-    views.check(args, wanted, len(pairs), many)
+    views.check(args, wanted, len(pairs))
+    several, batch = _is_several(args), _is_batch(args, wanted)
     if not args.list_queries:
-        _check_outputs(args, many)
+        _check_outputs(args, several or batch)
         if look.cmap:
             from detr_viz.drawing import colors  # matplotlib
 
@@ -76,11 +78,11 @@ def run(args: argparse.Namespace) -> int:
     images = _inputs(args)
     if args.classes is not None:
         labels.load_class_names(args.classes)  # a mistake in it, before weights are read
-    if many and not args.list_queries:
+    if batch and not args.list_queries:
         return run_many(args, pairs, images, look, page)
     loaded = load_models(args, pairs)
     recipe = recipe_of(args, loaded, look, page)
-    code = 0
+    failed = 0
     for image in images:
         try:
             if len(images) > 1:
@@ -91,16 +93,37 @@ def run(args: argparse.Namespace) -> int:
                 for line in of_one:
                     tell(args, line)
         except Exception as error:
-            if len(images) == 1:
+            if len(images) == 1 or isinstance(error, OutputError):
                 raise
-            code = max(code, report(error, args.traceback))
-    return code
+            if isinstance(error, NoQueryError):
+                tell(args, f"note: {error}")
+                continue
+            report(error, args.traceback)
+            failed += 1
+    if failed:
+        print(f"error: {failed} of {len(images)} images failed", file=sys.stderr)
+    return EXIT_FAILURES if failed else 0
 
 
-def _is_batch(args: argparse.Namespace) -> bool:
-    """Whether the run is one of many images: what stands in --image, or what only they have."""
-    asked = any(getattr(args, name) for name in _FOR_MANY) or args.engine == "ray"
-    return asked or (args.image is not None and not inputs.is_single(args.image))
+def _is_several(args: argparse.Namespace) -> bool:
+    return args.image is not None and not inputs.is_single(args.image)
+
+
+def _is_batch(args: argparse.Namespace, wanted: Sequence[str]) -> bool:
+    """Whether the run is a batch, by what stands in --image or by flags that only batches have.
+
+    UserError for such a flag where images are drawn one by one.
+    """
+    asked = [f"--{name.replace('_', '-')}" for name in _FOR_MANY if getattr(args, name)]
+    asked += ["--engine ray"] * (args.engine == "ray")
+    if wanted == [views.CROSS] and not args.ablate:
+        return bool(asked) or _is_several(args)
+    if asked:
+        said = "--ablate" if args.ablate else views.said(wanted)
+        raise UserError(
+            f"{asked[0]} is not for {said}, which takes one image at a time: leave it out"
+        )
+    return False
 
 
 def _inputs(args: argparse.Namespace) -> list[Input]:
@@ -110,9 +133,9 @@ def _inputs(args: argparse.Namespace) -> list[Input]:
     return inputs.shard(found, *args.shard) if args.shard else found
 
 
-def _check_outputs(args: argparse.Namespace, many: bool) -> None:
+def _check_outputs(args: argparse.Namespace, several: bool) -> None:
     """UserError where outputs cannot be as asked for, before any time is spent."""
-    check_out(args.out, several=many)
+    check_out(args.out, several)
     given = args.format or (".png",)
     if args.format and args.out and not is_folder(args.out):
         raise UserError(
@@ -120,7 +143,7 @@ def _check_outputs(args: argparse.Namespace, many: bool) -> None:
         )
     if args.caption and set(given) <= {".npz"}:
         raise UserError("--caption is for figures: add png, pdf or svg to --format")
-    if args.show and many:
+    if args.show and several:
         raise UserError("--show is for one image: leave it out, the figures are in --out")
     if args.show and set(given) <= {".npz"}:
         raise UserError("--show is for figures: add png, pdf or svg to --format")
@@ -128,8 +151,6 @@ def _check_outputs(args: argparse.Namespace, many: bool) -> None:
         raise UserError("--contact-sheet is made of the PNG files: add png to --format")
     if args.ray_address is not None and args.engine != "ray":
         raise UserError("--ray-address is for --engine ray")
-    if args.ablate and many:
-        raise UserError("--ablate is for one image: name a single one")
     if args.ablate and args.plot != "combine":
         raise UserError("--ablate shows the attention as it is used: leave --plot and --terms out")
     if args.ablate and (args.save_maps or ".npz" in given):

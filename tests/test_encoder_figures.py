@@ -120,7 +120,7 @@ def test_the_command(tmp_path, capsys):
         (["--attention", "encoder", "--caption"], "--caption is for --attention cross"),
         (["--attention", "encoder", "--format", "npz"], "leave npz out"),
         (["--attention", "encoder", "--type", "cd_detr"], "is for one model"),
-        (["--attention", "encoder", "--jobs", "2"], "is for one image"),
+        (["--attention", "encoder", "--jobs", "2"], "--jobs is not for --attention encoder"),
         (["--attention", "encoder", "--heads", "8"], "no head 8"),
         (["--attention", "encoder", "--queries", "99"], "99"),
         (["--attention", "eyes"], "invalid choice"),

@@ -55,7 +55,7 @@ def chosen(args: argparse.Namespace) -> list[str]:
     return flags or list(dict.fromkeys(args.attention or [CROSS]))
 
 
-def check(args: argparse.Namespace, names: Sequence[str], models: int, many: bool) -> None:
+def check(args: argparse.Namespace, names: Sequence[str], models: int) -> None:
     """UserError for flags that do not go with what is asked for."""
     if args.points and "encoder" not in (args.attention or ()):
         raise UserError("--points are for --attention encoder, where cells look at cells")
@@ -67,8 +67,6 @@ def check(args: argparse.Namespace, names: Sequence[str], models: int, many: boo
         if name == CROSS:
             continue
         said = _said(name)
-        if many:
-            raise UserError(f"{said} is for one image: name a single one")
         if models > 1:
             raise UserError(f"{said} is for one model: give one --type or --weights")
         if args.plot == LEDGER:
@@ -82,6 +80,11 @@ def check(args: argparse.Namespace, names: Sequence[str], models: int, many: boo
         if ".npz" in (args.format or ()):
             raise UserError(f"{said} saves no maps: leave npz out of --format")
         import_module(_MODULES[name]).check(args)
+
+
+def said(names: Sequence[str]) -> str:
+    """The flags that ask for these."""
+    return _said(next(name for name in names if name != CROSS))
 
 
 def _said(name: str) -> str:
