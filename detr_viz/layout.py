@@ -79,12 +79,17 @@ def plan(
             "the panels are too small to say which head is which: make the figure wider, show "
             "fewer rows, or name --heads by number"
         )
-    if made.height > _MAX_SIDE_PX or made.height * made.width > _MAX_PIXELS:
+    check_size(made.width, made.height, rows)
+    return made
+
+
+def check_size(width: int, height: int, rows: int) -> None:
+    """FigureError for a page too large to draw."""
+    if height > _MAX_SIDE_PX or height * width > _MAX_PIXELS:
         raise FigureError(
-            f"{rows} row{'s' * (rows > 1)} make a figure of {made.width} x {made.height} pixels: "
+            f"{rows} row{'s' * (rows > 1)} make a figure of {width} x {height} pixels: "
             "choose fewer queries or modes, a lower dpi or a smaller width"
         )
-    return made
 
 
 def _plan(
