@@ -69,10 +69,13 @@ def decoder_grid(
     even = number(1 / e.num_queries)
     notes = [
         *notes_of(subject, modes, scale, look),
+        *["in each row the head of the least entropy first, its number before the colon"]
+        * (look.heads == "sort"),
         f"boxes and lines: whom it looks at, of {e.num_queries} queries ({even} each if even), "
         "as opaque as the weight is large",
         f"weights below {round(LEAST * 100)} % of the scale's end are not drawn",
-        f"{ITSELF}, and the box inside the white one: itself",
+        "the box inside the white one: itself; dashes: another's box lies on it",
+        f"numbers with {ITSELF}: the weight of itself",
     ]
     fig = draw(sections, columns(look, e.num_heads), notes, look, page)
     title = f"decoder self-attention {heads_of(look)}".rstrip(",")
@@ -119,9 +122,7 @@ def notes_of(subject: Subject, modes: Sequence[str], scale: str, look: Look) -> 
     notes += ["logits at the layer's own scale"] * (scale == "layer")
     if "content" in modes and 0 in subject.layers:
         notes.append("in layer 0 content is the same for every query")
-    if look.heads == "sort":
-        notes.append("in each row the head of the least entropy first, its number before the colon")
-    elif look.heads == "max":
+    if look.heads == "max":
         notes.append("the largest weight of any head, query by query")
     return notes
 

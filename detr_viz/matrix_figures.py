@@ -50,10 +50,10 @@ if TYPE_CHECKING:
 
     from detr_viz.explanation import Explanation
 
-_CELL_PT = 5.6  # of the numbers
+_CELL_PT = 5.4  # of the numbers
 _MOST_PT, _HIGH_PT = 20.0, 12.0  # width and height of a cell at most
 _SEEN_PX = 4  # width of a cell at least
-_BETWEEN, _BESIDE, _LINES, _BANDS = 6.0, 1.5, 5.0, 9.0  # points: heads, others, lines, bands
+_BETWEEN, _BESIDE, _LINES, _BANDS = 5.0, 1.5, 5.0, 9.0  # points: heads, others, lines, bands
 _NAME_SHARE = 0.2  # of the page, for names of classes at most
 _GREYS = (246, 120)  # of 0 and of 1, in the column of the others
 
@@ -89,6 +89,8 @@ def query_matrix(
     lut = colors(replace(look, style="heat"))
     rest = e.num_queries - len(queries)
     notes = notes_of(subject, modes, scale, look)
+    if look.heads == "sort":
+        notes.append("the heads whose rows have the least entropy first")
     notes.append("rows look, columns are looked at; on the diagonal, at itself")
     with plain_settings():
         table = _Table(bands, rest, Page(page, (1, 1)))
@@ -96,6 +98,7 @@ def query_matrix(
         if rest:
             whole = "each row sums to 1" if look.heads != "max" else "rows do not sum to 1"
             notes.append(f"{table.rest_name}, grey: all that the other {rest} queries get; {whole}")
+        notes += ["after a head: its largest weight here"] * (not table.numbered)
         if table.without:
             notes.append(f"cells without a number: below {table.without}")
         made = with_notes(made, notes, look, table.page)
@@ -216,7 +219,7 @@ class _Table:
         can all be named, then at least seen."""
         page, pen = self.page, self.page.pen
         heads = max(len(band.heads) for band in self.bands)
-        need = int(pen.width(".00", self.cell_pt)) + page.px(1.4)
+        need = int(pen.width(".00", self.cell_pt)) + page.px(1.2)
         row = page.px(SMALL_PT * LINE + 1.2)
         across = _halves(heads)
         tries = [(n, need) for n in across if 4 * n >= heads]
@@ -249,15 +252,15 @@ class _Table:
 
     @property
     def _digits(self) -> int:
-        """Digits that a number in a cell may have: 2, 3 or 4."""
+        """Digits that a number in a cell may have, 2 or 3: more would say less."""
         room = self.wide - self.page.px(0.6)
-        fits = [n for n in (3, 4) if self.page.pen.width("." + "8" * n, self.cell_pt) <= room]
-        return max(fits, default=2)
+        return 2 + (self.page.pen.width(".888", self.cell_pt) <= room)
 
     @property
     def without(self) -> str:
         """Below which weight cells have no number; "" where all have one, or none."""
-        smallest = min(float(band.shown.min()) for band in self.bands)
+        shares = [band.others for band in self.bands] if self.rest else []
+        smallest = min(float(a.min()) for a in (*shares, *(band.shown for band in self.bands)))
         if not self.numbered or len(number(smallest)) <= self._digits + 1:
             return ""
         return number(10.0**-self._digits)
@@ -371,7 +374,7 @@ class _Table:
                 last = j == self.count
                 value = float(band.others[head, i] if last else band.shown[head, i, j])
                 text = number(value)
-                if len(text) > self._digits + 1 and not last:
+                if len(text) > self._digits + 1:
                     continue
                 light = luminance("#" + "".join(f"{c:02x}" for c in inks[head, i, j])) > 0.18
                 base = top + (high + page.px(_CELL_PT * CAP)) / 2

@@ -1,7 +1,8 @@
 """The queries that a query looks at, in its panels: their boxes, and lines to them.
 
 A rival is as opaque as its weight is large; the strongest lie on top, and what has less than LEAST
-of the scale's end is left out. The query itself has its own box once more, inside the white one.
+of the scale's end is left out. The query itself has its own box once more, inside the white one,
+which shows through a rival's that lies on it.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def add(
 
     px = max(1, min(round(0.25 * unit_px), min(made.panel_hw) // 90))  # as of the white box
     found: dict[str, list[tuple[float, Path]]] = {"line": [], "box": []}
+    own_boxes = []
     of_rows = iter(levels)
     for group, spot in zip(groups, made.spots, strict=True):
         photo_hw = group.photo.shape[:2]
@@ -85,6 +87,9 @@ def add(
             boxes, query = row.rivals.boxes_xyxy_px, row.rivals.query
             scale = np.divide(made.panel_hw[::-1], photo_hw[::-1])
             for own, left in zip(shares, made.panel_lefts, strict=False):
+                if np.isfinite(boxes[query]).all():
+                    ring = corners_in(boxes[query], photo_hw, top, left, made.panel_hw, 4 * px)
+                    own_boxes.append([*ring, ring[0]])
                 for rival in visible(own, boxes):
                     inset = 4 * px * (rival == query)
                     corners = np.array(
@@ -114,6 +119,20 @@ def add(
             ),
             autolim=False,
         )
+    dash = 1.6 * unit_px * 72 / dpi
+    ax.add_collection(
+        PathCollection(
+            [Path(ring) for ring in own_boxes],
+            sizes=None,
+            facecolors="none",
+            edgecolors="#ffffff",
+            linewidths=2 * px * 72 / dpi,
+            linestyles=[(0, (dash / (2 * px * 72 / dpi), 1.5 * dash / (2 * px * 72 / dpi)))],
+            capstyle="butt",
+            zorder=5.3,
+        ),
+        autolim=False,
+    )
 
 
 def _shrunk(corners: np.ndarray, inset: float) -> np.ndarray:
