@@ -28,7 +28,7 @@ FLOORS = [
     {"explanation"},
     {"queries", "matching", "heatmaps", "compose", "lettering", "recipe"},
     {"contours", "page", "rivals", "sheets"},
-    {"annotations", "layout", "drawing", "facts", "captions", "output", "contact"},
+    {"annotations", "layout", "drawing", "facts", "captions", "output", "contact", "matrix_layout"},
     {"panels"},
     {"figures", "encoder_figures", "decoder_figures", "matrix_figures"},
     {"flags", "targets", "comparison"},
