@@ -84,7 +84,8 @@ def query_matrix(
         if rest:
             whole = "each row sums to 1" if look.heads != "max" else "rows do not sum to 1"
             notes.append(f"{table.rest_name}, grey: all that the other {rest} queries get; {whole}")
-        notes += ["after a head: its largest weight here"] * (not table.numbered)
+        if all(any(table.largest(band)) for band in bands):
+            notes.append("after a head: its largest weight here")
         notes += ["not all queries are named"] * table.thinned
         if table.without:
             notes.append(f"cells without a number: below {table.without}")

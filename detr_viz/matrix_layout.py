@@ -86,7 +86,8 @@ class Table:
         row = page.px(SMALL_PT * LINE + 1.2)
         across = _halves(heads)
         most = min(page.made_for.height_in * page.made_for.dpi, 3 * page.width)
-        named = [n for n in across if self._lines(n) * self.count * row <= most]
+        over = page.px(TEXT_PT * CAP + SMALL_PT * CAP + 1.7 * AIR + _LINES)
+        named = [n for n in across if self._lines(n) * (self.count * row + over) <= most]
         tries = [(n, need) for n in named if 4 * n >= heads]
         tries += [(n, int(row * 0.6)) for n in named] + [(n, _SEEN_PX) for n in across]
         for self.across, least in tries:
@@ -99,8 +100,9 @@ class Table:
             )
         self.numbered = least == need
         self.high = row if least > _SEEN_PX else self.wide
-        if self.numbered:
-            self.high = min(max(self.wide, row), page.px(_HIGH_PT))
+        higher = min(max(self.wide, row), page.px(_HIGH_PT))
+        if self.numbered and self._lines(self.across) * (self.count * higher + over) <= most:
+            self.high = higher
         self.gap = 1 if self.wide >= 12 else 0
         self.every_row = -(-page.px(SMALL_PT * LINE) // self.high)
         self.every_column = -(-(self.ids + page.px(1.5)) // self.wide)
@@ -128,6 +130,15 @@ class Table:
         room = self.wide - self.page.px(0.6)
         return 2 + (self.page.pen.width(".888", self.cell_pt) <= room)
 
+    def largest(self, band: Band) -> list[str]:
+        """What follows the names of heads: each one's largest weight, where cells have no number
+        and there is room; else nothing."""
+        said = [f"  {number(float(shown.max()))}" for shown in band.shown]
+        room = self.count * self.wide + self.beside
+        titles = (name + text for name, text in zip(band.heads, said, strict=True))
+        fits = all(self.page.pen.width(title, self.page.text_pt) <= room for title in titles)
+        return said if fits and not self.numbered else [""] * len(said)
+
     @property
     def without(self) -> str:
         """Below which weight cells have no number; "" where all have one, or none."""
@@ -150,14 +161,11 @@ class Table:
             if band.name:
                 baseline = top + page.px(TEXT_PT * CAP)
                 lines.append(Line(band.name, page.margin, baseline, page.text_pt, INK, "bold"))
-                first_beside = True
-            else:
-                first_beside = False
+                if page.margin + page.widest(lines[-1:]) + page.px(AIR) > self.left:
+                    top += page.px(TEXT_PT * LINE)  # too long to stand beside the first head
             for first in range(0, len(band.heads), self.across):
                 some = range(first, min(first + self.across, len(band.heads)))
                 baseline = top + page.px(TEXT_PT * CAP)
-                if first == 0 and first_beside and not self._fits_beside(band.name):
-                    baseline += page.px(TEXT_PT * LINE)
                 ids_base = baseline + page.px(SMALL_PT * CAP + AIR)
                 top = ids_base + page.px(AIR * 0.7)
                 lines += self._row_labels(band, top)
@@ -189,10 +197,6 @@ class Table:
             lines=tuple(lines),
         )
 
-    def _fits_beside(self, name: str) -> bool:
-        wide = self.page.pen.width(name, self.page.text_pt, "bold")
-        return self.page.margin + wide + self.page.px(AIR) <= self.left
-
     def _row_labels(self, band: Band, top: int) -> list[Line]:
         """Class and id before every row; before every second and so on where rows are low."""
         page, lines = self.page, []
@@ -213,10 +217,8 @@ class Table:
         """Over a matrix: its head, and whom the columns are."""
         page, pen = self.page, self.page.pen
         inner = self.count * self.wide
-        title = band.heads[head]
-        if not self.numbered:
-            title += f"  {number(float(band.shown[head].max()))}"
-        title = pen.shorten(title, inner + self.beside + page.px(_BETWEEN * 0.8), page.text_pt)
+        title = band.heads[head] + self.largest(band)[head]
+        title = pen.shorten(title, inner + self.beside, page.text_pt)
         middle = left + max(inner, pen.width(title, page.text_pt)) / 2
         lines = [Line(title, middle, baseline, page.text_pt, INK, align="center")]
         for j in range(self.every_column // 2, self.count, self.every_column):
