@@ -148,7 +148,7 @@ def test_numbers_keep_off_strong_rivals():
     weights = np.zeros((2, 1, 2), np.float32)
     weights[:, 0] = [[0, 1], [1, 0]]
     e = by_hand(weights)
-    e.boxes_xyxy_px = np.array([[20, 40, 80, 60], [150, 70, 199, 99]], np.float32)
+    e.boxes_xyxy_px = np.array([[120, 20, 160, 40], [1, 70, 60, 99]], np.float32)
     fig = decoder_grid(e, [0], ["combine"])
     (plate,) = [path.vertices for path in plates_of(fig).get_paths()]
     _, ((box,), _), _ = drawn(fig)
