@@ -29,6 +29,7 @@ from detr_viz.matching import Match, SharedObject
 from detr_viz.page import MapRow, Rivals, number
 from detr_viz.panels import check_heads, columns, shown_heads
 from detr_viz.rivals import LEAST
+from detr_viz.sheets import warn_if_high
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
 from detr_viz.terms import formula_of, is_sum
 
@@ -81,6 +82,7 @@ def decoder_grid(
     title = f"decoder self-attention {heads_of(look)}".rstrip(",")
     about = "; ".join(words for one in objects for words in words_of([subject], one))
     fig.facts = metadata_of_view(e, title, [*notes, normalisation(look)], about)
+    warn_if_high(fig, page)
     return fig
 
 

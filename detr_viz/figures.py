@@ -178,7 +178,7 @@ def _figure(
     fig = draw(sections, names, reading_rule(shown), look, page)
     fig.shown = replace(shown, width_in=float(fig.get_figwidth()))
     fig.facts = metadata(shown)
-    warn_if_high(fig, page)
+    warn_if_high(fig, page, above=2)
     return fig
 
 

@@ -6,8 +6,10 @@ made = table.plan()                     # then the cells are in table.cells
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -84,33 +86,33 @@ class Table:
         heads = max(len(band.heads) for band in self.bands)
         need = int(pen.width(".00", self.cell_pt)) + page.px(1.2)
         row = page.px(SMALL_PT * LINE + 1.2)
-        across = _halves(heads)
-        most = min(page.made_for.height_in * page.made_for.dpi, 3 * page.width)
         over = page.px(TEXT_PT * CAP + SMALL_PT * CAP + 1.7 * AIR + _LINES)
-        named = [n for n in across if self._lines(n) * (self.count * row + over) <= most]
-        tries = [(n, need) for n in named if 4 * n >= heads]
-        tries += [(n, int(row * 0.6)) for n in named] + [(n, _SEEN_PX) for n in across]
-        for self.across, least in tries:
-            if any(self._fill(name, need) >= least for name in ("others", f"+{self.rest}")):
+        across, small = _halves(heads), _halves(heads)[::-1]
+        tries = [(n, need) for n in across if 4 * n >= heads]
+        tries += [(n, int(row * 0.6)) for n in small] + [(n, _SEEN_PX) for n in small]
+        most = min(page.made_for.height_in * page.made_for.dpi, 3 * page.width * len(self.bands))
+        for limit, (self.across, least) in product((most, math.inf), tries):
+            wide_enough = any(self._fill(n, need) >= least for n in ("others", f"+{self.rest}"))
+            self.high = self.wide if least == _SEEN_PX else row
+            if wide_enough and self._lines() * (self.count * self.high + over) <= limit:
                 break
         if self.wide < _SEEN_PX:
             raise FigureError(
                 f"a figure {page.made_for.width_in:g} in wide is too narrow for a matrix of "
                 f"{self.count} queries: choose fewer, or make it wider"
             )
-        self.numbered = least == need
-        self.high = row if least > _SEEN_PX else self.wide
+        self.numbered = self.wide >= need and self.high >= row
         higher = min(max(self.wide, row), page.px(_HIGH_PT))
-        if self.numbered and self._lines(self.across) * (self.count * higher + over) <= most:
+        if self.numbered and self._lines() * (self.count * higher + over) <= most:
             self.high = higher
         self.gap = 1 if self.wide >= 12 else 0
         self.every_row = -(-page.px(SMALL_PT * LINE) // self.high)
         self.every_column = -(-(self.ids + page.px(1.5)) // self.wide)
         self.thinned = max(self.every_row, self.every_column) > 1
 
-    def _lines(self, across: int) -> int:
+    def _lines(self) -> int:
         """Of matrices, in all bands."""
-        return sum(-(-len(band.heads) // across) for band in self.bands)
+        return sum(-(-len(band.heads) // self.across) for band in self.bands)
 
     def _fill(self, rest_name: str, need: int) -> int:
         """Set and give the width of cells, where the others are called so."""
@@ -218,6 +220,8 @@ class Table:
         page, pen = self.page, self.page.pen
         inner = self.count * self.wide
         title = band.heads[head] + self.largest(band)[head]
+        if pen.width(title, page.text_pt) > inner + self.beside:
+            title = title.removeprefix("head ")
         title = pen.shorten(title, inner + self.beside, page.text_pt)
         middle = left + max(inner, pen.width(title, page.text_pt)) / 2
         lines = [Line(title, middle, baseline, page.text_pt, INK, align="center")]

@@ -95,13 +95,13 @@ def write(ax: Axes, lines: Sequence[Line], dpi: float) -> None:
         )
 
 
-def warn_if_high(fig: Figure, made_for: Format) -> None:
-    """A warning of a figure that is higher than its format; of the caller's caller."""
+def warn_if_high(fig: Figure, made_for: Format, above: int = 1) -> None:
+    """A warning of a figure that is higher than its format; above: whose, callers from this one."""
     # in whole pixels, as it is laid out
     high = int(fig.get_figheight() * made_for.dpi) / made_for.dpi
     if high > made_for.height_in:
         warnings.warn(
             f"the figure is {high:.1f} in high, more than the {made_for.height_in:g} in "
             "there is room for: choose fewer queries, or one mode",
-            stacklevel=4,
+            stacklevel=2 + above,
         )
