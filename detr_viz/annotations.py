@@ -27,6 +27,7 @@ from detr_viz.page import (
     Plan,
     number,
 )
+from detr_viz.rivals import coverage
 from detr_viz.styles import CONTOUR_SHARES, Look
 
 OF_NUMBERS = ("%: ", "numbers ")  # notes on what is printed in panels begin so
@@ -121,7 +122,8 @@ def _corners(
     panel's largest), and the box.
     """
     cost = np.empty((len(row.maps), len(_CORNERS)))
-    for m, (cells, size_hw) in enumerate(zip(np.abs(row.maps), sizes, strict=True)):
+    seen = np.abs(row.maps) if row.rivals is None else coverage(row, group.photo.shape[:2])
+    for m, (cells, size_hw) in enumerate(zip(seen, sizes, strict=True)):
         largest = max(float(cells.max() if scale is None else scale), np.finfo(np.float32).tiny)
         for i, corner in enumerate(_CORNERS):
             rows, columns = (
@@ -178,7 +180,8 @@ def with_legend(made: Plan, groups: Sequence[Group], look: Look, page: Page) -> 
         else:
             key.write(number(largest_weight(groups)), 2)
             key.bar_of(1.0 if wordy else 0.6)
-            key.write("weight of a cell  0" if wordy else "0", 0)
+            what = "query" if any(r.rivals for g in groups for r in g.rows) else "cell"
+            key.write(f"weight of a {what}  0" if wordy else "0", 0)
         if key.x >= page.margin:
             break
     return replace(

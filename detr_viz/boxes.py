@@ -44,3 +44,29 @@ def contains(boxes_xyxy: NDArray, x: float, y: float) -> NDArray[np.bool_]:
         & (boxes_xyxy[:, 1] <= y)
         & (y <= boxes_xyxy[:, 3])
     )
+
+
+def corners_in(
+    box_xyxy_px: NDArray,
+    photo_hw: tuple[int, int],
+    top: int,
+    left: int,
+    hw: tuple[int, int],
+    line_px: float,
+) -> list[tuple[float, float]]:
+    """Corners of a photo's box in a panel (hw at top, left) that shows the photo.
+
+    The edges of a line so wide lie on whole pixels, all of it inside. A box so thin that its lines
+    would meet is drawn as thick as shows what is in it.
+    """
+    sides = []
+    for low, high, side, photo_side in zip(
+        box_xyxy_px[:2], box_xyxy_px[2:], hw[::-1], photo_hw[::-1], strict=True
+    ):
+        first, last = float(low) * side / photo_side, float(high) * side / photo_side
+        short = max(2 * line_px - (last - first), 0) / 2
+        half, odd = line_px / 2, line_px % 2 / 2
+        whole = (round(end - odd) + odd for end in (first - short, last + short))
+        sides.append([min(max(end, half), side - half) for end in whole])
+    xs, ys = sides
+    return [(left + xs[i], top + ys[j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz import compose, contours
+from detr_viz import compose, contours, rivals
 from detr_viz.annotations import largest_weight
+from detr_viz.boxes import corners_in
 from detr_viz.layout import plan
-from detr_viz.lettering import Lettering, plain_settings
-from detr_viz.page import FigureError, Group, Line, MapRow, Plan, Section, all_groups, luminance
+from detr_viz.lettering import plain_settings
+from detr_viz.page import FigureError, Group, MapRow, Plan, Section, all_groups, luminance
+from detr_viz.sheets import figure_of, write
 from detr_viz.styles import CONTOUR_SHARES, Format, Look
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ _CONTOUR_PT = (0.85, 0.6, 0.42)  # lines for 50, 80 and 95 % of the mass
 _CONTOUR_TONES = (0.98, 0.74, 0.5)  # where in the colour map theirs are
 _HALO_PT = 0.5  # what a dark line under a contour has more
 _LEAST_PT = 0.25  # what is printed reliably
-_STRIP_PX = 1024
 _HALO = (0.0, 0.0, 0.0, 0.55)
 _PLATE = (0.15, 0.15, 0.15, 0.86)
 
@@ -48,34 +49,22 @@ def draw(
         made = plan(sections, heads, notes, look, made_for)
     dpi = made_for.dpi
     groups = all_groups(sections)
-    fig, ax = canvas(_sheet(groups, made, lut, look), dpi)
+    among_queries = any(row.rivals for group in groups for row in group.rows)
+    if among_queries:
+        lut = rivals.one_color(lut)
+    fig, ax = figure_of(_sheet(groups, made, lut, look), dpi)
     unit_px = made_for.type_size * dpi / 72
     if look.style == "contour":
         _add_contours(ax, groups, made, lut, look, unit_px, dpi)
     _add_boxes(ax, groups, made, look, unit_px, dpi)
+    if among_queries:
+        shared = largest_weight(groups) if look.norm == "figure" else None
+        levels = [_relative(row, look, shared)[:, 0] for group in groups for row in group.rows]
+        rivals.add(ax, groups, made, levels, lut[-1] / 255, unit_px, dpi)
     _add_marks(ax, groups, made, unit_px, dpi)
     _add_plates(ax, made)
-    pen = Lettering(dpi)
-    for line in made.lines:
-        write(ax, line, pen)
+    write(ax, made.lines, dpi)
     return fig
-
-
-def canvas(sheet: np.ndarray, dpi: float) -> tuple[Figure, Axes]:
-    """A figure of a page (height, width, 4) uint8, and axes in its pixels, y down, for the rest."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one
-    high, wide = (side + 1e-3 for side in sheet.shape[:2])
-    fig = Figure(figsize=(wide / dpi, high / dpi), dpi=dpi, facecolor="white", layout="none")
-    FigureCanvasAgg(fig)
-    ax = fig.add_axes((0, 0, 1, 1))
-    ax.set_axis_off()
-    _add_pixels(ax, sheet)
-    ax.set_xlim(0, wide)
-    ax.set_ylim(high, 0)
-    return fig, ax
 
 
 def colors(look: Look) -> np.ndarray:
@@ -139,6 +128,9 @@ def _sheet(groups: Sequence[Group], made: Plan, lut: np.ndarray, look: Look) -> 
         for row, top in zip(group.rows, spot.row_tops, strict=True):
             if look.style == "contour":
                 tiles = np.repeat(under[None], len(row.maps), 0)
+            elif row.rivals:
+                bare = np.zeros((len(row.maps), *made.panel_hw))
+                tiles = compose.colorize(bare, ground, table)
             else:
                 levels = _relative(row, look, shared)
                 levels = compose.resample(levels, row.place, made.panel_hw, look.smoothing)
@@ -164,58 +156,7 @@ def _relative(row: MapRow, look: Look, shared: float | None) -> np.ndarray:
     return row.maps / np.where(largest > 0, largest, 1)
 
 
-def _add_pixels(ax: Axes, sheet: np.ndarray) -> None:
-    """The sheet as one image that goes to a canvas of its own size as it is.
-
-    matplotlib would resample it, by float arrays of many times its size.
-    """
-    from matplotlib.image import AxesImage
-
-    height, width = sheet.shape[:2]
-
-    class Pixels(AxesImage):
-        def draw(self, renderer) -> None:
-            size = height, width
-            canvas = getattr(renderer, "height", 0), getattr(renderer, "width", 0)
-            if renderer.option_scale_image() or tuple(map(int, canvas)) != size:
-                super().draw(renderer)
-            elif self.get_visible():
-                graphics = renderer.new_gc()
-                for top in range(0, height, _STRIP_PX):  # agg copies what it is given
-                    strip = sheet[top : top + _STRIP_PX]
-                    y = height - top - len(strip)
-                    renderer.draw_image(graphics, 0, y, strip[::-1])
-                graphics.restore()
-                self.stale = False
-
-    image = Pixels(
-        ax,
-        interpolation="none",
-        resample=False,
-        origin="upper",
-        extent=(0, width, height, 0),
-    )
-    image.set_data(sheet)
-    ax.add_image(image)
-
-
 # --- vectors ----------------------------------------------------------------------------------
-
-
-def write(ax: Axes, line: Line, pen: Lettering) -> None:
-    """A line of text."""
-    ax.text(
-        line.x,
-        line.baseline,
-        line.text,
-        fontproperties=pen.properties(line.text, line.size_pt, line.style),
-        parse_math=False,
-        usetex=False,
-        color=line.color,
-        ha=line.align,
-        va="baseline",
-        zorder=6,
-    )
 
 
 def _add_contours(
@@ -298,12 +239,14 @@ def _add_boxes(
     for group, spot in zip(groups, made.spots, strict=True):
         if spot.photo_top is None or group.box_xyxy_px is None:
             continue
-        corners.append(_corners(group, spot.photo_top, made.photo_left, made.photo_hw, 5 * px))
+        box, photo_hw, top = group.box_xyxy_px, group.photo.shape[:2], spot.photo_top
+        corners.append(corners_in(box, photo_hw, top, made.photo_left, made.photo_hw, 5 * px))
         colors.append(group.label.color)
         widths.append(3 * px)
         for row, top in zip(group.rows, spot.row_tops, strict=True):
+            inner = box if row.box_xyxy_px is None else row.box_xyxy_px
             for left in made.panel_lefts[: len(row.maps)]:
-                corners.append(_corners(group, top, left, made.panel_hw, 4 * px, row.box_xyxy_px))
+                corners.append(corners_in(inner, photo_hw, top, left, made.panel_hw, 4 * px))
                 colors.append("#ffffff")
                 widths.append(2 * px)
     dark = (0, 0, 0, 0.85 if look.style == "contour" else 0.6)  # untouched photos may be light
@@ -364,35 +307,3 @@ def _add_marks(ax: Axes, groups: Sequence[Group], made: Plan, unit_px: float, dp
             zorder=order,
         )
         ax.add_collection(rings, autolim=False)
-
-
-def _corners(
-    group: Group,
-    top: int,
-    left: int,
-    hw: tuple[int, int],
-    line_px: int,
-    other: np.ndarray | None = None,
-) -> list[tuple[float, float]]:
-    """Corners of the box in a panel: the line's edges on whole pixels, all of it inside.
-
-    A box so thin that its lines would meet is drawn as thick as shows what is in it. other: in
-    place of the group's.
-    """
-    box = group.box_xyxy_px if other is None else other
-    assert box is not None
-    sides = []
-    for low, high, side, photo_side in zip(
-        box[:2],
-        box[2:],
-        hw[::-1],
-        group.photo.shape[1::-1],
-        strict=True,
-    ):
-        first, last = float(low) * side / photo_side, float(high) * side / photo_side
-        short = max(2 * line_px - (last - first), 0) / 2
-        half, odd = line_px / 2, line_px % 2 / 2
-        whole = (round(end - odd) + odd for end in (first - short, last + short))
-        sides.append([min(max(end, half), side - half) for end in whole])
-    xs, ys = sides
-    return [(left + xs[i], top + ys[j]) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]

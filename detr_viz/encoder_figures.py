@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import detr_viz
 from detr_viz.cells import Placement
 from detr_viz.drawing import draw
-from detr_viz.facts import DASH, TIMES, heads_of, listed, normalisation
+from detr_viz.facts import DASH, TIMES, heads_of, listed, metadata_of_view, normalisation
 from detr_viz.lettering import clean
 from detr_viz.page import Group, Label, MapRow, Section, number
 from detr_viz.panels import check_heads, columns, shown_heads
@@ -85,12 +84,8 @@ def encoder_grid(
     notes.append("the mark: the centre of the cell that looks; cells count from 0, across and down")
     notes.append(f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even")
     fig = draw(sections, columns(look, config.nheads), notes, look, page)
-    said = ". ".join(note.replace("$", "") for note in (*notes, normalisation(look)))
     asked = "; ".join(f"{x:g}, {y:g}" for x, y in points)
-    fig.facts = {
-        "Title": f"{clean(e.model_title)}: encoder self-attention {heads_of(look)}".rstrip(","),
-        "Software": f"detr_viz {detr_viz.__version__}",
-        "Description": f"{said}. Points {asked} (pixels). weights {e.meta['weights']} "
-        f"sha256 {e.meta['weights_sha256']}. image sha256 {e.meta['image_sha256']}",
-    }
+    title = f"encoder self-attention {heads_of(look)}".rstrip(",")
+    rule = [*notes, normalisation(look)]
+    fig.facts = metadata_of_view(e, title, rule, f"Points {asked} (pixels)")
     return fig

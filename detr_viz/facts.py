@@ -226,6 +226,17 @@ def metadata(shown: Shown) -> dict[str, str]:
     }
 
 
+def metadata_of_view(e: Findings, title: str, rule: Sequence[str], about: str) -> dict[str, str]:
+    """Title, Software and Description of a figure that is no head_grid; `about`: of what it is."""
+    said = ". ".join(note.replace("$", "") for note in rule)
+    return {
+        "Title": f"{clean(e.model_title)}: {title}",
+        "Software": f"detr_viz {detr_viz.__version__}",
+        "Description": f"{said}. {about}. weights {e.meta['weights']} "
+        f"sha256 {e.meta['weights_sha256']}. image sha256 {e.meta['image_sha256']}",
+    }
+
+
 def weights_of(subject: Subject) -> str:
     meta = subject.explanation.meta
     if not meta.get("weights_sha256"):

@@ -11,7 +11,6 @@ fig = figures.compare([a, b], shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px],
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -28,6 +27,7 @@ from detr_viz.matching import MIN_IOU, Match, SharedObject
 from detr_viz.output import SUFFIXES, save, show
 from detr_viz.page import GRAY, Group, Label, Section
 from detr_viz.panels import AblationPanels, MapPanels, Panels, TermPanels, columns
+from detr_viz.sheets import warn_if_high
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look, page_format
 from detr_viz.terms import LEDGER, Mode
 
@@ -91,7 +91,7 @@ def head_grid(
     file. Raises FigureError for what cannot be drawn, ValueError for a mode, query or layer not
     there.
     """
-    name = _model_name(explanation.model_title, 0)
+    name = model_name(explanation.model_title, 0)
     subject = Subject(explanation, name, _layers(explanation, layer))
     objects = [SharedObject(0, (Match(query, 1.0),)) for query in queries]
     return _figure([subject], objects, mode, scale, look, page, [ablations], biography)
@@ -129,7 +129,7 @@ def compare(
     if not all(rgb is first or np.array_equal(rgb, first) for rgb in others):
         raise FigureError("these explanations are of different images: compare those of one")
     if names is not None:
-        called = [_model_name(name, i) for i, name in enumerate(called)]
+        called = [model_name(name, i) for i, name in enumerate(called)]
     subjects = [
         Subject(e, name, _layers(e, layer), label)
         for e, name, label in zip(explanations, called, _labels(called), strict=True)
@@ -162,14 +162,14 @@ def _figure(
         wanted = [o.matches[k].query for o in objects if o.matches[k].query is not None]
         maps.collect(subject, wanted)
     sections = [
-        section for shared in objects for section in _sections(subjects, shared, maps, biography)
+        section for shared in objects for section in sections_of(subjects, shared, maps, biography)
     ]
     shown = Shown(
         tuple(subjects),
         modes,
         scale,
         look,
-        tuple(words for shared in objects for words in _words(subjects, shared)),
+        tuple(words for shared in objects for words in words_of(subjects, shared)),
         tuple(found.removal.name for found in taken),
         taken[0].layers if taken else (),
         biography,
@@ -178,17 +178,11 @@ def _figure(
     fig = draw(sections, names, reading_rule(shown), look, page)
     fig.shown = replace(shown, width_in=float(fig.get_figwidth()))
     fig.facts = metadata(shown)
-    high = int(fig.get_figheight() * page.dpi) / page.dpi  # in whole pixels, as it is laid out
-    if high > page.height_in:
-        warnings.warn(
-            f"the figure is {high:.1f} in high, more than the {page.height_in:g} in "
-            "there is room for: choose fewer queries, or one mode",
-            stacklevel=3,
-        )
+    warn_if_high(fig, page, above=2)
     return fig
 
 
-def _sections(
+def sections_of(
     subjects: Sequence[Subject], shared: SharedObject, maps: Panels, biography: bool
 ) -> list[Section]:
     """The rows of one object: a section, or one a model where each has several layers."""
@@ -202,7 +196,7 @@ def _sections(
         return [_side_by_side(pairs, shared.reference, maps)]
     ((subject, match),) = pairs
     assert match.query is not None
-    label = _label(subject, match.query, subject.layers[-1], f"query {match.query}")
+    label = label_of(subject, match.query, subject.layers[-1], f"query {match.query}")
     return [Section((_group(subject, subject.layers[-1], match.query, label, maps),))]
 
 
@@ -217,7 +211,7 @@ def _through_layers(
     if match.query is None:
         first, query = subjects[shared.reference], shared.matches[shared.reference].query
         assert query is not None
-        heading = replace(_label(first, query, first.layers[-1]), details=())
+        heading = replace(label_of(first, query, first.layers[-1]), details=())
         return Section((_missing(subject, match),), heading)
     about = [subject.name] * (len(subjects) > 1) + [f"query {match.query}"]
     if subject is not subjects[shared.reference]:
@@ -225,10 +219,10 @@ def _through_layers(
         about.append(f"IoU {_overlap(seen, (subject, match)):.2f}")
     groups = []
     for layer in subject.layers:
-        own = _label(subject, match.query, layer)
+        own = label_of(subject, match.query, layer)
         label = replace(own, title=f"layer {layer}", details=(own.title, *own.details))
         groups.append(_group(subject, layer, match.query, label, maps))
-    return Section(tuple(groups), _label(subject, match.query, subject.layers[-1], *about))
+    return Section(tuple(groups), label_of(subject, match.query, subject.layers[-1], *about))
 
 
 def _life(subject: Subject, query: int | None, section: Section) -> Section:
@@ -267,7 +261,7 @@ def _side_by_side(pairs: Sequence[tuple[Subject, Match]], reference: int, maps: 
     """One object in several models, at one layer each: a group a model."""
     first, seen = pairs[reference]
     assert seen.query is not None
-    heading = replace(_label(first, seen.query, first.layers[-1]), details=())
+    heading = replace(label_of(first, seen.query, first.layers[-1]), details=())
     others = [pair for pair in pairs if pair[0] is not first and pair[1].query is not None]
     if len(pairs) == 2 and others:
         overlap = _overlap(pairs[reference], others[0])
@@ -278,7 +272,7 @@ def _side_by_side(pairs: Sequence[tuple[Subject, Match]], reference: int, maps: 
             groups.append(_missing(subject, match))
             continue
         layer = subject.layers[-1]
-        own = _label(subject, match.query, layer, f"query {match.query}")
+        own = label_of(subject, match.query, layer, f"query {match.query}")
         details = own.details if own.title == heading.title else (own.title, *own.details)
         if subject is not first and len(pairs) > 2:
             details += (f"IoU {_overlap(pairs[reference], (subject, match)):.2f}",)
@@ -315,7 +309,7 @@ def _missing(subject: Subject, match: Match) -> Group:
     return Group(Label(subject.label, (), GRAY, weak=True), e.image.rgb, None, (), remark)
 
 
-def _label(subject: Subject, query: int, layer: int, *details: str) -> Label:
+def label_of(subject: Subject, query: int, layer: int, *details: str) -> Label:
     """Class and score as a layer's output gives them, then what else there is to say."""
     output = subject.explanation.output(layer)
     label, score = int(output.labels[query]), float(output.scores[query])
@@ -327,13 +321,13 @@ def _label(subject: Subject, query: int, layer: int, *details: str) -> Label:
     )
 
 
-def _model_name(name: str, i: int) -> str:
+def model_name(name: str, i: int) -> str:
     """A model's name, or its place where no font here has the characters."""
     plain = clean(name).replace("$", "")  # which parts formulas from text
     return plain if plain and drawable(plain) else f"model {i + 1}"
 
 
-def _words(subjects: Sequence[Subject], shared: SharedObject) -> list[str]:
+def words_of(subjects: Sequence[Subject], shared: SharedObject) -> list[str]:
     """An object's queries in words, for metadata and captions: a model each."""
     lines = []
     for subject, match in zip(subjects, shared.matches, strict=True):
@@ -361,7 +355,7 @@ def _layers(explanation: Findings, layer: int | str | Sequence[int] | None) -> t
 
 def names_of(explanations: Sequence[Findings]) -> list[str]:
     """What the models of a comparison are called in its figure."""
-    return [_model_name(name, i) for i, name in enumerate(_names(explanations))]
+    return [model_name(name, i) for i, name in enumerate(_names(explanations))]
 
 
 def _names(explanations: Sequence[Findings]) -> list[str]:

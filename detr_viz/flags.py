@@ -97,10 +97,11 @@ def add_subject(
             "--attention",
             nargs="+",
             action="extend",
-            choices=("cross", "encoder"),
+            choices=("cross", "encoder", "decoder"),
             metavar="SITE",
             help="cross: where queries look; encoder: where points of the image look, by its "
-            "self-attention; several: a figure each (default: cross)",
+            "self-attention; decoder: at which queries queries look, and in a second figure who "
+            "looks at whom; several: figures of each (default: cross)",
         )
         add(
             "--points",

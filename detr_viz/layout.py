@@ -43,8 +43,8 @@ _SECTION_GAP, _GROUP_GAP = 9.0, 5.0  # points, where groups belong together
 _LABEL_SHARE = 0.15  # of the page for labels at most: longer names are broken, then shortened,
 _LABEL_PT = 52.0  # but never below this, which holds "0.98 · query 123"
 _PHOTO_SHARE = 1.9  # stacked rows: width of the one photo, in panels
-MAX_PIXELS = 250_000_000  # 1 GB for the page, as much again to draw it
-MAX_SIDE_PX = 65_000  # matplotlib's own limit is 2 ** 16
+_MAX_PIXELS = 250_000_000  # 1 GB for the page, as much again to draw it
+_MAX_SIDE_PX = 65_000  # matplotlib's own limit is 2 ** 16
 _LEAST_PANEL_PT = 12.0  # panels are not shrunk below, to make a figure less high
 
 
@@ -79,12 +79,17 @@ def plan(
             "the panels are too small to say which head is which: make the figure wider, show "
             "fewer rows, or name --heads by number"
         )
-    if made.height > MAX_SIDE_PX or made.height * made.width > MAX_PIXELS:
+    check_size(made.width, made.height, rows)
+    return made
+
+
+def check_size(width: int, height: int, rows: int) -> None:
+    """FigureError for a page too large to draw."""
+    if height > _MAX_SIDE_PX or height * width > _MAX_PIXELS:
         raise FigureError(
-            f"{rows} row{'s' * (rows > 1)} make a figure of {made.width} x {made.height} pixels: "
+            f"{rows} row{'s' * (rows > 1)} make a figure of {width} x {height} pixels: "
             "choose fewer queries or modes, a lower dpi or a smaller width"
         )
-    return made
 
 
 def _plan(

@@ -36,12 +36,24 @@ _MIN_PANEL_PX = 8
 
 
 @dataclass(frozen=True, eq=False)
+class Rivals:
+    """What weights (M, 1, Q) are of, if not of cells: all queries, by their boxes (Q, 4).
+
+    query: the one that looks, itself among them.
+    """
+
+    query: int
+    boxes_xyxy_px: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
 class MapRow:
     """One row of panels: maps (M, h, w), where their cells lie, a name if its group has several.
 
     numbers  what is printed in the panels; None: each map's largest weight
     reach    of signed maps: the value at which colours end, either way; 0 for weights
     box_xyxy_px   in its panels, in place of the group's
+    rivals   where the weights are those of queries
     """
 
     maps: NDArray[np.float32]
@@ -50,6 +62,7 @@ class MapRow:
     numbers: tuple[str, ...] | None = None
     reach: float = 0.0
     box_xyxy_px: NDArray[np.float32] | None = None
+    rivals: Rivals | None = None
 
 
 @dataclass(frozen=True)

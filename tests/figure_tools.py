@@ -112,21 +112,14 @@ def check_page(fig: Figure) -> None:
     All text is inside the page, none over another, none but the numbers over a photo, a panel or
     the colour bar; boxes and lines stay in their panels, but for the samples in the key.
     """
-    height, width = sheet_of(fig).shape[:2]
-    assert fig.canvas.get_width_height() == (width, height)
+    found, page_itself = check_texts(fig)
     drawn = fig.axes[0].texts
-    found = np.array([extent(text).extents for text in drawn])
     tiles = np.array([(t.left, t.top, t.right, t.bottom) for t in tiles_of(fig)])
-    page_itself = np.array([(0, 0, width, height)])
-
-    assert _within(found, page_itself).all(), _named(drawn, ~_within(found, page_itself)[:, 0])
     is_number = np.array([text.get_color() == page.NUMBER_INK for text in drawn])
     on_tile = (_overlap(found, tiles) > 2).any(1)
     assert (on_tile == is_number).all(), _named(drawn, on_tile != is_number)
     in_panel = _within(found, tiles, beyond=1).sum(1) == 1
     assert in_panel[is_number].all(), _named(drawn, is_number & ~in_panel)
-    meet = np.triu(_overlap(found, found) > 2, k=1)
-    assert not meet.any(), _named(drawn, meet.any(0) | meet.any(1))
 
     for boxes in boxes_of(fig):
         half = np.array(boxes.get_linewidths())[:, None] * fig.dpi / 72 / 2
@@ -140,6 +133,19 @@ def check_page(fig: Figure) -> None:
             assert (_within(np.array(curves), tiles).sum(1) == 1).all()
         assert _within(sample[None], page_itself).all()
         assert (_overlap(sample[None], np.concatenate([tiles, found])) < 0).all()
+
+
+def check_texts(fig: Figure) -> tuple[np.ndarray, np.ndarray]:
+    """All text is inside the page, none over another. Gives extents of texts, and of the page."""
+    height, width = sheet_of(fig).shape[:2]
+    assert fig.canvas.get_width_height() == (width, height)
+    drawn = fig.axes[0].texts
+    found = np.array([extent(text).extents for text in drawn])
+    page_itself = np.array([(0, 0, width, height)])
+    assert _within(found, page_itself).all(), _named(drawn, ~_within(found, page_itself)[:, 0])
+    meet = np.triu(_overlap(found, found) > 2, k=1)
+    assert not meet.any(), _named(drawn, meet.any(0) | meet.any(1))
+    return found, page_itself
 
 
 def _named(drawn: list[Text], which: np.ndarray) -> list[str]:

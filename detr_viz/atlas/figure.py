@@ -15,8 +15,8 @@ from detr_viz.atlas.book import EVEN, IN_BOX, Book
 from detr_viz.atlas.geometry import BAND, LEAST_CELLS, MARGIN
 from detr_viz.atlas.tally import Kind, Tally
 from detr_viz.cells import Placement
-from detr_viz.drawing import canvas, colors, write
-from detr_viz.layout import MAX_PIXELS, MAX_SIDE_PX
+from detr_viz.drawing import colors
+from detr_viz.layout import check_size
 from detr_viz.lettering import Lettering, clean, plain_settings
 from detr_viz.page import (
     AIR,
@@ -32,6 +32,7 @@ from detr_viz.page import (
     Page,
     number,
 )
+from detr_viz.sheets import figure_of, write
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
 
 if TYPE_CHECKING:
@@ -119,11 +120,7 @@ class _Sheet:
         self.notes_base = self.tops[-1] + step + page.px(SMALL_PT * CAP)
         below = (len(self.notes) - 1) * line + page.px(SMALL_PT * 0.3) + page.margin
         self.height = self.notes_base + below
-        if self.height * self.width > MAX_PIXELS or self.height > MAX_SIDE_PX:
-            raise FigureError(
-                f"{len(self.rows)} rows make a figure of {self.width} x {self.height} pixels: "
-                "choose fewer layers or modes, a lower dpi or a smaller width"
-            )
+        check_size(self.width, self.height, len(self.rows))
 
     def figure(self) -> Figure:
         high, most = self.height / self.made_for.dpi, self.made_for.height_in
@@ -133,7 +130,7 @@ class _Sheet:
                 "choose fewer layers, or one mode",
                 stacklevel=3,
             )
-        fig, ax = canvas(self._pixels(), self.made_for.dpi)
+        fig, ax = figure_of(self._pixels(), self.made_for.dpi)
         lines = [*self._title(), *self._head_names()]
         for row, top in zip(self.rows, self.tops, strict=True):
             lines += [*self._beside(row, top), *self._under(row, top)]
@@ -142,8 +139,7 @@ class _Sheet:
             base = self.notes_base + i * self.line
             lines.append(Line(said, right, base, self.page.small_pt, NOTE_GRAY, "", "right"))
         self._add_boxes(ax)
-        for text in lines:
-            write(ax, text, self.pen)
+        write(ax, lines, self.made_for.dpi)
         fig.facts = self._facts()
         return fig
 

@@ -8,6 +8,7 @@ its own name.
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 CROSS = "cross"  # the maps themselves: render.py
 _MODULES = {
     "encoder": "detr_viz.views.encoder",
+    "decoder": "detr_viz.views.decoder",
 }
 _FLAGS = ()  # names of those that have a flag of their own
 _NOT_HERE = ("ablate", "save_maps", "caption", "list_queries")
@@ -108,12 +110,20 @@ def render(
         yield f"note: {image.path}: {note}"
     exact, (model,) = precise(args, list(loaded))
     view = import_module(_MODULES[name])
-    made = view.make(args, model, exact[0] if exact else None, picture, recipe)
+    with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
+        warnings.simplefilter("always", UserWarning)
+        made = view.make(args, model, exact[0] if exact else None, picture, recipe)
+    targets = {
+        end: replace(target, stem=target.stem.with_name(target.stem.name + end))
+        for end in made.figures
+    }
+    for each in targets.values():
+        each.check()  # of all, before the first is written
+    yield from dict.fromkeys(f"note: {one.message}" for one in caught)
     yield from made.lines
     asked = replace(recipe, queries=f"{recipe.queries} {name} {made.told}")
     for end, figure in made.figures.items():
-        for path in target.figures:
-            path = path.with_name(f"{path.stem}{end}{path.suffix}")
+        for path in targets[end].figures:
             figures.save(figure, path, {"Recipe": asked.digest(picture)})
             yield f"wrote {path}"
     if args.show:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from detr_viz.errors import UserError
@@ -11,6 +10,7 @@ from detr_viz.points import parse
 from detr_viz.queries import select
 from detr_viz.terms import modes_of_plot
 from detr_viz.views import Made
+from detr_viz.views.site import deviation, self_attention
 
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation
@@ -33,17 +33,9 @@ def make(
     recipe: Recipe,
 ) -> Made:
     """Explain and draw."""
-    from detr_viz.encoder_figures import encoder_grid
-    from detr_viz.explanation import explain
+    from detr_viz.encoder_figures import cell_of, encoder_grid
 
-    layers = [recipe.layer] if isinstance(recipe.layer, str | int) else recipe.layer
-    e = explain(
-        model,
-        picture,
-        sites=[("encoder", layer) for layer in layers],
-        size=recipe.size,
-        max_size=recipe.max_size,
-    )
+    e = self_attention(model, picture, "encoder", recipe)
     points, names = _points(args, e, recipe)
     figure = encoder_grid(
         e,
@@ -54,25 +46,11 @@ def make(
         look=recipe.look,
         page=recipe.page,
     )
-    lines = [_deviation(exact, e, points, recipe)] if exact else []
+    lines = []
+    if exact:
+        cells = [row * e.grid_hw[1] + column for row, column in (cell_of(e, *xy) for xy in points)]
+        lines.append(deviation(exact, e, "encoder", cells, recipe))
     return Made({"": figure}, lines, str(points))
-
-
-def _deviation(
-    exact: LoadedModel, e: Explanation, points: Sequence[tuple[float, float]], recipe: Recipe
-) -> str:
-    from detr_viz.encoder_figures import cell_of
-    from detr_viz.explanation import explain
-
-    other = explain(exact, e.image, sites=e.sites, size=recipe.size, max_size=recipe.max_size)
-    cells = [row * e.grid_hw[1] + column for row, column in (cell_of(e, *xy) for xy in points)]
-    apart = max(
-        float(abs(e.attention(site, mode, cells) - other.attention(site, mode, cells)).max())
-        for site in e.sites
-        if site[0] == "encoder"
-        for mode in modes_of_plot(recipe.plot, e.modes)
-    )
-    return f"note: {recipe.precision} moves attention weights by up to {apart:.2g} from float32's"
 
 
 def _points(
