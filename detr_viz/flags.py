@@ -29,7 +29,7 @@ from detr_viz.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the command that draws."""
     add_subject(parser, "what to draw")
-    _add_ablation(parser)
+    _add_matter(parser)
     _add_look(parser)
     _add_outputs(parser)
     add_running(parser)
@@ -135,7 +135,7 @@ def add_subject(parser: argparse.ArgumentParser, title: str, drawn: bool = True)
     )
 
 
-def _add_ablation(parser: argparse.ArgumentParser) -> None:
+def _add_matter(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("does it matter").add_argument
     add(
         "--ablate",
@@ -151,6 +151,12 @@ def _add_ablation(parser: argparse.ArgumentParser) -> None:
         type=layers,
         metavar="N",
         help="the decoder layers to take it out of: all, last, or numbers from 0 (default: all)",
+    )
+    add(
+        "--rollout",
+        action="store_true",
+        help="what queries have of each cell through all layers, by attention rollout, an "
+        "approximation; with --attention encoder: what points of the image have",
     )
 
 

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 CROSS = "cross"  # the maps themselves: render.py
 _MODULES = {
     "encoder": "detr_viz.views.encoder",
+    "rollout": "detr_viz.views.rollout",
 }
-_FLAGS = ()  # names of those that have a flag of their own
+_FLAGS = ("rollout",)  # names of those that have a flag of their own
 _NOT_HERE = ("ablate", "save_maps", "caption", "list_queries")
 
 
@@ -98,7 +99,9 @@ def render(
     """Make a view of an image and write it; yields the lines to print."""
     from detr_viz import figures, images
 
-    target = target_of(args.out, f"{image.name}_{recipe.label}_{name}", suffixes(args), False)
+    sites = [site for site in args.attention or () if name in _FLAGS and site != CROSS]
+    stem = "_".join([image.name, recipe.label, name, *dict.fromkeys(sites)])
+    target = target_of(args.out, stem, suffixes(args), False)
     target.check()
     picture = images.load(image.path)
     for note in picture.notes:

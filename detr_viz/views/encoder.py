@@ -44,7 +44,7 @@ def make(
         size=recipe.size,
         max_size=recipe.max_size,
     )
-    points, names = _points(args, e, recipe)
+    points, names = points_of(args, e, recipe)
     figure = encoder_grid(
         e,
         points,
@@ -75,7 +75,7 @@ def _deviation(
     return f"note: {recipe.precision} moves attention weights by up to {apart:.2g} from float32's"
 
 
-def _points(
+def points_of(
     args: argparse.Namespace, e: Explanation, recipe: Recipe
 ) -> tuple[list[tuple[float, float]], list[str] | None]:
     """The points asked for; else the middles of the boxes of the queries, and their classes."""
