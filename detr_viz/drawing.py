@@ -43,20 +43,24 @@ def draw(
 
     The vector artists are in the image's pixels. Raises FigureError.
     """
+    colors(look)  # a mistake in it, before anything is laid out
+    with plain_settings():
+        made = plan(sections, heads, notes, look, made_for)
+    return paint(all_groups(sections), made, look, made_for)
+
+
+def paint(groups: Sequence[Group], made: Plan, look: Look, made_for: Format) -> Figure:
+    """A planned page: the photos and panels of its groups, boxes, marks and lines of text."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lut = colors(look)
-    with plain_settings():
-        made = plan(sections, heads, notes, look, made_for)
-    dpi = made_for.dpi
+    lut, dpi = colors(look), made_for.dpi
     # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one
     wide, high = made.width + 1e-3, made.height + 1e-3
     fig = Figure(figsize=(wide / dpi, high / dpi), dpi=dpi, facecolor="white", layout="none")
     FigureCanvasAgg(fig)
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
-    groups = all_groups(sections)
     _add_pixels(ax, _sheet(groups, made, lut, look), made)
     ax.set_xlim(0, wide)
     ax.set_ylim(high, 0)

@@ -153,6 +153,12 @@ def _add_matter(parser: argparse.ArgumentParser) -> None:
         help="the decoder layers to take it out of: all, last, or numbers from 0 (default: all)",
     )
     add(
+        "--faithfulness",
+        action="store_true",
+        help="deletion and insertion: how a query's score falls as its map's top cells are hidden "
+        "from it, and rises as they alone are seen, against cells in random order",
+    )
+    add(
         "--rollout",
         action="store_true",
         help="what queries have of each cell through all layers, by attention rollout, an "

@@ -32,7 +32,7 @@ FLOORS = [
     {"annotations", "layout", "drawing", "facts", "captions", "output", "contact"},
     {"panels"},
     {"figures", "encoder_figures"},
-    {"rollout_figures"},
+    {"rollout_figures", "faithfulness_figures"},
     {"flags", "targets", "comparison"},
     {"rendering"},
     {"desk"},

@@ -63,8 +63,9 @@ class Site(nn.Module):
         """The Terms of a call with these parts."""
         raise NotImplementedError
 
-    def forward(self, parts: Parts) -> Tensor:
-        context = attend(*self.qkv(parts), self.scale, parts.key_padding_mask)
+    def forward(self, parts: Parts, hidden: Tensor | None = None) -> Tensor:
+        """hidden: (B or 1, Q, K) True where a query must not look."""
+        context = attend(*self.qkv(parts), self.scale, parts.key_padding_mask, hidden)
         return self.out_proj(merge_heads(context))
 
     def _heads(self, batch: int, *tensors: Tensor) -> list[Tensor]:

@@ -29,8 +29,9 @@ CROSS = "cross"  # the maps themselves: render.py
 _MODULES = {
     "encoder": "detr_viz.views.encoder",
     "rollout": "detr_viz.views.rollout",
+    "faithfulness": "detr_viz.views.faithfulness",
 }
-_FLAGS = ("rollout",)  # names of those that have a flag of their own
+_FLAGS = ("rollout", "faithfulness")  # names of those that have a flag of their own
 _NOT_HERE = ("ablate", "save_maps", "caption", "list_queries")
 
 
