@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import detr_viz
-from detr_viz import annotations
+from detr_viz.annotations import with_legend, with_notes, with_numbers
 from detr_viz.cells import Placement
 from detr_viz.drawing import colors, paint
 from detr_viz.facts import DASH, TIMES, listed, normalisation
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 _INKS = {"position": "#0072B2", "content": "#D55E00"}  # any other mode: INK
 _BAND, _MEAN, _SPINE = "#dedede", "#8c8c8c", "#9a9a9a"
+_MEAN_INK = "#757575"  # of _MEAN as text, which needs more contrast
 _PLOT_SHARE = 1.4  # width of a plot, in panels
 _LEAST_PLOT_PT = 26.0  # its height
 _LABEL_PT = 52.0  # a label may be so much wider than its photo: it holds "0.98 · query 123"
@@ -110,8 +111,9 @@ def _notes(e: Explanation, found: Faithfulness) -> list[str]:
     layers, (h, w) = found.layers, e.grid_hw
     where = f"layers 0{DASH}{layers[-1]}" if len(layers) == e.num_layers > 1 else listed(layers)
     where = where if where.startswith("layers") else f"layer{'s' * (len(layers) > 1)} {where}"
-    notes = [clean(e.model_title), "score of the query's class against the share of cells"]
+    notes = [clean(e.model_title), "score of the query's class over the share of cells"]
     notes += ["deletion: those of most weight are hidden", "insertion: they alone are seen"]
+    notes.append("area: under each curve")
     notes.append(f"by this query alone, in the cross-attention of decoder {where}")
     notes.append("maps that rank the cells: last layer, mean of heads")
     notes += [f"{'' if is_sum(mode) else f'{mode}  '}${formula_of(mode)}$" for mode in found.maps]
@@ -138,9 +140,9 @@ def _fitted(
     for _ in range(8):
         page = Page(made_for, groups[0].photo.shape[:2], limit)
         made, plots = _laid_out(groups, found, page)
-        made = annotations.with_numbers(made, groups, look, page)
-        made = annotations.with_legend(made, groups, look, page)
-        made = annotations.with_notes(made, notes, look, page)
+        made = with_numbers(made, groups, look, page)
+        made = with_legend(made, groups, look, page)
+        made = with_notes(made, notes, look, page)
         laid = made, plots, made_for.type_size * made_for.dpi / 72
         first = first or laid
         if made.height <= most:
@@ -246,14 +248,12 @@ def _around(found: Faithfulness, i: int, way: str, box: Box, tick: int, page: Pa
         row.append((text, ink, wide))
     for row in rows:
         baseline += page.px(SMALL_PT * LINE)
-        x = left + (width - sum(w for _, _, w in row) - space * (len(row) - 1)) / 2
+        whole = sum(w for _, _, w in row) + space * (len(row) - 1)
+        x = left + min((width - whole) / 2, width - whole)  # wider ones reach under the tick
         for text, ink, wide in row:
             lines.append(Line(text, x + wide / 2, baseline, small, ink, align="center"))
             x += wide + space
     return lines
-
-
-_MEAN_INK = "#757575"  # of _MEAN as text, which needs more contrast
 
 
 def _two(value: float) -> str:

@@ -59,7 +59,7 @@ def blocks(between, across, encoder) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_two_encoder_layers_by_hand():
-    """0.5 (A + I): first [[.5, .5], [0, 1]], then [[1, 0], [.25, .75]]; the second times the first."""
+    """0.5 (A + I): [[.5, .5], [0, 1]], then [[1, 0], [.25, .75]]; the later times the earlier."""
     first, then = np.array([[[0, 1], [0, 1.0]]]), np.array([[[1, 0], [0.5, 0.5]]])
     made = rollout.through_encoder(
         torch.eye(2, dtype=torch.float64), [attending(first), attending(then)]

@@ -8,6 +8,7 @@ its own name.
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -109,14 +110,20 @@ def render(
         yield f"note: {image.path}: {note}"
     exact, (model,) = precise(args, list(loaded))
     view = import_module(_MODULES[name])
-    made = view.make(args, model, exact[0] if exact else None, picture, recipe)
+    files = []
+    with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
+        warnings.simplefilter("always", UserWarning)
+        made = view.make(args, model, exact[0] if exact else None, picture, recipe)
+        asked = replace(recipe, queries=f"{recipe.queries} {name} {made.told}")
+        for end, figure in made.figures.items():
+            for path in target.figures:
+                path = path.with_name(f"{path.stem}{end}{path.suffix}")
+                figures.save(figure, path, {"Recipe": asked.digest(picture)})
+                files.append(path)
+    yield from (f"note: {words}" for words in dict.fromkeys(str(w.message) for w in caught))
     yield from made.lines
-    asked = replace(recipe, queries=f"{recipe.queries} {name} {made.told}")
-    for end, figure in made.figures.items():
-        for path in target.figures:
-            path = path.with_name(f"{path.stem}{end}{path.suffix}")
-            figures.save(figure, path, {"Recipe": asked.digest(picture)})
-            yield f"wrote {path}"
+    for path in files:
+        yield f"wrote {path}"
     if args.show:
         for figure in made.figures.values():
             figures.show(figure)
