@@ -113,11 +113,11 @@ def _notes(e: Explanation, found: Faithfulness) -> list[str]:
     where = where if where.startswith("layers") else f"layer{'s' * (len(layers) > 1)} {where}"
     notes = [clean(e.model_title), "score of the query's class over the share of cells"]
     notes += ["deletion: those of most weight are hidden", "insertion: they alone are seen"]
-    notes.append("area: under each curve")
     notes.append(f"by this query alone, in the cross-attention of decoder {where}")
     notes.append("maps that rank the cells: last layer, mean of heads")
     notes += [f"{'' if is_sum(mode) else f'{mode}  '}${formula_of(mode)}$" for mode in found.maps]
     orders = found.random.shape[1]
+    notes.append("area: under each curve")
     notes.append(f"gray: {orders} random orders, their range and mean" * bool(orders))
     notes.append("after RISE (Petsiuk et al., BMVC 2018), which hides pixels")
     notes.append(f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even")
@@ -172,7 +172,7 @@ def _laid_out(
         width = min(width, page.panel_width(page.width - fixed - column, panels))
         column = max(column, width)
     height, across = page.panel_height(width), int(_PLOT_SHARE * width)
-    high = max(height, page.px(_LEAST_PLOT_PT))
+    high = max(min(height, across), page.px(_LEAST_PLOT_PT))
     left = page.margin + column + page.px(WIDE)
     lefts = tuple(left + i * (width + page.gap) for i in range(count))
     right = lefts[-1] + width
