@@ -61,11 +61,13 @@ def attend(
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None) -> Tensor:
     """`attend` with a mask that is True on what has weight, a key at least in each row."""
-    if q.device.type == "mps":  # torch up to 2.11 gives q's width there, not v's
-        width = v.shape[-1]
-        v = F.pad(v, (0, q.shape[-1] - width))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)[..., :width]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
+    # On mps torch up to 2.11 gives q's width, not v's; on a CPU it has its quick kernel for one
+    # width alone. Without a mask nothing is padded: the plain network stays as it is, to the bit.
+    width, more = v.shape[-1], q.shape[-1] - v.shape[-1]
+    if more and (q.device.type == "mps" or keep is not None):
+        v = F.pad(v, (0, more))
+    made = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
+    return made[..., :width]
 
 
 def separate(terms: Terms) -> bool:

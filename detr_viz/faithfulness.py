@@ -12,7 +12,7 @@ and rise early in insertion (a large one), both measured against cells in random
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,11 +70,13 @@ def faithfulness(
     layers: str | int | Sequence[int] = "all",
     scale: str = "mode",
     orders: int = ORDERS,
+    watch: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> Faithfulness:
     """Run the decoder again for each query alone, in batches, with more and more cells hidden.
 
     modes, scale  the maps that rank cells, as of Explanation.maps, at the last layer
     layers        decoder layers in which cells are hidden: as in `explain`
+    watch         gives the queries back one by one, and so sees how far the run is
     The score is that of the class which the query has with all cells. Where no cell is left the
     attention is 0. Random orders are the same in every run. ValueError for a mode or a query that
     there is not, UserError for a layer.
@@ -85,7 +87,7 @@ def faithfulness(
     counts = _counts(cells)
     curves = {way: {mode: [] for mode in modes} for way in ("deletion", "insertion")}
     random = []
-    for i, query in enumerate(ids):
+    for i, query in enumerate(watch(ids)):
         ranked = [np.argsort(-maps[mode][i].ravel(), kind="stable") for mode in modes]
         rng = np.random.default_rng((_SEED, query))
         shuffled = [rng.permutation(cells) for _ in range(orders)]

@@ -95,7 +95,7 @@ class PackedAttention(Site):
             q = F.linear(c_q + p_q, weight[:width], bias[:width])
             k = F.linear(c_k + p_k, weight[width : 2 * width], bias[width : 2 * width])
         v = F.linear(value, weight[2 * width :], bias[2 * width :])
-        return tuple(split_heads(x, self.nheads) for x in (q, k, v))
+        return tuple(self._heads(len(c_q), q, k, v))
 
     def terms(self, parts: Parts) -> Terms:
         w_q, w_k, w_v = self.in_proj_weight.chunk(3)

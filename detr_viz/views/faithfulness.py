@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from detr_viz.errors import UserError
@@ -38,6 +39,8 @@ def make(
     recipe: Recipe,
 ) -> Made:
     """Explain, hide and draw."""
+    from tqdm import tqdm  # a bar on a terminal, else nothing
+
     from detr_viz.explanation import explain, resolve_layers
     from detr_viz.faithfulness import faithfulness
     from detr_viz.faithfulness_figures import faithfulness_grid
@@ -55,7 +58,8 @@ def make(
         )
         moved = f"moves attention weights by up to {apart:.2g} from float32's"
         lines.append(f"note: {recipe.precision} {moved}")
-    found = faithfulness(e, ids, modes, recipe.removed_in, recipe.scale)
+    watch = partial(tqdm, unit="query", leave=False, disable=args.quiet or None)
+    found = faithfulness(e, ids, modes, recipe.removed_in, recipe.scale, watch=watch)
     figure = faithfulness_grid(e, found, look=recipe.look, page=recipe.page)
     lines.append(table(e, found))
     return Made({"": figure}, lines, f"{ids} {found.layers}")
