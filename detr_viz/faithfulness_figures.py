@@ -33,6 +33,7 @@ from detr_viz.page import (
     SMALL_PT,
     WIDE,
     Group,
+    Label,
     Line,
     MapRow,
     Page,
@@ -83,7 +84,7 @@ def faithfulness_grid(
     place = Placement(e.input_hw, e.stride, e.cell_rule)
     groups = []
     for i, query in enumerate(found.queries):
-        label = label_of(e, query, e.num_layers - 1, f"query {query}")
+        label = _label(e, query)
         box = e.boxes_xyxy_px[query]
         maps = MapRow(np.stack([m[i] for m in found.maps.values()]), place)
         shown = box if np.isfinite(box).all() else None
@@ -105,6 +106,18 @@ def faithfulness_grid(
         f"{e.meta['image_sha256']}",
     }
     return fig
+
+
+def check_width(e: Explanation, queries: Sequence[int], modes: int, page: Format) -> None:
+    """FigureError where a page is too narrow for so many modes, before time is spent on curves."""
+    with plain_settings():
+        on = Page(page, e.image.rgb.shape[:2])
+        labels = [label_lines(_label(e, query), on.px(_LABEL_PT), on) for query in queries]
+        _widths(labels, modes, on)
+
+
+def _label(e: Explanation, query: int) -> Label:
+    return label_of(e, query, e.num_layers - 1, f"query {query}")
 
 
 def _notes(e: Explanation, found: Faithfulness) -> list[str]:
@@ -154,23 +167,28 @@ def _fitted(
     return first
 
 
+def _widths(labels: Sequence[Sequence[Line]], count: int, page: Page) -> tuple[int, int, int]:
+    """Of the column of photos and labels, of a panel, and of what stands beside an axis."""
+    widest = page.widest([line for label in labels for line in label])
+    tick = math.ceil(page.pen.width("1", page.small_pt)) + page.px(1.5)
+    beside = page.px(WIDE) + (count - 1) * page.gap + len(_WAYS) * (page.pad + tick)
+    room = page.width - 2 * page.margin - beside
+    panels = count + len(_WAYS) * _PLOT_SHARE
+    width = page.panel_width(room, 1 + panels)
+    if widest <= width:
+        return width, width, tick
+    column = min(widest, page.px(_LABEL_PT))  # wider than the photo
+    width = min(width, page.panel_width(room - column, panels))
+    return max(column, width), width, tick
+
+
 def _laid_out(
     groups: Sequence[Group], found: Faithfulness, page: Page
 ) -> tuple[Plan, list[tuple[Box, Box]]]:
     """photo over label | maps over their modes | plots over their areas."""
     count, pen, small = len(found.maps), page.pen, page.small_pt
     labels = [label_lines(g.label, page.px(_LABEL_PT), page) for g in groups]
-    widest = page.widest([line for label in labels for line in label])
-    tick = math.ceil(pen.width("1", small)) + page.px(1.5)
-    beside = page.px(WIDE) + (count - 1) * page.gap + 2 * (page.pad + tick)
-    fixed = 2 * page.margin + beside
-    panels = count + len(_WAYS) * _PLOT_SHARE
-    width = page.panel_width(page.width - fixed, 1 + panels)
-    column = width
-    if widest > width:  # than the photo
-        column = min(widest, page.px(_LABEL_PT))
-        width = min(width, page.panel_width(page.width - fixed - column, panels))
-        column = max(column, width)
+    column, width, tick = _widths(labels, count, page)
     height, across = page.panel_height(width), int(_PLOT_SHARE * width)
     high = max(min(height, across), page.px(_LEAST_PLOT_PT))
     left = page.margin + column + page.px(WIDE)

@@ -282,6 +282,13 @@ def test_styles(found, look):
     assert any("of each map's mass" in t or "weight of a cell" in t for t in texts(fig))
 
 
+def test_a_narrow_page_is_refused_before_the_decoder_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(faithfulness, "without_cells", None)
+    argv = ["--type", "detr", "--faithfulness", "--width", "0.6", "--plot", "all"]
+    assert cli.main([*argv, "--out", str(tmp_path / "a.png")]) == 2
+    assert "too narrow" in capsys.readouterr().err
+
+
 def test_nothing_to_draw(found):
     e = demo_explanation("cd_detr")
     with pytest.raises(FigureError, match="nothing to draw"):
@@ -342,6 +349,7 @@ def test_a_sum_of_terms_and_another_precision(tmp_path, capsys):
         (["--save-maps"], "--save-maps is for"),
         (["--list-queries"], "--list-queries is for"),
         (["--cmap", "nope"], "no colour map"),
+        (["--width", "0.6", "--plot", "all"], "too narrow for its panels"),
         (["--faithfulness=yes"], "ignored explicit argument"),
     ],
 )

@@ -43,7 +43,7 @@ def make(
 
     from detr_viz.explanation import explain, resolve_layers
     from detr_viz.faithfulness import faithfulness
-    from detr_viz.faithfulness_figures import faithfulness_grid
+    from detr_viz.faithfulness_figures import check_width, faithfulness_grid
 
     resolve_layers(recipe.removed_in, model.config.dec_layers)  # before time is spent
     e = explain(model, picture, size=recipe.size, max_size=recipe.max_size)
@@ -58,6 +58,7 @@ def make(
         )
         moved = f"moves attention weights by up to {apart:.2g} from float32's"
         lines.append(f"note: {recipe.precision} {moved}")
+    check_width(e, ids, len(modes), recipe.page)
     watch = partial(tqdm, unit="query", leave=False, disable=args.quiet or None)
     found = faithfulness(e, ids, modes, recipe.removed_in, recipe.scale, watch=watch)
     figure = faithfulness_grid(e, found, look=recipe.look, page=recipe.page)
