@@ -8,8 +8,6 @@
 Nothing heavy is imported until one of these names is used.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING
 

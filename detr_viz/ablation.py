@@ -109,6 +109,29 @@ def decoded(
         return network.decode(encoded), weights
 
 
+def without_cells(
+    network: Detector, encoded: Encoded, layers: Sequence[int], hidden: Tensor
+) -> dict[str, object]:
+    """The network's result, by its own fused kernel, where queries must not look in some layers.
+
+    hidden: (B, Q, K) True there. Nothing of the size of all weights is held.
+    """
+    sites = network.attention_sites()
+    handles = []
+    try:
+        for layer in layers:
+            handles.append(
+                sites["cross", layer].register_forward_pre_hook(
+                    lambda _, args, given: (args, {**given, "hidden": hidden}), with_kwargs=True
+                )
+            )
+        with torch.inference_mode():
+            return network.decode(encoded.repeated(len(hidden)))
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @contextmanager
 def _changed(
     network: Detector, removal: Removal, layers: Sequence[int], hidden: Tensor | None

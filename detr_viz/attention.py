@@ -38,19 +38,36 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, key_padding_mask: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    key_padding_mask: Tensor | None = None,
+    hidden: Tensor | None = None,
 ) -> Tensor:
     """softmax(q . k * scale) v by the fused kernel.
 
     q (B, M, Q, E), k (B, M, K, E), v (B, M, K, D) -> (B, M, Q, D); key_padding_mask (B, K) is True
-    on padding, whose weight is exactly 0.
+    on padding, whose weight is exactly 0. hidden (B or 1, Q, K) is True where a query must not
+    look; one that has no key left gets 0.
     """
     keep = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
-    if q.device.type == "mps":  # torch up to 2.11 gives q's width there, not v's
-        width = v.shape[-1]
-        v = F.pad(v, (0, q.shape[-1] - width))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)[..., :width]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
+    if hidden is not None:
+        seen = ~hidden[:, None] if keep is None else ~hidden[:, None] & keep
+        blind = ~seen.any(-1, keepdim=True)
+        return _fused(q, k, v, scale, seen | blind).masked_fill(blind, 0)
+    return _fused(q, k, v, scale, keep)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None) -> Tensor:
+    """`attend` with a mask that is True on what has weight, a key at least in each row."""
+    # On mps torch up to 2.11 gives q's width, not v's; on a CPU it has its quick kernel for one
+    # width alone. Without a mask nothing is padded: the plain network stays as it is, to the bit.
+    width, more = v.shape[-1], q.shape[-1] - v.shape[-1]
+    if more and (q.device.type == "mps" or keep is not None):
+        v = F.pad(v, (0, more))
+    made = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
+    return made[..., :width]
 
 
 def separate(terms: Terms) -> bool:

@@ -44,11 +44,15 @@ def draw(
 
     The vector artists are in the image's pixels. Raises FigureError.
     """
-    lut = colors(look)
+    colors(look)  # a mistake in it, before anything is laid out
     with plain_settings():
         made = plan(sections, heads, notes, look, made_for)
-    dpi = made_for.dpi
-    groups = all_groups(sections)
+    return paint(all_groups(sections), made, look, made_for)
+
+
+def paint(groups: Sequence[Group], made: Plan, look: Look, made_for: Format) -> Figure:
+    """A planned page: the photos and panels of its groups, boxes, marks and lines of text."""
+    lut, dpi = colors(look), made_for.dpi
     among_queries = any(row.rivals for group in groups for row in group.rows)
     if among_queries:
         lut = rivals.one_color(lut)

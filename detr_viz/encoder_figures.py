@@ -7,6 +7,7 @@ figures.save(fig, "encoder.png")
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from detr_viz.facts import DASH, TIMES, heads_of, listed, metadata_of_view, norm
 from detr_viz.lettering import clean
 from detr_viz.page import Group, Label, MapRow, Section, number
 from detr_viz.panels import check_heads, columns, shown_heads
+from detr_viz.sheets import warn_if_high
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
 from detr_viz.terms import formula_of, is_sum
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from detr_viz.explanation import Explanation
 
+MARK = "the mark: the centre of the cell that looks; cells count from 0, across and down"
 _INK = "#0072B2"
 
 
@@ -32,6 +35,29 @@ def cell_of(e: Explanation, x: float, y: float) -> tuple[int, int]:
     """(row, column) of the cell whose centre is nearest to a point, pixels of the image."""
     rows, columns = e.cell_centers_px()
     return int(np.abs(rows - y).argmin()), int(np.abs(columns - x).argmin())
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell that looks: its number (row-major), how it is labelled, its centre in the photo."""
+
+    cell: int
+    label: Label
+    mark: tuple[float, float]
+
+
+def places(
+    e: Explanation, points: Sequence[tuple[float, float]], names: Sequence[str] | None = None
+) -> list[Place]:
+    """The cells whose centres are nearest to points; names as of `encoder_grid`."""
+    found, (ys, xs) = [], e.cell_centers_px()
+    for i, (x, y) in enumerate(points):
+        row, column = cell_of(e, x, y)
+        title = clean(names[i]) if names else f"{x:.0f}, {y:.0f}"
+        label = Label(title, (f"cell {column}, {row}",), _INK)
+        mark = (float(xs[column]), float(ys[row]))
+        found.append(Place(row * e.grid_hw[1] + column, label, mark))
+    return found
 
 
 def encoder_grid(
@@ -57,35 +83,32 @@ def encoder_grid(
         raise FigureError("nothing to draw: an encoder layer, a point and a mode are needed")
     check_heads(look, clean(e.model_title), e.num_heads)
     (h, w), place = e.grid_hw, Placement(e.input_hw, e.stride, e.cell_rule)
-    cells = [cell_of(e, x, y) for x, y in points]
-    ids = [row * w + column for row, column in cells]
+    looking = places(e, points, names)
+    ids = [one.cell for one in looking]
     made = {
         (layer, mode): e.attention(("encoder", layer), mode, ids, scale).reshape(len(ids), -1, h, w)
         for layer in layers
         for mode in modes
     }
-    ys, xs = e.cell_centers_px()
     sections = []
-    for i, ((x, y), (row, column)) in enumerate(zip(points, cells, strict=True)):
+    for i, one in enumerate(looking):
         rows = []
         for (layer, mode), maps in made.items():
             said = [f"layer {layer}"] * (len(layers) > 1) + [mode] * (len(modes) > 1)
             rows.append(shown_heads(MapRow(maps[i], place, " ".join(said)), look))
-        title = clean(names[i]) if names else f"{x:.0f}, {y:.0f}"
-        label = Label(title, (f"cell {column}, {row}",), _INK)
-        mark = (float(xs[column]), float(ys[row]))
-        sections.append(Section((Group(label, e.image.rgb, None, tuple(rows), "", mark),)))
+        sections.append(Section((Group(one.label, e.image.rgb, None, tuple(rows), "", one.mark),)))
     config = e.model.config
     last = config.enc_layers - 1
     where = f"encoder layer{'s' * (len(layers) > 1)} {listed(layers)} of 0{DASH}{last}"
     notes = [clean(e.model_title), where]
     notes += [f"{'' if is_sum(mode) else f'{mode}  '}${formula_of(mode)}$" for mode in modes]
     notes += ["logits at the layer's own scale"] * (scale == "layer")
-    notes.append("the mark: the centre of the cell that looks; cells count from 0, across and down")
+    notes.append(MARK)
     notes.append(f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even")
     fig = draw(sections, columns(look, config.nheads), notes, look, page)
     asked = "; ".join(f"{x:g}, {y:g}" for x, y in points)
     title = f"encoder self-attention {heads_of(look)}".rstrip(",")
     rule = [*notes, normalisation(look)]
     fig.facts = metadata_of_view(e, title, rule, f"Points {asked} (pixels)")
+    warn_if_high(fig, page, way_out="choose fewer points, layers or modes")
     return fig

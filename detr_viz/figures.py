@@ -196,7 +196,7 @@ def sections_of(
         return [_side_by_side(pairs, shared.reference, maps)]
     ((subject, match),) = pairs
     assert match.query is not None
-    label = label_of(subject, match.query, subject.layers[-1], f"query {match.query}")
+    label = label_of(subject.explanation, match.query, subject.layers[-1], f"query {match.query}")
     return [Section((_group(subject, subject.layers[-1], match.query, label, maps),))]
 
 
@@ -211,7 +211,7 @@ def _through_layers(
     if match.query is None:
         first, query = subjects[shared.reference], shared.matches[shared.reference].query
         assert query is not None
-        heading = replace(label_of(first, query, first.layers[-1]), details=())
+        heading = replace(label_of(first.explanation, query, first.layers[-1]), details=())
         return Section((_missing(subject, match),), heading)
     about = [subject.name] * (len(subjects) > 1) + [f"query {match.query}"]
     if subject is not subjects[shared.reference]:
@@ -219,10 +219,12 @@ def _through_layers(
         about.append(f"IoU {_overlap(seen, (subject, match)):.2f}")
     groups = []
     for layer in subject.layers:
-        own = label_of(subject, match.query, layer)
+        own = label_of(subject.explanation, match.query, layer)
         label = replace(own, title=f"layer {layer}", details=(own.title, *own.details))
         groups.append(_group(subject, layer, match.query, label, maps))
-    return Section(tuple(groups), label_of(subject, match.query, subject.layers[-1], *about))
+    return Section(
+        tuple(groups), label_of(subject.explanation, match.query, subject.layers[-1], *about)
+    )
 
 
 def _life(subject: Subject, query: int | None, section: Section) -> Section:
@@ -261,7 +263,7 @@ def _side_by_side(pairs: Sequence[tuple[Subject, Match]], reference: int, maps: 
     """One object in several models, at one layer each: a group a model."""
     first, seen = pairs[reference]
     assert seen.query is not None
-    heading = replace(label_of(first, seen.query, first.layers[-1]), details=())
+    heading = replace(label_of(first.explanation, seen.query, first.layers[-1]), details=())
     others = [pair for pair in pairs if pair[0] is not first and pair[1].query is not None]
     if len(pairs) == 2 and others:
         overlap = _overlap(pairs[reference], others[0])
@@ -272,7 +274,7 @@ def _side_by_side(pairs: Sequence[tuple[Subject, Match]], reference: int, maps: 
             groups.append(_missing(subject, match))
             continue
         layer = subject.layers[-1]
-        own = label_of(subject, match.query, layer, f"query {match.query}")
+        own = label_of(subject.explanation, match.query, layer, f"query {match.query}")
         details = own.details if own.title == heading.title else (own.title, *own.details)
         if subject is not first and len(pairs) > 2:
             details += (f"IoU {_overlap(pairs[reference], (subject, match)):.2f}",)
@@ -309,12 +311,12 @@ def _missing(subject: Subject, match: Match) -> Group:
     return Group(Label(subject.label, (), GRAY, weak=True), e.image.rgb, None, (), remark)
 
 
-def label_of(subject: Subject, query: int, layer: int, *details: str) -> Label:
+def label_of(e: Findings, query: int, layer: int, *details: str) -> Label:
     """Class and score as a layer's output gives them, then what else there is to say."""
-    output = subject.explanation.output(layer)
+    output = e.output(layer)
     label, score = int(output.labels[query]), float(output.scores[query])
     return Label(
-        title=class_name(subject.explanation, label),
+        title=class_name(e, label),
         details=(f"{score:.2f}", *details),
         color=PALETTE[label % len(PALETTE)],
         weak=score < WEAK_SCORE,

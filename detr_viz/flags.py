@@ -30,7 +30,7 @@ from detr_viz.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the command that draws."""
     add_subject(parser, "what to draw")
-    _add_ablation(parser)
+    _add_matter(parser)
     _add_look(parser)
     _add_outputs(parser)
     add_running(parser)
@@ -151,7 +151,7 @@ def add_subject(
     )
 
 
-def _add_ablation(parser: argparse.ArgumentParser) -> None:
+def _add_matter(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("does it matter").add_argument
     add(
         "--ablate",
@@ -167,6 +167,18 @@ def _add_ablation(parser: argparse.ArgumentParser) -> None:
         type=layers,
         metavar="N",
         help="the decoder layers to take it out of: all, last, or numbers from 0 (default: all)",
+    )
+    add(
+        "--faithfulness",
+        action="store_true",
+        help="deletion and insertion: how a query's score falls as its map's top cells are hidden "
+        "from it, and rises as they alone are seen, against cells in random order",
+    )
+    add(
+        "--rollout",
+        action="store_true",
+        help="what queries have of each cell through all layers, by attention rollout, an "
+        "approximation; with --attention encoder: what points of the image have",
     )
 
 

@@ -111,7 +111,7 @@ def _plan(
     return annotations.with_notes(made, notes, look, page, signed)
 
 
-def _label(label: Label, limit: float, page: Page) -> list[Line]:
+def label_lines(label: Label, limit: float, page: Page) -> list[Line]:
     """Title and details as lines; baselines from the top of the first line's capitals, x = 0."""
     ink, style = legible(label.color, label.weak), "" if label.weak else "bold"
     title = page.pen.fit(label.title, limit, page.class_pt, style)
@@ -171,7 +171,7 @@ def _single(sections: Sequence[Section], heads: Sequence[str], page: Page) -> Pl
     """label | photo | panels: labels end beside the photo and are centred on it."""
     count = len(heads)
     limit = max(_LABEL_SHARE * page.width, page.px(_LABEL_PT))
-    labels = {id(g): _label(g.label, limit, page) for g in all_groups(sections)}
+    labels = {id(g): label_lines(g.label, limit, page) for g in all_groups(sections)}
     column = page.widest([t for label in labels.values() for t in label])
     fixed = 2 * page.margin + column + page.pad + page.px(WIDE) + (count - 1) * page.gap
     width = page.panel_width(page.width - fixed, count + 1)
@@ -225,7 +225,7 @@ def _stacked(sections: Sequence[Section], heads: Sequence[str], page: Page) -> P
     for _ in range(3):
         row_height = max(page.panel_height(width), page.name_height)
         column = max(_PHOTO_SHARE * width, page.px(_LABEL_PT))
-        labels = {id(g): _label(g.label, column, page) for g in groups}
+        labels = {id(g): label_lines(g.label, column, page) for g in groups}
         room = most * (row_height + page.gap) - page.gap - page.px(AIR)
         room -= max(label[-1].baseline for label in labels.values())
         photo = int(max(min(column, room * page.aspect), width))

@@ -134,7 +134,7 @@ def _band(
         order, names = [0], columns(look, len(weights))
     labels = []
     for query in ids:
-        label = label_of(subject, query, layer)
+        label = label_of(subject.explanation, query, layer)
         ink = legible(label.color, label.weak)
         labels.append(Entry(label.title, str(query), ink, "" if label.weak else "bold"))
     said = [f"layer {layer}"] * (layers > 1) + [mode_name(mode)] * (modes > 1)

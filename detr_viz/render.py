@@ -165,8 +165,8 @@ def _check_combinations(args: argparse.Namespace) -> None:
     ledger, maps = args.plot == LEDGER, args.save_maps or ".npz" in (args.format or ())
     wrong = [
         (
-            args.ablate_in is not None and not args.ablate,
-            "--ablate-in is for --ablate: give both",
+            args.ablate_in is not None and not (args.ablate or args.faithfulness),
+            "--ablate-in is for --ablate and --faithfulness: give one of them too",
         ),
         (args.ablate and args.list_queries, "--ablate draws: leave --list-queries out"),
         (

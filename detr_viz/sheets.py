@@ -95,13 +95,18 @@ def write(ax: Axes, lines: Sequence[Line], dpi: float) -> None:
         )
 
 
-def warn_if_high(fig: Figure, made_for: Format, above: int = 1) -> None:
+def warn_if_high(
+    fig: Figure,
+    made_for: Format,
+    above: int = 1,
+    way_out: str = "choose fewer queries, or one mode",
+) -> None:
     """A warning of a figure that is higher than its format; above: whose, callers from this one."""
     # in whole pixels, as it is laid out
     high = int(fig.get_figheight() * made_for.dpi) / made_for.dpi
     if high > made_for.height_in:
         warnings.warn(
             f"the figure is {high:.1f} in high, more than the {made_for.height_in:g} in "
-            "there is room for: choose fewer queries, or one mode",
+            f"there is room for: {way_out}",
             stacklevel=2 + above,
         )

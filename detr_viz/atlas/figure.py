@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,7 +31,7 @@ from detr_viz.page import (
     Page,
     number,
 )
-from detr_viz.sheets import figure_of, write
+from detr_viz.sheets import figure_of, warn_if_high, write
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
 
 if TYPE_CHECKING:
@@ -123,13 +122,6 @@ class _Sheet:
         check_size(self.width, self.height, len(self.rows))
 
     def figure(self) -> Figure:
-        high, most = self.height / self.made_for.dpi, self.made_for.height_in
-        if high > most:
-            warnings.warn(
-                f"the figure is {high:.1f} in high, more than the {most:g} in there is room for: "
-                "choose fewer layers, or one mode",
-                stacklevel=3,
-            )
         fig, ax = figure_of(self._pixels(), self.made_for.dpi)
         lines = [*self._title(), *self._head_names()]
         for row, top in zip(self.rows, self.tops, strict=True):
@@ -141,6 +133,7 @@ class _Sheet:
         self._add_boxes(ax)
         write(ax, lines, self.made_for.dpi)
         fig.facts = self._facts()
+        warn_if_high(fig, self.made_for, above=2, way_out="choose fewer layers, or one mode")
         return fig
 
     def _x(self, head: int) -> int:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.models.config import DetrConfig, read_config
-from detr_viz.models.detector import MLP, Detector, FeedForwardLayer
+from detr_viz.models.detector import MLP, Detector, FeedForwardLayer, once
 from detr_viz.models.positions import sine_points
 from detr_viz.models.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.sites import ConcatAttention, Parts, Site, SumAttention
@@ -94,6 +94,7 @@ class Decoder(nn.Module):
         reference_points = self.ref_point_head(query_pos).sigmoid()
         sine = sine_points(reference_points, query_pos.shape[-1])
         tgt = query_pos.new_zeros(memory.shape[0], *query_pos.shape[1:])
+        memory = once(memory)
         outputs = []
         for i, layer in enumerate(self.layers):
             # the previous layer's output before decoder.norm says how far the box reaches

@@ -136,6 +136,11 @@ class Encoded(NamedTuple):
         return Encoded(self.memory.expand(times, -1, -1), self.pos, padding, self.hw)
 
 
+def once(memory: Tensor) -> Tensor:
+    """(1, K, C) of a single image that was repeated: its keys are projected once for all."""
+    return memory[:1] if memory.stride(0) == 0 else memory
+
+
 class Detector(nn.Module):
     """Backbone, encoder, a model's own decoder, heads. forward(images, mask, aux) -> dict of
 

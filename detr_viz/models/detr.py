@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.models.config import DetrConfig, read_config
-from detr_viz.models.detector import Detector, FeedForwardLayer
+from detr_viz.models.detector import Detector, FeedForwardLayer, once
 from detr_viz.models.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.sites import PackedAttention, Parts, Site
 from detr_viz.models.spec import ModelSpec
@@ -49,6 +49,7 @@ class Decoder(nn.Module):
         self, query_pos: Tensor, memory: Tensor, pos: Tensor, padding: Tensor | None, aux: bool
     ) -> tuple[list[Tensor], None]:
         tgt = query_pos.new_zeros(memory.shape[0], *query_pos.shape[1:])
+        memory = once(memory)
         outputs = []
         for i, layer in enumerate(self.layers):
             tgt = layer(tgt, query_pos, memory, pos, padding)

@@ -63,8 +63,9 @@ class Site(nn.Module):
         """The Terms of a call with these parts."""
         raise NotImplementedError
 
-    def forward(self, parts: Parts) -> Tensor:
-        context = attend(*self.qkv(parts), self.scale, parts.key_padding_mask)
+    def forward(self, parts: Parts, hidden: Tensor | None = None) -> Tensor:
+        """hidden: (B or 1, Q, K) True where a query must not look."""
+        context = attend(*self.qkv(parts), self.scale, parts.key_padding_mask, hidden)
         return self.out_proj(merge_heads(context))
 
     def _heads(self, batch: int, *tensors: Tensor) -> list[Tensor]:
@@ -94,7 +95,7 @@ class PackedAttention(Site):
             q = F.linear(c_q + p_q, weight[:width], bias[:width])
             k = F.linear(c_k + p_k, weight[width : 2 * width], bias[width : 2 * width])
         v = F.linear(value, weight[2 * width :], bias[2 * width :])
-        return tuple(split_heads(x, self.nheads) for x in (q, k, v))
+        return tuple(self._heads(len(c_q), q, k, v))
 
     def terms(self, parts: Parts) -> Terms:
         w_q, w_k, w_v = self.in_proj_weight.chunk(3)

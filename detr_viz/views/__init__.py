@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.errors import UserError
@@ -30,8 +31,10 @@ CROSS = "cross"  # the maps themselves: render.py
 _MODULES = {
     "encoder": "detr_viz.views.encoder",
     "decoder": "detr_viz.views.decoder",
+    "rollout": "detr_viz.views.rollout",
+    "faithfulness": "detr_viz.views.faithfulness",
 }
-_FLAGS = ()  # names of those that have a flag of their own
+_FLAGS = ("rollout", "faithfulness")  # names of those that have a flag of their own
 _NOT_HERE = ("ablate", "save_maps", "caption", "list_queries")
 
 
@@ -103,7 +106,9 @@ def render(
     """Make a view of an image and write it; yields the lines to print."""
     from detr_viz import figures, images
 
-    target = target_of(args.out, f"{image.name}_{recipe.label}_{name}", suffixes(args), False)
+    sites = [site for site in args.attention or () if name in _FLAGS and site != CROSS]
+    stem = "_".join([image.name, recipe.label, name, *dict.fromkeys(sites)])
+    target = target_of(args.out, stem, suffixes(args), False)
     target.check()
     picture = images.load(image.path)
     for note in picture.notes:
@@ -113,19 +118,23 @@ def render(
     with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
         warnings.simplefilter("always", UserWarning)
         made = view.make(args, model, exact[0] if exact else None, picture, recipe)
-    targets = {
-        end: replace(target, stem=target.stem.with_name(target.stem.name + end))
-        for end in made.figures
-    }
-    for each in targets.values():
-        each.check()  # of all, before the first is written
+        asked = replace(recipe, queries=f"{recipe.queries} {name} {made.told}")
+        targets = [replace(target, stem=_ended(target.stem, end)) for end in made.figures]
+        for each in targets:
+            each.check()  # of all, before the first is written
+        written = []
+        for each, figure in zip(targets, made.figures.values(), strict=True):
+            for path in each.figures:
+                figures.save(figure, path, {"Recipe": asked.digest(picture)})
+                written.append(path)
     yield from dict.fromkeys(f"note: {one.message}" for one in caught)
     yield from made.lines
-    asked = replace(recipe, queries=f"{recipe.queries} {name} {made.told}")
-    for end, figure in made.figures.items():
-        for path in targets[end].figures:
-            figures.save(figure, path, {"Recipe": asked.digest(picture)})
-            yield f"wrote {path}"
+    for path in written:
+        yield f"wrote {path}"
     if args.show:
         for figure in made.figures.values():
             figures.show(figure)
+
+
+def _ended(stem: Path, end: str) -> Path:
+    return stem.with_name(stem.name + end)

@@ -33,10 +33,10 @@ def make(
     recipe: Recipe,
 ) -> Made:
     """Explain and draw."""
-    from detr_viz.encoder_figures import cell_of, encoder_grid
+    from detr_viz.encoder_figures import encoder_grid, places
 
     e = self_attention(model, picture, "encoder", recipe)
-    points, names = _points(args, e, recipe)
+    points, names = points_of(args, e, recipe)
     figure = encoder_grid(
         e,
         points,
@@ -48,12 +48,12 @@ def make(
     )
     lines = []
     if exact:
-        cells = [row * e.grid_hw[1] + column for row, column in (cell_of(e, *xy) for xy in points)]
+        cells = [one.cell for one in places(e, points)]
         lines.append(deviation(exact, e, "encoder", cells, recipe))
     return Made({"": figure}, lines, str(points))
 
 
-def _points(
+def points_of(
     args: argparse.Namespace, e: Explanation, recipe: Recipe
 ) -> tuple[list[tuple[float, float]], list[str] | None]:
     """The points asked for; else the middles of the boxes of the queries, and their classes."""

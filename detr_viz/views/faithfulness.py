@@ -1,0 +1,91 @@
+"""--faithfulness: does a query's score rest on its map's top cells?"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from detr_viz.errors import UserError
+from detr_viz.queries import select
+from detr_viz.terms import modes_of_plot
+from detr_viz.views import CROSS, Made
+
+if TYPE_CHECKING:
+    from detr_viz.explanation import Explanation
+    from detr_viz.faithfulness import Faithfulness
+    from detr_viz.images import LoadedImage
+    from detr_viz.loading import LoadedModel
+    from detr_viz.recipe import Recipe
+
+
+def check(args: argparse.Namespace) -> None:
+    """UserError for flags that do not go with it."""
+    for flag, given, why in (
+        ("--attention", set(args.attention or [CROSS]) != {CROSS}, "is about cross-attention"),
+        ("--heads", args.heads is not None, "ranks cells by the mean of the heads"),
+        ("--layer", args.layer != "last", "ranks cells by the last layer (--ablate-in: hides in)"),
+    ):
+        if given:
+            raise UserError(f"--faithfulness {why}: leave {flag} out")
+
+
+def make(
+    args: argparse.Namespace,
+    model: LoadedModel,
+    exact: LoadedModel | None,
+    picture: LoadedImage,
+    recipe: Recipe,
+) -> Made:
+    """Explain, hide and draw."""
+    from tqdm import tqdm  # a bar on a terminal, else nothing
+
+    from detr_viz.explanation import explain, resolve_layers
+    from detr_viz.faithfulness import faithfulness
+    from detr_viz.faithfulness_figures import check_width, faithfulness_grid
+
+    resolve_layers(recipe.removed_in, model.config.dec_layers)  # before time is spent
+    e = explain(model, picture, size=recipe.size, max_size=recipe.max_size)
+    ids, modes = select(e, recipe.queries), modes_of_plot(recipe.plot, e.modes)
+    lines = []
+    if exact:
+        other = explain(exact, picture, size=recipe.size, max_size=recipe.max_size)
+        apart = max(
+            float(abs(e.maps(mode, ids, scale=recipe.scale) - known).max())
+            for mode in modes
+            for known in [other.maps(mode, ids, scale=recipe.scale)]
+        )
+        moved = f"moves attention weights by up to {apart:.2g} from float32's"
+        lines.append(f"note: {recipe.precision} {moved}")
+    check_width(e, ids, len(modes), recipe.page)
+    watch = partial(tqdm, unit="query", leave=False, disable=args.quiet or None)
+    found = faithfulness(e, ids, modes, recipe.removed_in, recipe.scale, watch=watch)
+    figure = faithfulness_grid(e, found, look=recipe.look, page=recipe.page)
+    lines.append(table(e, found))
+    return Made({"": figure}, lines, f"{ids} {found.layers}")
+
+
+def table(e: Explanation, found: Faithfulness) -> str:
+    """Lines of query, class, score, and the areas under the curves of each mode."""
+    from detr_viz.faithfulness import area
+
+    names = [e.label_name(q) for q in found.queries]
+    wide, long = _width("class", names), _width("cells by", found.maps)
+    lines = [
+        f"query  {'class':<{wide}}  score  {'cells by':<{long}}  area: deletion  insertion  random"
+    ]
+    for i, (query, name) in enumerate(zip(found.queries, names, strict=True)):
+        random = area(found.random[i], found.shares).mean()
+        for mode in found.maps:
+            deleted = area(found.deletion[mode][i], found.shares)
+            inserted = area(found.insertion[mode][i], found.shares)
+            lines.append(
+                f"{query:>5}  {name:<{wide}}  {found.scores[i]:5.3f}  {mode:<{long}}  "
+                f"{deleted:14.3f}  {inserted:9.3f}  {random:6.3f}"
+            )
+    return "\n".join(lines)
+
+
+def _width(header: str, words: Sequence[str]) -> int:
+    return max(len(header), *map(len, words))

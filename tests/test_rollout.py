@@ -1,0 +1,241 @@
+"""Rollout against hand values, and against products of block matrices made with numpy alone."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from conftest import demo_model
+from figure_tools import check_page, texts
+
+from detr_viz import assets, cli, explain, rollout
+from detr_viz.errors import UserError
+from detr_viz.page import number
+from detr_viz.rollout_figures import encoder_rollout_grid, rollout_grid
+from detr_viz.styles import FigureError, page_format
+from detr_viz.terms import Terms
+
+
+@cache
+def explained(name: str):
+    image = assets.find(assets.DEFAULT_IMAGE)
+    return explain(demo_model(name), image, layers="all", sites=["encoder", "decoder"])
+
+
+def stochastic(*shape: int, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).random(shape)
+    return rows / rows.sum(-1, keepdims=True)
+
+
+def attending(weights: np.ndarray, padding: np.ndarray | None = None) -> Terms:
+    """Terms whose softmax is these weights (M, N, N): q = log w, k = I."""
+    q = torch.from_numpy(np.log(np.maximum(weights, 1e-300)))[None]
+    k = torch.eye(q.shape[-1], dtype=torch.float64).expand_as(q)
+    mask = None if padding is None else torch.from_numpy(padding)[None]
+    zero = torch.zeros_like(q)
+    return Terms(q, zero, k, zero, None, None, zero, 1.0, {"combine": 1.0}, mask)
+
+
+def blocks(between, across, encoder) -> tuple[np.ndarray, np.ndarray]:
+    """(R_qi, R_qq): one product of (Q + K, Q + K) matrices, tokens being queries, then cells."""
+    count, cells = across[0].shape
+    eye, whole = np.eye(cells), np.eye(count + cells)
+    for a in encoder:
+        step = np.eye(count + cells)
+        step[count:, count:] = (a + eye) / 2
+        whole = step @ whole
+    for s, c in zip(between, across, strict=True):
+        own, look = np.eye(count + cells), np.eye(count + cells)
+        own[:count, :count] = (s + np.eye(count)) / 2
+        look[:count] *= 0.5
+        look[:count, count:] = c / 2
+        whole = look @ own @ whole
+    return whole[:count, count:], whole[:count, :count]
+
+
+# ---- by hand ------------------------------------------------------------------------------------
+
+
+def test_two_encoder_layers_by_hand():
+    """0.5 (A + I): [[.5, .5], [0, 1]], then [[1, 0], [.25, .75]]; the later times the earlier."""
+    first, then = np.array([[[0, 1], [0, 1.0]]]), np.array([[[1, 0], [0.5, 0.5]]])
+    made = rollout.through_encoder(
+        torch.eye(2, dtype=torch.float64), [attending(first), attending(then)]
+    )
+    np.testing.assert_allclose(made, [[0.5, 0.5], [0.125, 0.875]], atol=1e-12)
+
+
+def test_a_chain_of_one_hot_layers():
+    """Each query hears the other, and looks at one cell."""
+    swap, look = np.array([[0, 1], [1, 0.0]]), np.array([[1, 0, 0], [0, 0, 1.0]])
+    tensors = [torch.from_numpy(x) for x in (swap, look)]
+    cells, queries = rollout.through_decoder([tensors[0]] * 2, [tensors[1]] * 2)
+    # .5 of the own cell; then both have .25 of either cell, half of which stays, and .5 anew
+    np.testing.assert_allclose(cells, [[0.625, 0, 0.125], [0.125, 0, 0.625]], atol=1e-12)
+    np.testing.assert_allclose(queries, [[0.125, 0.125], [0.125, 0.125]], atol=1e-12)
+
+
+def test_attention_to_oneself_alone_changes_nothing():
+    rows = torch.from_numpy(stochastic(3, 5))
+    alone = attending(np.eye(5)[None].repeat(2, 0))
+    np.testing.assert_allclose(rollout.through_encoder(rows, [alone] * 3), rows, atol=1e-12)
+
+
+def test_padded_cells_take_no_part():
+    """The rows of cells that are none put nothing into those that are."""
+    padding = np.array([False, False, True, True])
+    weights = stochastic(2, 4, 4)
+    made = rollout.through_encoder(
+        torch.eye(4, dtype=torch.float64), [attending(weights, padding)] * 2
+    )
+    valid = weights[:, :2, :2] / weights[:, :2, :2].sum(-1, keepdims=True)
+    expected = np.linalg.matrix_power((valid.mean(0) + np.eye(2)) / 2, 2)
+    np.testing.assert_allclose(made[:2, :2], expected, atol=1e-12)
+    assert not made[:2, 2:].any()
+
+
+def test_blocks_of_rows_are_all_rows(monkeypatch):
+    terms = attending(stochastic(2, 7, 7))
+    rows, whole = torch.from_numpy(stochastic(3, 7, seed=1)), rollout.head_mean(terms)
+    rolled = rollout.through_encoder(rows, [terms] * 2)
+    monkeypatch.setattr(rollout, "_MOST_WEIGHTS", 2 * 7 * 2)  # two rows at a time
+    torch.testing.assert_close(rollout.head_mean(terms), whole)
+    torch.testing.assert_close(rollout.through_encoder(rows, [terms] * 2), rolled)
+    assert rollout.head_mean(terms, [4, 0]).equal(whole[[4, 0]])
+
+
+def test_against_one_product_of_blocks():
+    between, across = stochastic(3, 4, 4), stochastic(3, 4, 6, seed=1)
+    cells, queries = rollout.through_decoder(
+        [*map(torch.tensor, between)], [*map(torch.tensor, across)]
+    )
+    expected = blocks(between, across, [])
+    np.testing.assert_allclose(cells, expected[0], atol=1e-12)
+    np.testing.assert_allclose(queries, expected[1], atol=1e-12)
+    np.testing.assert_allclose(cells.sum(-1) + queries.sum(-1), 1, atol=1e-12)
+    np.testing.assert_allclose(cells.sum(-1), 1 - 0.5**3, atol=1e-12)  # whatever the weights
+
+
+# ---- of a network -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_of_a_model(name):
+    e = explained(name)
+    mean = {
+        where: e.attention(where, scale="layer").mean(1).astype(np.float64) for where in e.sites
+    }
+    stacks = [
+        [mean[kind, i] for i in range(count)]
+        for kind, count in (
+            ("decoder", e.num_layers),
+            ("cross", e.num_layers),
+            ("encoder", e.model.config.enc_layers),
+        )
+    ]
+    found = rollout.of_queries(e, [13, 2])
+    for made, encoder in ((found.decoder, []), (found.both, stacks[2])):
+        cells = blocks(*stacks[:2], encoder)[0][[13, 2]]
+        np.testing.assert_allclose(made, cells / cells.sum(-1, keepdims=True), atol=2e-6)
+        np.testing.assert_allclose(made.sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(found.last, stacks[1][-1][[13, 2]], atol=1e-6)
+    whole = np.eye(len(stacks[2][0]))
+    for a in stacks[2]:
+        whole = (a + np.eye(len(a))) / 2 @ whole
+    np.testing.assert_allclose(rollout.of_cells(e, [5, 40]), whole[[5, 40]], atol=2e-6)
+    gathered = whole - np.eye(len(whole)) * 0.5 ** len(stacks[2])
+    gathered /= gathered.sum(-1, keepdims=True)
+    np.testing.assert_allclose(rollout.of_cells(e, [5], stays=False), gathered[[5]], atol=2e-6)
+
+
+def test_a_layer_that_was_not_captured():
+    e = explain(demo_model("detr"), assets.find(assets.DEFAULT_IMAGE), sites=["encoder"])
+    with pytest.raises(UserError, match='decoder 0 was not captured: explain with layers="all"'):
+        rollout.of_queries(e, [0])
+    assert rollout.of_cells(e, [0]).shape == (1, 256)
+
+
+# ---- figures and the command --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", [None, "column", "slide"])
+def test_the_figure_of_queries(preset):
+    e = explained("detr")
+    fig = rollout_grid(e, [13, 2], page=page_format(preset))
+    check_page(fig)
+    said, found = texts(fig), rollout.of_queries(e, [13, 2])
+    for words in ("last layer", "rollout", "with encoder"):
+        assert words in said
+    for maps in (found.last, found.decoder, found.both):
+        assert {number(row.max()) for row in maps} <= {*said}
+    rule = " ".join(said)
+    assert "approximation (Abnar and Zuidema, ACL 2020)" in rule and "FFNs" in rule
+    assert "Queries 13, 2" in fig.facts["Description"] and "ACL 2020" in fig.facts["Description"]
+
+
+def test_the_figure_of_points():
+    e = explained("detr")
+    fig = encoder_rollout_grid(e, [(100, 200), (0, 0)])
+    said = texts(fig)
+    assert {"cell 3, 6", "cell 0, 0", "last layer", "rollout"} <= {*said}
+    for row in rollout.of_cells(e, [6 * 16 + 3, 0], stays=False):
+        assert number(row.max()) in said
+    for row in e.attention(("encoder", 1), rows=[99, 0], scale="layer").mean(1):
+        assert number(row.max()) in said
+
+
+def test_nothing_to_draw():
+    for draw in (rollout_grid, encoder_rollout_grid):
+        with pytest.raises(FigureError, match="nothing to draw"):
+            draw(explained("detr"), [])
+
+
+def test_the_command(tmp_path, capsys):
+    argv = ["--type", "cd_detr", "--rollout", "--queries", "top:2", "--format", "png,svg"]
+    assert cli.main([*argv, "--out", f"{tmp_path}/"]) == 0
+    assert cli.main([*argv, "--attention", "encoder", "--out", f"{tmp_path}/"]) == 0
+    assert "wrote" in capsys.readouterr().out
+    stem = "scene_1_cd_detr_combine_rollout"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{stem}{end}" for end in (".png", ".svg", "_encoder.png", "_encoder.svg")
+    ]
+    first = (tmp_path / f"{stem}.png").read_bytes()
+    assert cli.main([*argv[:-2], "--out", str(tmp_path / "b.png"), "--quiet"]) == 0
+    assert (tmp_path / "b.png").read_bytes() == first
+
+
+def test_another_precision_says_what_it_moves(tmp_path, capsys):
+    argv = ["--type", "detr", "--rollout", "--precision", "bfloat16", "--queries", "13"]
+    for more in ([], ["--attention", "encoder"]):
+        assert cli.main([*argv, *more, "--out", f"{tmp_path}/"]) == 0
+        assert "bfloat16 moves rolled out weights by up to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--plot", "position"], "leave --plot and --terms out"),
+        (["--plot", "all"], "leave --plot and --terms out"),
+        (["--plot", "terms"], "leave it out"),
+        (["--terms", "cq.ck"], "leave --plot and --terms out"),
+        (["--heads", "mean"], "leave --heads out"),
+        (["--layer", "0"], "goes through all layers: leave --layer out"),
+        (["--scale", "layer"], "leave --scale out"),
+        (["--points", "3,4"], "are for --attention encoder"),
+        (["--attention", "cross", "encoder"], "give --attention one of them"),
+        (["--attention", "encoder", "--points", "900,4"], "outside the image"),
+        (["--attention", "encoder", "--points", "3,4", "--queries", "3"], "give one of them"),
+        (["--queries", "99"], "no query 99"),
+        (["--queries", "class:dog"], "no class is named"),
+        (["--type", "cd_detr"], "is for one model"),
+        (["--jobs", "2"], "--jobs is not for --rollout"),
+        (["--ablate", "content"], "--ablate is for"),
+        (["--biography", "3"], "--biography"),
+        (["--caption"], "--caption is for"),
+        (["--format", "npz"], "leave npz out"),
+    ],
+)
+def test_mistakes(refused, argv, says):
+    refused(["--type", "detr", "--rollout", *argv], says)
