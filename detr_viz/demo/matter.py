@@ -5,6 +5,8 @@
 Of every query that found an object (as in measure.py): the mean share of each term, over heads; and
 for each part that is taken out of all decoder layers, how many of the objects keep their class with
 a score of one half, what score that class keeps, and the overlap of the boxes before and after.
+Last, the areas under deletion and insertion curves (faithfulness.py) of each mode's top cells, and
+of cells in random order.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 from detr_viz import models
 from detr_viz.demo.measure import SCORE, found_queries, scenes
 from detr_viz.explanation import explain
+from detr_viz.faithfulness import area, faithfulness
 from detr_viz.loading import load_model
 from detr_viz.terms import TERMS
 
@@ -42,8 +45,27 @@ def measurements(name: str, weights: str | None, count: int) -> tuple[np.ndarray
     return np.concatenate(shares), {part: np.concatenate(made) for part, made in rows.items()}
 
 
+def areas(name: str, weights: str | None, count: int) -> dict[str, np.ndarray]:
+    """Mode or "random" -> (objects, 2): areas under the deletion and the insertion curve."""
+    model = load_model(weights, name, device="cpu")
+    rows: dict[str, list[np.ndarray]] = {}
+    for picture in scenes(count):
+        e = explain(model, picture.rgb)
+        ids = found_queries(e, picture)
+        if not ids:
+            continue
+        found = faithfulness(e, ids, e.modes)
+        for mode in e.modes:
+            pair = found.deletion[mode], found.insertion[mode]
+            made = np.stack([area(curves, found.shares) for curves in pair], -1)
+            rows.setdefault(mode, []).append(made)
+        random = area(found.random, found.shares).mean(-1)
+        rows.setdefault("random", []).append(np.stack([random, random], -1))
+    return {mode: np.concatenate(made) for mode, made in rows.items()}
+
+
 def report(name: str, weights: str | None, count: int) -> str:
-    """Markdown: shares, then a row a part; heads as the range of their rows."""
+    """Markdown: shares, then a row a part; heads as the range of their rows; then areas."""
     shares, rows = measurements(name, weights, count)
     title = models.REGISTRY[name][1]
     means = ", ".join(
@@ -56,6 +78,9 @@ def report(name: str, weights: str | None, count: int) -> str:
     heads = np.stack([made.mean(0) for part, made in rows.items() if part not in PARTS])
     (a, b, c), (d, e, f) = heads.min(0), heads.max(0)
     lines.append(f"| one head | {a:.0%} to {d:.0%} | {b:.2f} to {e:.2f} | {c:.2f} to {f:.2f} |")
+    lines += ["", "| cells by | deletion | insertion |", "|---|---|---|"]
+    curves = {mode: made.mean(0) for mode, made in areas(name, weights, count).items()}
+    lines += [f"| {mode} | {a:.2f} | {b:.2f} |" for mode, (a, b) in curves.items()]
     return "\n".join(lines)
 
 
