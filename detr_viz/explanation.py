@@ -108,16 +108,17 @@ class Explanation(Findings):
         taken = parse_removal(removal) if isinstance(removal, str) else removal
         if taken.head is not None and taken.head >= self.num_heads:
             raise UserError(f"no head {taken.head}: this model has 0..{self.num_heads - 1}")
-        return ablate(
-            self.model.network,
-            self.model.spec,
-            self.encoded,
-            self.image.hw,
-            taken,
-            resolve_layers(layers, self.num_layers),
-            torch.from_numpy(self.cells_inside()).to(self.encoded.memory.device),
-            self._before_ablation,
-        )
+        with fp32_rule(self.model.precision):
+            return ablate(
+                self.model.network,
+                self.model.spec,
+                self.encoded,
+                self.image.hw,
+                taken,
+                resolve_layers(layers, self.num_layers),
+                torch.from_numpy(self.cells_inside()).to(self.encoded.memory.device),
+                self._before_ablation,
+            )
 
     @cached_property
     def _before_ablation(self) -> LayerOutput:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from detr_viz.ablation import without_cells
 from detr_viz.explanation import resolve_layers
+from detr_viz.precision import fp32_rule
 
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation
@@ -150,6 +151,7 @@ def _scores(
         rows = torch.from_numpy(hidden[start : start + step]).to(memory.device)
         mask = torch.zeros((len(rows), e.num_queries, cells), dtype=torch.bool, device=rows.device)
         mask[:, query] = rows
-        raw = without_cells(network, e.encoded, layers, mask)
+        with fp32_rule(e.model.precision):
+            raw = without_cells(network, e.encoded, layers, mask)
         found.append(e.model.spec.class_probabilities(raw["pred_logits"][:, query])[:, label].cpu())
     return torch.cat(found).double().numpy()

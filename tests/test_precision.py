@@ -64,3 +64,22 @@ def test_torch_multiplies_as_asked_and_afterwards_as_before():
                 raise ZeroDivisionError
             assert in_tf32() is (outer == "tf32")
     assert in_tf32() is before
+
+
+def test_the_decoder_runs_by_the_models_rule_again():
+    """Whatever the program around it has chosen: --ablate and --faithfulness."""
+    from conftest import demo_explanation
+
+    from detr_viz.faithfulness import faithfulness
+
+    e, seen = demo_explanation("detr"), []
+    decoder = e.model.network.transformer.decoder
+    handle = decoder.register_forward_hook(lambda *_: seen.append(in_tf32()))
+    try:
+        with fp32_rule("tf32"):
+            e.ablate("content")
+            faithfulness(e, [0], orders=1)
+            assert in_tf32()
+    finally:
+        handle.remove()
+    assert len(seen) >= 3 and not any(seen)
