@@ -118,7 +118,7 @@ def layer_before() -> Iterator[None]:
 def softmax_over_queries(everywhere: bool) -> Iterator[None]:
     """In the recomputed maps, and (everywhere) in the network, too."""
 
-    def attend(q, k, v, scale, key_padding_mask=None):
+    def attend(q, k, v, scale, key_padding_mask=None, hidden=None):
         return (q @ k.transpose(-1, -2) * scale).softmax(-2) @ v
 
     with contextlib.ExitStack() as stack:
