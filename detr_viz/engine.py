@@ -16,7 +16,7 @@ from detr_viz.helpers import Helper
 from detr_viz.pipeline import Item, Outcome, Pipeline, Ready, stacked
 from detr_viz.queries import NoQueryError
 from detr_viz.recipe import Recipe
-from detr_viz.rendering import deviation, modes_of, rows
+from detr_viz.rendering import deviation, modes_of, moved, rows
 from detr_viz.tables import Done
 from detr_viz.targets import Target
 from detr_viz.terms import LEDGER
@@ -200,10 +200,8 @@ class Network:
         assert reference is not None
         (exact,) = self._explain(reference, [ready])
         apart = deviation(exact, found, objects, self._recipe)
-        self.say(
-            f"note: {self._recipe.precision} moves the attention weights of {ready.item.path} "
-            f"by up to {apart:.2g} from float32's"
-        )
+        what = f"the attention weights of {ready.item.path}"
+        self.say(moved(self._recipe.precision, apart, what))
 
 
 def _give_back_memory() -> None:

@@ -40,6 +40,7 @@ class Faithfulness:
 
     queries    their ids
     layers     decoder layers in whose cross-attention cells are hidden
+    scale      that of the maps, as of Explanation.maps
     shares     (S,) from 0 to 1, the same counted from either end
     scores     (q,) as it is, with no cell hidden
     maps       mode -> (q, h, w) mean of the heads in the last layer, by which cells are ranked
@@ -51,6 +52,7 @@ class Faithfulness:
 
     queries: tuple[int, ...]
     layers: tuple[int, ...]
+    scale: str
     shares: NDArray[np.float64]
     scores: NDArray[np.float64]
     maps: Mapping[str, NDArray[np.float32]]
@@ -83,6 +85,9 @@ def faithfulness(
     there is not, UserError for a layer.
     """
     ids, places = list(queries), resolve_layers(layers, e.num_layers)
+    modes = tuple(dict.fromkeys(modes))
+    if not modes:
+        raise ValueError("faithfulness of no mode: name one")
     cells = e.grid_hw[0] * e.grid_hw[1]
     maps = {mode: e.maps(mode, ids, e.num_layers - 1, scale).mean(1) for mode in modes}
     counts = _counts(cells)
@@ -106,7 +111,9 @@ def faithfulness(
     }
     baseline = np.reshape(random, (len(ids), orders, len(counts)))
     plain = next(iter(made["deletion"].values()))[:, 0]
-    return Faithfulness(tuple(ids), places, counts / cells, plain, maps, **made, random=baseline)
+    return Faithfulness(
+        tuple(ids), places, scale, counts / cells, plain, maps, **made, random=baseline
+    )
 
 
 def _counts(cells: int) -> NDArray[np.intp]:

@@ -42,7 +42,7 @@ from detr_viz.page import (
 )
 from detr_viz.sheets import warn_if_high
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
-from detr_viz.terms import formula_of, is_sum
+from detr_viz.terms import is_sum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,7 +123,11 @@ def _notes(e: Explanation, found: Faithfulness) -> list[str]:
     notes += ["deletion: those of most weight are hidden", "insertion: they alone are seen"]
     notes.append(f"by this query alone, in the cross-attention of decoder {where}")
     notes.append("maps that rank the cells: last layer, mean of heads")
-    notes += [f"{'' if is_sum(mode) else f'{mode}  '}${formula_of(mode)}$" for mode in found.maps]
+    notes += [
+        f"{'' if is_sum(mode) else f'{mode}  '}${e.formula(mode, e.num_layers - 1)}$"
+        for mode in found.maps
+    ]
+    notes += ["logits at the layer's own scale"] * (found.scale == "layer")
     orders = found.random.shape[1]
     notes.append("area: under each curve")
     notes.append(f"gray: {orders} random orders, their range and mean" * bool(orders))

@@ -139,8 +139,8 @@ def add_subject(
         type=layers,
         default="last",
         metavar="N",
-        help=f"decoder layer, counted from 0, last, or several, {row}: all or 0,2,5 "
-        "(default: %(default)s)",
+        help=f"decoder layer{', or encoder layer,' * drawn} counted from 0, last, or several, "
+        f"{row}: all or 0,2,5 (default: %(default)s)",
     )
     add(
         "--scale",
@@ -166,7 +166,8 @@ def _add_matter(parser: argparse.ArgumentParser) -> None:
         "--ablate-in",
         type=layers,
         metavar="N",
-        help="the decoder layers to take it out of: all, last, or numbers from 0 (default: all)",
+        help="the decoder layers to take it out of, or to hide cells in with --faithfulness: all, "
+        "last, or numbers from 0 (default: all)",
     )
     add(
         "--faithfulness",

@@ -82,11 +82,14 @@ def run(args: argparse.Namespace) -> int:
         return run_many(args, pairs, images, look, page)
     loaded = load_models(args, pairs)
     recipe = recipe_of(args, loaded, look, page)
+    views.check_layers(wanted, recipe, loaded)
     failed = 0
     for image in images:
         try:
             if len(images) > 1:
                 tell(args, f"{image.path}:")
+            for view in wanted if not args.list_queries else ():
+                views.target_for(view, args, image, recipe).check()  # of all, before the first
             for view in wanted:
                 about = args, loaded, image, recipe
                 of_one = render_one(*about) if view == views.CROSS else views.render(view, *about)
@@ -199,10 +202,7 @@ def render_one(
     """Explain and draw one image; yields the lines to print."""
     from detr_viz import images, rendering
 
-    name = f"{image.name}_{recipe.label}"
-    target = target_of(args.out, name, suffixes(args), args.caption)
-    if not args.list_queries:
-        target.check()
+    target = views.target_for(views.CROSS, args, image, recipe)
     picture = images.load(image.path)
     for note in picture.notes:
         yield f"note: {image.path}: {note}"
@@ -224,8 +224,7 @@ def render_one(
         return
     if exact is not None:
         apart = rendering.deviation(_explain(exact, picture, recipe), found, objects, recipe)
-        moved = f"moves attention weights by up to {apart:.2g} from float32's"
-        yield f"note: {recipe.precision} {moved}"
+        yield rendering.moved(recipe.precision, apart)
     if recipe.plot == LEDGER:
         apart = rendering.ledger_residual(found, objects)
         yield f"the terms add up to the network's logits within {apart:.1e}"

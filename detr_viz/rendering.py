@@ -132,6 +132,11 @@ def deviation(
     )
 
 
+def moved(precision: str, apart: float, what: str = "attention weights") -> str:
+    """How far another precision is from float32, as a line to print."""
+    return f"note: {precision} moves {what} by up to {apart:.2g} from float32's"
+
+
 def ledger_residual(found: Sequence[Findings], objects: Sequence[SharedObject]) -> float:
     """How far the sum of the terms that are shown lies from the network's own logits, at most."""
     return max(

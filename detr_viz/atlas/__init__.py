@@ -2,7 +2,7 @@
 
 geometry.py  a box's surroundings: which share of which cell lies in which bin, and zones
 tally.py     sums over objects, whose size does not depend on how many there are
-table.py     tallies -> rows of a table
+book.py      the tallies of a model, and rows of a table
 figure.py    tallies -> a figure
 command.py   the atlas command
 """

@@ -1,6 +1,6 @@
 """The atlas of one model: a tally a mode and layer, and two of maps that know nothing, as a table.
 
-book = Book("DETR (detr_demo.pth)", modes=["combine"], layers=[5], heads=8)
+book = Book("DETR (detr_demo.pth)", ["combine"], layers=[5], heads=8, scale="mode")
 book.add(e, queries)                            # of each image
 book.rows()                                     # texts, for the columns COLUMNS
 """
@@ -28,7 +28,7 @@ COLUMNS = (
 
 class Book:
     """Tallies by (layer, mode), and of two maps to compare with: of the same objects, EVEN over
-    the image and even IN_BOX, on the cells whose centres it holds.
+    the image and even IN_BOX, on the cells whose centres it holds (objects without are left out).
 
     images: how many were added, those without an object too.
     """

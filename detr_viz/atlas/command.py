@@ -25,6 +25,7 @@ from detr_viz.terms import modes_of_plot
 if TYPE_CHECKING:
     from detr_viz.atlas.book import Book
     from detr_viz.desk import Failure
+    from detr_viz.explanation import Explanation
     from detr_viz.helpers import Helper
     from detr_viz.inputs import Input
     from detr_viz.loading import LoadedModel
@@ -234,16 +235,21 @@ class Reader:
         """An image counts for all models or, where one of them fails, for none."""
         from detr_viz.desk import failure
 
-        for e in found:
-            if isinstance(e, Exception):
-                return failure(e)
-        for book, e in zip(self.books, found, strict=True):
-            try:
-                queries = select(e, self._recipe.queries)
-            except NoQueryError:
-                queries = []
+        try:
+            chosen = [self._chosen(e) for e in found]
+        except Exception as error:
+            return failure(error)
+        for book, e, queries in zip(self.books, found, chosen, strict=True):
             book.add(e, queries)
         return None
+
+    def _chosen(self, e: Explanation | Exception) -> list[int]:
+        if isinstance(e, Exception):
+            raise e
+        try:
+            return select(e, self._recipe.queries)
+        except NoQueryError:
+            return []
 
 
 def write(

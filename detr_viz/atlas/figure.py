@@ -12,7 +12,7 @@ import detr_viz
 from detr_viz import compose
 from detr_viz.atlas.book import EVEN, IN_BOX, Book
 from detr_viz.atlas.geometry import BAND, LEAST_CELLS, MARGIN
-from detr_viz.atlas.tally import Kind, Tally
+from detr_viz.atlas.tally import SEEN, Kind, Tally
 from detr_viz.cells import Placement
 from detr_viz.drawing import colors
 from detr_viz.layout import check_size
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_UNSEEN = 237  # grey, where no image was
+_UNSEEN = 237  # grey, where hardly any image was
 _ROW_GAP = 5.0  # points
 _TOO_SMALL = "too small"
+_WIDEST = "peak to edge 88.8"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class _Sheet:
         page = self.page
         said = [(row.title, page.text_pt, "bold") for row in self.rows]
         said += [(text, page.small_pt, "") for row in self.rows for text in row.details]
+        said.append((_WIDEST, page.small_pt, ""))  # so that numbers do not change the layout
         names = max(self.pen.width(*text) for text in said)
         self.left = round(page.margin + names + page.px(AIR * 2))
         gaps = (self.heads - 1) * page.gap
@@ -227,7 +229,7 @@ class _Sheet:
             "white: the box, with half of it to each side",
             "colour: mean attention (1: all of it, evenly over the box)",
             scale,
-            "below: where most of a map lies, for how many objects (?: not for most), and the "
+            "below: where most of a map lies, for how many objects (?: not surely most), and the "
             "largest mean",
             f"an edge: within {number(BAND)} of the box",
             "peak to edge: cells",
@@ -239,6 +241,8 @@ class _Sheet:
         small = self.book.objects - self.book.chance[EVEN].resolved
         if small:
             pieces.append(f"panels are without {small} narrower than {LEAST_CELLS} cells")
+        if any(np.isnan(row.maps).any() for row in self.rows) and self.book.objects:
+            pieces.append(f"grey: in the image for fewer than {SEEN:.0%} of the objects")
         if self.book.scale == "layer":
             pieces.append("logits at the layer's own scale")
         limit, size = self.width - 2 * self.page.margin, self.page.small_pt
@@ -267,6 +271,8 @@ def _lines(kind: Kind | None, values: np.ndarray) -> list[tuple[str, str]]:
 
 def _row(title: str, tally: Tally) -> _Row:
     found = {name: float(values.mean()) for name, values in tally.means().items()}
+    if not tally.objects:  # only measured
+        return _Row(title, (), tally.mean_map(), tally.kinds())
     details = (
         f"entropy {number(found['entropy'])}",
         f"in box {number(found['mass_in_box'])}",

@@ -66,7 +66,7 @@ def surroundings(e: Findings, queries: list[int]) -> Surroundings:
     inside = e.cells_inside()[queries]
     grid_y, grid_x = (side.ravel() for side in np.meshgrid(y, x, indexing="ij"))
     centres = np.stack((grid_x, grid_y))  # (2, K)
-    pitch = e.stride * np.array((width / e.input_hw[1], height / e.input_hw[0]))[:, None]
+    pitch = np.array([_pitch(x, width), _pitch(y, height)])[:, None]
     first = (centres - low[:, :, None]) / pitch  # beyond the left (top) edge, cells
     last = (high[:, :, None] - centres) / pitch
     out_x, out_y = (np.maximum(np.maximum(-first[:, k], -last[:, k]), 0) for k in (0, 1))
@@ -82,6 +82,11 @@ def surroundings(e: Findings, queries: list[int]) -> Surroundings:
         to_edge=np.where(depth >= 0, depth, np.hypot(out_x, out_y)),
         resolved=((high - low) >= LEAST_CELLS * pitch[:, 0]).all(1),
     )
+
+
+def _pitch(centres: NDArray, image_px: int) -> float:
+    """Pixels from cell to cell along an axis; of a single cell, those it has to itself."""
+    return float(centres[1] - centres[0]) if len(centres) > 1 else float(image_px)
 
 
 def _shares(
@@ -106,8 +111,9 @@ def _shares(
 def zone_masks() -> NDArray[np.float64]:
     """(5, BINS, BINS): share of each bin that is left, right, top, bottom and inside.
 
-    Inside: farther than BAND from every edge. Of the rest that is as near to the outline, each bin
-    is with the nearest edge, shared where two are as near. What remains is background.
+    Inside: farther than BAND from every edge. Of the rest, in the square that reaches BAND beyond
+    the box, each bin is with the nearest edge, shared where two are as near. What remains is
+    background.
     """
     at = (np.arange(BINS) + 0.5) / PER_BOX - MARGIN
     y, x = (side[..., None] for side in np.meshgrid(at, at, indexing="ij"))

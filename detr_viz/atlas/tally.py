@@ -19,6 +19,7 @@ MEANS = (
     *("entropy", "mass_in_box", "mass_on_found", "peak_in_box", "peak_to_edge"),
     *("peak_to_left", "peak_to_right", "peak_to_top", "peak_to_bottom"),
 )
+SEEN = 0.05  # of the objects
 _SIGMAS = 1.96  # of a 95 % interval
 _PLACE_RANGE, _PLACE_BINS = (-2.0, 3.0), 320  # a 64th of a box each, what is beyond at the ends
 
@@ -137,9 +138,11 @@ class Tally:
         """(M, BINS, BINS): mean attention there, of the objects for which it is in the image.
 
         As the share of a map a box's area: 1 everywhere in the box is all attention, evenly spread
-        over it. NaN where no object has shown what is there.
+        over it. NaN where fewer than SEEN of the objects have shown what is there: a few would make
+        a mean of their own.
         """
-        seen = np.where(self._visible > 0, self._visible, np.nan)
+        enough = self._visible > SEEN * max(self.resolved, 1)
+        seen = np.where(enough, self._visible, np.nan)
         return self._mass * PER_BOX**2 / seen
 
     def kinds(self) -> list[Kind | None]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz.errors import UserError
 from detr_viz.preparing import precise, suffixes
-from detr_viz.targets import is_folder, target_of
+from detr_viz.targets import Target, is_folder, target_of
 from detr_viz.terms import LEDGER
 
 if TYPE_CHECKING:
@@ -87,6 +87,17 @@ def check(args: argparse.Namespace, names: Sequence[str], models: int) -> None:
         import_module(_MODULES[name]).check(args)
 
 
+def check_layers(names: Sequence[str], recipe: Recipe, loaded: Sequence[LoadedModel]) -> None:
+    """UserError for a layer that one of these has not, before any is drawn."""
+    from detr_viz.explanation import resolve_layers
+
+    for model in loaded:
+        for name in names:
+            stack = "encoder" if name == "encoder" else "decoder"
+            count = model.config.enc_layers if name == "encoder" else model.config.dec_layers
+            resolve_layers(recipe.layer, count, stack)
+
+
 def said(names: Sequence[str]) -> str:
     """The flags that ask for these."""
     return _said(next(name for name in names if name != CROSS))
@@ -106,10 +117,7 @@ def render(
     """Make a view of an image and write it; yields the lines to print."""
     from detr_viz import figures, images
 
-    sites = [site for site in args.attention or () if name in _FLAGS and site != CROSS]
-    stem = "_".join([image.name, recipe.label, name, *dict.fromkeys(sites)])
-    target = target_of(args.out, stem, suffixes(args), False)
-    target.check()
+    target = target_for(name, args, image, recipe)
     picture = images.load(image.path)
     for note in picture.notes:
         yield f"note: {image.path}: {note}"
@@ -134,6 +142,14 @@ def render(
     if args.show:
         for figure in made.figures.values():
             figures.show(figure)
+
+
+def target_for(name: str, args: argparse.Namespace, image: Input, recipe: Recipe) -> Target:
+    """Where an image's figures of a view go, CROSS among them."""
+    sites = [site for site in args.attention or () if name in _FLAGS and site != CROSS]
+    what = [] if name == CROSS else [name, *dict.fromkeys(sites)]
+    stem = "_".join([image.name, recipe.label, *what])
+    return target_of(args.out, stem, suffixes(args), args.caption and name == CROSS)
 
 
 def _ended(stem: Path, end: str) -> Path:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from detr_viz.errors import UserError
 from detr_viz.points import parse
 from detr_viz.queries import select
 from detr_viz.terms import modes_of_plot
-from detr_viz.views import Made
+from detr_viz.views import CROSS, Made
 from detr_viz.views.site import deviation, self_attention
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 def check(args: argparse.Namespace) -> None:
     """UserError for flags that do not go with it."""
-    if args.points and args.queries is not None:
+    others = {CROSS, "decoder"} & set(args.attention or ())  # which --queries would be for
+    if args.points and args.queries is not None and not others:
         raise UserError("--points and --queries both say where: give one of them")
 
 
@@ -62,7 +65,9 @@ def points_of(
             return [xy for said in args.points for xy in parse(said).on(e.image.hw)], None
         except ValueError as error:
             raise UserError(f"--points {error}") from None
-    ids = select(e, recipe.queries)
+    ids = [q for q in select(e, recipe.queries) if np.isfinite(e.boxes_xyxy_px[q]).all()]
+    if not ids:
+        raise UserError("none of the queries has a box whose middle could look: give --points")
     height, width = e.image.hw
     middles = [(box[:2] + box[2:]) / 2 for box in e.boxes_xyxy_px[ids]]
     inside = [(min(max(float(x), 0), width), min(max(float(y), 0), height)) for x, y in middles]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz.errors import UserError
 from detr_viz.queries import select
+from detr_viz.rendering import moved
 from detr_viz.terms import modes_of_plot
 from detr_viz.views import CROSS, Made
 
@@ -56,8 +57,7 @@ def make(
             for mode in modes
             for known in [other.maps(mode, ids, scale=recipe.scale)]
         )
-        moved = f"moves attention weights by up to {apart:.2g} from float32's"
-        lines.append(f"note: {recipe.precision} {moved}")
+        lines.append(moved(recipe.precision, apart))
     check_width(e, ids, len(modes), recipe.page)
     watch = partial(tqdm, unit="query", leave=False, disable=args.quiet or None)
     found = faithfulness(e, ids, modes, recipe.removed_in, recipe.scale, watch=watch)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz.errors import UserError
 from detr_viz.queries import select
+from detr_viz.rendering import moved
 from detr_viz.views import CROSS, Made, encoder
 
 if TYPE_CHECKING:
@@ -89,4 +90,4 @@ def _deviation(
     maps: Callable[[Explanation], np.ndarray], exact: Explanation, e: Explanation
 ) -> str:
     apart = float(abs(maps(exact) - maps(e)).max())
-    return f"note: {e.model.precision} moves rolled out weights by up to {apart:.2g} from float32's"
+    return moved(e.model.precision, apart, "rolled out weights")

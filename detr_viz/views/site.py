@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from detr_viz.rendering import moved
 from detr_viz.terms import modes_of_plot
 
 if TYPE_CHECKING:
@@ -43,4 +44,4 @@ def deviation(
         for mode in modes_of_plot(recipe.plot, e.modes)
         for one, two in [[x.attention(site, mode, rows, recipe.scale) for x in (e, other)]]
     )
-    return f"note: {recipe.precision} moves attention weights by up to {apart:.2g} from float32's"
+    return moved(recipe.precision, apart)
