@@ -94,9 +94,14 @@ def formulas(shown: Shown, mode: str | Mode) -> list[str]:
     found = []
     for subject in shown.subjects:
         e = subject.explanation
-        of_layers = {e.formula(mode, layer).replace("$", "") for layer in subject.layers}
+        of_layers: dict[str, list[int]] = {}
+        for layer in subject.layers:
+            of_layers.setdefault(e.formula(mode, layer).replace("$", ""), []).append(layer)
+        if len(of_layers) > 1 and len(shown.subjects) == 1:
+            most, *rare = sorted(of_layers, key=lambda f: -len(of_layers[f]))
+            return [f"${most}$", *(f"in layer {listed(of_layers[f])} ${f}$" for f in rare)]
         general = formula_of(mode) if isinstance(mode, str) else mode_name(mode)
-        found.append(of_layers.pop() if len(of_layers) == 1 else general)
+        found.append(next(iter(of_layers)) if len(of_layers) == 1 else general)
     if len(set(found)) == 1:
         return [f"${found[0]}$"]
     return [f"{clean(s.name)} ${f}$" for s, f in zip(shown.subjects, found, strict=True)]

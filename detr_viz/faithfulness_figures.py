@@ -60,7 +60,8 @@ _LABEL_PT = 52.0  # a label may be so much wider than its photo: it holds "0.98 
 _ROW_GAP = 6.0
 _CURVE_PT, _MEAN_PT, _SPINE_PT = 0.95, 0.7, 0.4  # lines
 _LEAST_PANEL_PT = 14.0  # panels are not shrunk below, to make a figure less high
-_WAYS = ("deletion", "insertion")
+_SHOWN = {"deletion": "hidden", "insertion": "seen"}  # of the cells, along x
+_WAYS = tuple(_SHOWN)
 
 Box = tuple[int, int, int, int]  # left, top, width, height of a plot, pixels
 
@@ -246,9 +247,10 @@ def _around(found: Faithfulness, i: int, way: str, box: Box, tick: int, page: Pa
         Line("0", left - gap, top + height, small, GRAY, align="right"),
         Line("0", left, below, small, GRAY),
         Line("1", left + width, below, small, GRAY, align="right"),
-        Line("area", left + width / 2, below, small, NOTE_GRAY, align="center"),
+        Line(_SHOWN[way], left + width / 2, below, small, NOTE_GRAY, align="center"),
     ]
-    said = [
+    said = [("area", NOTE_GRAY)]
+    said += [
         (_two(area(rows[i], found.shares)), _ink(mode))
         for mode, rows in getattr(found, way).items()
     ]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _BAR_EVERY_S = 0.1
-_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images{postfix}"
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
 
 
 class Progress:
@@ -42,8 +42,13 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
         every_s: float = 10.0,
+        what: tuple[str, str] = ("an image", "images"),
     ) -> None:
-        """total: images in all.  stream: default sys.stderr.  every_s: seconds between lines."""
+        """total: images in all.  stream: default sys.stderr.  every_s: seconds between lines.
+
+        what: one and many of what is counted.
+        """
+        self._what = what
         self.done = self.failed = self.skipped = 0
         self._total, self._clock, self._every_s = total, clock, every_s
         self._start = self._shown = clock()
@@ -53,7 +58,7 @@ class Progress:
         with self._unless_broken():
             if self._stream is not None and total > 0 and self._stream.isatty():
                 with suppress(ImportError):  # without tqdm lines will do
-                    self._bar = _bar(total, self._stream)
+                    self._bar = _bar(total, self._stream, what[1])
                     self._every_s = _BAR_EVERY_S
 
     def advance(self, *, failed: bool = False, skipped: bool = False) -> None:
@@ -101,7 +106,7 @@ class Progress:
         words += [f"{self.skipped} skipped"] * (self.skipped > 0)
         worked, seconds = self.done - self.skipped, now - self._start
         if worked and seconds > 0:
-            words.append(rate(worked / seconds))
+            words.append(rate(worked / seconds, self._what))
             if self.done < self._total and not last:
                 words.append(f"{duration((self._total - self.done) * seconds / worked)} left")
         with self._unless_broken():
@@ -110,7 +115,7 @@ class Progress:
                 self._bar.set_postfix_str(", ".join(words), refresh=False)
                 self._bar.refresh()
             else:
-                self._print(", ".join([f"{self.done} of {self._total} images", *words]))
+                self._print(", ".join([f"{self.done} of {self._total} {self._what[1]}", *words]))
 
     def _print(self, line: str) -> None:
         if self._stream is not None:
@@ -134,9 +139,9 @@ class Progress:
             self._stream = self._bar = None
 
 
-def rate(per_s: float) -> str:
+def rate(per_s: float, what: tuple[str, str] = ("an image", "images")) -> str:
     """Images a second as words: 4.1 images/s; below one, 2.3 s an image."""
-    number, unit = (per_s, "images/s") if per_s >= 1 else (1 / per_s, "s an image")
+    number, unit = (per_s, f"{what[1]}/s") if per_s >= 1 else (1 / per_s, f"s {what[0]}")
     return f"{number:.{1 if number < 99.95 else 0}f} {unit}"
 
 
@@ -149,7 +154,7 @@ def duration(seconds: float) -> str:
     return " ".join(parts)
 
 
-def _bar(total: int, stream: TextIO) -> tqdm:
+def _bar(total: int, stream: TextIO, what: str) -> tqdm:
     from tqdm import tqdm
 
     class Bar(tqdm):
@@ -157,7 +162,13 @@ def _bar(total: int, stream: TextIO) -> tqdm:
         monitor_interval = 0
 
     Bar.set_lock(threading.RLock())
-    return Bar(total=total, file=stream, ncols=_columns(stream), nrows=20, bar_format=_BAR)
+    return Bar(
+        total=total,
+        file=stream,
+        ncols=_columns(stream),
+        nrows=20,
+        bar_format=f"{_BAR}{what}{{postfix}}",
+    )
 
 
 def _columns(stream: TextIO) -> int:

@@ -52,7 +52,9 @@ def apart(name: str = "B", layers: tuple[int, ...] = (5,)) -> Subject:
         ([apart()], [SEPARATE_COMBINE]),
         ([apart(layers=(3, 5))], [SEPARATE_COMBINE]),
         ([apart(layers=(0,))], [GENERAL]),
-        ([apart(layers=(0, 5))], [GENERAL]),  # true of both
+        ([apart(layers=(0, 5))], [GENERAL, f"in layer 5 ${SEPARATE_COMBINE}"]),
+        ([apart(layers=(0, 1, 5))], [SEPARATE_COMBINE, f"in layer 0 ${GENERAL}"]),
+        ([apart("A", (0, 5)), apart("B", (0, 5))], [GENERAL]),  # true of all
         ([apart("A"), apart("B", (1,))], [SEPARATE_COMBINE]),
         ([subject("A"), apart("B", (0,))], [GENERAL]),
         ([subject("A"), apart("B")], [f"A ${GENERAL}", f"B ${SEPARATE_COMBINE}"]),

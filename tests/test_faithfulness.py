@@ -29,7 +29,9 @@ def standing_in(network, memory: torch.Tensor, maps: np.ndarray, label: int = 2)
     """What is asked of an Explanation, of a hand-made network and memory; maps (Q, h, w)."""
     pos = torch.zeros_like(memory)
     return SimpleNamespace(
-        model=SimpleNamespace(network=network, config=TINY, spec=models.get("detr")),
+        model=SimpleNamespace(
+            network=network, config=TINY, spec=models.get("detr"), precision="float32"
+        ),
         encoded=Encoded(memory, pos, None, HW),
         labels=np.full(4, label),
         grid_hw=HW,

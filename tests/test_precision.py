@@ -82,4 +82,4 @@ def test_the_decoder_runs_by_the_models_rule_again():
             assert in_tf32()
     finally:
         handle.remove()
-    assert len(seen) >= 3 and not any(seen)
+    assert len(seen) >= 2 and not any(seen)

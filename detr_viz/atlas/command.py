@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,8 @@ from detr_viz.errors import UserError
 from detr_viz.files import check_file, replacing
 from detr_viz.preparing import DEMO_LINE, precise, tell, tell_notes
 from detr_viz.queries import NoQueryError, check_for, check_syntax, select
-from detr_viz.styles import Format, Look, page_format
+from detr_viz.styles import SUFFIXES, Format, Look, page_format
+from detr_viz.targets import check_out
 from detr_viz.terms import modes_of_plot
 
 if TYPE_CHECKING:
@@ -102,18 +103,22 @@ def run(args: argparse.Namespace) -> int:
         if args.weights is None:
             tell(args, DEMO_LINE)
         tell_notes(args, loaded)
-        _, used = precise(args, loaded)
+        exact, used = precise(args, loaded)
         recipe = _recipe(args, used, queries)
-        reader = Reader(used, recipe)
-        for book in reader.books:
+        reader = Reader(used, recipe, exact)
+        for book, stem in zip(reader.books, _stems(used), strict=True):
             figure.check(book, look, page)
+            for suffix in (".csv", *args.format):
+                check_file(out / (stem + suffix), "choose another --out")
         failures = _look_at(args, reader, images, recipe, team)
     finally:
         helpers.stop(team)
     books = reader.books
     if not any(book.objects for book in books):
+        if len(failures) == 1 == len(images):
+            raise UserError(failures[0])
         if failures:
-            raise UserError(f"no image could be used: {failures[-1]}")
+            raise UserError(f"no object to sum up: {len(failures)} of {len(images)} images failed")
         raise UserError(
             f"no query answers to {queries!r} in any image: nothing to sum up; choose others with "
             "--queries"
@@ -133,7 +138,9 @@ def _checked_out(args: argparse.Namespace) -> Path:
         raise UserError("--out is empty: give a folder")
     if out.is_file():
         raise UserError(f"--out {out} is a file: give a folder")
-    check_file(out / "a.csv", "choose another --out")
+    if out.suffix.lower() in SUFFIXES and not out.is_dir():
+        raise UserError(f"--out {out} looks like a file: give a folder")
+    check_out(str(out), several=True)
     if ".npz" in args.format:
         raise UserError("--format is of the figures: leave npz out")
     return out
@@ -181,25 +188,38 @@ def _look_at(
     size = args.batch_size or (8 if device == "cuda" else 1)
     items = (Item(i, image.path, image.name) for i, image in enumerate(images))
     failures: list[str] = []
-    with Progress(len(images), quiet=args.quiet) as progress:
+    alone = len(images) == 1  # its failure is the run's
+    with Progress(len(images), quiet=args.quiet or alone) as progress:
+        reader.say = progress.note
         for _, outcome in Pipeline(team, size).run(items, reader):
             failed = isinstance(outcome, Failure)
             progress.advance(failed=failed)
             if failed:
                 failures.append(outcome.reason)
-                if len(failures) <= _MOST_FAILURES:
-                    progress.note(f"error: {outcome.reason}")
+                if len(failures) <= _MOST_FAILURES and not alone:
+                    said = f"error: {outcome.reason}"
+                    print(said, file=sys.stderr) if args.quiet else progress.note(said)
     return failures
 
 
 class Reader:
-    """The network's part: every image that was read goes into the book of each model."""
+    """The network's part: every image that was read goes into the book of each model.
 
-    def __init__(self, loaded: Sequence[LoadedModel], recipe: Recipe) -> None:
+    reference: the models in float32, where others are used: the first image with a query goes
+    through both, and `say` is told how far the maps are apart.
+    """
+
+    def __init__(
+        self,
+        loaded: Sequence[LoadedModel],
+        recipe: Recipe,
+        reference: Sequence[LoadedModel] | None = None,
+    ) -> None:
         from detr_viz.atlas.book import Book
         from detr_viz.explanation import resolve_layers
 
-        self.models, self._recipe = loaded, recipe
+        self.models, self._recipe, self._reference = loaded, recipe, reference
+        self.say: Callable[[str], None] = lambda line: None
         self.books = [
             Book(
                 f"{model.spec.title} ({Path(model.path).name})",
@@ -215,33 +235,53 @@ class Reader:
         from detr_viz.desk import failure
 
         try:
-            found = [list(each) for each in self._explained(batch)]
+            found = [list(each) for each in self._explained(self.models, batch)]
         except Exception as error:
             if len(batch) == 1:
                 return [failure(error)]
             return [made for ready in batch for made in self([ready])]
-        return [self._enter(each) for each in zip(*found, strict=True)]
+        return [self._enter(r, e) for r, e in zip(batch, zip(*found, strict=True), strict=True)]
 
-    def _explained(self, batch: Sequence[Ready]) -> Iterator[list]:
+    def _explained(self, models: Sequence[LoadedModel], batch: Sequence[Ready]) -> Iterator[list]:
         from detr_viz.explanation import explain_batch
         from detr_viz.pipeline import stacked
 
         recipe, facts = self._recipe, [ready.pixels.facts for ready in batch]
-        for k, model in enumerate(self.models):
+        for k, model in enumerate(models):
             pixels = stacked(batch, k)
             yield explain_batch(model, facts, pixels, recipe.layer, recipe.size, recipe.max_size)
 
-    def _enter(self, found: Sequence) -> Failure | None:
+    def _enter(self, ready: Ready, found: Sequence) -> Failure | None:
         """An image counts for all models or, where one of them fails, for none."""
         from detr_viz.desk import failure
 
         try:
             chosen = [self._chosen(e) for e in found]
+            if self._reference is not None and all(chosen):
+                self._compare(ready, found, chosen)
         except Exception as error:
             return failure(error)
         for book, e, queries in zip(self.books, found, chosen, strict=True):
             book.add(e, queries)
         return None
+
+    def _compare(
+        self, ready: Ready, found: Sequence[Explanation], chosen: Sequence[list[int]]
+    ) -> None:
+        from detr_viz.rendering import moved
+
+        reference, self._reference = self._reference, None
+        assert reference is not None
+        apart = max(
+            float(abs(one.maps(*about) - two.maps(*about)).max())
+            for book, one, (two,), queries in zip(
+                self.books, found, self._explained(reference, [ready]), chosen, strict=True
+            )
+            for layer, mode in book.tallies
+            for about in [(mode, queries, layer, book.scale)]
+        )
+        what = f"the attention weights of {ready.item.path}"
+        self.say(moved(self._recipe.precision, apart, what))
 
     def _chosen(self, e: Explanation | Exception) -> list[int]:
         if isinstance(e, Exception):

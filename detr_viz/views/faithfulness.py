@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from detr_viz.errors import UserError
+from detr_viz.progress import Progress
 from detr_viz.queries import select
 from detr_viz.rendering import moved
 from detr_viz.terms import modes_of_plot
@@ -40,8 +41,6 @@ def make(
     recipe: Recipe,
 ) -> Made:
     """Explain, hide and draw."""
-    from tqdm import tqdm  # a bar on a terminal, else nothing
-
     from detr_viz.explanation import explain, resolve_layers
     from detr_viz.faithfulness import faithfulness
     from detr_viz.faithfulness_figures import check_width, faithfulness_grid
@@ -59,11 +58,20 @@ def make(
         )
         lines.append(moved(recipe.precision, apart))
     check_width(e, ids, len(modes), recipe.page)
-    watch = partial(tqdm, unit="query", leave=False, disable=args.quiet or None)
-    found = faithfulness(e, ids, modes, recipe.removed_in, recipe.scale, watch=watch)
+    found = faithfulness(
+        e, ids, modes, recipe.removed_in, recipe.scale, watch=partial(_told, quiet=args.quiet)
+    )
     figure = faithfulness_grid(e, found, look=recipe.look, page=recipe.page)
     lines.append(table(e, found))
     return Made({"": figure}, lines, f"{ids} {found.layers}")
+
+
+def _told(queries: Sequence[int], quiet: bool) -> Iterator[int]:
+    """The queries, and how far the run is."""
+    with Progress(len(queries), quiet=quiet, what=("a query", "queries")) as progress:
+        for query in queries:
+            yield query
+            progress.advance()
 
 
 def table(e: Explanation, found: Faithfulness) -> str:
