@@ -12,7 +12,7 @@ import detr_viz
 from detr_viz.lettering import clean, drawable
 from detr_viz.page import number
 from detr_viz.styles import CONTOUR_SHARES, NORMS, Look
-from detr_viz.terms import LEDGER, Mode, formula_of, is_sum
+from detr_viz.terms import LEDGER, MIXED, Mode, formula_of, is_sum, parse_terms
 
 if TYPE_CHECKING:
     from detr_viz.findings import Findings
@@ -144,6 +144,9 @@ def reading_rule(shown: Shown) -> list[str]:
         first, *others = formulas(shown, mode)
         named = isinstance(mode, str) and not is_sum(mode)
         notes += [f"{mode}  {first}" if named else first, *others]
+        if is_sum(mode) and set(parse_terms(str(mode))) <= MIXED:
+            zero = [f"layer {n}" for s in subjects for n in s.layers if n in s.explanation.separate]
+            notes += [f"exactly 0 in {listed(dict.fromkeys(zero))}: even maps"] * bool(zero)
     if shown.look.heads == "sort":
         notes.append("in each row the head of the least entropy first, its number before the colon")
     elif shown.look.heads == "max":

@@ -187,7 +187,7 @@ def _add_look(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it looks")
     add = group.add_argument
     said = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
-    add("--style", choices=tuple(STYLES), default="overlay", help=_help(said))
+    add("--style", choices=tuple(STYLES), help=_help(said, "overlay; heat for --plot terms"))
     said = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
     add("--norm", choices=tuple(NORMS), help=f"{_help(said, 'head')}; contours have none")
     said = "; ".join(f"{name}: {words}" for name, words in HEADS.items())

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SYNTAX = "x,y in pixels of the image, or grid:4x3 (columns x rows)"
 _MOST = 200
+SYNTAX = f"x,y in pixels of the image, or grid:4x3 (columns x rows, at most {_MOST} points)"
 
 
 @dataclass(frozen=True)

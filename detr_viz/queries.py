@@ -200,6 +200,21 @@ def ablation_table(
     return "\n".join(lines)
 
 
+def shares_table(explanation: Findings, queries: Sequence[int], layer: int | None = None) -> str:
+    """Lines of what share each term has in these queries' logits, a column a head."""
+    e, book = explanation, explanation.ledger(queries, layer)
+    names = [e.label_name(q) for q in queries]
+    longest = max([len("class"), *map(len, names)])
+    wide = max(len("share of"), *map(len, book.shares))
+    heads = "".join(f"{f'head {i}':>8}" for i in range(e.num_heads))
+    lines = [f"query  {'class':<{longest}}  {'share of':<{wide}}{heads}"]
+    for i, (query, name) in enumerate(zip(queries, names, strict=True)):
+        for term, shares in book.shares.items():
+            said = "".join(f"{'-' if x != x else f'{x:.0%}':>8}" for x in shares[i])
+            lines.append(f"{query:>5}  {name:<{longest}}  {term:<{wide}}{said}")
+    return "\n".join(lines)
+
+
 def table(explanation: Findings, queries: Sequence[int], layer: int | None = None) -> str:
     """Lines of id, class, score and box (left, top, right, bottom in pixels) of these queries.
 

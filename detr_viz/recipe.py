@@ -22,6 +22,7 @@ from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, Format, Look
 if TYPE_CHECKING:
     from detr_viz.loading import LoadedModel
 
+_MOST_SAID = 4  # parts in a file's name
 _SOFTWARE = ("torch", "numpy", "pillow", "matplotlib")  # their versions can change a file's bytes
 
 
@@ -77,11 +78,23 @@ class Recipe:
     def label(self) -> str:
         """What follows an image's name in that of its files."""
         parts = ["_vs_".join(model.type for model in self.models), plot_label(self.plot)]
-        parts += ["biography"] * self.biography
-        parts += ["ablated"] * bool(self.removed)
+        parts += [f"biography_{self.queries}"] * self.biography
+        parts += self._removed_label
+        heads = self.look.heads
+        if heads is not None:
+            parts += ["heads", *([heads] if isinstance(heads, str) else map(str, heads))]
         parts += ["layers"] * (self.several_layers and not self.biography)
         parts += [self.look.style] * (self.look.style != "overlay")
         return "_".join(parts)
+
+    @property
+    def _removed_label(self) -> list[str]:
+        """What is taken out, and where, if that is soon said."""
+        few = self.removed[:_MOST_SAID] == self.removed
+        parts = [plot_label(name).replace(":", "") for name in self.removed] if few else []
+        layers = self.removed_in if isinstance(self.removed_in, tuple) else (self.removed_in,)
+        where = [] if layers == ("all",) else ["in", *map(str, layers)]
+        return ["ablated", *parts, *where] if self.removed else []
 
     @property
     def title(self) -> str:

@@ -16,7 +16,14 @@ from detr_viz.files import OutputError, say
 from detr_viz.flags import add_arguments
 from detr_viz.many import run_many
 from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
-from detr_viz.queries import DEFAULT, NoQueryError, ablation_table, check_syntax, table
+from detr_viz.queries import (
+    DEFAULT,
+    NoQueryError,
+    ablation_table,
+    check_syntax,
+    shares_table,
+    table,
+)
 from detr_viz.styles import Look, page_format
 from detr_viz.targets import check_out, folder_of, is_folder, target_of
 from detr_viz.terms import LEDGER
@@ -63,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         args.queries, args.layer = str(args.biography), "all"
     _check_combinations(args)
     check_syntax(DEFAULT if args.queries is None else args.queries)
+    args.style = args.style or ("heat" if args.plot == LEDGER else "overlay")
     pairs = pair(args.type, args.weights)
     look = Look(args.style, args.norm, args.cmap, args.interpolation, args.heads)
     page = page_format(args.preset, args.width, args.dpi)
@@ -99,8 +107,10 @@ def run(args: argparse.Namespace) -> int:
             if len(images) == 1 or isinstance(error, OutputError):
                 raise
             if isinstance(error, NoQueryError):
-                tell(args, f"note: {error}")
+                tell(args, f"note: {image.path}: {error}")
                 continue
+            if isinstance(error, UserError) and image.path not in str(error):
+                error = UserError(f"{image.path}: {error}")
             report(error, args.traceback)
             failed += 1
     if failed:
@@ -228,6 +238,8 @@ def render_one(
     if recipe.plot == LEDGER:
         apart = rendering.ledger_residual(found, objects)
         yield f"the terms add up to the network's logits within {apart:.1e}"
+        for k, e in enumerate(found):
+            tables += _shares(e, queries_of(objects, k), headed=len(found) > 1)
     ablations = []
     for k, (e, model) in enumerate(zip(found, used, strict=True)):
         with named(Path(model.path).name, len(used)):
@@ -281,6 +293,13 @@ def _table(
     if headed:
         yield f"{e.model_title} ({e.meta['weights']})"
     yield table(e, ids, layer)
+
+
+def _shares(e: Explanation, ids: Sequence[int], headed: bool) -> Iterator[str]:
+    for layer in e.layers if ids else ():
+        if headed or len(e.layers) > 1:
+            yield f"{e.model_title} ({e.meta['weights']}), layer {layer}"
+        yield shares_table(e, ids, layer)
 
 
 def list_models() -> str:

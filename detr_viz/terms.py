@@ -55,6 +55,8 @@ TERMS: dict[str, tuple[str, str]] = {
 }
 
 
+MIXED = {"cq.pk", "pq.ck"}  # zero where a model lays content and position side by side
+
 LEDGER = "terms"  # a plot of all of them, of their sum and the weights
 
 

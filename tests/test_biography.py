@@ -106,7 +106,7 @@ def test_the_command(tmp_path, capsys):
     out = f"{tmp_path}/"
     assert cli.main(["--type", "cd_detr", "--biography", "9", "--out", out, "--quiet"]) == 0
     (path,) = tmp_path.iterdir()
-    assert path.name == "scene_1_cd_detr_combine_biography.png"
+    assert path.name == "scene_1_cd_detr_combine_biography_9.png"
     argv = ["--type", "cd_detr", "--queries", "9", "--layer", "all", "--out", out, "--quiet"]
     assert cli.main(argv) == 0
     assert (tmp_path / "scene_1_cd_detr_combine_layers.png").read_bytes() != path.read_bytes()
@@ -120,7 +120,7 @@ def test_the_command(tmp_path, capsys):
         (["--biography", "99"], "99"),
         (["--biography", "3", "--queries", "top:1"], "leave --queries and --layer out"),
         (["--biography", "3", "--layer", "1"], "leave --queries and --layer out"),
-        (["--biography", "3", "--attention", "encoder"], "--biography is for --attention cross"),
+        (["--biography", "3", "--attention", "encoder"], "--biography is not for"),
         (["--biography"], "expected one argument"),
     ],
 )

@@ -11,7 +11,7 @@ from conftest import demo_explanation, demo_model
 from fake_explanation import fake
 from figure_tools import texts
 
-from detr_viz import assets, explain, figures
+from detr_viz import assets, cli, explain, figures
 from detr_viz.capture import Recorded
 from detr_viz.findings import snapshot
 from detr_viz.ledger import ledger
@@ -346,3 +346,35 @@ def test_a_head_that_has_nothing_comes_last():
     example.made[0, 1] = 0
     found = shown_numbers(figures.head_grid(example, [0], look=Look(heads="sort")))
     assert [text.split(":")[0] for text in found if re.match(r"\d: ", text)][-1] == "1"
+
+
+def test_the_table_of_shares(explanation):
+    from detr_viz.queries import shares_table
+
+    head, *lines = shares_table(explanation, [3, 1], 2).splitlines()
+    assert head.split()[:4] == ["query", "class", "share", "of"] and head.split()[-1] == "7"
+    assert len(lines) == 2 * 4
+    book = explanation.ledger([3, 1], 2)
+    for line, (i, name) in zip(lines, [(i, n) for i in (0, 1) for n in book.shares], strict=True):
+        query, label, term, *said = line.split()
+        assert (query, term) == (("3", "1")[i], name)
+        assert label == explanation.label_name(int(query))
+        assert said == [f"{share:.0%}" for share in book.shares[name][i]]
+
+
+def test_terms_are_drawn_as_heat_and_their_shares_printed(tmp_path, capsys):
+    argv = ["--type", "cd_detr", "--plot", "terms", "--queries", "top:2", "--layer", "0,2"]
+    assert cli.main([*argv, "--out", f"{tmp_path}/"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["scene_1_cd_detr_terms_layers_heat.png"]
+    out = capsys.readouterr().out
+    assert out.count("share of") == 2 and out.count("pq.pk") == 4
+    assert "Conditional DETR (cd_detr_demo.pth), layer 0" in out
+
+
+@pytest.mark.parametrize(("layer", "said"), [(2, True), (0, False)])
+def test_a_sum_of_zero_terms_is_said(layer, said):
+    """In Conditional DETR's layer 0 they are none."""
+    e = demo_explanation("cd_detr")
+    shown = texts(figures.head_grid(e, [3], "cq.pk+pq.ck", layer=layer))
+    assert any(f"exactly 0 in layer {layer}: even maps" in t for t in shown) is said
+    assert not any("exactly 0" in t for t in texts(figures.head_grid(e, [3], "cq.pk+cq.ck")))

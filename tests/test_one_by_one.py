@@ -13,7 +13,7 @@ SCENES = [str(ROOT / "image" / f"scene_{i}.jpg") for i in (1, 2)]
 
 @pytest.mark.parametrize(
     ("argv", "end"),
-    [(["--ablate", "content"], "_ablated"), (["--attention", "encoder"], "_encoder")],
+    [(["--ablate", "content"], "_ablated_content"), (["--attention", "encoder"], "_encoder")],
 )
 def test_a_figure_an_image(tmp_path, argv, end):
     argv = ["--type", "detr", "--queries", "top:1", *argv, "--out", f"{tmp_path}/", "--quiet"]
@@ -38,8 +38,10 @@ def test_an_image_without_such_a_query_is_no_failure(tmp_path, capsys):
     argv = ["--type", "detr", "--ablate", "content", "--queries", "class:circle"]
     assert cli.main([*argv, "--image", *SCENES, "--out", f"{tmp_path}/"]) == 0
     out, err = capsys.readouterr()
-    assert "note: no query answers to 'class:circle'" in out and not err
-    assert [path.name for path in tmp_path.iterdir()] == ["scene_2_detr_combine_ablated.png"]
+    assert f"note: {SCENES[0]}: no query answers to 'class:circle'" in out and not err
+    assert [path.name for path in tmp_path.iterdir()] == [
+        "scene_2_detr_combine_ablated_content.png"
+    ]
 
 
 @pytest.mark.parametrize(

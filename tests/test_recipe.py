@@ -139,3 +139,22 @@ def test_a_figure_of_many_queries_has_its_digest_within_reach(tmp_path):
     target = Target(tmp_path / "all", (".png", ".pdf", ".svg"))
     for path in write(found, choose(found, "all"), recipe, target).files:
         assert carries(path, recipe.digest(found[0].image))
+
+
+@pytest.mark.parametrize(
+    ("more", "label"),
+    [
+        ({}, "detr_combine"),
+        ({"plot": "cq.pk+pq.pk"}, "detr_cqpk+pqpk"),
+        ({"look": Look(heads=(0, 3))}, "detr_combine_heads_0_3"),
+        ({"look": Look("heat", heads="mean")}, "detr_combine_heads_mean_heat"),
+        ({"biography": True, "queries": "9", "layer": "all"}, "detr_combine_biography_9"),
+        ({"removed": ("head:3", "term:cq.pk")}, "detr_combine_ablated_head3_termcqpk"),
+        ({"removed": ("content",), "removed_in": 1}, "detr_combine_ablated_content_in_1"),
+        ({"removed": ("content",), "removed_in": (0, 2)}, "detr_combine_ablated_content_in_0_2"),
+        ({"removed": tuple(f"head:{i}" for i in range(5))}, "detr_combine_ablated"),
+        ({"layer": (0, 2)}, "detr_combine_layers"),
+    ],
+)
+def test_files_are_named_after_what_they_show(more, label):
+    assert replace(PLAIN, **more).label == label

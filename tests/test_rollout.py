@@ -218,7 +218,7 @@ def test_another_precision_says_what_it_moves(tmp_path, capsys):
     [
         (["--plot", "position"], "leave --plot and --terms out"),
         (["--plot", "all"], "leave --plot and --terms out"),
-        (["--plot", "terms"], "leave it out"),
+        (["--plot", "terms"], "leave one of them out"),
         (["--terms", "cq.ck"], "leave --plot and --terms out"),
         (["--heads", "mean"], "leave --heads out"),
         (["--layer", "0"], "goes through all layers: leave --layer out"),
@@ -231,9 +231,9 @@ def test_another_precision_says_what_it_moves(tmp_path, capsys):
         (["--queries", "class:dog"], "no class is named"),
         (["--type", "cd_detr"], "is for one model"),
         (["--jobs", "2"], "--jobs is not for --rollout"),
-        (["--ablate", "content"], "--ablate is for"),
+        (["--ablate", "content"], "--ablate is not for"),
         (["--biography", "3"], "--biography"),
-        (["--caption"], "--caption is for"),
+        (["--caption"], "--caption is not for"),
         (["--format", "npz"], "leave npz out"),
     ],
 )

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detr_viz.comparison import named
 from detr_viz.errors import UserError
 from detr_viz.preparing import precise, suffixes
 from detr_viz.targets import Target, is_folder, target_of
@@ -75,13 +76,13 @@ def check(args: argparse.Namespace, names: Sequence[str], models: int) -> None:
         if models > 1:
             raise UserError(f"{said} is for one model: give one --type or --weights")
         if args.plot == LEDGER:
-            raise UserError(f"--plot terms is for --attention cross: with {said} leave it out")
+            raise UserError(f"--plot terms is not for {said}: leave one of them out")
         if args.biography is not None:
-            raise UserError(f"--biography is for --attention cross: with {said} leave it out")
+            raise UserError(f"--biography is not for {said}: leave one of them out")
         for flag in _NOT_HERE:
             if getattr(args, flag):
                 word = flag.replace("_", "-")
-                raise UserError(f"--{word} is for --attention cross: with {said} leave it out")
+                raise UserError(f"--{word} is not for {said}: leave one of them out")
         if ".npz" in (args.format or ()):
             raise UserError(f"{said} saves no maps: leave npz out of --format")
         import_module(_MODULES[name]).check(args)
@@ -92,10 +93,11 @@ def check_layers(names: Sequence[str], recipe: Recipe, loaded: Sequence[LoadedMo
     from detr_viz.explanation import resolve_layers
 
     for model in loaded:
-        for name in names:
-            stack = "encoder" if name == "encoder" else "decoder"
-            count = model.config.enc_layers if name == "encoder" else model.config.dec_layers
-            resolve_layers(recipe.layer, count, stack)
+        with named(Path(model.path).name, len(loaded)):
+            for name in names:
+                stack = "encoder" if name == "encoder" else "decoder"
+                count = model.config.enc_layers if name == "encoder" else model.config.dec_layers
+                resolve_layers(recipe.layer, count, stack)
 
 
 def said(names: Sequence[str]) -> str:

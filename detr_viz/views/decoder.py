@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from detr_viz.errors import UserError
 from detr_viz.queries import select, table
 from detr_viz.terms import modes_of_plot
-from detr_viz.views import Made
+from detr_viz.views import CROSS, Made
 from detr_viz.views.site import deviation, self_attention
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def make(
         figures["_matrix"] = query_matrix(e, queries, modes, **shared)
     else:
         lines.append("note: one query makes no matrix of who looks at whom: show two or more")
-    last = e.layers[-1]
-    lines.append(table(e, queries, None if last == e.num_layers - 1 else last))
+    if CROSS not in (args.attention or ()):  # which has one of its own
+        last = e.layers[-1]
+        lines.append(table(e, queries, None if last == e.num_layers - 1 else last))
     return Made(figures, lines)
