@@ -120,6 +120,29 @@ def test_rivals_are_those_of_the_model(explained, norm):
     check_page(fig) if norm != "figure" else check_texts(fig)
 
 
+def test_rivals_boxes_are_that_layers_own(explained):
+    """Of layer 0, where the last layer has put them elsewhere."""
+    e, query, heads = explained, explained.by_score()[0], (0, 5)
+    fig = decoder_grid(e, [query], ["combine"], layers=[0], look=Look(heads=heads))
+    _, (paths, _), _ = drawn(fig)
+    weights = e.attention(("decoder", 0), "combine", [query])[0]
+    found = {}  # head -> boxes as shares of its panel, the weakest first
+    for path in paths:
+        ends = [in_panel(fig, point(path.vertices, 0)) for point in (np.min, np.max)]
+        found.setdefault(heads[ends[0][0]], []).append(np.ravel([xy for _, xy in ends]))
+    apart = {0: [], e.num_layers - 1: []}
+    for head in heads:
+        shares = weights[head] / weights[head].max()
+        rivals = [q for q in np.argsort(shares, kind="stable") if shares[q] >= LEAST]
+        assert len(rivals) == len(found[head])
+        for rival, box in zip(rivals, found[head], strict=True):
+            if rival != query:  # its own is drawn smaller
+                for layer, known in apart.items():
+                    px = np.clip(e.output(layer).boxes_xyxy_px[rival], 0, 512)
+                    known.append(np.abs(box - px / 512).max())
+    assert max(apart[0]) < 0.01 < 0.02 < max(apart[e.num_layers - 1])
+
+
 def test_heads_and_modes_and_layers(explained):
     e, ids = explained, explained.by_score()[:2]
     fig = decoder_grid(e, ids, ["combine", "cq.pk + pq.pk"], layers=[0, 2], look=Look(heads=(3, 0)))
@@ -170,10 +193,9 @@ def test_numbers_keep_off_strong_rivals():
 def test_what_cannot_be_drawn(queries, modes, more, says):
     with pytest.raises(FigureError, match=says):
         decoder_grid(by_hand(), queries, modes, **more)
-    with pytest.raises(FigureError, match=says):
-        query_matrix(by_hand(), queries * 2, modes, **more) if queries else decoder_grid(
-            by_hand(), queries, modes
-        )
+    if queries:  # a matrix of fewer than two has words of its own
+        with pytest.raises(FigureError, match=says):
+            query_matrix(by_hand(), [*queries, 1], modes, **more)
 
 
 # ---- matrices -----------------------------------------------------------------------------------
@@ -257,6 +279,21 @@ def test_heads_of_matrices():
     assert said.index("head 0") < said.index("head 1")
 
 
+def test_sorted_heads_keep_their_matrices():
+    """Head 1 looks at fewer: its name is over its own numbers and colours, before head 0."""
+    turned = WEIGHTS[:, ::-1].copy()
+    fig = query_matrix(by_hand(turned), [2, 1], ["combine"], look=Look(norm="head", heads="sort"))
+    rows = [[text for _, _, text in row] for row in cells_of(fig)]
+    assert rows == [[".10", ".90", ".80", ".20"], ["1", ".40", ".30", ".30"]]  # a 0 is left out
+    tiles = tiles_of(fig)[:6]
+    for name, (left, right) in {"head 1": tiles[:3:2], "head 0": tiles[3::2]}.items():
+        (x,) = [t.get_position()[0] for t in fig.axes[0].texts if t.get_text() == name]
+        assert left.left <= x <= right.right
+    lut = matplotlib.colormaps["inferno"](np.arange(256), bytes=True)[:, :3]
+    inks = [sheet_of(fig)[tile.top, tile.left].tolist() for tile in tiles]
+    assert inks[0] == lut[0].tolist() and inks[3] == lut[255].tolist()
+
+
 @pytest.mark.filterwarnings("ignore:the figure is")
 @pytest.mark.parametrize("preset", [None, *PRESETS])
 @pytest.mark.parametrize("count", [2, 5, 12, 40])
@@ -283,9 +320,10 @@ def test_too_many_for_the_page():
         query_matrix(e, [*range(200)], ["combine"], page=page_format(width_in=2, dpi=100))
 
 
-def test_one_is_no_matrix():
+@pytest.mark.parametrize("queries", [[], [0]])
+def test_one_is_no_matrix(queries):
     with pytest.raises(FigureError, match="two queries at least"):
-        query_matrix(by_hand(), [0], ["combine"])
+        query_matrix(by_hand(), queries, ["combine"])
 
 
 # ---- the command --------------------------------------------------------------------------------

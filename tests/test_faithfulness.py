@@ -277,6 +277,38 @@ def test_the_curves_are_the_numbers(found):
     assert "5 random orders" in rule and "random orders" in fig.facts["Description"]
 
 
+def test_random_orders_from_either_end(found):
+    """A share of the cells is seen where the rest is hidden: the plots are mirror images."""
+    ax = faithfulness_grid(demo_explanation("cd_detr"), found).axes[0]
+    frames, means = (
+        [line.get_xydata() for line in ax.lines if to_hex(line.get_color()) == ink]
+        for ink in ("#9a9a9a", "#8c8c8c")
+    )
+    bands = [patch.get_xy() for patch in ax.patches]
+    assert len(frames) == len(means) == len(bands) == 4  # two queries, both ways
+    frames.sort(key=lambda frame: (frame[0, 1], frame[0, 0]))
+    for k, (first, corner, last) in enumerate(frames):  # from the top down, deletion first
+        sides = np.array([last[0] - corner[0], first[1] - corner[1]])
+
+        def within(lines, corner=corner, sides=sides) -> np.ndarray:
+            placed = [(line - corner) / sides for line in lines]
+            (one,) = [xy for xy in placed if (xy > -0.01).all() and (xy < 1.01).all()]
+            return one
+
+        i, insertion = divmod(k, 2)
+        mean, band = within(means), within(bands)
+        np.testing.assert_allclose(mean[:, 0], found.shares, atol=1e-9)
+        for share, height in mean:
+            hidden = 1 - share if insertion else share
+            scores = found.random[i][:, np.abs(found.shares - hidden).argmin()]
+            assert height == pytest.approx(scores.mean(), abs=1e-6)
+            edges = band[np.abs(band[:, 0] - share) < 1e-9, 1]
+            assert edges.min() == pytest.approx(scores.min(), abs=1e-6)
+            assert edges.max() == pytest.approx(scores.max(), abs=1e-6)
+        nothing_hidden = mean[-1 if insertion else 0, 1]
+        assert nothing_hidden == pytest.approx(found.scores[i], abs=1e-6)
+
+
 @pytest.mark.parametrize("look", [Look("contour"), Look("heat", "figure", "viridis")])
 def test_styles(found, look):
     e = demo_explanation("cd_detr")

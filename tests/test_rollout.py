@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from functools import cache
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from conftest import demo_model
-from figure_tools import check_page, texts
+from figure_tools import check_page, numbers_of, pixels, rows_of, texts
+from test_styles import at_centers
 
 from detr_viz import assets, cli, explain, rollout
 from detr_viz.errors import UserError
 from detr_viz.page import number
 from detr_viz.rollout_figures import encoder_rollout_grid, rollout_grid
-from detr_viz.styles import FigureError, page_format
+from detr_viz.styles import FigureError, Look, page_format
 from detr_viz.terms import Terms
 
 
@@ -121,32 +123,36 @@ def test_against_one_product_of_blocks():
 # ---- of a network -------------------------------------------------------------------------------
 
 
+def stacks_of(e) -> list[list[np.ndarray]]:
+    """Means of heads, a list a kind of attention: decoder, cross, encoder."""
+    counts = {"decoder": e.num_layers, "cross": e.num_layers, "encoder": e.model.config.enc_layers}
+    return [
+        [e.attention((kind, i), scale="layer").mean(1).astype(np.float64) for i in range(count)]
+        for kind, count in counts.items()
+    ]
+
+
+def of_all_cells(encoder: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The product of all layers, and what is left without the part that identities alone make."""
+    whole = np.eye(len(encoder[0]))
+    for a in encoder:
+        whole = (a + np.eye(len(a))) / 2 @ whole
+    gathered = whole - np.eye(len(whole)) * 0.5 ** len(encoder)
+    return whole, gathered / gathered.sum(-1, keepdims=True)
+
+
 @pytest.mark.parametrize("name", ["detr", "cd_detr"])
 def test_of_a_model(name):
     e = explained(name)
-    mean = {
-        where: e.attention(where, scale="layer").mean(1).astype(np.float64) for where in e.sites
-    }
-    stacks = [
-        [mean[kind, i] for i in range(count)]
-        for kind, count in (
-            ("decoder", e.num_layers),
-            ("cross", e.num_layers),
-            ("encoder", e.model.config.enc_layers),
-        )
-    ]
+    stacks = stacks_of(e)
     found = rollout.of_queries(e, [13, 2])
     for made, encoder in ((found.decoder, []), (found.both, stacks[2])):
         cells = blocks(*stacks[:2], encoder)[0][[13, 2]]
         np.testing.assert_allclose(made, cells / cells.sum(-1, keepdims=True), atol=2e-6)
         np.testing.assert_allclose(made.sum(-1), 1, atol=1e-5)
     np.testing.assert_allclose(found.last, stacks[1][-1][[13, 2]], atol=1e-6)
-    whole = np.eye(len(stacks[2][0]))
-    for a in stacks[2]:
-        whole = (a + np.eye(len(a))) / 2 @ whole
+    whole, gathered = of_all_cells(stacks[2])
     np.testing.assert_allclose(rollout.of_cells(e, [5, 40]), whole[[5, 40]], atol=2e-6)
-    gathered = whole - np.eye(len(whole)) * 0.5 ** len(stacks[2])
-    gathered /= gathered.sum(-1, keepdims=True)
     np.testing.assert_allclose(rollout.of_cells(e, [5], stays=False), gathered[[5]], atol=2e-6)
 
 
@@ -184,6 +190,47 @@ def test_the_figure_of_points():
         assert number(row.max()) in said
     for row in e.attention(("encoder", 1), rows=[99, 0], scale="layer").mean(1):
         assert number(row.max()) in said
+
+
+def check_columns(fig, e, expected) -> None:
+    """expected: heading -> (rows, K). The panels under it have these colours and largest weights.
+
+    For figures in style heat, whose cells are of one colour.
+    """
+    lut = matplotlib.colormaps["inferno"](np.arange(256), bytes=True)[:, :3].astype(int)
+    rows = rows_of(fig)
+    for heading, maps in expected.items():
+        (x,) = [t.get_position()[0] for t in fig.axes[0].texts if t.get_text() == heading]
+        for row, one in zip(rows, maps, strict=True):
+            (tile,) = [tile for tile in row[1:] if tile.left <= x < tile.right]
+            shown = at_centers(pixels(fig, tile), e.grid_hw).reshape(-1, 1, 3)
+            levels = np.abs(shown - lut).sum(-1).argmin(-1)
+            np.testing.assert_allclose(levels, 255 * one / one.max(), atol=1)
+            inside = [
+                t.get_text() for t in numbers_of(fig) if tile.holds(np.array(t.get_position()))
+            ]
+            assert inside == [number(one.max())]
+
+
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_each_column_has_its_own_map(name):
+    e, ids = explained(name), [13, 2]
+    between, across, encoder = stacks_of(e)
+    decoder, both = (blocks(between, across, some)[0][ids] for some in ([], encoder))
+    expected = {"last layer": across[-1][ids], "rollout": decoder, "with encoder": both}
+    expected = {heading: maps / maps.sum(-1, keepdims=True) for heading, maps in expected.items()}
+    fig = rollout_grid(e, ids, look=Look("heat"))
+    assert [len(row) for row in rows_of(fig)] == [1 + 3] * 2
+    check_columns(fig, e, expected)
+
+
+def test_each_column_of_points_has_its_own_map():
+    e, cells = explained("detr"), [6 * 16 + 3, 0]
+    encoder = stacks_of(e)[2]
+    fig = encoder_rollout_grid(e, [(100, 200), (0, 0)], look=Look("heat"))
+    assert [len(row) for row in rows_of(fig)] == [1 + 2] * 2
+    gathered = of_all_cells(encoder)[1]
+    check_columns(fig, e, {"last layer": encoder[-1][cells], "rollout": gathered[cells]})
 
 
 def test_nothing_to_draw():

@@ -1,0 +1,135 @@
+"""What all views owe: the scale that is asked for, and a digest of all that decides a figure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import demo_model
+from figure_tools import texts
+from PIL import Image
+
+from detr_viz import assets, cli, explain, faithfulness
+from detr_viz.decoder_figures import decoder_grid
+from detr_viz.encoder_figures import encoder_grid
+from detr_viz.matrix_figures import query_matrix
+from detr_viz.page import number
+from detr_viz.styles import Look, page_format
+
+# ---- --scale ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unlike():
+    """Self-attention where position, attended on its own, has twice the layer's factor.
+
+    In the models that there are the two are the same there: no number would tell them apart.
+    """
+    image, sites = assets.find(assets.DEFAULT_IMAGE), ["encoder", "decoder"]
+    e = explain(demo_model("cd_detr"), image, sites=sites)
+    recorded = {}
+    for where, one in e.recorded.items():
+        scales = {**one.terms.mode_scales, "position": 2 * one.terms.scale}
+        recorded[where] = SimpleNamespace(terms=replace(one.terms, mode_scales=scales))
+    return replace(e, recorded=recorded)
+
+
+@pytest.mark.parametrize(
+    ("draw", "site", "rows"),
+    [
+        (decoder_grid, ("decoder", 2), [11, 15]),
+        (query_matrix, ("decoder", 2), [11, 15]),
+        (encoder_grid, ("encoder", 0), [6 * 16 + 3]),
+    ],
+)
+def test_the_scale_reaches_the_weights_of_self_attention(unlike, draw, site, rows):
+    """The largest weight of each head is printed; in a matrix, the largest of its cells."""
+    e, heads = unlike, [0, 3]
+    asked = [(100, 200)] if draw is encoder_grid else rows
+    look, page = Look(heads=tuple(heads)), page_format(width_in=9)
+    known, printed = {}, {}
+    for scale in ("mode", "layer"):
+        fig = draw(e, asked, ["position"], scale=scale, look=look, page=page)
+        weights = e.attention(site, "position", rows, scale)[:, heads]
+        if draw is query_matrix:
+            weights = weights[..., rows].max(0)
+        known[scale] = {number(value) for value in weights.max(-1).ravel()}
+        said = " ".join(texts(fig))
+        printed[scale] = {*said.split()}
+        assert known[scale] <= printed[scale]
+        assert ("logits at the layer's own scale" in said) == (scale == "layer")
+    assert not known["layer"] <= printed["mode"] and not known["mode"] <= printed["layer"]
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_commands_of_self_attention_say_their_scale(tmp_path, kind):
+    argv = ["--type", "cd_detr", "--attention", kind, "--queries", "top:2", "--plot", "position"]
+    argv += ["--format", "svg", "--quiet"]
+    for scale in ("mode", "layer"):
+        assert cli.main([*argv, "--scale", scale, "--out", f"{tmp_path}/{scale}/"]) == 0
+        paths = [*(tmp_path / scale).iterdir()]
+        assert len(paths) == {"encoder": 1, "decoder": 2}[kind]
+        for path in paths:
+            assert ("logits at the layer" in path.read_text()) == (scale == "layer")
+
+
+def test_the_scale_ranks_the_cells_of_faithfulness(tmp_path, capsys):
+    """The areas that the command prints are those of curves by the maps of that scale."""
+    e = explain(demo_model("cd_detr"), assets.find(assets.DEFAULT_IMAGE))
+    query = e.by_score()[0]
+    argv = ["--type", "cd_detr", "--faithfulness", "--plot", "position", "--queries", str(query)]
+    printed = {}
+    for scale in ("mode", "layer"):
+        found = faithfulness.faithfulness(e, [query], ["position"], scale=scale)
+        maps = e.maps("position", [query], scale=scale).mean(1)
+        np.testing.assert_array_equal(found.maps["position"], maps)
+        curves = found.deletion["position"][0], found.insertion["position"][0]
+        areas = [faithfulness.area(curve, found.shares) for curve in curves]
+        out = tmp_path / f"{scale}.svg"
+        assert cli.main([*argv, "--scale", scale, "--out", str(out)]) == 0
+        (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if "0." in line]
+        printed[scale] = [float(word) for word in row[-3:-1]]
+        assert printed[scale] == pytest.approx(areas, abs=6e-4)
+        assert f">{number(maps.max())}<" in out.read_text()
+    assert np.abs(np.subtract(*printed.values())).max() > 2e-3
+
+
+# ---- the digest ---------------------------------------------------------------------------------
+
+
+def recipe_of(folder, *argv: str) -> str:
+    """The digest in the first file that a command writes."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "a.png"
+    assert cli.main(["--type", "detr", *argv, "--dpi", "60", "--quiet", "--out", str(path)]) == 0
+    with Image.open(path) as image:
+        return image.text["Recipe"]
+
+
+HERE, THERE = ["--points", "100,200"], ["--points", "300,200"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["--attention", "encoder", *HERE], ["--attention", "encoder", *THERE]),
+        (["--attention", "encoder", *HERE], ["--attention", "encoder", *HERE, "--rollout"]),
+        (
+            ["--attention", "encoder", *HERE, "--rollout"],
+            ["--attention", "encoder", *THERE, "--rollout"],
+        ),
+        (
+            ["--attention", "decoder", "--queries", "13,2"],
+            ["--attention", "decoder", "--queries", "2,13"],
+        ),
+        (["--attention", "decoder", "--queries", "13"], ["--queries", "13"]),
+        (["--rollout", "--queries", "13"], ["--rollout", "--queries", "2"]),
+        (["--faithfulness", "--queries", "13"], ["--rollout", "--queries", "13"]),
+    ],
+)
+def test_two_commands_have_two_digests_and_one_has_one(tmp_path, one, other):
+    known = recipe_of(tmp_path, *one)
+    assert recipe_of(tmp_path / "again", *one) == known
+    assert recipe_of(tmp_path, *other) != known
