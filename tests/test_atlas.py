@@ -11,7 +11,6 @@ from conftest import demo_model
 from scipy import stats
 
 from detr_viz import explain
-from detr_viz.atlas import geometry
 from detr_viz.atlas.book import COLUMNS, EVEN, IN_BOX, Book
 from detr_viz.atlas.geometry import BINS, PER_BOX, ZONES, surroundings, zone_masks
 from detr_viz.atlas.tally import Tally, interval
@@ -241,4 +240,33 @@ def test_an_empty_box_breaks_nothing():
     tally = tally_of(Seen([(40, 30, 40, 30)], one_hot((4, 4))))
     assert tally.objects == 1 and tally.resolved == 0
     assert np.isfinite(tally.means()["peak_to_edge"]).all()
-    assert geometry.LEAST_CELLS == 2
+
+
+def test_what_few_objects_have_shown_is_left_open():
+    """Of 40 boxes in the middle and one at the rim, what lies right of the rim is none's but its
+    own; and where the image ends, a mean is that of the objects for which it does not.
+    """
+    made = np.full((1, 1, 12, 16), 1 / 192, np.float32)
+    middle, rim = (40, 40, 72, 72), (128, 40, 160, 72)
+    tally = tally_of(Seen([middle] * 40, np.repeat(made, 40, 0)))
+    assert not np.isnan(tally.mean_map()).any()
+    tally.add(made, surroundings(Seen([rim], made), [0]))
+    both = tally.mean_map()[0]
+    np.testing.assert_allclose(both, 32 * 32 / (160 * 120), rtol=1e-5)  # even, so even there too
+    only = tally_of(Seen([rim] * 40 + [middle], np.repeat(made, 41, 0))).mean_map()[0]
+    assert np.isnan(only[:, 24:]).all()  # beyond the image for 40 of 41
+    np.testing.assert_allclose(only[:, :24], 32 * 32 / (160 * 120), rtol=1e-5)
+
+
+def test_cells_that_are_no_squares():
+    """Cells of 10 x 20 pixels: distances along an axis are in that axis's cells."""
+    seen = Seen([(40, 40, 80, 80)], one_hot((3, 4), grid=(6, 16)))  # centre (45, 70)
+    tally = tally_of(seen)
+    means = tally.means()
+    assert means["peak_to_left"] == pytest.approx([0.5])
+    assert means["peak_to_top"] == pytest.approx([1.5])
+    assert means["peak_to_edge"] == pytest.approx([0.5])  # of the bottom: 10 pixels, half a cell
+    assert means["peak_to_bottom"] == pytest.approx([0.5])
+    assert tally.resolved == 1
+    for box, resolved in (((40, 40, 60, 79), 0), ((40, 40, 60, 80), 1), ((40, 40, 59, 80), 0)):
+        assert tally_of(Seen([box], one_hot((3, 4), grid=(6, 16)))).resolved == resolved

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -12,6 +14,8 @@ import pytest
 from batch_tools import folder_of_scenes
 from conftest import ROOT
 from figure_tools import extent, sheet_of, texts
+from PIL import Image
+from scipy import stats
 
 from detr_viz import cli
 from detr_viz.atlas.book import COLUMNS, EVEN, IN_BOX, Book
@@ -82,6 +86,101 @@ def test_layers_and_sums_of_terms(scenes, tmp_path):
     ]
 
 
+def test_a_point_that_one_image_does_not_have(tmp_path, capsys):
+    """Is one failure: the others are summed up."""
+    folder = tmp_path / "in"
+    folder_of_scenes(folder, 2)
+    small = folder / "small.png"
+    Image.new("RGB", (40, 40), (9, 99, 200)).save(small)
+    argv = ("--type", "detr", "--image", folder, "--out", tmp_path / "out")
+    assert run(*argv, "--queries", "point:45,45+top:1", "--quiet") == 1
+    err = capsys.readouterr().err
+    assert "error: 1 of 3 images failed" in err and f"{small}: point:45,45 lies outside" in err
+    assert int(rows_of(tmp_path / "out" / "detr_demo.csv")[0]["objects"]) >= 2
+
+
+def test_an_image_that_one_model_fails_on_counts_for_none(scenes, tmp_path, monkeypatch):
+    from detr_viz import explanation
+    from detr_viz.atlas import command
+
+    true = explanation.explain_batch
+
+    def one_fails(model, facts, *more):
+        found = true(model, facts, *more)
+        return [
+            explanation.SelfCheckError("self-check failed")
+            if model.spec.name == "cd_detr" and fact.path.endswith("0.png")
+            else e
+            for fact, e in zip(facts, found, strict=True)
+        ]
+
+    monkeypatch.setattr(explanation, "explain_batch", one_fails)
+    names = sorted(path.name for path in scenes.rglob("*.png"))
+    gone = [name for name in names if name.endswith("0.png")]
+    assert gone
+    argv = ("--type", "detr", "cd_detr", "--image", scenes, "--out", tmp_path, "--queries", "top:1")
+    assert run(*argv, "--quiet") == command.EXIT_FAILURES
+    for name in ("detr", "cd_detr"):
+        rows = rows_of(tmp_path / f"{name}_demo.csv")
+        assert rows[0]["objects"] == str(6 - len(gone))
+
+
+def test_checkpoints_of_one_name_have_files_of_their_own(scenes, tmp_path):
+    copies = []
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        copies.append(tmp_path / folder / "model.pth")
+        shutil.copy(ROOT / "weights" / "detr_demo.pth", copies[-1])
+    argv = (
+        "--weights",
+        *copies,
+        "--image",
+        scenes,
+        "--out",
+        tmp_path / "out",
+        "--queries",
+        "top:1",
+    )
+    assert run(*argv, "--quiet") == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [f"model_{i}{s}" for i in (1, 2) for s in (".csv", ".png")]
+
+
+def test_the_scale_is_the_layers_where_asked_for(explanation):
+    """Position and content of Conditional DETR: at the layer's scale flatter, more even."""
+    books = {s: Book("x", ["position"], [2], 8, s) for s in ("mode", "layer")}
+    for scale, book in books.items():
+        book.add(explanation, [0, 1, 2])
+        maps = explanation.maps("position", [0, 1, 2], 2, scale).reshape(3, 8, -1)
+        entropy = stats.entropy(maps, axis=-1).mean(0) / np.log(maps.shape[-1])
+        found = book.tallies[2, "position"].means()["entropy"]
+        np.testing.assert_allclose(found, entropy, rtol=1e-4)
+    notes = [" ".join(texts(atlas_figure(book))) for book in books.values()]
+    assert ["own scale" in said for said in notes] == [False, True]
+
+
+def test_another_precision_is_told_how_far_it_is_off(scenes, tmp_path, capsys):
+    argv = ("--type", "cd_detr", "--image", scenes, "--out", tmp_path, "--queries", "top:1")
+    assert run(*argv, "--precision", "bfloat16") == 0
+    said = "".join(capsys.readouterr())
+    assert said.count("note: bfloat16 moves the attention weights of ") == 1
+
+
+@pytest.mark.parametrize("name", ["detr_demo.png", "detr_demo.csv"])
+def test_a_place_that_is_taken_is_told_before_images_are_read(scenes, tmp_path, capsys, name):
+    (tmp_path / name).mkdir()
+    argv = ("--type", "detr", "--image", scenes, "--out", tmp_path, "--queries", "top:1")
+    assert run(*argv) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and f"{name}: it is a folder" in err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_out_that_looks_like_a_file(tmp_path, capsys):
+    assert run("--out", tmp_path / "a.png") == 2
+    assert "looks like a file: give a folder" in capsys.readouterr().err
+
+
 def test_images_that_fail(tmp_path, capsys):
     folder = tmp_path / "in"
     bad = folder_of_scenes(folder, 6, broken=2)
@@ -130,10 +229,10 @@ def test_out_is_a_file(tmp_path, capsys):
     assert path.read_text() == "mine"
 
 
-def test_ctrl_c_leaves_nothing(scenes, tmp_path):
-    """Sent when the network is at work; helpers go with the process."""
-    import signal
-
+def test_ctrl_c_leaves_nothing(tmp_path):
+    """Sent when the first image is through; helpers go with the process."""
+    scenes = tmp_path / "in"
+    folder_of_scenes(scenes, 60)
     argv = ["atlas", "--image", str(scenes), "--out", str(tmp_path / "out"), "--queries", "top:1"]
     program = subprocess.Popen(
         [sys.executable, "attention_scripts.py", *argv],
@@ -142,13 +241,11 @@ def test_ctrl_c_leaves_nothing(scenes, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert program.stderr.readline().startswith("1 of 6 images")
+    assert program.stderr.readline().startswith("1 of 60 images")
     program.send_signal(signal.SIGINT)
     _, err = program.communicate(timeout=60)
-    assert program.returncode in (0, 130)  # it may have been through
-    assert "Traceback" not in err
-    if program.returncode == 130:
-        assert not (tmp_path / "out").exists()
+    assert program.returncode == 130 and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
 
 
 # ---- the figure ---------------------------------------------------------------------------------
@@ -208,6 +305,33 @@ def test_numbers_and_kinds_are_the_books(book):
             assert any(t.startswith(f"{kind.share:.0%} · ") for t in said)
         assert f"entropy {tally.means()['entropy'].mean():.2f}".replace("0.", ".") in said
     assert fig.facts["Title"].startswith("Some DETR (a.pth): what each head does, 4 objects")
+
+
+def test_scales_that_panels_share(book):
+    """The largest value of what shares a scale has the last colour, all else less."""
+    lut = colors(Look(style="heat")).astype(int).sum(1)
+    maps = np.nan_to_num(np.stack([t.mean_map() for t in book.tallies.values()]))
+    most = maps.max((2, 3))
+    for norm, last in (
+        ("head", most),
+        ("query", most.max(1, keepdims=True)),
+        ("figure", most.max()),
+    ):
+        fig = atlas_figure(book, look=Look(norm=norm, interpolation="nearest"))
+        sheet = sheet_of(fig).astype(int).sum(-1)
+        squares = fig.axes[0].collections[0].get_paths()
+        assert len(squares) == most.size
+        for path, value, end in zip(
+            squares, most.ravel(), np.broadcast_to(last, most.shape).ravel(), strict=True
+        ):
+            (x0, y0), (x1, y1) = path.vertices[0], path.vertices[2]
+            wide, high = x1 - x0, y1 - y0
+            panel = sheet[
+                int(y0 - high / 2) : int(y1 + high / 2), int(x0 - wide / 2) : int(x1 + wide / 2)
+            ]
+            inner = panel[panel != 237 * 3]  # not where no image was, nor the box's white
+            brightest = inner[inner < 3 * 250].max()
+            assert abs(brightest - lut[round(value / end * 255)]) <= 12
 
 
 def test_one_object_that_is_too_small(explanation):

@@ -191,13 +191,14 @@ def _look_at(
     alone = len(images) == 1  # its failure is the run's
     with Progress(len(images), quiet=args.quiet or alone) as progress:
         reader.say = progress.note
-        for _, outcome in Pipeline(team, size).run(items, reader):
+        for item, outcome in Pipeline(team, size).run(items, reader):
             failed = isinstance(outcome, Failure)
             progress.advance(failed=failed)
             if failed:
-                failures.append(outcome.reason)
+                named = item.path in outcome.reason
+                failures.append(outcome.reason if named else f"{item.path}: {outcome.reason}")
                 if len(failures) <= _MOST_FAILURES and not alone:
-                    said = f"error: {outcome.reason}"
+                    said = f"error: {failures[-1]}"
                     print(said, file=sys.stderr) if args.quiet else progress.note(said)
     return failures
 
