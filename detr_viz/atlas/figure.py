@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _UNSEEN = 237  # grey, where hardly any image was
 _ROW_GAP = 5.0  # points
 _TOO_SMALL = "too small"
+_LEAST_KIND = 0.75  # size of the words under panels, of other small text
 _WIDEST = "peak to edge 88.8"
 
 
@@ -94,9 +95,6 @@ class _Sheet:
         said.append((_WIDEST, page.small_pt, ""))  # so that numbers do not change the layout
         names = max(self.pen.width(*text) for text in said)
         self.left = round(page.margin + names + page.px(AIR * 2))
-        gaps = (self.heads - 1) * page.gap
-        self.panel = page.panel_width(page.width - self.left - page.margin - gaps, self.heads)
-        self.width = self.left + self.heads * self.panel + gaps + page.margin
         words = [
             text
             for row in self.rows
@@ -104,18 +102,30 @@ class _Sheet:
             for text in _lines(kind, values)
         ]
         widest = max(self.pen.width(text, page.small_pt, style) for text, style in words)
-        self.kind_pt = page.small_pt * min(1.0, self.panel / widest)  # one size for all
+        for lines in (1, 2):  # two lines of panels where one would make the words tiny
+            self.across = -(-self.heads // lines)
+            gaps = (self.across - 1) * page.gap
+            room = page.width - self.left - page.margin - gaps
+            self.panel = page.panel_width(room, self.across)
+            self.kind_pt = page.small_pt * min(1.0, self.panel / widest)  # one size for all
+            if self.kind_pt >= _LEAST_KIND * page.small_pt:
+                break
+        self.width = self.left + self.across * self.panel + gaps + page.margin
 
     def _measure_down(self) -> None:
         page, line = self.page, self.page.px(SMALL_PT * LINE)
         self.line = line
         self.title_base = page.margin + page.px(CLASS_PT * CAP)
-        self.heads_base = self.title_base + page.px(AIR) + page.px(TEXT_PT * LINE)
+        name = page.px(AIR) + page.px(TEXT_PT * LINE)  # of a head, over its panel
         self.kind_line = self.pen.px(self.kind_pt * LINE)
         under = page.px(AIR * 0.6) + self.pen.px(self.kind_pt * CAP) + self.kind_line
         beside = page.px(TEXT_PT * CAP) + 3 * line
-        step = max(self.panel + under, beside) + page.px(_ROW_GAP)
-        top = self.heads_base + page.px(AIR)
+        lines = -(-self.heads // self.across)
+        self.names = range(len(self.rows)) if lines > 1 else range(1)  # rows that have them
+        self.line_step = self.panel + under + name * (lines > 1) + page.px(AIR)
+        high = (lines - 1) * self.line_step + self.panel + under
+        step = max(high, beside) + page.px(_ROW_GAP) + name * (lines > 1)
+        top = self.title_base + name + page.px(AIR)
         self.tops = [top + i * step for i in range(len(self.rows))]
         self.notes = self._notes()
         self.notes_base = self.tops[-1] + step + page.px(SMALL_PT * CAP)
@@ -138,8 +148,10 @@ class _Sheet:
         warn_if_high(fig, self.made_for, above=2, way_out="choose fewer layers, or one mode")
         return fig
 
-    def _x(self, head: int) -> int:
-        return self.left + head * (self.panel + self.page.gap)
+    def _at(self, top: int, head: int) -> tuple[int, int]:
+        """Left and top of a head's panel in a row that begins at `top`."""
+        line, column = divmod(head, self.across)
+        return self.left + column * (self.panel + self.page.gap), top + line * self.line_step
 
     def _pixels(self) -> np.ndarray:
         lut = colors(Look(style="heat", cmap=self.look.cmap))
@@ -152,8 +164,8 @@ class _Sheet:
                 levels = _smooth(np.nan_to_num(values), self.panel, self.look.smoothing)
                 shown = lut[np.clip(levels / (last or 1) * 255, 0, 255).round().astype(np.intp)]
                 shown[_smooth(np.isnan(values), self.panel, "nearest") > 0.5] = _UNSEEN
-                left = self._x(head)
-                sheet[top : top + self.panel, left : left + self.panel, :3] = shown
+                left, above = self._at(top, head)
+                sheet[above : above + self.panel, left : left + self.panel, :3] = shown
         return sheet
 
     def _title(self) -> list[Line]:
@@ -172,12 +184,14 @@ class _Sheet:
 
     def _head_names(self) -> list[Line]:
         names = ["head 0", *map(str, range(1, self.heads))]
-        size = self.page.text_pt
-        if self.pen.width(names[0], size) > self.panel:
+        size, lines = self.page.text_pt, []
+        if self.pen.width(f"{names[0]} ", size) > self.panel:
             names[0] = "0"
-        return [
-            Line(name, self._x(head), self.heads_base, size, INK) for head, name in enumerate(names)
-        ]
+        for row in self.names:
+            for head, name in enumerate(names):
+                left, top = self._at(self.tops[row], head)
+                lines.append(Line(name, left, top - self.page.px(AIR), size, INK))
+        return lines
 
     def _beside(self, row: _Row, top: int) -> list[Line]:
         page = self.page
@@ -190,9 +204,10 @@ class _Sheet:
 
     def _under(self, row: _Row, top: int) -> list[Line]:
         lines = []
-        base = top + self.panel + self.page.px(AIR * 0.6) + self.pen.px(self.kind_pt * CAP)
+        below = self.panel + self.page.px(AIR * 0.6) + self.pen.px(self.kind_pt * CAP)
         for head, (kind, values) in enumerate(zip(row.kinds, row.maps, strict=True)):
-            middle = self._x(head) + self.panel / 2
+            left, above = self._at(top, head)
+            middle, base = left + self.panel / 2, above + below
             for i, (said, style) in enumerate(_lines(kind, values)):
                 at, ink = base + i * self.kind_line, INK if style else GRAY
                 lines.append(Line(said, middle, at, self.kind_pt, ink, style, "center"))
@@ -205,8 +220,8 @@ class _Sheet:
         low, high = (round((t + MARGIN) / (1 + 2 * MARGIN) * self.panel) for t in (0, 1))
         corners = [
             [(left + x, top + y) for x, y in ((low, low), (high, low), (high, high), (low, high))]
-            for top in self.tops
-            for left in map(self._x, range(self.heads))
+            for row in self.tops
+            for left, top in [self._at(row, head) for head in range(self.heads)]
         ]
         px = max(1, round(0.5 * self.made_for.type_size * self.made_for.dpi / 72))
         for ink, wide, order in (((0, 0, 0, 0.6), 2 * px, 4), ((1, 1, 1, 1), px, 5)):
