@@ -116,3 +116,20 @@ def test_what_matters_is_what_ablations_say():
     np.testing.assert_allclose(rows["head:4"][:, 1], kept, atol=1e-6)
     np.testing.assert_array_equal(rows["head:4"][:, 0], kept >= 0.5)
     assert "| box:outside | " in matter.report("detr", None, 1)
+
+
+def test_held_out_scenes_as_pictures(tmp_path, capsys):
+    from PIL import Image
+
+    from detr_viz.demo import pictures
+    from detr_viz.demo.shapes import held_out_seeds, scene
+
+    pictures.main(["--out", str(tmp_path / "a"), "--count", "2"])
+    paths = sorted((tmp_path / "a").iterdir())
+    assert [path.name for path in paths] == ["scene_0000.png", "scene_0001.png"]
+    for path, seed in zip(paths, held_out_seeds(2), strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), scene(seed, 512).rgb)
+    for argv in (["--out", str(paths[0])], ["--out", "x", "--count", "0"]):
+        with pytest.raises(SystemExit) as stop:
+            pictures.main(argv)
+        assert stop.value.code == 2 and "error: " in capsys.readouterr().err

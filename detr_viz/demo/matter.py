@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from detr_viz import models
+from detr_viz.arguments import positive
 from detr_viz.demo.measure import SCORE, found_queries, scenes
 from detr_viz.explanation import explain
 from detr_viz.faithfulness import area, faithfulness
@@ -91,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--type", choices=models.names(), nargs="+", default=models.names())
     parser.add_argument("--weights", help="a demo checkpoint of one type (default: those shipped)")
-    parser.add_argument("--scenes", type=int, default=100, help="how many (default %(default)s)")
+    parser.add_argument(
+        "--scenes", type=positive, default=100, help="how many (default %(default)s)"
+    )
     args = parser.parse_args(argv)
     if args.weights and len(args.type) > 1:
         parser.error("--weights is of one type: say which with --type")

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz import boxes, models
+from detr_viz.arguments import positive
 from detr_viz.demo.shapes import Scene, held_out_seeds, scene
 from detr_viz.explanation import Explanation, explain
 from detr_viz.loading import load_model
@@ -190,7 +191,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--type", choices=models.names(), nargs="+", default=models.names())
     parser.add_argument("--weights", help="a demo checkpoint of one type (default: those shipped)")
-    parser.add_argument("--scenes", type=int, default=200, help="how many (default %(default)s)")
+    parser.add_argument(
+        "--scenes", type=positive, default=200, help="how many (default %(default)s)"
+    )
     args = parser.parse_args(argv)
     for name in args.type:
         print(report(name, args.weights, args.scenes), end="\n\n")

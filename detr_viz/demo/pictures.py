@@ -11,8 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from detr_viz.arguments import positive
 from detr_viz.demo.measure import SCENE_PX
 from detr_viz.demo.shapes import held_out_seeds, scene
+from detr_viz.errors import UserError
 from detr_viz.files import replacing
 
 
@@ -27,9 +29,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write them."""
     parser = argparse.ArgumentParser(description="Write held-out scenes.", allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True, help="the folder")
-    parser.add_argument("--count", type=int, default=500, help="how many (default %(default)s)")
+    parser.add_argument(
+        "--count", type=positive, default=500, help="how many (default %(default)s)"
+    )
     args = parser.parse_args(argv)
-    write(args.out, args.count)
+    try:
+        write(args.out, args.count)
+    except UserError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
