@@ -71,7 +71,7 @@ def add_subject(
         "--plot",
         choices=(*MODES, "all", *[LEDGER] * drawn),
         default=plot,
-        help="parts of query and key that attend; all stacks the three"
+        help="parts of query and key that attend; all: the three"
         + "; terms: what each product of parts adds to the logits" * drawn
         + " (default: %(default)s)",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import shutil
 import signal
@@ -57,6 +58,8 @@ def test_a_table_and_a_figure_a_model(scenes, tmp_path, capsys):
     assert [row["mode"] for row in rows[-2:]] == [EVEN, IN_BOX]
     svg = (out / "detr_demo.svg").read_text()
     assert "12 objects in 6 images" in svg and "position" in svg
+    sha256 = hashlib.sha256((ROOT / "weights" / "detr_demo.pth").read_bytes()).hexdigest()
+    assert f"queries top:2. weights detr_demo.pth sha256 {sha256}" in svg
 
 
 def test_the_same_whatever_the_batches(scenes, tmp_path):

@@ -30,13 +30,20 @@ class Book:
     """Tallies by (layer, mode), and of two maps to compare with: of the same objects, EVEN over
     the image and even IN_BOX, on the cells whose centres it holds (objects without are left out).
 
-    images: how many were added, those without an object too.
+    images: how many were added, those without an object too. made_of: weights and queries in words,
+    for the figure's metadata.
     """
 
     def __init__(
-        self, name: str, modes: Sequence[str], layers: Sequence[int], heads: int, scale: str
+        self,
+        name: str,
+        modes: Sequence[str],
+        layers: Sequence[int],
+        heads: int,
+        scale: str,
+        made_of: str = "",
     ) -> None:
-        self.name, self.scale, self.images = name, scale, 0
+        self.name, self.scale, self.made_of, self.images = name, scale, made_of, 0
         self.tallies = {(layer, mode): Tally(heads) for layer in layers for mode in modes}
         self.chance = {EVEN: Tally(1), IN_BOX: Tally(1)}
 

@@ -228,6 +228,7 @@ class Reader:
                 resolve_layers(recipe.layer, model.config.dec_layers),
                 model.config.nheads,
                 recipe.scale,
+                f"queries {recipe.queries}. weights {Path(model.path).name} sha256 {model.sha256}",
             )
             for model in loaded
         ]

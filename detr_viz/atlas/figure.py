@@ -272,7 +272,7 @@ class _Sheet:
         return {
             "Title": f"{clean(self.book.name)}: what each head does, {self._about()}",
             "Software": f"detr_viz {detr_viz.__version__}",
-            "Description": ". ".join([*kinds, *self.notes]),
+            "Description": ". ".join([*kinds, *self.notes, self.book.made_of]).rstrip(". "),
         }
 
 
