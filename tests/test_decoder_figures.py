@@ -296,7 +296,7 @@ def test_sorted_heads_keep_their_matrices():
 
 @pytest.mark.filterwarnings("ignore:the figure is")
 @pytest.mark.parametrize("preset", [None, *PRESETS])
-@pytest.mark.parametrize("count", [2, 5, 12, 40])
+@pytest.mark.parametrize("count", [2, 5, pytest.param(12, marks=pytest.mark.slow), 40])
 def test_nothing_overlaps(preset, count):
     """Long names and many queries included; numbers stay in their cells."""
     rng = np.random.default_rng(count)
