@@ -277,7 +277,9 @@ def _add_marks(ax: Axes, groups: Sequence[Group], made: Plan, unit_px: float, dp
     """
     from matplotlib.collections import EllipseCollection
 
-    wide = min(2.2 * unit_px, min(made.panel_hw) / 7)  # pixels across
+    panel = min(made.panel_hw)
+    wide = min(max(2.2 * unit_px, panel / 18), panel / 7)  # pixels across
+    thick = max(unit_px, wide / 2.2)
     places, colors = [], []
     for group, spot in zip(groups, made.spots, strict=True):
         if group.mark is None or spot.photo_top is None:
@@ -307,7 +309,7 @@ def _add_marks(ax: Axes, groups: Sequence[Group], made: Plan, unit_px: float, dp
             transOffset=ax.transData,
             facecolors="none",
             edgecolors=edges,
-            linewidths=max(width * unit_px * 72 / dpi, _LEAST_PT),
+            linewidths=max(width * thick * 72 / dpi, _LEAST_PT),
             zorder=order,
         )
         ax.add_collection(rings, autolim=False)

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         plot="all",
     )
     add = parser.add_argument_group("what to write").add_argument
-    add("--out", metavar="DIR", default="atlas", help="the folder (default: %(default)s)")
+    add("--out", metavar="DIR", default="outputs/atlas", help="the folder (default: %(default)s)")
     add(
         "--format",
         type=formats,
