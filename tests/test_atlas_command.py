@@ -7,12 +7,10 @@ import hashlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from batch_tools import folder_of_scenes
+from batch_tools import folder_of_scenes, start
 from conftest import ROOT
 from figure_tools import extent, sheet_of, texts
 from PIL import Image
@@ -237,13 +235,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     scenes = tmp_path / "in"
     folder_of_scenes(scenes, 60)
     argv = ["atlas", "--image", str(scenes), "--out", str(tmp_path / "out"), "--queries", "top:1"]
-    program = subprocess.Popen(
-        [sys.executable, "attention_scripts.py", *argv],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    program = start(*argv)
     assert program.stderr.readline().startswith("1 of 60 images")
     program.send_signal(signal.SIGINT)
     _, err = program.communicate(timeout=60)
