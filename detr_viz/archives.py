@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.files import reason
+from detr_viz.common.files import reason
 
 _MOST_MEMBERS = 1000
 _MOST_HEADER = 10_000  # characters of a .npy header, as numpy has it

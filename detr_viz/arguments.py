@@ -7,7 +7,7 @@ import difflib
 import math
 from typing import NoReturn
 
-from detr_viz.errors import EXIT_USER_ERROR
+from detr_viz.common.errors import EXIT_USER_ERROR
 from detr_viz.points import parse as parse_points
 from detr_viz.removals import parse as parse_removal
 from detr_viz.styles import HEADS, SUFFIXES

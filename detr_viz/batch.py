@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from detr_viz import files
+from detr_viz.common import files
+from detr_viz.common.errors import EXIT_INTERRUPTED, UserError
+from detr_viz.common.files import OutputError
+from detr_viz.common.progress import Progress
 from detr_viz.desk import Drawn, Earlier, Failure, Skipped
 from detr_viz.engine import Engine, Outputs, Result
-from detr_viz.errors import EXIT_INTERRUPTED, UserError
-from detr_viz.files import OutputError
 from detr_viz.inputs import Input
 from detr_viz.journal import Counts, Journal
 from detr_viz.pipeline import Item, Outcome
-from detr_viz.progress import Progress
 from detr_viz.recipe import Recipe
 from detr_viz.tables import Done, read_index
 

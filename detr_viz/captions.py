@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import detr_viz
+from detr_viz.common.files import OutputError, reason, replacing
 from detr_viz.facts import (
     DASH,
     TIMES,
@@ -23,7 +24,6 @@ from detr_viz.facts import (
     normalisation,
     weights_of,
 )
-from detr_viz.files import OutputError, reason, replacing
 from detr_viz.lettering import clean
 from detr_viz.styles import NORMS
 from detr_viz.terms import Mode, is_sum

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from detr_viz import assets, foreign, hub, models, weightfiles
+from detr_viz import foreign, hub, models, weightfiles
+from detr_viz.common import assets
+from detr_viz.common.errors import UserError
 from detr_viz.downloads import KNOWN, fetch_checked, sha256_of
-from detr_viz.errors import UserError
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
 from detr_viz.unwrap import UNSUPPORTED, Unwrapped, unwrap

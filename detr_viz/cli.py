@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import NoReturn
 
 import detr_viz
-from detr_viz import files
 from detr_viz.arguments import OneLineParser
-from detr_viz.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError, report
+from detr_viz.common import files
+from detr_viz.common.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError, report
 
 # First word -> module with DESCRIPTION, EPILOG, add_arguments(parser) and run(args) -> exit code.
 SUBCOMMANDS = {

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.queries import QueryError, holds_ids, select
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from detr_viz.errors import UserError
-from detr_viz.files import replacing
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import replacing
 from detr_viz.lettering import ELLIPSIS, clean, font_file, is_truetype, plain_settings
 from detr_viz.page import GRAY, INK, NOTE_GRAY
 

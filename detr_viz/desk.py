@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.errors import in_a_line
-from detr_viz.files import OutputError
+from detr_viz.common.errors import in_a_line
+from detr_viz.common.files import OutputError
 from detr_viz.recipe import Recipe, carries
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Desk:
             return failure(error)
 
     def _start(self, order: Setup) -> None:
-        from detr_viz import files
+        from detr_viz.common import files
 
         self._setup = order
         files.put_temporaries_in(order.temporary)

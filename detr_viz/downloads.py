@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from detr_viz import assets
-from detr_viz.errors import UserError
-from detr_viz.files import OutputError, reason, replacing
+from detr_viz.common import assets
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import OutputError, reason, replacing
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30

@@ -30,7 +30,7 @@ from detr_viz import images
 from detr_viz.ablation import Ablation, ablate, as_it_is
 from detr_viz.attention import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
 from detr_viz.capture import Recorded, Where, record
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.findings import Findings, LayerOutput, Ledger
 from detr_viz.images import ImageFacts, LoadedImage
 from detr_viz.ledger import ledger

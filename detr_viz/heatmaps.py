@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz import archives
-from detr_viz.errors import UserError
-from detr_viz.files import reason, replacing
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import reason, replacing
 
 if TYPE_CHECKING:
     from detr_viz.findings import Findings

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

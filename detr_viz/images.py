@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from detr_viz.errors import UserError
-from detr_viz.files import reason
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import reason
 
 _LONGEST_NAME = 150  # bytes of a file's own; of 255, the rest is for what follows it
 _LIST_BYTES, _COCO_BYTES = 256_000_000, 2_000_000_000

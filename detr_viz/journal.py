@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from detr_viz.errors import UserError
-from detr_viz.files import OutputError, reason
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import OutputError, reason
 from detr_viz.tables import COLUMNS, Done, in_rows, opened, read_index
 
 try:

@@ -7,7 +7,7 @@ import stat
 import unicodedata
 from collections.abc import Sequence
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 
 HOLE = "N/A"  # an id that no class has
 _MAX_BYTES = 1 << 20  # far beyond any list of names: a checkpoint given by mistake is not read

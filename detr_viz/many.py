@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import detr_viz
-from detr_viz.errors import EXIT_INTERRUPTED
+from detr_viz.common.errors import EXIT_INTERRUPTED
 from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
 from detr_viz.styles import Format, Look
 from detr_viz.targets import folder_of

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.files import replacing
+from detr_viz.common.files import replacing
 from detr_viz.lettering import SVG_FALLBACKS, is_truetype, plain_settings
 from detr_viz.styles import SUFFIXES, FigureError
 

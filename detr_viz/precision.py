@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.terms import PRECISIONS
 
 

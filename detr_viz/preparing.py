@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import say
 from detr_viz.comparison import load
-from detr_viz.errors import UserError
-from detr_viz.files import say
 from detr_viz.queries import DEFAULT
 from detr_viz.styles import Format, Look
 

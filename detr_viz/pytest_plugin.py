@@ -79,8 +79,8 @@ class _Session:
             return
         path = self._config.getoption("heatmap_report")
         if path and self.outcomes:
-            from detr_viz.errors import UserError
-            from detr_viz.files import replacing
+            from detr_viz.common.errors import UserError
+            from detr_viz.common.files import replacing
             from detr_viz.regression.page import page
 
             try:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
     from detr_viz.ablation import Ablation

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import assets, inputs, labels, models, views
+from detr_viz import inputs, labels, models, views
+from detr_viz.common import assets
+from detr_viz.common.errors import UserError, report
+from detr_viz.common.files import OutputError, say
 from detr_viz.comparison import choose, named, pair, queries_of
-from detr_viz.errors import UserError, report
-from detr_viz.files import OutputError, say
 from detr_viz.flags import add_arguments
 from detr_viz.many import run_many
 from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detr_viz.attention import weights
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.terms import Terms
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 
 STYLES = {
     "overlay": "the map's colour over the grey photo",

@@ -13,8 +13,8 @@ from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 
-from detr_viz.errors import UserError
-from detr_viz.files import reason
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import reason
 
 COLUMNS = (
     *("image", "object", "model", "layer", "query", "class", "score"),

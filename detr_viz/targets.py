@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detr_viz.errors import UserError
-from detr_viz.files import reason
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import reason
 from detr_viz.styles import SUFFIXES
 
 MAPS = ".npz"

@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from detr_viz.errors import UserError
-from detr_viz.files import reason
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import reason
 
 HEAD_BYTES = 512
 ZIP = b"PK\x03\x04"

@@ -51,7 +51,8 @@ def explanation(request):
 
 @cache
 def demo_explanation(name: str):
-    from detr_viz import assets, explain
+    from detr_viz import explain
+    from detr_viz.common import assets
 
     return explain(demo_model(name), assets.find(assets.DEFAULT_IMAGE), layers="all")
 

@@ -18,7 +18,8 @@ from unittest import mock
 import torch
 from PIL import Image
 
-from detr_viz import assets, attention, cli, heatmaps
+from detr_viz import attention, cli, heatmaps
+from detr_viz.common import assets
 from detr_viz.demo.shapes import scene
 from detr_viz.models import detector, sites
 from detr_viz.models.detector import Detector

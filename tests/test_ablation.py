@@ -11,9 +11,10 @@ from conftest import demo_explanation, demo_model
 from figure_tools import texts
 from test_capture import hooks, tiny
 
-from detr_viz import ablation, assets, attention, cli, explain, figures, models
+from detr_viz import ablation, attention, cli, explain, figures, models
 from detr_viz.capture import record
-from detr_viz.errors import UserError
+from detr_viz.common import assets
+from detr_viz.common.errors import UserError
 from detr_viz.removals import NOTHING, parse
 from detr_viz.styles import Look
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from detr_viz import batch as many
 from detr_viz import cli, heatmaps
+from detr_viz.common.errors import UserError
 from detr_viz.engine import Outputs, Result
-from detr_viz.errors import UserError
 from detr_viz.inputs import Input
 from detr_viz.journal import Journal
 from detr_viz.recipe import ModelFacts, Recipe
@@ -127,7 +127,7 @@ def test_comparisons_captions_and_layers_in_a_batch(here, capsys):
 
 
 def test_the_index_pairs_objects_and_tells_models_apart(here, capsys):
-    from detr_viz import assets
+    from detr_viz.common import assets
 
     picture(1).save("1.png")
     for folder, name in (("a", "detr"), ("b", "cd_detr")):

@@ -20,8 +20,9 @@ from checkpoint_factory import (
 from conftest import filled_state_dict
 from safetensors.torch import save_file
 
-from detr_viz import assets, checkpoints, models
-from detr_viz.errors import UserError
+from detr_viz import checkpoints, models
+from detr_viz.common import assets
+from detr_viz.common.errors import UserError
 
 SMALL = {kind: small_state_dict(kind) for kind in ("detr", "cd_detr")}
 

@@ -21,8 +21,9 @@ from checkpoint_factory import BOTTLENECK, small_config, small_state_dict, train
 from safetensors.torch import save as safetensors_bytes
 from safetensors.torch import save_file
 
-from detr_viz import assets, checkpoints
-from detr_viz.errors import UserError
+from detr_viz import checkpoints
+from detr_viz.common import assets
+from detr_viz.common.errors import UserError
 
 DETR = small_state_dict("detr")
 CONDITIONAL = small_state_dict("cd_detr")

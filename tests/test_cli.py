@@ -15,8 +15,8 @@ from conftest import ROOT
 from PIL import Image
 
 from detr_viz import cli, heatmaps, models
+from detr_viz.common.errors import UserError
 from detr_viz.demo.shapes import scene
-from detr_viz.errors import UserError
 from detr_viz.terms import MODES
 
 COMMAND = [sys.executable, str(ROOT / "attention_scripts.py")]

@@ -21,10 +21,10 @@ from conftest import ROOT
 from detr_viz import cluster
 from detr_viz.cluster import RayEngine, clerk, worker
 from detr_viz.cluster.job import Job, Share, Trouble, blocks, divide
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import OutputError
 from detr_viz.desk import Failure, Skipped
 from detr_viz.engine import Outputs, Result
-from detr_viz.errors import UserError
-from detr_viz.files import OutputError
 from detr_viz.pipeline import Item
 from detr_viz.recipe import ModelFacts, Recipe
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import demo_explanation, demo_model
 
-from detr_viz import assets, cli, explain, heatmaps
+from detr_viz import cli, explain, heatmaps
+from detr_viz.common import assets
 from detr_viz.heatmaps import Heatmaps
 from detr_viz.regression.limits import COARSE, EXACT, Limits, between
 from detr_viz.regression.tables import lines

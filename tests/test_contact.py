@@ -22,9 +22,9 @@ from pypdf import PageObject, PdfReader
 from pypdf.generic import ContentStream
 from test_fonts import CAT, DOG, build_font, forget
 
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import OutputError
 from detr_viz.contact import best_grid, contact_sheet, shorten_middle
-from detr_viz.errors import UserError
-from detr_viz.files import OutputError
 
 A4 = (595.44, 841.68)
 DEJAVU = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))

@@ -13,7 +13,8 @@ from fake_explanation import fake
 from figure_tools import check_page, check_texts, plates_of, rows_of, sheet_of, texts, tiles_of
 from matplotlib.collections import PathCollection
 
-from detr_viz import assets, cli, explain
+from detr_viz import cli, explain
+from detr_viz.common import assets
 from detr_viz.decoder_figures import ITSELF, decoder_grid
 from detr_viz.matrix_figures import query_matrix
 from detr_viz.page import number

@@ -15,9 +15,10 @@ import pytest
 import torch
 from checkpoint_factory import small_state_dict
 
-from detr_viz import assets, checkpoints, downloads
+from detr_viz import checkpoints, downloads
+from detr_viz.common import assets
+from detr_viz.common.files import OutputError
 from detr_viz.downloads import KNOWN, DownloadError, fetch
-from detr_viz.files import OutputError
 
 DATA = bytes(range(256)) * 20_000  # 5 MB: several chunks
 PREFIX = hashlib.sha256(DATA).hexdigest()[:8]

@@ -8,7 +8,8 @@ from conftest import demo_model
 from figure_tools import texts, tiles_of
 from matplotlib.collections import EllipseCollection
 
-from detr_viz import assets, cli, explain
+from detr_viz import cli, explain
+from detr_viz.common import assets
 from detr_viz.encoder_figures import cell_of, encoder_grid
 from detr_viz.points import parse
 from detr_viz.styles import FigureError, Look

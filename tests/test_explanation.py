@@ -16,8 +16,8 @@ from conftest import ROOT, demo_explanation, demo_model
 
 import detr_viz
 from detr_viz import attention, boxes, explain, figures, images
+from detr_viz.common.errors import UserError
 from detr_viz.demo.shapes import CLASSES, scene
-from detr_viz.errors import UserError
 from detr_viz.explanation import SelfCheckError, explain_batch
 from detr_viz.findings import snapshot
 from detr_viz.models.resnet import FrozenBatchNorm2d

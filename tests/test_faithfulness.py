@@ -13,9 +13,10 @@ from figure_tools import check_page, texts
 from matplotlib.colors import to_hex
 from test_capture import TINY, hooks, tiny
 
-from detr_viz import ablation, assets, attention, cli, explain, faithfulness, models
+from detr_viz import ablation, attention, cli, explain, faithfulness, models
 from detr_viz.capture import record
-from detr_viz.errors import UserError
+from detr_viz.common import assets
+from detr_viz.common.errors import UserError
 from detr_viz.faithfulness_figures import faithfulness_grid
 from detr_viz.models.detector import Encoded
 from detr_viz.removals import NOTHING

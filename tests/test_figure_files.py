@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from detr_viz import figures
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.styles import FigureError, page_format
 
 

@@ -12,7 +12,7 @@ from figure_tools import boxes_of, panels_of, plates_of, texts
 from matplotlib.figure import Figure
 
 from detr_viz import figures
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.styles import FigureError, Look, page_format
 
 INFERNO_TOP = (252, 255, 164)

@@ -16,7 +16,7 @@ import pytest
 from conftest import demo_explanation
 
 from detr_viz import archives, heatmaps
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.heatmaps import HeatmapError
 
 MODES = ("combine", "position", "content")

@@ -15,9 +15,10 @@ import pytest
 from batch_tools import picture
 from conftest import ROOT, demo_explanation
 
-from detr_viz import files, helpers
+from detr_viz import helpers
+from detr_viz.common import files
+from detr_viz.common.errors import UserError
 from detr_viz.desk import Desk, Draw, Drawn, Drop, Failure, Pixels, Read, Setup
-from detr_viz.errors import UserError
 from detr_viz.findings import snapshot
 from detr_viz.helpers import Helper, HelpersDied
 from detr_viz.recipe import ModelFacts, Recipe

@@ -13,7 +13,7 @@ from checkpoint_factory import small_state_dict
 from safetensors.torch import save_file
 
 from detr_viz import checkpoints, hub
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 CONFIG = json.dumps({"model_type": "detr"})

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from detr_viz import attention, checkpoints, huggingface
 from detr_viz.capture import record
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

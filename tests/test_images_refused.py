@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.images import MAX_PIXELS, ImageError, load
 
 PICTURE = np.arange(48 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(48, 64, 3)

@@ -17,7 +17,7 @@ from conftest import ROOT
 from PIL import Image
 
 from detr_viz import arguments, images
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.inputs import Input, expand, is_single, shard
 
 

@@ -18,8 +18,8 @@ import pytest
 from conftest import ROOT
 
 from detr_viz import journal as module
-from detr_viz.errors import UserError
-from detr_viz.files import OutputError
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import OutputError
 from detr_viz.journal import Counts, Journal
 from detr_viz.tables import COLUMNS, Done, read_index
 
@@ -83,7 +83,7 @@ def python(code: str, *arguments: object, **options) -> subprocess.Popen[str]:
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
         from detr_viz.journal import Done, Journal
-        from detr_viz.files import OutputError
+        from detr_viz.common.files import OutputError
         IMAGES, A, B, C = {IMAGES!r}, {A!r}, {B!r}, {C!r}
     """
     source = textwrap.dedent(start) + textwrap.dedent(code)

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.labels import COCO_NAMES, LabelError, load_class_names, names_for
 
 

@@ -11,8 +11,9 @@ from conftest import demo_explanation, demo_model
 from fake_explanation import fake
 from figure_tools import texts
 
-from detr_viz import assets, cli, explain, figures
+from detr_viz import cli, explain, figures
 from detr_viz.capture import Recorded
+from detr_viz.common import assets
 from detr_viz.findings import snapshot
 from detr_viz.ledger import ledger
 from detr_viz.models.sites import PackedAttention, Parts
@@ -160,7 +161,7 @@ def test_the_other_sites_have_terms_and_weights():
     [(["eyes"], "no attention site"), ([("encoder", 9)], "no encoder layer 9")],
 )
 def test_sites_that_there_are_not(sites, says):
-    from detr_viz.errors import UserError
+    from detr_viz.common.errors import UserError
 
     with pytest.raises(UserError, match=says):
         explain(demo_model("detr"), np.zeros((32, 32, 3), np.uint8), sites=sites)

@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT, demo_model
 
 from detr_viz import explain, load_model
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.loading import in_precision
 from detr_viz.precision import check_precision, fp32_rule, in_tf32
 

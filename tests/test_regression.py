@@ -16,7 +16,8 @@ import torch
 from conftest import ROOT, demo_model
 from PIL import Image
 
-from detr_viz import assets, cli, heatmaps
+from detr_viz import cli, heatmaps
+from detr_viz.common import assets
 from detr_viz.demo.shapes import scene
 from detr_viz.regression.baselines import Remake
 
@@ -410,8 +411,8 @@ def test_a_folder_that_cannot_be_read_is_no_pass(here, capsys):
 
 def test_a_search_says_what_it_cannot_read(here, monkeypatch):
     """What os.walk does for a folder without permission, which root cannot be refused."""
-    from detr_viz import files
-    from detr_viz.errors import UserError
+    from detr_viz.common import files
+    from detr_viz.common.errors import UserError
 
     def walk(top, onerror, followlinks):
         onerror(PermissionError(13, "Permission denied", f"{top}/more"))

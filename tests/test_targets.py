@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.targets import Target, check_out, folder_of, is_folder, target_of
 
 

@@ -11,7 +11,8 @@ from conftest import demo_model
 from figure_tools import texts
 from PIL import Image
 
-from detr_viz import assets, cli, explain, faithfulness
+from detr_viz import cli, explain, faithfulness
+from detr_viz.common import assets
 from detr_viz.decoder_figures import decoder_grid
 from detr_viz.encoder_figures import encoder_grid
 from detr_viz.matrix_figures import query_matrix

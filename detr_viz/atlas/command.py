@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import assets, flags, inputs
+from detr_viz import flags, inputs
 from detr_viz.arguments import formats
+from detr_viz.common import assets
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import check_file, replacing
 from detr_viz.comparison import load, pair
-from detr_viz.errors import UserError
-from detr_viz.files import check_file, replacing
 from detr_viz.preparing import DEMO_LINE, precise, tell, tell_notes
 from detr_viz.queries import NoQueryError, check_for, check_syntax, select
 from detr_viz.styles import SUFFIXES, Format, Look, page_format
@@ -176,9 +177,9 @@ def _look_at(
 ) -> list[str]:
     """All images through the reader; why some failed."""
     from detr_viz import helpers
+    from detr_viz.common.progress import Progress
     from detr_viz.desk import Failure, Setup
     from detr_viz.pipeline import Item, Pipeline
-    from detr_viz.progress import Progress
 
     device = reader.models[0].device.type
     if not args.jobs:

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import detr_viz
 from detr_viz.cluster.job import NEEDS, RESUME, Job, Message, Trouble, over
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import OutputError, reason
 from detr_viz.engine import Outputs, Result
-from detr_viz.errors import UserError
-from detr_viz.files import OutputError, reason
 from detr_viz.pipeline import Item
 from detr_viz.recipe import Recipe
 

@@ -14,9 +14,9 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from detr_viz.cluster.job import NEEDS, RESUME, Job, Message, Share, Trouble, blocks, divide
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import reason
 from detr_viz.engine import Result
-from detr_viz.errors import UserError
-from detr_viz.files import reason
 from detr_viz.pipeline import Item
 
 _STORE = 200_000_000  # bytes; what crosses is small, and Ray would take a third of the memory

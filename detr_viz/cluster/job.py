@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detr_viz.common.errors import EXIT_USER_ERROR, UserError, in_a_line
 from detr_viz.engine import Outputs, Result
-from detr_viz.errors import EXIT_USER_ERROR, UserError, in_a_line
 from detr_viz.pipeline import Item
 from detr_viz.recipe import Recipe
 

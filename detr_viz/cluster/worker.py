@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from detr_viz import comparison, helpers
 from detr_viz.cluster.job import Job, Message, Share, Trouble, over
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import reason
 from detr_viz.desk import Failure, Skipped
 from detr_viz.engine import LocalEngine, Result
-from detr_viz.errors import UserError
-from detr_viz.files import reason
 from detr_viz.pipeline import Item
 from detr_viz.recipe import Recipe, of_models
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from PIL import Image
 
 from detr_viz.arguments import positive
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import replacing
 from detr_viz.demo.measure import SCENE_PX
 from detr_viz.demo.shapes import held_out_seeds, scene
-from detr_viz.errors import UserError
-from detr_viz.files import replacing
 
 
 def write(folder: Path, count: int) -> None:

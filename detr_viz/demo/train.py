@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_viz.common.files import replacing
 from detr_viz.demo.evaluate import evaluate, normalize
 from detr_viz.demo.shapes import CLASSES, SceneSet, scene, training_seeds, training_set
 from detr_viz.demo.trainee import MAX_SIZE, RECIPES, SIZE, Recipe, Trainee
-from detr_viz.files import replacing
 from detr_viz.models import get
 
 _PROGRESS_SEED = 999  # scenes that show progress; neither trained on nor held out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
     from detr_viz.models.spec import ModelSpec

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

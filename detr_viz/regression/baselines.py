@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from detr_viz import assets, models
-from detr_viz.errors import UserError
-from detr_viz.files import printable, reason, search
+from detr_viz import models
+from detr_viz.common import assets
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import printable, reason, search
 from detr_viz.heatmaps import HeatmapError, load_meta
 from detr_viz.terms import PRECISIONS, SCALES, check_mode
 

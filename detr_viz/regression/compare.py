@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from detr_viz.arguments import cells, share
-from detr_viz.errors import EXIT_USER_ERROR, UserError
-from detr_viz.files import printable, say, search
+from detr_viz.common.errors import EXIT_USER_ERROR, UserError
+from detr_viz.common.files import printable, say, search
 from detr_viz.preparing import tell
 from detr_viz.regression.limits import COARSE, EXACT, between
 

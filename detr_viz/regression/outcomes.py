@@ -13,8 +13,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.errors import UserError, in_a_line
-from detr_viz.files import printable
+from detr_viz.common.errors import UserError, in_a_line
+from detr_viz.common.files import printable
 from detr_viz.heatmaps import Heatmaps, load, of
 from detr_viz.queries import NoQueryError, select
 from detr_viz.regression.baselines import KEY, Baseline, ModelKey, find, read

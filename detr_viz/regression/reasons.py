@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from detr_viz.files import printable
+from detr_viz.common.files import printable
 from detr_viz.heatmaps import Heatmaps
 
 # In the order in which it would explain them.

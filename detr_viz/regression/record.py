@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import assets, flags, inputs
+from detr_viz import flags, inputs
+from detr_viz.common import assets
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import check_file, printable
 from detr_viz.comparison import load, named, pair
-from detr_viz.errors import UserError
-from detr_viz.files import check_file, printable
 from detr_viz.heatmaps import STORES, load_meta, of, write
 from detr_viz.preparing import precise, tell, tell_notes
 from detr_viz.queries import DEFAULT, check_for, check_syntax, select

@@ -15,8 +15,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import detr_viz
-from detr_viz.errors import UserError
-from detr_viz.files import OutputError, check_file, replacing, say
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import OutputError, check_file, replacing, say
 from detr_viz.regression.tables import lines, why, worst
 from detr_viz.regression.verdict import STATES, Outcome
 

@@ -6,7 +6,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-from detr_viz.files import printable
+from detr_viz.common.files import printable
 from detr_viz.regression.limits import Limits
 from detr_viz.regression.verdict import HeadChange, QueryChange, Verdict
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from detr_viz.errors import EXIT_USER_ERROR
-from detr_viz.files import printable
+from detr_viz.common.errors import EXIT_USER_ERROR
+from detr_viz.common.files import printable
 from detr_viz.heatmaps import write
 from detr_viz.preparing import tell
 from detr_viz.regression import check

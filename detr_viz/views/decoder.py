@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.queries import select, table
 from detr_viz.terms import modes_of_plot
 from detr_viz.views import CROSS, Made

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 from detr_viz.points import parse
 from detr_viz.queries import select
 from detr_viz.terms import modes_of_plot

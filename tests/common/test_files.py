@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detr_viz import files
-from detr_viz.files import OutputError
+from detr_viz.common import files
+from detr_viz.common.files import OutputError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from detr_viz.progress import Progress, duration, rate
+from detr_viz.common.progress import Progress, duration, rate
 
 
 class Clock:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from detr_viz.errors import UserError
+from detr_viz.common.errors import UserError
 
 _unfinished: set[Path] = set()
 _elsewhere: Path | None = None  # the folder for temporary files, where it is not the target's own
