@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detr_viz.attention import logits, merge_heads
+from detr_viz.attention.dense import logits, merge_heads
+from detr_viz.attention.terms import TERMS, Terms
 from detr_viz.boxes import iou
 from detr_viz.findings import LayerOutput
 from detr_viz.models.detector import Detector, Encoded
@@ -27,7 +28,6 @@ from detr_viz.models.sites import Parts, Site
 from detr_viz.models.spec import ModelSpec
 from detr_viz.outputs import read_output
 from detr_viz.removals import NOTHING, Removal
-from detr_viz.terms import TERMS, Terms
 
 
 @dataclass(frozen=True, eq=False)

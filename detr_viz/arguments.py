@@ -7,11 +7,11 @@ import difflib
 import math
 from typing import NoReturn
 
+from detr_viz.attention.terms import parse_terms
 from detr_viz.common.errors import EXIT_USER_ERROR
 from detr_viz.points import parse as parse_points
 from detr_viz.removals import parse as parse_removal
 from detr_viz.styles import HEADS, SUFFIXES
-from detr_viz.terms import parse_terms
 
 _FORMATS = (*SUFFIXES, ".npz")
 _MOST_PER_PAGE = 200

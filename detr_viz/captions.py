@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import detr_viz
+from detr_viz.attention.terms import Mode, is_sum
 from detr_viz.common.files import OutputError, reason, replacing
 from detr_viz.facts import (
     DASH,
@@ -26,7 +27,6 @@ from detr_viz.facts import (
 )
 from detr_viz.lettering import clean
 from detr_viz.styles import NORMS
-from detr_viz.terms import Mode, is_sum
 
 _OURS = "% drawn by detr_viz "  # how our files begin
 _NOT_IN_LATEX = re.compile(r'["`{}\\]')  # no engine finds a file of such a name

@@ -15,9 +15,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from detr_viz.attention import residual
+from detr_viz.attention.dense import residual
+from detr_viz.attention.terms import Terms
 from detr_viz.models.sites import Parts, Site
-from detr_viz.terms import Terms
 
 Where = tuple[str, int]  # ("cross" | "decoder" | "encoder", layer), see terms.SITES
 

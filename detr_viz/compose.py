@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from detr_viz.cells import Placement, cell_positions
+from detr_viz.attention.grids import Placement, cell_positions
 from detr_viz.styles import INTERPOLATIONS
 
 # The photo under a map: its tones go to this range of grey, whatever light it was taken in.

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from detr_viz import compose
-from detr_viz.cells import Placement, cell_centers
+from detr_viz.attention.grids import Placement, cell_centers
 from detr_viz.styles import CONTOUR_SHARES
 
 SHARES = CONTOUR_SHARES

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.cells import Placement
+from detr_viz.attention.grids import Placement
+from detr_viz.attention.terms import formula_of, is_sum
 from detr_viz.drawing import draw
 from detr_viz.facts import (
     Subject,
@@ -31,7 +32,6 @@ from detr_viz.panels import check_heads, columns, shown_heads
 from detr_viz.rivals import LEAST
 from detr_viz.sheets import warn_if_high
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
-from detr_viz.terms import formula_of, is_sum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

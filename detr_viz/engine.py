@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from detr_viz.attention.terms import LEDGER
 from detr_viz.comparison import choose, queries_of
 from detr_viz.desk import Draw, Failure, Setup, failure
 from detr_viz.helpers import Helper
@@ -19,7 +20,6 @@ from detr_viz.recipe import Recipe
 from detr_viz.rendering import deviation, modes_of, moved, rows
 from detr_viz.tables import Done
 from detr_viz.targets import Target
-from detr_viz.terms import LEDGER
 
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation

@@ -28,7 +28,8 @@ from PIL.Image import Image
 import detr_viz
 from detr_viz import images
 from detr_viz.ablation import Ablation, ablate, as_it_is
-from detr_viz.attention import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
+from detr_viz.attention.dense import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
+from detr_viz.attention.terms import SITES, Mode, Terms
 from detr_viz.capture import Recorded, Where, record
 from detr_viz.common.errors import UserError
 from detr_viz.findings import Findings, LayerOutput, Ledger
@@ -41,7 +42,6 @@ from detr_viz.outputs import read_output
 from detr_viz.precision import fp32_rule, in_tf32
 from detr_viz.removals import Removal
 from detr_viz.removals import parse as parse_removal
-from detr_viz.terms import SITES, Mode, Terms
 
 
 class SelfCheckError(UserError):

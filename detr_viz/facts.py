@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import detr_viz
+from detr_viz.attention.terms import LEDGER, MIXED, Mode, formula_of, is_sum, parse_terms
 from detr_viz.lettering import clean, drawable
 from detr_viz.page import number
 from detr_viz.styles import CONTOUR_SHARES, NORMS, Look
-from detr_viz.terms import LEDGER, MIXED, Mode, formula_of, is_sum, parse_terms
 
 if TYPE_CHECKING:
     from detr_viz.findings import Findings

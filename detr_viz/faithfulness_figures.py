@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.annotations import with_legend, with_notes, with_numbers
-from detr_viz.cells import Placement
+from detr_viz.attention.grids import Placement
+from detr_viz.attention.terms import is_sum
 from detr_viz.drawing import colors, paint
 from detr_viz.facts import DASH, TIMES, listed, metadata_of_view, normalisation
 from detr_viz.faithfulness import Faithfulness, area
@@ -42,7 +43,6 @@ from detr_viz.page import (
 )
 from detr_viz.sheets import warn_if_high
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
-from detr_viz.terms import is_sum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

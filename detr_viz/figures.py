@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detr_viz.attention.terms import LEDGER, Mode
 from detr_viz.boxes import iou
 from detr_viz.drawing import draw
 from detr_viz.facts import Shown, Subject, class_name, metadata, reading_rule
@@ -29,7 +30,6 @@ from detr_viz.page import GRAY, Group, Label, Section
 from detr_viz.panels import AblationPanels, MapPanels, Panels, TermPanels, columns
 from detr_viz.sheets import warn_if_high
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look, page_format
-from detr_viz.terms import LEDGER, Mode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

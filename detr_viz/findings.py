@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.cells import Placement, cell_centers
+from detr_viz.attention.grids import Placement, cell_centers
+from detr_viz.attention.terms import SEPARATE_COMBINE, Mode, check_mode, formula_of, is_sum
 from detr_viz.images import ImageFacts, LoadedImage
-from detr_viz.terms import SEPARATE_COMBINE, Mode, check_mode, formula_of, is_sum
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,10 +21,10 @@ from detr_viz.arguments import (
     term_sum,
     width_in,
 )
+from detr_viz.attention.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
 from detr_viz.points import SYNTAX as POINTS
 from detr_viz.queries import DEFAULT, SYNTAX
 from detr_viz.styles import HEADS, INTERPOLATIONS, NORMS, PRESETS, STYLES
-from detr_viz.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detr_viz.attention import logits, normalize
+from detr_viz.attention.dense import logits, normalize
+from detr_viz.attention.terms import TERMS
 from detr_viz.capture import Recorded
 from detr_viz.findings import Ledger
-from detr_viz.terms import TERMS
 
 
 def ledger(recorded: Recorded, rows: Sequence[int], keys: tuple[int, ...]) -> Ledger:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from detr_viz.cells import Placement
+    from detr_viz.attention.grids import Placement
 
 # Points, times the format's type_size.
 CLASS_PT, TEXT_PT, SMALL_PT = 7.0, 6.5, 6.0

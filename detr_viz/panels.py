@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from detr_viz.cells import Placement
+from detr_viz.attention.grids import Placement
+from detr_viz.attention.terms import Mode
 from detr_viz.facts import Subject, class_name, mode_name
 from detr_viz.findings import Ledger
 from detr_viz.page import MapRow, number
 from detr_viz.styles import FigureError, Look
-from detr_viz.terms import Mode
 
 if TYPE_CHECKING:
     from detr_viz.ablation import Ablation

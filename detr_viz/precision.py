@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import torch
 
+from detr_viz.attention.terms import PRECISIONS
 from detr_viz.common.errors import UserError
-from detr_viz.terms import PRECISIONS
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detr_viz.terms import TERMS
+from detr_viz.attention.terms import TERMS
 
 SYNTAX = "position, content, head:N, term:cq.pk, box:inside or box:outside"
 _SIDES = {"inside", "outside"}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz import inputs, labels, models, views
+from detr_viz.attention.terms import LEDGER
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError, report
 from detr_viz.common.files import OutputError, say
@@ -27,7 +28,6 @@ from detr_viz.queries import (
 )
 from detr_viz.styles import Look, page_format
 from detr_viz.targets import check_out, folder_of, is_folder, target_of
-from detr_viz.terms import LEDGER
 
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation

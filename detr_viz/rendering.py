@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detr_viz.attention.terms import LEDGER, modes_of_plot
 from detr_viz.comparison import queries_of
 from detr_viz.recipe import Recipe
 from detr_viz.targets import Target
-from detr_viz.terms import LEDGER, modes_of_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

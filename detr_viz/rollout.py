@@ -33,9 +33,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detr_viz.attention import weights
+from detr_viz.attention.dense import weights
+from detr_viz.attention.terms import Terms
 from detr_viz.common.errors import UserError
-from detr_viz.terms import Terms
 
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation

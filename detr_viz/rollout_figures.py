@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz import rollout
-from detr_viz.cells import Placement
+from detr_viz.attention.grids import Placement
 from detr_viz.drawing import draw
 from detr_viz.encoder_figures import MARK, places
 from detr_viz.facts import DASH, TIMES, metadata_of_view, normalisation

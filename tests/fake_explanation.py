@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from detr_viz.terms import MODES as TERMS_MODES
-from detr_viz.terms import Mode
+from detr_viz.attention.terms import MODES as TERMS_MODES
+from detr_viz.attention.terms import Mode
 
 MODES = ("combine", "position", "content")
 

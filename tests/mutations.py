@@ -18,7 +18,8 @@ from unittest import mock
 import torch
 from PIL import Image
 
-from detr_viz import attention, cli, heatmaps
+from detr_viz import cli, heatmaps
+from detr_viz.attention import dense
 from detr_viz.common import assets
 from detr_viz.demo.shapes import scene
 from detr_viz.models import detector, sites
@@ -123,7 +124,7 @@ def softmax_over_queries(everywhere: bool) -> Iterator[None]:
         return (q @ k.transpose(-1, -2) * scale).softmax(-2) @ v
 
     with contextlib.ExitStack() as stack:
-        wrong = mock.patch.object(attention, "normalize", lambda scores, mask: scores.softmax(-2))
+        wrong = mock.patch.object(dense, "normalize", lambda scores, mask: scores.softmax(-2))
         stack.enter_context(wrong)
         if everywhere:
             stack.enter_context(mock.patch.object(sites, "attend", attend))

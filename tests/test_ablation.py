@@ -11,7 +11,8 @@ from conftest import demo_explanation, demo_model
 from figure_tools import texts
 from test_capture import hooks, tiny
 
-from detr_viz import ablation, attention, cli, explain, figures, models
+from detr_viz import ablation, cli, explain, figures, models
+from detr_viz.attention import dense
 from detr_viz.capture import record
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
@@ -74,7 +75,7 @@ def test_one_key_left_gives_its_value(name):
         assert (weights[1][0, :, query, key] == 1).all()
     with torch.inference_mode():
         value = recorded["cross", 1].terms.value[:, :, keys]
-        expected = site.out_proj(attention.merge_heads(value))
+        expected = site.out_proj(dense.merge_heads(value))
     torch.testing.assert_close(given_on[site], expected)
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from test_contours import centers
 
 from detr_viz import figures
-from detr_viz.cells import Placement
+from detr_viz.attention.grids import Placement
 from detr_viz.styles import STYLES, Look, page_format
 
 LANDSCAPE = {"image_hw": (300, 451), "input_hw": (800, 1203)}  # as DETR resizes a photo

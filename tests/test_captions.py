@@ -12,10 +12,10 @@ from test_facts import shown, subject
 
 import detr_viz
 from detr_viz import captions, facts, figures
+from detr_viz.attention.terms import SEPARATE_COMBINE, Mode
 from detr_viz.common.files import OutputError
 from detr_viz.facts import Subject
 from detr_viz.styles import NORMS, Look, page_format
-from detr_viz.terms import SEPARATE_COMBINE, Mode
 
 ASCII = "".join(map(chr, range(33, 127)))
 SIGNS = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detr_viz import attention, models
+from detr_viz import models
+from detr_viz.attention import dense
 from detr_viz.capture import record
 from detr_viz.models.config import BackboneConfig, DetrConfig
 
@@ -39,7 +40,7 @@ def test_records_the_named_sites_only(name):
         hooked = model(image)
     assert set(recorded) == {("cross", 1), ("encoder", 0)}
     assert torch.equal(plain["pred_logits"], hooked["pred_logits"])
-    weights = attention.weights(recorded["cross", 1].terms)
+    weights = dense.weights(recorded["cross", 1].terms)
     assert weights.shape == (1, 2, 4, 5 * 7)
     assert recorded["cross", 1].residual < 1e-4
     assert hooks(model) == 0
@@ -71,7 +72,7 @@ def test_padding_changes_nothing_that_is_not_padded(name):
     padding[:, :, 40:] = True
     with record(model, [("cross", 1)]) as recorded:
         model(image, padding)
-    maps = attention.weights(recorded["cross", 1].terms).unflatten(-1, (5, 7))
+    maps = dense.weights(recorded["cross", 1].terms).unflatten(-1, (5, 7))
     assert (maps[..., 5:] == 0).all() and (maps[..., :5] > 0).all()
 
 

@@ -15,9 +15,9 @@ from conftest import ROOT
 from PIL import Image
 
 from detr_viz import cli, heatmaps, models
+from detr_viz.attention.terms import MODES
 from detr_viz.common.errors import UserError
 from detr_viz.demo.shapes import scene
-from detr_viz.terms import MODES
 
 COMMAND = [sys.executable, str(ROOT / "attention_scripts.py")]
 

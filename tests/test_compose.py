@@ -5,8 +5,9 @@ import pytest
 from fake_explanation import one_hot, photo
 from scipy.ndimage import map_coordinates
 
-from detr_viz import cells, compose
-from detr_viz.cells import Placement
+from detr_viz import compose
+from detr_viz.attention import grids
+from detr_viz.attention.grids import Placement
 
 
 def inferno_like() -> np.ndarray:
@@ -59,21 +60,21 @@ def test_peak_in_a_smaller_panel(stride, cell, pixel, value):
 def test_cell_centres_in_the_original_photo():
     # 200 x 640 is resized to 417 x 1334, stride 32 gives 14 x 42 cells.
     place = Placement((417, 1334), 32)
-    x = cells.cell_centers(42, 640, place, axis=1)
-    y = cells.cell_centers(14, 200, place, axis=0)
+    x = grids.cell_centers(42, 640, place, axis=1)
+    y = grids.cell_centers(14, 200, place, axis=0)
     assert x[0] == pytest.approx(0.5 * 640 / 1334 - 0.5)
     assert x[41] == pytest.approx(1312.5 * 640 / 1334 - 0.5)
     assert x[41] == pytest.approx(629.1852, abs=1e-4)
     assert y[13] == pytest.approx(416.5 * 200 / 417 - 0.5)
-    centred = cells.cell_centers(4, 200, Placement((1, 1), 32, "centered"), axis=1)
+    centred = grids.cell_centers(4, 200, Placement((1, 1), 32, "centered"), axis=1)
     assert centred.tolist() == [24.5, 74.5, 124.5, 174.5]
 
 
 def test_positions_agree_with_centres():
     """A panel of the photo's own size shows each cell at its centre in the photo."""
     for place in (Placement((417, 1334), 32), Placement((417, 1334), 32, "centered")):
-        u = cells.cell_positions(640, 42, place, axis=1)
-        x = cells.cell_centers(42, 640, place, axis=1)
+        u = grids.cell_positions(640, 42, place, axis=1)
+        x = grids.cell_centers(42, 640, place, axis=1)
         inside = (u > 0) & (u < 41)
         assert np.allclose(np.interp(u, np.arange(42), x)[inside], np.arange(640)[inside])
 

@@ -17,7 +17,7 @@ from PIL import Image
 from test_contours import centers, inside, softmax_maps
 
 from detr_viz import figures
-from detr_viz.cells import Placement
+from detr_viz.attention.grids import Placement
 from detr_viz.styles import INTERPOLATIONS, Format, Look, page_format
 
 SHARES = (50, 80, 95)

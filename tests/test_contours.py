@@ -6,7 +6,7 @@ from fake_explanation import one_hot
 from scipy.ndimage import map_coordinates
 
 from detr_viz import contours
-from detr_viz.cells import Placement
+from detr_viz.attention.grids import Placement
 from detr_viz.compose import INTERPOLATIONS
 
 CENTERED = Placement((1, 1), 32, "centered")

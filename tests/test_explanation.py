@@ -15,13 +15,14 @@ import torch
 from conftest import ROOT, demo_explanation, demo_model
 
 import detr_viz
-from detr_viz import attention, boxes, explain, figures, images
+from detr_viz import boxes, explain, figures, images
+from detr_viz.attention import dense
+from detr_viz.attention.terms import Mode
 from detr_viz.common.errors import UserError
 from detr_viz.demo.shapes import CLASSES, scene
 from detr_viz.explanation import SelfCheckError, explain_batch
 from detr_viz.findings import snapshot
 from detr_viz.models.resnet import FrozenBatchNorm2d
-from detr_viz.terms import Mode
 
 HELD_OUT = 2_000_000_100  # seeds that nothing was trained or measured on
 
@@ -328,11 +329,11 @@ def test_formulas_of_modes(name, combine):
 @pytest.mark.parametrize("name", ["detr", "cd_detr"])
 def test_formulas_are_true_of_the_logits(name):
     for recorded in demo_explanation(name).recorded.values():
-        four = attention.four_terms(recorded.terms)
+        four = dense.four_terms(recorded.terms)
         crossed = float(
             abs(four["content", "position"]).max() + abs(four["position", "content"]).max()
         )
-        assert (crossed == 0) == attention.separate(recorded.terms)
+        assert (crossed == 0) == dense.separate(recorded.terms)
 
 
 def test_importing_the_package_is_light():

@@ -6,9 +6,9 @@ import pytest
 from fake_explanation import FakeExplanation, fake
 
 from detr_viz import facts, figures
+from detr_viz.attention.terms import MODES, SEPARATE_COMBINE, Mode
 from detr_viz.facts import Shown, Subject
 from detr_viz.styles import NORMS, Look
-from detr_viz.terms import MODES, SEPARATE_COMBINE, Mode
 
 GENERAL = MODES["combine"].formula
 

@@ -13,7 +13,8 @@ from figure_tools import check_page, texts
 from matplotlib.colors import to_hex
 from test_capture import TINY, hooks, tiny
 
-from detr_viz import ablation, attention, cli, explain, faithfulness, models
+from detr_viz import ablation, cli, explain, faithfulness, models
+from detr_viz.attention import dense
 from detr_viz.capture import record
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
@@ -191,7 +192,7 @@ def test_attention_with_hidden_and_padded_keys():
     padding = torch.tensor([[False] * 5, [False, False, False, True, True]])
     hidden = torch.rand(2, 3, 5, generator=make) > 0.6
     hidden[1, 0] = True
-    made = attention.attend(q, k, v, 0.5, padding, hidden)
+    made = dense.attend(q, k, v, 0.5, padding, hidden)
     scores = (q @ k.transpose(-1, -2)).double() * 0.5
     mass = scores.exp() * ~(hidden[:, None] | padding[:, None, None])
     expected = (mass / mass.sum(-1, keepdim=True).clamp(min=1e-30)) @ v.double()

@@ -10,7 +10,7 @@ from PIL import Image
 from skimage import data
 
 from detr_viz import cli, heatmaps
-from detr_viz.terms import MODES
+from detr_viz.attention.terms import MODES
 
 pytestmark = pytest.mark.slow
 

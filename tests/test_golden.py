@@ -10,9 +10,10 @@ import torch
 from conftest import filled_state_dict, golden_arrays
 from golden.fillrule import image, preprocess
 
-from detr_viz import attention, images, models
+from detr_viz import images, models
+from detr_viz.attention import dense
+from detr_viz.attention.terms import Mode
 from detr_viz.capture import record
-from detr_viz.terms import Mode
 
 TYPES = {"detr_r50": "detr", "detr_r50_dc5": "detr", "cond_r50": "cd_detr"}
 CASES = {
@@ -124,7 +125,7 @@ class TestAgainstTheAuthors:
             if expected is None:
                 continue
             queries = gold["queries"][: expected.shape[2]]
-            maps = attention.weights(terms, mode, scale=scale, queries=queries)
+            maps = dense.weights(terms, mode, scale=scale, queries=queries)
             maps = maps.unflatten(-1, outputs["memory_hw"]).numpy()
             close(maps, expected, tolerance[MAPS])
             valid = maps.sum((-1, -2))
@@ -139,7 +140,7 @@ class TestAgainstTheAuthors:
             if f"sum.{array}.max" not in gold:
                 continue
             terms = recorded["cross", 5].terms
-            maps = attention.weights(terms, mode, scale=scale).double().numpy()
+            maps = dense.weights(terms, mode, scale=scale).double().numpy()
             close(maps.std((-1, -2)), gold[f"sum.{array}.std"], tolerance[MAPS])
             close(maps.max((-1, -2)), gold[f"sum.{array}.max"], tolerance[MAPS])
             place = gold[f"sum.{array}.argmax"].astype(int)[..., None]
@@ -151,7 +152,7 @@ class TestAgainstTheAuthors:
             for layer in range(6):
                 if f"sum.{stored}.max" not in gold:
                     continue
-                maps = attention.weights(recorded[kind, layer].terms).double().numpy()
+                maps = dense.weights(recorded[kind, layer].terms).double().numpy()
                 close(maps.std((-1, -2)), gold[f"sum.{stored}.std"][layer], tolerance[MAPS])
                 close(maps.max((-1, -2)), gold[f"sum.{stored}.max"][layer], tolerance[MAPS])
 
@@ -161,9 +162,9 @@ class TestAgainstTheAuthors:
             return
         terms = recorded["cross", 5].terms
         query = gold["queries"][:1]
-        close(attention.logits(terms, queries=query), gold["logit.combine"], tolerance[LOGITS])
+        close(dense.logits(terms, queries=query), gold["logit.combine"], tolerance[LOGITS])
         letters = {"content": "c", "position": "p", "bias": "b"}
-        four = attention.four_terms(terms, query)
+        four = dense.four_terms(terms, query)
         close(sum(four.values()), gold["logit.combine"], tolerance[LOGITS])
         if "term4.cc" in gold:
             for (q, k), part in four.items():
@@ -173,7 +174,7 @@ class TestAgainstTheAuthors:
             close(four["position", "position"], gold["term2.position"], tolerance[LOGITS])
             assert not four["content", "position"].any() and not four["position", "content"].any()
         if "term9.cc" in gold:
-            for (q, k), part in attention.nine_terms(terms, query).items():
+            for (q, k), part in dense.nine_terms(terms, query).items():
                 expected = gold[f"term9.{letters[q]}{letters[k]}"]
                 close(part[:, :, 0], expected, tolerance[LOGITS])
 
@@ -183,14 +184,14 @@ class TestAgainstTheAuthors:
             return
         queries = gold["queries"][: gold["dcross"].shape[3]]
         for layer in range(6):
-            maps = attention.weights(recorded["cross", layer].terms, queries=queries)
+            maps = dense.weights(recorded["cross", layer].terms, queries=queries)
             close(maps, gold["dcross"][layer], tolerance[MAPS])
         cells = gold["positions"]
         cells = cells if gold["enc"].shape[3] == len(cells) else cells[1:2]
         for i, layer in enumerate(gold["self_layers"]):
-            rows = attention.weights(recorded["decoder", layer].terms, queries=gold["queries"][:1])
+            rows = dense.weights(recorded["decoder", layer].terms, queries=gold["queries"][:1])
             close(rows, gold["dself"][i], tolerance[MAPS])
-            rows = attention.weights(recorded["encoder", layer].terms, queries=cells)
+            rows = dense.weights(recorded["encoder", layer].terms, queries=cells)
             close(rows, gold["enc"][i], tolerance[MAPS])
 
     def test_self_check(self, name, case, dtype):

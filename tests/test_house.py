@@ -81,7 +81,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_one_way(path):
     own = package_of(path)
-    if own not in LEVELS:
+    if own not in LEVELS or not (PACKAGE / own).is_dir():
         pytest.skip("not moved yet")
     upwards = {name for name in imported(path) - {own} if LEVELS[name] >= LEVELS[own]}
     assert not upwards, f"{own} imports from its level or above: {upwards}"

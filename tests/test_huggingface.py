@@ -21,7 +21,8 @@ from hf_factory import (
 )
 from safetensors.torch import load_file, save_file
 
-from detr_viz import attention, checkpoints, huggingface
+from detr_viz import checkpoints, huggingface
+from detr_viz.attention import dense
 from detr_viz.capture import record
 from detr_viz.common.errors import UserError
 
@@ -62,7 +63,7 @@ def assert_equal_outputs(model, checkpoint, hw=(96, 130)):
     torch.testing.assert_close(ours["pred_logits"], theirs.logits, rtol=0, atol=1e-3)
     torch.testing.assert_close(ours["pred_boxes"], theirs.pred_boxes, rtol=0, atol=1e-3)
     for site, expected in sites.items():
-        weights = attention.weights(recorded[site].terms)
+        weights = dense.weights(recorded[site].terms)
         assert weights.shape == expected.shape
         if site[0] == "cross":
             assert expected.std() * expected.shape[-1] > 0.2  # far from uniform

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz import flags, inputs
 from detr_viz.arguments import formats
+from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, replacing
@@ -22,7 +23,6 @@ from detr_viz.preparing import DEMO_LINE, precise, tell, tell_notes
 from detr_viz.queries import NoQueryError, check_for, check_syntax, select
 from detr_viz.styles import SUFFIXES, Format, Look, page_format
 from detr_viz.targets import check_out
-from detr_viz.terms import modes_of_plot
 
 if TYPE_CHECKING:
     from detr_viz.atlas.book import Book

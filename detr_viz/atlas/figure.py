@@ -13,7 +13,7 @@ from detr_viz import compose
 from detr_viz.atlas.book import EVEN, IN_BOX, Book
 from detr_viz.atlas.geometry import BAND, LEAST_CELLS, MARGIN
 from detr_viz.atlas.tally import SEEN, Kind, Tally
-from detr_viz.cells import Placement
+from detr_viz.attention.grids import Placement
 from detr_viz.drawing import colors
 from detr_viz.layout import check_size
 from detr_viz.lettering import Lettering, clean, plain_settings

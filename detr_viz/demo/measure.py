@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from detr_viz import boxes, models
 from detr_viz.arguments import positive
+from detr_viz.attention.terms import Mode
 from detr_viz.demo.shapes import Scene, held_out_seeds, scene
 from detr_viz.explanation import Explanation, explain
 from detr_viz.loading import load_model
-from detr_viz.terms import Mode
 
 SCORE, OVERLAP = 0.5, 0.5
 SCENE_PX = 512

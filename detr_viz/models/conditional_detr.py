@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_viz.attention.terms import MODES
 from detr_viz.models.config import DetrConfig, read_config
 from detr_viz.models.detector import MLP, Detector, FeedForwardLayer, once
 from detr_viz.models.positions import sine_points
 from detr_viz.models.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.sites import ConcatAttention, Parts, Site, SumAttention
 from detr_viz.models.spec import ModelSpec
-from detr_viz.terms import MODES
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:

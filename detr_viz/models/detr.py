@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_viz.attention.terms import MODES
 from detr_viz.models.config import DetrConfig, read_config
 from detr_viz.models.detector import Detector, FeedForwardLayer, once
 from detr_viz.models.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.sites import PackedAttention, Parts, Site
 from detr_viz.models.spec import ModelSpec
-from detr_viz.terms import MODES
 
 
 class DecoderLayer(FeedForwardLayer):

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detr_viz.attention import attend, merge_heads, split_heads
-from detr_viz.terms import MODES, Terms
+from detr_viz.attention.dense import attend, merge_heads, split_heads
+from detr_viz.attention.terms import MODES, Terms
 
 
 class Parts(NamedTuple):

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from detr_viz import models
+from detr_viz.attention.terms import PRECISIONS, SCALES, check_mode
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import printable, reason, search
 from detr_viz.heatmaps import HeatmapError, load_meta
-from detr_viz.terms import PRECISIONS, SCALES, check_mode
 
 KEY = "remake"
 DEMO, FILE, NAME = "demo", "file", "name"  # what `weights` is

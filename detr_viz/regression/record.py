@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz import flags, inputs
+from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, printable
@@ -18,7 +19,6 @@ from detr_viz.preparing import precise, tell, tell_notes
 from detr_viz.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.recipe import plot_label
 from detr_viz.regression.baselines import DEMO, FILE, FOLDER, KEY, NAME, ROOT, Remake, relative
-from detr_viz.terms import modes_of_plot
 
 if TYPE_CHECKING:
     from detr_viz.inputs import Input

@@ -15,11 +15,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detr_viz.attention.terms import LEDGER
 from detr_viz.common.errors import UserError
 from detr_viz.comparison import named
 from detr_viz.preparing import precise, suffixes
 from detr_viz.targets import Target, is_folder, target_of
-from detr_viz.terms import LEDGER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

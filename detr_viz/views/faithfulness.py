@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common.errors import UserError
 from detr_viz.common.progress import Progress
 from detr_viz.queries import select
 from detr_viz.rendering import moved
-from detr_viz.terms import modes_of_plot
 from detr_viz.views import CROSS, Made
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from detr_viz.attention.terms import modes_of_plot
 from detr_viz.rendering import moved
-from detr_viz.terms import modes_of_plot
 
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation

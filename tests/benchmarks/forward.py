@@ -30,7 +30,7 @@ from golden.fillrule import image
 from plain import PlainDETR
 
 from detr_viz import images, models
-from detr_viz.attention import weights
+from detr_viz.attention.dense import weights
 from detr_viz.capture import record
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from detr_viz import attention
-from detr_viz.attention import merge_heads, split_heads
+from detr_viz.attention import dense
+from detr_viz.attention.dense import merge_heads, split_heads
+from detr_viz.attention.terms import MODES, Mode, Terms
 from detr_viz.models.sites import ConcatAttention, PackedAttention, Parts, SumAttention
-from detr_viz.terms import MODES, Mode, Terms
 
 B, M, Q, K, D = 2, 2, 3, 5, 4
 C = M * D
@@ -73,7 +73,7 @@ def oracle(terms: Terms, q_parts: str, k_parts: str, scale: float, mask=None) ->
 def test_weights_equal_the_formula(mode, scale, parts, factor, masked):
     mask = torch.tensor([[False] * 5, [False, False, True, True, False]]) if masked else None
     terms = make_terms(mask)
-    weights = attention.weights(terms, mode, scale=scale)
+    weights = dense.weights(terms, mode, scale=scale)
     np.testing.assert_allclose(weights, oracle(terms, *parts, factor, mask), atol=1e-12)
     if masked:
         assert (weights[1, ..., 2:4] == 0).all()
@@ -81,14 +81,14 @@ def test_weights_equal_the_formula(mode, scale, parts, factor, masked):
 
 def test_queries_are_picked_in_the_order_given():
     terms = make_terms()
-    every = attention.weights(terms)
-    np.testing.assert_array_equal(attention.weights(terms, queries=[2, 0]), every[:, :, [2, 0]])
+    every = dense.weights(terms)
+    np.testing.assert_array_equal(dense.weights(terms, queries=[2, 0]), every[:, :, [2, 0]])
 
 
 def test_part_sums():
     terms = make_terms()
-    whole = attention.logits(terms)
-    four, nine = attention.four_terms(terms), attention.nine_terms(terms)
+    whole = dense.logits(terms)
+    four, nine = dense.four_terms(terms), dense.nine_terms(terms)
     assert len(four) == 4 and len(nine) == 9
     torch.testing.assert_close(sum(four.values()), whole)
     torch.testing.assert_close(sum(nine.values()), whole)
@@ -123,8 +123,8 @@ def laid(*columns: str) -> Terms:
 def test_content_and_position_lie_apart(columns, apart):
     """Then, and only then, both cross terms are 0 and combine's logits are those of the two."""
     terms = laid(*columns)
-    assert attention.separate(terms) is apart
-    four = attention.four_terms(terms)
+    assert dense.separate(terms) is apart
+    four = dense.four_terms(terms)
     crossed = four["content", "position"], four["position", "content"]
     assert bool(crossed[0].any() or crossed[1].any()) is not apart
 
@@ -133,38 +133,38 @@ def test_one_number_that_meets_is_enough():
     """In one head, of one query and one key of another image."""
     terms = laid("01", "23", "01", "23")
     terms.p_k[1, 1, 4, 0] = 1e-9
-    assert not attention.separate(terms)
+    assert not dense.separate(terms)
     # numbers that only happen to cancel are not apart for every input
     terms = laid("01", "23", "01", "01")
     flat = replace(terms, c_q=terms.c_q * 0 + torch.tensor([1.0, -1.0, 0, 0]))
     flat = replace(flat, p_k=flat.p_k * 0 + torch.tensor([1.0, 1.0, 0, 0]))
-    assert not attention.four_terms(flat)["content", "position"].any()
-    assert not attention.separate(flat)
+    assert not dense.four_terms(flat)["content", "position"].any()
+    assert not dense.separate(flat)
     # but what one head does with its columns is nothing to another
     terms = laid("01", "23", "01", "23")
     for name in ("c_q", "p_q", "c_k", "p_k"):
         part = getattr(terms, name)
         part[:, 1] = part[:, 1].roll(2, -1)
-    assert attention.separate(terms)
+    assert dense.separate(terms)
 
 
 @pytest.mark.parametrize("bias", ["b_q", "b_k"])
 def test_a_bias_is_no_part_of_its_own(bias):
     terms = laid("01", "23", "01", "23")
-    assert not attention.separate(replace(terms, **{bias: getattr(make_terms(), bias)}))
+    assert not dense.separate(replace(terms, **{bias: getattr(make_terms(), bias)}))
 
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="combine, position, content"):
-        attention.weights(make_terms(), "spatial")
+        dense.weights(make_terms(), "spatial")
     with pytest.raises(ValueError, match="mode, layer"):
-        attention.weights(make_terms(), scale="global")
+        dense.weights(make_terms(), scale="global")
 
 
 def test_apples_kernel_is_given_values_as_wide_as_the_query(monkeypatch):
     """Its output has the query's width on some versions; padding and cutting changes nothing."""
     q, k, v = rand(B, M, Q, 2 * D, seed=1), rand(B, M, K, 2 * D, seed=2), rand(B, M, K, D, seed=3)
-    expected = attention.attend(q, k, v, 0.3)
+    expected = dense.attend(q, k, v, 0.3)
 
     class OnMps(torch.Tensor):
         device = torch.device("mps")
@@ -176,7 +176,7 @@ def test_apples_kernel_is_given_values_as_wide_as_the_query(monkeypatch):
         return (q @ k.transpose(-1, -2) * scale).softmax(-1) @ v
 
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", kernel)
-    got = attention.attend(q.as_subclass(OnMps), k, v, 0.3)
+    got = dense.attend(q.as_subclass(OnMps), k, v, 0.3)
     assert seen == [2 * D]
     torch.testing.assert_close(got.as_subclass(torch.Tensor), expected)
 
@@ -194,7 +194,7 @@ def test_half_precision_maps_still_sum_to_one():
         for name in ("c_q", "p_q", "c_k", "p_k", "b_q", "b_k", "value")
     }
     narrow = Terms(**half, scale=0.5, mode_scales=terms.mode_scales)
-    weights = attention.weights(narrow)
+    weights = dense.weights(narrow)
     assert weights.dtype == torch.float32
     torch.testing.assert_close(weights.sum(-1), torch.ones(B, M, Q))
 
@@ -220,9 +220,9 @@ def test_packed_attention_equals_torchs(self_attention):
     )
     torch.testing.assert_close(site(Parts(c_q, p_q, c_k, p_k, c_k, mask)), out)
     terms = site.terms(Parts(c_q, p_q, c_k, p_k, c_k, mask))
-    torch.testing.assert_close(attention.weights(terms), weights)
+    torch.testing.assert_close(dense.weights(terms), weights)
     assert terms.scale == D**-0.5
-    assert not attention.separate(terms)
+    assert not dense.separate(terms)
 
 
 def test_packed_modes_are_those_of_the_parts_alone():
@@ -235,7 +235,7 @@ def test_packed_modes_are_those_of_the_parts_alone():
     terms = site.terms(Parts(c_q, p_q, c_k, p_k, c_k))
     for mode, q, k in (("position", p_q, p_k), ("content", c_q, c_k)):
         weights = reference(q, k, k, average_attn_weights=False)[1]
-        torch.testing.assert_close(attention.weights(terms, mode), weights)
+        torch.testing.assert_close(dense.weights(terms, mode), weights)
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -251,17 +251,17 @@ def test_concat_attention(first):
     k = torch.cat((split_heads(k_half, M), split_heads(p_k, M).expand(B, -1, -1, -1)), -1)
     expected = (q @ k.transpose(-1, -2) * (2 * D) ** -0.5).softmax(-1)
     terms = site.terms(Parts(c_q, p_q, c_k, p_k, value, *extra))
-    torch.testing.assert_close(attention.weights(terms), expected)
+    torch.testing.assert_close(dense.weights(terms), expected)
     out = site(Parts(c_q, p_q, c_k, p_k, value, *extra))
     torch.testing.assert_close(out, site.out_proj(merge_heads(expected @ split_heads(value, M))))
     # scales of the modes: position fills both halves in the first layer only
     own = (2 * D) ** -0.5 if first else D**-0.5
     assert terms.mode_scales == {"combine": (2 * D) ** -0.5, "position": own, "content": D**-0.5}
-    four = attention.four_terms(terms)
+    four = dense.four_terms(terms)
     assert four["content", "position"].any() == first
-    assert attention.separate(terms) is not first
+    assert dense.separate(terms) is not first
     content = split_heads(c_q, M) @ split_heads(c_k, M).transpose(-1, -2) * D**-0.5
-    torch.testing.assert_close(attention.weights(terms, "content"), content.softmax(-1))
+    torch.testing.assert_close(dense.weights(terms, "content"), content.softmax(-1))
 
 
 def test_layer_scale_splits_combine_exactly():
@@ -276,10 +276,10 @@ def test_layer_scale_splits_combine_exactly():
     )
     terms = site.terms(parts)
     shares = [
-        attention.logits(terms, MODES[m].q_parts, MODES[m].k_parts, terms.scale_of(m, "layer"))
+        dense.logits(terms, MODES[m].q_parts, MODES[m].k_parts, terms.scale_of(m, "layer"))
         for m in ("content", "position")
     ]
-    torch.testing.assert_close(sum(shares), attention.logits(terms))
+    torch.testing.assert_close(sum(shares), dense.logits(terms))
 
 
 def test_sum_attention():
@@ -289,7 +289,7 @@ def test_sum_attention():
     q, k = split_heads(c_q + p_q, M), split_heads(c_k + p_k, M)
     expected = (q @ k.transpose(-1, -2) * D**-0.5).softmax(-1)
     torch.testing.assert_close(
-        attention.weights(site.terms(Parts(c_q, p_q, c_k, p_k, value))), expected
+        dense.weights(site.terms(Parts(c_q, p_q, c_k, p_k, value))), expected
     )
     out = site(Parts(c_q, p_q, c_k, p_k, value))
     torch.testing.assert_close(out, site.out_proj(merge_heads(expected @ split_heads(value, M))))
@@ -309,7 +309,7 @@ class TestSelfCheck:
 
     def residual(self, site=None, parts=None):
         terms = (site or self.site).terms(parts or self.parts)
-        return attention.residual(terms, self.site.out_proj, self.out)
+        return dense.residual(terms, self.site.out_proj, self.out)
 
     def test_right_weights_leave_nothing(self):
         assert self.residual() < 1e-12

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detr_viz.terms import MODES, TERMS, Mode, Terms, check_mode, is_sum, parse_terms
+from detr_viz.attention.terms import MODES, TERMS, Mode, Terms, check_mode, is_sum, parse_terms
 
 # The self-check's limit by the precision the layer ran in.
 RESIDUAL_LIMITS = {
