@@ -19,7 +19,7 @@ from detr_viz.common.files import OutputError
 from detr_viz.common.progress import Progress
 from detr_viz.desk import Drawn, Earlier, Failure, Skipped
 from detr_viz.engine import Engine, Outputs, Result
-from detr_viz.inputs import Input
+from detr_viz.images.collect import Input
 from detr_viz.journal import Counts, Journal
 from detr_viz.pipeline import Item, Outcome
 from detr_viz.recipe import Recipe

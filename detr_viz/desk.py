@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from detr_viz.findings import Snapshot
-    from detr_viz.images import ImageFacts, LoadedImage
+    from detr_viz.images.read import ImageFacts, LoadedImage
     from detr_viz.matching import SharedObject
     from detr_viz.targets import Target
 
@@ -138,31 +138,32 @@ class Desk:
         return self._setup.recipe
 
     def _read(self, order: Read) -> Reply:
-        from detr_viz import images
+        from detr_viz.images.read import load_image, resized
 
         if order.earlier is not None and self._is_done(order.path, order.earlier):
             return Skipped()
-        picture = images.load(order.path)
-        made = {size: images.resized(picture, *size) for size in dict.fromkeys(self._recipe.sizes)}
+        picture = load_image(order.path)
+        made = {size: resized(picture, *size) for size in dict.fromkeys(self._recipe.sizes)}
         self._held[order.i] = picture
         return Pixels(picture.facts, tuple(made[size] for size in self._recipe.sizes))
 
     def _is_done(self, path: str, earlier: Earlier) -> bool:
-        from detr_viz import images
+        from detr_viz.images.read import sha256
 
         with suppress(OSError), open(path, "rb") as file:
-            wanted = self._recipe.digest_of(images.sha256(file), path)
+            wanted = self._recipe.digest_of(sha256(file), path)
             return earlier.recipe == wanted[: len(earlier.recipe) or None] and all(
                 carries(f, wanted) for f in earlier.files
             )
         return False
 
     def _draw(self, order: Draw) -> Drawn:
-        from detr_viz import images, rendering
+        from detr_viz import rendering
+        from detr_viz.images.read import load_image
 
         picture = self._held.pop(order.i, None)
         if picture is None:  # it was read by a helper that is no more
-            picture = images.load(order.path)
+            picture = load_image(order.path)
             if any(snapshot.image.sha256 != picture.sha256 for snapshot in order.found):
                 return Failure(f"{order.path} was changed while it was drawn: go on with --resume")
         found = [replace(snapshot, image=picture) for snapshot in order.found]

@@ -26,14 +26,21 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 import detr_viz
-from detr_viz import images
 from detr_viz.ablation import Ablation, ablate, as_it_is
 from detr_viz.attention.dense import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
 from detr_viz.attention.terms import SITES, Mode, Terms
 from detr_viz.capture import Recorded, Where, record
 from detr_viz.common.errors import UserError
 from detr_viz.findings import Findings, LayerOutput, Ledger
-from detr_viz.images import ImageFacts, LoadedImage
+from detr_viz.images.read import (
+    MEAN_RGB,
+    STD_RGB,
+    ImageFacts,
+    LoadedImage,
+    load_image,
+    normalised,
+    resized,
+)
 from detr_viz.ledger import ledger
 from detr_viz.loading import LoadedModel
 from detr_viz.models.config import DetrConfig
@@ -204,7 +211,7 @@ def explain(
 ) -> Explanation:
     """Run the detector once and keep what its decoder cross-attention attended with.
 
-    image     file, array (H, W, 3) uint8, PIL image, or images.load's result
+    image     file, array (H, W, 3) uint8, PIL image, or load_image's result
     layers    decoder layers to capture: "last", "all", a number from 0, or several
     sites     further attention to capture: "encoder", "decoder" (self-attention of all layers), or
               pairs such as ("encoder", 0), ("decoder", "last")
@@ -214,8 +221,8 @@ def explain(
     """
     resolve_layers(layers, model.config.dec_layers)  # before time is spent
     resolve_sites(sites, model.config)
-    picture = images.load(image)
-    pixels = images.resized(picture, size or model.size, max_size or model.max_size)
+    picture = load_image(image)
+    pixels = resized(picture, size or model.size, max_size or model.max_size)
     (found,) = explain_batch(model, [picture], pixels[None], layers, size, max_size, sites)
     if isinstance(found, SelfCheckError):
         raise found
@@ -243,7 +250,7 @@ def explain_batch(
     sites = tuple(dict.fromkeys([*cross, *resolve_sites(more, config)]))
     rule, recording = fp32_rule(model.precision), record(model.network, sites)
     with torch.inference_mode(), rule, recording as captured:
-        tensor = images.normalised(pixels, model.device).to(model.network.input_dtype)
+        tensor = normalised(pixels, model.device).to(model.network.input_dtype)
         raw = model.network(tensor, aux=layer_ids != (last,))
         by_layer = {**dict(enumerate(raw.get("aux_outputs", ()))), last: raw}
         made: list[Explanation | SelfCheckError] = []
@@ -330,8 +337,8 @@ def _describe(
             "max_size_px": sizes[1],
             "input_hw_px": list(input_hw),
             "resize": "Pillow bilinear on uint8",
-            "mean": list(images.MEAN_RGB),
-            "std": list(images.STD_RGB),
+            "mean": list(MEAN_RGB),
+            "std": list(STD_RGB),
         },
         "device": model.device.type,
         "dtype": str(next(model.network.parameters()).dtype).removeprefix("torch."),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from detr_viz.attention.grids import Placement, cell_centers
 from detr_viz.attention.terms import SEPARATE_COMBINE, Mode, check_mode, formula_of, is_sum
-from detr_viz.images import ImageFacts, LoadedImage
+from detr_viz.images.read import ImageFacts, LoadedImage
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,8 @@ def serve(connection: Connection) -> None:
 def _warm_up() -> None:
     """What is slow to import, while the main process loads its model."""
     os.environ["MPLBACKEND"] = "agg"
-    from detr_viz import figures, heatmaps, images, rendering  # noqa: F401
+    from detr_viz import figures, heatmaps, rendering  # noqa: F401
+    from detr_viz.images import read  # noqa: F401
 
 
 class HelpersDied(UserError):

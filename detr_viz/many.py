@@ -17,7 +17,7 @@ from detr_viz.targets import folder_of
 if TYPE_CHECKING:
     from detr_viz.engine import Engine, Outputs
     from detr_viz.helpers import Helper
-    from detr_viz.inputs import Input
+    from detr_viz.images.collect import Input
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 

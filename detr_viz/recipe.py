@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import detr_viz
-from detr_viz.images import ImageFacts, LoadedImage
+from detr_viz.images.read import ImageFacts, LoadedImage
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, Format, Look
 
 if TYPE_CHECKING:

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import inputs, labels, models, views
+from detr_viz import labels, models, views
 from detr_viz.attention.terms import LEDGER
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError, report
 from detr_viz.common.files import OutputError, say
 from detr_viz.comparison import choose, named, pair, queries_of
 from detr_viz.flags import add_arguments
+from detr_viz.images import collect
 from detr_viz.many import run_many
 from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
 from detr_viz.queries import (
@@ -31,7 +32,7 @@ from detr_viz.targets import check_out, folder_of, is_folder, target_of
 
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation
-    from detr_viz.inputs import Input
+    from detr_viz.images.collect import Input
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_several(args: argparse.Namespace) -> bool:
-    return args.image is not None and not inputs.is_single(args.image)
+    return args.image is not None and not collect.is_single(args.image)
 
 
 def _is_batch(args: argparse.Namespace, wanted: Sequence[str]) -> bool:
@@ -143,8 +144,8 @@ def _is_batch(args: argparse.Namespace, wanted: Sequence[str]) -> bool:
 def _inputs(args: argparse.Namespace) -> list[Input]:
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     skip = None if args.list_queries else folder_of(args.out)
-    found = inputs.expand(words, args.image_root, skip)
-    return inputs.shard(found, *args.shard) if args.shard else found
+    found = collect.expand(words, args.image_root, skip)
+    return collect.shard(found, *args.shard) if args.shard else found
 
 
 def _check_outputs(args: argparse.Namespace, several: bool) -> None:
@@ -211,10 +212,11 @@ def render_one(
     args: argparse.Namespace, loaded: Sequence[LoadedModel], image: Input, recipe: Recipe
 ) -> Iterator[str]:
     """Explain and draw one image; yields the lines to print."""
-    from detr_viz import images, rendering
+    from detr_viz import rendering
+    from detr_viz.images.read import load_image
 
     target = views.target_for(views.CROSS, args, image, recipe)
-    picture = images.load(image.path)
+    picture = load_image(image.path)
     for note in picture.notes:
         yield f"note: {image.path}: {note}"
     exact, used = precise(args, list(loaded))

@@ -14,7 +14,7 @@ from conftest import demo_model
 from detr_viz import explanation
 from detr_viz.desk import Draw, Failure, Pixels, Setup
 from detr_viz.engine import LocalEngine, Network, Outputs
-from detr_viz.images import ImageFacts
+from detr_viz.images.read import ImageFacts
 from detr_viz.pipeline import Item, Ready
 from detr_viz.recipe import Recipe, of_models
 

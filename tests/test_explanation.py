@@ -15,13 +15,14 @@ import torch
 from conftest import ROOT, demo_explanation, demo_model
 
 import detr_viz
-from detr_viz import boxes, explain, figures, images
+from detr_viz import boxes, explain, figures
 from detr_viz.attention import dense
 from detr_viz.attention.terms import Mode
 from detr_viz.common.errors import UserError
 from detr_viz.demo.shapes import CLASSES, scene
 from detr_viz.explanation import SelfCheckError, explain_batch
 from detr_viz.findings import snapshot
+from detr_viz.images.read import load_image, resized, to_tensor
 from detr_viz.models.resnet import FrozenBatchNorm2d
 
 HELD_OUT = 2_000_000_100  # seeds that nothing was trained or measured on
@@ -63,7 +64,7 @@ def test_probabilities_follow_the_papers(name):
     model = demo_model(name)
     picture = scene(HELD_OUT, 256).rgb
     e = explain(model, picture)
-    tensor = images.to_tensor(images.load(picture), 128, 213)
+    tensor = to_tensor(load_image(picture), 128, 213)
     logits = model.network(tensor)["pred_logits"][0].double()
     if name == "detr":
         expected = (logits.exp() / logits.exp().sum(-1, keepdim=True))[:, :-1]
@@ -97,7 +98,7 @@ def test_outputs_are_those_of_each_layer(name):
     """Against the logits and boxes of every layer, run apart and worked out by hand."""
     model = demo_model(name)
     e = explain(model, scene(HELD_OUT, 256).rgb[:, :200], layers="all")
-    tensor = images.to_tensor(e.image, model.size, model.max_size)
+    tensor = to_tensor(e.image, model.size, model.max_size)
     raw = model.network(tensor, aux=True)
     height, width = e.image.hw
     assert tuple(e.outputs) == (0, 1, 2)
@@ -358,8 +359,8 @@ def test_no_gradient_is_kept(explanation):
 @pytest.mark.parametrize("name", ["detr", "cd_detr"])
 def test_images_of_a_batch_are_explained_as_if_alone(name):
     model = demo_model(name)
-    scenes = [images.load(str(ROOT / f"image/scene_{i}.jpg")) for i in (1, 2, 3)]
-    pixels = np.stack([images.resized(picture, 160, 240) for picture in scenes])
+    scenes = [load_image(str(ROOT / f"image/scene_{i}.jpg")) for i in (1, 2, 3)]
+    pixels = np.stack([resized(picture, 160, 240) for picture in scenes])
     batch = explain_batch(model, scenes, pixels, "all", 160, 240)
     for picture, e in zip(scenes, batch, strict=True):
         alone = explain(model, picture, layers="all", size=160, max_size=240)

@@ -10,10 +10,11 @@ import torch
 from conftest import filled_state_dict, golden_arrays
 from golden.fillrule import image, preprocess
 
-from detr_viz import images, models
+from detr_viz import models
 from detr_viz.attention import dense
 from detr_viz.attention.terms import Mode
 from detr_viz.capture import record
+from detr_viz.images.read import load_image, to_tensor
 
 TYPES = {"detr_r50": "detr", "detr_r50_dc5": "detr", "cond_r50": "cd_detr"}
 CASES = {
@@ -75,7 +76,7 @@ def inputs(case: str) -> tuple[torch.Tensor, torch.Tensor | None]:
             batch[i, :, : t.shape[1], : t.shape[2]] = t
             mask[i, : t.shape[1], : t.shape[2]] = False
         return torch.from_numpy(batch), torch.from_numpy(mask)
-    tensor = images.to_tensor(images.load(image(*SOURCES[case[0]])), int(case[1:]), 1333)
+    tensor = to_tensor(load_image(image(*SOURCES[case[0]])), int(case[1:]), 1333)
     return tensor, None
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from detr_viz.desk import Draw, Drawn, Drop, Earlier, Failure, Pixels, Read, Skipped
 from detr_viz.helpers import HelpersDied
-from detr_viz.images import ImageFacts
+from detr_viz.images.read import ImageFacts
 from detr_viz.pipeline import Item, Pipeline, Ready, stacked
 from detr_viz.targets import Target
 

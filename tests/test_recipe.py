@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import demo_model
 
-from detr_viz import images
 from detr_viz.comparison import choose
 from detr_viz.explanation import explain
+from detr_viz.images.read import load_image
 from detr_viz.recipe import ModelFacts, Recipe, carries, of_models
 from detr_viz.rendering import write
 from detr_viz.styles import Look, page_format
@@ -99,7 +99,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     model = demo_model("detr")
     recipe = of_models([model], Recipe((), queries="top:1"))
-    picture = images.load(str(Path(__file__).parent.parent / "image/scene_1.jpg"))
+    picture = load_image(str(Path(__file__).parent.parent / "image/scene_1.jpg"))
     found = [explain(model, picture)]
     target = Target(folder / "a.b", (".png", ".pdf", ".svg", ".npz"), caption=True)
     written = write(found, choose(found, "top:1"), recipe, target)
@@ -135,7 +135,7 @@ def test_a_figure_of_many_queries_has_its_digest_within_reach(tmp_path):
     """The description of a figure of all queries is long, and comes before it."""
     model = demo_model("detr")
     recipe = of_models([model], Recipe((), queries="all", page=page_format(dpi=40)))
-    found = [explain(model, images.load("image/scene_1.jpg"))]
+    found = [explain(model, load_image("image/scene_1.jpg"))]
     target = Target(tmp_path / "all", (".png", ".pdf", ".svg"))
     for path in write(found, choose(found, "all"), recipe, target).files:
         assert carries(path, recipe.digest(found[0].image))

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import flags, inputs
+from detr_viz import flags
 from detr_viz.arguments import formats
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, replacing
 from detr_viz.comparison import load, pair
+from detr_viz.images import collect
 from detr_viz.preparing import DEMO_LINE, precise, tell, tell_notes
 from detr_viz.queries import NoQueryError, check_for, check_syntax, select
 from detr_viz.styles import SUFFIXES, Format, Look, page_format
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from detr_viz.desk import Failure
     from detr_viz.explanation import Explanation
     from detr_viz.helpers import Helper
-    from detr_viz.inputs import Input
+    from detr_viz.images.collect import Input
     from detr_viz.loading import LoadedModel
     from detr_viz.pipeline import Ready
     from detr_viz.recipe import Recipe
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
         colors(look)
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
-    images = inputs.expand(words, args.image_root, out)
+    images = collect.expand(words, args.image_root, out)
     from detr_viz import helpers
     from detr_viz.atlas import figure
 

@@ -8,20 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import flags, inputs
+from detr_viz import flags
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, printable
 from detr_viz.comparison import load, named, pair
 from detr_viz.heatmaps import STORES, load_meta, of, write
+from detr_viz.images import collect
 from detr_viz.preparing import precise, tell, tell_notes
 from detr_viz.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.recipe import plot_label
 from detr_viz.regression.baselines import DEMO, FILE, FOLDER, KEY, NAME, ROOT, Remake, relative
 
 if TYPE_CHECKING:
-    from detr_viz.inputs import Input
+    from detr_viz.images.collect import Input
     from detr_viz.loading import LoadedModel
 
 DESCRIPTION = (
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.root is not None and not os.path.isdir(args.root):
         raise UserError(f"--root {args.root} is no folder: check the path")
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
-    images = inputs.expand(words, args.image_root, out)
+    images = collect.expand(words, args.image_root, out)
     _, loaded = precise(args, load(args, pairs))
     tell_notes(args, loaded)
     labels = _labels(loaded)

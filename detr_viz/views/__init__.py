@@ -24,7 +24,7 @@ from detr_viz.targets import Target, is_folder, target_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.inputs import Input
+    from detr_viz.images.collect import Input
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 
@@ -117,10 +117,11 @@ def render(
     recipe: Recipe,
 ) -> Iterator[str]:
     """Make a view of an image and write it; yields the lines to print."""
-    from detr_viz import figures, images
+    from detr_viz import figures
+    from detr_viz.images.read import load_image
 
     target = target_for(name, args, image, recipe)
-    picture = images.load(image.path)
+    picture = load_image(image.path)
     for note in picture.notes:
         yield f"note: {image.path}: {note}"
     exact, (model,) = precise(args, list(loaded))

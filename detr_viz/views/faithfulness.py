@@ -17,7 +17,7 @@ from detr_viz.views import CROSS, Made
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation
     from detr_viz.faithfulness import Faithfulness
-    from detr_viz.images import LoadedImage
+    from detr_viz.images.read import LoadedImage
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 

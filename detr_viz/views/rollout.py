@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from detr_viz.explanation import Explanation
-    from detr_viz.images import LoadedImage
+    from detr_viz.images.read import LoadedImage
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 

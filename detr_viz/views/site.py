@@ -10,7 +10,7 @@ from detr_viz.rendering import moved
 
 if TYPE_CHECKING:
     from detr_viz.explanation import Explanation
-    from detr_viz.images import LoadedImage
+    from detr_viz.images.read import LoadedImage
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 

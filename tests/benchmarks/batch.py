@@ -61,11 +61,12 @@ def bare(weights: str, folder: str) -> None:
     """Seconds of the forward passes alone, one for each photo; only the first photo is read."""
     import torch
 
-    from detr_viz import images, load_model
+    from detr_viz import load_model
+    from detr_viz.images.read import load_image, to_tensor
 
     model = load_model(weights, device="cpu")
     names = sorted(Path(folder).iterdir())
-    x = images.to_tensor(images.load(names[0]), 800, 1333)
+    x = to_tensor(load_image(names[0]), 800, 1333)
     with torch.inference_mode():
         model.network(x)
         start = time.perf_counter()
@@ -79,8 +80,10 @@ def batch(weights: str, folder: str, out: str) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
     import torch
 
-    from detr_viz import batch, desk, helpers, images, inputs, load_model
+    from detr_viz import batch, desk, helpers, load_model
     from detr_viz.engine import LocalEngine, Outputs
+    from detr_viz.images import collect
+    from detr_viz.images.read import load_image, to_tensor
     from detr_viz.recipe import Recipe, of_models
 
     team = helpers.start(helpers.default_count("cpu"))
@@ -88,9 +91,9 @@ def batch(weights: str, folder: str, out: str) -> None:
     for helper in team:
         helper.ask(desk.Drop(-1))  # its imports are done when it answers
     recipe = of_models([model], Recipe(()))
-    found = inputs.expand([folder])
+    found = collect.expand([folder])
     with torch.inference_mode():
-        model.network(images.to_tensor(images.load(found[0].path), 800, 1333))
+        model.network(to_tensor(load_image(found[0].path), 800, 1333))
     outputs = Outputs(Path(out), (".png", ".npz"))
     start = time.perf_counter()
     summary = batch.run(LocalEngine([model], recipe, outputs, team), recipe, found, outputs)

@@ -29,9 +29,10 @@ from conftest import filled_state_dict
 from golden.fillrule import image
 from plain import PlainDETR
 
-from detr_viz import images, models
+from detr_viz import models
 from detr_viz.attention.dense import weights
 from detr_viz.capture import record
+from detr_viz.images.read import load_image, to_tensor
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -76,7 +77,7 @@ def main() -> None:
     ours.fold_batch_norm()
     if peak:
         del plain
-    x = images.to_tensor(images.load(image(480, 640, 1)), 800, 1333)
+    x = to_tensor(load_image(image(480, 640, 1)), 800, 1333)
 
     def captured() -> None:
         with record(ours, [("cross", 5)]) as recorded:

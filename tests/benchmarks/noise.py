@@ -51,20 +51,21 @@ def make(out: str, like: str, weights: str | None, kind: str, pictures: list[str
     import numpy as np
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from detr_viz import explanation, heatmaps, images, load_model
+    from detr_viz import explanation, heatmaps, load_model
+    from detr_viz.images.read import load_image, resized
     from detr_viz.models.detector import Detector
 
     if not how.get("folded", True):
         Detector.fold_batch_norm = lambda self: None
     precision, batch = how.get("precision", "float32"), how.get("batch", 1)
     model = load_model(weights, kind, device="cpu", precision=precision)
-    loaded = [images.load(picture) for picture in pictures]
+    loaded = [load_image(picture) for picture in pictures]
     with ExitStack() as stack:
         if not how.get("fused", True):
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         for start in range(0, len(loaded), batch):
             some = loaded[start : start + batch]
-            pixels = [images.resized(p, model.size, model.max_size) for p in some]
+            pixels = [resized(p, model.size, model.max_size) for p in some]
             for i, e in enumerate(explanation.explain_batch(model, some, np.stack(pixels)), start):
                 if isinstance(e, Exception):
                     raise e

@@ -1,6 +1,6 @@
 """From a picture to the network's input: all that can be wrong with a picture is dealt with here.
 
-image = load("cat.jpg")         # LoadedImage: upright RGB, 8 bits, opaque
+image = load_image("cat.jpg")         # LoadedImage: upright RGB, 8 bits, opaque
 x = to_tensor(image)            # float32 (1, 3, h, w), as the official evaluation transform
 """
 
@@ -82,7 +82,9 @@ class ImageFacts:
     notes: tuple[str, ...] = ()
 
 
-def load(source: str | os.PathLike[str] | np.ndarray | Image.Image | LoadedImage) -> LoadedImage:
+def load_image(
+    source: str | os.PathLike[str] | np.ndarray | Image.Image | LoadedImage,
+) -> LoadedImage:
     """Read a picture whatever its kind: a file, a numpy array or a PIL image.
 
     Arrays: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA; uint8, or floats in [0, 1]; they are copied.

@@ -12,8 +12,14 @@ import torch
 from golden import fillrule
 from PIL import Image, features
 
-from detr_viz import images
-from detr_viz.images import ImageError, LoadedImage, load, target_size, to_tensor
+from detr_viz.images.read import (
+    ImageError,
+    LoadedImage,
+    load_image,
+    normalised,
+    target_size,
+    to_tensor,
+)
 
 PICTURE = fillrule.image(48, 64, 1)
 WHITE = (255, 255, 255)
@@ -78,7 +84,7 @@ def test_sizes_without_pixels_are_refused(args):
 def test_tensor_has_the_bits_of_the_reference_run(h, w, seed, short, hw, source_crc, input_crc):
     array = fillrule.image(h, w, seed)
     assert zlib.crc32(array) == source_crc
-    x = to_tensor(load(array), short)
+    x = to_tensor(load_image(array), short)
     assert x.shape == (1, 3, *hw) and x.is_contiguous()
     assert zlib.crc32(x.numpy()) == input_crc
 
@@ -90,27 +96,27 @@ def test_tensor_has_the_bits_of_the_reference_run(h, w, seed, short, hw, source_
 def test_tensor_equals_the_reference_rule(h, w, short, longest):
     array = np.random.default_rng(h * w).integers(0, 256, (h, w, 3), dtype=np.uint8)
     expected = fillrule.preprocess(array, short, longest)
-    x = to_tensor(load(array), short, longest).numpy()
+    x = to_tensor(load_image(array), short, longest).numpy()
     assert x.dtype == np.float32
     assert np.array_equal(x[0], expected)
 
 
 def test_thin_pictures_reach_the_network(tmp_path):
     thin = np.arange(10000, dtype=np.uint32).astype(np.uint8)[None]
-    image = load(save(thin, tmp_path / "thin.png"))
+    image = load_image(save(thin, tmp_path / "thin.png"))
     assert image.hw == (1, 10000)
     assert to_tensor(image).shape == (1, 3, 1, 1333)
-    assert to_tensor(load(thin.T)).shape == (1, 3, 1333, 1)
+    assert to_tensor(load_image(thin.T)).shape == (1, 3, 1333, 1)
 
 
 def test_a_size_beyond_all_memory_is_refused():
     with pytest.raises(ImageError, match="smaller size"):
-        to_tensor(load(PICTURE), 200_000, 10**9)
+        to_tensor(load_image(PICTURE), 200_000, 10**9)
 
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys, detr_viz.images, detr_viz.labels; "
+        "import sys, detr_viz.images.read, detr_viz.labels; "
         "sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -136,20 +142,20 @@ def test_lossless_files_come_back_whole(tmp_path, name, options):
     if name.endswith("webp") and not features.check("webp"):
         pytest.skip("this Pillow has no WebP")
     path = save(PICTURE, tmp_path / name, **options)
-    image = load(path)
+    image = load_image(path)
     assert np.array_equal(image.rgb, PICTURE) and image.rgb.dtype == np.uint8
     assert not image.rgb.flags.writeable
     assert image.hw == (48, 64)
     assert image.path == str(path)
     assert image.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert image.notes == ()
-    assert np.array_equal(load(str(path)).rgb, PICTURE)
+    assert np.array_equal(load_image(str(path)).rgb, PICTURE)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg(tmp_path, progressive):
     path = save(PICTURE, tmp_path / "a.jpg", quality=90, progressive=progressive)
-    assert np.array_equal(load(path).rgb, np.asarray(Image.open(path)))
+    assert np.array_equal(load_image(path).rgb, np.asarray(Image.open(path)))
 
 
 UPRIGHT = {  # EXIF 2.3, tag 0x0112: where the stored first row and first column belong
@@ -174,20 +180,22 @@ def test_pictures_stand_upright(tmp_path, orientation):
     save(stored, tmp_path / "a.tif", tiffinfo={0x0112: orientation})
     save(stored, tmp_path / "b.tif", tiffinfo={0x0112: orientation}, compression="tiff_lzw")
     for name in ("a.png", "a.tif", "b.tif"):
-        image = load(tmp_path / name)
+        image = load_image(tmp_path / name)
         assert np.array_equal(image.rgb, expected), name
         assert image.hw == expected.shape[:2]
         with Image.open(tmp_path / name) as im:
-            assert np.array_equal(load(im).rgb, expected), name
+            assert np.array_equal(load_image(im).rgb, expected), name
     blocks = np.kron(stored, np.ones((16, 16, 1), np.uint8))  # JPEG keeps flat blocks as they are
-    rgb = load(save(blocks, tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)).rgb
+    rgb = load_image(save(blocks, tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)).rgb
     assert np.abs(rgb[8::16, 8::16].astype(int) - expected).max() <= 2
 
 
 def test_a_damaged_exif_block_does_not_cost_the_picture(tmp_path):
     for block in (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\x09"):
-        assert load(save(PICTURE, tmp_path / "a.jpg", exif=block)).hw == (48, 64)
-        assert np.array_equal(load(save(PICTURE, tmp_path / "a.png", exif=block)).rgb, PICTURE)
+        assert load_image(save(PICTURE, tmp_path / "a.jpg", exif=block)).hw == (48, 64)
+        assert np.array_equal(
+            load_image(save(PICTURE, tmp_path / "a.png", exif=block)).rgb, PICTURE
+        )
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
@@ -198,7 +206,7 @@ def test_cmyk(tmp_path, name):
     path = save(Image.fromarray(patches, "CMYK"), tmp_path / name)
     if name == "a.jpg":  # Adobe's marker: ink is stored inverted
         assert b"Adobe" in path.read_bytes()[:200]
-    rgb = load(path).rgb[8, 8::16]
+    rgb = load_image(path).rgb[8, 8::16]
     assert np.abs(rgb.astype(int) - light).max() <= 3
 
 
@@ -209,14 +217,14 @@ def palette_image():
 
 
 def test_palettes(tmp_path):
-    opaque = load(save(palette_image(), tmp_path / "a.png"))
+    opaque = load_image(save(palette_image(), tmp_path / "a.png"))
     assert opaque.rgb.tolist() == [[[200, 100, 50], [10, 20, 30], [0, 0, 0]]]
     assert opaque.notes == ()
     for name, key in (("b.png", 1), ("c.gif", 1), ("d.png", bytes([255, 0, 255]))):
-        image = load(save(palette_image(), tmp_path / name, transparency=key))
+        image = load_image(save(palette_image(), tmp_path / name, transparency=key))
         assert image.rgb.tolist() == [[[200, 100, 50], list(WHITE), [0, 0, 0]]], name
         assert image.notes == ("transparent: laid over white",)
-    half = load(save(palette_image(), tmp_path / "e.png", transparency=bytes([255, 255, 51])))
+    half = load_image(save(palette_image(), tmp_path / "e.png", transparency=bytes([255, 255, 51])))
     assert half.rgb[0, 2].tolist() == [204] * 3  # a fifth of black over white
 
 
@@ -224,41 +232,45 @@ def test_alpha_is_laid_over_white(tmp_path):
     rgba = np.array([[[9, 9, 9, 0], [9, 8, 7, 255], [0, 100, 255, 51]]], np.uint8)
     over = [[[255, 255, 255], [9, 8, 7], [204, 224, 255]]]
     for source in (save(rgba, tmp_path / "a.png"), rgba, Image.fromarray(rgba)):
-        image = load(source)
+        image = load_image(source)
         assert image.rgb.tolist() == over
         assert image.notes == ("transparent: laid over white",)
     la = Image.fromarray(np.array([[[40, 255], [0, 51]]], np.uint8), "LA")
-    assert load(save(la, tmp_path / "b.png")).rgb.tolist() == [[[40] * 3, [204] * 3]]
-    assert load(la.convert("La")).rgb.tolist() == [[[40] * 3, [204] * 3]]
-    assert load(Image.fromarray(rgba).convert("RGBa")).rgb[0, 1].tolist() == [9, 8, 7]
+    assert load_image(save(la, tmp_path / "b.png")).rgb.tolist() == [[[40] * 3, [204] * 3]]
+    assert load_image(la.convert("La")).rgb.tolist() == [[[40] * 3, [204] * 3]]
+    assert load_image(Image.fromarray(rgba).convert("RGBa")).rgb[0, 1].tolist() == [9, 8, 7]
     rgba[..., 3] = 255
-    assert load(rgba).notes == ()
-    assert load(rgba).rgb.tolist() == rgba[..., :3].tolist()
+    assert load_image(rgba).notes == ()
+    assert load_image(rgba).rgb.tolist() == rgba[..., :3].tolist()
 
 
 def test_colors_declared_transparent(tmp_path):
     rgb = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8))
-    assert load(save(rgb, tmp_path / "a.png", transparency=(1, 2, 3))).rgb.tolist() == [
+    assert load_image(save(rgb, tmp_path / "a.png", transparency=(1, 2, 3))).rgb.tolist() == [
         [list(WHITE), [4, 5, 6]]
     ]
     gray = Image.fromarray(np.array([[7, 8]], np.uint8))
-    assert load(save(gray, tmp_path / "b.png", transparency=8)).rgb.tolist() == [
+    assert load_image(save(gray, tmp_path / "b.png", transparency=8)).rgb.tolist() == [
         [[7] * 3, list(WHITE)]
     ]
 
 
 def test_gray_and_one_bit(tmp_path):
     gray = np.array([[0, 7, 255]], np.uint8)
-    assert load(save(gray, tmp_path / "a.png")).rgb.tolist() == [[[0] * 3, [7] * 3, [255] * 3]]
+    assert load_image(save(gray, tmp_path / "a.png")).rgb.tolist() == [
+        [[0] * 3, [7] * 3, [255] * 3]
+    ]
     bits = Image.fromarray(gray > 100)
     assert bits.mode == "1"
-    assert load(save(bits, tmp_path / "b.png")).rgb.tolist() == [[[0] * 3, [0] * 3, [255] * 3]]
+    assert load_image(save(bits, tmp_path / "b.png")).rgb.tolist() == [
+        [[0] * 3, [0] * 3, [255] * 3]
+    ]
 
 
 @pytest.mark.parametrize("mode", ["YCbCr", "HSV", "LAB"])
 def test_other_color_spaces(mode):
     im = Image.fromarray(np.full((4, 4, 3), (200, 120, 40), np.uint8)).convert(mode)
-    assert np.abs(load(im).rgb.astype(int) - (200, 120, 40)).max() <= 4
+    assert np.abs(load_image(im).rgb.astype(int) - (200, 120, 40)).max() <= 4
 
 
 FRAMES = [Image.fromarray(np.full((8, 8, 3), v, np.uint8)) for v in (200, 0)]
@@ -278,12 +290,12 @@ def test_of_several_frames_the_first(tmp_path, name, note):
     if name.endswith("webp") and not features.check("webp"):
         pytest.skip("this Pillow has no WebP")
     path = save(FRAMES[0], tmp_path / name, save_all=True, append_images=FRAMES[1:])
-    image = load(path)
+    image = load_image(path)
     assert np.abs(image.rgb.astype(int) - 200).max() <= 2
     assert image.notes == (note,)
     with Image.open(path) as im:  # who opens it chooses the frame
         im.seek(1)
-        assert load(im).rgb.max() <= 2
+        assert load_image(im).rgb.max() <= 2
         assert im.tell() == 1
 
 
@@ -296,7 +308,7 @@ def test_layers_are_not_frames(tmp_path):
     (tmp_path / "a.psd").write_bytes(header + bytes(8) + section + bytes([0, 0, 7, 200]))
     with Image.open(tmp_path / "a.psd") as im:
         assert im.n_frames == 2
-    image = load(tmp_path / "a.psd")
+    image = load_image(tmp_path / "a.psd")
     assert image.rgb.tolist() == [[[7] * 3, [200] * 3]]
     assert image.notes == ()
 
@@ -304,7 +316,7 @@ def test_layers_are_not_frames(tmp_path):
 def test_damage_in_a_later_frame_does_not_cost_the_first(tmp_path):
     path = save(FRAMES[0], tmp_path / "a.gif", save_all=True, append_images=FRAMES[1:])
     path.write_bytes(path.read_bytes()[:-20])
-    image = load(path)
+    image = load_image(path)
     assert image.rgb.min() == image.rgb.max() == 200
     assert image.notes[0].startswith("animated: first")
 
@@ -313,21 +325,21 @@ def test_damage_in_a_later_frame_does_not_cost_the_first(tmp_path):
 
 
 def test_arrays():
-    image = load(PICTURE)
+    image = load_image(PICTURE)
     assert isinstance(image, LoadedImage) and image.path is None and image.notes == ()
     assert np.array_equal(image.rgb, PICTURE)
     assert image.sha256 == hashlib.sha256(PICTURE.tobytes()).hexdigest()
-    assert image.sha256 != load(255 - PICTURE).sha256
-    assert load(image) is image
+    assert image.sha256 != load_image(255 - PICTURE).sha256
+    assert load_image(image) is image
     gray = PICTURE[..., 0]
-    assert np.array_equal(load(gray).rgb, np.stack([gray] * 3, 2))
-    flipped = load(PICTURE[:, ::-1])
+    assert np.array_equal(load_image(gray).rgb, np.stack([gray] * 3, 2))
+    flipped = load_image(PICTURE[:, ::-1])
     assert np.array_equal(flipped.rgb, PICTURE[:, ::-1]) and flipped.rgb.flags.c_contiguous
 
 
 def test_arrays_are_copied():
     array = PICTURE.copy()
-    image = load(array)
+    image = load_image(array)
     array[:] = 0
     assert np.array_equal(image.rgb, PICTURE)
     assert array.flags.writeable and not image.rgb.flags.writeable
@@ -335,17 +347,17 @@ def test_arrays_are_copied():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_float_arrays(dtype):
-    assert np.array_equal(load((PICTURE / 255).astype(dtype)).rgb, PICTURE)
-    assert load(np.zeros((1, 1), dtype)).rgb.tolist() == [[[0, 0, 0]]]
+    assert np.array_equal(load_image((PICTURE / 255).astype(dtype)).rgb, PICTURE)
+    assert load_image(np.zeros((1, 1), dtype)).rgb.tolist() == [[[0, 0, 0]]]
     rgba = np.array([[[0, 0, 0, 0.2]]], dtype)
-    assert load(rgba).rgb.tolist() == [[[204, 204, 204]]]
+    assert load_image(rgba).rgb.tolist() == [[[204, 204, 204]]]
 
 
 def test_pil_images():
     im = Image.fromarray(PICTURE)
-    image = load(im)
+    image = load_image(im)
     assert np.array_equal(image.rgb, PICTURE) and image.path is None
-    assert image.sha256 == load(PICTURE).sha256
+    assert image.sha256 == load_image(PICTURE).sha256
     im.paste((0, 0, 0), (0, 0, 64, 48))
     assert np.array_equal(image.rgb, PICTURE)
 
@@ -355,7 +367,7 @@ def test_normalised_is_the_official_arithmetic_on_every_value():
     from torchvision.transforms import functional
 
     values = np.arange(256, dtype=np.uint8).reshape(2, 8, 16, 1).repeat(3, axis=3)
-    made = images.normalised(values)
+    made = normalised(values)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     for i in range(2):
         official = functional.normalize(functional.to_tensor(values[i]), mean, std)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from detr_viz.images import load
+from detr_viz.images.read import load_image
 
 LEVELS = np.array([[0, 128, 129, 257 * 100, 40000, 65535]], np.uint16)  # 128 / 257 rounds to 0
 LEVELS_8 = [[0, 0, 1, 100, 156, 255]]
@@ -68,26 +68,26 @@ def test_16_bit_gray_is_scaled(tmp_path):
     if features.check("jpg_2000"):
         sources.append(save(LEVELS, tmp_path / "a.jp2"))
     for source in sources:
-        image = load(source)
+        image = load_image(source)
         assert gray_levels(image) == LEVELS_8, source
         assert len(image.notes) == 1 and "65535" in image.notes[0]
-    ramp = load(save(np.arange(65536, dtype=np.uint16).reshape(256, 256), tmp_path / "d.png"))
+    ramp = load_image(save(np.arange(65536, dtype=np.uint16).reshape(256, 256), tmp_path / "d.png"))
     assert np.array_equal(ramp.rgb[..., 0].ravel(), np.rint(np.arange(65536) / 257))
 
 
 def test_16_bit_gray_with_a_transparent_level(tmp_path):
     (tmp_path / "a.png").write_bytes(png16(LEVELS[..., None], transparent=40000))
-    assert gray_levels(load(tmp_path / "a.png")) == [[0, 0, 1, 100, 255, 255]]
+    assert gray_levels(load_image(tmp_path / "a.png")) == [[0, 0, 1, 100, 255, 255]]
 
 
 def test_16_bit_gray_where_0_is_white(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff(LEVELS[0], 16, photometric=0))
-    assert gray_levels(load(tmp_path / "a.tif")) == [[255, 255, 254, 155, 99, 0]]
+    assert gray_levels(load_image(tmp_path / "a.tif")) == [[255, 255, 254, 155, 99, 0]]
 
 
 def test_12_bits_are_scaled_by_12_bits(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff([0, 8, 9, 2048, 4080, 4095], 12))
-    assert gray_levels(load(tmp_path / "a.tif")) == [[0, 0, 1, 128, 254, 255]]
+    assert gray_levels(load_image(tmp_path / "a.tif")) == [[0, 0, 1, 128, 254, 255]]
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
@@ -99,7 +99,7 @@ def test_16_bit_channels_are_scaled(tmp_path, channels):
     if channels != 3:
         samples[..., -1] = 65535
     (tmp_path / "a.png").write_bytes(png16(samples))
-    rgb = load(tmp_path / "a.png").rgb.astype(int)
+    rgb = load_image(tmp_path / "a.png").rgb.astype(int)
     assert np.abs(rgb[..., 0] - LEVELS_8).max() <= 1
     if channels >= 3:
         assert np.abs(rgb[:, ::-1, 1] - LEVELS_8).max() <= 1
@@ -123,19 +123,19 @@ def test_16_bit_channels_are_scaled(tmp_path, channels):
 )
 def test_32_bits_are_scaled(tmp_path, values, dtype, expected, white):
     path = save(np.array([values], dtype), tmp_path / "a.tif")
-    image = load(path)
+    image = load_image(path)
     assert gray_levels(image) == [expected]
     assert len(image.notes) == 1 and image.notes[0].endswith(white)
 
 
 def test_samples_that_are_not_numbers_are_drawn_as_the_lowest(tmp_path):
     values = np.array([[np.nan, -1, 1, np.inf, -np.inf]], np.float32)
-    image = load(save(values, tmp_path / "a.tif"))
+    image = load_image(save(values, tmp_path / "a.tif"))
     assert gray_levels(image) == [[0, 0, 255, 0, 0]]
     assert image.notes[0].startswith("3 samples are not finite")
-    assert gray_levels(load(Image.fromarray(values[:, :1]))) == [[0]]
+    assert gray_levels(load_image(Image.fromarray(values[:, :1]))) == [[0]]
 
 
 def test_16_bit_pgm_stays_dark_where_it_is_dark(tmp_path):
     (tmp_path / "a.pgm").write_bytes(b"P5 2 1 65535\n" + struct.pack(">HH", 0, 200))
-    assert gray_levels(load(tmp_path / "a.pgm")) == [[0, 1]]
+    assert gray_levels(load_image(tmp_path / "a.pgm")) == [[0, 1]]

@@ -16,9 +16,10 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from detr_viz import arguments, images
+from detr_viz import arguments
 from detr_viz.common.errors import UserError
-from detr_viz.inputs import Input, expand, is_single, shard
+from detr_viz.images.collect import Input, expand, is_single, shard
+from detr_viz.images.read import load_image
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +187,7 @@ def test_what_is_taken_for_an_image_can_be_read():
                 Image.new(mode, (8, 6)).save(path, format=kind)
                 written.add(path)
                 break
-    assert {images.load(path).hw for path in written} == {(6, 8)} and len(written) > 20
+    assert {load_image(path).hw for path in written} == {(6, 8)} and len(written) > 20
     common = "jpg jpeg jpe jfif png apng webp gif bmp dib tif tiff ppm pgm pbm pnm tga jp2 mpo psd"
     assert {f"f/a.{suffix}" for suffix in common.split()} <= set(taken)
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from detr_viz.common.errors import UserError
-from detr_viz.images import MAX_PIXELS, ImageError, load
+from detr_viz.images.read import MAX_PIXELS, ImageError, load_image
 
 PICTURE = np.arange(48 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(48, 64, 3)
 
@@ -26,7 +26,7 @@ def refusal(source):
     """The message of the error that `source` ends in, after checking that it is one line."""
     with warnings.catch_warnings(record=True) as seen, pytest.raises(ImageError) as caught:
         warnings.simplefilter("always")
-        load(source)
+        load_image(source)
     message = str(caught.value)
     assert isinstance(caught.value, UserError)
     assert message.isprintable() and message, message
@@ -94,7 +94,7 @@ def test_between_pillows_warning_and_its_error_pictures_load_silently(tmp_path, 
         Image.open(path).close()
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        assert load(path).hw == (48, 64)
+        assert load_image(path).hw == (48, 64)
     assert not seen
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 // 2 - 1)  # a program's lower limit
     assert "too large" in refusal(path)
@@ -110,9 +110,9 @@ def test_threads_leave_the_settings_as_they_were(tmp_path):
 
     def work():
         for _ in range(20):
-            load(good)
+            load_image(good)
             try:
-                load(bad)
+                load_image(bad)
             except ImageError:
                 refused.append(1)
 
@@ -196,7 +196,7 @@ def test_whatever_a_decoder_raises_is_one_short_line(tmp_path, monkeypatch):
     assert "KeyError" in fail_with(KeyError())
     assert len(fail_with(SyntaxError("two\nlines " * 999))) < len(str(path)) + 200
     monkeypatch.undo()
-    assert load(path).hw == (48, 64)
+    assert load_image(path).hw == (48, 64)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_noise_in_a_file_ends_in_a_picture_or_in_one_line(tmp_path):
                 broken[position] = rng.integers(256)
             path.write_bytes(broken)
             try:
-                assert load(path).rgb.dtype == np.uint8
+                assert load_image(path).rgb.dtype == np.uint8
             except ImageError as error:
                 assert str(error).isprintable() and str(path) in str(error)
 

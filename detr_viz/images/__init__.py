@@ -1,0 +1,1 @@
+"""Finding and reading images: files, folders, lists, COCO files; pixels as numpy arrays."""
