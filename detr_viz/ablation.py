@@ -21,7 +21,7 @@ from torch import Tensor
 
 from detr_viz.attention.dense import logits, merge_heads
 from detr_viz.attention.terms import TERMS, Terms
-from detr_viz.boxes import iou
+from detr_viz.detections.boxes import iou
 from detr_viz.findings import LayerOutput
 from detr_viz.models.detector import Detector, Encoded
 from detr_viz.models.sites import Parts, Site

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from detr_viz.attention.terms import parse_terms
 from detr_viz.common.errors import EXIT_USER_ERROR
-from detr_viz.points import parse as parse_points
+from detr_viz.detections.points import parse as parse_points
 from detr_viz.removals import parse as parse_removal
 from detr_viz.styles import HEADS, SUFFIXES
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.common.errors import UserError
-from detr_viz.queries import QueryError, holds_ids, select
+from detr_viz.detections.queries import QueryError, holds_ids, select
 
 if TYPE_CHECKING:
+    from detr_viz.detections.matching import SharedObject
     from detr_viz.findings import Findings
     from detr_viz.loading import LoadedModel
-    from detr_viz.matching import SharedObject
 
 DETECTED = 0.5  # queries from this score on are matched first
 
@@ -74,7 +74,7 @@ def choose(found: Sequence[Findings], queries: str) -> list[SharedObject]:
 
     Ids are those of the first model; in the others its objects are looked for.
     """
-    from detr_viz.matching import shared_objects
+    from detr_viz.detections.matching import shared_objects
 
     chosen: list[list[int]] = []
     failed: list[QueryError] = []

@@ -15,6 +15,7 @@ import numpy as np
 
 from detr_viz.attention.grids import Placement
 from detr_viz.attention.terms import formula_of, is_sum
+from detr_viz.detections.matching import Match, SharedObject
 from detr_viz.drawing import draw
 from detr_viz.facts import (
     Subject,
@@ -26,7 +27,6 @@ from detr_viz.facts import (
 )
 from detr_viz.figures import model_name, sections_of, words_of
 from detr_viz.lettering import clean
-from detr_viz.matching import Match, SharedObject
 from detr_viz.page import MapRow, Rivals, number
 from detr_viz.panels import check_heads, columns, shown_heads
 from detr_viz.rivals import LEAST

@@ -19,9 +19,9 @@ from detr_viz.recipe import Recipe, carries
 if TYPE_CHECKING:
     import numpy as np
 
+    from detr_viz.detections.matching import SharedObject
     from detr_viz.findings import Snapshot
     from detr_viz.images.read import ImageFacts, LoadedImage
-    from detr_viz.matching import SharedObject
     from detr_viz.targets import Target
 
 

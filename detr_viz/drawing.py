@@ -14,7 +14,7 @@ import numpy as np
 
 from detr_viz import compose, contours, rivals
 from detr_viz.annotations import largest_weight
-from detr_viz.boxes import corners_in
+from detr_viz.detections.boxes import corners_in
 from detr_viz.layout import plan
 from detr_viz.lettering import plain_settings
 from detr_viz.page import FigureError, Group, MapRow, Plan, Section, all_groups, luminance

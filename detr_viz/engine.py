@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Protocol
 from detr_viz.attention.terms import LEDGER
 from detr_viz.comparison import choose, queries_of
 from detr_viz.desk import Draw, Failure, Setup, failure
+from detr_viz.detections.queries import NoQueryError
 from detr_viz.helpers import Helper
 from detr_viz.pipeline import Item, Outcome, Pipeline, Ready, stacked
-from detr_viz.queries import NoQueryError
 from detr_viz.recipe import Recipe
 from detr_viz.rendering import deviation, modes_of, moved, rows
 from detr_viz.tables import Done
 from detr_viz.targets import Target
 
 if TYPE_CHECKING:
+    from detr_viz.detections.matching import SharedObject
     from detr_viz.explanation import Explanation
     from detr_viz.loading import LoadedModel
-    from detr_viz.matching import SharedObject
 
 DIGITS = 16  # of a recipe in an index
 

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.attention.terms import LEDGER, Mode
-from detr_viz.boxes import iou
+from detr_viz.detections.boxes import iou
+from detr_viz.detections.matching import MIN_IOU, Match, SharedObject
 from detr_viz.drawing import draw
 from detr_viz.facts import Shown, Subject, class_name, metadata, reading_rule
 from detr_viz.lettering import ELLIPSIS, clean, drawable
-from detr_viz.matching import MIN_IOU, Match, SharedObject
 from detr_viz.output import SUFFIXES, save, show
 from detr_viz.page import GRAY, Group, Label, Section
 from detr_viz.panels import AblationPanels, MapPanels, Panels, TermPanels, columns

@@ -22,8 +22,8 @@ from detr_viz.arguments import (
     width_in,
 )
 from detr_viz.attention.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
-from detr_viz.points import SYNTAX as POINTS
-from detr_viz.queries import DEFAULT, SYNTAX
+from detr_viz.detections.points import SYNTAX as POINTS
+from detr_viz.detections.queries import DEFAULT, SYNTAX
 from detr_viz.styles import HEADS, INTERPOLATIONS, NORMS, PRESETS, STYLES
 
 

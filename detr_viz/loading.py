@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from detr_viz import checkpoints, labels
+from detr_viz import checkpoints
 from detr_viz.common.errors import UserError
+from detr_viz.detections import labels
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
 from detr_viz.precision import check_precision

@@ -33,7 +33,8 @@ def run_many(
     # Threads of torch that wait must not keep a core from the helpers that draw. Read once, when
     # torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from detr_viz import batch, engine, helpers, queries
+    from detr_viz import batch, engine, helpers
+    from detr_viz.detections import queries
 
     local = args.engine == "local"
     here = args

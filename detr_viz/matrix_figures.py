@@ -21,12 +21,12 @@ import numpy as np
 from detr_viz import compose
 from detr_viz.annotations import with_notes
 from detr_viz.decoder_figures import notes_of, subject_of
+from detr_viz.detections.matching import Match, SharedObject
 from detr_viz.drawing import colors
 from detr_viz.facts import Subject, heads_of, metadata_of_view, mode_name, normalisation
 from detr_viz.figures import label_of, words_of
 from detr_viz.layout import check_size
 from detr_viz.lettering import plain_settings
-from detr_viz.matching import Match, SharedObject
 from detr_viz.matrix_layout import Band, Entry, Table
 from detr_viz.page import (
     Page,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from detr_viz import boxes
+from detr_viz.detections import boxes
 from detr_viz.findings import LayerOutput
 from detr_viz.models.spec import ModelSpec
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import say
 from detr_viz.comparison import load
-from detr_viz.queries import DEFAULT
+from detr_viz.detections.queries import DEFAULT
 from detr_viz.styles import Format, Look
 
 if TYPE_CHECKING:

@@ -9,17 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import labels, models, views
+from detr_viz import models, views
 from detr_viz.attention.terms import LEDGER
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError, report
 from detr_viz.common.files import OutputError, say
 from detr_viz.comparison import choose, named, pair, queries_of
-from detr_viz.flags import add_arguments
-from detr_viz.images import collect
-from detr_viz.many import run_many
-from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
-from detr_viz.queries import (
+from detr_viz.detections import labels
+from detr_viz.detections.queries import (
     DEFAULT,
     NoQueryError,
     ablation_table,
@@ -27,6 +24,10 @@ from detr_viz.queries import (
     shares_table,
     table,
 )
+from detr_viz.flags import add_arguments
+from detr_viz.images import collect
+from detr_viz.many import run_many
+from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
 from detr_viz.styles import Look, page_format
 from detr_viz.targets import check_out, folder_of, is_folder, target_of
 

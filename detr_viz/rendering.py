@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from detr_viz.ablation import Ablation
+    from detr_viz.detections.matching import SharedObject
     from detr_viz.findings import Findings
-    from detr_viz.matching import SharedObject
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.boxes import corners_in
+from detr_viz.detections.boxes import corners_in
 from detr_viz.page import Group, MapRow, Plan
 
 if TYPE_CHECKING:

@@ -145,7 +145,7 @@ def test_the_layers_that_were_not_named_stay():
 def test_iou_and_scores_are_of_the_same_queries():
     e = demo_explanation("detr")
     found = e.ablate("head:3")
-    from detr_viz.boxes import iou
+    from detr_viz.detections.boxes import iou
 
     for query in (0, 13):
         boxes = found.before.boxes_xyxy_px[[query]], found.after.boxes_xyxy_px[[query]]
@@ -271,7 +271,7 @@ def test_the_box_of_a_row_is_drawn():
 
 
 def test_no_cell_in_the_box_is_said():
-    from detr_viz.queries import ablation_table
+    from detr_viz.detections.queries import ablation_table
 
     e = demo_explanation("detr")
     tiny = e.boxes_xyxy_px.copy()

@@ -22,7 +22,7 @@ from figure_tools import (
 from matplotlib.figure import Figure
 
 from detr_viz import figures
-from detr_viz.matching import Match, SharedObject, shared_objects
+from detr_viz.detections.matching import Match, SharedObject, shared_objects
 from detr_viz.styles import FigureError, Look
 
 NAMES = ("cat", "dog", "teapot", "tiger", "an exceedingly long class name that never ends")

@@ -10,8 +10,8 @@ from matplotlib.collections import EllipseCollection
 
 from detr_viz import cli, explain
 from detr_viz.common import assets
+from detr_viz.detections.points import parse
 from detr_viz.encoder_figures import cell_of, encoder_grid
-from detr_viz.points import parse
 from detr_viz.styles import FigureError, Look
 
 

@@ -15,11 +15,12 @@ import torch
 from conftest import ROOT, demo_explanation, demo_model
 
 import detr_viz
-from detr_viz import boxes, explain, figures
+from detr_viz import explain, figures
 from detr_viz.attention import dense
 from detr_viz.attention.terms import Mode
 from detr_viz.common.errors import UserError
 from detr_viz.demo.shapes import CLASSES, scene
+from detr_viz.detections import boxes
 from detr_viz.explanation import SelfCheckError, explain_batch
 from detr_viz.findings import snapshot
 from detr_viz.images.read import load_image, resized, to_tensor
@@ -339,7 +340,7 @@ def test_formulas_are_true_of_the_logits(name):
 
 def test_importing_the_package_is_light():
     code = (
-        "import sys, detr_viz; from detr_viz import queries, cli\n"
+        "import sys, detr_viz; from detr_viz import cli; from detr_viz.detections import queries\n"
         "assert not {'torch', 'matplotlib', 'numpy'} & set(sys.modules)\n"
         "from detr_viz import explain, load_model, Explanation\n"
         "import detr_viz.explanation\n"

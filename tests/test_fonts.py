@@ -119,7 +119,7 @@ def test_a_pdf_has_nothing_but_truetype(only_dejavu, tmp_path, look, mode):
 
 
 def test_every_name_of_a_comparison_is_found_in_the_pdf(only_dejavu, tmp_path):
-    from detr_viz.matching import shared_objects
+    from detr_viz.detections.matching import shared_objects
 
     a, b = fake(model_title="DETR"), fake(heads=4, names=("cat", "wolf", "teapot"))
     b.boxes_xyxy_px[2] += 60

@@ -14,7 +14,7 @@ from figure_tools import boxes_of, check_page, corners, extent, numbers_of, text
 from matplotlib.figure import Figure
 
 from detr_viz import figures, page
-from detr_viz.matching import shared_objects
+from detr_viz.detections.matching import shared_objects
 from detr_viz.styles import PRESETS, FigureError, Format, Look, page_format
 
 LONG = ("baseball glove", "an exceedingly long class name that never ends", "Donaudampfschifffahrt")

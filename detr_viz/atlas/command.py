@@ -19,9 +19,9 @@ from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, replacing
 from detr_viz.comparison import load, pair
+from detr_viz.detections.queries import NoQueryError, check_for, check_syntax, select
 from detr_viz.images import collect
 from detr_viz.preparing import DEMO_LINE, precise, tell, tell_notes
-from detr_viz.queries import NoQueryError, check_for, check_syntax, select
 from detr_viz.styles import SUFFIXES, Format, Look, page_format
 from detr_viz.targets import check_out
 

@@ -23,10 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz import boxes, models
+from detr_viz import models
 from detr_viz.arguments import positive
 from detr_viz.attention.terms import Mode
 from detr_viz.demo.shapes import Scene, held_out_seeds, scene
+from detr_viz.detections import boxes
 from detr_viz.explanation import Explanation, explain
 from detr_viz.loading import load_model
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from detr_viz.common.errors import UserError, in_a_line
 from detr_viz.common.files import printable
+from detr_viz.detections.queries import NoQueryError, select
 from detr_viz.heatmaps import Heatmaps, load, of
-from detr_viz.queries import NoQueryError, select
 from detr_viz.regression.baselines import KEY, Baseline, ModelKey, find, read
 from detr_viz.regression.limits import between
 from detr_viz.regression.verdict import Outcome, judge

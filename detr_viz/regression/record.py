@@ -14,10 +14,10 @@ from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, printable
 from detr_viz.comparison import load, named, pair
+from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.heatmaps import STORES, load_meta, of, write
 from detr_viz.images import collect
 from detr_viz.preparing import precise, tell, tell_notes
-from detr_viz.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.recipe import plot_label
 from detr_viz.regression.baselines import DEMO, FILE, FOLDER, KEY, NAME, ROOT, Remake, relative
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.boxes import iou
+from detr_viz.detections.boxes import iou
+from detr_viz.detections.matching import assign
 from detr_viz.distances import distances
 from detr_viz.heatmaps import STORED_WITHIN, Heatmaps
-from detr_viz.matching import assign
 from detr_viz.regression.limits import Limits, between
 from detr_viz.regression.patterns import likeness
 from detr_viz.regression.reasons import reasons

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common.errors import UserError
-from detr_viz.queries import select, table
+from detr_viz.detections.queries import select, table
 from detr_viz.views import CROSS, Made
 from detr_viz.views.site import deviation, self_attention
 

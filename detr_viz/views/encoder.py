@@ -9,8 +9,8 @@ import numpy as np
 
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common.errors import UserError
-from detr_viz.points import parse
-from detr_viz.queries import select
+from detr_viz.detections.points import parse
+from detr_viz.detections.queries import select
 from detr_viz.views import CROSS, Made
 from detr_viz.views.site import deviation, self_attention
 

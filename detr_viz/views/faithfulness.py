@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common.errors import UserError
 from detr_viz.common.progress import Progress
-from detr_viz.queries import select
+from detr_viz.detections.queries import select
 from detr_viz.rendering import moved
 from detr_viz.views import CROSS, Made
 

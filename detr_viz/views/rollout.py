@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from detr_viz.common.errors import UserError
-from detr_viz.queries import select
+from detr_viz.detections.queries import select
 from detr_viz.rendering import moved
 from detr_viz.views import CROSS, Made, encoder
 

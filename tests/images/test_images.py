@@ -116,7 +116,7 @@ def test_a_size_beyond_all_memory_is_refused():
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys, detr_viz.images.read, detr_viz.labels; "
+        "import sys, detr_viz.images.read, detr_viz.detections.labels; "
         "sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -604,8 +604,9 @@ def test_what_is_no_shard(text):
 
 
 def test_nothing_heavy_is_imported_before_a_folder_is_searched():
-    code = "import sys; from detr_viz import inputs, progress; inputs.expand(['a.jpg', '@l.txt'])\n"
-    code += (
+    code = (
+        "import sys, detr_viz.common.progress; from detr_viz.images import collect\n"
+        "collect.expand(['a.jpg', '@l.txt'])\n"
         "print([m for m in ('PIL', 'numpy', 'torch', 'matplotlib', 'tqdm') if m in sys.modules])"
     )
     listed("b.jpg")

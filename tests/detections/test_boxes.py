@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision import ops
 
-from detr_viz import boxes
+from detr_viz.detections import boxes
 
 
 def test_centre_and_size_to_corners_in_pixels():

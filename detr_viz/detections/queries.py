@@ -129,7 +129,7 @@ def _point(explanation: Findings, rest: str) -> list[int]:
     height, width = explanation.image.hw
     if not (0 <= x <= width and 0 <= y <= height):
         raise QueryError(f"point:{rest} lies outside the image, which is {width} x {height} pixels")
-    from detr_viz import boxes  # numpy: --help does without
+    from detr_viz.detections import boxes
 
     return boxes.contains(explanation.boxes_xyxy_px, x, y).nonzero()[0].tolist()
 

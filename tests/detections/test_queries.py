@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from detr_viz.labels import COCO_NAMES
-from detr_viz.queries import QueryError, check_syntax, select, table
+from detr_viz.detections.labels import COCO_NAMES
+from detr_viz.detections.queries import QueryError, check_syntax, select, table
 
 NAMES = ("cat", "remote", "sports ball")
 SCORES = [0.20, 0.90, 0.50, 0.90, 0.05, 0.60]

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from detr_viz.common.errors import UserError
-from detr_viz.labels import COCO_NAMES, LabelError, load_class_names, names_for
+from detr_viz.detections.labels import COCO_NAMES, LabelError, load_class_names, names_for
 
 
 def write(tmp_path, data):

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 from torchvision.ops import box_iou
 
-from detr_viz.matching import MIN_IOU, Match, assign, shared_objects
+from detr_viz.detections.matching import MIN_IOU, Match, assign, shared_objects
 
 SIDE = 100.0
 
@@ -313,7 +313,7 @@ def test_boxes_that_cannot_be():
 
 def test_scipy_waits_until_it_is_needed():
     code = (
-        "import sys, numpy as np, detr_viz.matching as m\n"
+        "import sys, numpy as np, detr_viz.detections.matching as m\n"
         "assert not {'scipy', 'torch'} & set(sys.modules)\n"
         "assert m.assign(np.ones((0, 4)), np.ones((2, 4))) == []\n"
         "assert 'scipy' not in sys.modules\n"

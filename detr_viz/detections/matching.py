@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.boxes import iou
+from detr_viz.detections.boxes import iou
 
 MIN_IOU = 0.5
 

@@ -1,0 +1,1 @@
+"""What was detected: boxes, classes, which queries are meant, which are the same object."""
