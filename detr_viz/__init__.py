@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from detr_viz import figures as figures
-    from detr_viz.explanation import Explanation as Explanation
-    from detr_viz.explanation import explain as explain
+    from detr_viz.explanation.explain_image import Explanation as Explanation
+    from detr_viz.explanation.explain_image import explain as explain
     from detr_viz.loading import LoadedModel as LoadedModel
     from detr_viz.loading import load_model as load_model
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Explanation": "detr_viz.explanation",
-    "explain": "detr_viz.explanation",
+    "Explanation": "detr_viz.explanation.explain_image",
+    "explain": "detr_viz.explanation.explain_image",
     "LoadedModel": "detr_viz.loading",
     "load_model": "detr_viz.loading",
 }

@@ -10,7 +10,7 @@ from typing import NoReturn
 from detr_viz.attention.terms import parse_terms
 from detr_viz.common.errors import EXIT_USER_ERROR
 from detr_viz.detections.points import parse as parse_points
-from detr_viz.removals import parse as parse_removal
+from detr_viz.explanation.removals import parse as parse_removal
 from detr_viz.styles import HEADS, SUFFIXES
 
 _FORMATS = (*SUFFIXES, ".npz")

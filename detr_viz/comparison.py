@@ -13,7 +13,7 @@ from detr_viz.detections.queries import QueryError, holds_ids, select
 
 if TYPE_CHECKING:
     from detr_viz.detections.matching import SharedObject
-    from detr_viz.findings import Findings
+    from detr_viz.explanation.results import Findings
     from detr_viz.loading import LoadedModel
 
 DETECTED = 0.5  # queries from this score on are matched first

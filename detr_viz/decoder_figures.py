@@ -36,7 +36,7 @@ from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, L
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
 
 ITSELF = "\N{ANTICLOCKWISE OPEN CIRCLE ARROW}"
 

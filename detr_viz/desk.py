@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from detr_viz.detections.matching import SharedObject
-    from detr_viz.findings import Snapshot
+    from detr_viz.explanation.results import Snapshot
     from detr_viz.images.read import ImageFacts, LoadedImage
     from detr_viz.targets import Target
 

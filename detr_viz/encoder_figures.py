@@ -25,7 +25,7 @@ from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, L
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
 
 MARK = "the mark: the centre of the cell that looks; cells count from 0, across and down"
 _INK = "#0072B2"

@@ -23,7 +23,7 @@ from detr_viz.targets import Target
 
 if TYPE_CHECKING:
     from detr_viz.detections.matching import SharedObject
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
     from detr_viz.loading import LoadedModel
 
 DIGITS = 16  # of a recipe in an index
@@ -154,7 +154,7 @@ class Network:
         self, models: Sequence[LoadedModel], batch: Sequence[Ready]
     ) -> list[tuple[Explanation | Exception, ...]]:
         """What each model finds in each image."""
-        from detr_viz.explanation import explain_batch
+        from detr_viz.explanation.explain_image import explain_batch
 
         recipe, facts = self._recipe, [ready.pixels.facts for ready in batch]
         found = [
@@ -168,7 +168,7 @@ class Network:
     def _order(
         self, ready: Ready, found: tuple[Explanation | Exception, ...]
     ) -> Draw | Failure | None:
-        from detr_viz.findings import snapshot
+        from detr_viz.explanation.results import snapshot
 
         recipe, i = self._recipe, ready.item.i
         done = Done(ready.item.path, (), (), recipe.digest(ready.pixels.facts)[:DIGITS])

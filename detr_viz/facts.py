@@ -15,7 +15,7 @@ from detr_viz.page import number
 from detr_viz.styles import CONTOUR_SHARES, NORMS, Look
 
 if TYPE_CHECKING:
-    from detr_viz.findings import Findings
+    from detr_viz.explanation.results import Findings
 
 TIMES, DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 

@@ -18,8 +18,8 @@ from detr_viz.annotations import with_legend, with_notes, with_numbers
 from detr_viz.attention.grids import Placement
 from detr_viz.attention.terms import is_sum
 from detr_viz.drawing import colors, paint
+from detr_viz.explanation.faithfulness import Faithfulness, area
 from detr_viz.facts import DASH, TIMES, listed, metadata_of_view, normalisation
-from detr_viz.faithfulness import Faithfulness, area
 from detr_viz.figures import label_of
 from detr_viz.layout import label_lines
 from detr_viz.lettering import clean, plain_settings
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
 
 _INKS = {"position": "#0072B2", "content": "#D55E00"}  # any other mode: INK
 _BAND, _MEAN, _SPINE = "#dedede", "#8c8c8c", "#9a9a9a"

@@ -34,8 +34,8 @@ from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, L
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.ablation import Ablation
-    from detr_viz.findings import Findings
+    from detr_viz.explanation.ablation import Ablation
+    from detr_viz.explanation.results import Findings
 
 __all__ = [
     "SUFFIXES",

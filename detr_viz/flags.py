@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from detr_viz import models, removals
+from detr_viz import models
 from detr_viz.arguments import (
     colormap,
     dpi,
@@ -24,6 +24,7 @@ from detr_viz.arguments import (
 from detr_viz.attention.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
 from detr_viz.detections.points import SYNTAX as POINTS
 from detr_viz.detections.queries import DEFAULT, SYNTAX
+from detr_viz.explanation import removals
 from detr_viz.styles import HEADS, INTERPOLATIONS, NORMS, PRESETS, STYLES
 
 

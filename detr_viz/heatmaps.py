@@ -23,7 +23,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason, replacing
 
 if TYPE_CHECKING:
-    from detr_viz.findings import Findings
+    from detr_viz.explanation.results import Findings
 
 SCHEMA_VERSION = 2
 STORES = ("float32", "float16")

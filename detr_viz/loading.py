@@ -18,9 +18,9 @@ from torch import nn
 from detr_viz import checkpoints
 from detr_viz.common.errors import UserError
 from detr_viz.detections import labels
+from detr_viz.explanation.precision import check_precision
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
-from detr_viz.precision import check_precision
 
 # The official evaluation transform's, unless the checkpoint's meta says otherwise.
 OFFICIAL_SIZE, OFFICIAL_MAX_SIZE = 800, 1333

@@ -49,10 +49,10 @@ def run_many(
         loaded = load_models(here, pairs)
         recipe = recipe_of(args, loaded, look, page)
         queries.check_for(recipe.queries, loaded[0].class_names, loaded[0].config.num_queries)
-        from detr_viz import explanation
+        from detr_viz.explanation import explain_image
 
         for model in loaded:
-            explanation.resolve_layers(recipe.layer, model.config.dec_layers)
+            explain_image.resolve_layers(recipe.layer, model.config.dec_layers)
         outputs = engine.Outputs(
             folder_of(args.out),
             suffixes(args),

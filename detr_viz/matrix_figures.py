@@ -39,7 +39,7 @@ from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, L
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
 
 _GREYS = (246, 120)  # of 0 and of 1, in the column of the others
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from detr_viz.detections import boxes
-from detr_viz.findings import LayerOutput
+from detr_viz.explanation.results import LayerOutput
 from detr_viz.models.spec import ModelSpec
 
 

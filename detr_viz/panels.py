@@ -10,13 +10,13 @@ import numpy as np
 
 from detr_viz.attention.grids import Placement
 from detr_viz.attention.terms import Mode
+from detr_viz.explanation.results import Ledger
 from detr_viz.facts import Subject, class_name, mode_name
-from detr_viz.findings import Ledger
 from detr_viz.page import MapRow, number
 from detr_viz.styles import FigureError, Look
 
 if TYPE_CHECKING:
-    from detr_viz.ablation import Ablation
+    from detr_viz.explanation.ablation import Ablation
 
 
 class Panels(Protocol):

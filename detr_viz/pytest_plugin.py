@@ -22,7 +22,7 @@ from detr_viz.regression.limits import between
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from detr_viz.findings import Findings
+    from detr_viz.explanation.results import Findings
     from detr_viz.heatmaps import Heatmaps
     from detr_viz.regression.verdict import Outcome
 
@@ -211,7 +211,7 @@ def _as_heatmaps(
     old: Heatmaps | None,
 ) -> Heatmaps:
     from detr_viz import heatmaps
-    from detr_viz.findings import Findings
+    from detr_viz.explanation.results import Findings
 
     if isinstance(maps, Findings):
         chosen = maps.modes if modes is None else [modes] if isinstance(modes, str) else [*modes]

@@ -32,7 +32,7 @@ from detr_viz.styles import Look, page_format
 from detr_viz.targets import check_out, folder_of, is_folder, target_of
 
 if TYPE_CHECKING:
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
     from detr_viz.images.collect import Input
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
@@ -264,7 +264,7 @@ def render_one(
 
 
 def _explain(loaded: Sequence[LoadedModel], picture, recipe: Recipe) -> list[Explanation]:
-    from detr_viz.explanation import explain
+    from detr_viz.explanation.explain_image import explain
 
     found = []
     for model in loaded:

@@ -22,9 +22,9 @@ from detr_viz.targets import Target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.ablation import Ablation
     from detr_viz.detections.matching import SharedObject
-    from detr_viz.findings import Findings
+    from detr_viz.explanation.ablation import Ablation
+    from detr_viz.explanation.results import Findings
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz import rollout
 from detr_viz.attention.grids import Placement
 from detr_viz.drawing import draw
 from detr_viz.encoder_figures import MARK, places
+from detr_viz.explanation import rollout
 from detr_viz.facts import DASH, TIMES, metadata_of_view, normalisation
 from detr_viz.figures import label_of
 from detr_viz.lettering import clean
@@ -25,7 +25,7 @@ from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, L
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
 
 _RULE = (
     "rollout is an approximation (Abnar and Zuidema, ACL 2020)",

@@ -16,7 +16,7 @@ from detr_viz.atlas.geometry import BINS, PER_BOX, ZONES, surroundings, zone_mas
 from detr_viz.atlas.tally import Tally, interval
 from detr_viz.demo.measure import Geometry, baselines, measure_maps, peak_offsets
 from detr_viz.demo.shapes import held_out_seeds, scene
-from detr_viz.findings import Findings
+from detr_viz.explanation.results import Findings
 
 
 class Seen:

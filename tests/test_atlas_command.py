@@ -101,21 +101,21 @@ def test_a_point_that_one_image_does_not_have(tmp_path, capsys):
 
 
 def test_an_image_that_one_model_fails_on_counts_for_none(scenes, tmp_path, monkeypatch):
-    from detr_viz import explanation
     from detr_viz.atlas import command
+    from detr_viz.explanation import explain_image
 
-    true = explanation.explain_batch
+    true = explain_image.explain_batch
 
     def one_fails(model, facts, *more):
         found = true(model, facts, *more)
         return [
-            explanation.SelfCheckError("self-check failed")
+            explain_image.SelfCheckError("self-check failed")
             if model.spec.name == "cd_detr" and fact.path.endswith("0.png")
             else e
             for fact, e in zip(facts, found, strict=True)
         ]
 
-    monkeypatch.setattr(explanation, "explain_batch", one_fails)
+    monkeypatch.setattr(explain_image, "explain_batch", one_fails)
     names = sorted(path.name for path in scenes.rglob("*.png"))
     gone = [name for name in names if name.endswith("0.png")]
     assert gone

@@ -11,7 +11,7 @@ from figure_tools import texts
 from matplotlib.collections import EllipseCollection
 
 from detr_viz import cli, figures
-from detr_viz.findings import snapshot
+from detr_viz.explanation.results import snapshot
 
 
 def life(e, query: int, **more) -> list[str]:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conftest import demo_model
 
-from detr_viz import explanation
 from detr_viz.desk import Draw, Failure, Pixels, Setup
 from detr_viz.engine import LocalEngine, Network, Outputs
+from detr_viz.explanation import explain_image
 from detr_viz.images.read import ImageFacts
 from detr_viz.pipeline import Item, Ready
 from detr_viz.recipe import Recipe, of_models
@@ -37,7 +37,7 @@ class OutOfMemory(RuntimeError):
 
 
 def test_a_batch_that_is_too_large_is_done_image_by_image(recipe, monkeypatch):
-    real, sizes = explanation.explain_batch, []
+    real, sizes = explain_image.explain_batch, []
     held: list[weakref.ref] = []
 
     class Activations:
@@ -54,7 +54,7 @@ def test_a_batch_that_is_too_large_is_done_image_by_image(recipe, monkeypatch):
             raise OutOfMemory("CUDA out of memory")
         return real(model, facts, pixels, *more)
 
-    monkeypatch.setattr(explanation, "explain_batch", small)
+    monkeypatch.setattr(explain_image, "explain_batch", small)
     network = Network([demo_model("detr")], recipe, Outputs(Path("out")))
     made = network([ready(i) for i in range(3)])
     assert sizes == [3, 1, 1, 1] and len(held) == 1
@@ -63,14 +63,14 @@ def test_a_batch_that_is_too_large_is_done_image_by_image(recipe, monkeypatch):
 
 
 def test_only_the_image_at_fault_fails(recipe, monkeypatch):
-    real = explanation.explain_batch
+    real = explain_image.explain_batch
 
     def picky(model, facts, *more):
         if any(fact.path == "1.png" for fact in facts):
             raise ValueError("no way")
         return real(model, facts, *more)
 
-    monkeypatch.setattr(explanation, "explain_batch", picky)
+    monkeypatch.setattr(explain_image, "explain_batch", picky)
     network = Network([demo_model("detr")], recipe, Outputs(Path("out")))
     first, second, third = network([ready(i) for i in range(3)])
     assert isinstance(first, Draw) and isinstance(third, Draw)

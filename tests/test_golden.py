@@ -13,7 +13,7 @@ from golden.fillrule import image, preprocess
 from detr_viz import models
 from detr_viz.attention import dense
 from detr_viz.attention.terms import Mode
-from detr_viz.capture import record
+from detr_viz.explanation.capture import record
 from detr_viz.images.read import load_image, to_tensor
 
 TYPES = {"detr_r50": "detr", "detr_r50_dc5": "detr", "cond_r50": "cd_detr"}

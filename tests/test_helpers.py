@@ -19,7 +19,7 @@ from detr_viz import helpers
 from detr_viz.common import files
 from detr_viz.common.errors import UserError
 from detr_viz.desk import Desk, Draw, Drawn, Drop, Failure, Pixels, Read, Setup
-from detr_viz.findings import snapshot
+from detr_viz.explanation.results import snapshot
 from detr_viz.helpers import Helper, HelpersDied
 from detr_viz.recipe import ModelFacts, Recipe
 from detr_viz.targets import Target

@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 
 from detr_viz import checkpoints, huggingface
 from detr_viz.attention import dense
-from detr_viz.capture import record
 from detr_viz.common.errors import UserError
+from detr_viz.explanation.capture import record
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

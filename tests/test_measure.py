@@ -103,7 +103,7 @@ def test_what_matters_is_what_ablations_say():
 
     from detr_viz.demo import matter
     from detr_viz.demo.measure import scenes
-    from detr_viz.explanation import explain
+    from detr_viz.explanation.explain_image import explain
 
     (picture,) = scenes(1)
     e = explain(demo_model("detr"), picture.rgb)

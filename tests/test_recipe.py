@@ -10,7 +10,7 @@ import pytest
 from conftest import demo_model
 
 from detr_viz.comparison import choose
-from detr_viz.explanation import explain
+from detr_viz.explanation.explain_image import explain
 from detr_viz.images.read import load_image
 from detr_viz.recipe import ModelFacts, Recipe, carries, of_models
 from detr_viz.rendering import write

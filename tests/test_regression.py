@@ -468,11 +468,13 @@ def test_a_query_that_is_gone_is_a_difference(here, capsys):
 
 
 def test_maps_that_are_no_numbers_are_neither_recorded_nor_the_same(here, capsys, monkeypatch):
-    from detr_viz import explanation
+    from detr_viz.explanation import explain_image
 
     recorded(capsys, "--type", "detr", "--image", "a.png", "--plot", "position")
-    right = explanation.weights
-    monkeypatch.setattr(explanation, "weights", lambda *args, **more: right(*args, **more) * np.nan)
+    right = explain_image.weights
+    monkeypatch.setattr(
+        explain_image, "weights", lambda *args, **more: right(*args, **more) * np.nan
+    )
     assert checked(capsys, code=1)[-1] == "1 different"
     argv = ["record", "--out", "new", "--type", "detr", "--image", "a.png"]
     _, err = command(capsys, *argv, code=2)

@@ -11,10 +11,11 @@ from conftest import demo_model
 from figure_tools import texts
 from PIL import Image
 
-from detr_viz import cli, explain, faithfulness
+from detr_viz import cli, explain
 from detr_viz.common import assets
 from detr_viz.decoder_figures import decoder_grid
 from detr_viz.encoder_figures import encoder_grid
+from detr_viz.explanation import faithfulness
 from detr_viz.matrix_figures import query_matrix
 from detr_viz.page import number
 from detr_viz.styles import Look, page_format

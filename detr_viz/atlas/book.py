@@ -13,7 +13,7 @@ import numpy as np
 
 from detr_viz.atlas.geometry import ZONES, surroundings
 from detr_viz.atlas.tally import MEANS, Kind, Tally
-from detr_viz.findings import Findings
+from detr_viz.explanation.results import Findings
 
 EVEN, IN_BOX = "even over the image", "even in the box"  # what chance does
 _MEASURED = ("entropy", "entropy_sd", *MEANS[1:], "peak_x", "peak_y")

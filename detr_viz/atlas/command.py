@@ -28,7 +28,7 @@ from detr_viz.targets import check_out
 if TYPE_CHECKING:
     from detr_viz.atlas.book import Book
     from detr_viz.desk import Failure
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
     from detr_viz.helpers import Helper
     from detr_viz.images.collect import Input
     from detr_viz.loading import LoadedModel
@@ -149,7 +149,7 @@ def _checked_out(args: argparse.Namespace) -> Path:
 
 
 def _recipe(args: argparse.Namespace, loaded: Sequence[LoadedModel], queries: str) -> Recipe:
-    from detr_viz.explanation import resolve_layers
+    from detr_viz.explanation.explain_image import resolve_layers
     from detr_viz.recipe import Recipe, of_models
 
     layer = tuple(args.layer) if isinstance(args.layer, list) else args.layer
@@ -219,7 +219,7 @@ class Reader:
         reference: Sequence[LoadedModel] | None = None,
     ) -> None:
         from detr_viz.atlas.book import Book
-        from detr_viz.explanation import resolve_layers
+        from detr_viz.explanation.explain_image import resolve_layers
 
         self.models, self._recipe, self._reference = loaded, recipe, reference
         self.say: Callable[[str], None] = lambda line: None
@@ -247,7 +247,7 @@ class Reader:
         return [self._enter(r, e) for r, e in zip(batch, zip(*found, strict=True), strict=True)]
 
     def _explained(self, models: Sequence[LoadedModel], batch: Sequence[Ready]) -> Iterator[list]:
-        from detr_viz.explanation import explain_batch
+        from detr_viz.explanation.explain_image import explain_batch
         from detr_viz.pipeline import stacked
 
         recipe, facts = self._recipe, [ready.pixels.facts for ready in batch]

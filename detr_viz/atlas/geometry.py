@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.findings import Findings
+from detr_viz.explanation.results import Findings
 
 MARGIN = 0.5  # boxes to each side
 PER_BOX = 16  # bins along a side of the box

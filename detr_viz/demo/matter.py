@@ -20,8 +20,8 @@ from detr_viz import models
 from detr_viz.arguments import positive
 from detr_viz.attention.terms import TERMS
 from detr_viz.demo.measure import SCORE, found_queries, scenes
-from detr_viz.explanation import explain
-from detr_viz.faithfulness import area, faithfulness
+from detr_viz.explanation.explain_image import explain
+from detr_viz.explanation.faithfulness import area, faithfulness
 from detr_viz.loading import load_model
 
 PARTS = ("position", "content", *(f"term:{name}" for name in TERMS), "box:inside", "box:outside")

@@ -28,7 +28,7 @@ from detr_viz.arguments import positive
 from detr_viz.attention.terms import Mode
 from detr_viz.demo.shapes import Scene, held_out_seeds, scene
 from detr_viz.detections import boxes
-from detr_viz.explanation import Explanation, explain
+from detr_viz.explanation.explain_image import Explanation, explain
 from detr_viz.loading import load_model
 
 SCORE, OVERLAP = 0.5, 0.5

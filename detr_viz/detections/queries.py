@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
-    from detr_viz.ablation import Ablation
-    from detr_viz.findings import Findings
+    from detr_viz.explanation.ablation import Ablation
+    from detr_viz.explanation.results import Findings
 
 DEFAULT = "top:5"
 SYNTAX = "top:5, score:0.5, class:cat,remote, point:x,y, 3,17 or all (join with +)"

@@ -22,7 +22,7 @@ from detr_viz.regression.limits import between
 from detr_viz.regression.verdict import Outcome, judge
 
 if TYPE_CHECKING:
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
     from detr_viz.loading import LoadedModel
 
 
@@ -114,7 +114,7 @@ def _of_input(
     own: Mapping[str, float],
 ) -> Iterator[Outcome]:
     """Baselines of one image at one size: one forward pass for all of their layers."""
-    from detr_viz.explanation import explain
+    from detr_viz.explanation.explain_image import explain
 
     how = group[0].remake
     layers = sorted({baseline.remake.layer for baseline in group})

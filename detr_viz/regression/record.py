@@ -106,7 +106,7 @@ def _record(
     written: dict[Path, str],
 ) -> Iterator[Path]:
     """The baselines of an image. written: those of this run, with their images."""
-    from detr_viz.explanation import explain
+    from detr_viz.explanation.explain_image import explain
 
     e = explain(model, image.path, layers=args.layer, size=args.size, max_size=args.max_size)
     with named(image.path, 1):

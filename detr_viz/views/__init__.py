@@ -90,7 +90,7 @@ def check(args: argparse.Namespace, names: Sequence[str], models: int) -> None:
 
 def check_layers(names: Sequence[str], recipe: Recipe, loaded: Sequence[LoadedModel]) -> None:
     """UserError for a layer that one of these has not, before any is drawn."""
-    from detr_viz.explanation import resolve_layers
+    from detr_viz.explanation.explain_image import resolve_layers
 
     for model in loaded:
         with named(Path(model.path).name, len(loaded)):

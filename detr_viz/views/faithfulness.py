@@ -15,8 +15,8 @@ from detr_viz.rendering import moved
 from detr_viz.views import CROSS, Made
 
 if TYPE_CHECKING:
-    from detr_viz.explanation import Explanation
-    from detr_viz.faithfulness import Faithfulness
+    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.faithfulness import Faithfulness
     from detr_viz.images.read import LoadedImage
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
@@ -41,8 +41,8 @@ def make(
     recipe: Recipe,
 ) -> Made:
     """Explain, hide and draw."""
-    from detr_viz.explanation import explain, resolve_layers
-    from detr_viz.faithfulness import faithfulness
+    from detr_viz.explanation.explain_image import explain, resolve_layers
+    from detr_viz.explanation.faithfulness import faithfulness
     from detr_viz.faithfulness_figures import check_width, faithfulness_grid
 
     resolve_layers(recipe.removed_in, model.config.dec_layers)  # before time is spent
@@ -76,7 +76,7 @@ def _told(queries: Sequence[int], quiet: bool) -> Iterator[int]:
 
 def table(e: Explanation, found: Faithfulness) -> str:
     """Lines of query, class, score, and the areas under the curves of each mode."""
-    from detr_viz.faithfulness import area
+    from detr_viz.explanation.faithfulness import area
 
     names = [e.label_name(q) for q in found.queries]
     wide, long = _width("class", names), _width("cells by", found.maps)

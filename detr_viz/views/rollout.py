@@ -14,7 +14,7 @@ from detr_viz.views import CROSS, Made, encoder
 if TYPE_CHECKING:
     import numpy as np
 
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
     from detr_viz.images.read import LoadedImage
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
@@ -48,8 +48,8 @@ def make(
     recipe: Recipe,
 ) -> Made:
     """Explain and draw."""
-    from detr_viz import rollout
     from detr_viz.encoder_figures import places
+    from detr_viz.explanation import rollout
     from detr_viz.rollout_figures import encoder_rollout_grid, rollout_grid
 
     look, page = recipe.look, recipe.page
@@ -74,7 +74,7 @@ def make(
 def _explain(
     model: LoadedModel, picture: LoadedImage, recipe: Recipe, of_encoder: bool
 ) -> Explanation:
-    from detr_viz.explanation import explain
+    from detr_viz.explanation.explain_image import explain
 
     return explain(
         model,

@@ -9,7 +9,7 @@ from detr_viz.attention.terms import modes_of_plot
 from detr_viz.rendering import moved
 
 if TYPE_CHECKING:
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
     from detr_viz.images.read import LoadedImage
     from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
@@ -19,7 +19,7 @@ def self_attention(
     model: LoadedModel, picture: LoadedImage, kind: str, recipe: Recipe
 ) -> Explanation:
     """With the recipe's layers of "encoder" or "decoder", of the decoder with their outputs."""
-    from detr_viz.explanation import explain
+    from detr_viz.explanation.explain_image import explain
 
     layers = [recipe.layer] if isinstance(recipe.layer, str | int) else recipe.layer
     return explain(

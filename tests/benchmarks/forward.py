@@ -31,7 +31,7 @@ from plain import PlainDETR
 
 from detr_viz import models
 from detr_viz.attention.dense import weights
-from detr_viz.capture import record
+from detr_viz.explanation.capture import record
 from detr_viz.images.read import load_image, to_tensor
 
 

@@ -51,7 +51,8 @@ def make(out: str, like: str, weights: str | None, kind: str, pictures: list[str
     import numpy as np
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from detr_viz import explanation, heatmaps, load_model
+    from detr_viz import heatmaps, load_model
+    from detr_viz.explanation import explain_image
     from detr_viz.images.read import load_image, resized
     from detr_viz.models.detector import Detector
 
@@ -66,7 +67,9 @@ def make(out: str, like: str, weights: str | None, kind: str, pictures: list[str
         for start in range(0, len(loaded), batch):
             some = loaded[start : start + batch]
             pixels = [resized(p, model.size, model.max_size) for p in some]
-            for i, e in enumerate(explanation.explain_batch(model, some, np.stack(pixels)), start):
+            for i, e in enumerate(
+                explain_image.explain_batch(model, some, np.stack(pixels)), start
+            ):
                 if isinstance(e, Exception):
                     raise e
                 ids = heatmaps.load(f"{like}/{i}.npz").query_ids if like else e.by_score()[:5]

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from detr_viz.attention.dense import logits, normalize
 from detr_viz.attention.terms import TERMS
-from detr_viz.capture import Recorded
-from detr_viz.findings import Ledger
+from detr_viz.explanation.capture import Recorded
+from detr_viz.explanation.results import Ledger
 
 
 def ledger(recorded: Recorded, rows: Sequence[int], keys: tuple[int, ...]) -> Ledger:

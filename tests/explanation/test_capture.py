@@ -7,7 +7,7 @@ import torch
 
 from detr_viz import models
 from detr_viz.attention import dense
-from detr_viz.capture import record
+from detr_viz.explanation.capture import record
 from detr_viz.models.config import BackboneConfig, DetrConfig
 
 TINY = DetrConfig(

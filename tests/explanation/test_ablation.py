@@ -11,12 +11,13 @@ from conftest import demo_explanation, demo_model
 from figure_tools import texts
 from test_capture import hooks, tiny
 
-from detr_viz import ablation, cli, explain, figures, models
+from detr_viz import cli, explain, figures, models
 from detr_viz.attention import dense
-from detr_viz.capture import record
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
-from detr_viz.removals import NOTHING, parse
+from detr_viz.explanation import ablation
+from detr_viz.explanation.capture import record
+from detr_viz.explanation.removals import NOTHING, parse
 from detr_viz.styles import Look
 
 IMAGE = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(4))

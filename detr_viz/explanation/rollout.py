@@ -38,7 +38,7 @@ from detr_viz.attention.terms import Terms
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
 
 _MOST_WEIGHTS = 1 << 24  # of all heads at a time: 64 MB of float32
 

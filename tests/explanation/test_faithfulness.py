@@ -13,14 +13,15 @@ from figure_tools import check_page, texts
 from matplotlib.colors import to_hex
 from test_capture import TINY, hooks, tiny
 
-from detr_viz import ablation, cli, explain, faithfulness, models
+from detr_viz import cli, explain, models
 from detr_viz.attention import dense
-from detr_viz.capture import record
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
+from detr_viz.explanation import ablation, faithfulness
+from detr_viz.explanation.capture import record
+from detr_viz.explanation.removals import NOTHING
 from detr_viz.faithfulness_figures import faithfulness_grid
 from detr_viz.models.detector import Encoded
-from detr_viz.removals import NOTHING
 from detr_viz.styles import FigureError, Look, page_format
 
 HW = (5, 7)

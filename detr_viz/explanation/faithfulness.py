@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detr_viz.ablation import without_cells
-from detr_viz.explanation import resolve_layers
-from detr_viz.precision import fp32_rule
+from detr_viz.explanation.ablation import without_cells
+from detr_viz.explanation.explain_image import resolve_layers
+from detr_viz.explanation.precision import fp32_rule
 
 if TYPE_CHECKING:
-    from detr_viz.explanation import Explanation
+    from detr_viz.explanation.explain_image import Explanation
 
 # Of the cells; dense at both ends, where curves bend, and the same counted from either end.
 SHARES = (0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2)

@@ -26,12 +26,16 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 import detr_viz
-from detr_viz.ablation import Ablation, ablate, as_it_is
 from detr_viz.attention.dense import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
 from detr_viz.attention.terms import SITES, Mode, Terms
-from detr_viz.capture import Recorded, Where, record
 from detr_viz.common.errors import UserError
-from detr_viz.findings import Findings, LayerOutput, Ledger
+from detr_viz.explanation.ablation import Ablation, ablate, as_it_is
+from detr_viz.explanation.capture import Recorded, Where, record
+from detr_viz.explanation.logit_terms import ledger
+from detr_viz.explanation.precision import fp32_rule, in_tf32
+from detr_viz.explanation.removals import Removal
+from detr_viz.explanation.removals import parse as parse_removal
+from detr_viz.explanation.results import Findings, LayerOutput, Ledger
 from detr_viz.images.read import (
     MEAN_RGB,
     STD_RGB,
@@ -41,14 +45,10 @@ from detr_viz.images.read import (
     normalised,
     resized,
 )
-from detr_viz.ledger import ledger
 from detr_viz.loading import LoadedModel
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.detector import Encoded
 from detr_viz.outputs import read_output
-from detr_viz.precision import fp32_rule, in_tf32
-from detr_viz.removals import Removal
-from detr_viz.removals import parse as parse_removal
 
 
 class SelfCheckError(UserError):

@@ -21,8 +21,8 @@ from detr_viz.attention.terms import Mode
 from detr_viz.common.errors import UserError
 from detr_viz.demo.shapes import CLASSES, scene
 from detr_viz.detections import boxes
-from detr_viz.explanation import SelfCheckError, explain_batch
-from detr_viz.findings import snapshot
+from detr_viz.explanation.explain_image import SelfCheckError, explain_batch
+from detr_viz.explanation.results import snapshot
 from detr_viz.images.read import load_image, resized, to_tensor
 from detr_viz.models.resnet import FrozenBatchNorm2d
 
@@ -343,7 +343,7 @@ def test_importing_the_package_is_light():
         "import sys, detr_viz; from detr_viz import cli; from detr_viz.detections import queries\n"
         "assert not {'torch', 'matplotlib', 'numpy'} & set(sys.modules)\n"
         "from detr_viz import explain, load_model, Explanation\n"
-        "import detr_viz.explanation\n"
+        "import detr_viz.explanation.explain_image\n"
         "assert callable(detr_viz.explain) and callable(explain)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

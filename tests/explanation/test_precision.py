@@ -9,8 +9,8 @@ from conftest import ROOT, demo_model
 
 from detr_viz import explain, load_model
 from detr_viz.common.errors import UserError
+from detr_viz.explanation.precision import check_precision, fp32_rule, in_tf32
 from detr_viz.loading import in_precision
-from detr_viz.precision import check_precision, fp32_rule, in_tf32
 
 SCENE = str(ROOT / "image/scene_1.jpg")
 
@@ -70,7 +70,7 @@ def test_the_decoder_runs_by_the_models_rule_again():
     """Whatever the program around it has chosen: --ablate and --faithfulness."""
     from conftest import demo_explanation
 
-    from detr_viz.faithfulness import faithfulness
+    from detr_viz.explanation.faithfulness import faithfulness
 
     e, seen = demo_explanation("detr"), []
     decoder = e.model.network.transformer.decoder

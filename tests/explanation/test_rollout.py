@@ -12,10 +12,11 @@ from conftest import demo_model
 from figure_tools import check_page, numbers_of, pixels, rows_of, texts
 from test_styles import at_centers
 
-from detr_viz import cli, explain, rollout
+from detr_viz import cli, explain
 from detr_viz.attention.terms import Terms
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
+from detr_viz.explanation import rollout
 from detr_viz.page import number
 from detr_viz.rollout_figures import encoder_rollout_grid, rollout_grid
 from detr_viz.styles import FigureError, Look, page_format

@@ -13,10 +13,10 @@ from figure_tools import texts
 
 from detr_viz import cli, explain, figures
 from detr_viz.attention.terms import TERMS, formula_of, parse_terms
-from detr_viz.capture import Recorded
 from detr_viz.common import assets
-from detr_viz.findings import snapshot
-from detr_viz.ledger import ledger
+from detr_viz.explanation.capture import Recorded
+from detr_viz.explanation.logit_terms import ledger
+from detr_viz.explanation.results import snapshot
 from detr_viz.models.sites import PackedAttention, Parts
 from detr_viz.styles import FigureError, Look
 

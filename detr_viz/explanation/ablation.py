@@ -22,12 +22,12 @@ from torch import Tensor
 from detr_viz.attention.dense import logits, merge_heads
 from detr_viz.attention.terms import TERMS, Terms
 from detr_viz.detections.boxes import iou
-from detr_viz.findings import LayerOutput
+from detr_viz.explanation.removals import NOTHING, Removal
+from detr_viz.explanation.results import LayerOutput
 from detr_viz.models.detector import Detector, Encoded
 from detr_viz.models.sites import Parts, Site
 from detr_viz.models.spec import ModelSpec
 from detr_viz.outputs import read_output
-from detr_viz.removals import NOTHING, Removal
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""One image through one detector: what was attended to, and analyses of it."""
