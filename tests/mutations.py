@@ -22,9 +22,9 @@ from detr_viz import cli, heatmaps
 from detr_viz.attention import dense
 from detr_viz.common import assets
 from detr_viz.demo.shapes import scene
-from detr_viz.models import detector, sites
 from detr_viz.models.detector import Detector
-from detr_viz.models.sites import ConcatAttention
+from detr_viz.models.layers import split_attention, transformer
+from detr_viz.models.layers.split_attention import ConcatAttention
 
 WEIGHTS, IMAGE, BASE = Path("mine.pth"), Path("a.png"), Path("base")
 LAST = "transformer.decoder.layers.2."
@@ -89,11 +89,11 @@ def one_pixel_wider() -> None:
 @contextmanager
 def positions_transposed() -> Iterator[None]:
     def transposed(*args: object) -> torch.Tensor:
-        y, x = detector_positions(*args).chunk(2, -1)
+        y, x = plain_positions(*args).chunk(2, -1)
         return torch.cat((x, y), -1)
 
-    detector_positions = detector.sine_positions
-    with mock.patch.object(detector, "sine_positions", transposed):
+    plain_positions = transformer.sine_positions
+    with mock.patch.object(transformer, "sine_positions", transposed):
         yield
 
 
@@ -127,7 +127,7 @@ def softmax_over_queries(everywhere: bool) -> Iterator[None]:
         wrong = mock.patch.object(dense, "normalize", lambda scores, mask: scores.softmax(-2))
         stack.enter_context(wrong)
         if everywhere:
-            stack.enter_context(mock.patch.object(sites, "attend", attend))
+            stack.enter_context(mock.patch.object(split_attention, "attend", attend))
         yield
 
 

@@ -15,7 +15,7 @@ from detr_viz.demo.losses import cell_targets, set_loss
 from detr_viz.demo.shapes import CLASSES
 from detr_viz.models import get
 from detr_viz.models.config import BackboneConfig, DetrConfig
-from detr_viz.models.sites import Parts
+from detr_viz.models.layers.split_attention import Parts
 
 SIZE = 128  # short side that ships; the longest keeps the official 800 : 1333
 MAX_SIZE = 213

@@ -25,9 +25,9 @@ from detr_viz.detections.boxes import iou
 from detr_viz.explanation.removals import NOTHING, Removal
 from detr_viz.explanation.results import LayerOutput
 from detr_viz.models.detector import Detector, Encoded
-from detr_viz.models.sites import Parts, Site
+from detr_viz.models.heads import read_output
+from detr_viz.models.layers.split_attention import Parts, Site
 from detr_viz.models.spec import ModelSpec
-from detr_viz.outputs import read_output
 
 
 @dataclass(frozen=True, eq=False)

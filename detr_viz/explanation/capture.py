@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.dense import residual
 from detr_viz.attention.terms import Terms
-from detr_viz.models.sites import Parts, Site
+from detr_viz.models.layers.split_attention import Parts, Site
 
 Where = tuple[str, int]  # ("cross" | "decoder" | "encoder", layer), see terms.SITES
 

@@ -48,7 +48,7 @@ from detr_viz.images.read import (
 from detr_viz.loading import LoadedModel
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.detector import Encoded
-from detr_viz.outputs import read_output
+from detr_viz.models.heads import read_output
 
 
 class SelfCheckError(UserError):

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from detr_viz.attention.terms import MODES
 from detr_viz.models.config import DetrConfig, read_config
-from detr_viz.models.detector import MLP, Detector, FeedForwardLayer, once
-from detr_viz.models.positions import sine_points
-from detr_viz.models.resnet import FrozenBatchNorm2d, NormLayer
-from detr_viz.models.sites import ConcatAttention, Parts, Site, SumAttention
+from detr_viz.models.detector import Detector
+from detr_viz.models.layers.positions import sine_points
+from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
+from detr_viz.models.layers.split_attention import ConcatAttention, Parts, Site, SumAttention
+from detr_viz.models.layers.transformer import MLP, FeedForwardLayer, once
 from detr_viz.models.spec import ModelSpec
 
 

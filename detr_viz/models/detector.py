@@ -1,116 +1,19 @@
-"""What DETR and Conditional DETR share: encoder, FFN, MLP, backbone, the whole around a decoder.
+"""What DETR and Conditional DETR share: the whole around a decoder.
 
 Parameter names are those of the official checkpoints.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.models.config import DetrConfig
-from detr_viz.models.positions import downsample_padding, sine_positions
-from detr_viz.models.resnet import FrozenBatchNorm2d, NormLayer, ResNetBody, fold_batch_norm
-from detr_viz.models.sites import PackedAttention, Parts, Site
-
-
-class MLP(nn.Module):
-    """Linear layers with ReLU between them: (..., d_in) -> (..., d_out)."""
-
-    def __init__(self, d_in: int, d_hidden: int, d_out: int, num_layers: int) -> None:
-        super().__init__()
-        sizes = [d_in, *[d_hidden] * (num_layers - 1), d_out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
-        return self.layers[-1](x)
-
-
-class FeedForwardLayer(nn.Module):
-    """What every encoder and decoder layer has: linear1, linear2 and `norms` layer norms."""
-
-    def __init__(self, config: DetrConfig, norms: int) -> None:
-        super().__init__()
-        width = config.d_model
-        self.linear1 = nn.Linear(width, config.dim_feedforward)
-        self.linear2 = nn.Linear(config.dim_feedforward, width)
-        for i in range(norms):
-            self.add_module(f"norm{i + 1}", nn.LayerNorm(width))
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """linear2(relu(linear1(x)))."""
-        return self.linear2(F.relu(self.linear1(x)))
-
-
-class EncoderLayer(FeedForwardLayer):
-    """Self-attention over the cells, then FFN, each added and normed (post-norm)."""
-
-    def __init__(self, config: DetrConfig) -> None:
-        super().__init__(config, norms=2)
-        self.self_attn = PackedAttention(config.d_model, config.nheads)
-
-    def forward(self, src: Tensor, pos: Tensor, padding: Tensor | None) -> Tensor:
-        src = self.norm1(src + self.self_attn(Parts(src, pos, src, pos, src, padding)))
-        return self.norm2(src + self.feed_forward(src))
-
-
-class Encoder(nn.Module):
-    """src, pos (B, K, C) -> memory (B, K, C)."""
-
-    def __init__(self, config: DetrConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.enc_layers))
-
-    def forward(self, src: Tensor, pos: Tensor, padding: Tensor | None) -> Tensor:
-        for layer in self.layers:
-            src = layer(src, pos, padding)
-        return src
-
-
-class Transformer(nn.Module):
-    """Holds encoder and decoder under their official names."""
-
-    def __init__(self, encoder: Encoder, decoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
-
-
-class Backbone(nn.Module):
-    """Holds the body under its official name (backbone.0.body)."""
-
-    def __init__(self, config: DetrConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> None:
-        super().__init__()
-        self.body = ResNetBody(config.backbone, norm_layer)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.body(images)
-
-
-def tokens(
-    features: Tensor, mask: Tensor | None, d_model: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Features (B, C, h, w), mask (B, H, W) or None -> src (B, K, C), pos (1 or B, K, C), padding.
-
-    dtype: of pos.
-    padding is (B, K), or None where nothing is padded: attention then takes its quickest path.
-    """
-    hw = features.shape[-2:]
-    if mask is not None and not mask.any():
-        mask = None
-    if mask is None:
-        padding = torch.zeros((1, *hw), dtype=torch.bool, device=features.device)
-    else:
-        padding = downsample_padding(mask, hw)
-    pos = sine_positions(padding, d_model, dtype)
-    src = features.flatten(2).transpose(1, 2)
-    return src, pos, None if mask is None else padding.flatten(1)
+from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
+from detr_viz.models.layers.split_attention import Site
+from detr_viz.models.layers.transformer import MLP, Backbone, Encoder, Transformer, tokens
 
 
 class Encoded(NamedTuple):
@@ -134,11 +37,6 @@ class Encoded(NamedTuple):
         """A single image as a batch."""
         padding = None if self.padding is None else self.padding.expand(times, -1)
         return Encoded(self.memory.expand(times, -1, -1), self.pos, padding, self.hw)
-
-
-def once(memory: Tensor) -> Tensor:
-    """(1, K, C) of a single image that was repeated: its keys are projected once for all."""
-    return memory[:1] if memory.stride(0) == 0 else memory
 
 
 class Detector(nn.Module):

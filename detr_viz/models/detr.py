@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from detr_viz.attention.terms import MODES
 from detr_viz.models.config import DetrConfig, read_config
-from detr_viz.models.detector import Detector, FeedForwardLayer, once
-from detr_viz.models.resnet import FrozenBatchNorm2d, NormLayer
-from detr_viz.models.sites import PackedAttention, Parts, Site
+from detr_viz.models.detector import Detector
+from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
+from detr_viz.models.layers.split_attention import PackedAttention, Parts, Site
+from detr_viz.models.layers.transformer import FeedForwardLayer, once
 from detr_viz.models.spec import ModelSpec
 
 

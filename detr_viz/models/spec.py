@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from torch import Tensor, nn
 
 from detr_viz.models.config import DetrConfig
-from detr_viz.models.resnet import NormLayer
+from detr_viz.models.layers.resnet import NormLayer
 
 
 class Builder(Protocol):

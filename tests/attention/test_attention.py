@@ -12,7 +12,12 @@ import torch
 from detr_viz.attention import dense
 from detr_viz.attention.dense import merge_heads, split_heads
 from detr_viz.attention.terms import MODES, Mode, Terms
-from detr_viz.models.sites import ConcatAttention, PackedAttention, Parts, SumAttention
+from detr_viz.models.layers.split_attention import (
+    ConcatAttention,
+    PackedAttention,
+    Parts,
+    SumAttention,
+)
 
 B, M, Q, K, D = 2, 2, 3, 5, 4
 C = M * D

@@ -15,8 +15,8 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
 from detr_viz.models.config import DetrConfig
-from detr_viz.models.detector import MLP
-from detr_viz.models.positions import downsample_padding, sine_positions
+from detr_viz.models.layers.positions import downsample_padding, sine_positions
+from detr_viz.models.layers.transformer import MLP
 
 
 class EncoderLayer(nn.Module):

@@ -17,7 +17,7 @@ from detr_viz.common import assets
 from detr_viz.explanation.capture import Recorded
 from detr_viz.explanation.logit_terms import ledger
 from detr_viz.explanation.results import snapshot
-from detr_viz.models.sites import PackedAttention, Parts
+from detr_viz.models.layers.split_attention import PackedAttention, Parts
 from detr_viz.styles import FigureError, Look
 
 WIDTH, KEYS = 6, (2, 3)

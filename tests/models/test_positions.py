@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detr_viz.models.conditional_detr import inverse_sigmoid
-from detr_viz.models.positions import downsample_padding, sine_points, sine_positions
+from detr_viz.models.layers.positions import downsample_padding, sine_points, sine_positions
 
 
 def encode(place: float, size: int) -> list[float]:

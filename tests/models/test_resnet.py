@@ -8,7 +8,7 @@ import torchvision
 from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozenBatchNorm2d
 
 from detr_viz.models.config import BackboneConfig
-from detr_viz.models.resnet import FrozenBatchNorm2d, ResNetBody, fold_batch_norm
+from detr_viz.models.layers.resnet import FrozenBatchNorm2d, ResNetBody, fold_batch_norm
 
 NETS = {
     "resnet18": BackboneConfig("basic", blocks=(2, 2, 2, 2)),

@@ -1,0 +1,1 @@
+"""What our networks share: backbone, positions, attention that is called with its parts apart."""
