@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from detr_viz import figures as figures
+    from detr_viz.checkpoints.load_model import LoadedModel as LoadedModel
+    from detr_viz.checkpoints.load_model import load_model as load_model
     from detr_viz.explanation.explain_image import Explanation as Explanation
     from detr_viz.explanation.explain_image import explain as explain
-    from detr_viz.loading import LoadedModel as LoadedModel
-    from detr_viz.loading import load_model as load_model
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Explanation": "detr_viz.explanation.explain_image",
     "explain": "detr_viz.explanation.explain_image",
-    "LoadedModel": "detr_viz.loading",
-    "load_model": "detr_viz.loading",
+    "LoadedModel": "detr_viz.checkpoints.load_model",
+    "load_model": "detr_viz.checkpoints.load_model",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from detr_viz.attention.terms import LEDGER
-from detr_viz.comparison import choose, queries_of
 from detr_viz.desk import Draw, Failure, Setup, failure
+from detr_viz.detections.objects import choose, queries_of
 from detr_viz.detections.queries import NoQueryError
 from detr_viz.helpers import Helper
 from detr_viz.pipeline import Item, Outcome, Pipeline, Ready, stacked
@@ -22,9 +22,9 @@ from detr_viz.tables import Done
 from detr_viz.targets import Target
 
 if TYPE_CHECKING:
+    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.detections.matching import SharedObject
     from detr_viz.explanation.explain_image import Explanation
-    from detr_viz.loading import LoadedModel
 
 DIGITS = 16  # of a recipe in an index
 

@@ -15,10 +15,10 @@ from detr_viz.styles import Format, Look
 from detr_viz.targets import folder_of
 
 if TYPE_CHECKING:
+    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.engine import Engine, Outputs
     from detr_viz.helpers import Helper
     from detr_viz.images.collect import Input
-    from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detr_viz.checkpoints.sources import load
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import say
-from detr_viz.comparison import load
 from detr_viz.detections.queries import DEFAULT
 from detr_viz.styles import Format, Look
 
 if TYPE_CHECKING:
-    from detr_viz.loading import LoadedModel
+    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.recipe import Recipe
 
 DEMO_LINE = (
@@ -86,7 +86,7 @@ def precise(
     """(the models in float32 where another precision is asked for, the models to use)."""
     if args.precision == "float32":
         return None, loaded
-    from detr_viz.loading import in_precision
+    from detr_viz.checkpoints.load_model import in_precision
 
     return loaded, [in_precision(model, args.precision) for model in loaded]
 

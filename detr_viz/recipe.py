@@ -20,7 +20,7 @@ from detr_viz.images.read import ImageFacts, LoadedImage
 from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, Format, Look
 
 if TYPE_CHECKING:
-    from detr_viz.loading import LoadedModel
+    from detr_viz.checkpoints.load_model import LoadedModel
 
 _MOST_SAID = 4  # parts in a file's name
 _SOFTWARE = ("torch", "numpy", "pillow", "matplotlib")  # their versions can change a file's bytes

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from detr_viz import models, views
 from detr_viz.attention.terms import LEDGER
+from detr_viz.checkpoints.sources import named, pair
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError, report
 from detr_viz.common.files import OutputError, say
-from detr_viz.comparison import choose, named, pair, queries_of
 from detr_viz.detections import labels
+from detr_viz.detections.objects import choose, queries_of
 from detr_viz.detections.queries import (
     DEFAULT,
     NoQueryError,
@@ -32,9 +33,9 @@ from detr_viz.styles import Look, page_format
 from detr_viz.targets import check_out, folder_of, is_folder, target_of
 
 if TYPE_CHECKING:
+    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.explanation.explain_image import Explanation
     from detr_viz.images.collect import Input
-    from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 
 __all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
@@ -308,7 +309,7 @@ def _shares(e: Explanation, ids: Sequence[int], headed: bool) -> Iterator[str]:
 
 def list_models() -> str:
     """The types of --type and the names that --weights knows, as lines."""
-    from detr_viz.downloads import KNOWN
+    from detr_viz.checkpoints.downloads import KNOWN
 
     wide = max(len(name) for name in KNOWN)
     lines = ["types (--type):"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.attention.terms import LEDGER, modes_of_plot
-from detr_viz.comparison import queries_of
+from detr_viz.detections.objects import queries_of
 from detr_viz.recipe import Recipe
 from detr_viz.targets import Target
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from golden.fillrule import fill
 
-from detr_viz import checkpoints, models
+from detr_viz import models
+from detr_viz.checkpoints.checkpoint import skeleton
 from detr_viz.models.config import BackboneConfig, DetrConfig
 
 BASIC = BackboneConfig(block="basic", stem=8, widths=(8, 16), blocks=(1, 2))
@@ -33,7 +34,7 @@ def small_state_dict(
     type: str = "detr", config: DetrConfig | None = None
 ) -> dict[str, torch.Tensor]:
     """A whole official-format state dict of a few hundred kilobytes at most."""
-    network = checkpoints.skeleton(models.get(type), config or small_config())
+    network = skeleton(models.get(type), config or small_config())
     shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     return {key: torch.from_numpy(fill(key, shape)) for key, shape in shapes.items()}
 

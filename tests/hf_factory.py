@@ -68,7 +68,7 @@ def randomize(model):
 
 
 def fill_officially(model, state_dict):
-    """The values of an official state dict, by the inverse of what detr_viz.huggingface does."""
+    """The values of an official state dict, by the inverse of transformers_keys."""
     theirs = {}
     for key, value in state_dict.items():
         if ".in_proj_" in key:

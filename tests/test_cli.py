@@ -127,7 +127,7 @@ def test_the_cache_is_where_downloads_go(here, capsys, monkeypatch):
         asked.append((name, str(cache), progress))
         raise UserError("no network in tests")
 
-    monkeypatch.setattr("detr_viz.checkpoints.fetch_checked", fetch)
+    monkeypatch.setattr("detr_viz.checkpoints.checkpoint.fetch_checked", fetch)
     argv = ["--weights", "detr_resnet50", "--cache", "kept", "--image", "shapes.png", "--quiet"]
     assert cli.main(argv) == 2
     assert asked == [("detr_resnet50", "kept", False)]
@@ -183,7 +183,7 @@ def test_a_bug_is_reported_as_one(here, capsys, monkeypatch):
     def broken(*args, **kwargs):
         raise KeyError("no such thing")
 
-    monkeypatch.setattr("detr_viz.comparison.select", broken)
+    monkeypatch.setattr("detr_viz.detections.objects.select", broken)
     assert cli.main(["--image", "shapes.png"]) == 1
     err = capsys.readouterr().err
     assert "this is a bug" in err and "--traceback" in err and err.count("\n") == 1

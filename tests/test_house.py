@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from detr_viz import cli, downloads, models
+from detr_viz import cli, models
+from detr_viz.checkpoints import downloads
 from detr_viz.common import assets
 
 PACKAGE = ROOT / "detr_viz"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import demo_model
 
-from detr_viz.comparison import choose
+from detr_viz.detections.objects import choose
 from detr_viz.explanation.explain_image import explain
 from detr_viz.images.read import load_image
 from detr_viz.recipe import ModelFacts, Recipe, carries, of_models

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from detr_viz import flags
 from detr_viz.arguments import formats
 from detr_viz.attention.terms import modes_of_plot
+from detr_viz.checkpoints.sources import load, pair
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, replacing
-from detr_viz.comparison import load, pair
 from detr_viz.detections.queries import NoQueryError, check_for, check_syntax, select
 from detr_viz.images import collect
 from detr_viz.preparing import DEMO_LINE, precise, tell, tell_notes
@@ -27,11 +27,11 @@ from detr_viz.targets import check_out
 
 if TYPE_CHECKING:
     from detr_viz.atlas.book import Book
+    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.desk import Failure
     from detr_viz.explanation.explain_image import Explanation
     from detr_viz.helpers import Helper
     from detr_viz.images.collect import Input
-    from detr_viz.loading import LoadedModel
     from detr_viz.pipeline import Ready
     from detr_viz.recipe import Recipe
 

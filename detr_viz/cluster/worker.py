@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from detr_viz import comparison, helpers
+from detr_viz import helpers
+from detr_viz.checkpoints import sources
 from detr_viz.cluster.job import Job, Message, Share, Trouble, over
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
@@ -64,10 +65,10 @@ class Worker:
         self._team = helpers.start(args.jobs or max(1, default))
         import torch
 
-        from detr_viz.loading import in_precision
+        from detr_viz.checkpoints.load_model import in_precision
 
         torch.set_num_threads(share.cpus)
-        loaded = comparison.load(args, job.pairs)
+        loaded = sources.load(args, job.pairs)
         self._recipe = of_models(loaded, job.recipe)
         check_models(self._recipe, job.recipe)
         compared = args.precision != "float32" and not job.args.quiet

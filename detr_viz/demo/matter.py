@@ -19,10 +19,10 @@ import numpy as np
 from detr_viz import models
 from detr_viz.arguments import positive
 from detr_viz.attention.terms import TERMS
+from detr_viz.checkpoints.load_model import load_model
 from detr_viz.demo.measure import SCORE, found_queries, scenes
 from detr_viz.explanation.explain_image import explain
 from detr_viz.explanation.faithfulness import area, faithfulness
-from detr_viz.loading import load_model
 
 PARTS = ("position", "content", *(f"term:{name}" for name in TERMS), "box:inside", "box:outside")
 

@@ -28,6 +28,7 @@ from PIL.Image import Image
 import detr_viz
 from detr_viz.attention.dense import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
 from detr_viz.attention.terms import SITES, Mode, Terms
+from detr_viz.checkpoints.load_model import LoadedModel
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.ablation import Ablation, ablate, as_it_is
 from detr_viz.explanation.capture import Recorded, Where, record
@@ -45,7 +46,6 @@ from detr_viz.images.read import (
     normalised,
     resized,
 )
-from detr_viz.loading import LoadedModel
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.detector import Encoded
 from detr_viz.models.heads import read_output

@@ -22,8 +22,8 @@ from detr_viz.regression.limits import between
 from detr_viz.regression.verdict import Outcome, judge
 
 if TYPE_CHECKING:
+    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.explanation.explain_image import Explanation
-    from detr_viz.loading import LoadedModel
 
 
 def outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Outcome]:
@@ -40,7 +40,7 @@ def outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Out
 def _outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Outcome]:
     places = list(chosen(args))
     if args.device != "auto":
-        from detr_viz.loading import pick_device
+        from detr_viz.checkpoints.load_model import pick_device
 
         pick_device(args.device)  # a mistake in it is said once
     if args.root is not None and not os.path.isdir(args.root):
@@ -86,7 +86,7 @@ def _called(name: str, pattern: str) -> bool:
 def _of_model(
     args: argparse.Namespace, key: ModelKey, group: Sequence[Baseline], own: Mapping[str, float]
 ) -> Iterator[Outcome]:
-    from detr_viz.loading import load_model
+    from detr_viz.checkpoints.load_model import load_model
 
     try:
         model = load_model(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from detr_viz import flags
 from detr_viz.attention.terms import modes_of_plot
+from detr_viz.checkpoints.sources import load, named, pair
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, printable
-from detr_viz.comparison import load, named, pair
 from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.heatmaps import STORES, load_meta, of, write
 from detr_viz.images import collect
@@ -22,8 +22,8 @@ from detr_viz.recipe import plot_label
 from detr_viz.regression.baselines import DEMO, FILE, FOLDER, KEY, NAME, ROOT, Remake, relative
 
 if TYPE_CHECKING:
+    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.images.collect import Input
-    from detr_viz.loading import LoadedModel
 
 DESCRIPTION = (
     "Save the maps of images as baselines, files that say how they are made again; the check "

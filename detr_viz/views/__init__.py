@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import LEDGER
+from detr_viz.checkpoints.sources import named
 from detr_viz.common.errors import UserError
-from detr_viz.comparison import named
 from detr_viz.preparing import precise, suffixes
 from detr_viz.targets import Target, is_folder, target_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.images.collect import Input
-    from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 
 CROSS = "cross"  # the maps themselves: render.py

@@ -15,10 +15,10 @@ from detr_viz.rendering import moved
 from detr_viz.views import CROSS, Made
 
 if TYPE_CHECKING:
+    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.explanation.explain_image import Explanation
     from detr_viz.explanation.faithfulness import Faithfulness
     from detr_viz.images.read import LoadedImage
-    from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 
 

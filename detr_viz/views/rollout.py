@@ -14,9 +14,9 @@ from detr_viz.views import CROSS, Made, encoder
 if TYPE_CHECKING:
     import numpy as np
 
+    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.explanation.explain_image import Explanation
     from detr_viz.images.read import LoadedImage
-    from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 
 

@@ -9,9 +9,9 @@ from detr_viz.attention.terms import modes_of_plot
 from detr_viz.rendering import moved
 
 if TYPE_CHECKING:
+    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.explanation.explain_image import Explanation
     from detr_viz.images.read import LoadedImage
-    from detr_viz.loading import LoadedModel
     from detr_viz.recipe import Recipe
 
 

@@ -8,9 +8,9 @@ import torch
 from conftest import ROOT, demo_model
 
 from detr_viz import explain, load_model
+from detr_viz.checkpoints.load_model import in_precision
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.precision import check_precision, fp32_rule, in_tf32
-from detr_viz.loading import in_precision
 
 SCENE = str(ROOT / "image/scene_1.jpg")
 

@@ -15,10 +15,11 @@ import pytest
 import torch
 from checkpoint_factory import small_state_dict
 
-from detr_viz import checkpoints, downloads
+from detr_viz.checkpoints import downloads
+from detr_viz.checkpoints.checkpoint import load_checkpoint
+from detr_viz.checkpoints.downloads import KNOWN, DownloadError, fetch
 from detr_viz.common import assets
 from detr_viz.common.files import OutputError
-from detr_viz.downloads import KNOWN, DownloadError, fetch
 
 DATA = bytes(range(256)) * 20_000  # 5 MB: several chunks
 PREFIX = hashlib.sha256(DATA).hexdigest()[:8]
@@ -311,7 +312,7 @@ def test_loading_by_known_name(tmp_path, server, monkeypatch, name, kind):
     if kind == "detr":
         monkeypatch.setitem(KNOWN, name, dataclasses.replace(KNOWN[name], sha256_prefix=digest[:8]))
     for _ in range(2):
-        checkpoint = checkpoints.load(name, cache=str(tmp_path))
+        checkpoint = load_checkpoint(name, cache=str(tmp_path))
         assert checkpoint.spec.name == kind
         assert checkpoint.sha256 == digest
         assert checkpoint.notes == ()  # heads and dilation of a released file are known
@@ -320,5 +321,5 @@ def test_loading_by_known_name(tmp_path, server, monkeypatch, name, kind):
 
 
 def test_downloads_import_nothing_heavy():
-    code = "import sys, detr_viz.downloads; sys.exit('torch' in sys.modules)"
+    code = "import sys, detr_viz.checkpoints.downloads; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=assets.ROOT).returncode == 0

@@ -20,7 +20,8 @@ from checkpoint_factory import (
 from conftest import filled_state_dict
 from safetensors.torch import save_file
 
-from detr_viz import checkpoints, models
+from detr_viz import models
+from detr_viz.checkpoints.checkpoint import load_checkpoint, skeleton
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 
@@ -84,7 +85,7 @@ def without_statistics(sd):
 @pytest.mark.parametrize("kind", SMALL)
 def test_every_form_gives_the_same_weights(tmp_path, kind, form):
     file = save(tmp_path / "weights.pth", FORMS[form](SMALL[kind]))
-    checkpoint = checkpoints.load(file)
+    checkpoint = load_checkpoint(file)
     assert checkpoint.spec is models.get(kind)
     same(checkpoint.state_dict, SMALL[kind])
     assert checkpoint.config == small_config()
@@ -96,31 +97,31 @@ def test_every_form_gives_the_same_weights(tmp_path, kind, form):
 @pytest.mark.parametrize("kind", SMALL)
 def test_older_torch_files_and_safetensors(tmp_path, kind):
     old = save(tmp_path / "old.pth", training(SMALL[kind]), _use_new_zipfile_serialization=False)
-    same(checkpoints.load(old).state_dict, SMALL[kind])
+    same(load_checkpoint(old).state_dict, SMALL[kind])
     save_file(SMALL[kind], tmp_path / "new.safetensors")
-    same(checkpoints.load(tmp_path / "new.safetensors").state_dict, SMALL[kind])
+    same(load_checkpoint(tmp_path / "new.safetensors").state_dict, SMALL[kind])
     (tmp_path / "misnamed.pth").write_bytes((tmp_path / "new.safetensors").read_bytes())
-    same(checkpoints.load(tmp_path / "misnamed.pth").state_dict, SMALL[kind])
+    same(load_checkpoint(tmp_path / "misnamed.pth").state_dict, SMALL[kind])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_floats_become_float32(tmp_path, dtype):
     stored = {key: value.to(dtype) for key, value in SMALL["detr"].items()}
-    same(checkpoints.load(save(tmp_path / "w.pth", released(stored))).state_dict, stored)
+    same(load_checkpoint(save(tmp_path / "w.pth", released(stored))).state_dict, stored)
 
 
 def test_weights_do_not_follow_the_file(tmp_path):
     file = save(tmp_path / "w.pth", released(SMALL["detr"]))
-    loaded = checkpoints.load(file).state_dict
+    loaded = load_checkpoint(file).state_dict
     with open(file, "r+b") as stream:  # in place: a mapped tensor would see it
         stream.write(b"\0" * file.stat().st_size)
     same(loaded, SMALL["detr"])
 
 
 def test_averaged_weights_are_named_in_a_note(tmp_path):
-    ema = checkpoints.load(save(tmp_path / "a.pth", FORMS["ema, module"](SMALL["detr"])))
+    ema = load_checkpoint(save(tmp_path / "a.pth", FORMS["ema, module"](SMALL["detr"])))
     assert ema.notes == ("the averaged weights (ema) are used, not model",)
-    part = checkpoints.load(save(tmp_path / "b.pth", FORMS["ema without buffers"](SMALL["detr"])))
+    part = load_checkpoint(save(tmp_path / "b.pth", FORMS["ema without buffers"](SMALL["detr"])))
     assert part.notes == ("model is used: the averaged weights (ema) are not complete",)
 
 
@@ -128,7 +129,7 @@ def test_panoptic_checkpoints_show_their_detector(tmp_path):
     extra = torch.ones(2)
     heads = {"mask_head.lay1.weight": extra, "bbox_attention.q_linear.bias": extra}
     file = save(tmp_path / "w.pth", {"model": {**prefixed("detr.", SMALL["detr"]), **heads}})
-    checkpoint = checkpoints.load(file)
+    checkpoint = load_checkpoint(file)
     same(checkpoint.state_dict, SMALL["detr"])
     assert any("mask head is left aside" in note for note in checkpoint.notes)
 
@@ -166,7 +167,7 @@ def with_args(**args):
     ],
 )  # fmt: skip
 def test_heads_and_dilation(tmp_path, name, content, flags, heads, dilation, notes):
-    checkpoint = checkpoints.load(save(tmp_path / f"{name}.pth", content), **flags)
+    checkpoint = load_checkpoint(save(tmp_path / f"{name}.pth", content), **flags)
     assert checkpoint.config.nheads == heads
     assert checkpoint.config.backbone.dilation is dilation
     assert list(checkpoint.notes) == notes
@@ -178,17 +179,17 @@ def test_sizes_are_read_off_the_shapes(tmp_path):
     )
     for kind in SMALL:
         file = save(tmp_path / "w.pth", released(small_state_dict(kind, config)))
-        assert checkpoints.load(file).config == config
+        assert load_checkpoint(file).config == config
 
 
 def test_meta_and_class_names(tmp_path):
     meta = {"type": "detr", "nheads": 8, "classes": ["a", "b", "c", "d"], "size": 160}
-    checkpoint = checkpoints.load(save(tmp_path / "w.pth", {"model": SMALL["detr"], "meta": meta}))
+    checkpoint = load_checkpoint(save(tmp_path / "w.pth", {"model": SMALL["detr"], "meta": meta}))
     assert checkpoint.class_names == ("a", "b", "c", "d")  # 5 logits, the last is no-object
     assert checkpoint.meta == meta
     assert checkpoint.notes == ()
     meta["classes"] = ["a", "b"]
-    checkpoint = checkpoints.load(save(tmp_path / "w.pth", {"model": SMALL["detr"], "meta": meta}))
+    checkpoint = load_checkpoint(save(tmp_path / "w.pth", {"model": SMALL["detr"], "meta": meta}))
     assert checkpoint.class_names is None
     assert checkpoint.notes == ("the file's 2 class names are left aside: it has 4 classes",)
 
@@ -197,9 +198,9 @@ def test_meta_and_class_names(tmp_path):
 def test_type_may_be_given_or_not_but_not_contradict(tmp_path, kind):
     other = next(name for name in SMALL if name != kind)
     file = save(tmp_path / "w.pth", released(SMALL[kind]))
-    assert checkpoints.load(file, kind).spec.name == kind
+    assert load_checkpoint(file, kind).spec.name == kind
     with pytest.raises(UserError) as raised:
-        checkpoints.load(file, other)
+        load_checkpoint(file, other)
     message = str(raised.value)
     assert f"--type {kind}" in message and f"--type {other}" in message and str(file) in message
     assert "\n" not in message
@@ -207,7 +208,7 @@ def test_type_may_be_given_or_not_but_not_contradict(tmp_path, kind):
 
 def test_the_type_of_a_known_name_is_checked_before_it_is_fetched(tmp_path):
     with pytest.raises(UserError, match=r"--type cd_detr.*--type detr"):
-        checkpoints.load("conditional_detr_resnet50", "detr", cache=tmp_path)
+        load_checkpoint("conditional_detr_resnet50", "detr", cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -217,12 +218,12 @@ def test_without_weights_the_demo_of_the_type(tmp_path, monkeypatch, kind):
     (tmp_path / "weights").mkdir()
     for name, state_dict in SMALL.items():
         save(tmp_path / "weights" / f"{name}_demo.pth", released(state_dict))
-    assert checkpoints.load(None, kind).spec.name == (kind or "detr")
+    assert load_checkpoint(None, kind).spec.name == (kind or "detr")
 
 
 def test_loading_leaves_torch_as_it_was(tmp_path):
     before = set(torch.serialization.get_safe_globals())
-    checkpoints.load(save(tmp_path / "w.pth", training(SMALL["detr"])))
+    load_checkpoint(save(tmp_path / "w.pth", training(SMALL["detr"])))
     assert set(torch.serialization.get_safe_globals()) == before
 
 
@@ -231,7 +232,7 @@ def test_a_small_checkpoint_loads_in_milliseconds(tmp_path):
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        checkpoints.load(file)
+        load_checkpoint(file)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.1  # 0.02 on a free machine
 
@@ -258,7 +259,7 @@ def test_official_full_size_checkpoints_load_strictly(tmp_path, name):
     kind, queries, blocks = OFFICIAL[name]
     state_dict = filled_state_dict(name)
     file = save(tmp_path / f"{name}.pth", released(state_dict))
-    checkpoint = checkpoints.load(file)
+    checkpoint = load_checkpoint(file)
     config = checkpoint.config
     assert checkpoint.spec.name == kind
     assert (config.num_queries, config.backbone.blocks) == (queries, blocks)
@@ -266,7 +267,7 @@ def test_official_full_size_checkpoints_load_strictly(tmp_path, name):
     assert (config.enc_layers, config.dec_layers, config.dim_feedforward) == (6, 6, 2048)
     assert config.backbone.dilation is name.endswith("dc5")
     same(checkpoint.state_dict, state_dict)
-    network = checkpoints.skeleton(checkpoint.spec, config)
+    network = skeleton(checkpoint.spec, config)
     network.load_state_dict(checkpoint.state_dict, strict=True, assign=True)
 
 
@@ -274,8 +275,8 @@ def test_loading_imports_no_compiler(tmp_path):
     """A network built on the meta device in the plain way imports torch._dynamo: two seconds."""
     file = save(tmp_path / "w.pth", released(SMALL["detr"]))
     code = (
-        "import sys; from detr_viz import checkpoints as c; "
-        f"k = c.load({str(file)!r}); c.skeleton(k.spec, k.config); "
+        "import sys; from detr_viz.checkpoints import checkpoint as c; "
+        f"k = c.load_checkpoint({str(file)!r}); c.skeleton(k.spec, k.config); "
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=assets.ROOT).returncode == 0

@@ -21,7 +21,7 @@ from checkpoint_factory import BOTTLENECK, small_config, small_state_dict, train
 from safetensors.torch import save as safetensors_bytes
 from safetensors.torch import save_file
 
-from detr_viz import checkpoints
+from detr_viz.checkpoints.checkpoint import load_checkpoint
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 
@@ -32,7 +32,7 @@ CONDITIONAL = small_state_dict("cd_detr")
 def refused(weights, *fragments, type=None, **flags):
     """Loading fails with one line that has these fragments, and the file's name."""
     with pytest.raises(UserError) as raised:
-        checkpoints.load(weights, type, **flags)
+        load_checkpoint(weights, type, **flags)
     message = str(raised.value)
     assert "\n" not in message and len(message) < 400, message
     for fragment in (str(weights), *fragments):
@@ -269,7 +269,7 @@ def test_heads_must_divide_the_width(tmp_path):
     refused(file, "0 heads", "--nheads", nheads=0)
     torch.save({"model": small_state_dict("detr", small_config(d_model=20, nheads=4))}, file)
     refused(file, "8 heads", "width 20", "--nheads")  # assumed
-    assert checkpoints.load(file, nheads=4).config.nheads == 4
+    assert load_checkpoint(file, nheads=4).config.nheads == 4
 
 
 def test_basic_blocks_cannot_dilate(tmp_path):
@@ -277,7 +277,7 @@ def test_basic_blocks_cannot_dilate(tmp_path):
     torch.save({"model": DETR}, file)
     refused(file, "bottleneck", "--dilation", dilation=True)
     torch.save({"model": small_state_dict("detr", small_config(BOTTLENECK))}, file)
-    assert checkpoints.load(file, dilation=True).config.backbone.stride == 4
+    assert load_checkpoint(file, dilation=True).config.backbone.stride == 4
 
 
 def test_names_and_paths_that_lead_nowhere(tmp_path, monkeypatch):
@@ -290,13 +290,13 @@ def test_names_and_paths_that_lead_nowhere(tmp_path, monkeypatch):
     refused(tmp_path / "w.pth" / "under", "no checkpoint at")
     for name in ("a\0b", "a\nb", "x" * 5000):
         with pytest.raises(UserError) as raised:
-            checkpoints.load(name)
+            load_checkpoint(name)
         assert "\n" not in str(raised.value)
     with pytest.raises(UserError, match="unknown model type 'yolo'"):
-        checkpoints.load(tmp_path / "no.pth", "yolo")
+        load_checkpoint(tmp_path / "no.pth", "yolo")
     monkeypatch.setattr(assets, "find", lambda relative: tmp_path / relative)
     with pytest.raises(UserError, match=r"weights/cd_detr_demo\.pth.*--weights"):
-        checkpoints.load(None, "cd_detr")
+        load_checkpoint(None, "cd_detr")
 
 
 def test_what_is_not_a_file(tmp_path):
@@ -334,7 +334,7 @@ def test_folders_that_are_no_checkpoint(tmp_path):
     refused(folder(tmp_path / "c", config__json=config), "neither model.safetensors")
     bad = folder(tmp_path / "d", config__json=b"{", model__safetensors=SAFE)
     with pytest.raises(UserError, match=r"d/config\.json is not a JSON object"):
-        checkpoints.load(bad)
+        load_checkpoint(bad)
     refused(folder(tmp_path / "e", config__json=b"[]", model__safetensors=SAFE).joinpath(
         "config.json"), "is a text file")  # fmt: skip
     other = json.dumps({"model_type": "yolos"}).encode()
@@ -369,4 +369,4 @@ def test_bare_hugging_face_names_need_their_config(tmp_path):
 
 def test_an_ordered_dict_is_a_dict(tmp_path):
     torch.save(collections.OrderedDict(DETR), tmp_path / "w.pth")
-    assert checkpoints.load(tmp_path / "w.pth").spec.name == "detr"
+    assert load_checkpoint(tmp_path / "w.pth").spec.name == "detr"

@@ -1,4 +1,4 @@
-"""Several models in one run: which weights are of which type, which queries are one object."""
+"""Several models in one run: which weights are of which type, and loading them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.common.errors import UserError
-from detr_viz.detections.queries import QueryError, holds_ids, select
 
 if TYPE_CHECKING:
-    from detr_viz.detections.matching import SharedObject
-    from detr_viz.explanation.results import Findings
-    from detr_viz.loading import LoadedModel
-
-DETECTED = 0.5  # queries from this score on are matched first
+    from detr_viz.checkpoints.load_model import LoadedModel
 
 
 def pair(
@@ -38,7 +33,9 @@ def load(
     args: argparse.Namespace, pairs: Sequence[tuple[str | None, str | None]]
 ) -> list[LoadedModel]:
     """The models of these types and weights, with the flags that concern loading."""
-    from detr_viz.loading import load_model  # torch, only once the arguments are known to be sound
+    from detr_viz.checkpoints.load_model import (
+        load_model,  # torch, only once the arguments are known to be sound
+    )
 
     loaded = []
     for kind, weights in pairs:
@@ -67,29 +64,3 @@ def named(weights: str, models: int) -> Iterator[None]:
         if models == 1 or Path(weights).name in str(error):
             raise
         raise UserError(f"{weights}: {error}") from error
-
-
-def choose(found: Sequence[Findings], queries: str) -> list[SharedObject]:
-    """The objects of a figure: what --queries choose in every model, matched by box IoU.
-
-    Ids are those of the first model; in the others its objects are looked for.
-    """
-    from detr_viz.detections.matching import shared_objects
-
-    chosen: list[list[int]] = []
-    failed: list[QueryError] = []
-    for k, e in enumerate(found):
-        try:
-            chosen.append([] if k and holds_ids(queries) else select(e, queries))
-        except QueryError as error:  # nothing here, but perhaps in another model
-            failed.append(error)
-            chosen.append([])
-    if not any(chosen):
-        raise failed[0]
-    candidates = [[q for q in e.by_score() if e.scores[q] >= DETECTED] for e in found]
-    return shared_objects([e.boxes_xyxy_px for e in found], chosen, candidates)
-
-
-def queries_of(objects: Sequence[SharedObject], k: int) -> list[int]:
-    matched = (shared.matches[k].query for shared in objects)
-    return [query for query in matched if query is not None]

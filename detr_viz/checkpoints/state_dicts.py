@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_viz import huggingface
-from detr_viz.weightfiles import CheckpointError, WeightFile, config_in
+from detr_viz.checkpoints import transformers_keys
+from detr_viz.checkpoints.weight_files import CheckpointError, WeightFile, config_in
 
 UNSUPPORTED = {
     variant: f"is {what}, which is not supported: give another"
@@ -60,7 +60,7 @@ def unwrap(opened: WeightFile, where: str) -> Unwrapped:
     meta = meta if isinstance(meta, Mapping) else {}
     told = _told(content.get("args"), meta, where)
     ours = "query_embed.weight" in state_dict
-    if huggingface.is_huggingface(state_dict) or (opened.hf_config is not None and not ours):
+    if transformers_keys.is_huggingface(state_dict) or (opened.hf_config is not None and not ours):
         config = opened.hf_config or config_in(opened.files[0].parent)
         if config is None:
             raise CheckpointError(
@@ -68,8 +68,8 @@ def unwrap(opened: WeightFile, where: str) -> Unwrapped:
                 "config.json into the same folder"
             )
         try:
-            kind, state_dict, hints = huggingface.convert(state_dict, config)
-        except huggingface.HuggingFaceError as error:
+            kind, state_dict, hints = transformers_keys.convert(state_dict, config)
+        except transformers_keys.HuggingFaceError as error:
             raise CheckpointError(f"{where}: {error}") from None
         notes = [*notes, *hints.pop("notes")]
         told.update(hints, type=kind)

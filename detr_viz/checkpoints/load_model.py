@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from detr_viz import checkpoints
+from detr_viz.checkpoints.checkpoint import Checkpoint, load_checkpoint, skeleton
 from detr_viz.common.errors import UserError
 from detr_viz.detections import labels
 from detr_viz.explanation.precision import check_precision
@@ -73,7 +73,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _pixels(checkpoint: checkpoints.Checkpoint, key: str, default: int) -> int:
+def _pixels(checkpoint: Checkpoint, key: str, default: int) -> int:
     """An input size of the checkpoint's meta, or the official one."""
     value = checkpoint.meta.get(key, default)
     if not isinstance(value, int) or value < 1:
@@ -106,7 +106,7 @@ def load_model(
     """
     place = pick_device(device)
     check_precision(precision, place)
-    checkpoint = checkpoints.load(
+    checkpoint = load_checkpoint(
         weights, type, nheads=nheads, dilation=dilation, cache=cache, progress=progress
     )
     spec, config = checkpoint.spec, checkpoint.config
@@ -119,7 +119,7 @@ def load_model(
     except UserError as error:
         source = classes if isinstance(classes, str | Path) else "classes"
         raise UserError(f"{source}: {error}") from None
-    network = checkpoints.skeleton(spec, config)
+    network = skeleton(spec, config)
     network.load_state_dict(checkpoint.state_dict, strict=True, assign=True)
     network.requires_grad_(False).eval()
     network.fold_batch_norm()

@@ -12,7 +12,8 @@ import torch
 from checkpoint_factory import small_state_dict
 from safetensors.torch import save_file
 
-from detr_viz import checkpoints, hub
+from detr_viz.checkpoints import hub
+from detr_viz.checkpoints.checkpoint import load_checkpoint
 from detr_viz.common.errors import UserError
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -50,7 +51,7 @@ def torch_file(path):
 def test_safetensors_first_then_bin(tmp_path, monkeypatch, name, write, calls):
     fake = FakeHub(tmp_path / "snapshot", (name, write))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
-    checkpoint = checkpoints.load("hf:owner/name@v1", cache=tmp_path / "cache", progress=False)
+    checkpoint = load_checkpoint("hf:owner/name@v1", cache=tmp_path / "cache", progress=False)
     assert checkpoint.spec.name == "detr"
     assert len(fake.calls) == calls
     for repo, revision, cache, patterns in fake.calls:
@@ -83,7 +84,7 @@ def test_progress_bars_are_as_before_afterwards(tmp_path, monkeypatch):
 
 def refused(name, *fragments, **options):
     with pytest.raises(UserError) as raised:
-        checkpoints.load(f"hf:{name}", **options)
+        load_checkpoint(f"hf:{name}", **options)
     message = str(raised.value)
     assert "\n" not in message and f"hf:{name}" in message
     for fragment in fragments:

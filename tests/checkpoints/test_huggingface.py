@@ -21,8 +21,9 @@ from hf_factory import (
 )
 from safetensors.torch import load_file, save_file
 
-from detr_viz import checkpoints, huggingface
 from detr_viz.attention import dense
+from detr_viz.checkpoints import transformers_keys
+from detr_viz.checkpoints.checkpoint import load_checkpoint, skeleton
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.capture import record
 
@@ -35,7 +36,7 @@ def _one_thread():
 
 
 def network_of(checkpoint):
-    network = checkpoints.skeleton(checkpoint.spec, checkpoint.config)
+    network = skeleton(checkpoint.spec, checkpoint.config)
     network.load_state_dict(checkpoint.state_dict, strict=True, assign=True)
     return network.eval()
 
@@ -85,7 +86,7 @@ def assert_equal_outputs(model, checkpoint, hw=(96, 130)):
 )
 def test_round_trip(tmp_path, model_type, backbone):
     model = small(model_type, backbone)
-    checkpoint = checkpoints.load(save(model, tmp_path / "model"))
+    checkpoint = load_checkpoint(save(model, tmp_path / "model"))
     assert checkpoint.spec.name == {"detr": "detr", "conditional_detr": "cd_detr"}[model_type]
     assert checkpoint.class_names == ("N/A", "cat", "remote")
     assert checkpoint.config.nheads == 4
@@ -102,7 +103,7 @@ def test_round_trip_of_the_released_size(tmp_path, model_type, dilation):
     labels = {i: f"c{i}" for i in range(91)}
     official = filled_state_dict("detr_r50" if model_type == "detr" else "cond_r50")
     model = fill_officially(build(model_type, dilation=dilation, id2label=labels), official)
-    checkpoint = checkpoints.load(save(model, tmp_path / "model"))
+    checkpoint = load_checkpoint(save(model, tmp_path / "model"))
     same_weights(checkpoint, official)
     assert checkpoint.config.num_queries == (100 if model_type == "detr" else 300)
     assert checkpoint.config.num_logits == (92 if model_type == "detr" else 91)
@@ -118,7 +119,7 @@ def saved(tmp_path_factory):
         for backbone in ("timm", "own"):
             folder = tmp_path_factory.mktemp("model") / "saved"
             save(small(model_type, backbone), folder)
-            cases[model_type, backbone] = folder, checkpoints.load(folder).state_dict
+            cases[model_type, backbone] = folder, load_checkpoint(folder).state_dict
     return cases
 
 
@@ -130,7 +131,7 @@ def test_every_naming(tmp_path, saved, model_type, backbone, naming):
     shutil.copy(source / "config.json", tmp_path)
     state_dict = NAMINGS[naming](load_file(source / "model.safetensors"))
     save_file(state_dict, tmp_path / "model.safetensors")
-    same_weights(checkpoints.load(tmp_path), expected)
+    same_weights(load_checkpoint(tmp_path), expected)
 
 
 def test_the_namings_are_those_of_the_hub_and_of_transformers_5(saved):
@@ -175,21 +176,21 @@ def test_pytorch_bin_shards_and_single_files(tmp_path, saved):
             weight_map |= dict.fromkeys(part, file)
         index = json.dumps({"metadata": {}, "weight_map": weight_map})
         (tmp_path / folder / f"{stem}.{suffix}.index.json").write_text(index)
-        checkpoint = checkpoints.load(tmp_path / folder)
+        checkpoint = load_checkpoint(tmp_path / folder)
         same_weights(checkpoint, expected)
         assert len(checkpoint.sha256) == 64
-    same_weights(checkpoints.load(tmp_path / "bin"), expected)
-    same_weights(checkpoints.load(tmp_path / "bin" / "pytorch_model.bin"), expected)
-    same_weights(checkpoints.load(source / "model.safetensors"), expected)  # config.json beside
+    same_weights(load_checkpoint(tmp_path / "bin"), expected)
+    same_weights(load_checkpoint(tmp_path / "bin" / "pytorch_model.bin"), expected)
+    same_weights(load_checkpoint(source / "model.safetensors"), expected)  # config.json beside
 
 
 def test_flags_and_types_hold_for_folders_too(saved):
     folder, _ = saved["detr", "timm"]
-    checkpoint = checkpoints.load(folder, nheads=8)
+    checkpoint = load_checkpoint(folder, nheads=8)
     assert checkpoint.config.nheads == 8
     assert checkpoint.notes == ("--nheads 8 overrules the file, which says 4",)
     with pytest.raises(UserError, match=r"--type detr.*--type cd_detr"):
-        checkpoints.load(folder, "cd_detr")
+        load_checkpoint(folder, "cd_detr")
 
 
 def edited(source, target, **changes):
@@ -230,7 +231,7 @@ def test_networks_that_are_not_the_authors_are_refused(tmp_path, saved, name):
     backbone, changes, fragment = REFUSED[name]
     folder = edited(saved["detr", backbone][0], tmp_path / "edited", **changes)
     with pytest.raises(UserError) as raised:
-        checkpoints.load(folder)
+        load_checkpoint(folder)
     message = str(raised.value)
     assert fragment in message and str(folder) in message and "\n" not in message
 
@@ -239,9 +240,9 @@ def test_configs_of_transformers_4(tmp_path, saved):
     """There the backbone is a word, and use_timm_backbone says whose."""
     source, expected = saved["detr", "timm"]
     old = {"backbone_config": None, "backbone": "resnet18", "use_timm_backbone": True}
-    same_weights(checkpoints.load(edited(source, tmp_path / "a", **old)), expected)
+    same_weights(load_checkpoint(edited(source, tmp_path / "a", **old)), expected)
     bare = edited(source, tmp_path / "b", backbone_config=None)  # resnet50 is the default there
-    same_weights(checkpoints.load(bare), expected)
+    same_weights(load_checkpoint(bare), expected)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def test_configs_of_transformers_4(tmp_path, saved):
     ],
 )
 def test_dilation_is_told_by_the_config(changes, dilation):
-    _, _, hints = huggingface.convert({}, {"model_type": "detr", **changes})
+    _, _, hints = transformers_keys.convert({}, {"model_type": "detr", **changes})
     assert hints["dilation"] is dilation
 
 
@@ -266,14 +267,14 @@ def test_segmentation_models_show_their_detector(tmp_path):
     folder = save(model, tmp_path / "model")
     inner = {f"detr.{key}": value for key, value in load_file(folder / "model.safetensors").items()}
     save_file(inner | {"mask_head.lay1.weight": torch.ones(2)}, folder / "model.safetensors")
-    checkpoint = checkpoints.load(folder)
+    checkpoint = load_checkpoint(folder)
     assert any("mask head is left aside" in note for note in checkpoint.notes)
     assert_equal_outputs(model, checkpoint)
 
 
 def test_auxiliary_loss_is_noted(tmp_path, saved):
     folder = edited(saved["detr", "own"][0], tmp_path / "aux", auxiliary_loss=True)
-    (note,) = checkpoints.load(folder).notes
+    (note,) = load_checkpoint(folder).notes
     assert "auxiliary_loss" in note
 
 
@@ -288,4 +289,4 @@ def test_class_names_with_holes_and_without(tmp_path, saved):
         ]
     ):
         folder = edited(source, tmp_path / str(number), id2label=labels)
-        assert checkpoints.load(folder).class_names == names
+        assert load_checkpoint(folder).class_names == names

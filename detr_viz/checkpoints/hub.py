@@ -9,8 +9,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from detr_viz.checkpoints.downloads import DownloadError
 from detr_viz.common.files import reason
-from detr_viz.downloads import DownloadError
 
 PREFIX = "hf:"
 _UNREACHABLE = {

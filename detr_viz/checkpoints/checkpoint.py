@@ -1,6 +1,6 @@
 """A file or a name to (ModelSpec, config read off the shapes, strict state dict).
 
-checkpoint = load("detr_resnet50")        # path, Hugging Face folder, known name, hf:owner/name
+checkpoint = load_checkpoint("detr_resnet50")        # path, Hugging Face folder, known name, hf:owner/name
 network = checkpoint.spec.build(checkpoint.config)
 network.load_state_dict(checkpoint.state_dict)               # strict: the keys are exactly these
 """
@@ -20,14 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from detr_viz import foreign, hub, models, weightfiles
+from detr_viz import models
+from detr_viz.checkpoints import hub, recognise, weight_files
+from detr_viz.checkpoints.downloads import KNOWN, fetch_checked, sha256_of
+from detr_viz.checkpoints.state_dicts import UNSUPPORTED, Unwrapped, unwrap
+from detr_viz.checkpoints.weight_files import CheckpointError, shown
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
-from detr_viz.downloads import KNOWN, fetch_checked, sha256_of
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
-from detr_viz.unwrap import UNSUPPORTED, Unwrapped, unwrap
-from detr_viz.weightfiles import CheckpointError, shown
 
 DEFAULT_NHEADS = 8  # of every released model
 _BY_FILENAME = {known.filename: known for known in KNOWN.values()}
@@ -63,7 +64,7 @@ class _Source:
     sha256: str | None = None
 
 
-def load(
+def load_checkpoint(
     weights: str | os.PathLike[str] | None = None,
     type: str | None = None,
     *,
@@ -83,7 +84,7 @@ def load(
     wanted = None if type is None else models.get(type)
     source = _locate(weights, type, Path(cache) if cache is not None else None, progress)
     where = shown(source.path)
-    opened = weightfiles.read(source.path)
+    opened = weight_files.read(source.path)
     digest = _Digest(opened.files, source.sha256)
     found = unwrap(opened, where)
     spec = _spec_of(found.state_dict, wanted, found.told.get("type"), where)
@@ -196,7 +197,7 @@ def _spec_of(
     """The model whose checkpoint this is, once it is a variant that can be represented."""
     spec = next((s for s in map(models.get, models.names()) if s.matches(state_dict)), None)
     if spec is None:
-        what = foreign.name_of(state_dict)
+        what = recognise.name_of(state_dict)
         titles = " or ".join(models.get(name).title for name in models.names())
         raise CheckpointError(
             f"{where} is not a checkpoint of {titles}"
