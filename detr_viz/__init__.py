@@ -8,8 +8,9 @@
 Nothing heavy is imported until one of these names is used.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from detr_viz.common.lazy import public
 
 if TYPE_CHECKING:
     from detr_viz import figures as figures
@@ -20,16 +21,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Explanation": "detr_viz.explanation.explain_image",
-    "explain": "detr_viz.explanation.explain_image",
-    "LoadedModel": "detr_viz.checkpoints.load_model",
-    "load_model": "detr_viz.checkpoints.load_model",
-}
-__all__ = [*sorted(_HOMES), "__version__"]
-
-
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'detr_viz' has no attribute {name!r}")
+__getattr__, _names = public(
+    __name__,
+    {
+        "Explanation": "explanation.explain_image",
+        "explain": "explanation.explain_image",
+        "LoadedModel": "checkpoints.load_model",
+        "load_model": "checkpoints.load_model",
+    },
+)
+__all__ = [*_names, "__version__"]

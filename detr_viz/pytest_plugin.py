@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from detr_viz.regression.limits import between
+from detr_viz.heatmaps.limits import between
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from detr_viz.explanation.results import Findings
-    from detr_viz.heatmaps import Heatmaps
-    from detr_viz.regression.verdict import Outcome
+    from detr_viz.heatmaps.compare import Outcome
+    from detr_viz.heatmaps.npz import Heatmaps
 
 _KEY = "detr_viz_heatmaps"
 
@@ -136,8 +136,8 @@ class HeatmapRegression:
         """
         __tracebackhide__ = True
         from detr_viz import heatmaps
+        from detr_viz.heatmaps.compare import Outcome, judge
         from detr_viz.regression.tables import lines
-        from detr_viz.regression.verdict import Outcome, judge
 
         _check_limits(limits)
         path = self._path(name)

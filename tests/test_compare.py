@@ -13,10 +13,10 @@ from conftest import demo_explanation, demo_model
 
 from detr_viz import cli, explain, heatmaps
 from detr_viz.common import assets
-from detr_viz.heatmaps import Heatmaps
-from detr_viz.regression.limits import COARSE, EXACT, Limits, between
+from detr_viz.heatmaps.compare import judge
+from detr_viz.heatmaps.limits import COARSE, EXACT, Limits, between
+from detr_viz.heatmaps.npz import Heatmaps
 from detr_viz.regression.tables import lines
-from detr_viz.regression.verdict import judge
 
 HW, HEADS = (5, 8), 4
 

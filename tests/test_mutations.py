@@ -8,7 +8,7 @@ import pytest
 from mutations import CAUGHT, MAPPING, PASSED, WEIGHTS, fresh_project, scaled, tried
 
 from detr_viz import explain, heatmaps, load_model
-from detr_viz.regression.verdict import judge
+from detr_viz.heatmaps.compare import judge
 
 
 @pytest.fixture

@@ -483,7 +483,8 @@ def test_maps_that_are_no_numbers_are_neither_recorded_nor_the_same(here, capsys
 
 def test_a_bug_is_no_difference(here, capsys, monkeypatch):
     """The exit code 1 says that maps differ; what cannot be told is 2; a traceback if asked."""
-    from detr_viz.regression import outcomes, verdict
+    from detr_viz.heatmaps import compare
+    from detr_viz.regression import outcomes
 
     def broken(*args, **more):
         raise KeyError("x")
@@ -494,7 +495,7 @@ def test_a_bug_is_no_difference(here, capsys, monkeypatch):
     assert "this is a bug in detr_viz: KeyError" in err and "Traceback" not in err
     _, err = command(capsys, "check", "base", "--traceback", code=2)
     assert "in broken" in err
-    monkeypatch.setattr(verdict, "judge", broken)
+    monkeypatch.setattr(compare, "judge", broken)
     _, err = command(capsys, "compare", "base", "base", code=2)
     assert "this is a bug in detr_viz: KeyError" in err
 

@@ -19,9 +19,9 @@ from PIL import Image
 
 from detr_viz import cli, heatmaps
 from detr_viz.demo.shapes import scene
+from detr_viz.heatmaps.compare import Outcome
 from detr_viz.regression import reports
 from detr_viz.regression.page import page
-from detr_viz.regression.verdict import Outcome
 
 NASTY = "<img src=x onerror=alert(1)>"
 

@@ -1,6 +1,6 @@
 """A file or a name to (ModelSpec, config read off the shapes, strict state dict).
 
-checkpoint = load_checkpoint("detr_resnet50")        # path, Hugging Face folder, known name, hf:owner/name
+checkpoint = load_checkpoint("detr_resnet50")     # path, folder, known name, hf:owner/name
 network = checkpoint.spec.build(checkpoint.config)
 network.load_state_dict(checkpoint.state_dict)               # strict: the keys are exactly these
 """

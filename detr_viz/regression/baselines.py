@@ -18,7 +18,7 @@ from detr_viz.attention.terms import PRECISIONS, SCALES, check_mode
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import printable, reason, search
-from detr_viz.heatmaps import HeatmapError, load_meta
+from detr_viz.heatmaps.npz import HeatmapError, load_meta
 
 KEY = "remake"
 DEMO, FILE, NAME = "demo", "file", "name"  # what `weights` is

@@ -10,8 +10,8 @@ from pathlib import Path
 from detr_viz.arguments import cells, share
 from detr_viz.common.errors import EXIT_USER_ERROR, UserError
 from detr_viz.common.files import printable, say, search
+from detr_viz.heatmaps.limits import COARSE, EXACT, between
 from detr_viz.preparing import tell
-from detr_viz.regression.limits import COARSE, EXACT, between
 
 DESCRIPTION = (
     "Compare two files of saved maps (.npz), or all of two folders, head by head. "
@@ -58,8 +58,8 @@ def limits_of(args: argparse.Namespace) -> dict[str, float]:
 def run(args: argparse.Namespace) -> int:
     """Compare; the exit code is 0 where all is the same, else 1."""
     from detr_viz import heatmaps
+    from detr_viz.heatmaps.compare import STATES, judge
     from detr_viz.regression.tables import lines
-    from detr_viz.regression.verdict import STATES, judge
 
     own = limits_of(args)
     counts = dict.fromkeys(STATES, 0)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from detr_viz.common.errors import UserError, in_a_line
 from detr_viz.common.files import printable
 from detr_viz.detections.queries import NoQueryError, select
-from detr_viz.heatmaps import Heatmaps, load, of
+from detr_viz.heatmaps.compare import Outcome, judge
+from detr_viz.heatmaps.limits import between
+from detr_viz.heatmaps.npz import Heatmaps, load, of
 from detr_viz.regression.baselines import KEY, Baseline, ModelKey, find, read
-from detr_viz.regression.limits import between
-from detr_viz.regression.verdict import Outcome, judge
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel

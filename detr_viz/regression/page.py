@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import detr_viz
-from detr_viz.heatmaps import Heatmaps
+from detr_viz.heatmaps.compare import HeadChange, Outcome, QueryChange, Verdict
+from detr_viz.heatmaps.npz import Heatmaps
 from detr_viz.regression.tables import why, worst
-from detr_viz.regression.verdict import HeadChange, Outcome, QueryChange, Verdict
 
 _MOST = 24  # heads of a baseline that are shown
 _WIDE_PX = 144  # of a map on the page

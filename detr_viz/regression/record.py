@@ -15,7 +15,7 @@ from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, printable
 from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, select
-from detr_viz.heatmaps import STORES, load_meta, of, write
+from detr_viz.heatmaps.npz import STORES, load_meta, of, write
 from detr_viz.images import collect
 from detr_viz.preparing import precise, tell, tell_notes
 from detr_viz.recipe import plot_label

@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 import detr_viz
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError, check_file, replacing, say
+from detr_viz.heatmaps.compare import STATES, Outcome
 from detr_viz.regression.tables import lines, why, worst
-from detr_viz.regression.verdict import STATES, Outcome
 
 _SUFFIXES = {"report": ".html", "junit": ".xml", "json": ".json"}
 MOST_SHOWN = 100  # failed baselines whose maps the page shows; a map is a few hundred bytes there

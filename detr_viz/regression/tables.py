@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 
 from detr_viz.common.files import printable
-from detr_viz.regression.limits import Limits
-from detr_viz.regression.verdict import HeadChange, QueryChange, Verdict
+from detr_viz.heatmaps.compare import HeadChange, QueryChange, Verdict
+from detr_viz.heatmaps.limits import Limits
 
 _WIDE = 79  # columns
 _MOST = 12  # rows that are told of a file

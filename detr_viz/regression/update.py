@@ -7,7 +7,7 @@ import sys
 
 from detr_viz.common.errors import EXIT_USER_ERROR
 from detr_viz.common.files import printable
-from detr_viz.heatmaps import write
+from detr_viz.heatmaps.npz import write
 from detr_viz.preparing import tell
 from detr_viz.regression import check
 from detr_viz.regression.compare import add_limits, limits_of

@@ -90,7 +90,7 @@ def run(python: str, environment: dict[str, str], **call) -> Path:
 def apart(old: Path, new: Path) -> dict[str, float]:
     """The largest distances of the files of two folders."""
     from detr_viz import heatmaps
-    from detr_viz.regression.verdict import judge
+    from detr_viz.heatmaps.compare import judge
 
     found = dict.fromkeys([*COLUMNS, "1 - IoU", "score", "other classes"], 0.0)
     for path in sorted(old.glob("*.npz")):

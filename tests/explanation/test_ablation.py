@@ -153,7 +153,8 @@ def test_iou_and_scores_are_of_the_same_queries():
         assert found.iou[query] == pytest.approx(iou(*boxes)[0, 0])
         label = found.before.labels[query]
         assert found.kept_scores()[query] == found.after.class_scores[query, label]
-    np.testing.assert_allclose(found.before.scores, e.scores, atol=1e-5)
+    # another kernel: rounding, as much as between machines (README, the table of noise)
+    np.testing.assert_allclose(found.before.scores, e.scores, atol=5e-5)
 
 
 @pytest.mark.parametrize(

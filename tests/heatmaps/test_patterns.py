@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detr_viz.regression.patterns import likeness
+from detr_viz.heatmaps.patterns import likeness
 
 QUERIES, HEADS = 3, 6
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from conftest import demo_explanation
 
-from detr_viz import archives, heatmaps
+from detr_viz import heatmaps
 from detr_viz.common.errors import UserError
-from detr_viz.heatmaps import HeatmapError
+from detr_viz.heatmaps import npz, safe_npz
+from detr_viz.heatmaps.npz import HeatmapError
 
 MODES = ("combine", "position", "content")
 
@@ -319,9 +320,9 @@ def test_too_many_members_and_unknown_packing(tmp_path):
 
 def test_all_arrays_together_are_bounded(tmp_path):
     np.savez(tmp_path / "a.npz", **{f"a{i}": np.zeros(1000, np.float32) for i in range(5)})
-    assert len(archives.read(tmp_path / "a.npz", 20_000)) == 5
-    with pytest.raises(archives.ArchiveError, match="a4' is too large"):
-        archives.read(tmp_path / "a.npz", 19_999)
+    assert len(safe_npz.read(tmp_path / "a.npz", 20_000)) == 5
+    with pytest.raises(safe_npz.ArchiveError, match="a4' is too large"):
+        safe_npz.read(tmp_path / "a.npz", 19_999)
 
 
 def test_arrays_as_numpy_reads_them(tmp_path):
@@ -335,12 +336,12 @@ def test_arrays_as_numpy_reads_them(tmp_path):
         "flags": np.asarray([True, False]),
     }
     np.savez_compressed(tmp_path / "a.npz", **made)
-    found = archives.read(tmp_path / "a.npz", 10_000)
+    found = safe_npz.read(tmp_path / "a.npz", 10_000)
     with np.load(tmp_path / "a.npz") as theirs:
         for name, array in made.items():
             np.testing.assert_array_equal(found[name], theirs[name])
             assert found[name].dtype == array.dtype and found[name].shape == array.shape
-    assert archives.checksums(found) == {name: crc32(array) for name, array in found.items()}
+    assert safe_npz.checksums(found) == {name: crc32(array) for name, array in found.items()}
 
 
 def test_a_header_is_no_way_to_much_memory(tmp_path):
@@ -382,7 +383,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path, fields, says):
 
 
 def test_nor_more_than_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(heatmaps, "_MOST_BYTES", 200)
+    monkeypatch.setattr(npz, "_MOST_BYTES", 200)
     with pytest.raises(HeatmapError, match="and 200 are read: choose fewer queries"):
         heatmaps.write(tmp_path / "a.npz", small())
     assert not list(tmp_path.iterdir())

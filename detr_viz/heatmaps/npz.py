@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz import archives
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason, replacing
+from detr_viz.heatmaps import safe_npz
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import Findings
@@ -147,7 +147,7 @@ def write(
         f"maps_{mode}": maps.astype(store) for mode, maps in heatmaps.maps.items()
     }
     arrays |= {name: getattr(heatmaps, name) for name in _FIELDS}
-    meta = {**heatmaps.meta, "store": store, "crc32": archives.checksums(arrays)}
+    meta = {**heatmaps.meta, "store": store, "crc32": safe_npz.checksums(arrays)}
     size = sum(array.nbytes for array in arrays.values())
     if size > _MOST_BYTES:
         raise HeatmapError(
@@ -193,7 +193,7 @@ def load_meta(path: str | Path) -> dict[str, Any]:
 def _read(path: str | Path, *only: str) -> tuple[dict[str, NDArray[Any]], Any]:
     """(arrays, meta)"""
     try:
-        arrays = archives.read(path, _MOST_BYTES, *only)
+        arrays = safe_npz.read(path, _MOST_BYTES, *only)
         return arrays, json.loads(str(arrays.pop("meta", "{}")))
     except OSError as error:
         raise HeatmapError(f"cannot read saved maps {path}: {reason(error)}") from error
@@ -272,7 +272,7 @@ class _Checked:
         if self._meta["schema_version"] < 2:
             return
         said = self._meta.get("crc32")
-        for name, found in archives.checksums(self._arrays).items():
+        for name, found in safe_npz.checksums(self._arrays).items():
             if not isinstance(said, dict) or said.get(name) != found:
                 raise self._wrong(f" is damaged: the CRC-32 of {name[:60]} is not the one it had")
         gone = [name for name in said if name not in self._arrays]

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import center_of_mass
 from scipy.spatial.distance import jensenshannon
 
-from detr_viz.distances import distances
+from detr_viz.heatmaps.distances import distances
 
 
 def maps(seed: int, shape=(3, 4, 7, 9)) -> np.ndarray:

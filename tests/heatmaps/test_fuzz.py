@@ -14,9 +14,9 @@ import pytest
 from conftest import demo_explanation
 
 from detr_viz import heatmaps
-from detr_viz.heatmaps import HeatmapError, Heatmaps
-from detr_viz.regression.limits import Limits
-from detr_viz.regression.verdict import judge
+from detr_viz.heatmaps.compare import judge
+from detr_viz.heatmaps.limits import Limits
+from detr_viz.heatmaps.npz import HeatmapError, Heatmaps
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies

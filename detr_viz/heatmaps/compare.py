@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from detr_viz.detections.boxes import iou
 from detr_viz.detections.matching import assign
-from detr_viz.distances import distances
-from detr_viz.heatmaps import STORED_WITHIN, Heatmaps
-from detr_viz.regression.limits import Limits, between
-from detr_viz.regression.patterns import likeness
-from detr_viz.regression.reasons import reasons
+from detr_viz.heatmaps.distances import distances
+from detr_viz.heatmaps.limits import Limits, between
+from detr_viz.heatmaps.npz import STORED_WITHIN, Heatmaps
+from detr_viz.heatmaps.patterns import likeness
+from detr_viz.heatmaps.reasons import reasons
 
 STATES = ("same", "different", "not run")  # of an outcome
 

@@ -1,0 +1,23 @@
+"""A package's public names, imported when they are used: `import detr_viz` stays light.
+
+__getattr__, __all__ = public(__name__, {"load": "npz"})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+
+def public(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], list[str]]:
+    """The `__getattr__` (PEP 562) and the `__all__` of a package.
+
+    homes: public name -> module below the package that has it.
+    """
+
+    def find(name: str) -> object:
+        if name in homes:
+            return getattr(import_module(f"{package}.{homes[name]}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find, sorted(homes)
