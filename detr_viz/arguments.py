@@ -11,7 +11,7 @@ from detr_viz.attention.terms import parse_terms
 from detr_viz.common.errors import EXIT_USER_ERROR
 from detr_viz.detections.points import parse as parse_points
 from detr_viz.explanation.removals import parse as parse_removal
-from detr_viz.styles import HEADS, SUFFIXES
+from detr_viz.figures.styles import HEADS, SUFFIXES
 
 _FORMATS = (*SUFFIXES, ".npz")
 _MOST_PER_PAGE = 200

@@ -25,7 +25,7 @@ from detr_viz.attention.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
 from detr_viz.detections.points import SYNTAX as POINTS
 from detr_viz.detections.queries import DEFAULT, SYNTAX
 from detr_viz.explanation import removals
-from detr_viz.styles import HEADS, INTERPOLATIONS, NORMS, PRESETS, STYLES
+from detr_viz.figures.styles import HEADS, INTERPOLATIONS, NORMS, PRESETS, STYLES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import detr_viz
 from detr_viz.common.errors import EXIT_INTERRUPTED
+from detr_viz.figures.styles import Format, Look
 from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
-from detr_viz.styles import Format, Look
 from detr_viz.targets import folder_of
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run_many(
     if summary.stopped:
         return EXIT_INTERRUPTED
     if args.contact_sheet:
-        from detr_viz.contact import contact_sheet
+        from detr_viz.figures.contact_sheet import contact_sheet
 
         path = outputs.folder / f"contact-sheet{f'-{outputs.tag}' * bool(outputs.tag)}.pdf"
         pngs = list(batch.figures_of(outputs))

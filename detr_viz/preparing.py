@@ -11,7 +11,7 @@ from detr_viz.checkpoints.sources import load
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import say
 from detr_viz.detections.queries import DEFAULT
-from detr_viz.styles import Format, Look
+from detr_viz.figures.styles import Format, Look
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import detr_viz
+from detr_viz.figures.styles import DEFAULT_FORMAT, DEFAULT_LOOK, Format, Look
 from detr_viz.images.read import ImageFacts, LoadedImage
-from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, Format, Look
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel

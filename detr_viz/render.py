@@ -25,11 +25,11 @@ from detr_viz.detections.queries import (
     shares_table,
     table,
 )
+from detr_viz.figures.styles import Look, page_format
 from detr_viz.flags import add_arguments
 from detr_viz.images import collect
 from detr_viz.many import run_many
 from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
-from detr_viz.styles import Look, page_format
 from detr_viz.targets import check_out, folder_of, is_folder, target_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.list_queries:
         _check_outputs(args, several or batch)
         if look.cmap:
-            from detr_viz.drawing import colors  # matplotlib
+            from detr_viz.figures.page.paint import colors  # matplotlib
 
             colors(look)
     images = _inputs(args)

@@ -59,7 +59,8 @@ def write(
     with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
         warnings.simplefilter("always", UserWarning)
         if target.figures:
-            from detr_viz import captions, figures
+            from detr_viz import figures
+            from detr_viz.figures import latex_caption
 
             figure = figures.compare(
                 found,
@@ -76,7 +77,7 @@ def write(
                 figures.save(figure, path, {"Recipe": digest})
                 files.append(path)
             if target.caption:
-                files.append(captions.save_caption(figure.shown, target.captioned, digest))
+                files.append(latex_caption.save_caption(figure.shown, target.captioned, digest))
     if target.saves_maps:
         files += _save_maps(found, objects, recipe, target, digest)
     return Written(tuple(files), tuple(dict.fromkeys(str(w.message) for w in caught)), figure)
@@ -94,7 +95,7 @@ def _save_maps(
 
     tags = [""]
     if len(found) > 1:
-        from detr_viz.figures import names_of
+        from detr_viz.figures.head_maps import names_of
 
         tags = [f"_{slug}" for slug in _slugs(names_of(found))]
     layered = any(len(e.layers) > 1 for e in found)

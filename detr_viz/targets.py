@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
-from detr_viz.styles import SUFFIXES
+from detr_viz.figures.styles import SUFFIXES
 
 MAPS = ".npz"
 
@@ -62,7 +62,7 @@ class Target:
             if path.is_dir():
                 raise UserError(f"cannot write {path}: it is a folder; choose another --out")
         if self.caption:
-            from detr_viz.captions import caption_path
+            from detr_viz.figures.latex_caption import caption_path
 
             caption_path(self.captioned)
 

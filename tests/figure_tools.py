@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from scipy import ndimage
 
-from detr_viz import page
+from detr_viz.figures.page import elements
 
 
 class Tile(NamedTuple):
@@ -38,7 +38,7 @@ def texts(fig: Figure) -> list[str]:
 
 def numbers_of(fig: Figure) -> list[Text]:
     """What is printed in the panels."""
-    return [t for t in fig.axes[0].texts if t.get_color() == page.NUMBER_INK]
+    return [t for t in fig.axes[0].texts if t.get_color() == elements.NUMBER_INK]
 
 
 def extent(text: Text) -> Bbox:
@@ -115,7 +115,7 @@ def check_page(fig: Figure) -> None:
     found, page_itself = check_texts(fig)
     drawn = fig.axes[0].texts
     tiles = np.array([(t.left, t.top, t.right, t.bottom) for t in tiles_of(fig)])
-    is_number = np.array([text.get_color() == page.NUMBER_INK for text in drawn])
+    is_number = np.array([text.get_color() == elements.NUMBER_INK for text in drawn])
     on_tile = (_overlap(found, tiles) > 2).any(1)
     assert (on_tile == is_number).all(), _named(drawn, on_tile != is_number)
     in_panel = _within(found, tiles, beyond=1).sum(1) == 1
@@ -163,3 +163,12 @@ def _overlap(boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """How deep boxes (n, 4) reach into areas (m, 4), in pixels; below 0 where they do not."""
     high = np.minimum(boxes[:, None, 2:], areas[None, :, 2:])
     return (high - np.maximum(boxes[:, None, :2], areas[None, :, :2])).min(-1)
+
+
+def at_centers(panel: np.ndarray, cells_hw: tuple[int, int]) -> np.ndarray:
+    """Pixels of a panel (H, W, 3) at the centres of cells, (h, w, 3); stride * i + 0.5 of input."""
+    rows, columns = (
+        np.round((np.arange(n) + 0.5 / 24) / n * side - 0.5).astype(int)
+        for n, side in zip(cells_hw, panel.shape[:2], strict=True)
+    )
+    return panel[np.ix_(np.maximum(rows, 0), np.maximum(columns, 0))]

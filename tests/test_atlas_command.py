@@ -19,8 +19,8 @@ from scipy import stats
 from detr_viz import cli
 from detr_viz.atlas.book import COLUMNS, EVEN, IN_BOX, Book
 from detr_viz.atlas.figure import atlas_figure
-from detr_viz.drawing import colors
-from detr_viz.styles import FigureError, Look, page_format
+from detr_viz.figures.page.paint import colors
+from detr_viz.figures.styles import FigureError, Look, page_format
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from pypdf import PdfReader
 from detr_viz import cli, explain, heatmaps
 from detr_viz.attention.terms import MODES
 from detr_viz.demo.shapes import scene
+from detr_viz.figures.styles import NORMS
 from detr_viz.models.config import BackboneConfig
-from detr_viz.styles import NORMS
 
 DETR, CD_DETR = (str(ROOT / f"weights/{name}_demo.pth") for name in ("detr", "cd_detr"))
 SHA256 = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in (DETR, CD_DETR)}

@@ -13,12 +13,12 @@ from PIL import Image
 
 from detr_viz import cli, explain
 from detr_viz.common import assets
-from detr_viz.decoder_figures import decoder_grid
-from detr_viz.encoder_figures import encoder_grid
 from detr_viz.explanation import faithfulness
-from detr_viz.matrix_figures import query_matrix
-from detr_viz.page import number
-from detr_viz.styles import Look, page_format
+from detr_viz.figures.decoder import decoder_grid
+from detr_viz.figures.decoder_matrix import query_matrix
+from detr_viz.figures.encoder import encoder_grid
+from detr_viz.figures.page.elements import number
+from detr_viz.figures.styles import Look, page_format
 
 # ---- --scale ------------------------------------------------------------------------------------
 

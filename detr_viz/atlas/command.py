@@ -20,9 +20,9 @@ from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, replacing
 from detr_viz.detections.queries import NoQueryError, check_for, check_syntax, select
+from detr_viz.figures.styles import SUFFIXES, Format, Look, page_format
 from detr_viz.images import collect
 from detr_viz.preparing import DEMO_LINE, precise, tell, tell_notes
-from detr_viz.styles import SUFFIXES, Format, Look, page_format
 from detr_viz.targets import check_out
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ["MPLBACKEND"] = "agg"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in many.py
     if look.cmap:
-        from detr_viz.drawing import colors
+        from detr_viz.figures.page.paint import colors
 
         colors(look)
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]

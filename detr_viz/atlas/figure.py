@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import detr_viz
-from detr_viz import compose
 from detr_viz.atlas.book import EVEN, IN_BOX, Book
 from detr_viz.atlas.geometry import BAND, LEAST_CELLS, MARGIN
 from detr_viz.atlas.tally import SEEN, Kind, Tally
 from detr_viz.attention.grids import Placement
-from detr_viz.drawing import colors
-from detr_viz.layout import check_size
-from detr_viz.lettering import Lettering, clean, plain_settings
-from detr_viz.page import (
+from detr_viz.figures.page import tiles
+from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
+from detr_viz.figures.page.elements import (
     AIR,
     CAP,
     CLASS_PT,
@@ -31,8 +29,10 @@ from detr_viz.page import (
     Page,
     number,
 )
-from detr_viz.sheets import figure_of, warn_if_high, write
-from detr_viz.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
+from detr_viz.figures.page.layout import check_size
+from detr_viz.figures.page.paint import colors
+from detr_viz.figures.page.text import Lettering, clean, plain_settings
+from detr_viz.figures.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,7 +156,7 @@ class _Sheet:
     def _pixels(self) -> np.ndarray:
         lut = colors(Look(style="heat", cmap=self.look.cmap))
         of_all = max(_most(row.maps) for row in self.rows)
-        sheet = compose.blank_sheet(self.height, self.width)
+        sheet = tiles.blank_sheet(self.height, self.width)
         for row, top in zip(self.rows, self.tops, strict=True):
             of_row = _most(row.maps)
             for head, values in enumerate(row.maps):
@@ -308,4 +308,4 @@ def _most(values: np.ndarray) -> float:
 def _smooth(values: np.ndarray, side: int, interpolation: str) -> np.ndarray:
     """Bins (B, B) as (side, side) pixels."""
     place = Placement(values.shape, 1, "centered")
-    return compose.resample(values, place, (side, side), interpolation)
+    return tiles.resample(values, place, (side, side), interpolation)

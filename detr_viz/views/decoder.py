@@ -37,8 +37,8 @@ def make(
     recipe: Recipe,
 ) -> Made:
     """Explain and draw: the boxes of those looked at, and a matrix where queries are several."""
-    from detr_viz.decoder_figures import decoder_grid
-    from detr_viz.matrix_figures import query_matrix
+    from detr_viz.figures.decoder import decoder_grid
+    from detr_viz.figures.decoder_matrix import query_matrix
 
     e = self_attention(model, picture, "decoder", recipe)
     queries = select(e, recipe.queries)

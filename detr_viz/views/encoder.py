@@ -36,7 +36,7 @@ def make(
     recipe: Recipe,
 ) -> Made:
     """Explain and draw."""
-    from detr_viz.encoder_figures import encoder_grid, places
+    from detr_viz.figures.encoder import encoder_grid, places
 
     e = self_attention(model, picture, "encoder", recipe)
     points, names = points_of(args, e, recipe)

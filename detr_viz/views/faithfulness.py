@@ -43,7 +43,7 @@ def make(
     """Explain, hide and draw."""
     from detr_viz.explanation.explain_image import explain, resolve_layers
     from detr_viz.explanation.faithfulness import faithfulness
-    from detr_viz.faithfulness_figures import check_width, faithfulness_grid
+    from detr_viz.figures.faithfulness import check_width, faithfulness_grid
 
     resolve_layers(recipe.removed_in, model.config.dec_layers)  # before time is spent
     e = explain(model, picture, size=recipe.size, max_size=recipe.max_size)

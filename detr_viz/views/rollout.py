@@ -48,9 +48,9 @@ def make(
     recipe: Recipe,
 ) -> Made:
     """Explain and draw."""
-    from detr_viz.encoder_figures import places
     from detr_viz.explanation import rollout
-    from detr_viz.rollout_figures import encoder_rollout_grid, rollout_grid
+    from detr_viz.figures.encoder import places
+    from detr_viz.figures.rollout import encoder_rollout_grid, rollout_grid
 
     look, page = recipe.look, recipe.page
     of_encoder = "encoder" in (args.attention or ())

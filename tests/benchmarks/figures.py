@@ -46,7 +46,7 @@ sys.path[:0] = map(str, (HERE.parent, HERE.parent.parent))
 from fake_explanation import FakeExplanation, fake
 
 from detr_viz import figures
-from detr_viz.styles import Format
+from detr_viz.figures.styles import Format
 
 WIDTH_IN, DPI = 8.0, 200.0  # 1600 pixels
 PHOTO_HW, STRIDE, HEADS = (800, 1066), 32, 8

@@ -18,7 +18,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.explanation import ablation
 from detr_viz.explanation.capture import record
 from detr_viz.explanation.removals import NOTHING, parse
-from detr_viz.styles import Look
+from detr_viz.figures.styles import Look
 
 IMAGE = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(4))
 
@@ -241,8 +241,8 @@ def test_mistakes(refused, argv, says):
 
 
 def test_a_row_has_the_maps_and_the_box_of_its_own_query():
-    from detr_viz.facts import Subject
-    from detr_viz.panels import AblationPanels
+    from detr_viz.figures.panel_rows import AblationPanels
+    from detr_viz.figures.reading_rule import Subject
 
     e = demo_explanation("detr")
     found = e.ablate("position")

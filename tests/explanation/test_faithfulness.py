@@ -20,9 +20,9 @@ from detr_viz.common.errors import UserError
 from detr_viz.explanation import ablation, faithfulness
 from detr_viz.explanation.capture import record
 from detr_viz.explanation.removals import NOTHING
-from detr_viz.faithfulness_figures import faithfulness_grid
+from detr_viz.figures.faithfulness import faithfulness_grid
+from detr_viz.figures.styles import FigureError, Look, page_format
 from detr_viz.models.detector import Encoded
-from detr_viz.styles import FigureError, Look, page_format
 
 HW = (5, 7)
 K = 35

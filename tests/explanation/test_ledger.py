@@ -17,8 +17,8 @@ from detr_viz.common import assets
 from detr_viz.explanation.capture import Recorded
 from detr_viz.explanation.logit_terms import ledger
 from detr_viz.explanation.results import snapshot
+from detr_viz.figures.styles import FigureError, Look
 from detr_viz.models.layers.split_attention import PackedAttention, Parts
-from detr_viz.styles import FigureError, Look
 
 WIDTH, KEYS = 6, (2, 3)
 
@@ -239,13 +239,13 @@ def test_what_a_ledger_cannot_be_drawn_as(look, says):
 @pytest.mark.parametrize("norm", [None, "figure"])
 def test_colours_end_at_the_largest_term(norm):
     """Zero is the bare ground; the largest, either way, is one of the two last colours."""
-    from detr_viz.drawing import signed_colors
-    from detr_viz.panels import TermPanels
+    from detr_viz.figures.page.paint import signed_colors
+    from detr_viz.figures.panel_rows import TermPanels
 
     e = demo_explanation("detr")
     queries = e.by_score()[:2]
     panels = TermPanels(Look("heat", norm))
-    from detr_viz.facts import Subject
+    from detr_viz.figures.reading_rule import Subject
 
     subject = Subject(e, "DETR", (2,))
     panels.collect(subject, queries)
@@ -336,7 +336,7 @@ def test_heads_that_are_none(heads):
 
 def test_sorted_heads_are_named_or_not_drawn():
     """Where the panels have no room for numbers."""
-    from detr_viz.styles import page_format
+    from detr_viz.figures.styles import page_format
 
     with pytest.raises(FigureError, match="too small to say which head is which"):
         figures.head_grid(fake(), [0], look=Look(heads="sort"), page=page_format("column"))

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import demo_model
-from figure_tools import check_page, numbers_of, pixels, rows_of, texts
-from test_styles import at_centers
+from figure_tools import at_centers, check_page, numbers_of, pixels, rows_of, texts
 
 from detr_viz import cli, explain
 from detr_viz.attention.terms import Terms
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.explanation import rollout
-from detr_viz.page import number
-from detr_viz.rollout_figures import encoder_rollout_grid, rollout_grid
-from detr_viz.styles import FigureError, Look, page_format
+from detr_viz.figures.page.elements import number
+from detr_viz.figures.rollout import encoder_rollout_grid, rollout_grid
+from detr_viz.figures.styles import FigureError, Look, page_format
 
 
 @cache

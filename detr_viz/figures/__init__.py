@@ -1,0 +1,22 @@
+"""Results become matplotlib figures.
+
+fig = figures.head_grid(e, [17, 3], "position")
+figures.save(fig, "cat.png")                       # or .pdf, .svg
+"""
+
+from detr_viz.common.lazy import public
+
+__getattr__, __all__ = public(
+    __name__,
+    {
+        "FigureError": "styles",
+        "Format": "styles",
+        "Look": "styles",
+        "SUFFIXES": "styles",
+        "compare": "head_maps",
+        "head_grid": "head_maps",
+        "page_format": "styles",
+        "save": "page.save",
+        "show": "page.save",
+    },
+)

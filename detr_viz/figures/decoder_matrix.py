@@ -1,0 +1,163 @@
+"""Who looks at whom in the decoder, among some queries: a matrix a head.
+
+e = explain(model, "photo.jpg", layers="all", sites=["decoder"])
+fig = query_matrix(e, [17, 3, 61], ["combine"])
+figures.save(fig, "matrix.png")
+
+    band        a layer and a mode: its name, then lines of matrices side by side
+      matrix    head 0
+                    17   3  61  others        whom it looks at
+        cat   17   .62 .10 .02   .26          a row: who looks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detr_viz.detections.matching import Match, SharedObject
+from detr_viz.figures.decoder import notes_of, subject_of
+from detr_viz.figures.head_maps import label_of, words_of
+from detr_viz.figures.page import tiles
+from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
+from detr_viz.figures.page.elements import (
+    Page,
+    legible,
+)
+from detr_viz.figures.page.layout import check_size
+from detr_viz.figures.page.legend import with_notes
+from detr_viz.figures.page.matrix_layout import Band, Entry, Table
+from detr_viz.figures.page.paint import colors
+from detr_viz.figures.page.text import plain_settings
+from detr_viz.figures.panel_rows import columns
+from detr_viz.figures.reading_rule import (
+    Subject,
+    heads_of,
+    metadata_of_view,
+    mode_name,
+    normalisation,
+)
+from detr_viz.figures.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from detr_viz.explanation.explain_image import Explanation
+
+_GREYS = (246, 120)  # of 0 and of 1, in the column of the others
+
+
+def query_matrix(
+    e: Explanation,
+    queries: Sequence[int],
+    modes: Sequence[str],
+    *,
+    layers: Sequence[int] | None = None,
+    scale: str = "mode",
+    look: Look = DEFAULT_LOOK,
+    page: Format = DEFAULT_FORMAT,
+) -> Figure:
+    """Decoder self-attention among some queries: a matrix (q, q) a head, and what goes elsewhere.
+
+    queries  ids of two at least, in the order to show
+    Row i, column j: the weight that queries[i] gives to queries[j]. The column "others", in greys
+    from 0 to 1, is the sum of all it gives to queries that are not shown, so that a row sums to 1
+    (but not with heads "max", where every cell is the largest of any head). Colours have one scale
+    in all the figure, or as look.norm says: in a matrix, or in a query's row of all heads. Heads
+    "sort": by the mean entropy of the rows. The rest as in decoder_figures.decoder_grid.
+    """
+    if len(queries) < 2:
+        raise FigureError("a matrix is of two queries at least: choose more of them")
+    subject = subject_of(e, queries, modes, layers, look)
+    bands = [
+        _band(subject, queries, layer, mode, scale, look, len(subject.layers), len(modes))
+        for layer in subject.layers
+        for mode in modes
+    ]
+    look = replace(look, norm=look.norm or "figure")  # a number in a cell is that of all heads
+    lut = colors(replace(look, style="heat"))
+    rest = e.num_queries - len(queries)
+    notes = notes_of(subject, modes, scale, look)
+    if look.heads == "sort":
+        notes.append("the heads whose rows have the least entropy first")
+    notes.append("rows look, columns are looked at; on the diagonal, at itself")
+    with plain_settings():
+        table = Table(bands, rest, Page(page, (1, 1)))
+        made = table.plan()
+        if rest:
+            whole = "each row sums to 1" if look.heads != "max" else "rows do not sum to 1"
+            notes.append(f"{table.rest_name}, grey: all that the other {rest} queries get; {whole}")
+        if all(any(table.largest(band)) for band in bands):
+            notes.append("after a head: its largest weight here")
+        notes += ["not all queries are named"] * table.thinned
+        if table.without:
+            notes.append(f"cells without a number: below {table.without}")
+        made = with_notes(made, notes, look, table.page)
+    check_size(made.width, made.height, sum(len(band.labels) for band in bands))
+    sheet = tiles.blank_sheet(made.height, made.width)
+    largest = max(float(band.shown.max()) for band in bands)
+    inks = [_inks(band, lut, look, largest) for band in bands]
+    for of_band, cells in zip(inks, table.cells, strict=True):
+        for cell, (top, left, high, wide) in cells.items():
+            sheet[top : top + high, left : left + wide, :3] = of_band[cell]
+    fig, ax = figure_of(sheet, page.dpi)
+    write(ax, [*made.lines, *table.numbers(inks)], page.dpi)
+    title = f"decoder self-attention between queries, {heads_of(look)}".rstrip(",")
+    about = "; ".join(words_of([subject], SharedObject(0, (Match(q, 1.0),)))[0] for q in queries)
+    fig.facts = metadata_of_view(e, title, [*notes, normalisation(look)], about)
+    warn_if_high(fig, page)
+    return fig
+
+
+def _band(
+    subject: Subject,
+    queries: Sequence[int],
+    layer: int,
+    mode: str,
+    scale: str,
+    look: Look,
+    layers: int,
+    modes: int,
+) -> Band:
+    e, ids = subject.explanation, list(queries)
+    weights = e.attention(("decoder", layer), mode, ids, scale).transpose(1, 0, 2)  # (M, q, Q)
+    rest = np.setdiff1d(np.arange(weights.shape[-1]), ids)
+    shown, others = weights[..., ids], weights[..., rest].sum(-1)
+    names = [f"head {m}" for m in range(len(weights))]
+    if isinstance(look.heads, tuple):
+        order = [*look.heads]
+    elif look.heads == "sort":
+        logs = np.log(weights, out=np.zeros(weights.shape), where=weights > 0)
+        order = np.argsort(-(weights * logs).sum(-1).mean(-1), kind="stable").tolist()
+    elif look.heads is None:
+        order = [*range(len(weights))]
+    else:
+        made = np.mean if look.heads == "mean" else np.max
+        shown, others = made(shown, 0, keepdims=True), made(others, 0, keepdims=True)
+        order, names = [0], columns(look, len(weights))
+    labels = []
+    for query in ids:
+        label = label_of(subject.explanation, query, layer)
+        ink = legible(label.color, label.weak)
+        labels.append(Entry(label.title, str(query), ink, "" if label.weak else "bold"))
+    said = [f"layer {layer}"] * (layers > 1) + [mode_name(mode)] * (modes > 1)
+    return Band(
+        " ".join(said), tuple(names[m] for m in order), shown[order], others[order], tuple(labels)
+    )
+
+
+def _inks(band: Band, lut: np.ndarray, look: Look, largest: float) -> np.ndarray:
+    """Colours of all cells, (M, q, q + 1, 3) uint8; the last column is of the others."""
+    scale = {
+        "head": band.shown.max((1, 2), keepdims=True),
+        "query": band.shown.max((0, 2), keepdims=True),
+        "figure": np.float32(largest),
+    }[look.norm or "figure"]
+    levels = band.shown / np.where(scale > 0, scale, 1)
+    white, grey = _GREYS
+    greys = np.rint(white + (grey - white) * np.clip(band.others, 0, 1)).astype(np.uint8)
+    greys = np.repeat(greys[..., None, None], 3, -1)
+    return np.concatenate([lut[np.rint(levels * 255).astype(int)], greys], 2)

@@ -1,0 +1,205 @@
+"""A figure's caption for LaTeX: a file beside it that states all a reader must know."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import detr_viz
+from detr_viz.attention.terms import Mode, is_sum
+from detr_viz.common.files import OutputError, reason, replacing
+from detr_viz.figures.page.text import clean
+from detr_viz.figures.reading_rule import (
+    DASH,
+    TIMES,
+    Shown,
+    Subject,
+    each,
+    formulas,
+    grid_of,
+    heads_of,
+    image_name,
+    layers_of,
+    listed,
+    mode_name,
+    normalisation,
+    weights_of,
+)
+from detr_viz.figures.styles import NORMS
+
+_OURS = "% drawn by detr_viz "  # how our files begin
+_NOT_IN_LATEX = re.compile(r'["`{}\\]')  # no engine finds a file of such a name
+_FILE_SIGNS = {"%": r"\csname @percentchar\endcsname", "#": r"\csname c_hash_str\endcsname"}
+_ONE_COLUMN_IN, _PAGE_IN = 4.0, 8.5  # figures up to these widths go into one column, on a page
+_NAMED, _ALL_NAMED = 6, 8  # of more than 8 queries a caption names 6
+_ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    TIMES: r"$\times$",
+    "·": r"$\cdot$",
+    DASH: r"\textendash{}",
+}
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX shows it literally."""
+    return re.sub("-(?=-)", "-{}", "".join(_ESCAPES.get(c, c) for c in text))
+
+
+def latex(shown: Shown, figure: str | Path) -> str:
+    """A figure environment with a caption that states all a reader must know.
+
+    Model, checkpoint (the sha256's first 12 digits; all of it in a comment), layer, mode, scale,
+    normalisation. `figure`: the file's name as the document will include it.
+    """
+    path = Path(figure)
+    svg = path.suffix.lower() == ".svg"
+    # Inkscape draws the text: LaTeX would set it in its own font and size
+    include = r"\includesvg[inkscapelatex=false," if svg else r"\includegraphics["
+    needs = "svg}, Inkscape and -shell-escape" if svg else "graphicx}"
+    name = _NOT_IN_LATEX.sub("-", clean(path.name))
+    label = re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-") or "attention"
+    environment = "figure" if shown.width_in <= _ONE_COLUMN_IN else "figure*"
+    # as wide as it was made, so that its type is as large; slides and posters are scaled to fit
+    printed = shown.width_in <= _PAGE_IN
+    width = (
+        f"{math.floor(round(shown.width_in * 100, 3)) / 100:.2f}in" if printed else r"\linewidth"
+    )
+    comments = [f"needs \\usepackage{{{needs}", *filter(None, map(weights_of, shown.subjects))]
+    if name != path.name:
+        comments.append(f"rename the figure to {name}: LaTeX cannot include a file of its name")
+    caption = _caption(shown)
+    if not caption.isascii():
+        comments.append(
+            "has characters beyond ASCII; where pdflatex lacks them: xelatex or lualatex, with a "
+            "font that has them"
+        )
+    return "\n".join(
+        [
+            f"{_OURS}{detr_viz.__version__}",
+            *(f"% {line}" for line in comments),
+            f"\\begin{{{environment}}}[t]",
+            r"  \centering",
+            f"  {include}width={width}]{{{_included(name)}}}",
+            f"  \\caption{{{caption}}}",
+            f"  \\label{{fig:{label}}}",
+            f"\\end{{{environment}}}",
+            "",
+        ]
+    )
+
+
+def _included(name: str) -> str:
+    r"""A file's name for \includegraphics: \detokenize keeps every sign but % and #."""
+    pieces = [piece for piece in re.split("([%#])", name) if piece]
+    if re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        return name
+    return "".join(_FILE_SIGNS.get(piece) or f"\\detokenize{{{piece}}}" for piece in pieces)
+
+
+def _caption(shown: Shown) -> str:
+    models = listed([escape(clean(s.name)) + _short_hash(s) for s in shown.subjects])
+    layers = escape("; ".join(each(shown, [layers_of(s) for s in shown.subjects])))
+    image = f" on \\texttt{{{escape(image_name(shown))}}}" if image_name(shown) else ""
+    modes = listed([_mode(shown, mode) for mode in shown.modes])
+    scaled = {
+        "mode": "each mode's logits have the factor of its own query and key",
+        "layer": "all logits have the layer's factor",
+    }[shown.scale]
+    if shown.scale == "mode" and any(
+        isinstance(mode, Mode) or is_sum(mode) for mode in shown.modes
+    ):
+        scaled += ", or the layer's where the mode is a combination of parts"
+    grid = "; ".join(escape(text) for text in each(shown, [grid_of(s) for s in shown.subjects]))
+    of = escape(heads_of(shown.look))
+    return (
+        f"Cross-attention {of} of {models}, {layers}{image}: {modes}; {scaled} "
+        f"(scale \\emph{{{shown.scale}}}). {_rows(shown)} {_reading(shown)} "
+        f"A map's weights sum to 1 ({grid}). Drawn with detr\\_viz {detr_viz.__version__}."
+    )
+
+
+def _mode(shown: Shown, mode: str | Mode) -> str:
+    """A mode's name with what its logits are, in mathematics."""
+    pieces = []
+    for said in formulas(shown, mode):
+        name, product, _ = said.rsplit("$", 2)  # a name may have that sign too
+        pieces.append(escape(name) + "$" + product.replace("·", r"\cdot ").replace("  ", " ") + "$")
+    if not isinstance(mode, str):
+        return "; ".join(pieces)
+    return f"\\emph{{{escape(mode_name(mode))}}} ({'; '.join(pieces)})"
+
+
+def _reading(shown: Shown) -> str:
+    """What colour or lines mean."""
+    look = shown.look
+    if look.scaling is None:
+        said = normalisation(look)
+        return f"{escape(said[0].upper() + said[1:])}, the densest cells first."
+    where = " over the photo" if look.style == "overlay" else ""
+    scaled = f"{NORMS[look.scaling]} (normalisation \\emph{{{look.scaling}}})"
+    known = f"Brighter colour{where} is more attention"  # of the default map
+    return f"{known if look.cmap is None else f'Colour{where} is attention'}, {scaled}."
+
+
+def _rows(shown: Shown) -> str:
+    """What a row is, and which queries there are."""
+    compared = len(shown.subjects) > 1
+    layered = any(len(s.layers) > 1 for s in shown.subjects)
+    inner = ["model"] * compared + ["layer"] * layered + ["mode"] * (len(shown.modes) > 1)
+    queries = escape(_queries(shown))
+    if not inner:
+        return f"A row is one object query ({queries}) with its predicted box."
+    said = f"Rows are ordered by object query ({'at the last layer shown: ' * layered}{queries}), "
+    said += f"then by {listed(inner)}"
+    said += "; queries of different models are matched by box IoU" * compared
+    return f"{said}. Boxes are predicted{' by each layer on its own' * layered}."
+
+
+def _queries(shown: Shown) -> str:
+    """The queries in words: all of a few, of many the first and how many more there are."""
+    lines, each = shown.queries, len(shown.subjects)
+    count, named = len(lines) // each, max(_NAMED // each, 1)
+    if len(lines) <= _ALL_NAMED or count <= named:
+        return "; ".join(lines)
+    more = f"and {count - named} more" + " objects" * (each > 1)
+    return "; ".join([*lines[: named * each], more])
+
+
+def _short_hash(subject: Subject) -> str:
+    digest = subject.explanation.meta.get("weights_sha256")
+    return f" (weights \\texttt{{{str(digest)[:12]}}})" if digest else ""
+
+
+def caption_path(figure: str | Path) -> Path:
+    """<figure's stem>.tex. OutputError where that is a folder, or not ours: a manuscript, say."""
+    path = Path(figure).with_suffix(".tex")
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(_OURS))
+    except FileNotFoundError:
+        return path
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {reason(error)}; choose another --out") from error
+    if begins not in (b"", _OURS.encode()):
+        raise OutputError(f"{path} was not written by --caption: move it, or choose another --out")
+    return path
+
+
+def save_caption(shown: Shown, figure: str | Path, recipe: str = "") -> Path:
+    """Write <figure's stem>.tex beside a figure; an older one is replaced. Raises OutputError.
+
+    recipe: a digest, see recipe.py.
+    """
+    path = caption_path(figure)
+    first, rest = latex(shown, figure).split("\n", 1)
+    marked = [first, *[f"% recipe {recipe}"] * bool(recipe), rest]
+    with replacing(path) as part:
+        part.write_text("\n".join(marked), encoding="utf-8")
+    return path

@@ -1,0 +1,1 @@
+"""A page of panels: layout, drawing and files; knows no explanation."""

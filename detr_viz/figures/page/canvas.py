@@ -1,0 +1,112 @@
+"""A sheet of pixels as a matplotlib Figure, and lines of text on it.
+
+fig, ax = figure_of(sheet, 335)                 # the axes are in the sheet's pixels, y down
+write(ax, lines, 335)
+
+No pyplot, no rcParams: a figure looks the same whatever a user has configured, and matplotlib is
+imported when one is drawn, not before.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detr_viz.figures.page.elements import Line
+from detr_viz.figures.page.text import Lettering
+from detr_viz.figures.styles import Format
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STRIP_PX = 1024
+
+
+def figure_of(sheet: np.ndarray, dpi: float) -> tuple[Figure, Axes]:
+    """A figure of these pixels (height, width, 4) uint8, and its only axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one
+    high, wide = (side + 1e-3 for side in sheet.shape[:2])
+    fig = Figure(figsize=(wide / dpi, high / dpi), dpi=dpi, facecolor="white", layout="none")
+    FigureCanvasAgg(fig)
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    _add_pixels(ax, sheet)
+    ax.set_xlim(0, wide)
+    ax.set_ylim(high, 0)
+    return fig, ax
+
+
+def _add_pixels(ax: Axes, sheet: np.ndarray) -> None:
+    """The sheet as one image that goes to a canvas of its own size as it is.
+
+    matplotlib would resample it, by float arrays of many times its size.
+    """
+    from matplotlib.image import AxesImage
+
+    height, width = sheet.shape[:2]
+
+    class Pixels(AxesImage):
+        def draw(self, renderer) -> None:
+            canvas = getattr(renderer, "height", 0), getattr(renderer, "width", 0)
+            if renderer.option_scale_image() or tuple(map(int, canvas)) != (height, width):
+                super().draw(renderer)
+            elif self.get_visible():
+                graphics = renderer.new_gc()
+                for top in range(0, height, _STRIP_PX):  # agg copies what it is given
+                    strip = sheet[top : top + _STRIP_PX]
+                    y = height - top - len(strip)
+                    renderer.draw_image(graphics, 0, y, strip[::-1])
+                graphics.restore()
+                self.stale = False
+
+    image = Pixels(
+        ax,
+        interpolation="none",
+        resample=False,
+        origin="upper",
+        extent=(0, width, height, 0),
+    )
+    image.set_data(sheet)
+    ax.add_image(image)
+
+
+def write(ax: Axes, lines: Sequence[Line], dpi: float) -> None:
+    """Text where a plan has put it, over all else."""
+    pen = Lettering(dpi)
+    for line in lines:
+        ax.text(
+            line.x,
+            line.baseline,
+            line.text,
+            fontproperties=pen.properties(line.text, line.size_pt, line.style),
+            parse_math=False,
+            usetex=False,
+            color=line.color,
+            ha=line.align,
+            va="baseline",
+            zorder=6,
+        )
+
+
+def warn_if_high(
+    fig: Figure,
+    made_for: Format,
+    above: int = 1,
+    way_out: str = "choose fewer queries, or one mode",
+) -> None:
+    """A warning of a figure that is higher than its format; above: whose, callers from this one."""
+    # in whole pixels, as it is laid out
+    high = int(fig.get_figheight() * made_for.dpi) / made_for.dpi
+    if high > made_for.height_in:
+        warnings.warn(
+            f"the figure is {high:.1f} in high, more than the {made_for.height_in:g} in "
+            f"there is room for: {way_out}",
+            stacklevel=2 + above,
+        )

@@ -1,0 +1,276 @@
+"""Where everything in a figure goes: whole pixels for panels, measured text around them.
+
+    one row a group          label | photo | panel panel ...
+
+    several rows a group     photo   name | panel panel ...
+                             label   name | panel panel ...
+
+A section that has a heading begins with it, on a line of its own. Nothing here draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+
+from detr_viz.figures.page import legend
+from detr_viz.figures.page.elements import (
+    AIR,
+    CAP,
+    CLASS_PT,
+    GRAY,
+    INK,
+    LINE,
+    NOTE_GRAY,
+    SMALL_PT,
+    TEXT_PT,
+    WIDE,
+    FigureError,
+    Group,
+    Label,
+    Line,
+    Page,
+    Plan,
+    Section,
+    Spot,
+    all_groups,
+    legible,
+)
+from detr_viz.figures.styles import Format, Look
+
+_SECTION_GAP, _GROUP_GAP = 9.0, 5.0  # points, where groups belong together
+_LABEL_SHARE = 0.15  # of the page for labels at most: longer names are broken, then shortened,
+_LABEL_PT = 52.0  # but never below this, which holds "0.98 · query 123"
+_PHOTO_SHARE = 1.9  # stacked rows: width of the one photo, in panels
+_MAX_PIXELS = 250_000_000  # 1 GB for the page, as much again to draw it
+_MAX_SIDE_PX = 65_000  # matplotlib's own limit is 2 ** 16
+_LEAST_PANEL_PT = 12.0  # panels are not shrunk below, to make a figure less high
+
+
+def plan(
+    sections: Sequence[Section],
+    heads: Sequence[str],
+    notes: Sequence[str],
+    look: Look,
+    made_for: Format,
+) -> Plan:
+    """Lay the page out: at most as wide as its format, as high as it must be.
+
+    heads: a name a column; notes: pieces of the reading rule at the bottom right. Panels shrink
+    where that brings the figure down to the format's height; where nothing does, they stay.
+    Raises FigureError for a page too narrow for its panels, or too large to draw.
+    """
+    first = made = _plan(sections, heads, notes, look, made_for)
+    limit_px = made_for.height_in * made_for.dpi
+    rows = sum(len(spot.row_tops) for spot in made.spots)
+    for _ in range(8):
+        if made.height <= limit_px or not rows:
+            break
+        height, width = made.panel_hw
+        smaller = min(width * (1 - (made.height - limit_px) / rows / height), width - 1)
+        if smaller < _LEAST_PANEL_PT * made_for.type_size * made_for.dpi / 72:
+            break
+        made = _plan(sections, heads, notes, look, made_for, smaller)
+    if made.height > limit_px:
+        made = first
+    if look.heads == "sort" and rows and not made.plates:
+        raise FigureError(
+            "the panels are too small to say which head is which: make the figure wider, show "
+            "fewer rows, or name --heads by number"
+        )
+    check_size(made.width, made.height, rows)
+    return made
+
+
+def check_size(width: int, height: int, rows: int) -> None:
+    """FigureError for a page too large to draw."""
+    if height > _MAX_SIDE_PX or height * width > _MAX_PIXELS:
+        raise FigureError(
+            f"{rows} row{'s' * (rows > 1)} make a figure of {width} x {height} pixels: "
+            "choose fewer queries or modes, a lower dpi or a smaller width"
+        )
+
+
+def _plan(
+    sections: Sequence[Section],
+    heads: Sequence[str],
+    notes: Sequence[str],
+    look: Look,
+    made_for: Format,
+    panel_limit_px: float | None = None,
+) -> Plan:
+    groups = all_groups(sections)
+    page = Page(made_for, groups[0].photo.shape[:2], panel_limit_px)
+    stacked = max(len(g.rows) for g in groups) > 1
+    made = (_stacked if stacked else _single)(sections, heads, page)
+    made = legend.with_head_names(made, heads, page)
+    made = legend.with_numbers(made, groups, look, page)
+    made = legend.with_legend(made, groups, look, page)
+    signed = any(row.reach for group in groups for row in group.rows)
+    return legend.with_notes(made, notes, look, page, signed)
+
+
+def label_lines(label: Label, limit: float, page: Page) -> list[Line]:
+    """Title and details as lines; baselines from the top of the first line's capitals, x = 0."""
+    ink, style = legible(label.color, label.weak), "" if label.weak else "bold"
+    title = page.pen.fit(label.title, limit, page.class_pt, style)
+    details = page.pen.join(list(label.details), limit, page.small_pt, " · ")
+    lines, baseline = [], 0
+    for text in title:
+        baseline += page.px(CLASS_PT * (LINE if lines else CAP))
+        lines.append(Line(text, 0, baseline, page.class_pt, ink, style))
+    for text in chain.from_iterable(page.pen.fit(d, limit, page.small_pt) for d in details):
+        baseline += page.px(SMALL_PT * LINE + 0.6)
+        lines.append(Line(text, 0, baseline, page.small_pt, GRAY))
+    return lines
+
+
+def _moved(label: Sequence[Line], x: float, top: float, align: str) -> list[Line]:
+    return [replace(t, x=x, baseline=top + t.baseline, align=align) for t in label]
+
+
+def _heading(
+    label: Label, top: int, limit: float, right: float, page: Page
+) -> tuple[list[Line], int]:
+    """A section's first line, and where what follows it begins.
+
+    The first of the page stands beside the names of the heads, if it ends before the limit. All
+    end before `right`.
+    """
+    pen, baseline = page.pen, top + page.px(CLASS_PT * CAP)
+    room = right - page.margin
+    ink, style = legible(label.color, label.weak), "" if label.weak else "bold"
+    title = pen.shorten(label.title, room * 0.6, page.class_pt, style)
+    lines = [Line(title, page.margin, baseline, page.class_pt, ink, style)]
+    if label.details:
+        x = page.margin + pen.width(title, page.class_pt, style) + page.px(WIDE)
+        text = pen.shorten(" · ".join(label.details), right - x, page.small_pt)
+        lines.append(Line(text, x, baseline, page.small_pt, GRAY))
+    end = lines[-1].x + page.widest(lines[-1:])
+    if top == page.header and end < limit:
+        beside = page.header - page.px(AIR)
+        return [replace(line, baseline=beside) for line in lines], top
+    return lines, baseline + page.px(AIR + 0.5)
+
+
+def _remark(group: Group, x: float, right: float, page: Page) -> list[Line]:
+    """What is said in place of panels, on at most two lines; baselines are still to be set."""
+    found = page.pen.fit(group.remark, right - x, page.small_pt) if group.remark else []
+    return [Line(text, x, 0, page.small_pt, NOTE_GRAY, "italic") for text in found]
+
+
+def _centred(remark: Sequence[Line], middle: float, page: Page) -> list[Line]:
+    """The lines of a remark around a height."""
+    step = page.px(SMALL_PT * LINE)
+    first = middle + page.px(SMALL_PT * CAP) / 2 - step * (len(remark) - 1) / 2
+    return [replace(line, baseline=first + i * step) for i, line in enumerate(remark)]
+
+
+def _single(sections: Sequence[Section], heads: Sequence[str], page: Page) -> Plan:
+    """label | photo | panels: labels end beside the photo and are centred on it."""
+    count = len(heads)
+    limit = max(_LABEL_SHARE * page.width, page.px(_LABEL_PT))
+    labels = {id(g): label_lines(g.label, limit, page) for g in all_groups(sections)}
+    column = page.widest([t for label in labels.values() for t in label])
+    fixed = 2 * page.margin + column + page.pad + page.px(WIDE) + (count - 1) * page.gap
+    width = page.panel_width(page.width - fixed, count + 1)
+    height = page.panel_height(width)
+    left = page.margin + column
+    total = fixed + (count + 1) * width
+    lefts = page.columns(total - page.margin, count, width)
+    right = total - page.margin
+    names_left = legend.head_names_left(lefts[0], width, heads, page)
+    grouped = any(len(s.groups) > 1 or s.heading for s in sections)
+    top, spots, lines = page.header, [], []
+    for section in sections:
+        if section.heading:
+            heading, top = _heading(section.heading, top, names_left, right, page)
+            lines += heading
+        for group in section.groups:
+            label = labels[id(group)]
+            slot = max(label[-1].baseline + page.px(AIR), height if group.rows else 0)
+            remark = _remark(group, left + page.pad, right, page)
+            slot = max(slot, len(remark) * page.px(SMALL_PT * LINE) + page.px(AIR))
+            lines += _moved(label, left, top + (slot - label[-1].baseline) / 2, "right")
+            if group.rows:
+                panel_top = top + (slot - height) // 2
+                spots.append(Spot(panel_top, (panel_top,)))
+            else:
+                spots.append(Spot())
+                lines += _centred(remark, top + slot / 2, page)
+            bottom = top + slot
+            top = bottom + page.gap
+        top = bottom + (page.px(_SECTION_GAP) if grouped else page.gap)
+    return Plan(
+        width=total,
+        height=bottom,
+        panel_hw=(height, width),
+        photo_hw=(height, width),
+        panel_lefts=lefts,
+        photo_left=left + page.pad,
+        spots=tuple(spots),
+        lines=tuple(lines),
+    )
+
+
+def _stacked(sections: Sequence[Section], heads: Sequence[str], page: Page) -> Plan:
+    """photo over label | names | panels: one larger photo a group, its rows beside it."""
+    groups, count = all_groups(sections), len(heads)
+    names = page.widest([Line(r.name, 0, 0, page.text_pt, INK) for g in groups for r in g.rows])
+    fixed = 2 * page.margin + 2 * page.pad + names + (count - 1) * page.gap
+    width = page.panel_width(page.width - fixed, count + _PHOTO_SHARE)
+    most = max(len(g.rows) for g in groups)
+    # The photo fills its column or its group's height, whichever ends first; panels take the rest.
+    for _ in range(3):
+        row_height = max(page.panel_height(width), page.name_height)
+        column = max(_PHOTO_SHARE * width, page.px(_LABEL_PT))
+        labels = {id(g): label_lines(g.label, column, page) for g in groups}
+        room = most * (row_height + page.gap) - page.gap - page.px(AIR)
+        room -= max(label[-1].baseline for label in labels.values())
+        photo = int(max(min(column, room * page.aspect), width))
+        column = max(photo, page.widest([t for label in labels.values() for t in label]))
+        width = page.panel_width(page.width - fixed - column, count)
+    height, photo_hw = page.panel_height(width), (page.panel_height(photo), photo)
+    row_height = max(height, page.name_height)
+    total = fixed + column + count * width
+    lefts = page.columns(total - page.margin, count, width)
+    right = total - page.margin
+    names_left = legend.head_names_left(lefts[0], width, heads, page)
+    top, spots, lines = page.header, [], []
+    for section in sections:
+        if section.heading:
+            heading, top = _heading(section.heading, top, names_left, right, page)
+            lines += heading
+        for group in section.groups:
+            label, row_tops, slot_bottom = labels[id(group)], [], top
+            photo_top = top if group.rows else None
+            text_top = top + photo_hw[0] + page.px(AIR) if group.rows else top
+            placed = _moved(label, page.margin, text_top, "left")
+            lines += placed
+            for i, row in enumerate(group.rows):
+                slot = top + i * (row_height + page.gap)
+                row_tops.append(slot + (row_height - height) // 2)
+                x = page.margin + column + page.pad + names
+                baseline = slot + (row_height + page.px(TEXT_PT * CAP)) / 2
+                lines.append(Line(row.name, x, baseline, page.text_pt, INK, align="right"))
+                slot_bottom = slot + row_height
+            if not group.rows:
+                middle = top + label[-1].baseline / 2
+                remark = _remark(group, lefts[0], right, page)
+                slot_bottom = top + len(remark) * page.px(SMALL_PT * LINE)
+                lines += _centred(remark, max(middle, (top + slot_bottom) / 2), page)
+            spots.append(Spot(photo_top, tuple(row_tops)))
+            bottom = max(slot_bottom, int(placed[-1].baseline) + page.px(SMALL_PT * 0.3))
+            top = bottom + page.px(_GROUP_GAP)
+        top = bottom + page.px(_SECTION_GAP)
+    return Plan(
+        width=total,
+        height=bottom,
+        panel_hw=(height, width),
+        photo_hw=photo_hw,
+        panel_lefts=lefts,
+        photo_left=page.margin,
+        spots=tuple(spots),
+        lines=tuple(lines),
+    )

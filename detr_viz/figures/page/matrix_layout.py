@@ -1,0 +1,266 @@
+"""Where everything goes in a figure of matrices: cells, names before them and over them.
+
+table = Table(bands, rest, page)
+made = table.plan()                     # then the cells are in table.cells
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from detr_viz.figures.page.elements import (
+    AIR,
+    CAP,
+    INK,
+    LINE,
+    SMALL_PT,
+    TEXT_PT,
+    Line,
+    Page,
+    Plan,
+    luminance,
+    number,
+)
+from detr_viz.figures.styles import FigureError
+
+_CELL_PT = 5.4  # of the numbers
+_MOST_PT, _HIGH_PT = 20.0, 12.0  # width and height of a cell at most
+_SEEN_PX = 4  # width of a cell at least
+_BETWEEN, _BESIDE, _LINES, _BANDS = 5.0, 1.5, 5.0, 9.0  # points: heads, others, lines, bands
+_NAME_SHARE = 0.2  # of the page, for names of classes at most
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A query of a band: class name, id, the colour of both, whether it is a weak detection."""
+
+    name: str
+    query: str
+    ink: str
+    style: str
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Matrices (M, q, q) of a layer and a mode, what goes to the others (M, q), names of heads."""
+
+    name: str
+    heads: tuple[str, ...]
+    shown: np.ndarray
+    others: np.ndarray
+    labels: tuple[Entry, ...]
+
+
+class Table:
+    """Where everything goes, in pixels: as many heads side by side as leave room for numbers."""
+
+    def __init__(self, bands: Sequence[Band], rest: int, page: Page) -> None:
+        self.bands, self.rest, self.page = bands, rest, page
+        pen, self.count = page.pen, len(bands[0].labels)
+        self.cell_pt = _CELL_PT * page.made_for.type_size
+        labels = [label for band in bands for label in band.labels]
+        limit = _NAME_SHARE * page.width
+        self.names = {
+            (label.name, label.style): pen.shorten(label.name, limit, page.text_pt, label.style)
+            for label in labels
+        }
+        widest = max(
+            pen.width(text, page.text_pt, style) for (_, style), text in self.names.items()
+        )
+        self.ids = int(max(pen.width(label.query, page.small_pt) for label in labels)) + 1
+        self.names_right = page.margin + int(widest) + 1
+        self.ids_right = self.names_right + page.px(AIR) + self.ids
+        self.left = self.ids_right + page.px(AIR)
+        self._choose_widths()
+        self.cells: list[dict[tuple[int, int, int], tuple[int, int, int, int]]] = []
+
+    def _choose_widths(self) -> None:
+        """How many heads stand side by side, and how large cells are: numbers first, then rows that
+        can all be named, then at least seen."""
+        page, pen = self.page, self.page.pen
+        heads = max(len(band.heads) for band in self.bands)
+        need = int(pen.width(".00", self.cell_pt)) + page.px(1.2)
+        row = page.px(SMALL_PT * LINE + 1.2)
+        over = page.px(TEXT_PT * CAP + SMALL_PT * CAP + 1.7 * AIR + _LINES)
+        across, small = _halves(heads), _halves(heads)[::-1]
+        tries = [(n, need) for n in across if 4 * n >= heads]
+        tries += [(n, int(row * 0.6)) for n in small] + [(n, _SEEN_PX) for n in small]
+        most = min(page.made_for.height_in * page.made_for.dpi, 3 * page.width * len(self.bands))
+        for limit, (self.across, least) in product((most, math.inf), tries):
+            wide_enough = any(self._fill(n, need) >= least for n in ("others", f"+{self.rest}"))
+            self.high = self.wide if least == _SEEN_PX else row
+            if wide_enough and self._lines() * (self.count * self.high + over) <= limit:
+                break
+        if self.wide < _SEEN_PX:
+            raise FigureError(
+                f"a figure {page.made_for.width_in:g} in wide is too narrow for a matrix of "
+                f"{self.count} queries: choose fewer, or make it wider"
+            )
+        self.numbered = self.wide >= need and self.high >= row
+        higher = min(max(self.wide, row), page.px(_HIGH_PT))
+        if self.numbered and self._lines() * (self.count * higher + over) <= most:
+            self.high = higher
+        self.gap = 1 if self.wide >= 12 else 0
+        self.every_row = -(-page.px(SMALL_PT * LINE) // self.high)
+        self.every_column = -(-(self.ids + page.px(1.5)) // self.wide)
+        self.thinned = max(self.every_row, self.every_column) > 1
+
+    def _lines(self) -> int:
+        """Of matrices, in all bands."""
+        return sum(-(-len(band.heads) // self.across) for band in self.bands)
+
+    def _fill(self, rest_name: str, need: int) -> int:
+        """Set and give the width of cells, where the others are called so."""
+        page = self.page
+        self.rest_name, self.beside = rest_name, 0
+        if self.rest:
+            label = int(page.pen.width(rest_name, page.small_pt)) + page.px(1)
+            self.beside = page.px(_BESIDE) + max(label, need)
+        room = page.width - self.left - page.margin
+        room -= self.across * self.beside + (self.across - 1) * page.px(_BETWEEN)
+        self.wide = max(min(room // (self.across * self.count), page.px(_MOST_PT)), 0)
+        return self.wide
+
+    @property
+    def _digits(self) -> int:
+        """Digits that a number in a cell may have, 2 or 3: more would say less."""
+        room = self.wide - self.page.px(0.6)
+        return 2 + (self.page.pen.width(".888", self.cell_pt) <= room)
+
+    def largest(self, band: Band) -> list[str]:
+        """What follows the names of heads: each one's largest weight, where cells have no number
+        and there is room; else nothing."""
+        said = [f"  {number(float(shown.max()))}" for shown in band.shown]
+        room = self.count * self.wide + self.beside
+        titles = (name + text for name, text in zip(band.heads, said, strict=True))
+        fits = all(self.page.pen.width(title, self.page.text_pt) <= room for title in titles)
+        return said if fits and not self.numbered else [""] * len(said)
+
+    @property
+    def without(self) -> str:
+        """Below which weight cells have no number; "" where all have one, or none."""
+        shares = [band.others for band in self.bands] if self.rest else []
+        smallest = min(float(a.min()) for a in (*shares, *(band.shown for band in self.bands)))
+        if not self.numbered or len(number(smallest)) <= self._digits + 1:
+            return ""
+        return number(10.0**-self._digits)
+
+    def plan(self) -> Plan:
+        """The page but for its notes and numbers; where cells lie, in `cells`."""
+        page, lines = self.page, []
+        one = self.count * self.wide + self.beside
+        step = one + page.px(_BETWEEN)
+        most = min(self.across, max(len(band.heads) for band in self.bands))
+        width = self.left + most * step - page.px(_BETWEEN) + page.margin
+        top = page.margin
+        for band in self.bands:
+            places: dict[tuple[int, int, int], tuple[int, int, int, int]] = {}
+            if band.name:
+                baseline = top + page.px(TEXT_PT * CAP)
+                lines.append(Line(band.name, page.margin, baseline, page.text_pt, INK, "bold"))
+                if page.margin + page.widest(lines[-1:]) + page.px(AIR) > self.left:
+                    top += page.px(TEXT_PT * LINE)  # too long to stand beside the first head
+            for first in range(0, len(band.heads), self.across):
+                some = range(first, min(first + self.across, len(band.heads)))
+                baseline = top + page.px(TEXT_PT * CAP)
+                ids_base = baseline + page.px(SMALL_PT * CAP + AIR)
+                top = ids_base + page.px(AIR * 0.7)
+                lines += self._row_labels(band, top)
+                for k, head in enumerate(some):
+                    left = self.left + k * step
+                    lines += self._over(band, head, left, baseline, ids_base)
+                    for i in range(self.count):
+                        y = top + i * self.high
+                        for j in range(self.count):
+                            x = left + j * self.wide
+                            size = self.high - self.gap, self.wide - self.gap
+                            places[head, i, j] = (y, x, *size)
+                        if self.rest:
+                            x = left + self.count * self.wide + page.px(_BESIDE)
+                            wide = self.beside - page.px(_BESIDE)
+                            places[head, i, self.count] = (y, x, self.high - self.gap, wide)
+                bottom = top + self.count * self.high
+                top = bottom + page.px(_LINES)
+            top = bottom + page.px(_BANDS)
+            self.cells.append(places)
+        return Plan(
+            width=max(width, page.width // 2),
+            height=bottom,
+            panel_hw=(self.high, self.wide),
+            photo_hw=(1, 1),
+            panel_lefts=(),
+            photo_left=0,
+            spots=(),
+            lines=tuple(lines),
+        )
+
+    def _row_labels(self, band: Band, top: int) -> list[Line]:
+        """Class and id before every row; before every second and so on where rows are low."""
+        page, lines = self.page, []
+        for i in range(self.every_row // 2, self.count, self.every_row):
+            label = band.labels[i]
+            middle = top + i * self.high + self.high / 2
+            name = self.names[label.name, label.style]
+            base = middle + page.px(TEXT_PT * CAP) / 2
+            lines.append(
+                Line(name, self.names_right, base, page.text_pt, label.ink, label.style, "right")
+            )
+            base = middle + page.px(SMALL_PT * CAP) / 2
+            ids = Line(label.query, self.ids_right, base, page.small_pt, label.ink, "", "right")
+            lines.append(ids)
+        return lines
+
+    def _over(self, band: Band, head: int, left: int, baseline: int, ids_base: int) -> list[Line]:
+        """Over a matrix: its head, and whom the columns are."""
+        page, pen = self.page, self.page.pen
+        inner = self.count * self.wide
+        title = band.heads[head] + self.largest(band)[head]
+        if pen.width(title, page.text_pt) > inner + self.beside:
+            title = title.removeprefix("head ")
+        title = pen.shorten(title, inner + self.beside, page.text_pt)
+        middle = left + max(inner, pen.width(title, page.text_pt)) / 2
+        lines = [Line(title, middle, baseline, page.text_pt, INK, align="center")]
+        for j in range(self.every_column // 2, self.count, self.every_column):
+            label = band.labels[j]
+            x = left + j * self.wide + (self.wide - self.gap) / 2
+            if x + pen.width(label.query, page.small_pt) / 2 <= left + inner + page.px(1):
+                lines.append(Line(label.query, x, ids_base, page.small_pt, label.ink, "", "center"))
+        if self.rest:
+            wide = self.beside - page.px(_BESIDE)
+            x = left + inner + page.px(_BESIDE) + wide / 2
+            lines.append(Line(self.rest_name, x, ids_base, page.small_pt, INK, "", "center"))
+        return lines
+
+    def numbers(self, inks: Sequence[np.ndarray]) -> list[Line]:
+        """What is printed in cells, after `plan`: in black or white, whichever is read better.
+
+        inks: of each band, the colours of its cells, (M, q, q + 1, 3) uint8
+        """
+        if not self.numbered:
+            return []
+        page, lines = self.page, []
+        for band, cells, ink in zip(self.bands, self.cells, inks, strict=True):
+            for (head, i, j), (top, left, high, wide) in cells.items():
+                last = j == self.count
+                value = float(band.others[head, i] if last else band.shown[head, i, j])
+                text = number(value)
+                if len(text) > self._digits + 1:
+                    continue
+                light = luminance("#" + "".join(f"{c:02x}" for c in ink[head, i, j])) > 0.18
+                base = top + (high + page.px(_CELL_PT * CAP)) / 2
+                color = "#000000" if light else "#ffffff"
+                lines.append(Line(text, left + wide / 2, base, self.cell_pt, color, "", "center"))
+        return lines
+
+
+def _halves(count: int) -> list[int]:
+    """8, 4, 2, 1."""
+    found = [count]
+    while found[-1] > 1:
+        found.append(-(-found[-1] // 2))
+    return found

@@ -1,0 +1,179 @@
+"""The rows of panels that stand beside a query: its maps, or the ledger of its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from detr_viz.attention.grids import Placement
+from detr_viz.attention.terms import Mode
+from detr_viz.explanation.results import Ledger
+from detr_viz.figures.page.elements import MapRow, number
+from detr_viz.figures.reading_rule import Subject, class_name, mode_name
+from detr_viz.figures.styles import FigureError, Look
+
+if TYPE_CHECKING:
+    from detr_viz.explanation.ablation import Ablation
+
+
+class Panels(Protocol):
+    """Worked out once for all queries of a subject; then asked for each."""
+
+    def collect(self, subject: Subject, queries: Sequence[int]) -> None: ...
+
+    def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]: ...
+
+
+def _placement(subject: Subject) -> Placement:
+    e = subject.explanation
+    return Placement(e.input_hw, e.stride, e.cell_rule)
+
+
+def columns(look: Look, heads: int) -> list[str]:
+    """What stands over the panels of a figure whose models have at most so many heads."""
+    if look.heads is None:
+        return [str(i) for i in range(heads)]
+    if look.heads == "sort":
+        return [_ordinal(i) for i in range(1, heads + 1)]
+    return [f"{look.heads} of heads"] if isinstance(look.heads, str) else [*map(str, look.heads)]
+
+
+def _ordinal(n: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(n % 10 if n % 100 not in (11, 12, 13) else 0, "th")
+    return f"{n}{ending}"
+
+
+def check_heads(look: Look, name: str, count: int) -> None:
+    """FigureError where a look asks for heads that a model does not have."""
+    wrong = [n for n in look.heads if n >= count] if isinstance(look.heads, tuple) else []
+    if wrong:
+        raise FigureError(f"no head {wrong[0]}: {name} has 0..{count - 1}")
+
+
+def shown_heads(row: MapRow, look: Look) -> MapRow:
+    """A row of all heads with those that the look asks for."""
+    maps = row.maps
+    if look.heads is None:
+        return row
+    if isinstance(look.heads, tuple):
+        order = [*look.heads]
+    elif look.heads == "sort":
+        order = np.argsort(_entropy(maps), kind="stable").tolist()
+    else:
+        made = maps.mean(0) if look.heads == "mean" else maps.max(0)
+        return replace(row, maps=made[None])
+    numbers = row.numbers and tuple(row.numbers[n] for n in order)
+    if look.heads == "sort":
+        said = numbers or [number(maps[n].max()) for n in order]
+        numbers = tuple(f"{n}: {text}" for n, text in zip(order, said, strict=True))
+    return replace(row, maps=maps[order], numbers=numbers)
+
+
+def _entropy(maps: np.ndarray) -> np.ndarray:
+    """Of every map (M, h, w), nats; infinite where there is nothing."""
+    logs = np.log(maps, out=np.zeros(maps.shape), where=maps > 0)
+    return np.where(maps.any((1, 2)), -(maps * logs).sum((1, 2)), np.inf)
+
+
+class MapPanels:
+    """A row a mode."""
+
+    def __init__(self, modes: Sequence[str | Mode], scale: str, look: Look) -> None:
+        self._modes, self._scale, self._look = modes, scale, look
+        self._rows: dict[tuple[int, int, int], tuple[MapRow, ...]] = {}
+
+    def collect(self, subject: Subject, queries: Sequence[int]) -> None:
+        e, place = subject.explanation, _placement(subject)
+        check_heads(self._look, subject.name, subject.explanation.num_heads)
+        for layer in subject.layers if queries else ():
+            made = [(mode_name(m), e.maps(m, queries, layer, self._scale)) for m in self._modes]
+            for i, query in enumerate(queries):
+                rows = tuple(
+                    shown_heads(MapRow(maps[i], place, name), self._look) for name, maps in made
+                )
+                self._rows[id(e), layer, query] = rows
+
+    def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]:
+        return self._rows[id(subject.explanation), layer, query]
+
+
+class TermPanels:
+    """A row a term that is not zero, one of their sum, one of the weights.
+
+    Terms and sum of a query have one scale; with norm "figure" those of all queries.
+    """
+
+    def __init__(self, look: Look) -> None:
+        if look.style == "contour":
+            raise FigureError(
+                "contours hold shares of a map's mass, and terms of logits have none: take style "
+                "overlay or heat"
+            )
+        if isinstance(look.heads, str):
+            raise FigureError(
+                f"terms are those of single heads, not of {look.heads}: name heads by number (0,3)"
+            )
+        self._look = look
+        self._ledgers: dict[tuple[int, int, int], tuple[Ledger, Placement]] = {}
+
+    def collect(self, subject: Subject, queries: Sequence[int]) -> None:
+        e, place = subject.explanation, _placement(subject)
+        for layer in subject.layers if queries else ():
+            check_heads(self._look, subject.name, subject.explanation.num_heads)
+            found = e.ledger(queries, layer)
+            for i, query in enumerate(queries):
+                self._ledgers[id(e), layer, query] = found.of([i]), place
+
+    def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]:
+        found, place = self._ledgers[id(subject.explanation), layer, query]
+        all_of_them = [book for book, _ in self._ledgers.values()]
+        reach = max(_reach(b) for b in (all_of_them if self._look.norm == "figure" else [found]))
+        rows = [
+            MapRow(part[0], place, name.replace(".", " · "), _percent(found.shares[name][0]), reach)
+            for name, part in found.terms.items()
+            if part.any()
+        ]
+        largest = [f"{value:.1f}" for value in np.abs(found.total[0]).max((1, 2))]
+        rows.append(MapRow(found.total[0], place, f"sum ±{reach:.3g}", tuple(largest), reach))
+        rows.append(MapRow(found.weights[0], place, "weights"))
+        return tuple(shown_heads(row, self._look) for row in rows)
+
+
+class AblationPanels:
+    """A row of the attention as it is, and one for each part that was taken out, with its box."""
+
+    def __init__(self, look: Look, ablations: Sequence[Sequence[Ablation]]) -> None:
+        self._look, self._ablations = look, iter(ablations)
+        self._found: dict[int, Sequence[Ablation]] = {}
+
+    def collect(self, subject: Subject, queries: Sequence[int]) -> None:
+        check_heads(self._look, subject.name, subject.explanation.num_heads)
+        self._found[id(subject.explanation)] = next(self._ablations)
+
+    def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]:
+        e, place = subject.explanation, _placement(subject)
+        rows = [MapRow(e.maps("combine", [query], layer, "layer")[0], place, "as it is")]
+        for found in self._found[id(e)]:
+            maps = found.weights[layer][query].reshape(-1, *e.grid_hw)
+            name = f"{found.removal.words}: {found.kept_scores()[query]:.2f}"
+            if (now := int(found.after.labels[query])) != found.before.labels[query]:
+                name += f", {class_name(e, now)}"
+            if found.removal.box and not e.cells_inside()[query].any():
+                name += " (no cell in its box)"
+            box = found.after.boxes_xyxy_px[query]
+            rows.append(MapRow(maps, place, name, box_xyxy_px=box))
+        return tuple(shown_heads(row, self._look) for row in rows)
+
+
+def _reach(ledger: Ledger) -> float:
+    """The largest of all terms and of their sum, either way; 1 where all are 0."""
+    parts = (*ledger.terms.values(), ledger.total)
+    return max(float(np.abs(part).max()) for part in parts) or 1.0
+
+
+def _percent(shares: np.ndarray) -> tuple[str, ...]:
+    # + 0.0: no negative zero
+    return tuple("-" if np.isnan(x) else f"{round(float(x), 2) + 0.0:.0%}" for x in shares)

@@ -1,0 +1,267 @@
+"""What a figure says of itself: the reading rule under it, and its metadata."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import detr_viz
+from detr_viz.attention.terms import LEDGER, MIXED, Mode, formula_of, is_sum, parse_terms
+from detr_viz.figures.page.elements import number
+from detr_viz.figures.page.text import clean, drawable
+from detr_viz.figures.styles import CONTOUR_SHARES, NORMS, Look
+
+if TYPE_CHECKING:
+    from detr_viz.explanation.results import Findings
+
+TIMES, DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model's explanation, what it is called, and the decoder layers shown.
+
+    label: what it is called beside its rows, where the names of all begin alike and are long.
+    """
+
+    explanation: Findings
+    name: str
+    layers: tuple[int, ...]
+    label: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """All that a figure shows; `queries`: a line of words for each; `width_in`: of the figure.
+
+    removed, removed_in: what was taken out (removals.py) and in which decoder layers.
+    """
+
+    subjects: tuple[Subject, ...]
+    modes: tuple[str | Mode, ...]
+    scale: str
+    look: Look
+    queries: tuple[str, ...]
+    removed: tuple[str, ...] = ()
+    removed_in: tuple[int, ...] = ()
+    biography: bool = False
+    width_in: float = 4.6
+
+    @property
+    def title(self) -> str:
+        """Models and modes in a line."""
+        models = listed([clean(s.name) for s in self.subjects])
+        modes = listed([mode_name(m) for m in self.modes])
+        said = "terms of the logits" if LEDGER in self.modes else f"{modes} attention"
+        title = f"{models}: {said} {heads_of(self.look)}".rstrip(",")
+        title += f", without {listed(self.removed)}" if self.removed else ""
+        return title + ", a query's biography" * self.biography
+
+
+def class_name(explanation: Findings, label: int) -> str:
+    """Class name, or its number, with a warning, where no font here has the characters."""
+    name = clean(explanation.class_names[label])
+    if name and not drawable(name):
+        warnings.warn(
+            f"no installed font has all characters of {name!r}: the figure says class {label} "
+            "(install a TrueType font that has them, for instance Noto Sans SC)",
+            stacklevel=3,
+        )
+        name = ""
+    return name or f"class {label}"
+
+
+def heads_of(look: Look) -> str:
+    """Of which heads the maps are, after "attention"."""
+    if isinstance(look.heads, tuple):
+        return f"of head{'s' * (len(look.heads) > 1)} {listed(look.heads)}"
+    return {
+        "mean": "as the mean of all heads",
+        "max": "as the largest weight of any head, cell by cell,",
+        "sort": "of each head, the most concentrated first,",
+    }.get(look.heads or "", "of each head")
+
+
+def mode_name(mode: str | Mode) -> str:
+    return mode if isinstance(mode, str) else mode.formula.replace("$", "")
+
+
+def formulas(shown: Shown, mode: str | Mode) -> list[str]:
+    """What the mode's logits are: once for all models, or with the name of each."""
+    found = []
+    for subject in shown.subjects:
+        e = subject.explanation
+        of_layers: dict[str, list[int]] = {}
+        for layer in subject.layers:
+            of_layers.setdefault(e.formula(mode, layer).replace("$", ""), []).append(layer)
+        if len(of_layers) > 1 and len(shown.subjects) == 1:
+            most, *rare = sorted(of_layers, key=lambda f: -len(of_layers[f]))
+            return [f"${most}$", *(f"in layer {listed(of_layers[f])} ${f}$" for f in rare)]
+        general = formula_of(mode) if isinstance(mode, str) else mode_name(mode)
+        found.append(next(iter(of_layers)) if len(of_layers) == 1 else general)
+    if len(set(found)) == 1:
+        return [f"${found[0]}$"]
+    return [f"{clean(s.name)} ${f}$" for s, f in zip(shown.subjects, found, strict=True)]
+
+
+def listed(words: Sequence[object]) -> str:
+    """a; a and b; a, b and c."""
+    texts = [str(w) for w in words]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def each(shown: Shown, facts: Sequence[str]) -> list[str]:
+    """A fact of each subject: said once where all share it, else with the subject's name."""
+    if len(set(facts)) == 1:
+        return [facts[0]]
+    return [f"{clean(s.name)}: {f}" for s, f in zip(shown.subjects, facts, strict=True)]
+
+
+def layers_of(subject: Subject) -> str:
+    last = subject.explanation.num_layers - 1
+    if len(subject.layers) == last + 1 > 1:
+        return f"decoder layers 0{DASH}{last}"
+    plural = "s" if len(subject.layers) > 1 else ""
+    return f"decoder layer{plural} {listed(subject.layers)} of 0{DASH}{last}"
+
+
+def grid_of(subject: Subject) -> str:
+    h, w = subject.explanation.grid_hw
+    return f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even"
+
+
+def reading_rule(shown: Shown) -> list[str]:
+    """What a reader must know, once, piece by piece; formulas between dollar signs."""
+    subjects = shown.subjects
+    notes = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
+    notes += each(shown, [layers_of(s) for s in subjects])
+    if any(s.layers != (s.explanation.num_layers - 1,) for s in subjects):
+        notes.append("box, class and score: that layer's own")
+    for mode in shown.modes:
+        first, *others = formulas(shown, mode)
+        named = isinstance(mode, str) and not is_sum(mode)
+        notes += [f"{mode}  {first}" if named else first, *others]
+        if is_sum(mode) and set(parse_terms(str(mode))) <= MIXED:
+            zero = [f"layer {n}" for s in subjects for n in s.layers if n in s.explanation.separate]
+            notes += [f"exactly 0 in {listed(dict.fromkeys(zero))}: even maps"] * bool(zero)
+    if shown.look.heads == "sort":
+        notes.append("in each row the head of the least entropy first, its number before the colon")
+    elif shown.look.heads == "max":
+        notes.append("the largest weight of any head, cell by cell")
+    if shown.biography:
+        notes.append("changed: another class, or a box whose IoU with the row above is below 0.5")
+        if any(s.explanation.reference_px is not None for s in shown.subjects):
+            notes.append("the ring: the query's reference point")
+    if shown.removed:
+        layers = f"layer{'s' * (len(shown.removed_in) > 1)} {listed(shown.removed_in)}"
+        notes.append(
+            f"rows below the first: without that part in {layers}, and the box that is left"
+        )
+        notes.append("after the colon: the score that the class is left, and another class if so")
+        if any(name.startswith("box:") for name in shown.removed):
+            notes.append("hidden: the cells inside or outside each query's own box")
+    if LEDGER in shown.modes:
+        notes += ledger_rule(shown)
+    elif shown.scale == "layer":
+        notes.append("logits at the layer's own scale")
+    if "content" in shown.modes and any(0 in s.layers for s in subjects):
+        notes.append("in layer 0 content is the same for every query")
+    if len(subjects) > 1:
+        early = any(s.layers[-1] < s.explanation.num_layers - 1 for s in subjects)
+        notes.append("queries matched by box IoU" + " at the last layer" * early)
+    return [*notes, *each(shown, [grid_of(s) for s in subjects])]
+
+
+def ledger_rule(shown: Shown) -> list[str]:
+    """How the rows of terms are read."""
+    scaled = "all on one scale" if shown.look.norm == "figure" else "a query's on one scale"
+    if shown.look.norm != "figure" and any(len(s.layers) > 1 for s in shown.subjects):
+        scaled += " in each layer"
+    zero = [
+        (s.name, [n for n in s.layers if n in s.explanation.separate])
+        for s in shown.subjects
+        if s.explanation.separate & {*s.layers}
+    ]
+    everywhere = [(s.name, [*s.layers]) for s in shown.subjects] == zero
+    where = listed([f"{clean(name)} layer{'s' * (len(n) > 1)} {listed(n)}" for name, n in zero])
+    apart = "cq · pk and pq · ck are exactly 0" + f" in {where}" * (not everywhere)
+    apart += ": content and position lie apart"
+    return [
+        f"terms of the logits, centred over the cells, {scaled}",
+        "red adds attention, blue takes it away",
+        "%: cov(term, sum) / var(sum)",
+        "numbers in the sum: the largest, either way",
+        "±: where colours end",
+        *[apart] * bool(zero),
+    ]
+
+
+def normalisation(look: Look) -> str:
+    """How colours or lines relate to weights, in words."""
+    if look.scaling is None:
+        shares = listed([round(share * 100) for share in CONTOUR_SHARES])
+        return f"inside the lines lie {shares} % of each map's mass"
+    return f"normalisation {look.scaling} ({NORMS[look.scaling]})"
+
+
+def _checked(subject: Subject) -> str:
+    residuals = [subject.explanation.residuals.get(i, math.nan) for i in subject.layers]
+    worst = max(residuals, key=lambda r: -1 if math.isnan(r) else r)
+    return "self-check " + ("untestable" if math.isnan(worst) else f"residual {worst:.1e}")
+
+
+def metadata(shown: Shown) -> dict[str, str]:
+    """Title, Software and Description. No dates: the same figure is the same file."""
+    plain = [" ".join(note.replace("$", "").split()) for note in reading_rule(shown)]
+    look = shown.look
+    drawn = f"style {look.style}, {look.smoothing} interpolation"
+    if look.style != "contour":
+        drawn += f", colour map {'inferno' if look.cmap is None else look.cmap}"
+    checks = each(shown, [_checked(s) for s in shown.subjects])
+    scale = "layer" if LEDGER in shown.modes else shown.scale
+    rule = "; ".join([*plain, f"scale {scale}", normalisation(look), drawn, *checks])
+    hashes = [weights_of(s) for s in shown.subjects]
+    if len(shown.subjects) > 1:
+        hashes = [f"{clean(s.name)}: {w}" for s, w in zip(shown.subjects, hashes, strict=True) if w]
+    hashes.append(_image(shown))
+    return {
+        "Title": shown.title,
+        "Software": f"detr_viz {detr_viz.__version__}",
+        "Description": ". ".join([rule, "; ".join(shown.queries), *filter(None, hashes)]),
+    }
+
+
+def metadata_of_view(e: Findings, title: str, rule: Sequence[str], about: str) -> dict[str, str]:
+    """Title, Software and Description of a figure that is no head_grid; `about`: of what it is."""
+    said = ". ".join(note.replace("$", "") for note in rule)
+    return {
+        "Title": f"{clean(e.model_title)}: {title}",
+        "Software": f"detr_viz {detr_viz.__version__}",
+        "Description": f"{said}. {about}. weights {e.meta['weights']} "
+        f"sha256 {e.meta['weights_sha256']}. image sha256 {e.meta['image_sha256']}",
+    }
+
+
+def weights_of(subject: Subject) -> str:
+    meta = subject.explanation.meta
+    if not meta.get("weights_sha256"):
+        return ""
+    name = clean(str(meta.get("weights") or ""))
+    return f"weights {name} sha256 {meta['weights_sha256']}".replace("  ", " ")
+
+
+def image_name(shown: Shown) -> str:
+    """The photo's file, without its folder; "" where there was none."""
+    return clean(str(shown.subjects[0].explanation.meta.get("image") or ""))
+
+
+def _image(shown: Shown) -> str:
+    digest = shown.subjects[0].explanation.meta.get("image_sha256")
+    return (
+        " ".join(["image", image_name(shown), f"sha256 {digest}"]).replace("  ", " ")
+        if digest
+        else ""
+    )

@@ -1,0 +1,128 @@
+"""Attention rollout beside the last layer's attention: a row a query, or a point of the image.
+
+fig = rollout_grid(e, [3])      # e of explain(..., layers="all", sites=["encoder", "decoder"])
+fig = encoder_rollout_grid(e, [(300, 200)])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detr_viz.attention.grids import Placement
+from detr_viz.explanation import rollout
+from detr_viz.figures.encoder import MARK, places
+from detr_viz.figures.head_maps import label_of
+from detr_viz.figures.page.canvas import warn_if_high
+from detr_viz.figures.page.elements import Group, MapRow, Section, number
+from detr_viz.figures.page.paint import draw
+from detr_viz.figures.page.text import clean
+from detr_viz.figures.reading_rule import DASH, TIMES, metadata_of_view, normalisation
+from detr_viz.figures.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from detr_viz.explanation.explain_image import Explanation
+
+_RULE = (
+    "rollout is an approximation (Abnar and Zuidema, ACL 2020)",
+    "it multiplies 0.5 A + 0.5 I of all layers, A the mean of heads",
+    "values, FFNs and norms are left out",
+)
+
+
+def rollout_grid(
+    e: Explanation,
+    queries: Sequence[int],
+    *,
+    look: Look = DEFAULT_LOOK,
+    page: Format = DEFAULT_FORMAT,
+) -> Figure:
+    """For some queries: the last cross-attention, rollout in the decoder, and on in the encoder.
+
+    look, page as in figures.head_grid. The figure has `fig.facts`. FigureError where there is
+    nothing to draw, UserError where a layer was not captured.
+    """
+    ids = list(queries)
+    if not ids:
+        raise FigureError("nothing to draw: name at least one query")
+    found, config = rollout.of_queries(e, ids), e.model.config
+    maps = np.stack([found.last, found.decoder, found.both], 1).reshape(len(ids), 3, *e.grid_hw)
+    groups = []
+    for i, query in enumerate(ids):
+        label = label_of(e, query, e.num_layers - 1, f"query {query}")
+        box = e.boxes_xyxy_px[query]
+        box = box if np.isfinite(box).all() else None
+        groups.append(Group(label, e.image.rgb, box, (_row(e, maps[i]),)))
+    notes = [
+        "last layer: its cross-attention, mean of heads",
+        f"rollout: decoder {_layers(config.dec_layers - 1)}",
+        f"with encoder: and encoder {_layers(config.enc_layers - 1)}",
+    ]
+    columns = ("last layer", "rollout", "with encoder")
+    asked = f"Queries {', '.join(map(str, ids))}"
+    return _figure(e, groups, columns, notes, "what queries have of the image", asked, look, page)
+
+
+def encoder_rollout_grid(
+    e: Explanation,
+    points: Sequence[tuple[float, float]],
+    *,
+    names: Sequence[str] | None = None,
+    look: Look = DEFAULT_LOOK,
+    page: Format = DEFAULT_FORMAT,
+) -> Figure:
+    """For some points: the last encoder layer's self-attention, and rollout in the encoder.
+
+    points, names as in encoder_figures.encoder_grid; the rest as in rollout_grid.
+    """
+    if not points:
+        raise FigureError("nothing to draw: name at least one point")
+    looking, last = places(e, points, names), e.model.config.enc_layers - 1
+    ids = [one.cell for one in looking]
+    rolled = rollout.of_cells(e, ids, stays=False)
+    attended = rollout.head_mean(e.terms(("encoder", last)), ids).cpu().numpy()
+    maps = np.stack([attended, rolled], 1).reshape(len(ids), 2, *e.grid_hw)
+    groups = [
+        Group(one.label, e.image.rgb, None, (_row(e, maps[i]),), "", one.mark)
+        for i, one in enumerate(looking)
+    ]
+    notes = [
+        "last layer: its self-attention, mean of heads",
+        f"rollout: encoder {_layers(last)}, without what a cell keeps of itself",
+        MARK,
+    ]
+    asked = f"Points {'; '.join(f'{x:g}, {y:g}' for x, y in points)} (pixels)"
+    columns = ("last layer", "rollout")
+    return _figure(e, groups, columns, notes, "what cells are made of", asked, look, page)
+
+
+def _layers(last: int) -> str:
+    return f"layers 0{DASH}{last}" if last else "layer 0"
+
+
+def _row(e: Explanation, maps: np.ndarray) -> MapRow:
+    return MapRow(maps, Placement(e.input_hw, e.stride, e.cell_rule))
+
+
+def _figure(
+    e: Explanation,
+    groups: Sequence[Group],
+    columns: Sequence[str],
+    notes: Sequence[str],
+    about: str,
+    asked: str,
+    look: Look,
+    page: Format,
+) -> Figure:
+    h, w = e.grid_hw
+    grid = f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even"
+    said = [clean(e.model_title), *notes, *_RULE, grid]
+    fig = draw([Section((group,)) for group in groups], columns, said, look, page)
+    rule = [*said, normalisation(look)]
+    fig.facts = metadata_of_view(e, f"attention rollout, {about}", rule, asked)
+    warn_if_high(fig, page, above=2)
+    return fig

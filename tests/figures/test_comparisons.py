@@ -1,0 +1,440 @@
+"""Several models, and several layers, in one figure: what is said of each, and where it stands."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from fake_explanation import MODES, FakeExplanation, fake, one_hot, photo
+from figure_tools import (
+    Tile,
+    boxes_of,
+    check_page,
+    corners,
+    extent,
+    numbers_of,
+    texts,
+    tiles_of,
+)
+from matplotlib.figure import Figure
+
+from detr_viz import figures
+from detr_viz.detections.matching import Match, SharedObject, shared_objects
+from detr_viz.figures.styles import FigureError, Look
+
+NAMES = ("cat", "dog", "teapot", "tiger", "an exceedingly long class name that never ends")
+IMAGE = SimpleNamespace(rgb=photo(96, 128))
+
+
+def model(
+    boxes: list[list[float]],
+    labels: list[int],
+    scores: list[float],
+    title: str = "DETR",
+    **more: object,
+) -> FakeExplanation:
+    """A stand-in with queries of one's own on the one image, 128 x 96."""
+    example = fake(names=NAMES, scores=[0.9] * len(NAMES), **more)
+    count = len(boxes)
+    return replace(
+        example,
+        image=IMAGE,
+        model_title=title,
+        made=example.made[:count],
+        boxes_xyxy_px=np.array(boxes, np.float32),
+        scores=np.array(scores, np.float32),
+        labels=np.array(labels),
+    )
+
+
+# A and B agree on the first object: 30 x 40 of 40 x 40 each in common, 1200 / 2000 = 0.60; on the
+# second they agree but for its class, 1 / 1. A's third has B's nearest, which is taken, at
+# 20 x 40 / (1600 + 1600 - 800) = 0.33. B's third overlaps nothing of A's.
+A = model([[10, 20, 50, 60], [80, 10, 120, 50], [60, 10, 100, 50]], [0, 1, 2], [0.98, 0.75, 0.62])
+B = model(
+    [[20, 20, 60, 60], [80, 10, 120, 50], [10, 70, 40, 90]],
+    [0, 3, 2],
+    [0.97, 0.35, 0.71],
+    "Cond-DETR",
+    heads=5,
+    input_hw=(192, 256),
+    stride=16,
+)
+C = model([[12, 20, 52, 60], [79, 9, 119, 49]], [0, 1], [0.88, 0.81], "DAB-DETR", heads=3)
+
+
+def shared(*models: FakeExplanation, chosen: list[list[int]] | None = None) -> list[SharedObject]:
+    ids = chosen or [list(range(len(e.scores))) for e in models]
+    return shared_objects([e.boxes_xyxy_px for e in models], ids)
+
+
+def all_text(fig: Figure) -> str:
+    return " ".join(texts(fig))
+
+
+def placed(fig: Figure, *wanted: str) -> list[float]:
+    """Baselines of the texts that read so, from the top down."""
+    return sorted(t.get_position()[1] for t in fig.axes[0].texts if t.get_text() in wanted)
+
+
+def photo_rows(fig: Figure) -> list[list[Tile]]:
+    """Tiles, a list a photo: it, then the panels beside it, up to the next photo."""
+    tiles = tiles_of(fig)
+    photos = [t for t in tiles if t.left == min(t.left for t in tiles)]
+    groups = []
+    for k, own in enumerate(photos):
+        end = photos[k + 1].top if k + 1 < len(photos) else np.inf
+        groups.append([own, *(t for t in tiles if t not in photos and own.top <= t.top < end)])
+    return groups
+
+
+def box_on(tile: Tile, fig: Figure) -> np.ndarray:
+    """The box drawn in a tile as x0, y0, x1, y1 in its pixels."""
+    _, boxes = boxes_of(fig)
+    (box,) = (p for p in corners(boxes) if tile.holds(p))
+    return np.hstack([box.min(0), box.max(0)]) - [tile.left, tile.top] * 2
+
+
+def check_box(tile: Tile, fig: Figure, box_xyxy_px: np.ndarray) -> None:
+    """The box drawn in a tile is this one of the image, to a pixel."""
+    scale = np.array([tile.hw[1] / 128, tile.hw[0] / 96] * 2)
+    assert np.abs(box_on(tile, fig) - box_xyxy_px * scale).max() <= 1
+
+
+# --- two models -------------------------------------------------------------------------------
+
+
+def test_an_object_has_a_heading_and_a_row_a_model():
+    fig = figures.compare([A, B], shared(A, B))
+    found = texts(fig)
+    assert found.count("DETR") == found.count("Cond-DETR") == 4  # each object: both
+    for heading, texts_under in {
+        "cat": [
+            "boxes: IoU 0.60",
+            "DETR",
+            "0.98 · query 0",
+            "Cond-DETR",
+            "0.97 · query 0",
+            "dog",
+        ],
+        "dog": [
+            "boxes: IoU 1.00",
+            "DETR",
+            "0.75 · query 1",
+            "Cond-DETR",
+            "tiger · 0.35",
+            "teapot",
+        ],
+    }.items():
+        (at,) = placed(fig, heading)
+        for text in texts_under:  # each not above the one before
+            at = min(y for y in placed(fig, text) if y >= at)
+        assert all(found.count(text) == 1 for text in texts_under if "·" in text or "boxes" in text)
+    check_page(fig)
+
+
+def test_a_class_that_differs_is_said_beside_the_model():
+    fig = figures.compare([A, B], shared(A, B))
+    (tiger,), (heading,) = placed(fig, "tiger · 0.35"), placed(fig, "dog")
+    assert tiger > heading and "cat · 0.97" not in all_text(fig)
+    last_detr = [y for y in placed(fig, "DETR") if y < tiger][-1]
+    model_b = [y for y in placed(fig, "Cond-DETR") if y < tiger][-1]
+    assert heading < last_detr < model_b < tiger
+
+
+def test_what_a_model_does_not_find_is_said_with_its_nearest_query():
+    fig = figures.compare([A, B], shared(A, B))
+    said = all_text(fig)
+    nearest = "no matching box (the nearest: query 1, tiger 0.35, IoU 0.33)"
+    assert said.count(nearest) == 1 and said.count("no matching box") == 2
+    alone = [t for t in fig.axes[0].texts if t.get_text() == "no matching box"]
+    assert len(alone) == 1 and alone[0].get_style() in ("italic", "oblique")
+    assert "IoU 0.00" not in said
+    photos = [t for t in tiles_of(fig) if t.left == tiles_of(fig)[0].left]
+    assert len(photos) == 2 * 4 - 2  # neither photo nor panels for what is not there
+
+
+def test_the_heading_is_the_reference_models():
+    """Which has the object's box, whatever the other calls it or in which order they come."""
+    objects = shared(A, B)
+    assert objects[-1].reference == 1
+    fig = figures.compare([A, B], objects[-1:])
+    assert placed(fig, "teapot") and not placed(fig, "cat", "dog")
+    assert "0.71 · query 2" in texts(fig)
+    overlap = f"boxes: IoU {box_iou(A.boxes_xyxy_px[1], B.boxes_xyxy_px[1]):.2f}"
+    fig = figures.compare([A, B], [SharedObject(1, (Match(1, 0.6), Match(1, 1.0)))])
+    assert placed(fig, "tiger") < placed(fig, "DETR") and not placed(fig, "dog")
+    assert {overlap, "dog · 0.75", "0.35 · query 1"} <= set(texts(fig))
+
+
+def test_boxes_are_each_models_own():
+    fig = figures.compare([A, B], shared(A, B)[:2])
+    rows = photo_rows(fig)
+    for row, (example, query) in zip(rows, [(A, 0), (B, 0), (A, 1), (B, 1)], strict=True):
+        for tile in row:
+            check_box(tile, fig, example.boxes_xyxy_px[query])
+
+
+def test_models_with_fewer_heads_leave_columns_empty():
+    fig = figures.compare([A, B], shared(A, B)[:1])
+    first, second = photo_rows(fig)
+    assert (len(first), len(second)) == (1 + 8, 1 + 5)
+    assert [t.left for t in second] == [t.left for t in first][: 1 + 5]
+    found = texts(fig)
+    assert [found.count(f"head {i}") for i in range(9)] == [1] * 8 + [0]
+    assert len(numbers_of(fig)) == 8 + 5
+
+
+def test_maps_are_each_models_own():
+    """A looks at the upper left cell of each panel, B at the lower right."""
+    a, b = replace(A), replace(B)
+    a.made = np.broadcast_to(one_hot(A.grid_hw, (1, 1)), A.made.shape)
+    b.made = np.broadcast_to(one_hot(B.grid_hw, (10, 14)), B.made.shape)
+    fig = figures.compare([a, b], shared(a, b)[:1], look=Look("heat", cmap="gray"))
+    sheet = np.asarray(fig.axes[0].images[0].get_array())
+    for row, (y, x) in zip(photo_rows(fig), [(8.5 / 96, 8.5 / 128), (160.5 / 192, 224.5 / 256)],
+                           strict=True):  # fmt: skip
+        for tile in row[1:]:
+            at = tile.top + int(y * tile.hw[0]), tile.left + int(x * tile.hw[1])
+            assert sheet[at][:3].min() > 200
+            opposite = tile.top + tile.bottom - at[0], tile.left + tile.right - at[1]
+            assert sheet[opposite][:3].max() < 80
+
+
+def test_the_reading_rule_says_how_queries_were_matched_and_whose_grid_it_is():
+    rule = all_text(figures.compare([A, B], shared(A, B)[:1]))
+    assert rule.count("queries matched by box IoU") == 1
+    assert rule.count("map of 16 \N{MULTIPLICATION SIGN} 12 cells") == 1  # both have that
+    finer = replace(B, grid_hw=(24, 32), stride=8)
+    finer.made = np.full((3, 5, 24, 32), 1 / 768, np.float32)
+    rule = all_text(figures.compare([A, finer], shared(A, finer)[:1]))
+    assert "DETR: map of 16 \N{MULTIPLICATION SIGN} 12 cells" in rule
+    assert "Cond-DETR: map of 32 \N{MULTIPLICATION SIGN} 24 cells" in rule
+    alone = all_text(figures.head_grid(A, [0]))
+    assert "matched" not in alone
+
+
+def test_the_facts_name_all_models_and_what_has_no_match():
+    fig = figures.compare([A, B], shared(A, B), MODES[:2])
+    assert fig.facts["Title"] == ("DETR and Cond-DETR: combine and position attention of each head")
+    for part in (
+        "DETR: cat, 0.98, query 0; Cond-DETR: cat, 0.97, query 0",
+        "DETR: dog, 0.75, query 1; Cond-DETR: tiger, 0.35, query 1",
+        "DETR: teapot, 0.62, query 2; Cond-DETR: no match",
+        "DETR: no match; Cond-DETR: teapot, 0.71, query 2",
+    ):
+        assert part in fig.facts["Description"]
+    assert [s.name for s in fig.shown.subjects] == ["DETR", "Cond-DETR"]
+
+
+def test_one_model_compared_is_the_plain_figure():
+    pair = [figures.compare([A], shared(A)), figures.head_grid(A, [0, 1, 2])]
+    assert texts(pair[0]) == texts(pair[1])
+    sheets = [np.asarray(fig.axes[0].images[0].get_array()) for fig in pair]
+    assert np.array_equal(*sheets)
+
+
+# --- three models -----------------------------------------------------------------------------
+
+
+def test_three_models_say_each_ones_iou_with_the_reference():
+    """C's first box is A's moved by 2: 38 x 40 in common, 1520 / 1680 = 0.90."""
+    fig = figures.compare([A, B, C], shared(A, B, C)[:1])
+    found = texts(fig)
+    labels = {"0.97 · query 0 · IoU 0.60", "0.88 · query 0 · IoU 0.90"}
+    joined = {" · ".join(found[i : i + 2]) for i in range(len(found))} | set(found)
+    assert labels <= joined and "0.98 · query 0" in found
+    assert "box IoU" not in "".join(found).replace("matched by box IoU", "")
+    assert [len(row) for row in photo_rows(fig)] == [9, 6, 4]
+    check_page(fig)
+    assert fig.facts["Title"].startswith("DETR, Cond-DETR and DAB-DETR: ")
+
+
+def test_an_object_that_only_the_last_model_has():
+    """The two before say so each, and its class is the heading."""
+    extra = replace(C, labels=np.array([0, 4]), boxes_xyxy_px=C.boxes_xyxy_px - [[0], [60]])
+    objects = shared(A, B, extra)
+    fig = figures.compare([A, B, extra], objects[-1:])
+    assert objects[-1].reference == 2 and all_text(fig).count("no matching box") == 2
+    assert "an exceedingly long class name that never ends" in texts(fig)
+    check_page(fig)
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("titles", "weights", "names"),
+    [
+        (("DETR", "DAB-DETR"), ("a.pth", "a.pth"), ["DETR", "DAB-DETR"]),
+        (("DETR", "DETR"), ("x/r50.pth", "r101-dc5.pth"), ["r50", "r101-dc5"]),
+        (("DETR", "DETR"), ("x/r50.pth", "y/r50.pth"), ["r50 (1)", "r50 (2)"]),
+        (("DETR", "DETR"), (None, None), ["DETR (1)", "DETR (2)"]),
+        (("DETR", "DETR"), ("my-detr-1.5", "my-detr-1.6"), ["my-detr-1.5", "my-detr-1.6"]),
+        (("DETR", "DETR", "DAB"), ("one.pth", "two.pt", "three"), ["one", "two", "three"]),
+    ],
+)
+def test_models_of_one_title_go_by_their_checkpoints(titles, weights, names):
+    models = [replace(A, model_title=t, meta={"weights": w})
+              for t, w in zip(titles, weights, strict=True)]  # fmt: skip
+    fig = figures.compare(models, shared(*models)[:1])
+    assert [s.name for s in fig.shown.subjects] == names
+    assert all(texts(fig).count(name) == 1 for name in names)
+
+
+def test_names_of_ones_own():
+    fig = figures.compare([A, A], shared(A, A)[:1], names=["mine\n", "theirs"])
+    assert {"mine", "theirs"} <= set(texts(fig)) and "DETR" not in texts(fig)
+    with pytest.raises(ValueError):
+        figures.compare([A, A], shared(A, A), names=["mine"])
+
+
+def test_nothing_to_compare():
+    with pytest.raises(FigureError, match="at least one query"):
+        figures.compare([A, B], [])
+
+
+# --- layers -----------------------------------------------------------------------------------
+
+
+def layered(example: FakeExplanation = A) -> FakeExplanation:
+    """Every layer captured, layer 1 calls query 0 a tiger, and each has a peak of its own."""
+    e = replace(example, layers=tuple(range(6)), residuals={i: 1e-7 for i in range(6)})
+    e.labels_by = {1: np.array([3, *example.labels[1:]])}
+    e.made_by = {
+        (mode, i): np.broadcast_to(one_hot(e.grid_hw, (i, i), 0.3 + i / 10), e.made.shape)
+        for mode in MODES
+        for i in range(6)
+    }
+    return e
+
+
+def test_all_layers_are_a_row_each_with_that_layers_box_class_and_score():
+    example = layered()
+    fig = figures.head_grid(example, [0], layer="all")
+    found = texts(fig)
+    assert [found.count(f"layer {i}") for i in range(7)] == [1] * 6 + [0]
+    assert placed(fig, *(f"layer {i}" for i in range(6))) == [
+        y for i in range(6) for y in placed(fig, f"layer {i}")
+    ]
+    # the stand-in's scores: 0.98 * (i + 1) / 6
+    for i, score in enumerate((0.16, 0.33, 0.49, 0.65, 0.82, 0.98)):
+        assert f"{'tiger' if i == 1 else 'cat'} · {score:.2f}" in found
+    rows = photo_rows(fig)
+    assert [len(row) for row in rows] == [9] * 6
+    for i, row in enumerate(rows):
+        for tile in row:
+            check_box(tile, fig, example.output(i).boxes_xyxy_px[0])
+    widths = [np.diff(box_on(row[0], fig)[::2])[0] for row in rows]
+    assert widths == sorted(widths) and widths[0] < 0.8 * widths[-1]  # they differ
+    assert {t.get_text() for t in numbers_of(fig)} == {".30", ".40", ".50", ".60", ".70", ".80"}
+    numbers = [[t.get_text() for t in numbers_of(fig) if row[0].top < extent(t).y1 <= row[0].bottom]
+               for row in rows]  # fmt: skip
+    assert numbers == [[f".{3 + i}0"] * 8 for i in range(6)]
+    assert "box, class and score: that layer's own" in all_text(fig)
+    check_page(fig)
+
+
+def test_some_layers_in_the_order_they_are_named():
+    fig = figures.head_grid(layered(), [1], layer=[4, 0, 4])
+    (four,), (zero,) = placed(fig, "layer 4"), placed(fig, "layer 0")
+    assert four < zero and not placed(fig, "layer 5")
+    assert "decoder layers 4 and 0 of 0\N{EN DASH}5" in all_text(fig)
+    assert fig.shown.subjects[0].layers == (4, 0)
+
+
+def test_the_heading_of_layers_is_what_the_last_shown_says():
+    for layers, heading in (([0, 1], "tiger"), ([1, 2], "cat")):
+        fig = figures.head_grid(layered(), [0], layer=layers)
+        (line,) = placed(fig, heading)
+        assert line < placed(fig, "layer 1")[0]
+        score = 0.98 * (layers[-1] + 1) / 6
+        assert f"{score:.2f} · query 0" in texts(fig)
+
+
+def test_layers_and_modes_of_two_queries():
+    fig = figures.head_grid(layered(), [0, 1], MODES, layer=[1, 5])
+    found = texts(fig)
+    assert found.count("layer 1") == found.count("layer 5") == 2
+    assert [len(row) for row in photo_rows(fig)] == [1 + 3 * 8] * 4
+    assert [found.count(mode) for mode in MODES] == [2 * 2 + 1] * 3  # a row each, and the rule
+    check_page(fig)
+
+
+def test_several_layers_of_several_models_have_a_section_each():
+    a, b = layered(A), layered(B)
+    fig = figures.compare([a, b], shared(a, b)[:3], layer=[1, 5])
+    said = all_text(fig)
+    headings = re.findall(r"0\.\d\d · (?:Cond-)?DETR · query \d(?: · IoU 0\.60)?", said)
+    assert headings == [
+        "0.98 · DETR · query 0",
+        "0.97 · Cond-DETR · query 0 · IoU 0.60",
+        "0.75 · DETR · query 1",
+        "0.35 · Cond-DETR · query 1",
+        "0.62 · DETR · query 2",
+    ]
+    assert said.count("no matching box (the nearest: query 1, tiger 0.35, IoU 0.33)") == 1
+    rows = photo_rows(fig)
+    assert [len(row) for row in rows] == [9, 9, 6, 6, 9, 9, 6, 6, 9, 9]
+    order = [(a, 0), (b, 0), (a, 1), (b, 1), (a, 2)]
+    for k, (example, query) in enumerate(order):
+        for layer, row in zip((1, 5), rows[2 * k : 2 * k + 2], strict=True):
+            check_box(row[0], fig, example.output(layer).boxes_xyxy_px[query])
+    check_page(fig)
+
+
+# --- what does not go together ----------------------------------------------------------------
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> float:
+    import torch
+    from torchvision.ops import box_iou
+
+    return float(box_iou(torch.tensor(a)[None], torch.tensor(b)[None])[0, 0])
+
+
+def test_the_iou_is_that_of_the_boxes_that_are_drawn():
+    a, b = fake(layers=(2, 5)), fake(layers=(2, 5), model_title="Cond-DETR")
+    b.boxes_xyxy_px[0, 2] += 12
+    fig = figures.compare([a, b], shared(a, b)[:1], layer=2)
+    drawn = box_iou(a.output(2).boxes_xyxy_px[0], b.output(2).boxes_xyxy_px[0])
+    assert abs(drawn - box_iou(a.boxes_xyxy_px[0], b.boxes_xyxy_px[0])) > 0.01
+    assert f"boxes: IoU {drawn:.2f}" in texts(fig)
+    assert "matched by box IoU at the last layer" in all_text(fig)
+
+
+def test_different_images_are_not_compared():
+    a, b = fake(), fake(image_hw=(96, 130))
+    with pytest.raises(FigureError, match="of different images"):
+        figures.compare([a, b], shared(a, b))
+
+
+@pytest.mark.parametrize(("models", "matches"), [(1, 2), (2, 1), (0, 0)])
+def test_as_many_matches_as_models(models, matches):
+    objects = [SharedObject(0, (Match(0, 1.0),) * matches)]
+    with pytest.raises(FigureError, match="must be as many"):
+        figures.compare([fake() for _ in range(models)], objects)
+
+
+def test_a_box_that_is_not_a_number_is_not_drawn():
+    example = fake()
+    example.boxes_xyxy_px[0] = np.nan
+    fig = figures.head_grid(example, [0, 1])
+    assert len(boxes_of(fig)[0].get_paths()) == 1 + 8
+
+
+def test_a_taken_nearest_query_is_said_to_be_taken():
+    a, b = fake(scores=(0.9, 0.8, 0.7)), fake(model_title="Cond-DETR")
+    a.boxes_xyxy_px[1] = a.boxes_xyxy_px[0]
+    fig = figures.compare([a, b], shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], [[0, 1], []]))
+    assert "no matching box left: query 0, IoU 1.00, is another object's" in texts(fig)
+
+
+def test_long_names_that_begin_alike_are_told_apart():
+    a, b = (fake(meta={"weights": f"detr_r50_long_epoch_{n}.pth"}) for n in (50, 60))
+    fig = figures.compare([a, b], shared(a, b)[:1])
+    assert {"…epoch_50", "…epoch_60"} <= set(texts(fig))
+    assert fig.facts["Title"].startswith("detr_r50_long_epoch_50 and detr_r50_long_epoch_60:")

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fake_explanation import one_hot, photo
+from scipy.ndimage import map_coordinates
+
+from detr_viz.attention import grids
+from detr_viz.attention.grids import Placement
+from detr_viz.figures.page import tiles
+
+
+def inferno_like() -> np.ndarray:
+    ramp = np.linspace(0, 255, 256)
+    return np.stack([ramp, ramp**2 / 255, 255 - ramp], -1).astype(np.uint8)
+
+
+# --- where a cell lies: values worked out by hand ---------------------
+
+
+@pytest.mark.parametrize("stride", [32, 16, 8])
+@pytest.mark.parametrize("interpolation", tiles.INTERPOLATIONS)
+def test_cell_i_is_centred_on_pixel_stride_times_i_of_the_resized_image(stride, interpolation):
+    """A panel as large as the network input has the peak on pixel stride * i, undiminished."""
+    place, hw = Placement((96, 160), stride), (96 // stride, 160 // stride)
+    cell = (hw[0] - 1, hw[1] // 2)
+    panel = tiles.resample(one_hot(hw, cell), place, (96, 160), interpolation)
+    assert panel[stride * cell[0], stride * cell[1]] == pytest.approx(1)
+    assert panel.max() == pytest.approx(1)
+    for other in range(hw[1]):
+        if other != cell[1]:
+            assert panel[stride * cell[0], stride * other] == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("stride", "cell", "pixel", "value"),
+    [
+        # 640 input pixels on 160: pixel j shows x = 4 j + 1.5. Cell 5 of stride 32 is x = 160:
+        # pixel 40 (x = 161.5) is the closest, u = 5 + 1.5 / 32.
+        (32, 5, 40, 1 - 1.5 / 32),
+        # DC5, stride 16: cell 5 is x = 80; pixel 20 (x = 81.5), u = 5 + 1.5 / 16.
+        (16, 5, 20, 1 - 1.5 / 16),
+        # Cell 0 is x = 0: pixel 0 shows x = 1.5.
+        (32, 0, 0, 1 - 1.5 / 32),
+        # The last cell, 19, is x = 608; beyond it the map is flat up to the edge.
+        (32, 19, 159, 1.0),
+    ],
+)
+def test_peak_in_a_smaller_panel(stride, cell, pixel, value):
+    cells = 640 // stride
+    row = tiles.resample(one_hot((1, cells), (0, cell)), Placement((stride, 640), stride), (1, 160))
+    assert row[0, pixel] == pytest.approx(value)
+    assert row[0].max() == pytest.approx(value)
+    stretched = (cell + 0.5) * 160 / cells  # the plain stretch puts it elsewhere
+    assert abs(pixel - stretched) > 1 or cell == 19
+
+
+def test_cell_centres_in_the_original_photo():
+    # 200 x 640 is resized to 417 x 1334, stride 32 gives 14 x 42 cells.
+    place = Placement((417, 1334), 32)
+    x = grids.cell_centers(42, 640, place, axis=1)
+    y = grids.cell_centers(14, 200, place, axis=0)
+    assert x[0] == pytest.approx(0.5 * 640 / 1334 - 0.5)
+    assert x[41] == pytest.approx(1312.5 * 640 / 1334 - 0.5)
+    assert x[41] == pytest.approx(629.1852, abs=1e-4)
+    assert y[13] == pytest.approx(416.5 * 200 / 417 - 0.5)
+    centred = grids.cell_centers(4, 200, Placement((1, 1), 32, "centered"), axis=1)
+    assert centred.tolist() == [24.5, 74.5, 124.5, 174.5]
+
+
+def test_positions_agree_with_centres():
+    """A panel of the photo's own size shows each cell at its centre in the photo."""
+    for place in (Placement((417, 1334), 32), Placement((417, 1334), 32, "centered")):
+        u = grids.cell_positions(640, 42, place, axis=1)
+        x = grids.cell_centers(42, 640, place, axis=1)
+        inside = (u > 0) & (u < 41)
+        assert np.allclose(np.interp(u, np.arange(42), x)[inside], np.arange(640)[inside])
+
+
+def test_centered_rule_ignores_the_stride():
+    place = Placement((999, 999), 7, "centered")
+    panel = tiles.resample(one_hot((3, 4), (2, 1)), place, (15, 20))
+    # 5 pixels a cell: centres on pixels 2, 7, 12, 17
+    assert np.unravel_index(panel.argmax(), panel.shape) == (12, 7)
+    assert panel[12, 7] == pytest.approx(1)
+
+
+def test_linear_agrees_with_scipy():
+    rng = np.random.default_rng(0)
+    maps, place = rng.random((3, 25, 34)).astype(np.float32), Placement((800, 1066), 32)
+    panels = tiles.resample(maps, place, (114, 152), "linear")
+    y = ((np.arange(114) + 0.5) * 800 / 114 - 0.5) / 32
+    x = ((np.arange(152) + 0.5) * 1066 / 152 - 0.5) / 32
+    grid = np.meshgrid(y, x, indexing="ij")
+    for panel, values in zip(panels, maps, strict=True):
+        expected = map_coordinates(values, grid, order=1, mode="nearest")
+        assert np.allclose(panel, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+def test_a_ramp_stays_a_ramp(interpolation):
+    """Both reproduce straight lines, so nothing is shifted (away from the clamped border)."""
+    place = Placement((64, 320), 16)
+    row = tiles.resample(np.arange(20.0)[None], place, (1, 111), interpolation)[0]
+    u = ((np.arange(111) + 0.5) * 320 / 111 - 0.5) / 16
+    inside = (u > 1) & (u < 18)
+    assert np.allclose(row[inside], u[inside], atol=1e-5)
+
+
+def test_nearest_shows_cells_with_sharp_edges():
+    place = Placement((8, 64), 16)  # 4 cells centred on x = 0, 16, 32, 48: edges at 8, 24, 40
+    row = tiles.resample(np.array([[1.0, 2, 3, 4]]), place, (1, 64), "nearest")[0]
+    assert row.tolist() == [1] * 8 + [2] * 16 + [3] * 16 + [4] * 24
+
+
+def test_cubic_is_smoother_than_linear_and_keeps_the_cells():
+    place, cells = Placement((8, 160), 16), np.array([[0, 0, 0, 0.5, 1, 0.5, 0, 0, 0, 0]])
+    rows = {i: tiles.resample(cells, place, (1, 160), i)[0] for i in ("linear", "cubic")}
+    kinks = {i: np.abs(np.diff(row, 2)).max() for i, row in rows.items()}
+    assert kinks["cubic"] < kinks["linear"] / 3
+    assert np.allclose(rows["cubic"][::16], cells[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("interpolation", tiles.INTERPOLATIONS)
+@pytest.mark.parametrize(("out", "cells"), [(152, 34), (8, 84), (5, 1), (1, 7), (30, 31)])
+def test_weights_sum_to_one_and_skip_no_cell(interpolation, out, cells):
+    place = Placement((32 * cells - 9, 32 * cells - 9), 32)
+    weights = tiles.interpolation_weights(out, cells, place, 1, interpolation)
+    assert weights.shape == (out, cells) and weights.dtype == np.float32
+    assert np.allclose(weights.sum(1), 1, atol=1e-6)
+    assert (weights.max(0) > 0).all()
+
+
+def test_wrong_names_say_what_there_is():
+    with pytest.raises(ValueError, match="aligned, centered"):
+        Placement((8, 8), 8, "middle")
+    with pytest.raises(ValueError, match="cubic, linear, nearest"):
+        tiles.resample(np.ones((2, 2)), Placement((8, 8), 4), (4, 4), "lanczos")
+
+
+# --- photo and colours ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (300, 400), (1, 4000), (4000, 1), (20, 30)])
+def test_photo_of_any_shape_fits_a_panel(hw):
+    small = tiles.resize_photo(photo(*hw), (57, 76))
+    assert small.shape == (57, 76, 3) and small.dtype == np.uint8
+    assert np.allclose(small.mean((0, 1)), photo(*hw).mean((0, 1)), atol=4)
+
+
+def test_photo_is_antialiased():
+    stripes = np.zeros((64, 640, 3), np.uint8)
+    stripes[:, ::2] = 255
+    small = tiles.resize_photo(stripes, (16, 100))
+    assert np.abs(small.astype(int) - 127).max() < 24
+
+
+def test_backdrop_is_calm_whatever_the_light():
+    scene = photo(114, 152).astype(float)
+    lights = {"day": scene, "night": scene * 0.2, "snow": 255 - (255 - scene) * 0.3}
+    grounds = {k: tiles.backdrop(v.astype(np.uint8)).astype(float) for k, v in lights.items()}
+    for ground in grounds.values():
+        assert ground.min() >= 40 and ground.max() <= 140  # never near white: maps are brighter
+        assert ground.std() > 4  # and the objects can be made out
+    medians = [np.median(g) for g in grounds.values()]
+    assert max(medians) - min(medians) < 12
+
+
+def test_backdrop_keeps_the_order_of_tones():
+    scene = photo(60, 80)
+    gray = scene @ np.array([299, 587, 114]) / 1000
+    ground = tiles.backdrop(scene).astype(float)
+    assert np.corrcoef(gray.ravel(), ground.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_backdrop_of_an_even_photo(level):
+    ground = tiles.backdrop(np.full((4, 4, 3), level, np.uint8))
+    assert ground.min() == ground.max() and 40 <= ground[0, 0] <= 140
+
+
+def test_level_zero_is_the_bare_ground_and_opacity_follows_the_level():
+    table, lut = tiles.blend_table(inferno_like()), inferno_like().astype(float)
+    assert np.array_equal(table[0, :, :3], np.arange(256)[:, None].repeat(3, 1))
+    assert (table[..., 3] == 255).all()
+    rng = np.random.default_rng(1)
+    for level, gray in rng.integers(0, 256, (50, 2)):
+        alpha = 0.94 * level / 255
+        expected = alpha * lut[level] + (1 - alpha) * gray
+        assert np.abs(table[level, gray, :3] - expected).max() <= 0.5
+
+
+def test_overlay_looks_every_pixel_up():
+    table = tiles.blend_table(inferno_like())
+    ground = np.array([[10, 200], [90, 90]], np.uint8)
+    levels = np.array([[[0, 1], [0.5, 2]], [[-1, 0.2], [1, 0]]])  # beyond [0, 1] is clipped
+    panels = tiles.colorize(levels, ground, table)
+    assert panels.shape == (2, 2, 2, 4) and panels.dtype == np.uint8
+    for index, cell in np.ndenumerate(np.clip(levels, 0, 1)):
+        assert np.array_equal(panels[index], table[round(cell * 255), ground[index[1:]]])
+
+
+def test_a_map_alone_is_its_colours():
+    lut = inferno_like()
+    panels = tiles.colorize(
+        np.linspace(0, 1, 256)[None, None],
+        np.full((1, 256), 77, np.uint8),
+        tiles.opaque_table(lut),
+    )
+    assert np.array_equal(panels[0, 0, :, :3], lut)
+
+
+def test_paste():
+    sheet = tiles.blank_sheet(5, 6)
+    tiles.paste(sheet, np.zeros((2, 3, 3), np.uint8), 1, 2)
+    assert (sheet[1:3, 2:5, :3] == 0).all() and (sheet[..., 3] == 255).all()
+    assert (sheet[..., :3] == 0).sum() == 2 * 3 * 3

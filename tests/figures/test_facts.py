@@ -1,0 +1,144 @@
+"""What a figure says of itself: formulas of its modes, and the metadata of its files."""
+
+from __future__ import annotations
+
+import pytest
+from fake_explanation import FakeExplanation, fake
+
+from detr_viz import figures
+from detr_viz.attention.terms import MODES, SEPARATE_COMBINE, Mode
+from detr_viz.figures import reading_rule
+from detr_viz.figures.reading_rule import Shown, Subject
+from detr_viz.figures.styles import NORMS, Look
+
+GENERAL = MODES["combine"].formula
+
+
+def subject(
+    name: str = "DETR", layers: tuple[int, ...] = (5,), example: FakeExplanation | None = None
+) -> Subject:
+    example = example or fake(layers=layers)
+    example.residuals = dict.fromkeys(layers, 2.3e-7)
+    return Subject(example, name, layers)
+
+
+def shown(*subjects: Subject, queries: tuple[str, ...] | None = None, **changes: object) -> Shown:
+    models = subjects or (subject(),)
+    words = queries or tuple(f"cat, 0.98, query {i}" for i in range(len(models)))
+    facts_of = {"modes": ("combine",), "scale": "mode", "look": Look(), **changes}
+    return Shown(models, queries=words, **facts_of)
+
+
+# --- formulas ---------------------------------------------------------------------------------
+
+
+def apart(name: str = "B", layers: tuple[int, ...] = (5,)) -> Subject:
+    """A model that lays content and position side by side, but in layer 0."""
+    example = fake(layers=layers)
+
+    def formula(mode: str | Mode, layer: int | None = None) -> str:
+        if isinstance(mode, Mode):
+            return mode.formula
+        return SEPARATE_COMBINE if mode == "combine" and layer else MODES[mode].formula
+
+    example.formula = formula
+    return subject(name, layers, example)
+
+
+@pytest.mark.parametrize(
+    ("subjects", "expected"),
+    [
+        ([subject("A")], [GENERAL]),
+        ([subject("A"), subject("B", (0, 5))], [GENERAL]),
+        ([apart()], [SEPARATE_COMBINE]),
+        ([apart(layers=(3, 5))], [SEPARATE_COMBINE]),
+        ([apart(layers=(0,))], [GENERAL]),
+        ([apart(layers=(0, 5))], [GENERAL, f"in layer 5 ${SEPARATE_COMBINE}"]),
+        ([apart(layers=(0, 1, 5))], [SEPARATE_COMBINE, f"in layer 0 ${GENERAL}"]),
+        ([apart("A", (0, 5)), apart("B", (0, 5))], [GENERAL]),  # true of all
+        ([apart("A"), apart("B", (1,))], [SEPARATE_COMBINE]),
+        ([subject("A"), apart("B", (0,))], [GENERAL]),
+        ([subject("A"), apart("B")], [f"A ${GENERAL}", f"B ${SEPARATE_COMBINE}"]),
+    ],
+)
+def test_formulas_hold_for_every_layer_and_model_shown(subjects, expected):
+    found = reading_rule.formulas(shown(*subjects), "combine")
+    assert found == [f"{words if '$' in words else '$' + words}$" for words in expected]
+    rule, said = reading_rule.reading_rule(shown(*subjects)), [f"combine  {found[0]}", *found[1:]]
+    first = rule.index(said[0])
+    assert rule[first : first + len(said)] == said
+    assert reading_rule.formulas(shown(*subjects), "position") == [f"${MODES['position'].formula}$"]
+    own = Mode("cpb", "p", "(c_q + p_q) · p_k")
+    assert reading_rule.formulas(shown(*subjects), own) == ["$(c_q + p_q) · p_k$"]
+
+
+# --- metadata ---------------------------------------------------------------------------------
+
+
+LOOKS = [("contour", None), *((s, n) for s in ("overlay", "heat") for n in (None, *NORMS))]
+
+
+@pytest.mark.parametrize(("style", "norm"), LOOKS)
+def test_metadata_says_how_it_is_drawn(style, norm):
+    said = reading_rule.metadata(shown(look=Look(style, norm, "cividis", "linear")))["Description"]
+    assert f"; style {style}, linear interpolation" in said
+    assert "; scale mode; " in said
+    if style == "contour":
+        assert "; inside the lines lie 50, 80 and 95 % of each map's mass; style" in said
+        assert "normalisation" not in said and "cividis" not in said
+    else:
+        assert f"normalisation {norm or 'head'} ({NORMS[norm or 'head']})" in said
+        assert ", colour map cividis" in said
+
+
+def test_metadata_names_what_was_left_to_default():
+    said = reading_rule.metadata(shown(look=Look("heat")))["Description"]
+    assert "style heat, nearest interpolation, colour map inferno" in said
+
+
+def test_metadata_of_several_models_says_whose_is_what():
+    early = subject("A", (0, 1), fake(layers=(0, 1), num_layers=3))
+    late = subject("B", (5,), fake(input_hw=(48, 64), meta={"weights_sha256": "cd" * 32}))
+    late.explanation.residuals = {5: float("nan")}
+    found = reading_rule.metadata(shown(early, late, modes=("content",)))
+    assert found["Title"] == "A and B: content attention of each head"
+    assert "image" not in found["Description"]
+    for words in (
+        "A: decoder layers 0 and 1 of 0\N{EN DASH}2; B: decoder layer 5 of 0\N{EN DASH}5",
+        "box, class and score: that layer's own",
+        "content c_q \N{MIDDLE DOT} c_k",
+        "in layer 0 content is the same for every query",
+        "queries matched by box IoU",
+        "A: map of 16 \N{MULTIPLICATION SIGN} 12 cells, .005 each if even; "
+        "B: map of 8 \N{MULTIPLICATION SIGN} 6 cells, .02 each if even;",
+        "A: self-check residual 2.3e-07; B: self-check untestable",
+        f"A: weights sha256 {'ab' * 32}",
+        f"B: weights sha256 {'cd' * 32}",
+    ):
+        assert found["Description"].count(words) == 1, words
+
+
+def test_metadata_names_the_image():
+    """Once for all models, for they are shown the same; its file tells which of that name."""
+    seen = {"image": "cat.png", "image_sha256": "ef" * 32}
+    both = [subject(name, example=fake(meta=dict(seen))) for name in "AB"]
+    said = reading_rule.metadata(shown(*both))["Description"]
+    assert said.endswith(f"query 1. image cat.png sha256 {'ef' * 32}")
+    assert said.count("cat.png") == 1
+
+
+def test_metadata_is_one_line_each_whatever_names_there_are():
+    e = fake(names=("a\nb\x00c", "\u2028", "\t"), scores=(0.9, 0.8, 0.7))
+    e.model_title, e.meta = "x\r\ny", {"weights": "w\n.pth", "weights_sha256": "ab" * 32}
+    e.meta["image_sha256"] = "ef" * 32
+    found = figures.head_grid(e, [0, 1, 2]).facts
+    assert set(found) == {"Title", "Software", "Description"}
+    for value in found.values():
+        assert value.isprintable()
+    assert "a bc, 0.90, query 0; class 1, 0.80" in found["Description"]
+    assert found["Description"].endswith(f". image sha256 {'ef' * 32}")
+    assert found["Title"].startswith("x y: ")
+    e.meta["image"] = "my\n  cat.png"
+    found = figures.head_grid(e, [0, 1, 2]).facts
+    assert found["Description"].endswith(f". image my cat.png sha256 {'ef' * 32}")
+    assert found["Description"].isprintable()

@@ -1,0 +1,314 @@
+"""Nothing is cut, nothing overlaps: the extents of what is drawn, for many shapes of figure."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_explanation import MODES, FakeExplanation, fake
+from figure_tools import boxes_of, check_page, corners, extent, numbers_of, texts, tiles_of
+from matplotlib.figure import Figure
+
+from detr_viz import figures
+from detr_viz.detections.matching import shared_objects
+from detr_viz.figures import head_maps
+from detr_viz.figures.page import elements
+from detr_viz.figures.styles import PRESETS, FigureError, Format, Look, page_format
+
+LONG = ("baseball glove", "an exceedingly long class name that never ends", "Donaudampfschifffahrt")
+SHAPES = {
+    "demo": {"image_hw": (512, 512), "input_hw": (160, 160)},
+    "photo": {"image_hw": (300, 451), "input_hw": (800, 1203), "stride": 32},
+    "panorama": {"image_hw": (200, 640), "input_hw": (417, 1334), "stride": 32},
+    "portrait": {"image_hw": (640, 360), "input_hw": (1334, 750), "stride": 32},
+    "dot": {"image_hw": (1, 1), "input_hw": (800, 800), "stride": 32},
+    "line": {"image_hw": (1, 10_000), "input_hw": (1, 1333), "stride": 32},
+    "column": {"image_hw": (10_000, 1), "input_hw": (1333, 1), "stride": 32},
+}
+
+
+@pytest.mark.parametrize("modes", ["combine", MODES[:2], MODES], ids=["single", "two", "three"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_photo(shape, modes):
+    fig = figures.head_grid(fake(names=LONG, **SHAPES[shape]), [0, 1, 2], modes)
+    check_page(fig)
+    width, height = fig.canvas.get_width_height()
+    assert width <= round(4.6 * 335) and height < 4 * width
+    stretched = any("true proportions" in t.get_text() for t in fig.axes[0].texts)
+    assert stretched == (shape in ("line", "column"))
+
+
+@pytest.mark.parametrize("modes", ["combine", MODES[:2]], ids=["single", "stacked"])
+@pytest.mark.parametrize("heads", [1, 2, 4, 16])
+def test_every_number_of_heads(heads, modes):
+    check_page(figures.head_grid(fake(heads=heads), [0, 1], modes))
+
+
+@pytest.mark.parametrize("modes", ["combine", MODES], ids=["single", "stacked"])
+@pytest.mark.parametrize(("width_in", "dpi"), [(3.25, 300), (5, 100), (6.875, 220), (13.3, 150)])
+def test_every_width(width_in, dpi, modes):
+    size = page_format(None, width_in, dpi)
+    fig = figures.head_grid(fake(names=LONG), [0, 1, 2], modes, page=size)
+    check_page(fig)
+    assert width_in * 0.98 <= fig.get_figwidth() <= width_in + 0.01
+
+
+# --- presets ----------------------------------------------------------------------------------
+
+
+def pair() -> list[FakeExplanation]:
+    """Two models of six layers, 8 and 6 heads; the second has no match for the first's last box."""
+    shape = {**SHAPES["photo"], "layers": tuple(range(6)), "residuals": {i: 1e-7 for i in range(6)}}
+    a = fake(names=LONG, model_title="DETR with an unusually long title", **shape)
+    b = fake(names=LONG, heads=6, **shape)
+    b.image = a.image
+    b.boxes_xyxy_px = a.boxes_xyxy_px + np.array([[9, 4, 12, -3], [0, 0, 0, 0], [150, 60, 9, 9]])
+    b.labels = np.array([0, 2, 1])
+    return [a, b]
+
+
+def drawn(kind: str, made_for: Format, look: Look) -> Figure:
+    a, b = pair()
+    if kind in ("single", "modes", "layers"):
+        modes = MODES if kind == "modes" else "combine"
+        layer = "all" if kind == "layers" else None
+        return figures.head_grid(a, [0, 1, 2], modes, layer=layer, look=look, page=made_for)
+    objects = shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], [[0, 1, 2], [0, 1, 2]])
+    modes = MODES if kind == "compared modes" else "combine"
+    layer = "all" if kind == "compared layers" else None
+    return figures.compare([a, b], objects, modes, layer=layer, look=look, page=made_for)
+
+
+KINDS = ("single", "modes", "layers", "compared", "compared modes", "compared layers")
+LOOKS = {"head": Look(), "figure": Look("heat", "figure"), "contour": Look("contour")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("preset", "look"),
+    [
+        ("column", "contour"),
+        ("page", "head"),
+        ("slide", "contour"),
+        ("poster", "figure"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the figure is .* high")
+def test_every_preset_holds_every_kind_of_figure(preset, look, kind):
+    fig = drawn(kind, page_format(preset), LOOKS[look])
+    check_page(fig)
+    asked, room = PRESETS[preset].width_in, PRESETS[preset].height_in
+    assert fig.get_figwidth() <= asked + 1e-4
+    if fig.get_figwidth() < 0.98 * asked:  # smaller to fit the height, which it then fills
+        assert 0.9 * room < fig.get_figheight() <= room + 1e-4
+
+
+@pytest.mark.parametrize(
+    ("preset", "width_in", "pixels"),
+    [
+        ("column", 3.25, 1950),
+        ("page", 6.875, 2062),
+        ("slide", 13.3, 1995),
+        ("poster", 23.4, 3510),
+        (None, 4.6, 1541),
+    ],
+)
+def test_presets_have_the_widths_they_are_named_for(preset, width_in, pixels):
+    made_for = page_format(preset)
+    assert made_for.width_in == width_in and round(width_in * made_for.dpi) == pixels
+    fig = figures.head_grid(fake(), [0], page=made_for)
+    width, height = fig.canvas.get_width_height()
+    assert pixels - 16 <= width <= pixels  # whole pixels for 9 panels
+    assert (height, width) == np.asarray(fig.axes[0].images[0].get_array()).shape[:2]
+    assert fig.dpi == made_for.dpi and fig.get_figwidth() == pytest.approx(
+        width / fig.dpi, abs=1e-4
+    )
+    other = figures.head_grid(fake(), [0], page=page_format(preset, 5.0, 120))
+    assert 600 - 16 <= other.canvas.get_width_height()[0] <= 600
+    mine = {t.get_fontsize() for t in other.axes[0].texts}
+    assert mine == {t.get_fontsize() for t in fig.axes[0].texts}  # the preset's size of type
+
+
+@pytest.mark.parametrize(("preset", "least_pt"), [("column", 5), ("page", 6), ("slide", 12),
+                                                  ("poster", 24)])  # fmt: skip
+@pytest.mark.parametrize("kind", ["single", "compared modes"])
+@pytest.mark.filterwarnings("ignore:the figure is .* high")
+def test_text_is_legible_where_it_will_be_read(preset, least_pt, kind):
+    fig = drawn(kind, page_format(preset), Look(norm="figure"))
+    sizes = {t.get_text(): t.get_fontsize() for t in fig.axes[0].texts}
+    assert len(sizes) > 20
+    assert {text for text, size in sizes.items() if size < least_pt} == {"q", "k"}  # subscripts
+    assert max(sizes.values()) < 2 * min(size for t, size in sizes.items() if t not in "qk")
+
+
+# --- height -----------------------------------------------------------------------------------
+
+
+def both_heights(query_count: int, preset: str, **more: object) -> tuple[Figure, Figure, list[str]]:
+    """The preset's figure, the same with all the height it wants, and what was warned of."""
+    example = fake(names=["cat"] * query_count, scores=[0.9] * query_count, **more)
+    made_for = page_format(preset)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fig = figures.head_grid(example, range(query_count), page=made_for)
+    tall = replace(made_for, height_in=math.inf)
+    free = figures.head_grid(example, range(query_count), page=tall)
+    return fig, free, [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize("count", [8, 9])
+def test_panels_shrink_until_the_figure_fits_a_slide(count):
+    fig, free, warned = both_heights(count, "slide")
+    assert free.get_figheight() > 7.51 > fig.get_figheight() > 6.9 and not warned
+    check_page(fig)
+    (height, width), (free_height, free_width) = (tiles_of(f)[1].hw for f in (fig, free))
+    assert height < free_height and width < free_width
+    assert width / height == pytest.approx(4 / 3, rel=0.02)
+    assert len(tiles_of(fig)) == len(tiles_of(free)) == 9 * count
+    sizes = [{t.get_fontsize() for t in f.axes[0].texts if t not in numbers_of(f)}
+             for f in (fig, free)]  # fmt: skip
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize(("count", "more"), [(1, {}), (4, SHAPES["panorama"])])
+def test_a_figure_that_fits_is_left_alone(count, more):
+    fig, free, warned = both_heights(count, "slide", **more)
+    assert fig.canvas.get_width_height()[1] < 1125 and not warned
+    assert texts(fig) == texts(free) and tiles_of(fig) == tiles_of(free)
+
+
+def test_a_figure_exactly_as_high_as_its_room_fits():
+    free = figures.head_grid(fake(), [0, 1])
+    room = replace(page_format(), height_in=free.canvas.get_width_height()[1] / 335)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fig = figures.head_grid(fake(), [0, 1], page=room)
+    assert tiles_of(fig) == tiles_of(free)
+
+
+@pytest.mark.parametrize(("preset", "count", "room"), [("slide", 20, "7.5"), ("column", 40, "8.2")])
+def test_a_figure_that_cannot_fit_keeps_its_panels_and_is_said_to_be_high(preset, count, room):
+    fig, free, warned = both_heights(count, preset)
+    high = f"{fig.get_figheight():.1f}"
+    assert fig.get_figheight() > float(room)
+    assert warned == [
+        f"the figure is {high} in high, more than the {room} in there is room for: "
+        "choose fewer queries, or one mode"
+    ]
+    assert tiles_of(fig) == tiles_of(free)
+    check_page(fig)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("preset", ["column", "page", "slide", "poster"])
+def test_a_warning_says_that_a_figure_is_too_high_and_nothing_else_does(preset, kind):
+    made_for = replace(page_format(preset), dpi=60)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fig = drawn(kind, made_for, Look())
+    too_high = fig.get_figheight() > made_for.height_in + 0.5 / 60  # half a pixel
+    said = [re.match(r"the figure is ([\d.]+) in high", str(w.message)) for w in caught]
+    assert len(said) == int(too_high)
+    assert all(abs(float(m[1]) - fig.get_figheight()) < 0.06 for m in said)
+
+
+# --- many and few -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["column", "page", "slide", "poster"])
+@pytest.mark.filterwarnings("ignore:the figure is .* high")
+def test_twenty_queries_in_every_preset(preset):
+    names = [f"class {i}" for i in range(20)]
+    example = fake(names=names, scores=np.linspace(0.99, 0.01, 20))
+    fig = figures.head_grid(example, range(20), page=page_format(preset))
+    check_page(fig)
+    assert set(names) <= set(texts(fig)) and len(tiles_of(fig)) == 20 * 9
+    tops = sorted((extent(t).y0, t.get_text()) for t in fig.axes[0].texts if t.get_text() in names)
+    assert [name for _, name in tops] == names
+
+
+def test_one_query_and_twenty():
+    names = [f"class {i}" for i in range(20)]
+    example = fake(names=names, scores=np.linspace(0.99, 0.01, 20))
+    check_page(figures.head_grid(example, [7]))
+    fig = figures.head_grid(example, range(20))
+    check_page(fig)
+    texts = [t.get_text() for t in fig.axes[0].texts]
+    assert sum(t.startswith("head ") for t in texts) == 8
+
+
+def test_short_names_are_never_cut():
+    names = ("baseball glove", "hair drier", "TV")
+    fig = figures.head_grid(fake(names=names), [0, 1, 2], page=page_format(width_in=7.0))
+    assert {"baseball glove", "hair drier", "TV"} <= {t.get_text() for t in fig.axes[0].texts}
+
+
+def test_letters_are_legible_in_print():
+    """Subscripts aside no letter is below 6 points, nor below 4 when shrunk to a column."""
+    for mode in ("position", MODES):
+        fig = figures.head_grid(fake(), [0, 1], mode)
+        assert 1400 < fig.get_figwidth() * fig.dpi < 1600
+        sizes = {t.get_text(): t.get_fontsize() for t in fig.axes[0].texts}
+        for text, size in sizes.items():
+            if text not in ("q", "k"):
+                assert size >= 6, text
+                assert size * min(1, 3.25 / fig.get_figwidth()) >= 4, text
+
+
+def test_a_query_of_three_digits_stays_on_one_line():
+    fig = figures.head_grid(fake(names=["cat"] * 120, scores=[0.98] * 120), [110])
+    assert "0.98 · query 110" in {t.get_text() for t in fig.axes[0].texts}
+
+
+@pytest.mark.parametrize("weak", [False, True])
+@pytest.mark.parametrize("color", [*head_maps.PALETTE, "#ffffff", "#000000"])
+def test_labels_have_contrast(color, weak):
+    """WCAG 2: (1.05) / (L + 0.05) of at least 4.5 on white."""
+    assert 1.05 / (elements.luminance(elements.legible(color, weak)) + 0.05) >= 4.5
+
+
+def test_luminance():
+    assert elements.luminance("#ffffff") == pytest.approx(1)
+    assert elements.luminance("#000000") == 0
+    assert elements.luminance("#00ff00") == pytest.approx(0.7152)
+    assert elements.luminance("#808080") == pytest.approx(0.2159, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1, "1"),
+        (0.994, ".99"),
+        (0.62, ".62"),
+        (0.0149, ".01"),
+        (0.0094, ".009"),
+        (0.0001, ".0001"),
+        (0.0009, ".0009"),
+        (0.00002, "<.0001"),
+    ],
+)
+def test_numbers_are_short(value, text):
+    assert elements.number(value) == text
+
+
+@pytest.mark.parametrize("style", ["overlay", "contour"])
+def test_all_boxes_stay_in_their_panels(style):
+    """Larger than the photo, of no size in two corners: the lines with their halo are inside."""
+    example = fake()
+    example.boxes_xyxy_px[:] = [[-50, -50, 999, 999], [0, 0, 0, 0], [128, 96, 128, 96]]
+    fig = figures.head_grid(example, [0, 1, 2], look=Look(style))
+    check_page(fig)
+    assert [len(corners(boxes)) for boxes in boxes_of(fig)] == [3 * 9, 3 * 9]
+
+
+def test_too_many_rows_are_refused_before_anything_is_drawn():
+    example = fake(names=["x"] * 2, scores=[0.5] * 2, image_hw=(96, 96))
+    with pytest.raises(
+        FigureError,
+        match=r"^900 rows make .* fewer queries or modes, a lower dpi or a smaller width$",
+    ):
+        figures.head_grid(example, [0] * 900)
