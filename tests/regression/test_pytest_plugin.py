@@ -38,7 +38,7 @@ def ran(here: Path, source: str, *argv: str) -> tuple[dict[str, int], str]:
         "-m",
         "pytest",
         "-p",
-        "detr_viz.pytest_plugin",
+        "detr_viz.regression.pytest_plugin",
         "-p",
         "no:cacheprovider",
     ]
@@ -151,7 +151,7 @@ def test_a_report_of_all_workers(here, workers):
 
 def test_the_plugin_costs_no_import(tmp_path):
     heavy = "{'torch', 'numpy', 'matplotlib'}"
-    code = f"import detr_viz.pytest_plugin, sys; print({heavy} & set(sys.modules))"
+    code = f"import detr_viz.regression.pytest_plugin, sys; print({heavy} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
