@@ -2,7 +2,7 @@
 
 import sys
 
-from detr_viz.cli import main
+from detr_viz.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

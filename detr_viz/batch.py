@@ -22,7 +22,7 @@ from detr_viz.engine import Engine, Outputs, Result
 from detr_viz.images.collect import Input
 from detr_viz.journal import Counts, Journal
 from detr_viz.pipeline import Item, Outcome
-from detr_viz.recipe import Recipe
+from detr_viz.render.recipe import Recipe
 from detr_viz.tables import Done, read_index
 
 EXIT_FAILURES = 1  # some images failed

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz.common.errors import in_a_line
 from detr_viz.common.files import OutputError
-from detr_viz.recipe import Recipe, carries
+from detr_viz.render.recipe import Recipe, carries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from detr_viz.detections.matching import SharedObject
     from detr_viz.explanation.results import Snapshot
     from detr_viz.images.read import ImageFacts, LoadedImage
-    from detr_viz.targets import Target
+    from detr_viz.render.paths import Target
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ class Desk:
         return False
 
     def _draw(self, order: Draw) -> Drawn:
-        from detr_viz import rendering
         from detr_viz.images.read import load_image
+        from detr_viz.render import write
 
         picture = self._held.pop(order.i, None)
         if picture is None:  # it was read by a helper that is no more
@@ -168,7 +168,7 @@ class Desk:
                 return Failure(f"{order.path} was changed while it was drawn: go on with --resume")
         found = [replace(snapshot, image=picture) for snapshot in order.found]
         order.target.check()
-        written = rendering.write(found, order.objects, self._recipe, order.target)
+        written = write.write(found, order.objects, self._recipe, order.target)
         return Drawn(written.files, (*picture.notes, *written.notes))
 
 

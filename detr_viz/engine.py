@@ -16,10 +16,10 @@ from detr_viz.detections.objects import choose, queries_of
 from detr_viz.detections.queries import NoQueryError
 from detr_viz.helpers import Helper
 from detr_viz.pipeline import Item, Outcome, Pipeline, Ready, stacked
-from detr_viz.recipe import Recipe
-from detr_viz.rendering import deviation, modes_of, moved, rows
+from detr_viz.render.paths import Target
+from detr_viz.render.recipe import Recipe
+from detr_viz.render.write import deviation, modes_of, moved, rows
 from detr_viz.tables import Done
-from detr_viz.targets import Target
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel

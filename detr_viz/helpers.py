@@ -38,8 +38,10 @@ def serve(connection: Connection) -> None:
 def _warm_up() -> None:
     """What is slow to import, while the main process loads its model."""
     os.environ["MPLBACKEND"] = "agg"
-    from detr_viz import figures, heatmaps, rendering  # noqa: F401
-    from detr_viz.images import read  # noqa: F401
+    import detr_viz.figures.head_maps
+    import detr_viz.heatmaps.npz
+    import detr_viz.images.read
+    import detr_viz.render.write  # noqa: F401
 
 
 class HelpersDied(UserError):

@@ -18,7 +18,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.engine import Outputs, Result
 from detr_viz.images.collect import Input
 from detr_viz.journal import Journal
-from detr_viz.recipe import ModelFacts, Recipe
+from detr_viz.render.recipe import ModelFacts, Recipe
 from detr_viz.tables import Done
 
 

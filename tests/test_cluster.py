@@ -26,7 +26,7 @@ from detr_viz.common.files import OutputError
 from detr_viz.desk import Failure, Skipped
 from detr_viz.engine import Outputs, Result
 from detr_viz.pipeline import Item
-from detr_viz.recipe import ModelFacts, Recipe
+from detr_viz.render.recipe import ModelFacts, Recipe
 
 ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray")
 MODEL = ModelFacts("detr", "w.pth", "00", 8, False, ("cat",), 800, 1333)
@@ -271,7 +271,7 @@ def test_no_address_is_a_cluster_on_this_machine():
 def test_without_ray_one_line_before_a_model_is_loaded(missing, tmp_path):
     code = (
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "from detr_viz.cli import main\n"
+        "from detr_viz.cli.main import main\n"
         "code = main(['--engine', 'ray'])\n"
         "assert 'torch' not in sys.modules\n"
         "sys.exit(code)"

@@ -16,7 +16,7 @@ from detr_viz.engine import LocalEngine, Network, Outputs
 from detr_viz.explanation import explain_image
 from detr_viz.images.read import ImageFacts
 from detr_viz.pipeline import Item, Ready
-from detr_viz.recipe import Recipe, of_models
+from detr_viz.render.recipe import Recipe, of_models
 
 SIZE = 64
 

@@ -21,8 +21,8 @@ from detr_viz.common.errors import UserError
 from detr_viz.desk import Desk, Draw, Drawn, Drop, Failure, Pixels, Read, Setup
 from detr_viz.explanation.results import snapshot
 from detr_viz.helpers import Helper, HelpersDied
-from detr_viz.recipe import ModelFacts, Recipe
-from detr_viz.targets import Target
+from detr_viz.render.paths import Target
+from detr_viz.render.recipe import ModelFacts, Recipe
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
 MODEL = ModelFacts("detr", "w.pth", "00", 8, False, ("cat",), 64, 100)

@@ -15,7 +15,7 @@ from detr_viz.desk import Draw, Drawn, Drop, Earlier, Failure, Pixels, Read, Ski
 from detr_viz.helpers import HelpersDied
 from detr_viz.images.read import ImageFacts
 from detr_viz.pipeline import Item, Pipeline, Ready, stacked
-from detr_viz.targets import Target
+from detr_viz.render.paths import Target
 
 SHAPES = ((4, 6, 3), (6, 4, 3))
 

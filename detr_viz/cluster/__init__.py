@@ -27,7 +27,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError, reason
 from detr_viz.engine import Outputs, Result
 from detr_viz.pipeline import Item
-from detr_viz.recipe import Recipe
+from detr_viz.render.recipe import Recipe
 
 _KNOCK_S, _JOIN_S, _START_S = 5, 60, 180  # for a port, a cluster that is there, a new one
 _LEAVE_S = 15

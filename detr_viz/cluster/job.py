@@ -11,7 +11,7 @@ from pathlib import Path
 from detr_viz.common.errors import EXIT_USER_ERROR, UserError, in_a_line
 from detr_viz.engine import Outputs, Result
 from detr_viz.pipeline import Item
-from detr_viz.recipe import Recipe
+from detr_viz.render.recipe import Recipe
 
 NEEDS = '--engine ray needs Ray: pip install "detr-viz[ray]" (or: pip install "ray[data]")'
 RESUME = "what is finished is kept: go on with --resume"

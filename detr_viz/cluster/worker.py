@@ -20,7 +20,7 @@ from detr_viz.common.files import reason
 from detr_viz.desk import Failure, Skipped
 from detr_viz.engine import LocalEngine, Result
 from detr_viz.pipeline import Item
-from detr_viz.recipe import Recipe, of_models
+from detr_viz.render.recipe import Recipe, of_models
 
 if TYPE_CHECKING:
     import pyarrow as pa

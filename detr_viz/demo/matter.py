@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from detr_viz import models
-from detr_viz.arguments import positive
 from detr_viz.attention.terms import TERMS
 from detr_viz.checkpoints.load_model import load_model
+from detr_viz.cli.arguments import positive
 from detr_viz.demo.measure import SCORE, found_queries, scenes
 from detr_viz.explanation.explain_image import explain
 from detr_viz.explanation.faithfulness import area, faithfulness

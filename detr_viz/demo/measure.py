@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz import models
-from detr_viz.arguments import positive
 from detr_viz.attention.terms import Mode
 from detr_viz.checkpoints.load_model import load_model
+from detr_viz.cli.arguments import positive
 from detr_viz.demo.shapes import Scene, held_out_seeds, scene
 from detr_viz.detections import boxes
 from detr_viz.explanation.explain_image import Explanation, explain

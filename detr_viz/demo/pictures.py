@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from detr_viz.arguments import positive
+from detr_viz.cli.arguments import positive
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import replacing
 from detr_viz.demo.measure import SCENE_PX

@@ -84,7 +84,7 @@ def batch(weights: str, folder: str, out: str) -> None:
     from detr_viz.engine import LocalEngine, Outputs
     from detr_viz.images import collect
     from detr_viz.images.read import load_image, to_tensor
-    from detr_viz.recipe import Recipe, of_models
+    from detr_viz.render.recipe import Recipe, of_models
 
     team = helpers.start(helpers.default_count("cpu"))
     model = load_model(weights, device="cpu")

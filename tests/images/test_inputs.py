@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from detr_viz import arguments
+from detr_viz.cli import arguments
 from detr_viz.common.errors import UserError
 from detr_viz.images.collect import Input, expand, is_single, shard
 from detr_viz.images.read import load_image

@@ -113,7 +113,8 @@ def test_wrong(heatmap_regression):
 
 def test_explanations(here):
     source = """
-from detr_viz import assets, explain, load_model
+from detr_viz import explain, load_model
+from detr_viz.common import assets
 
 def test_demo(heatmap_regression):
     e = explain(load_model(type="cd_detr", device="cpu"), assets.find("image/scene_2.jpg"))
@@ -194,7 +195,8 @@ def test_what_says_nothing_is_no_baseline(here):
     source = (
         HEAD
         + """
-from detr_viz import assets, explain, load_model
+from detr_viz import explain, load_model
+from detr_viz.common import assets
 
 @pytest.mark.parametrize("wrong", [{"queries": []}, {"queries": [1, 1]}, {"modes": []}])
 def test_e(heatmap_regression, wrong):
@@ -241,7 +243,8 @@ def test_the_saved_queries_are_taken_again(here):
     source = """
 from dataclasses import replace
 import numpy as np
-from detr_viz import assets, explain, load_model
+from detr_viz import explain, load_model
+from detr_viz.common import assets
 
 def test_q(heatmap_regression):
     e = explain(load_model(type="detr", device="cpu"), assets.find("image/scene_2.jpg"))

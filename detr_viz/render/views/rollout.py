@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import select
-from detr_viz.rendering import moved
-from detr_viz.views import CROSS, Made, encoder
+from detr_viz.render.views import CROSS, Made, encoder
+from detr_viz.render.write import moved
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.explanation.explain_image import Explanation
     from detr_viz.images.read import LoadedImage
-    from detr_viz.recipe import Recipe
+    from detr_viz.render.recipe import Recipe
 
 
 def check(args: argparse.Namespace) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 
 from detr_viz.attention.terms import LEDGER, modes_of_plot
 from detr_viz.detections.objects import queries_of
-from detr_viz.recipe import Recipe
-from detr_viz.targets import Target
+from detr_viz.render.paths import Target
+from detr_viz.render.recipe import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,9 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import models, views
+from detr_viz import models
 from detr_viz.attention.terms import LEDGER
 from detr_viz.checkpoints.sources import named, pair
+from detr_viz.cli.flags import add_arguments
+from detr_viz.cli.many import run_many
+from detr_viz.cli.settings import load_models, precise, recipe_of, suffixes, tell
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError, report
 from detr_viz.common.files import OutputError, say
@@ -26,17 +29,15 @@ from detr_viz.detections.queries import (
     table,
 )
 from detr_viz.figures.styles import Look, page_format
-from detr_viz.flags import add_arguments
 from detr_viz.images import collect
-from detr_viz.many import run_many
-from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
-from detr_viz.targets import check_out, folder_of, is_folder, target_of
+from detr_viz.render import views
+from detr_viz.render.paths import check_out, folder_of, is_folder, target_of
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.explanation.explain_image import Explanation
     from detr_viz.images.collect import Input
-    from detr_viz.recipe import Recipe
+    from detr_viz.render.recipe import Recipe
 
 __all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]
 
@@ -214,8 +215,8 @@ def render_one(
     args: argparse.Namespace, loaded: Sequence[LoadedModel], image: Input, recipe: Recipe
 ) -> Iterator[str]:
     """Explain and draw one image; yields the lines to print."""
-    from detr_viz import rendering
     from detr_viz.images.read import load_image
+    from detr_viz.render import write
 
     target = views.target_for(views.CROSS, args, image, recipe)
     picture = load_image(image.path)
@@ -238,10 +239,10 @@ def render_one(
         yield from tables
         return
     if exact is not None:
-        apart = rendering.deviation(_explain(exact, picture, recipe), found, objects, recipe)
-        yield rendering.moved(recipe.precision, apart)
+        apart = write.deviation(_explain(exact, picture, recipe), found, objects, recipe)
+        yield write.moved(recipe.precision, apart)
     if recipe.plot == LEDGER:
-        apart = rendering.ledger_residual(found, objects)
+        apart = write.ledger_residual(found, objects)
         yield f"the terms add up to the network's logits within {apart:.1e}"
         for k, e in enumerate(found):
             tables += _shares(e, queries_of(objects, k), headed=len(found) > 1)
@@ -253,7 +254,7 @@ def render_one(
             ids = queries_of(objects, k)
             heading = [f"{e.model_title} ({e.meta['weights']})"] * (len(found) > 1)
             tables += [*heading, ablation_table(e, ids, ablations[k])] if ids else []
-    written = rendering.write(found, objects, recipe, target, ablations)
+    written = write.write(found, objects, recipe, target, ablations)
     yield from (f"note: {note}" for note in written.notes)
     yield from tables
     for path in written.files:

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import flags
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.checkpoints.sources import load, named, pair
+from detr_viz.cli import flags
+from detr_viz.cli.settings import precise, tell, tell_notes
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, printable
 from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.heatmaps.npz import STORES, load_meta, of, write
 from detr_viz.images import collect
-from detr_viz.preparing import precise, tell, tell_notes
-from detr_viz.recipe import plot_label
 from detr_viz.regression.baselines import DEMO, FILE, FOLDER, KEY, NAME, ROOT, Remake, relative
+from detr_viz.render.recipe import plot_label
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel

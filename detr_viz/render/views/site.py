@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import modes_of_plot
-from detr_viz.rendering import moved
+from detr_viz.render.write import moved
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.explanation.explain_image import Explanation
     from detr_viz.images.read import LoadedImage
-    from detr_viz.recipe import Recipe
+    from detr_viz.render.recipe import Recipe
 
 
 def self_attention(

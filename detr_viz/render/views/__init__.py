@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import LEDGER
 from detr_viz.checkpoints.sources import named
+from detr_viz.cli.settings import precise, suffixes
 from detr_viz.common.errors import UserError
-from detr_viz.preparing import precise, suffixes
-from detr_viz.targets import Target, is_folder, target_of
+from detr_viz.render.paths import Target, is_folder, target_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.images.collect import Input
-    from detr_viz.recipe import Recipe
+    from detr_viz.render.recipe import Recipe
 
 CROSS = "cross"  # the maps themselves: render.py
 _MODULES = {
-    "encoder": "detr_viz.views.encoder",
-    "decoder": "detr_viz.views.decoder",
-    "rollout": "detr_viz.views.rollout",
-    "faithfulness": "detr_viz.views.faithfulness",
+    "encoder": "detr_viz.render.views.encoder",
+    "decoder": "detr_viz.render.views.decoder",
+    "rollout": "detr_viz.render.views.rollout",
+    "faithfulness": "detr_viz.render.views.faithfulness",
 }
 _FLAGS = ("rollout", "faithfulness")  # names of those that have a flag of their own
 _NOT_HERE = ("ablate", "save_maps", "caption", "list_queries")

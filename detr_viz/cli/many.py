@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import detr_viz
+from detr_viz.cli.settings import load_models, precise, recipe_of, suffixes, tell
 from detr_viz.common.errors import EXIT_INTERRUPTED
 from detr_viz.figures.styles import Format, Look
-from detr_viz.preparing import load_models, precise, recipe_of, suffixes, tell
-from detr_viz.targets import folder_of
+from detr_viz.render.paths import folder_of
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.engine import Engine, Outputs
     from detr_viz.helpers import Helper
     from detr_viz.images.collect import Input
-    from detr_viz.recipe import Recipe
+    from detr_viz.render.recipe import Recipe
 
 
 def run_many(

@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import flags
-from detr_viz.arguments import formats
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.checkpoints.sources import load, pair
+from detr_viz.cli import flags
+from detr_viz.cli.arguments import formats
+from detr_viz.cli.settings import DEMO_LINE, precise, tell, tell_notes
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, replacing
 from detr_viz.detections.queries import NoQueryError, check_for, check_syntax, select
 from detr_viz.figures.styles import SUFFIXES, Format, Look, page_format
 from detr_viz.images import collect
-from detr_viz.preparing import DEMO_LINE, precise, tell, tell_notes
-from detr_viz.targets import check_out
+from detr_viz.render.paths import check_out
 
 if TYPE_CHECKING:
     from detr_viz.atlas.book import Book
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from detr_viz.helpers import Helper
     from detr_viz.images.collect import Input
     from detr_viz.pipeline import Ready
-    from detr_viz.recipe import Recipe
+    from detr_viz.render.recipe import Recipe
 
 DESCRIPTION = (
     "What each head does over many images: where it looks around the box of the object, in numbers "
@@ -150,7 +150,7 @@ def _checked_out(args: argparse.Namespace) -> Path:
 
 def _recipe(args: argparse.Namespace, loaded: Sequence[LoadedModel], queries: str) -> Recipe:
     from detr_viz.explanation.explain_image import resolve_layers
-    from detr_viz.recipe import Recipe, of_models
+    from detr_viz.render.recipe import Recipe, of_models
 
     layer = tuple(args.layer) if isinstance(args.layer, list) else args.layer
     for model in loaded:
@@ -272,7 +272,7 @@ class Reader:
     def _compare(
         self, ready: Ready, found: Sequence[Explanation], chosen: Sequence[list[int]]
     ) -> None:
-        from detr_viz.rendering import moved
+        from detr_viz.render.write import moved
 
         reference, self._reference = self._reference, None
         assert reference is not None

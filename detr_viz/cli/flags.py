@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Callable
 
 from detr_viz import models
-from detr_viz.arguments import (
+from detr_viz.attention.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
+from detr_viz.cli.arguments import (
     colormap,
     dpi,
     formats,
@@ -21,7 +22,6 @@ from detr_viz.arguments import (
     term_sum,
     width_in,
 )
-from detr_viz.attention.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
 from detr_viz.detections.points import SYNTAX as POINTS
 from detr_viz.detections.queries import DEFAULT, SYNTAX
 from detr_viz.explanation import removals

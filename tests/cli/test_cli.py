@@ -194,7 +194,7 @@ def test_a_bug_is_reported_as_one(here, capsys, monkeypatch):
 @pytest.mark.parametrize("argv", [["--help"], ["render", "--help"], ["--version"]])
 def test_answers_without_torch_or_matplotlib(argv):
     code = (
-        "import sys\nfrom detr_viz.cli import main\n"
+        "import sys\nfrom detr_viz.cli.main import main\n"
         f"try: main({argv!r})\nexcept SystemExit as e: assert not e.code\n"
         "heavy = {'torch', 'matplotlib', 'numpy', 'scipy', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -11,15 +11,15 @@ from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common.errors import UserError
 from detr_viz.common.progress import Progress
 from detr_viz.detections.queries import select
-from detr_viz.rendering import moved
-from detr_viz.views import CROSS, Made
+from detr_viz.render.views import CROSS, Made
+from detr_viz.render.write import moved
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.explanation.explain_image import Explanation
     from detr_viz.explanation.faithfulness import Faithfulness
     from detr_viz.images.read import LoadedImage
-    from detr_viz.recipe import Recipe
+    from detr_viz.render.recipe import Recipe
 
 
 def check(args: argparse.Namespace) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import select, table
-from detr_viz.views import CROSS, Made
-from detr_viz.views.site import deviation, self_attention
+from detr_viz.render.views import CROSS, Made
+from detr_viz.render.views.site import deviation, self_attention
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.images.read import LoadedImage
-    from detr_viz.recipe import Recipe
+    from detr_viz.render.recipe import Recipe
 
 
 def check(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from detr_viz.common.errors import UserError
-from detr_viz.targets import Target, check_out, folder_of, is_folder, target_of
+from detr_viz.render.paths import Target, check_out, folder_of, is_folder, target_of
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from detr_viz.arguments import cells, share
+from detr_viz.cli.arguments import cells, share
+from detr_viz.cli.settings import tell
 from detr_viz.common.errors import EXIT_USER_ERROR, UserError
 from detr_viz.common.files import printable, say, search
 from detr_viz.heatmaps.limits import COARSE, EXACT, between
-from detr_viz.preparing import tell
 
 DESCRIPTION = (
     "Compare two files of saved maps (.npz), or all of two folders, head by head. "

@@ -15,18 +15,18 @@ from types import ModuleType
 from typing import NoReturn
 
 import detr_viz
-from detr_viz.arguments import OneLineParser
+from detr_viz.cli.arguments import OneLineParser
 from detr_viz.common import files
 from detr_viz.common.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError, report
 
 # First word -> module with DESCRIPTION, EPILOG, add_arguments(parser) and run(args) -> exit code.
 SUBCOMMANDS = {
-    "render": "detr_viz.render",
-    "record": "detr_viz.regression.record",
-    "check": "detr_viz.regression.check",
-    "update": "detr_viz.regression.update",
-    "compare": "detr_viz.regression.compare",
-    "atlas": "detr_viz.atlas.command",
+    "render": "detr_viz.cli.render",
+    "record": "detr_viz.cli.record",
+    "check": "detr_viz.cli.check",
+    "update": "detr_viz.cli.update",
+    "compare": "detr_viz.cli.compare",
+    "atlas": "detr_viz.cli.atlas",
 }
 DEFAULT_COMMAND = "render"
 _SAID = {

@@ -15,7 +15,7 @@ from detr_viz.figures.styles import Format, Look
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.recipe import Recipe
+    from detr_viz.render.recipe import Recipe
 
 DEMO_LINE = (
     "demo checkpoint, trained by this project on procedural scenes; "
@@ -56,7 +56,7 @@ def recipe_of(
     args: argparse.Namespace, loaded: Sequence[LoadedModel], look: Look, page: Format
 ) -> Recipe:
     """What is drawn of an image, and how."""
-    from detr_viz.recipe import Recipe, of_models
+    from detr_viz.render.recipe import Recipe, of_models
 
     layer, removed_in = (
         tuple(said) if isinstance(said, list) else said for said in (args.layer, args.ablate_in)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
+from detr_viz.cli.compare import EXIT_DIFFERENT, add_limits, limits_of
+from detr_viz.cli.settings import tell
 from detr_viz.common.errors import EXIT_USER_ERROR, UserError
 from detr_viz.common.files import printable, say
 from detr_viz.heatmaps.compare import Outcome
-from detr_viz.preparing import tell
 from detr_viz.regression import reports
-from detr_viz.regression.compare import EXIT_DIFFERENT, add_limits, limits_of
 from detr_viz.regression.outcomes import outcomes
 from detr_viz.regression.tables import lines
 

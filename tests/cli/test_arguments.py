@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from detr_viz.arguments import OneLineParser, colormap, dpi, layers, positive, width_in
+from detr_viz.cli.arguments import OneLineParser, colormap, dpi, layers, positive, width_in
 
 Refused = argparse.ArgumentTypeError
 

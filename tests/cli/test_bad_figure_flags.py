@@ -161,7 +161,7 @@ def test_bad_flags_do_not_wait_for_torch():
     ):
         Path("paper.tex").write_text("\\documentclass{article}")
         code = (
-            f"import sys\nfrom detr_viz.cli import main\nassert main({argv!r}) == 2\n"
+            f"import sys\nfrom detr_viz.cli.main import main\nassert main({argv!r}) == 2\n"
             "assert 'torch' not in sys.modules"
         )
         done = subprocess.run(

@@ -1,0 +1,1 @@
+"""(detectors, image, recipe) become files."""
