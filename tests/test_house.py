@@ -99,7 +99,7 @@ def test_type_only_imports_do_not_count(tmp_path):
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    from detr_viz.cli.main import main\n"
         "else:\n    from detr_viz.figures.head_maps import save\n"
-        "def f():\n    from detr_viz.models import detr\n    return 'detr_viz.batch.run'\n"
+        "def f():\n    from detr_viz.models import detr\n    return 'detr_viz.batch.run.run'\n"
     )
     assert imported(file) == {"figures", "models", "batch"}
 

@@ -27,12 +27,12 @@ from detr_viz.render.paths import check_out
 
 if TYPE_CHECKING:
     from detr_viz.atlas.book import Book
+    from detr_viz.batch.scheduler import Ready
+    from detr_viz.batch.worker import Failure
+    from detr_viz.batch.worker_process import Helper
     from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.desk import Failure
     from detr_viz.explanation.explain_image import Explanation
-    from detr_viz.helpers import Helper
     from detr_viz.images.collect import Input
-    from detr_viz.pipeline import Ready
     from detr_viz.render.recipe import Recipe
 
 DESCRIPTION = (
@@ -96,10 +96,10 @@ def run(args: argparse.Namespace) -> int:
         colors(look)
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = collect.expand(words, args.image_root, out)
-    from detr_viz import helpers
     from detr_viz.atlas import figure
+    from detr_viz.batch import worker_process
 
-    team = helpers.start(args.jobs or helpers.default_count(args.device))
+    team = worker_process.start(args.jobs or worker_process.default_count(args.device))
     try:
         loaded = load(args, pairs)
         if args.weights is None:
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 check_file(out / (stem + suffix), "choose another --out")
         failures = _look_at(args, reader, images, recipe, team)
     finally:
-        helpers.stop(team)
+        worker_process.stop(team)
     books = reader.books
     if not any(book.objects for book in books):
         if len(failures) == 1 == len(images):
@@ -177,14 +177,14 @@ def _look_at(
     team: list[Helper],
 ) -> list[str]:
     """All images through the reader; why some failed."""
-    from detr_viz import helpers
+    from detr_viz.batch import worker_process
+    from detr_viz.batch.scheduler import Item, Pipeline
+    from detr_viz.batch.worker import Failure, Setup
     from detr_viz.common.progress import Progress
-    from detr_viz.desk import Failure, Setup
-    from detr_viz.pipeline import Item, Pipeline
 
     device = reader.models[0].device.type
     if not args.jobs:
-        team += helpers.start(helpers.default_count(device) - len(team))
+        team += worker_process.start(worker_process.default_count(device) - len(team))
     for helper in team:
         helper.set_up(Setup(recipe, Path(tempfile.gettempdir())))
     size = args.batch_size or (8 if device == "cuda" else 1)
@@ -236,7 +236,7 @@ class Reader:
         ]
 
     def __call__(self, batch: Sequence[Ready]) -> list[Failure | None]:
-        from detr_viz.desk import failure
+        from detr_viz.batch.worker import failure
 
         try:
             found = [list(each) for each in self._explained(self.models, batch)]
@@ -247,8 +247,8 @@ class Reader:
         return [self._enter(r, e) for r, e in zip(batch, zip(*found, strict=True), strict=True)]
 
     def _explained(self, models: Sequence[LoadedModel], batch: Sequence[Ready]) -> Iterator[list]:
+        from detr_viz.batch.scheduler import stacked
         from detr_viz.explanation.explain_image import explain_batch
-        from detr_viz.pipeline import stacked
 
         recipe, facts = self._recipe, [ready.pixels.facts for ready in batch]
         for k, model in enumerate(models):
@@ -257,7 +257,7 @@ class Reader:
 
     def _enter(self, ready: Ready, found: Sequence) -> Failure | None:
         """An image counts for all models or, where one of them fails, for none."""
-        from detr_viz.desk import failure
+        from detr_viz.batch.worker import failure
 
         try:
             chosen = [self._chosen(e) for e in found]
@@ -303,7 +303,7 @@ def write(
     from detr_viz import figures
     from detr_viz.atlas.book import COLUMNS
     from detr_viz.atlas.figure import atlas_figure
-    from detr_viz.tables import opened
+    from detr_viz.batch.index import opened
 
     if not book.objects:
         yield f"{book.name}: no object in {book.images} images, nothing written"

@@ -15,9 +15,9 @@ from detr_viz.figures.styles import Format, Look
 from detr_viz.render.paths import folder_of
 
 if TYPE_CHECKING:
+    from detr_viz.batch.engine import Engine, Outputs
+    from detr_viz.batch.worker_process import Helper
     from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.engine import Engine, Outputs
-    from detr_viz.helpers import Helper
     from detr_viz.images.collect import Input
     from detr_viz.render.recipe import Recipe
 
@@ -33,18 +33,23 @@ def run_many(
     # Threads of torch that wait must not keep a core from the helpers that draw. Read once, when
     # torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from detr_viz import batch, engine, helpers
+    from detr_viz.batch import engine, worker_process
+    from detr_viz.batch.run import EXIT_FAILURES, figures_of, run_batch
     from detr_viz.detections import queries
 
     local = args.engine == "local"
     here = args
     if not local:
-        from detr_viz import cluster
+        from detr_viz.batch.ray import engine
 
-        cluster.check(args.ray_address)
+        engine.check(args.ray_address)
         # what is known of the models is said here; the network runs elsewhere
         here = argparse.Namespace(**{**vars(args), "device": "cpu"})
-    team = helpers.start(args.jobs or helpers.default_count(args.device)) if local else []
+    team = (
+        worker_process.start(args.jobs or worker_process.default_count(args.device))
+        if local
+        else []
+    )
     try:
         loaded = load_models(here, pairs)
         recipe = recipe_of(args, loaded, look, page)
@@ -60,12 +65,14 @@ def run_many(
             f"{args.shard[0]}-of-{args.shard[1]}" if args.shard else "",
         )
         if local and not args.jobs:  # where --device auto has found a GPU, cores are free
-            team += helpers.start(helpers.default_count(loaded[0].device.type) - len(team))
+            team += worker_process.start(
+                worker_process.default_count(loaded[0].device.type) - len(team)
+            )
         runner = _engine(args, pairs, loaded, recipe, outputs, team)
         del loaded  # in float32, perhaps of use for one image only
-        summary = batch.run(runner, recipe, images, outputs, resume=args.resume, quiet=args.quiet)
+        summary = run_batch(runner, recipe, images, outputs, resume=args.resume, quiet=args.quiet)
     finally:
-        helpers.stop(team)
+        worker_process.stop(team)
     for line in summary.lines():
         tell(args, line)
     if summary.stopped:
@@ -74,7 +81,7 @@ def run_many(
         from detr_viz.figures.contact_sheet import contact_sheet
 
         path = outputs.folder / f"contact-sheet{f'-{outputs.tag}' * bool(outputs.tag)}.pdf"
-        pngs = list(batch.figures_of(outputs))
+        pngs = list(figures_of(outputs))
         if pngs:
             facts = {"Software": f"detr_viz {detr_viz.__version__}"}
             contact_sheet(path, pngs, args.contact_sheet, recipe.title, facts)
@@ -84,7 +91,7 @@ def run_many(
     if summary.counts.failed:
         failed = f"error: {summary.counts.failed} of {len(images)} images failed"
         print(f"{failed}: {summary.failures} says why", file=sys.stderr)
-        return batch.EXIT_FAILURES
+        return EXIT_FAILURES
     return 0
 
 
@@ -96,10 +103,10 @@ def _engine(
     outputs: Outputs,
     team: Sequence[Helper],
 ) -> Engine:
-    from detr_viz.engine import LocalEngine
+    from detr_viz.batch.engine import LocalEngine
 
     if args.engine == "ray":
-        from detr_viz.cluster import RayEngine
+        from detr_viz.batch.ray.engine import RayEngine
 
         return RayEngine(args, pairs, recipe, outputs)
     exact, used = precise(args, loaded)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
+from detr_viz.cli import check
 from detr_viz.cli.compare import add_limits, limits_of
 from detr_viz.cli.settings import tell
 from detr_viz.common.errors import EXIT_USER_ERROR
 from detr_viz.common.files import printable
 from detr_viz.heatmaps.npz import write
-from detr_viz.regression import check
 from detr_viz.regression.outcomes import outcomes
 from detr_viz.regression.tables import lines
 

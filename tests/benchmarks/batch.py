@@ -80,23 +80,25 @@ def batch(weights: str, folder: str, out: str) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
     import torch
 
-    from detr_viz import batch, desk, helpers, load_model
-    from detr_viz.engine import LocalEngine, Outputs
+    from detr_viz import load_model
+    from detr_viz.batch import worker, worker_process
+    from detr_viz.batch.engine import LocalEngine, Outputs
+    from detr_viz.batch.run import run_batch
     from detr_viz.images import collect
     from detr_viz.images.read import load_image, to_tensor
     from detr_viz.render.recipe import Recipe, of_models
 
-    team = helpers.start(helpers.default_count("cpu"))
+    team = worker_process.start(worker_process.default_count("cpu"))
     model = load_model(weights, device="cpu")
     for helper in team:
-        helper.ask(desk.Drop(-1))  # its imports are done when it answers
+        helper.ask(worker.Drop(-1))  # its imports are done when it answers
     recipe = of_models([model], Recipe(()))
     found = collect.expand([folder])
     with torch.inference_mode():
         model.network(to_tensor(load_image(found[0].path), 800, 1333))
     outputs = Outputs(Path(out), (".png", ".npz"))
     start = time.perf_counter()
-    summary = batch.run(LocalEngine([model], recipe, outputs, team), recipe, found, outputs)
+    summary = run_batch(LocalEngine([model], recipe, outputs, team), recipe, found, outputs)
     seconds = time.perf_counter() - start
     assert summary.files == 2 * len(found) and not summary.counts.failed
     for helper in team:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detr_viz.desk import Draw, Drawn, Drop, Earlier, Failure, Pixels, Read, Skipped
-from detr_viz.helpers import HelpersDied
+from detr_viz.batch.scheduler import Item, Pipeline, Ready, stacked
+from detr_viz.batch.worker import Draw, Drawn, Drop, Earlier, Failure, Pixels, Read, Skipped
+from detr_viz.batch.worker_process import HelpersDied
 from detr_viz.images.read import ImageFacts
-from detr_viz.pipeline import Item, Pipeline, Ready, stacked
 from detr_viz.render.paths import Target
 
 SHAPES = ((4, 6, 3), (6, 4, 3))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from conftest import demo_model
 
-from detr_viz.desk import Draw, Failure, Pixels, Setup
-from detr_viz.engine import LocalEngine, Network, Outputs
+from detr_viz.batch.engine import LocalEngine, Network, Outputs
+from detr_viz.batch.scheduler import Item, Ready
+from detr_viz.batch.worker import Draw, Failure, Pixels, Setup
 from detr_viz.explanation import explain_image
 from detr_viz.images.read import ImageFacts
-from detr_viz.pipeline import Item, Ready
 from detr_viz.render.recipe import Recipe, of_models
 
 SIZE = 64

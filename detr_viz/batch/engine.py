@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from detr_viz.attention.terms import LEDGER
-from detr_viz.desk import Draw, Failure, Setup, failure
+from detr_viz.batch.index import Done
+from detr_viz.batch.scheduler import Item, Outcome, Pipeline, Ready, stacked
+from detr_viz.batch.worker import Draw, Failure, Setup, failure
+from detr_viz.batch.worker_process import Helper
 from detr_viz.detections.objects import choose, queries_of
 from detr_viz.detections.queries import NoQueryError
-from detr_viz.helpers import Helper
-from detr_viz.pipeline import Item, Outcome, Pipeline, Ready, stacked
 from detr_viz.render.paths import Target
 from detr_viz.render.recipe import Recipe
 from detr_viz.render.write import deviation, modes_of, moved, rows
-from detr_viz.tables import Done
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel

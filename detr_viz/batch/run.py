@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from detr_viz.batch.engine import Engine, Outputs, Result
+from detr_viz.batch.index import Done, read_index
+from detr_viz.batch.journal import Counts, Journal
+from detr_viz.batch.scheduler import Item, Outcome
+from detr_viz.batch.worker import Drawn, Earlier, Failure, Skipped
 from detr_viz.common import files
 from detr_viz.common.errors import EXIT_INTERRUPTED, UserError
 from detr_viz.common.files import OutputError
 from detr_viz.common.progress import Progress
-from detr_viz.desk import Drawn, Earlier, Failure, Skipped
-from detr_viz.engine import Engine, Outputs, Result
 from detr_viz.images.collect import Input
-from detr_viz.journal import Counts, Journal
-from detr_viz.pipeline import Item, Outcome
 from detr_viz.render.recipe import Recipe
-from detr_viz.tables import Done, read_index
 
 EXIT_FAILURES = 1  # some images failed
 _MOST_NOTES, _MOST_FAILURES = 50, 20  # that are said during the run
@@ -62,7 +62,7 @@ def counted(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
 
 
-def run(
+def run_batch(
     engine: Engine,
     recipe: Recipe,
     inputs: Sequence[Input],

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
-from detr_viz.cluster.job import NEEDS, RESUME, Job, Message, Share, Trouble, blocks, divide
+from detr_viz.batch.engine import Result
+from detr_viz.batch.ray.job import NEEDS, RESUME, Job, Message, Share, Trouble, blocks, divide
+from detr_viz.batch.scheduler import Item
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
-from detr_viz.engine import Result
-from detr_viz.pipeline import Item
 
 _STORE = 200_000_000  # bytes; what crosses is small, and Ray would take a third of the memory
 _LOOK_S, _NODES_S = 0.5, 5  # between looks at the run, at the nodes
@@ -219,7 +219,7 @@ def answers(
     """What the workers say, as it comes: (who, whether a block is through, words)."""
     import ray
 
-    from detr_viz.cluster.worker import Worker
+    from detr_viz.batch.ray.worker import Worker
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

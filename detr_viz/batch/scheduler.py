@@ -13,8 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detr_viz.desk import Draw, Drawn, Drop, Earlier, Failure, Order, Pixels, Read, Reply, Skipped
-from detr_viz.helpers import Helper, HelpersDied
+from detr_viz.batch.worker import (
+    Draw,
+    Drawn,
+    Drop,
+    Earlier,
+    Failure,
+    Order,
+    Pixels,
+    Read,
+    Reply,
+    Skipped,
+)
+from detr_viz.batch.worker_process import Helper, HelpersDied
 
 _LOST = 10  # images that kill their helpers, with none done in between, end the run
 _AHEAD = 4  # batches that are read ahead, where a batch is not one image

@@ -18,14 +18,15 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from detr_viz import cluster
-from detr_viz.cluster import RayEngine, clerk, worker
-from detr_viz.cluster.job import Job, Share, Trouble, blocks, divide
+from detr_viz.batch.engine import Outputs, Result
+from detr_viz.batch.ray import driver, worker
+from detr_viz.batch.ray import engine as ray_engine
+from detr_viz.batch.ray.engine import RayEngine
+from detr_viz.batch.ray.job import Job, Share, Trouble, blocks, divide
+from detr_viz.batch.scheduler import Item
+from detr_viz.batch.worker import Failure, Skipped
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError
-from detr_viz.desk import Failure, Skipped
-from detr_viz.engine import Outputs, Result
-from detr_viz.pipeline import Item
 from detr_viz.render.recipe import ModelFacts, Recipe
 
 ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray")
@@ -195,9 +196,10 @@ def test_a_bug_comes_home_with_its_traceback():
 
 
 def test_what_ray_says_is_one_line():
-    said = clerk.about(RuntimeError("ray::X()\n  File x\nModuleNotFoundError: No module named 'a'"))
+    words = "ray::X()\n  File x\nModuleNotFoundError: No module named 'a'"
+    said = driver.about(RuntimeError(words))
     assert said == "a worker of the Ray cluster has no a: install detr-viz on every node"
-    said = clerk.about(RuntimeError("first\n  second\nthe last word"))
+    said = driver.about(RuntimeError("first\n  second\nthe last word"))
     assert "\n" not in said and "(the last word)" in said and "--resume" in said
 
 
@@ -257,14 +259,14 @@ def test_no_images_need_no_cluster(job):
 )
 def test_an_address_that_is_none_or_where_nobody_answers(address, says):
     with pytest.raises(UserError) as raised:
-        cluster.check(address)
+        ray_engine.check(address)
     assert says in str(raised.value) and "\n" not in str(raised.value)
 
 
 @ray
 def test_no_address_is_a_cluster_on_this_machine():
-    cluster.check(None)
-    cluster.check("auto")
+    ray_engine.check(None)
+    ray_engine.check("auto")
 
 
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])
@@ -291,7 +293,7 @@ def test_without_ray_one_line_before_a_model_is_loaded(missing, tmp_path):
 
 @ray
 def test_who_answers_but_is_no_cluster_is_given_up(job, monkeypatch, capfd):
-    monkeypatch.setattr(cluster, "_JOIN_S", 4)
+    monkeypatch.setattr(ray_engine, "_JOIN_S", 4)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

@@ -15,12 +15,12 @@ import pytest
 from batch_tools import picture
 from conftest import ROOT, demo_explanation
 
-from detr_viz import helpers
+from detr_viz.batch import worker_process
+from detr_viz.batch.worker import Desk, Draw, Drawn, Drop, Failure, Pixels, Read, Setup
+from detr_viz.batch.worker_process import Helper, HelpersDied
 from detr_viz.common import files
 from detr_viz.common.errors import UserError
-from detr_viz.desk import Desk, Draw, Drawn, Drop, Failure, Pixels, Read, Setup
 from detr_viz.explanation.results import snapshot
-from detr_viz.helpers import Helper, HelpersDied
 from detr_viz.render.paths import Target
 from detr_viz.render.recipe import ModelFacts, Recipe
 
@@ -96,7 +96,7 @@ def test_no_room_for_processes_is_one_line_and_leaves_none(monkeypatch):
 
     monkeypatch.setattr(Helper, "_start", third)
     with pytest.raises(UserError) as raised:
-        helpers.start(5)
+        worker_process.start(5)
     assert str(raised.value) == (
         "cannot start process 3 of 5 that read and draw: Resource temporarily unavailable; "
         "use fewer --jobs"
@@ -112,7 +112,7 @@ def test_a_helper_whose_process_could_not_be_started_can_be_stopped(monkeypatch)
 
     monkeypatch.setattr(SpawnProcess, "start", full)
     with pytest.raises(UserError, match=r"process 1 of 1 .* Cannot allocate memory"):
-        helpers.start(1)
+        worker_process.start(1)
 
 
 @posix
@@ -136,17 +136,17 @@ def test_helpers_that_start_side_by_side_leave_no_trace_here(monkeypatch):
                 assert b"OMP_NUM_THREADS=1" in text.split(b"\0")
                 assert os.getpriority(os.PRIO_PROCESS, pid(helper)) >= 10
     finally:
-        helpers.stop(team)
+        worker_process.stop(team)
     assert not any(helper._process.is_alive() for helper in team)
 
 
 def test_a_script_without_a_main_guard_is_not_run_again(here):
     (here / "mine.py").write_text(
         "print('run')\n"
-        "from detr_viz import helpers, desk\n"
-        "team = helpers.start(2)\n"
-        "print([helper.ask(desk.Drop(0)) for helper in team])\n"
-        "helpers.stop(team)\n"
+        "from detr_viz.batch import worker, worker_process\n"
+        "team = worker_process.start(2)\n"
+        "print([helper.ask(worker.Drop(0)) for helper in team])\n"
+        "worker_process.stop(team)\n"
     )
     done = subprocess.run(
         [sys.executable, "mine.py"],
@@ -160,16 +160,16 @@ def test_a_script_without_a_main_guard_is_not_run_again(here):
 
 @posix
 def test_stopping_many_takes_no_longer_than_one():
-    team = helpers.start(4)
+    team = worker_process.start(4)
     for helper in team:
         helper.ask(Drop(0))
         os.kill(pid(helper), signal.SIGSTOP)  # none goes by itself
     began = time.monotonic()
-    helpers.stop(team[:1])
+    worker_process.stop(team[:1])
     one = time.monotonic() - began
     assert one >= 0.5
     assert not team[0]._process.is_alive()
-    helpers.stop(team[1:])
+    worker_process.stop(team[1:])
     assert not any(helper._process.is_alive() for helper in team)
 
 

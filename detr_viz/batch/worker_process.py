@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from detr_viz.batch.worker import Desk, Order, Reply, Setup
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
-from detr_viz.desk import Desk, Order, Reply, Setup
 
 _NICE = 10  # drawing waits for the network, not the network for drawing
 _TRIES = 3  # at a process that lives long enough to be told what to do

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detr_viz.batch.engine import Outputs, Result
+from detr_viz.batch.scheduler import Item
 from detr_viz.common.errors import EXIT_USER_ERROR, UserError, in_a_line
-from detr_viz.engine import Outputs, Result
-from detr_viz.pipeline import Item
 from detr_viz.render.recipe import Recipe
 
 NEEDS = '--engine ray needs Ray: pip install "detr-viz[ray]" (or: pip install "ray[data]")'

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from detr_viz import helpers
+from detr_viz.batch import worker_process
+from detr_viz.batch.engine import LocalEngine, Result
+from detr_viz.batch.ray.job import Job, Message, Share, Trouble, over
+from detr_viz.batch.scheduler import Item
+from detr_viz.batch.worker import Failure, Skipped
 from detr_viz.checkpoints import sources
-from detr_viz.cluster.job import Job, Message, Share, Trouble, over
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
-from detr_viz.desk import Failure, Skipped
-from detr_viz.engine import LocalEngine, Result
-from detr_viz.pipeline import Item
 from detr_viz.render.recipe import Recipe, of_models
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Worker:
         if not share.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those are not for us
         default = share.cpus - 1 if share.gpus else share.cpus // 2
-        self._team = helpers.start(args.jobs or max(1, default))
+        self._team = worker_process.start(args.jobs or max(1, default))
         import torch
 
         from detr_viz.checkpoints.load_model import in_precision

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from detr_viz.batch.index import COLUMNS, Done, in_rows, opened, read_index
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError, reason
-from detr_viz.tables import COLUMNS, Done, in_rows, opened, read_index
 
 try:
     import fcntl

@@ -22,11 +22,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import detr_viz
-from detr_viz.cluster.job import NEEDS, RESUME, Job, Message, Trouble, over
+from detr_viz.batch.engine import Outputs, Result
+from detr_viz.batch.ray.job import NEEDS, RESUME, Job, Message, Trouble, over
+from detr_viz.batch.scheduler import Item
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError, reason
-from detr_viz.engine import Outputs, Result
-from detr_viz.pipeline import Item
 from detr_viz.render.recipe import Recipe
 
 _KNOCK_S, _JOIN_S, _START_S = 5, 60, 180  # for a port, a cluster that is there, a new one
@@ -134,7 +134,7 @@ class RayEngine:
         """What the clerk says, until it has no more to say."""
         address, joined = job.args.ray_address, False
         self._clerk = clerk = subprocess.Popen(
-            [sys.executable, "-c", "from detr_viz.cluster.clerk import serve; serve()"],
+            [sys.executable, "-c", "from detr_viz.batch.ray.driver import serve; serve()"],
             # Ray puts it on the search path of its workers: those of a checkout find this package
             # there, and nobody imports what lies in the folder that the user is in
             cwd=Path(detr_viz.__file__).parent.parent,

@@ -12,14 +12,14 @@ import pytest
 from batch_tools import QUICK, batch, content, folder_of_scenes, paths, picture, run, table
 from PIL import Image
 
-from detr_viz import batch as many
 from detr_viz import cli, heatmaps
+from detr_viz.batch.engine import Outputs, Result
+from detr_viz.batch.index import Done
+from detr_viz.batch.journal import Journal
+from detr_viz.batch.run import run_batch
 from detr_viz.common.errors import UserError
-from detr_viz.engine import Outputs, Result
 from detr_viz.images.collect import Input
-from detr_viz.journal import Journal
 from detr_viz.render.recipe import ModelFacts, Recipe
-from detr_viz.tables import Done
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +209,7 @@ def test_an_engine_that_loses_an_image_is_no_success(here):
     inputs = [Input(f"{i}.png", str(i)) for i in range(3)]
     outputs = Outputs(here / "out")
     with pytest.raises(UserError, match=r"^1 image got lost on the way: go on with --resume$"):
-        many.run(Loses(), Recipe((model,)), inputs, outputs)
+        run_batch(Loses(), Recipe((model,)), inputs, outputs)
     with Journal(outputs.folder, ["0.png", "1.png", "2.png"], resume=True) as journal:
         known = [journal.earlier(f"{i}.png") for i in range(3)]
     assert known[0] and not known[1] and known[2]
@@ -266,7 +266,7 @@ def test_uneven_shards(here, capsys):
 
 
 def test_two_runs_do_not_write_to_one_place(here, capsys):
-    from detr_viz.journal import Journal
+    from detr_viz.batch.journal import Journal
 
     for i in range(2):
         picture(i).save(f"{i}.png")

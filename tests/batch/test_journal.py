@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from detr_viz import journal as module
+from detr_viz.batch import journal as module
+from detr_viz.batch.index import COLUMNS, Done, read_index
+from detr_viz.batch.journal import Counts, Journal
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError
-from detr_viz.journal import Counts, Journal
-from detr_viz.tables import COLUMNS, Done, read_index
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX locks, limits and signals")
 HEADER = "image,object,model,layer,query,class,score,left,top,right,bottom,files,recipe\n"
@@ -82,7 +82,7 @@ def python(code: str, *arguments: object, **options) -> subprocess.Popen[str]:
         import errno, os, random, resource, signal, sys, time
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
-        from detr_viz.journal import Done, Journal
+        from detr_viz.batch.journal import Done, Journal
         from detr_viz.common.files import OutputError
         IMAGES, A, B, C = {IMAGES!r}, {A!r}, {B!r}, {C!r}
     """

@@ -1,0 +1,1 @@
+"""Many images: workers, a journal, resuming; on one machine or a Ray cluster."""
