@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import detr_viz
-from detr_viz.atlas.book import EVEN, IN_BOX, Book
-from detr_viz.atlas.geometry import BAND, LEAST_CELLS, MARGIN
-from detr_viz.atlas.tally import SEEN, Kind, Tally
+from detr_viz.atlas.box_frame import BAND, LEAST_CELLS, MARGIN
+from detr_viz.atlas.statistics import SEEN, Kind, Tally
+from detr_viz.atlas.table import EVEN, IN_BOX, Book
 from detr_viz.attention.grids import Placement
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.canvas import figure_of, warn_if_high, write

@@ -26,7 +26,7 @@ from detr_viz.images import collect
 from detr_viz.render.paths import check_out
 
 if TYPE_CHECKING:
-    from detr_viz.atlas.book import Book
+    from detr_viz.atlas.table import Book
     from detr_viz.batch.scheduler import Ready
     from detr_viz.batch.worker import Failure
     from detr_viz.batch.worker_process import Helper
@@ -218,7 +218,7 @@ class Reader:
         recipe: Recipe,
         reference: Sequence[LoadedModel] | None = None,
     ) -> None:
-        from detr_viz.atlas.book import Book
+        from detr_viz.atlas.table import Book
         from detr_viz.explanation.explain_image import resolve_layers
 
         self.models, self._recipe, self._reference = loaded, recipe, reference
@@ -301,8 +301,8 @@ def write(
 ) -> Iterator[str]:
     """The table and the figures of a book; yields the lines to print."""
     from detr_viz import figures
-    from detr_viz.atlas.book import COLUMNS
     from detr_viz.atlas.figure import atlas_figure
+    from detr_viz.atlas.table import COLUMNS
     from detr_viz.batch.index import opened
 
     if not book.objects:

@@ -17,8 +17,8 @@ from PIL import Image
 from scipy import stats
 
 from detr_viz import cli
-from detr_viz.atlas.book import COLUMNS, EVEN, IN_BOX, Book
 from detr_viz.atlas.figure import atlas_figure
+from detr_viz.atlas.table import COLUMNS, EVEN, IN_BOX, Book
 from detr_viz.figures.page.paint import colors
 from detr_viz.figures.styles import FigureError, Look, page_format
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 import pytest
+from conftest import ROOT
 from matplotlib.font_manager import fontManager
 from PIL import Image, ImageFont
 from pypdf import PageObject, PdfReader
@@ -497,7 +498,7 @@ assert not {{"matplotlib", "PIL"}} & set(sys.modules)
 contact_sheet(Path({str(tmp_path / "a.pdf")!r}), [(Path({str(png(tmp_path))!r}), "a")])
 assert not {{"matplotlib.pyplot", "torch"}} & set(sys.modules)
 """
-    root = str(Path(__file__).parent.parent)
+    root = str(ROOT)
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": root},
                           capture_output=True, text=True, timeout=120)  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from conftest import demo_model
+from conftest import ROOT, demo_model
 
 from detr_viz.detections.objects import choose
 from detr_viz.explanation.explain_image import explain
@@ -99,7 +99,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     model = demo_model("detr")
     recipe = of_models([model], Recipe((), queries="top:1"))
-    picture = load_image(str(Path(__file__).parent.parent / "image/scene_1.jpg"))
+    picture = load_image(str(ROOT / "image/scene_1.jpg"))
     found = [explain(model, picture)]
     target = Target(folder / "a.b", (".png", ".pdf", ".svg", ".npz"), caption=True)
     written = write(found, choose(found, "top:1"), recipe, target)

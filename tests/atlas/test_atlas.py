@@ -11,9 +11,9 @@ from conftest import demo_model
 from scipy import stats
 
 from detr_viz import explain
-from detr_viz.atlas.book import COLUMNS, EVEN, IN_BOX, Book
-from detr_viz.atlas.geometry import BINS, PER_BOX, ZONES, surroundings, zone_masks
-from detr_viz.atlas.tally import Tally, interval
+from detr_viz.atlas.box_frame import BINS, PER_BOX, ZONES, surroundings, zone_masks
+from detr_viz.atlas.statistics import Tally, interval
+from detr_viz.atlas.table import COLUMNS, EVEN, IN_BOX, Book
 from detr_viz.demo.measure import Geometry, baselines, measure_maps, peak_offsets
 from detr_viz.demo.shapes import held_out_seeds, scene
 from detr_viz.explanation.results import Findings

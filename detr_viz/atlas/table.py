@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from detr_viz.atlas.geometry import ZONES, surroundings
-from detr_viz.atlas.tally import MEANS, Kind, Tally
+from detr_viz.atlas.box_frame import ZONES, surroundings
+from detr_viz.atlas.statistics import MEANS, Kind, Tally
 from detr_viz.explanation.results import Findings
 
 EVEN, IN_BOX = "even over the image", "even in the box"  # what chance does

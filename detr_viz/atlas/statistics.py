@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.atlas.geometry import BINS, PER_BOX, ZONES, Surroundings, zone_masks
+from detr_viz.atlas.box_frame import BINS, PER_BOX, ZONES, Surroundings, zone_masks
 
 MEANS = (
     *("entropy", "mass_in_box", "mass_on_found", "peak_in_box", "peak_to_edge"),
