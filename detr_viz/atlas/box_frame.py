@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.explanation.results import Findings
+from detr_viz.explanation.results import ExplanationBase
 
 MARGIN = 0.5  # boxes to each side
 PER_BOX = 16  # bins along a side of the box
@@ -23,7 +23,7 @@ LEAST_CELLS = 2  # across a box; in a narrower one, left and right cannot be tol
 
 
 @dataclass(frozen=True, eq=False)
-class Surroundings:
+class BoxFrame:
     """The boxes of q objects of one image, and where the cells lie around them.
 
     rows, columns   (q, BINS, h) and (q, BINS, w): share of each row's (column's) territory that
@@ -49,14 +49,14 @@ class Surroundings:
     to_edge: NDArray[np.float64]
     resolved: NDArray[np.bool_]
 
-    def of(self, some: NDArray) -> Surroundings:
+    def of(self, some: NDArray) -> BoxFrame:
         """Of some of the objects, by a mask (q,)."""
         whole = {"in_any": self.in_any}
         names = [f.name for f in fields(self) if f.name not in whole]
-        return Surroundings(**whole, **{name: getattr(self, name)[some] for name in names})
+        return BoxFrame(**whole, **{name: getattr(self, name)[some] for name in names})
 
 
-def surroundings(e: Findings, queries: list[int]) -> Surroundings:
+def surroundings(e: ExplanationBase, queries: list[int]) -> BoxFrame:
     """Of the boxes as the last layer puts them."""
     (height, width), boxes = e.image.hw, e.boxes_xyxy_px[queries].astype(np.float64)
     y, x = e.cell_centers_px()
@@ -71,7 +71,7 @@ def surroundings(e: Findings, queries: list[int]) -> Surroundings:
     last = (high[:, :, None] - centres) / pitch
     out_x, out_y = (np.maximum(np.maximum(-first[:, k], -last[:, k]), 0) for k in (0, 1))
     depth = np.minimum(first, last).min(1)
-    return Surroundings(
+    return BoxFrame(
         rows=rows,
         columns=columns,
         visible=seen_y[:, :, None] * seen_x[:, None, :],

@@ -10,8 +10,8 @@ import numpy as np
 
 import detr_viz
 from detr_viz.atlas.box_frame import BAND, LEAST_CELLS, MARGIN
-from detr_viz.atlas.statistics import SEEN, Kind, Tally
-from detr_viz.atlas.table import EVEN, IN_BOX, Book
+from detr_viz.atlas.statistics import SEEN, HeadRole, HeadStatistics
+from detr_viz.atlas.table import EVEN, IN_BOX, AtlasTable
 from detr_viz.attention.grids import Placement
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
@@ -25,14 +25,20 @@ from detr_viz.figures.page.elements import (
     NOTE_GRAY,
     SMALL_PT,
     TEXT_PT,
-    Line,
-    Page,
+    PageMetrics,
+    TextLine,
     number,
 )
 from detr_viz.figures.page.layout import check_size
 from detr_viz.figures.page.paint import colors
 from detr_viz.figures.page.text import Lettering, clean, plain_settings
-from detr_viz.figures.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
+from detr_viz.figures.styles import (
+    DEFAULT_PAGE_FORMAT,
+    DEFAULT_STYLE,
+    FigureError,
+    PageFormat,
+    Style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,10 +58,12 @@ class _Row:
     title: str
     details: tuple[str, ...]
     maps: np.ndarray
-    kinds: Sequence[Kind | None]
+    kinds: Sequence[HeadRole | None]
 
 
-def atlas_figure(book: Book, *, look: Look = DEFAULT_LOOK, page: Format = DEFAULT_FORMAT) -> Figure:
+def atlas_figure(
+    book: AtlasTable, *, look: Style = DEFAULT_STYLE, page: PageFormat = DEFAULT_PAGE_FORMAT
+) -> Figure:
     """Mean maps around the box, what each head is, and the numbers of each mode.
 
     look: norm "head" (each panel on its own scale), "query" (each row; the default) or "figure",
@@ -67,7 +75,7 @@ def atlas_figure(book: Book, *, look: Look = DEFAULT_LOOK, page: Format = DEFAUL
         return _Sheet(book, look, page).figure()
 
 
-def check(book: Book, look: Look, page: Format) -> None:
+def check(book: AtlasTable, look: Style, page: PageFormat) -> None:
     """FigureError where its figure could not be drawn, before anything is in it."""
     with plain_settings():
         _Sheet(book, look, page)
@@ -76,9 +84,9 @@ def check(book: Book, look: Look, page: Format) -> None:
 class _Sheet:
     """Everything measured first, then drawn; pixels from the top left corner."""
 
-    def __init__(self, book: Book, look: Look, made_for: Format) -> None:
+    def __init__(self, book: AtlasTable, look: Style, made_for: PageFormat) -> None:
         self.book, self.look, self.made_for = book, look, made_for
-        self.page, self.pen = Page(made_for, (1, 1)), Lettering(made_for.dpi)
+        self.page, self.pen = PageMetrics(made_for, (1, 1)), Lettering(made_for.dpi)
         several = len({layer for layer, _ in book.tallies}) > 1
         self.rows = [
             _row(f"{mode}, layer {layer}" if several else mode, tally)
@@ -141,7 +149,7 @@ class _Sheet:
         right = self.width - self.page.margin
         for i, said in enumerate(self.notes):
             base = self.notes_base + i * self.line
-            lines.append(Line(said, right, base, self.page.small_pt, NOTE_GRAY, "", "right"))
+            lines.append(TextLine(said, right, base, self.page.small_pt, NOTE_GRAY, "", "right"))
         self._add_boxes(ax)
         write(ax, lines, self.made_for.dpi)
         fig.facts = self._facts()
@@ -154,7 +162,7 @@ class _Sheet:
         return self.left + column * (self.panel + self.page.gap), top + line * self.line_step
 
     def _pixels(self) -> np.ndarray:
-        lut = colors(Look(style="heat", cmap=self.look.cmap))
+        lut = colors(Style(style="heat", cmap=self.look.cmap))
         of_all = max(_most(row.maps) for row in self.rows)
         sheet = tiles.blank_sheet(self.height, self.width)
         for row, top in zip(self.rows, self.tops, strict=True):
@@ -168,21 +176,21 @@ class _Sheet:
                 sheet[above : above + self.panel, left : left + self.panel, :3] = shown
         return sheet
 
-    def _title(self) -> list[Line]:
+    def _title(self) -> list[TextLine]:
         page, about = self.page, self._about()
         room = self.width - 2 * page.margin - self.pen.width(about, page.small_pt) - page.px(8)
         title = self.pen.shorten(clean(self.book.name), room, page.class_pt, "bold")
         end = self.width - page.margin
         return [
-            Line(title, page.margin, self.title_base, page.class_pt, INK, "bold"),
-            Line(about, end, self.title_base, page.small_pt, GRAY, align="right"),
+            TextLine(title, page.margin, self.title_base, page.class_pt, INK, "bold"),
+            TextLine(about, end, self.title_base, page.small_pt, GRAY, align="right"),
         ]
 
     def _about(self) -> str:
         count, images = self.book.objects, self.book.images
         return f"{count} object{'s' * (count != 1)} in {images} image{'s' * (images != 1)}"
 
-    def _head_names(self) -> list[Line]:
+    def _head_names(self) -> list[TextLine]:
         names = ["head 0", *map(str, range(1, self.heads))]
         size, lines = self.page.text_pt, []
         if self.pen.width(f"{names[0]} ", size) > self.panel:
@@ -190,19 +198,19 @@ class _Sheet:
         for row in self.names:
             for head, name in enumerate(names):
                 left, top = self._at(self.tops[row], head)
-                lines.append(Line(name, left, top - self.page.px(AIR), size, INK))
+                lines.append(TextLine(name, left, top - self.page.px(AIR), size, INK))
         return lines
 
-    def _beside(self, row: _Row, top: int) -> list[Line]:
+    def _beside(self, row: _Row, top: int) -> list[TextLine]:
         page = self.page
         base = top + page.px(TEXT_PT * CAP)
-        lines = [Line(row.title, page.margin, base, page.text_pt, INK, "bold")]
+        lines = [TextLine(row.title, page.margin, base, page.text_pt, INK, "bold")]
         for i, said in enumerate(row.details, 1):
             at = base + i * self.line
-            lines.append(Line(said, page.margin, at, page.small_pt, GRAY))
+            lines.append(TextLine(said, page.margin, at, page.small_pt, GRAY))
         return lines
 
-    def _under(self, row: _Row, top: int) -> list[Line]:
+    def _under(self, row: _Row, top: int) -> list[TextLine]:
         lines = []
         below = self.panel + self.page.px(AIR * 0.6) + self.pen.px(self.kind_pt * CAP)
         for head, (kind, values) in enumerate(zip(row.kinds, row.maps, strict=True)):
@@ -210,7 +218,7 @@ class _Sheet:
             middle, base = left + self.panel / 2, above + below
             for i, (said, style) in enumerate(_lines(kind, values)):
                 at, ink = base + i * self.kind_line, INK if style else GRAY
-                lines.append(Line(said, middle, at, self.kind_pt, ink, style, "center"))
+                lines.append(TextLine(said, middle, at, self.kind_pt, ink, style, "center"))
         return lines
 
     def _add_boxes(self, ax: Axes) -> None:
@@ -276,7 +284,7 @@ class _Sheet:
         }
 
 
-def _lines(kind: Kind | None, values: np.ndarray) -> list[tuple[str, str]]:
+def _lines(kind: HeadRole | None, values: np.ndarray) -> list[tuple[str, str]]:
     """Zone, in bold where it is clear; its share, and the most that the mean map has."""
     if kind is None:
         return [(_TOO_SMALL, "")]
@@ -284,7 +292,7 @@ def _lines(kind: Kind | None, values: np.ndarray) -> list[tuple[str, str]]:
     return [(kind.zone, "bold") if kind.clear else (f"{kind.zone}?", ""), numbers]
 
 
-def _row(title: str, tally: Tally) -> _Row:
+def _row(title: str, tally: HeadStatistics) -> _Row:
     found = {name: float(values.mean()) for name, values in tally.means().items()}
     if not tally.objects:  # only measured
         return _Row(title, (), tally.mean_map(), tally.kinds())

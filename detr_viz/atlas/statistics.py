@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.atlas.box_frame import BINS, PER_BOX, ZONES, Surroundings, zone_masks
+from detr_viz.atlas.box_frame import BINS, PER_BOX, ZONES, BoxFrame, zone_masks
 
 MEANS = (
     *("entropy", "mass_in_box", "mass_on_found", "peak_in_box", "peak_to_edge"),
@@ -25,7 +25,7 @@ _PLACE_RANGE, _PLACE_BINS = (-2.0, 3.0), 320  # a 64th of a box each, what is be
 
 
 @dataclass(frozen=True)
-class Kind:
+class HeadRole:
     """What a head is: the zone that holds most of its map for the largest share of the objects.
 
     share        of the objects, with its 95 % interval (Wilson 1927) from low to high
@@ -42,7 +42,7 @@ class Kind:
     clear: bool
 
 
-class Tally:
+class HeadStatistics:
     """One mode (and layer) of a model, over the objects of many images.
 
     objects, resolved   how many were added; of these, how many count for maps, zones and kinds
@@ -60,7 +60,7 @@ class Tally:
         self._votes = np.zeros((heads, len(ZONES)))
         self._masks = zone_masks()
 
-    def add(self, maps: NDArray, around: Surroundings, even: bool = False) -> None:
+    def add(self, maps: NDArray, around: BoxFrame, even: bool = False) -> None:
         """Maps (q, M, h, w) of q objects. even: any cell may be the peak, as in a map of chance."""
         weights = maps.astype(np.float64)
         flat = weights.reshape(*weights.shape[:2], -1)
@@ -87,7 +87,7 @@ class Tally:
         self._add_places(peaks, around)
         self._add_zones(weights, around)
 
-    def _add_places(self, peaks: NDArray, around: Surroundings) -> None:
+    def _add_places(self, peaks: NDArray, around: BoxFrame) -> None:
         low, high = _PLACE_RANGE
         share = (around.places - low) / (high - low)
         bins = np.clip(share * _PLACE_BINS, 0, _PLACE_BINS - 1).astype(np.intp)  # (q, 2, K)
@@ -95,7 +95,7 @@ class Tally:
         for axis in (0, 1):
             np.add.at(self._places, (m, axis, bins[q, axis, k]), peaks[q, m, k])
 
-    def _add_zones(self, weights: NDArray, around: Surroundings) -> None:
+    def _add_zones(self, weights: NDArray, around: BoxFrame) -> None:
         some = around.resolved
         if not some.any():
             return
@@ -117,7 +117,7 @@ class Tally:
         )
 
     def means(self) -> dict[str, NDArray[np.float64]]:
-        """Name of MEANS, "entropy_sd" and "peak_x", "peak_y" (medians, places as in Surroundings)
+        """Name of MEANS, "entropy_sd" and "peak_x", "peak_y" (medians, places as in BoxFrame)
         -> (M,); NaN without objects.
 
         Entropy is divided by log K; distances are in cells.
@@ -145,16 +145,16 @@ class Tally:
         seen = np.where(enough, self._visible, np.nan)
         return self._mass * PER_BOX**2 / seen
 
-    def kinds(self) -> list[Kind | None]:
+    def kinds(self) -> list[HeadRole | None]:
         """What each head is; None without resolved objects."""
         return [self._kind(votes) for votes in self._votes]
 
-    def _kind(self, votes: NDArray) -> Kind | None:
+    def _kind(self, votes: NDArray) -> HeadRole | None:
         if not self.resolved:
             return None
         first, second = np.argsort(-votes, kind="stable")[:2]
         low, high = interval(votes[first], self.resolved)
-        return Kind(
+        return HeadRole(
             zone=ZONES[first],
             share=votes[first] / self.resolved,
             low=low,

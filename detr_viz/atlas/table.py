@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from detr_viz.atlas.box_frame import ZONES, surroundings
-from detr_viz.atlas.statistics import MEANS, Kind, Tally
-from detr_viz.explanation.results import Findings
+from detr_viz.atlas.statistics import MEANS, HeadRole, HeadStatistics
+from detr_viz.explanation.results import ExplanationBase
 
 EVEN, IN_BOX = "even over the image", "even in the box"  # what chance does
 _MEASURED = ("entropy", "entropy_sd", *MEANS[1:], "peak_x", "peak_y")
@@ -26,7 +26,7 @@ COLUMNS = (
 )
 
 
-class Book:
+class AtlasTable:
     """Tallies by (layer, mode), and of two maps to compare with: of the same objects, EVEN over
     the image and even IN_BOX, on the cells whose centres it holds (objects without are left out).
 
@@ -44,14 +44,14 @@ class Book:
         made_of: str = "",
     ) -> None:
         self.name, self.scale, self.made_of, self.images = name, scale, made_of, 0
-        self.tallies = {(layer, mode): Tally(heads) for layer in layers for mode in modes}
-        self.chance = {EVEN: Tally(1), IN_BOX: Tally(1)}
+        self.tallies = {(layer, mode): HeadStatistics(heads) for layer in layers for mode in modes}
+        self.chance = {EVEN: HeadStatistics(1), IN_BOX: HeadStatistics(1)}
 
     @property
     def objects(self) -> int:
         return self.chance[EVEN].objects
 
-    def add(self, e: Findings, queries: Sequence[int]) -> None:
+    def add(self, e: ExplanationBase, queries: Sequence[int]) -> None:
         """The maps of some queries of an image; those whose box is not finite are left out."""
         self.images += 1
         sound = [q for q in queries if np.isfinite(e.boxes_xyxy_px[q]).all()]
@@ -76,7 +76,7 @@ class Book:
         for mode, tally in self.chance.items():
             yield from self._of(tally, "", mode)
 
-    def _of(self, tally: Tally, layer: str, mode: str) -> Iterator[tuple[str, ...]]:
+    def _of(self, tally: HeadStatistics, layer: str, mode: str) -> Iterator[tuple[str, ...]]:
         means, zones, kinds = tally.means(), tally.zones(), tally.kinds()
         about = (self.name, layer, mode)
         counts = (str(tally.objects), str(tally.resolved))
@@ -90,7 +90,7 @@ class Book:
             yield (*about, "mean", *counts, *_words(None), *map(_text, numbers))
 
 
-def _words(kind: Kind | None) -> tuple[str, ...]:
+def _words(kind: HeadRole | None) -> tuple[str, ...]:
     if kind is None:
         return ("",) * len(_KIND)
     shares = map(_text, (kind.share, kind.low, kind.high))

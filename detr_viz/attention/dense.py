@@ -15,7 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detr_viz.attention.terms import MODES, TERMS, Mode, Terms, check_mode, is_sum, parse_terms
+from detr_viz.attention.terms import (
+    MODES,
+    TERMS,
+    DenseAttention,
+    Mode,
+    check_mode,
+    is_sum,
+    parse_terms,
+)
 
 # The self-check's limit by the precision the layer ran in.
 RESIDUAL_LIMITS = {
@@ -70,7 +78,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None) -
     return made[..., :width]
 
 
-def separate(terms: Terms) -> bool:
+def separate(terms: DenseAttention) -> bool:
     """Whether no content meets a position: c_q . p_k and p_q . c_k are 0 for every input.
 
     So it is where a model lays the parts side by side in each head, not where it adds them.
@@ -83,7 +91,7 @@ def separate(terms: Terms) -> bool:
     return not bool(((c_q & p_k) | (p_q & c_k)).any())
 
 
-def _sum_parts(terms: Terms, side: str, parts: str) -> Tensor:
+def _sum_parts(terms: DenseAttention, side: str, parts: str) -> Tensor:
     """Sum of the named parts of one side ("q" or "k"): (B, M, N, E), half precision widened."""
     like = getattr(terms, f"c_{side}")
     total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
@@ -94,7 +102,7 @@ def _sum_parts(terms: Terms, side: str, parts: str) -> Tensor:
     return total
 
 
-def pick_queries(terms: Terms, queries: Sequence[int] | Tensor | None) -> Terms:
+def pick_queries(terms: DenseAttention, queries: Sequence[int] | Tensor | None) -> DenseAttention:
     """The same terms with only the named query rows, in that order."""
     if queries is None:
         return terms
@@ -103,7 +111,7 @@ def pick_queries(terms: Terms, queries: Sequence[int] | Tensor | None) -> Terms:
 
 
 def logits(
-    terms: Terms,
+    terms: DenseAttention,
     q_parts: str = "cpb",
     k_parts: str = "cpb",
     scale: float | None = None,
@@ -126,7 +134,7 @@ def normalize(scores: Tensor, key_padding_mask: Tensor | None) -> Tensor:
 
 
 def weights(
-    terms: Terms,
+    terms: DenseAttention,
     mode: str | Mode = "combine",
     *,
     scale: str = "mode",
@@ -151,7 +159,7 @@ def weights(
 
 
 def four_terms(
-    terms: Terms, queries: Sequence[int] | Tensor | None = None
+    terms: DenseAttention, queries: Sequence[int] | Tensor | None = None
 ) -> dict[tuple[str, str], Tensor]:
     """Logits by (query part, key part), biases counted with content: they sum to combine's logits.
 
@@ -165,7 +173,7 @@ def four_terms(
 
 
 def nine_terms(
-    terms: Terms, queries: Sequence[int] | Tensor | None = None
+    terms: DenseAttention, queries: Sequence[int] | Tensor | None = None
 ) -> dict[tuple[str, str], Tensor]:
     """Like `four_terms` with the shared biases apart: pairs of "content", "position", "bias"."""
     sides = {"content": "c", "position": "p", "bias": "b"}
@@ -174,7 +182,7 @@ def nine_terms(
     }
 
 
-def residual(terms: Terms, project_out: Callable[[Tensor], Tensor], out: Tensor) -> float:
+def residual(terms: DenseAttention, project_out: Callable[[Tensor], Tensor], out: Tensor) -> float:
     """How far the recomputed weights are from those the layer used; NaN where it cannot be tested.
 
         rec = project_out(weights @ value)     uni = the same with uniform weights

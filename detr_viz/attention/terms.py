@@ -57,7 +57,7 @@ TERMS: dict[str, tuple[str, str]] = {
 
 MIXED = {"cq.pk", "pq.ck"}  # zero where a model lays content and position side by side
 
-LEDGER = "terms"  # a plot of all of them, of their sum and the weights
+ALL_TERMS = "terms"  # a plot of all of them, of their sum and the weights
 
 
 def parse_terms(text: str) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def modes_of_plot(plot: str, modes: Sequence[str]) -> list[str]:
 
     Of the ledger: each term attending by itself, and all of them.
     """
-    known = {"all": [*modes], LEDGER: [*TERMS, "combine"]}
+    known = {"all": [*modes], ALL_TERMS: [*TERMS, "combine"]}
     return known.get(plot, [plot])
 
 
@@ -95,7 +95,7 @@ def check_mode(mode: str) -> None:
 def formula_of(mode: str) -> str:
     """What the logits of a mode are, by its name: a key of MODES, or a sum of terms."""
     if not is_sum(mode):
-        return MODES["combine" if mode == LEDGER else mode].formula
+        return MODES["combine" if mode == ALL_TERMS else mode].formula
     sides = (name.split(".") for name in parse_terms(mode))
     return " + ".join(f"{q[0]}_q · {k[0]}_k" for q, k in sides)
 
@@ -119,7 +119,7 @@ PRECISIONS = ("float32", "tf32", "bfloat16")  # of the network's arithmetic; see
 
 
 @dataclass(frozen=True, eq=False)
-class Terms:
+class DenseAttention:
     """What one attention site attended with, after projection and split into heads.
 
     c_q, p_q  (B, M, Q, E)    content and position part of the queries

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from detr_viz.attention.terms import LEDGER
+from detr_viz.attention.terms import ALL_TERMS
 from detr_viz.batch.index import Done
 from detr_viz.batch.scheduler import Item, Outcome, Pipeline, Ready, stacked
 from detr_viz.batch.worker import Draw, Failure, Setup, failure
-from detr_viz.batch.worker_process import Helper
+from detr_viz.batch.worker_process import WorkerProcess
 from detr_viz.detections.objects import choose, queries_of
 from detr_viz.detections.queries import NoQueryError
 from detr_viz.render.paths import Target
@@ -88,7 +88,7 @@ class LocalEngine:
         models: Sequence[LoadedModel],
         recipe: Recipe,
         outputs: Outputs,
-        team: Sequence[Helper],
+        team: Sequence[WorkerProcess],
         batch_size: int = 1,
         reference: Sequence[LoadedModel] | None = None,
     ) -> None:
@@ -181,7 +181,7 @@ class Network:
             if self._reference is not None:
                 self._compare(ready, found, objects)
             kept = tuple(
-                snapshot(e, queries_of(objects, k), modes, recipe.scale, recipe.plot == LEDGER)
+                snapshot(e, queries_of(objects, k), modes, recipe.scale, recipe.plot == ALL_TERMS)
                 for k, e in enumerate(found)
             )
         except NoQueryError:

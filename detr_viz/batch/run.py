@@ -82,7 +82,7 @@ def run_batch(
         Journal(outputs.folder, paths, tag=outputs.tag, resume=resume) as journal,
         Progress(len(inputs), quiet=quiet) as progress,
     ):
-        books = _Books(recipe, inputs, outputs, journal, progress)
+        books = RunRecord(recipe, inputs, outputs, journal, progress)
         with stoppable(engine, progress.note) as stopped:
             for result in engine.run(books.items(resume), journal.temporary, progress.note):
                 books.enter(result)
@@ -94,7 +94,7 @@ def run_batch(
         return books.summary(*journal.finish(), stopped=False)
 
 
-class _Books:
+class RunRecord:
     """What is asked of a run, and what became of it."""
 
     def __init__(

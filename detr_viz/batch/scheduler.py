@@ -19,13 +19,13 @@ from detr_viz.batch.worker import (
     Drop,
     Earlier,
     Failure,
-    Order,
     Pixels,
     Read,
-    Reply,
     Skipped,
+    Task,
+    TaskResult,
 )
-from detr_viz.batch.worker_process import Helper, HelpersDied
+from detr_viz.batch.worker_process import WorkerProcess, WorkersDied
 
 _LOST = 10  # images that kill their helpers, with none done in between, end the run
 _AHEAD = 4  # batches that are read ahead, where a batch is not one image
@@ -70,7 +70,7 @@ class Pipeline:
     draw. After stop() nothing new is begun; what is being drawn is still handed over.
     """
 
-    def __init__(self, helpers: Sequence[Helper], batch_size: int = 1) -> None:
+    def __init__(self, helpers: Sequence[WorkerProcess], batch_size: int = 1) -> None:
         self._helpers = helpers
         self._batch_size = batch_size
         # read ahead of the network; of photos few in a row are of one shape
@@ -88,7 +88,7 @@ class Pipeline:
         self._broken: BaseException | None = None
 
     def run(self, items: Iterator[Item], network: Network) -> Iterator[tuple[Item, Outcome | None]]:
-        """Every item with its outcome, as they come; HelpersDied where no helper stays alive."""
+        """Every item with its outcome, as they come; WorkersDied where no helper stays alive."""
         self._source = items
         threads = [
             threading.Thread(target=self._keep_busy, args=(k,), daemon=True)
@@ -195,7 +195,7 @@ class Pipeline:
                 self._broken = self._broken or error
                 self._changed.notify_all()
 
-    def _next_order(self, k: int) -> Order | None:
+    def _next_order(self, k: int) -> Task | None:
         """What helper k does next; None at the end of the run."""
         with self._changed:
             while not self._over:
@@ -225,7 +225,7 @@ class Pipeline:
         self._reading += 1
         return Read(item.i, item.path, item.earlier)
 
-    def _ask(self, k: int, order: Order) -> Reply:
+    def _ask(self, k: int, order: Task) -> TaskResult:
         """The helper's reply; where it dies over an order, a new one tries once more."""
         helper, ended = self._helpers[k], ""
         for _ in range(2):
@@ -239,11 +239,11 @@ class Pipeline:
         with self._changed:
             self._lost += 1
             if self._lost > _LOST:
-                raise HelpersDied(ended)
+                raise WorkersDied(ended)
         task = "reads" if isinstance(order, Read) else "draws"
         return Failure(f"the process that {task} it died twice ({ended})")
 
-    def _take_reply(self, order: Order, reply: Reply) -> None:
+    def _take_reply(self, order: Task, reply: TaskResult) -> None:
         if isinstance(order, Read):
             self._reading -= 1
         if isinstance(order, Drop):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from detr_viz.detections.matching import SharedObject
-    from detr_viz.explanation.results import Snapshot
+    from detr_viz.explanation.results import StoredExplanation
     from detr_viz.images.read import ImageFacts, LoadedImage
     from detr_viz.render.paths import Target
 
@@ -58,7 +58,7 @@ class Draw:
 
     i: int
     path: str
-    found: tuple[Snapshot, ...]
+    found: tuple[StoredExplanation, ...]
     objects: tuple[SharedObject, ...]
     target: Target
 
@@ -70,7 +70,7 @@ class Drop:
     i: int
 
 
-Order = Setup | Read | Draw | Drop
+Task = Setup | Read | Draw | Drop
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,17 @@ class Failure:
     fatal: bool = False
 
 
-Reply = Pixels | Skipped | Drawn | Failure | None
+TaskResult = Pixels | Skipped | Drawn | Failure | None
 
 
-class Desk:
+class ImageWorker:
     """What a helper does with its orders; a process of its own is only one way to run it."""
 
     def __init__(self) -> None:
         self._setup: Setup | None = None
         self._held: dict[int, LoadedImage] = {}
 
-    def answer(self, order: Order) -> Reply:
+    def answer(self, order: Task) -> TaskResult:
         """Carry out an order; an error comes back as a Failure."""
         try:
             if isinstance(order, Setup):
@@ -137,7 +137,7 @@ class Desk:
         assert self._setup is not None
         return self._setup.recipe
 
-    def _read(self, order: Read) -> Reply:
+    def _read(self, order: Read) -> TaskResult:
         from detr_viz.images.read import load_image, resized
 
         if order.earlier is not None and self._is_done(order.path, order.earlier):

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from detr_viz.batch.worker import Desk, Order, Reply, Setup
+from detr_viz.batch.worker import ImageWorker, Setup, Task, TaskResult
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
 
@@ -28,7 +28,7 @@ def serve(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
     with suppress(AttributeError, OSError):  # no such thing on Windows
         os.nice(_NICE)
-    desk = Desk()
+    desk = ImageWorker()
     _warm_up()
     with suppress(EOFError, ConnectionError):
         while True:
@@ -44,7 +44,7 @@ def _warm_up() -> None:
     import detr_viz.render.write  # noqa: F401
 
 
-class HelpersDied(UserError):
+class WorkersDied(UserError):
     """No helper stays alive; says how the last one ended."""
 
     def __init__(self, ended: str) -> None:
@@ -54,7 +54,7 @@ class HelpersDied(UserError):
         )
 
 
-class Helper:
+class WorkerProcess:
     """A helper process and the way to talk to it; for use by one thread.
 
     OSError where the system has no room for a process.
@@ -80,20 +80,20 @@ class Helper:
         theirs.close()
 
     def set_up(self, setup: Setup) -> None:
-        """Tell the process what a run is about. HelpersDied where no process lives that long."""
+        """Tell the process what a run is about. WorkersDied where no process lives that long."""
         self._setup = setup
         try:
             self.ask(setup)
         except (EOFError, OSError):
             self.restart()
 
-    def ask(self, order: Order) -> Reply:
+    def ask(self, order: Task) -> TaskResult:
         """Send an order and wait for the reply. EOFError or OSError where the process died."""
         self._connection.send(order)
         return self._connection.recv()
 
     def restart(self) -> str:
-        """Replace a process that died; returns how it ended, in words. HelpersDied where the new
+        """Replace a process that died; returns how it ended, in words. WorkersDied where the new
         ones die too.
         """
         self.stop()
@@ -110,7 +110,7 @@ class Helper:
             except OSError as error:
                 self.stop()
                 ended = reason(error)
-        raise HelpersDied(ended)
+        raise WorkersDied(ended)
 
     def kill(self) -> None:
         """End the process at once; for a signal handler."""
@@ -194,14 +194,14 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def start(count: int) -> list[Helper]:
+def start(count: int) -> list[WorkerProcess]:
     """Helpers that import what they need while the caller goes on. UserError where the system has
     no room for so many processes.
     """
-    team: list[Helper] = []
+    team: list[WorkerProcess] = []
     try:
         for _ in range(count):
-            team.append(Helper())
+            team.append(WorkerProcess())
     except OSError as error:
         stop(team)
         raise UserError(
@@ -211,7 +211,7 @@ def start(count: int) -> list[Helper]:
     return team
 
 
-def stop(team: Sequence[Helper]) -> None:
+def stop(team: Sequence[WorkerProcess]) -> None:
     """End them all, waiting for all at a time."""
     for helper in team:
         helper.hang_up()

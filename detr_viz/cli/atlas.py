@@ -21,15 +21,15 @@ from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, replacing
 from detr_viz.detections.queries import NoQueryError, check_for, check_syntax, select
-from detr_viz.figures.styles import SUFFIXES, Format, Look, page_format
+from detr_viz.figures.styles import SUFFIXES, PageFormat, Style, page_format
 from detr_viz.images import collect
 from detr_viz.render.paths import check_out
 
 if TYPE_CHECKING:
-    from detr_viz.atlas.table import Book
+    from detr_viz.atlas.table import AtlasTable
     from detr_viz.batch.scheduler import Ready
     from detr_viz.batch.worker import Failure
-    from detr_viz.batch.worker_process import Helper
+    from detr_viz.batch.worker_process import WorkerProcess
     from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.explanation.explain_image import Explanation
     from detr_viz.images.collect import Input
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     queries = args.queries or _QUERIES
     check_syntax(queries)
     pairs = pair(args.type, args.weights)
-    look = Look(norm=args.norm, cmap=args.cmap)
+    look = Style(norm=args.norm, cmap=args.cmap)
     page = page_format(args.preset, args.width, args.dpi)
     out = _checked_out(args)
     os.environ["MPLBACKEND"] = "agg"
@@ -174,7 +174,7 @@ def _look_at(
     reader: Reader,
     images: Sequence[Input],
     recipe: Recipe,
-    team: list[Helper],
+    team: list[WorkerProcess],
 ) -> list[str]:
     """All images through the reader; why some failed."""
     from detr_viz.batch import worker_process
@@ -218,13 +218,13 @@ class Reader:
         recipe: Recipe,
         reference: Sequence[LoadedModel] | None = None,
     ) -> None:
-        from detr_viz.atlas.table import Book
+        from detr_viz.atlas.table import AtlasTable
         from detr_viz.explanation.explain_image import resolve_layers
 
         self.models, self._recipe, self._reference = loaded, recipe, reference
         self.say: Callable[[str], None] = lambda line: None
         self.books = [
-            Book(
+            AtlasTable(
                 f"{model.spec.title} ({Path(model.path).name})",
                 modes_of_plot(recipe.plot, model.spec.modes),
                 resolve_layers(recipe.layer, model.config.dec_layers),
@@ -297,7 +297,7 @@ class Reader:
 
 
 def write(
-    book: Book, stem: Path, suffixes: Sequence[str], look: Look, page: Format
+    book: AtlasTable, stem: Path, suffixes: Sequence[str], look: Style, page: PageFormat
 ) -> Iterator[str]:
     """The table and the figures of a book; yields the lines to print."""
     from detr_viz import figures

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from detr_viz import models
-from detr_viz.attention.terms import LEDGER, MODES, PRECISIONS, SCALES, TERMS
+from detr_viz.attention.terms import ALL_TERMS, MODES, PRECISIONS, SCALES, TERMS
 from detr_viz.cli.arguments import (
     colormap,
     dpi,
@@ -70,7 +70,7 @@ def add_subject(
     )
     one_of(
         "--plot",
-        choices=(*MODES, "all", *[LEDGER] * drawn),
+        choices=(*MODES, "all", *[ALL_TERMS] * drawn),
         default=plot,
         help="parts of query and key that attend; all: the three"
         + "; terms: what each product of parts adds to the logits" * drawn

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import detr_viz
 from detr_viz.cli.settings import load_models, precise, recipe_of, suffixes, tell
 from detr_viz.common.errors import EXIT_INTERRUPTED
-from detr_viz.figures.styles import Format, Look
+from detr_viz.figures.styles import PageFormat, Style
 from detr_viz.render.paths import folder_of
 
 if TYPE_CHECKING:
     from detr_viz.batch.engine import Engine, Outputs
-    from detr_viz.batch.worker_process import Helper
+    from detr_viz.batch.worker_process import WorkerProcess
     from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.images.collect import Input
     from detr_viz.render.recipe import Recipe
@@ -26,8 +26,8 @@ def run_many(
     args: argparse.Namespace,
     pairs: Sequence[tuple[str | None, str | None]],
     images: Sequence[Input],
-    look: Look,
-    page: Format,
+    look: Style,
+    page: PageFormat,
 ) -> int:
     """Draw them all; the exit code: 0, 1 where some failed, 130 after Ctrl-C."""
     # Threads of torch that wait must not keep a core from the helpers that draw. Read once, when
@@ -101,7 +101,7 @@ def _engine(
     loaded: list[LoadedModel],
     recipe: Recipe,
     outputs: Outputs,
-    team: Sequence[Helper],
+    team: Sequence[WorkerProcess],
 ) -> Engine:
     from detr_viz.batch.engine import LocalEngine
 

@@ -18,7 +18,16 @@ from detr_viz.common.files import check_file, printable
 from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.heatmaps.npz import STORES, load_meta, of, write
 from detr_viz.images import collect
-from detr_viz.regression.baselines import DEMO, FILE, FOLDER, KEY, NAME, ROOT, Remake, relative
+from detr_viz.regression.baselines import (
+    DEMO,
+    FILE,
+    FOLDER,
+    KEY,
+    NAME,
+    ROOT,
+    BaselineSpec,
+    relative,
+)
 from detr_viz.render.recipe import plot_label
 
 if TYPE_CHECKING:
@@ -117,7 +126,7 @@ def _record(
         path = out / f"{image.name}_{label}_{plot_label(args.plot)}{end}.npz"
         start = args.root if args.root is not None else path.parent
         kind, place = _weights(weights, start)
-        remake = Remake(
+        remake = BaselineSpec(
             type=model.spec.name,
             weights=place,
             weights_is=kind,
@@ -140,7 +149,7 @@ def _record(
         yield write(path, made, args.store)
 
 
-def _check_free(path: Path, remake: Remake, written: Mapping[Path, str]) -> None:
+def _check_free(path: Path, remake: BaselineSpec, written: Mapping[Path, str]) -> None:
     """UserError where a baseline would be lost that says something else."""
     if path in written:
         raise UserError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz import models
-from detr_viz.attention.terms import LEDGER
+from detr_viz.attention.terms import ALL_TERMS
 from detr_viz.checkpoints.sources import named, pair
 from detr_viz.cli.flags import add_arguments
 from detr_viz.cli.many import run_many
@@ -28,7 +28,7 @@ from detr_viz.detections.queries import (
     shares_table,
     table,
 )
-from detr_viz.figures.styles import Look, page_format
+from detr_viz.figures.styles import Style, page_format
 from detr_viz.images import collect
 from detr_viz.render import views
 from detr_viz.render.paths import check_out, folder_of, is_folder, target_of
@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
         args.queries, args.layer = str(args.biography), "all"
     _check_combinations(args)
     check_syntax(DEFAULT if args.queries is None else args.queries)
-    args.style = args.style or ("heat" if args.plot == LEDGER else "overlay")
+    args.style = args.style or ("heat" if args.plot == ALL_TERMS else "overlay")
     pairs = pair(args.type, args.weights)
-    look = Look(args.style, args.norm, args.cmap, args.interpolation, args.heads)
+    look = Style(args.style, args.norm, args.cmap, args.interpolation, args.heads)
     page = page_format(args.preset, args.width, args.dpi)
     wanted = views.chosen(args)
     views.check(args, wanted, len(pairs))
@@ -180,7 +180,7 @@ def _check_outputs(args: argparse.Namespace, several: bool) -> None:
 def _check_combinations(args: argparse.Namespace) -> None:
     """UserError for flags that say nothing together."""
     heads = args.heads if isinstance(args.heads, str) else ""
-    ledger, maps = args.plot == LEDGER, args.save_maps or ".npz" in (args.format or ())
+    ledger, maps = args.plot == ALL_TERMS, args.save_maps or ".npz" in (args.format or ())
     wrong = [
         (
             args.ablate_in is not None and not (args.ablate or args.faithfulness),
@@ -241,7 +241,7 @@ def render_one(
     if exact is not None:
         apart = write.deviation(_explain(exact, picture, recipe), found, objects, recipe)
         yield write.moved(recipe.precision, apart)
-    if recipe.plot == LEDGER:
+    if recipe.plot == ALL_TERMS:
         apart = write.ledger_residual(found, objects)
         yield f"the terms add up to the network's logits within {apart:.1e}"
         for k, e in enumerate(found):

@@ -11,7 +11,7 @@ from detr_viz.checkpoints.sources import load
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import say
 from detr_viz.detections.queries import DEFAULT
-from detr_viz.figures.styles import Format, Look
+from detr_viz.figures.styles import PageFormat, Style
 
 if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import LoadedModel
@@ -53,7 +53,7 @@ def tell_notes(args: argparse.Namespace, loaded: Sequence[LoadedModel]) -> None:
 
 
 def recipe_of(
-    args: argparse.Namespace, loaded: Sequence[LoadedModel], look: Look, page: Format
+    args: argparse.Namespace, loaded: Sequence[LoadedModel], look: Style, page: PageFormat
 ) -> Recipe:
     """What is drawn of an image, and how."""
     from detr_viz.render.recipe import Recipe, of_models

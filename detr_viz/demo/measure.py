@@ -11,7 +11,7 @@ For every query that found an object (score >= 0.5, its class, IoU >= 0.5 with i
     peak in box      share of the peaks that lie in the predicted box
     entropy          of the map / log(h * w): 1 is uniform
 
-A cell's centre is where the ResNet's symmetric windows put it (Findings.cell_centers_px).
+A cell's centre is where the ResNet's symmetric windows put it (ExplanationBase.cell_centers_px).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from detr_viz.common.files import replacing
 from detr_viz.demo.evaluate import evaluate, normalize
 from detr_viz.demo.shapes import CLASSES, SceneSet, scene, training_seeds, training_set
-from detr_viz.demo.trainee import MAX_SIZE, RECIPES, SIZE, Recipe, Trainee
+from detr_viz.demo.trainee import MAX_SIZE, RECIPES, SIZE, Trainee, TrainingConfig
 from detr_viz.models import get
 
 _PROGRESS_SEED = 999  # scenes that show progress; neither trained on nor held out
@@ -83,7 +83,7 @@ def export(trainee: Trainee, path: Path, meta: dict[str, Any]) -> None:
     write_atomically({"model": state, "meta": meta}, path)
 
 
-def measure(trainee: Trainee, kind: str, recipe: Recipe, scenes: int, size_px: int) -> str:
+def measure(trainee: Trainee, kind: str, recipe: TrainingConfig, scenes: int, size_px: int) -> str:
     """Accuracy of what would ship now, on scenes that are neither trained on nor held out."""
     model = get(kind).build(recipe.config(trainee.focal))
     model.load_state_dict(trainee.shipped())
@@ -94,7 +94,7 @@ def measure(trainee: Trainee, kind: str, recipe: Recipe, scenes: int, size_px: i
 class Run:
     """One training: everything that must survive an interruption, and the loop."""
 
-    def __init__(self, args: argparse.Namespace, recipe: Recipe) -> None:
+    def __init__(self, args: argparse.Namespace, recipe: TrainingConfig) -> None:
         self.args, self.recipe = args, recipe
         torch.manual_seed(args.seed)
         self.rng = np.random.default_rng([args.seed, 1])
@@ -186,7 +186,7 @@ class Run:
         )
 
 
-def train(args: argparse.Namespace, recipe: Recipe) -> None:
+def train(args: argparse.Namespace, recipe: TrainingConfig) -> None:
     """Train until the time or the steps are used up, then write args.out."""
     cache = Path(args.cache)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)  # fails now rather than in an hour

@@ -15,14 +15,14 @@ from detr_viz.demo.losses import cell_targets, set_loss
 from detr_viz.demo.shapes import CLASSES
 from detr_viz.models import get
 from detr_viz.models.config import BackboneConfig, DetrConfig
-from detr_viz.models.layers.split_attention import Parts
+from detr_viz.models.layers.split_attention import AttentionInputs
 
 SIZE = 128  # short side that ships; the longest keeps the official 800 : 1333
 MAX_SIZE = 213
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfig:
     """What a training is made of; lengths of phases are shares of its time."""
 
     enc_layers: int = 2
@@ -65,8 +65,8 @@ class Recipe:
 # One encoder layer and a shallower body leave more of the localising to Conditional DETR's decoder,
 # whose maps are the point; DETR needs the deeper net to be accurate in the same time.
 RECIPES = {
-    "detr": Recipe(lr=5e-4),
-    "cd_detr": Recipe(lr=6e-4, enc_layers=1, blocks=(2, 2)),
+    "detr": TrainingConfig(lr=5e-4),
+    "cd_detr": TrainingConfig(lr=6e-4, enc_layers=1, blocks=(2, 2)),
 }
 
 
@@ -87,7 +87,7 @@ def initialise(model: nn.Module, focal: bool) -> None:
 def separate_groups(model: nn.Module, groups: int) -> None:
     """Keep decoder self-attention within query groups: (B, G * Q, C) is (B * G, Q, C) inside."""
 
-    def apart(site: nn.Module, args: tuple[Parts]) -> tuple[Parts]:
+    def apart(site: nn.Module, args: tuple[AttentionInputs]) -> tuple[AttentionInputs]:
         (parts,) = args
         batch = parts.c_q.shape[0]
         known: dict[int, Tensor] = {}  # one tensor stays one: sites tell self-attention by it
@@ -95,9 +95,9 @@ def separate_groups(model: nn.Module, groups: int) -> None:
             if id(x) not in known:
                 rows = x.expand(batch, -1, -1)
                 known[id(x)] = rows.reshape(batch * groups, -1, x.shape[-1])
-        return (Parts(*(known[id(x)] for x in parts[:5])),)
+        return (AttentionInputs(*(known[id(x)] for x in parts[:5])),)
 
-    def together(site: nn.Module, args: tuple[Parts], out: Tensor) -> Tensor:
+    def together(site: nn.Module, args: tuple[AttentionInputs], out: Tensor) -> Tensor:
         return out.reshape(out.shape[0] // groups, -1, out.shape[-1])
 
     for (kind, _), site in model.attention_sites().items():
@@ -109,7 +109,7 @@ def separate_groups(model: nn.Module, groups: int) -> None:
 class Trainee(nn.Module):
     """A model with its training-only helpers; forward gives the weighted losses by name."""
 
-    def __init__(self, kind: str, recipe: Recipe) -> None:
+    def __init__(self, kind: str, recipe: TrainingConfig) -> None:
         super().__init__()
         self.focal = get(kind).pairwise
         self.groups, self.stride = recipe.groups, 4 * 2 ** (len(recipe.blocks) - 1)

@@ -9,12 +9,12 @@ from detr_viz.detections.queries import QueryError, holds_ids, select
 
 if TYPE_CHECKING:
     from detr_viz.detections.matching import SharedObject
-    from detr_viz.explanation.results import Findings
+    from detr_viz.explanation.results import ExplanationBase
 
 DETECTED = 0.5  # queries from this score on are matched first
 
 
-def choose(found: Sequence[Findings], queries: str) -> list[SharedObject]:
+def choose(found: Sequence[ExplanationBase], queries: str) -> list[SharedObject]:
     """The objects of a figure: what --queries choose in every model, matched by box IoU.
 
     Ids are those of the first model; in the others its objects are looked for.

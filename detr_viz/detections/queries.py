@@ -14,7 +14,7 @@ from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
     from detr_viz.explanation.ablation import Ablation
-    from detr_viz.explanation.results import Findings
+    from detr_viz.explanation.results import ExplanationBase
 
 DEFAULT = "top:5"
 SYNTAX = "top:5, score:0.5, class:cat,remote, point:x,y, 3,17 or all (join with +)"
@@ -28,7 +28,7 @@ class NoQueryError(QueryError):
     """A sound choice that nothing in this image answers to."""
 
 
-def select(explanation: Findings, choice: str = DEFAULT) -> list[int]:
+def select(explanation: ExplanationBase, choice: str = DEFAULT) -> list[int]:
     """Query ids that `choice` names, without repeats.
 
     top:N        the N best          score:T      those with a score of at least T
@@ -61,7 +61,7 @@ def select(explanation: Findings, choice: str = DEFAULT) -> list[int]:
     return chosen
 
 
-def _offer(explanation: Findings) -> str:
+def _offer(explanation: ExplanationBase) -> str:
     best = explanation.by_score()[:3]
     listed = ", ".join(
         f"{q} ({explanation.label_name(q)} {explanation.scores[q]:.2f})" for q in best
@@ -88,20 +88,20 @@ def _number(text: str, word: str) -> float:
     return value
 
 
-def _top(explanation: Findings, rest: str) -> list[int]:
+def _top(explanation: ExplanationBase, rest: str) -> list[int]:
     if not _is_count(rest) or int(rest) < 1:
         raise QueryError(f"top:{rest[:40]} needs a whole number from 1: write {SYNTAX}")
     return explanation.by_score()[: int(rest)]
 
 
-def _score(explanation: Findings, rest: str) -> list[int]:
+def _score(explanation: ExplanationBase, rest: str) -> list[int]:
     least = _number(rest, f"score:{rest}")
     import numpy as np  # --help does without
 
     return np.flatnonzero(explanation.scores >= np.float32(least)).tolist()
 
 
-def _class(explanation: Findings, rest: str) -> list[int]:
+def _class(explanation: ExplanationBase, rest: str) -> list[int]:
     wanted = _classes(rest, explanation.class_names)
     return [
         q for q in range(explanation.num_queries) if explanation.label_name(q).casefold() in wanted
@@ -121,7 +121,7 @@ def _classes(rest: str, class_names: Sequence[str]) -> set[str]:
     return wanted
 
 
-def _point(explanation: Findings, rest: str) -> list[int]:
+def _point(explanation: ExplanationBase, rest: str) -> list[int]:
     parts = rest.split(",")
     if len(parts) != 2:
         raise QueryError(f"point:{rest} needs two numbers, x,y in pixels of the image")
@@ -145,7 +145,7 @@ def _ids(word: str, count: int) -> list[int]:
     return ids
 
 
-_RULES: dict[str, Callable[[Findings, str], Sequence[int]]] = {
+_RULES: dict[str, Callable[[ExplanationBase, str], Sequence[int]]] = {
     "top": _top,
     "score": _score,
     "class": _class,
@@ -179,7 +179,7 @@ def holds_ids(choice: str) -> bool:
 
 
 def ablation_table(
-    explanation: Findings, queries: Sequence[int], ablations: Sequence[Ablation]
+    explanation: ExplanationBase, queries: Sequence[int], ablations: Sequence[Ablation]
 ) -> str:
     """Lines of what each removal does to these queries: score left to the class, new class, IoU."""
     e, names = explanation, explanation.class_names
@@ -200,7 +200,9 @@ def ablation_table(
     return "\n".join(lines)
 
 
-def shares_table(explanation: Findings, queries: Sequence[int], layer: int | None = None) -> str:
+def shares_table(
+    explanation: ExplanationBase, queries: Sequence[int], layer: int | None = None
+) -> str:
     """Lines of what share each term has in these queries' logits, a column a head."""
     e, book = explanation, explanation.ledger(queries, layer)
     names = [e.label_name(q) for q in queries]
@@ -215,7 +217,7 @@ def shares_table(explanation: Findings, queries: Sequence[int], layer: int | Non
     return "\n".join(lines)
 
 
-def table(explanation: Findings, queries: Sequence[int], layer: int | None = None) -> str:
+def table(explanation: ExplanationBase, queries: Sequence[int], layer: int | None = None) -> str:
     """Lines of id, class, score and box (left, top, right, bottom in pixels) of these queries.
 
     As the last decoder layer's output gives them, or that of a captured `layer`, then said so.

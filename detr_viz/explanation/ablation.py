@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detr_viz.attention.dense import logits, merge_heads
-from detr_viz.attention.terms import TERMS, Terms
+from detr_viz.attention.terms import TERMS, DenseAttention
 from detr_viz.detections.boxes import iou
 from detr_viz.explanation.removals import NOTHING, Removal
-from detr_viz.explanation.results import LayerOutput
+from detr_viz.explanation.results import Detections
 from detr_viz.models.detector import Detector, Encoded
 from detr_viz.models.heads import read_output
-from detr_viz.models.layers.split_attention import Parts, Site
+from detr_viz.models.layers.split_attention import AttentionInputs, SplitAttention
 from detr_viz.models.spec import ModelSpec
 
 
@@ -42,8 +42,8 @@ class Ablation:
 
     removal: Removal
     layers: tuple[int, ...]
-    before: LayerOutput
-    after: LayerOutput
+    before: Detections
+    after: Detections
     iou: NDArray[np.float64]
     weights: Mapping[int, NDArray[np.float32]] = field(repr=False)
 
@@ -60,7 +60,7 @@ def ablate(
     removal: Removal,
     layers: Sequence[int],
     inside: Tensor,
-    before: LayerOutput,
+    before: Detections,
 ) -> Ablation:
     """Decode one image without a part; layers: where it is taken out.
 
@@ -87,7 +87,7 @@ def ablate(
 
 def as_it_is(
     network: Detector, spec: ModelSpec, encoded: Encoded, image_hw: tuple[int, int]
-) -> LayerOutput:
+) -> Detections:
     """What the last layer says with nothing taken out, by the kernel of ablations."""
     raw, _ = decoded(network, encoded, NOTHING, ())
     return read_output(raw, 0, spec, image_hw)
@@ -145,8 +145,8 @@ def _changed(
             here = (removal, hidden) if layer in layers else (NOTHING, None)
 
             def instead(
-                site: Site,
-                args: tuple[Parts],
+                site: SplitAttention,
+                args: tuple[AttentionInputs],
                 out: Tensor,
                 layer: int = layer,
                 here: tuple[Removal, Tensor | None] = here,
@@ -163,7 +163,7 @@ def _changed(
             handle.remove()
 
 
-def _weights(terms: Terms, removal: Removal, hidden: Tensor | None) -> Tensor:
+def _weights(terms: DenseAttention, removal: Removal, hidden: Tensor | None) -> Tensor:
     """(B, M, Q, K); 0 for a head that is taken out, and where no key is left."""
     kept = [logits(terms, *parts) for name, parts in TERMS.items() if name not in removal.terms]
     scores = kept[0]

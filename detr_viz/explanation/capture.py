@@ -16,31 +16,31 @@ import torch
 from torch import Tensor, nn
 
 from detr_viz.attention.dense import residual
-from detr_viz.attention.terms import Terms
-from detr_viz.models.layers.split_attention import Parts, Site
+from detr_viz.attention.terms import DenseAttention
+from detr_viz.models.layers.split_attention import AttentionInputs, SplitAttention
 
 Where = tuple[str, int]  # ("cross" | "decoder" | "encoder", layer), see terms.SITES
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class AttentionCall:
     """One call of an attention site: the site, its parts and what it put out (B, Q, C)."""
 
-    site: Site
-    parts: Parts
+    site: SplitAttention
+    parts: AttentionInputs
     out: Tensor
 
-    def of_image(self, i: int) -> Recorded:
+    def of_image(self, i: int) -> AttentionCall:
         """The call as if image i of the batch had been alone."""
         one = {
             name: part[i : i + 1]
             for name, part in self.parts._asdict().items()
             if part is not None and len(part) > 1
         }
-        return Recorded(self.site, self.parts._replace(**one), self.out[i : i + 1])
+        return AttentionCall(self.site, self.parts._replace(**one), self.out[i : i + 1])
 
     @cached_property
-    def terms(self) -> Terms:
+    def terms(self) -> DenseAttention:
         with torch.inference_mode():
             return self.site.terms(self.parts)
 
@@ -52,22 +52,27 @@ class Recorded:
 
 
 @contextmanager
-def record(model: nn.Module, sites: Iterable[Where]) -> Iterator[dict[Where, Recorded]]:
+def record(model: nn.Module, sites: Iterable[Where]) -> Iterator[dict[Where, AttentionCall]]:
     """Keep the last call of each named attention site of `model` while the block runs.
 
     sites are keys of model.attention_sites(); KeyError names those there are. Only references are
     kept, so the forward pass costs nothing extra. The hooks go whatever happens.
     """
     available = model.attention_sites()
-    recorded: dict[Where, Recorded] = {}
+    recorded: dict[Where, AttentionCall] = {}
     handles = []
     try:
         for where in sites:
             if where not in available:
                 raise KeyError(f"no attention site {where}; there are {sorted(available)}")
 
-            def keep(site: Site, args: tuple[Parts], out: Tensor, where: Where = where) -> None:
-                recorded[where] = Recorded(site, args[0], out)
+            def keep(
+                site: SplitAttention,
+                args: tuple[AttentionInputs],
+                out: Tensor,
+                where: Where = where,
+            ) -> None:
+                recorded[where] = AttentionCall(site, args[0], out)
 
             handles.append(available[where].register_forward_hook(keep))
         yield recorded

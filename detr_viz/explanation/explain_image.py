@@ -27,16 +27,16 @@ from PIL.Image import Image
 
 import detr_viz
 from detr_viz.attention.dense import RESIDUAL_LIMITS, TF32_RESIDUAL_LIMIT, separate, weights
-from detr_viz.attention.terms import SITES, Mode, Terms
+from detr_viz.attention.terms import SITES, DenseAttention, Mode
 from detr_viz.checkpoints.load_model import LoadedModel
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.ablation import Ablation, ablate, as_it_is
-from detr_viz.explanation.capture import Recorded, Where, record
+from detr_viz.explanation.capture import AttentionCall, Where, record
 from detr_viz.explanation.logit_terms import ledger
 from detr_viz.explanation.precision import fp32_rule, in_tf32
 from detr_viz.explanation.removals import Removal
 from detr_viz.explanation.removals import parse as parse_removal
-from detr_viz.explanation.results import Findings, LayerOutput, Ledger
+from detr_viz.explanation.results import Detections, ExplanationBase, LogitTerms
 from detr_viz.images.read import (
     MEAN_RGB,
     STD_RGB,
@@ -56,15 +56,15 @@ class SelfCheckError(UserError):
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation(Findings):
-    """Findings whose maps are worked out from the captured terms, for any mode and query.
+class Explanation(ExplanationBase):
+    """ExplanationBase whose maps are worked out from the captured terms, for any mode and query.
 
     recorded  every captured attention site, ("cross" | "decoder" | "encoder", layer)
     model     what it was made with
     encoded   what the decoder was given
     """
 
-    recorded: Mapping[Where, Recorded] = field(repr=False)
+    recorded: Mapping[Where, AttentionCall] = field(repr=False)
     model: LoadedModel = field(repr=False)
     encoded: Encoded = field(repr=False)
 
@@ -73,7 +73,7 @@ class Explanation(Findings):
         """The attention sites that were captured."""
         return tuple(self.recorded)
 
-    def terms(self, site: Where) -> Terms:
+    def terms(self, site: Where) -> DenseAttention:
         """What a captured site attended with; ValueError names those there are."""
         if site not in self.recorded:
             have = ", ".join(f"{kind} {layer}" for kind, layer in self.recorded)
@@ -128,7 +128,7 @@ class Explanation(Findings):
             )
 
     @cached_property
-    def _before_ablation(self) -> LayerOutput:
+    def _before_ablation(self) -> Detections:
         """Once for all that is taken out."""
         return as_it_is(self.model.network, self.model.spec, self.encoded, self.image.hw)
 
@@ -138,7 +138,7 @@ class Explanation(Findings):
         made = self.attention(("cross", layer), mode, queries, scale)
         return made.reshape(*made.shape[:2], *self.grid_hw)
 
-    def _ledger(self, queries: list[int], layer: int) -> Ledger:
+    def _ledger(self, queries: list[int], layer: int) -> LogitTerms:
         return ledger(self.recorded["cross", layer], queries, self.grid_hw)
 
 
@@ -185,7 +185,7 @@ def _residual_limit(dtype: torch.dtype, device: torch.device) -> float:
     return RESIDUAL_LIMITS[dtype]
 
 
-def _check_residuals(recorded: Mapping[Where, Recorded]) -> dict[Where, float]:
+def _check_residuals(recorded: Mapping[Where, AttentionCall]) -> dict[Where, float]:
     """Residual of every captured site; SelfCheckError above the limit."""
     residuals = {where: site.residual for where, site in recorded.items()}
     for (kind, layer), value in residuals.items():

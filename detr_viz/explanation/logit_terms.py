@@ -1,4 +1,4 @@
-"""Captured attention -> Ledger: what each product of query and key parts adds to the logits.
+"""Captured attention -> LogitTerms: what each product of query and key parts adds to the logits.
 
 A softmax does not see what is the same for every key, so logits are centred over the keys. A term's
 share is cov(term, sum) / var(sum): the covariance decomposition of the sum's variance, whose shares
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from detr_viz.attention.dense import logits, normalize
 from detr_viz.attention.terms import TERMS
-from detr_viz.explanation.capture import Recorded
-from detr_viz.explanation.results import Ledger
+from detr_viz.explanation.capture import AttentionCall
+from detr_viz.explanation.results import LogitTerms
 
 
-def ledger(recorded: Recorded, rows: Sequence[int], keys: tuple[int, ...]) -> Ledger:
+def ledger(recorded: AttentionCall, rows: Sequence[int], keys: tuple[int, ...]) -> LogitTerms:
     """The ledger of a captured call's first image.
 
     rows: of what attends. keys: the shape of the keys, (h, w) of the cells or (Q,). Padded keys
@@ -30,7 +30,7 @@ def ledger(recorded: Recorded, rows: Sequence[int], keys: tuple[int, ...]) -> Le
         return _ledger(recorded, rows, keys)
 
 
-def _ledger(recorded: Recorded, rows: Sequence[int], keys: tuple[int, ...]) -> Ledger:
+def _ledger(recorded: AttentionCall, rows: Sequence[int], keys: tuple[int, ...]) -> LogitTerms:
     terms, mask = recorded.terms, recorded.terms.key_padding_mask
     made = {name: logits(terms, *parts, queries=rows)[0] for name, parts in TERMS.items()}
     whole = torch.stack([*made.values()]).sum(0)  # (M, q, K)
@@ -46,7 +46,7 @@ def _ledger(recorded: Recorded, rows: Sequence[int], keys: tuple[int, ...]) -> L
     total = centred(whole)
     spread = (total * total).sum(-1)
     shares = {name: (part * total).sum(-1) / spread for name, part in parts.items()}
-    return Ledger(
+    return LogitTerms(
         terms={name: shaped(part) for name, part in parts.items()},
         total=shaped(total),
         weights=shaped(normalize(whole[None], mask)[0]),
@@ -55,7 +55,7 @@ def _ledger(recorded: Recorded, rows: Sequence[int], keys: tuple[int, ...]) -> L
     )
 
 
-def _residual(recorded: Recorded, rows: Sequence[int], whole: Tensor) -> float:
+def _residual(recorded: AttentionCall, rows: Sequence[int], whole: Tensor) -> float:
     """Against q . k as the layer has them: one projection of sums, or the parts side by side."""
     query, key, _ = recorded.site.qkv(recorded.parts)
     chosen = torch.as_tensor(rows, dtype=torch.long, device=query.device)

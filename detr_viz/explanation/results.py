@@ -1,7 +1,7 @@
 """What a detector found in one image and how its decoder looked at it, in numpy alone.
 
-`Findings` is what figures, tables and saved maps are made of. Of its two kinds, an Explanation
-(explanation.py, torch) works maps out from the captured terms when they are asked for; a Snapshot
+`ExplanationBase` is what figures, tables and saved maps are made of. Of its two kinds, an Explanation
+(explanation.py, torch) works maps out from the captured terms when they are asked for; a StoredExplanation
 holds those of some queries, and can be sent to a process that has no torch.
 """
 
@@ -21,8 +21,8 @@ from detr_viz.images.read import ImageFacts, LoadedImage
 
 
 @dataclass(frozen=True, eq=False)
-class LayerOutput:
-    """What the heads make of one decoder layer's output; fields as in Findings.
+class Detections:
+    """What the heads make of one decoder layer's output; fields as in ExplanationBase.
 
     scores (Q,) float32, labels (Q,) int64, boxes_xyxy_px (Q, 4) float32 in pixels of the original
     image, class_scores (Q, classes) float32.
@@ -35,7 +35,7 @@ class LayerOutput:
 
 
 @dataclass(frozen=True, eq=False)
-class Ledger:
+class LogitTerms:
     """Which products of query and key parts the logits of q queries are a sum of (ledger.py).
 
     terms     name of terms.TERMS -> logits at the layer's own scale, centred over the cells: their
@@ -53,10 +53,10 @@ class Ledger:
     shares: Mapping[str, NDArray[np.float32]]
     residual: float
 
-    def of(self, rows: Sequence[int]) -> Ledger:
+    def of(self, rows: Sequence[int]) -> LogitTerms:
         """Of some of its queries, by their places."""
         chosen = list(rows)
-        return Ledger(
+        return LogitTerms(
             {name: part[chosen] for name, part in self.terms.items()},
             self.total[chosen],
             self.weights[chosen],
@@ -66,7 +66,7 @@ class Ledger:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
+class ExplanationBase:
     """Detections and what is known of their attention maps. Arrays are numpy.
 
     image             the picture as read (rgb uint8 (H0, W0, 3), path, sha256); without its pixels
@@ -80,7 +80,7 @@ class Findings:
     class_scores      (Q, classes) float32
                       (these four are the last decoder layer's, whatever was captured)
     layers            decoder layers whose cross-attention was captured, from 0, ascending
-    outputs           captured layer -> what that layer's own output says (LayerOutput)
+    outputs           captured layer -> what that layer's own output says (Detections)
     separate          captured layers in which no content meets a position (attention.separate)
     reference_px      (Q, 2) float32 x, y: where a query stands before it looks, pixels of the
                       original image; None where a model's queries have no such point
@@ -104,7 +104,7 @@ class Findings:
     num_heads: int
     num_layers: int
     layers: tuple[int, ...]
-    outputs: Mapping[int, LayerOutput] = field(repr=False)
+    outputs: Mapping[int, Detections] = field(repr=False)
     separate: frozenset[int]
     reference_px: NDArray[np.float32] | None
     residuals: Mapping[int, float]
@@ -160,7 +160,7 @@ class Findings:
             raise ValueError(f"decoder layer {layer} was not captured; there is {have}")
         return layer
 
-    def output(self, layer: int | None = None) -> LayerOutput:
+    def output(self, layer: int | None = None) -> Detections:
         """Scores, labels and boxes as a captured layer's own output gives them; see pick_layer."""
         return self.outputs[self.pick_layer(layer)]
 
@@ -195,7 +195,7 @@ class Findings:
 
     def ledger(
         self, queries: Sequence[int] | int | None = None, layer: int | None = None
-    ) -> Ledger:
+    ) -> LogitTerms:
         """The terms of the cross-attention's logits; queries and layer as in `maps`."""
         return self._ledger(self._chosen(queries), self.pick_layer(layer))
 
@@ -214,14 +214,14 @@ class Findings:
         """What `maps` promises, once its arguments are known to be sound."""
         raise NotImplementedError
 
-    def _ledger(self, queries: list[int], layer: int) -> Ledger:
+    def _ledger(self, queries: list[int], layer: int) -> LogitTerms:
         """The same of `ledger`."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
-class Snapshot(Findings):
-    """Findings with the maps of some queries and modes, at one scale: plain data, to be sent.
+class StoredExplanation(ExplanationBase):
+    """ExplanationBase with the maps of some queries and modes, at one scale: plain data, to be sent.
 
     kept     the queries whose maps there are
     scale    the one they were made at
@@ -232,7 +232,7 @@ class Snapshot(Findings):
     kept: tuple[int, ...]
     scale: str
     stored: Mapping[tuple[str | Mode, int], NDArray[np.float32]] = field(repr=False)
-    ledgers: Mapping[int, Ledger] = field(repr=False)
+    ledgers: Mapping[int, LogitTerms] = field(repr=False)
 
     def _maps(
         self, mode: str | Mode, queries: list[int], layer: int, scale: str
@@ -241,19 +241,19 @@ class Snapshot(Findings):
             raise ValueError(f"mode {mode}, layer {layer}, scale {scale}, {queries}: not kept")
         return self.stored[mode, layer][[self.kept.index(q) for q in queries]]
 
-    def _ledger(self, queries: list[int], layer: int) -> Ledger:
+    def _ledger(self, queries: list[int], layer: int) -> LogitTerms:
         if layer not in self.ledgers or set(queries) - {*self.kept}:
             raise ValueError(f"the ledger of layer {layer}, {queries}: not kept")
         return self.ledgers[layer].of([self.kept.index(q) for q in queries])
 
 
 def snapshot(
-    findings: Findings,
+    findings: ExplanationBase,
     queries: Sequence[int],
     modes: Sequence[str | Mode],
     scale: str = "mode",
     ledgers: bool = False,
-) -> Snapshot:
+) -> StoredExplanation:
     """The findings with the maps of these queries and modes at every captured layer."""
     kept = tuple(dict.fromkeys(queries))
     stored = {
@@ -261,7 +261,7 @@ def snapshot(
         for layer in findings.layers
         for mode in modes
     }
-    names = Findings.__dataclass_fields__
+    names = ExplanationBase.__dataclass_fields__
     known = {name: getattr(findings, name) for name in names}
     books = {n: findings.ledger(kept, n) for n in findings.layers} if ledgers else {}
-    return Snapshot(**known, kept=kept, scale=scale, stored=stored, ledgers=books)
+    return StoredExplanation(**known, kept=kept, scale=scale, stored=stored, ledgers=books)

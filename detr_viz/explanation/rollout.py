@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detr_viz.attention.dense import weights
-from detr_viz.attention.terms import Terms
+from detr_viz.attention.terms import DenseAttention
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ class Rollout:
     both: NDArray[np.float32]
 
 
-def head_mean(terms: Terms, rows: Sequence[int] | None = None) -> Tensor:
+def head_mean(terms: DenseAttention, rows: Sequence[int] | None = None) -> Tensor:
     """A layer's own weights, mean of the heads, (rows, K); a few rows of all heads at a time."""
     chosen = range(terms.c_q.shape[2]) if rows is None else rows
     return torch.cat([part for _, part in _parts(terms, chosen)])
 
 
-def _parts(terms: Terms, rows: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+def _parts(terms: DenseAttention, rows: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
     """(places in `rows`, mean weights) of so many rows at a time as there is room for."""
     step = max(1, _MOST_WEIGHTS // (terms.c_q.shape[1] * terms.c_k.shape[2]))
     for start in range(0, len(rows), step):
@@ -72,7 +72,7 @@ def _parts(terms: Terms, rows: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
         yield slice(start, start + len(some)), made
 
 
-def through_encoder(rows: Tensor, layers: Sequence[Terms]) -> Tensor:
+def through_encoder(rows: Tensor, layers: Sequence[DenseAttention]) -> Tensor:
     """rows (n, K) times the rollout of these encoder layers, first to last: (n, K)."""
     for terms in reversed(layers):
         mixed = torch.zeros_like(rows)
@@ -130,7 +130,7 @@ def of_cells(e: Explanation, cells: Sequence[int], stays: bool = True) -> NDArra
         return _normalised(rolled if stays else rolled - rows * 0.5 ** len(encoder))
 
 
-def _all_of(e: Explanation, kind: str, count: int) -> list[Terms]:
+def _all_of(e: Explanation, kind: str, count: int) -> list[DenseAttention]:
     if missing := [n for n in range(count) if (kind, n) not in e.sites]:
         raise UserError(
             f"rollout needs every layer, and {kind} {missing[0]} was not captured: explain with "

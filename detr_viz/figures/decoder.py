@@ -18,20 +18,26 @@ from detr_viz.attention.terms import formula_of, is_sum
 from detr_viz.detections.matching import Match, SharedObject
 from detr_viz.figures.head_maps import model_name, sections_of, words_of
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.elements import MapRow, Rivals, number
+from detr_viz.figures.page.elements import AttendedQueries, MapRow, number
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.query_links import LEAST
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
 from detr_viz.figures.reading_rule import (
-    Subject,
+    ShownModel,
     heads_of,
     layers_of,
     metadata_of_view,
     mode_name,
     normalisation,
 )
-from detr_viz.figures.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
+from detr_viz.figures.styles import (
+    DEFAULT_PAGE_FORMAT,
+    DEFAULT_STYLE,
+    FigureError,
+    PageFormat,
+    Style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,8 +54,8 @@ def decoder_grid(
     *,
     layers: Sequence[int] | None = None,
     scale: str = "mode",
-    look: Look = DEFAULT_LOOK,
-    page: Format = DEFAULT_FORMAT,
+    look: Style = DEFAULT_STYLE,
+    page: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """Decoder self-attention of some queries: the boxes of those they look at, of all there are.
 
@@ -91,8 +97,8 @@ def subject_of(
     queries: Sequence[int],
     modes: Sequence[str],
     layers: Sequence[int] | None,
-    look: Look,
-) -> Subject:
+    look: Style,
+) -> ShownModel:
     """The model and its layers, once what is asked for is known to be there; else FigureError."""
     captured = [layer for kind, layer in e.sites if kind == "decoder" and layer in e.layers]
     wanted = captured if layers is None else list(dict.fromkeys(layers))
@@ -112,10 +118,10 @@ def subject_of(
             "interpolation"
         )
     check_heads(look, clean(e.model_title), e.num_heads)
-    return Subject(e, model_name(e.model_title, 0), tuple(wanted))
+    return ShownModel(e, model_name(e.model_title, 0), tuple(wanted))
 
 
-def notes_of(subject: Subject, modes: Sequence[str], scale: str, look: Look) -> list[str]:
+def notes_of(subject: ShownModel, modes: Sequence[str], scale: str, look: Style) -> list[str]:
     """What a reader must know of decoder self-attention, however it is drawn."""
     notes = [clean(subject.name), f"self-attention of {layers_of(subject)}"]
     if subject.layers != (subject.explanation.num_layers - 1,):
@@ -132,11 +138,11 @@ def notes_of(subject: Subject, modes: Sequence[str], scale: str, look: Look) -> 
 class _RivalPanels:
     """A row a mode: the weights of all queries."""
 
-    def __init__(self, modes: Sequence[str], scale: str, look: Look) -> None:
+    def __init__(self, modes: Sequence[str], scale: str, look: Style) -> None:
         self._modes, self._scale, self._look = modes, scale, look
         self._rows: dict[tuple[int, int], tuple[MapRow, ...]] = {}
 
-    def collect(self, subject: Subject, queries: Sequence[int]) -> None:
+    def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         e = subject.explanation
         place = Placement(e.input_hw, e.stride, e.cell_rule)
         for layer in subject.layers:
@@ -148,15 +154,15 @@ class _RivalPanels:
                     for mode, weights in zip(self._modes, made, strict=True)
                 )
 
-    def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]:
+    def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         return self._rows[layer, query]
 
 
 def _row(
-    weights: np.ndarray, query: int, boxes: np.ndarray, place: Placement, name: str, look: Look
+    weights: np.ndarray, query: int, boxes: np.ndarray, place: Placement, name: str, look: Style
 ) -> MapRow:
     """The weights (M, Q) of one query. In each panel its largest, and whether that is its own."""
-    row = MapRow(weights[:, None], place, name, rivals=Rivals(query, boxes))
+    row = MapRow(weights[:, None], place, name, rivals=AttendedQueries(query, boxes))
     row = shown_heads(row, look)
     said = row.numbers or [number(of_head.max()) for of_head in row.maps]
     numbers = []

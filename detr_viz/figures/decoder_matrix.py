@@ -24,7 +24,7 @@ from detr_viz.figures.head_maps import label_of, words_of
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
 from detr_viz.figures.page.elements import (
-    Page,
+    PageMetrics,
     legible,
 )
 from detr_viz.figures.page.layout import check_size
@@ -34,13 +34,19 @@ from detr_viz.figures.page.paint import colors
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.panel_rows import columns
 from detr_viz.figures.reading_rule import (
-    Subject,
+    ShownModel,
     heads_of,
     metadata_of_view,
     mode_name,
     normalisation,
 )
-from detr_viz.figures.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
+from detr_viz.figures.styles import (
+    DEFAULT_PAGE_FORMAT,
+    DEFAULT_STYLE,
+    FigureError,
+    PageFormat,
+    Style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,8 +63,8 @@ def query_matrix(
     *,
     layers: Sequence[int] | None = None,
     scale: str = "mode",
-    look: Look = DEFAULT_LOOK,
-    page: Format = DEFAULT_FORMAT,
+    look: Style = DEFAULT_STYLE,
+    page: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """Decoder self-attention among some queries: a matrix (q, q) a head, and what goes elsewhere.
 
@@ -85,7 +91,7 @@ def query_matrix(
         notes.append("the heads whose rows have the least entropy first")
     notes.append("rows look, columns are looked at; on the diagonal, at itself")
     with plain_settings():
-        table = Table(bands, rest, Page(page, (1, 1)))
+        table = Table(bands, rest, PageMetrics(page, (1, 1)))
         made = table.plan()
         if rest:
             whole = "each row sums to 1" if look.heads != "max" else "rows do not sum to 1"
@@ -113,12 +119,12 @@ def query_matrix(
 
 
 def _band(
-    subject: Subject,
+    subject: ShownModel,
     queries: Sequence[int],
     layer: int,
     mode: str,
     scale: str,
-    look: Look,
+    look: Style,
     layers: int,
     modes: int,
 ) -> Band:
@@ -149,7 +155,7 @@ def _band(
     )
 
 
-def _inks(band: Band, lut: np.ndarray, look: Look, largest: float) -> np.ndarray:
+def _inks(band: Band, lut: np.ndarray, look: Style, largest: float) -> np.ndarray:
     """Colours of all cells, (M, q, q + 1, 3) uint8; the last column is of the others."""
     scale = {
         "head": band.shown.max((1, 2), keepdims=True),

@@ -27,7 +27,13 @@ from detr_viz.figures.reading_rule import (
     metadata_of_view,
     normalisation,
 )
-from detr_viz.figures.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
+from detr_viz.figures.styles import (
+    DEFAULT_PAGE_FORMAT,
+    DEFAULT_STYLE,
+    FigureError,
+    PageFormat,
+    Style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +51,7 @@ def cell_of(e: Explanation, x: float, y: float) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Place:
+class AttendingCell:
     """A cell that looks: its number (row-major), how it is labelled, its centre in the photo."""
 
     cell: int
@@ -55,7 +61,7 @@ class Place:
 
 def places(
     e: Explanation, points: Sequence[tuple[float, float]], names: Sequence[str] | None = None
-) -> list[Place]:
+) -> list[AttendingCell]:
     """The cells whose centres are nearest to points; names as of `encoder_grid`."""
     found, (ys, xs) = [], e.cell_centers_px()
     for i, (x, y) in enumerate(points):
@@ -63,7 +69,7 @@ def places(
         title = clean(names[i]) if names else f"{x:.0f}, {y:.0f}"
         label = Label(title, (f"cell {column}, {row}",), _INK)
         mark = (float(xs[column]), float(ys[row]))
-        found.append(Place(row * e.grid_hw[1] + column, label, mark))
+        found.append(AttendingCell(row * e.grid_hw[1] + column, label, mark))
     return found
 
 
@@ -74,8 +80,8 @@ def encoder_grid(
     *,
     names: Sequence[str] | None = None,
     scale: str = "mode",
-    look: Look = DEFAULT_LOOK,
-    page: Format = DEFAULT_FORMAT,
+    look: Style = DEFAULT_STYLE,
+    page: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """Encoder self-attention of the cells at some points, of every layer that was captured.
 

@@ -29,12 +29,12 @@ from detr_viz.figures.page.elements import (
     SMALL_PT,
     WIDE,
     Group,
+    GroupPosition,
     Label,
-    Line,
     MapRow,
-    Page,
-    Plan,
-    Spot,
+    PageLayout,
+    PageMetrics,
+    TextLine,
     number,
 )
 from detr_viz.figures.page.layout import label_lines
@@ -42,7 +42,13 @@ from detr_viz.figures.page.legend import with_legend, with_notes, with_numbers
 from detr_viz.figures.page.paint import colors, paint
 from detr_viz.figures.page.text import clean, plain_settings
 from detr_viz.figures.reading_rule import DASH, TIMES, listed, metadata_of_view, normalisation
-from detr_viz.figures.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
+from detr_viz.figures.styles import (
+    DEFAULT_PAGE_FORMAT,
+    DEFAULT_STYLE,
+    FigureError,
+    PageFormat,
+    Style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,8 +76,8 @@ def faithfulness_grid(
     e: Explanation,
     found: Faithfulness,
     *,
-    look: Look = DEFAULT_LOOK,
-    page: Format = DEFAULT_FORMAT,
+    look: Style = DEFAULT_STYLE,
+    page: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """Photo, maps, deletion and insertion of each query, with the areas under their curves.
 
@@ -104,10 +110,10 @@ def faithfulness_grid(
     return fig
 
 
-def check_width(e: Explanation, queries: Sequence[int], modes: int, page: Format) -> None:
+def check_width(e: Explanation, queries: Sequence[int], modes: int, page: PageFormat) -> None:
     """FigureError where a page is too narrow for so many modes, before time is spent on curves."""
     with plain_settings():
-        on = Page(page, e.image.rgb.shape[:2])
+        on = PageMetrics(page, e.image.rgb.shape[:2])
         labels = [label_lines(_label(e, query), on.px(_LABEL_PT), on) for query in queries]
         _widths(labels, modes, on)
 
@@ -144,14 +150,14 @@ def _fitted(
     groups: Sequence[Group],
     found: Faithfulness,
     notes: Sequence[str],
-    look: Look,
-    made_for: Format,
-) -> tuple[Plan, list[tuple[Box, Box]], float]:
+    look: Style,
+    made_for: PageFormat,
+) -> tuple[PageLayout, list[tuple[Box, Box]], float]:
     """The page, its plots, and pixels of a point; panels shrink where a figure is too high."""
     limit, most = None, made_for.height_in * made_for.dpi
     first = None
     for _ in range(8):
-        page = Page(made_for, groups[0].photo.shape[:2], limit)
+        page = PageMetrics(made_for, groups[0].photo.shape[:2], limit)
         made, plots = _laid_out(groups, found, page)
         made = with_numbers(made, groups, look, page)
         made = with_legend(made, groups, look, page)
@@ -167,7 +173,9 @@ def _fitted(
     return first
 
 
-def _widths(labels: Sequence[Sequence[Line]], count: int, page: Page) -> tuple[int, int, int]:
+def _widths(
+    labels: Sequence[Sequence[TextLine]], count: int, page: PageMetrics
+) -> tuple[int, int, int]:
     """Of the column of photos and labels, of a panel, and of what stands beside an axis."""
     widest = page.widest([line for label in labels for line in label])
     tick = math.ceil(page.pen.width("1", page.small_pt)) + page.px(1.5)
@@ -183,8 +191,8 @@ def _widths(labels: Sequence[Sequence[Line]], count: int, page: Page) -> tuple[i
 
 
 def _laid_out(
-    groups: Sequence[Group], found: Faithfulness, page: Page
-) -> tuple[Plan, list[tuple[Box, Box]]]:
+    groups: Sequence[Group], found: Faithfulness, page: PageMetrics
+) -> tuple[PageLayout, list[tuple[Box, Box]]]:
     """photo over label | maps over their modes | plots over their areas."""
     count, pen, small = len(found.maps), page.pen, page.small_pt
     labels = [label_lines(g.label, page.px(_LABEL_PT), page) for g in groups]
@@ -199,12 +207,12 @@ def _laid_out(
     for name, x in zip(_WAYS, plot_lefts, strict=True):
         text = pen.shorten(name, across + tick, page.text_pt)
         middle, baseline = x + across / 2, page.header - page.px(AIR)
-        lines.append(Line(text, middle, baseline, page.text_pt, INK, align="center"))
+        lines.append(TextLine(text, middle, baseline, page.text_pt, INK, align="center"))
     top = page.header
     for i, label in enumerate(labels):
         under = top + height + page.px(AIR)
         lines += [replace(t, x=page.margin, baseline=under + t.baseline) for t in label]
-        spots.append(Spot(top, (top,)))
+        spots.append(GroupPosition(top, (top,)))
         plots.append(tuple((x, top, across, high) for x in plot_lefts))
         ends = [under + label[-1].baseline]
         for mode, x in zip(found.maps, lefts, strict=True):
@@ -212,7 +220,7 @@ def _laid_out(
             for text in pen.fit(mode, width, small):
                 baseline += page.px(SMALL_PT * (CAP if baseline == under else LINE))
                 middle = x + width / 2
-                lines.append(Line(text, middle, baseline, small, _ink(mode), align="center"))
+                lines.append(TextLine(text, middle, baseline, small, _ink(mode), align="center"))
             ends.append(baseline)
         for way, x in zip(_WAYS, plot_lefts, strict=True):
             written = _around(found, i, way, (x, top, across, high), tick, page)
@@ -220,7 +228,7 @@ def _laid_out(
             ends.append(written[-1].baseline)
         bottom = math.ceil(max(ends)) + page.px(SMALL_PT * 0.3)
         top = bottom + page.px(_ROW_GAP)
-    made = Plan(
+    made = PageLayout(
         width=plot_lefts[-1] + across + page.margin,
         height=bottom,
         panel_hw=(height, width),
@@ -237,17 +245,19 @@ def _ink(mode: str) -> str:
     return _INKS.get(mode, INK)
 
 
-def _around(found: Faithfulness, i: int, way: str, box: Box, tick: int, page: Page) -> list[Line]:
+def _around(
+    found: Faithfulness, i: int, way: str, box: Box, tick: int, page: PageMetrics
+) -> list[TextLine]:
     """Ends of a plot's axes, and under them the areas: of each curve, and of random orders."""
     left, top, width, height = box
     small, cap, gap = page.small_pt, page.px(SMALL_PT * CAP), page.px(1.5)
     below = top + height + gap + cap
     lines = [
-        Line("1", left - gap, top + cap, small, GRAY, align="right"),
-        Line("0", left - gap, top + height, small, GRAY, align="right"),
-        Line("0", left, below, small, GRAY),
-        Line("1", left + width, below, small, GRAY, align="right"),
-        Line(_SHOWN[way], left + width / 2, below, small, NOTE_GRAY, align="center"),
+        TextLine("1", left - gap, top + cap, small, GRAY, align="right"),
+        TextLine("0", left - gap, top + height, small, GRAY, align="right"),
+        TextLine("0", left, below, small, GRAY),
+        TextLine("1", left + width, below, small, GRAY, align="right"),
+        TextLine(_SHOWN[way], left + width / 2, below, small, NOTE_GRAY, align="center"),
     ]
     said = [("area", NOTE_GRAY)]
     said += [
@@ -270,7 +280,7 @@ def _around(found: Faithfulness, i: int, way: str, box: Box, tick: int, page: Pa
         whole = sum(w for _, _, w in row) + space * (len(row) - 1)
         x = left + min((width - whole) / 2, width - whole)  # wider ones reach under the tick
         for text, ink, wide in row:
-            lines.append(Line(text, x + wide / 2, baseline, small, ink, align="center"))
+            lines.append(TextLine(text, x + wide / 2, baseline, small, ink, align="center"))
             x += wide + space
     return lines
 

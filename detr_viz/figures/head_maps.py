@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.attention.terms import LEDGER, Mode
+from detr_viz.attention.terms import ALL_TERMS, Mode
 from detr_viz.detections.boxes import iou
 from detr_viz.detections.matching import MIN_IOU, Match, SharedObject
 from detr_viz.figures.page.canvas import warn_if_high
@@ -28,13 +28,19 @@ from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.save import SUFFIXES, save, show
 from detr_viz.figures.page.text import ELLIPSIS, clean, drawable
 from detr_viz.figures.panel_rows import AblationPanels, MapPanels, Panels, TermPanels, columns
-from detr_viz.figures.reading_rule import Shown, Subject, class_name, metadata, reading_rule
+from detr_viz.figures.reading_rule import (
+    FigureContents,
+    ShownModel,
+    class_name,
+    metadata,
+    reading_rule,
+)
 from detr_viz.figures.styles import (
-    DEFAULT_FORMAT,
-    DEFAULT_LOOK,
+    DEFAULT_PAGE_FORMAT,
+    DEFAULT_STYLE,
     FigureError,
-    Format,
-    Look,
+    PageFormat,
+    Style,
     page_format,
 )
 
@@ -42,7 +48,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from detr_viz.explanation.ablation import Ablation
-    from detr_viz.explanation.results import Findings
+    from detr_viz.explanation.results import ExplanationBase
 
 __all__ = [
     "SUFFIXES",
@@ -68,14 +74,14 @@ Modes = str | Mode | Sequence[str | Mode]
 
 
 def head_grid(
-    explanation: Findings,
+    explanation: ExplanationBase,
     queries: Sequence[int],
     mode: Modes = "combine",
     *,
     layer: int | str | Sequence[int] | None = None,
     scale: str = "mode",
-    look: Look = DEFAULT_LOOK,
-    page: Format = DEFAULT_FORMAT,
+    look: Style = DEFAULT_STYLE,
+    page: PageFormat = DEFAULT_PAGE_FORMAT,
     ablations: Sequence[Ablation] = (),
     biography: bool = False,
 ) -> Figure:
@@ -87,7 +93,7 @@ def head_grid(
     layer     a captured layer ("last": the decoder's), or several ("all": those captured), then a
               row a layer, by query; None: the last captured. Class, score and box are as that
               layer's own output gives them
-    scale     as in Findings.maps
+    scale     as in ExplanationBase.maps
     look      style, normalisation, colour map, interpolation
     page      width, resolution, size of type; the height follows from the photo and the rows
     ablations of Explanation.ablate: a row each, under one of the attention as it is
@@ -99,21 +105,21 @@ def head_grid(
     there.
     """
     name = model_name(explanation.model_title, 0)
-    subject = Subject(explanation, name, _layers(explanation, layer))
+    subject = ShownModel(explanation, name, _layers(explanation, layer))
     objects = [SharedObject(0, (Match(query, 1.0),)) for query in queries]
     return _figure([subject], objects, mode, scale, look, page, [ablations], biography)
 
 
 def compare(
-    explanations: Sequence[Findings],
+    explanations: Sequence[ExplanationBase],
     objects: Sequence[SharedObject],
     mode: Modes = "combine",
     *,
     names: Sequence[str] | None = None,
     layer: int | str | Sequence[int] | None = None,
     scale: str = "mode",
-    look: Look = DEFAULT_LOOK,
-    page: Format = DEFAULT_FORMAT,
+    look: Style = DEFAULT_STYLE,
+    page: PageFormat = DEFAULT_PAGE_FORMAT,
     ablations: Sequence[Sequence[Ablation]] = (),
     biography: bool = False,
 ) -> Figure:
@@ -138,19 +144,19 @@ def compare(
     if names is not None:
         called = [model_name(name, i) for i, name in enumerate(called)]
     subjects = [
-        Subject(e, name, _layers(e, layer), label)
+        ShownModel(e, name, _layers(e, layer), label)
         for e, name, label in zip(explanations, called, _labels(called), strict=True)
     ]
     return _figure(subjects, objects, mode, scale, look, page, ablations, biography)
 
 
 def _figure(
-    subjects: Sequence[Subject],
+    subjects: Sequence[ShownModel],
     objects: Sequence[SharedObject],
     mode: Modes,
     scale: str,
-    look: Look,
-    page: Format,
+    look: Style,
+    page: PageFormat,
     ablations: Sequence[Sequence[Ablation]],
     biography: bool,
 ) -> Figure:
@@ -158,7 +164,7 @@ def _figure(
     if not objects or not modes:
         raise FigureError("nothing to draw: name at least one query and one mode")
     maps: Panels = MapPanels(modes, scale, look)
-    if modes == (LEDGER,):
+    if modes == (ALL_TERMS,):
         maps = TermPanels(look)
     taken = next(iter(ablations), ())
     if taken:
@@ -171,7 +177,7 @@ def _figure(
     sections = [
         section for shared in objects for section in sections_of(subjects, shared, maps, biography)
     ]
-    shown = Shown(
+    shown = FigureContents(
         tuple(subjects),
         modes,
         scale,
@@ -190,7 +196,7 @@ def _figure(
 
 
 def sections_of(
-    subjects: Sequence[Subject], shared: SharedObject, maps: Panels, biography: bool
+    subjects: Sequence[ShownModel], shared: SharedObject, maps: Panels, biography: bool
 ) -> list[Section]:
     """The rows of one object: a section, or one a model where each has several layers."""
     pairs = list(zip(subjects, shared.matches, strict=True))
@@ -208,10 +214,10 @@ def sections_of(
 
 
 def _through_layers(
-    subject: Subject,
+    subject: ShownModel,
     match: Match,
     shared: SharedObject,
-    subjects: Sequence[Subject],
+    subjects: Sequence[ShownModel],
     maps: Panels,
 ) -> Section:
     """One query of one model: a group a layer."""
@@ -234,7 +240,7 @@ def _through_layers(
     )
 
 
-def _life(subject: Subject, query: int | None, section: Section) -> Section:
+def _life(subject: ShownModel, query: int | None, section: Section) -> Section:
     """The layers of a query with what has become of it from each to the next."""
     if query is None:
         return section
@@ -254,7 +260,7 @@ def _life(subject: Subject, query: int | None, section: Section) -> Section:
     return replace(section, groups=tuple(groups))
 
 
-def _changes(e: Findings, query: int, before: int, layer: int) -> list[str]:
+def _changes(e: ExplanationBase, query: int, before: int, layer: int) -> list[str]:
     """In words, where a query is another one than in the layer before."""
     old, new = e.output(before), e.output(layer)
     words = []
@@ -266,7 +272,9 @@ def _changes(e: Findings, query: int, before: int, layer: int) -> list[str]:
     return words
 
 
-def _side_by_side(pairs: Sequence[tuple[Subject, Match]], reference: int, maps: Panels) -> Section:
+def _side_by_side(
+    pairs: Sequence[tuple[ShownModel, Match]], reference: int, maps: Panels
+) -> Section:
     """One object in several models, at one layer each: a group a model."""
     first, seen = pairs[reference]
     assert seen.query is not None
@@ -290,7 +298,7 @@ def _side_by_side(pairs: Sequence[tuple[Subject, Match]], reference: int, maps: 
     return Section(tuple(groups), heading)
 
 
-def _overlap(a: tuple[Subject, Match], b: tuple[Subject, Match]) -> float:
+def _overlap(a: tuple[ShownModel, Match], b: tuple[ShownModel, Match]) -> float:
     """IoU of the boxes as they are drawn: at the last layer that is shown of each."""
     one, other = (
         s.explanation.output(s.layers[-1]).boxes_xyxy_px[[match.query]] for s, match in (a, b)
@@ -298,7 +306,7 @@ def _overlap(a: tuple[Subject, Match], b: tuple[Subject, Match]) -> float:
     return float(iou(one, other)[0, 0])
 
 
-def _group(subject: Subject, layer: int, query: int, label: Label, maps: Panels) -> Group:
+def _group(subject: ShownModel, layer: int, query: int, label: Label, maps: Panels) -> Group:
     e = subject.explanation
     box = e.output(layer).boxes_xyxy_px[query]
     return Group(
@@ -306,7 +314,7 @@ def _group(subject: Subject, layer: int, query: int, label: Label, maps: Panels)
     )
 
 
-def _missing(subject: Subject, match: Match) -> Group:
+def _missing(subject: ShownModel, match: Match) -> Group:
     e = subject.explanation
     remark = "no matching box"
     if match.nearest is not None and match.iou >= MIN_IOU:
@@ -318,7 +326,7 @@ def _missing(subject: Subject, match: Match) -> Group:
     return Group(Label(subject.label, (), GRAY, weak=True), e.image.rgb, None, (), remark)
 
 
-def label_of(e: Findings, query: int, layer: int, *details: str) -> Label:
+def label_of(e: ExplanationBase, query: int, layer: int, *details: str) -> Label:
     """Class and score as a layer's output gives them, then what else there is to say."""
     output = e.output(layer)
     label, score = int(output.labels[query]), float(output.scores[query])
@@ -336,7 +344,7 @@ def model_name(name: str, i: int) -> str:
     return plain if plain and drawable(plain) else f"model {i + 1}"
 
 
-def words_of(subjects: Sequence[Subject], shared: SharedObject) -> list[str]:
+def words_of(subjects: Sequence[ShownModel], shared: SharedObject) -> list[str]:
     """An object's queries in words, for metadata and captions: a model each."""
     lines = []
     for subject, match in zip(subjects, shared.matches, strict=True):
@@ -351,7 +359,9 @@ def words_of(subjects: Sequence[Subject], shared: SharedObject) -> list[str]:
     return lines
 
 
-def _layers(explanation: Findings, layer: int | str | Sequence[int] | None) -> tuple[int, ...]:
+def _layers(
+    explanation: ExplanationBase, layer: int | str | Sequence[int] | None
+) -> tuple[int, ...]:
     if layer == "all":
         return tuple(explanation.layers)
     layer = explanation.num_layers - 1 if layer == "last" else layer
@@ -362,12 +372,12 @@ def _layers(explanation: Findings, layer: int | str | Sequence[int] | None) -> t
     return picked
 
 
-def names_of(explanations: Sequence[Findings]) -> list[str]:
+def names_of(explanations: Sequence[ExplanationBase]) -> list[str]:
     """What the models of a comparison are called in its figure."""
     return [model_name(name, i) for i, name in enumerate(_names(explanations))]
 
 
-def _names(explanations: Sequence[Findings]) -> list[str]:
+def _names(explanations: Sequence[ExplanationBase]) -> list[str]:
     """Titles where these differ, else the checkpoints' names, numbered where these are the same."""
     titles = [e.model_title for e in explanations]
     if len(set(titles)) == len(titles):

@@ -13,8 +13,8 @@ from detr_viz.figures.page.text import clean
 from detr_viz.figures.reading_rule import (
     DASH,
     TIMES,
-    Shown,
-    Subject,
+    FigureContents,
+    ShownModel,
     each,
     formulas,
     grid_of,
@@ -52,7 +52,7 @@ def escape(text: str) -> str:
     return re.sub("-(?=-)", "-{}", "".join(_ESCAPES.get(c, c) for c in text))
 
 
-def latex(shown: Shown, figure: str | Path) -> str:
+def latex(shown: FigureContents, figure: str | Path) -> str:
     """A figure environment with a caption that states all a reader must know.
 
     Model, checkpoint (the sha256's first 12 digits; all of it in a comment), layer, mode, scale,
@@ -103,7 +103,7 @@ def _included(name: str) -> str:
     return "".join(_FILE_SIGNS.get(piece) or f"\\detokenize{{{piece}}}" for piece in pieces)
 
 
-def _caption(shown: Shown) -> str:
+def _caption(shown: FigureContents) -> str:
     models = listed([escape(clean(s.name)) + _short_hash(s) for s in shown.subjects])
     layers = escape("; ".join(each(shown, [layers_of(s) for s in shown.subjects])))
     image = f" on \\texttt{{{escape(image_name(shown))}}}" if image_name(shown) else ""
@@ -125,7 +125,7 @@ def _caption(shown: Shown) -> str:
     )
 
 
-def _mode(shown: Shown, mode: str | Mode) -> str:
+def _mode(shown: FigureContents, mode: str | Mode) -> str:
     """A mode's name with what its logits are, in mathematics."""
     pieces = []
     for said in formulas(shown, mode):
@@ -136,7 +136,7 @@ def _mode(shown: Shown, mode: str | Mode) -> str:
     return f"\\emph{{{escape(mode_name(mode))}}} ({'; '.join(pieces)})"
 
 
-def _reading(shown: Shown) -> str:
+def _reading(shown: FigureContents) -> str:
     """What colour or lines mean."""
     look = shown.look
     if look.scaling is None:
@@ -148,7 +148,7 @@ def _reading(shown: Shown) -> str:
     return f"{known if look.cmap is None else f'Colour{where} is attention'}, {scaled}."
 
 
-def _rows(shown: Shown) -> str:
+def _rows(shown: FigureContents) -> str:
     """What a row is, and which queries there are."""
     compared = len(shown.subjects) > 1
     layered = any(len(s.layers) > 1 for s in shown.subjects)
@@ -162,7 +162,7 @@ def _rows(shown: Shown) -> str:
     return f"{said}. Boxes are predicted{' by each layer on its own' * layered}."
 
 
-def _queries(shown: Shown) -> str:
+def _queries(shown: FigureContents) -> str:
     """The queries in words: all of a few, of many the first and how many more there are."""
     lines, each = shown.queries, len(shown.subjects)
     count, named = len(lines) // each, max(_NAMED // each, 1)
@@ -172,7 +172,7 @@ def _queries(shown: Shown) -> str:
     return "; ".join([*lines[: named * each], more])
 
 
-def _short_hash(subject: Subject) -> str:
+def _short_hash(subject: ShownModel) -> str:
     digest = subject.explanation.meta.get("weights_sha256")
     return f" (weights \\texttt{{{str(digest)[:12]}}})" if digest else ""
 
@@ -192,7 +192,7 @@ def caption_path(figure: str | Path) -> Path:
     return path
 
 
-def save_caption(shown: Shown, figure: str | Path, recipe: str = "") -> Path:
+def save_caption(shown: FigureContents, figure: str | Path, recipe: str = "") -> Path:
     """Write <figure's stem>.tex beside a figure; an older one is replaced. Raises OutputError.
 
     recipe: a digest, see recipe.py.

@@ -10,10 +10,10 @@ import numpy as np
 
 from detr_viz.attention.grids import Placement
 from detr_viz.attention.terms import Mode
-from detr_viz.explanation.results import Ledger
+from detr_viz.explanation.results import LogitTerms
 from detr_viz.figures.page.elements import MapRow, number
-from detr_viz.figures.reading_rule import Subject, class_name, mode_name
-from detr_viz.figures.styles import FigureError, Look
+from detr_viz.figures.reading_rule import ShownModel, class_name, mode_name
+from detr_viz.figures.styles import FigureError, Style
 
 if TYPE_CHECKING:
     from detr_viz.explanation.ablation import Ablation
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 class Panels(Protocol):
     """Worked out once for all queries of a subject; then asked for each."""
 
-    def collect(self, subject: Subject, queries: Sequence[int]) -> None: ...
+    def collect(self, subject: ShownModel, queries: Sequence[int]) -> None: ...
 
-    def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]: ...
+    def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]: ...
 
 
-def _placement(subject: Subject) -> Placement:
+def _placement(subject: ShownModel) -> Placement:
     e = subject.explanation
     return Placement(e.input_hw, e.stride, e.cell_rule)
 
 
-def columns(look: Look, heads: int) -> list[str]:
+def columns(look: Style, heads: int) -> list[str]:
     """What stands over the panels of a figure whose models have at most so many heads."""
     if look.heads is None:
         return [str(i) for i in range(heads)]
@@ -46,14 +46,14 @@ def _ordinal(n: int) -> str:
     return f"{n}{ending}"
 
 
-def check_heads(look: Look, name: str, count: int) -> None:
+def check_heads(look: Style, name: str, count: int) -> None:
     """FigureError where a look asks for heads that a model does not have."""
     wrong = [n for n in look.heads if n >= count] if isinstance(look.heads, tuple) else []
     if wrong:
         raise FigureError(f"no head {wrong[0]}: {name} has 0..{count - 1}")
 
 
-def shown_heads(row: MapRow, look: Look) -> MapRow:
+def shown_heads(row: MapRow, look: Style) -> MapRow:
     """A row of all heads with those that the look asks for."""
     maps = row.maps
     if look.heads is None:
@@ -81,11 +81,11 @@ def _entropy(maps: np.ndarray) -> np.ndarray:
 class MapPanels:
     """A row a mode."""
 
-    def __init__(self, modes: Sequence[str | Mode], scale: str, look: Look) -> None:
+    def __init__(self, modes: Sequence[str | Mode], scale: str, look: Style) -> None:
         self._modes, self._scale, self._look = modes, scale, look
         self._rows: dict[tuple[int, int, int], tuple[MapRow, ...]] = {}
 
-    def collect(self, subject: Subject, queries: Sequence[int]) -> None:
+    def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         e, place = subject.explanation, _placement(subject)
         check_heads(self._look, subject.name, subject.explanation.num_heads)
         for layer in subject.layers if queries else ():
@@ -96,7 +96,7 @@ class MapPanels:
                 )
                 self._rows[id(e), layer, query] = rows
 
-    def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]:
+    def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         return self._rows[id(subject.explanation), layer, query]
 
 
@@ -106,7 +106,7 @@ class TermPanels:
     Terms and sum of a query have one scale; with norm "figure" those of all queries.
     """
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Style) -> None:
         if look.style == "contour":
             raise FigureError(
                 "contours hold shares of a map's mass, and terms of logits have none: take style "
@@ -117,9 +117,9 @@ class TermPanels:
                 f"terms are those of single heads, not of {look.heads}: name heads by number (0,3)"
             )
         self._look = look
-        self._ledgers: dict[tuple[int, int, int], tuple[Ledger, Placement]] = {}
+        self._ledgers: dict[tuple[int, int, int], tuple[LogitTerms, Placement]] = {}
 
-    def collect(self, subject: Subject, queries: Sequence[int]) -> None:
+    def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         e, place = subject.explanation, _placement(subject)
         for layer in subject.layers if queries else ():
             check_heads(self._look, subject.name, subject.explanation.num_heads)
@@ -127,7 +127,7 @@ class TermPanels:
             for i, query in enumerate(queries):
                 self._ledgers[id(e), layer, query] = found.of([i]), place
 
-    def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]:
+    def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         found, place = self._ledgers[id(subject.explanation), layer, query]
         all_of_them = [book for book, _ in self._ledgers.values()]
         reach = max(_reach(b) for b in (all_of_them if self._look.norm == "figure" else [found]))
@@ -145,15 +145,15 @@ class TermPanels:
 class AblationPanels:
     """A row of the attention as it is, and one for each part that was taken out, with its box."""
 
-    def __init__(self, look: Look, ablations: Sequence[Sequence[Ablation]]) -> None:
+    def __init__(self, look: Style, ablations: Sequence[Sequence[Ablation]]) -> None:
         self._look, self._ablations = look, iter(ablations)
         self._found: dict[int, Sequence[Ablation]] = {}
 
-    def collect(self, subject: Subject, queries: Sequence[int]) -> None:
+    def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         check_heads(self._look, subject.name, subject.explanation.num_heads)
         self._found[id(subject.explanation)] = next(self._ablations)
 
-    def of(self, subject: Subject, layer: int, query: int) -> tuple[MapRow, ...]:
+    def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         e, place = subject.explanation, _placement(subject)
         rows = [MapRow(e.maps("combine", [query], layer, "layer")[0], place, "as it is")]
         for found in self._found[id(e)]:
@@ -168,7 +168,7 @@ class AblationPanels:
         return tuple(shown_heads(row, self._look) for row in rows)
 
 
-def _reach(ledger: Ledger) -> float:
+def _reach(ledger: LogitTerms) -> float:
     """The largest of all terms and of their sum, either way; 1 where all are 0."""
     parts = (*ledger.terms.values(), ledger.total)
     return max(float(np.abs(part).max()) for part in parts) or 1.0

@@ -9,41 +9,41 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import detr_viz
-from detr_viz.attention.terms import LEDGER, MIXED, Mode, formula_of, is_sum, parse_terms
+from detr_viz.attention.terms import ALL_TERMS, MIXED, Mode, formula_of, is_sum, parse_terms
 from detr_viz.figures.page.elements import number
 from detr_viz.figures.page.text import clean, drawable
-from detr_viz.figures.styles import CONTOUR_SHARES, NORMS, Look
+from detr_viz.figures.styles import CONTOUR_SHARES, NORMS, Style
 
 if TYPE_CHECKING:
-    from detr_viz.explanation.results import Findings
+    from detr_viz.explanation.results import ExplanationBase
 
 TIMES, DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ShownModel:
     """A model's explanation, what it is called, and the decoder layers shown.
 
     label: what it is called beside its rows, where the names of all begin alike and are long.
     """
 
-    explanation: Findings
+    explanation: ExplanationBase
     name: str
     layers: tuple[int, ...]
     label: str = ""
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class FigureContents:
     """All that a figure shows; `queries`: a line of words for each; `width_in`: of the figure.
 
     removed, removed_in: what was taken out (removals.py) and in which decoder layers.
     """
 
-    subjects: tuple[Subject, ...]
+    subjects: tuple[ShownModel, ...]
     modes: tuple[str | Mode, ...]
     scale: str
-    look: Look
+    look: Style
     queries: tuple[str, ...]
     removed: tuple[str, ...] = ()
     removed_in: tuple[int, ...] = ()
@@ -55,13 +55,13 @@ class Shown:
         """Models and modes in a line."""
         models = listed([clean(s.name) for s in self.subjects])
         modes = listed([mode_name(m) for m in self.modes])
-        said = "terms of the logits" if LEDGER in self.modes else f"{modes} attention"
+        said = "terms of the logits" if ALL_TERMS in self.modes else f"{modes} attention"
         title = f"{models}: {said} {heads_of(self.look)}".rstrip(",")
         title += f", without {listed(self.removed)}" if self.removed else ""
         return title + ", a query's biography" * self.biography
 
 
-def class_name(explanation: Findings, label: int) -> str:
+def class_name(explanation: ExplanationBase, label: int) -> str:
     """Class name, or its number, with a warning, where no font here has the characters."""
     name = clean(explanation.class_names[label])
     if name and not drawable(name):
@@ -74,7 +74,7 @@ def class_name(explanation: Findings, label: int) -> str:
     return name or f"class {label}"
 
 
-def heads_of(look: Look) -> str:
+def heads_of(look: Style) -> str:
     """Of which heads the maps are, after "attention"."""
     if isinstance(look.heads, tuple):
         return f"of head{'s' * (len(look.heads) > 1)} {listed(look.heads)}"
@@ -89,7 +89,7 @@ def mode_name(mode: str | Mode) -> str:
     return mode if isinstance(mode, str) else mode.formula.replace("$", "")
 
 
-def formulas(shown: Shown, mode: str | Mode) -> list[str]:
+def formulas(shown: FigureContents, mode: str | Mode) -> list[str]:
     """What the mode's logits are: once for all models, or with the name of each."""
     found = []
     for subject in shown.subjects:
@@ -113,14 +113,14 @@ def listed(words: Sequence[object]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
-def each(shown: Shown, facts: Sequence[str]) -> list[str]:
+def each(shown: FigureContents, facts: Sequence[str]) -> list[str]:
     """A fact of each subject: said once where all share it, else with the subject's name."""
     if len(set(facts)) == 1:
         return [facts[0]]
     return [f"{clean(s.name)}: {f}" for s, f in zip(shown.subjects, facts, strict=True)]
 
 
-def layers_of(subject: Subject) -> str:
+def layers_of(subject: ShownModel) -> str:
     last = subject.explanation.num_layers - 1
     if len(subject.layers) == last + 1 > 1:
         return f"decoder layers 0{DASH}{last}"
@@ -128,12 +128,12 @@ def layers_of(subject: Subject) -> str:
     return f"decoder layer{plural} {listed(subject.layers)} of 0{DASH}{last}"
 
 
-def grid_of(subject: Subject) -> str:
+def grid_of(subject: ShownModel) -> str:
     h, w = subject.explanation.grid_hw
     return f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even"
 
 
-def reading_rule(shown: Shown) -> list[str]:
+def reading_rule(shown: FigureContents) -> list[str]:
     """What a reader must know, once, piece by piece; formulas between dollar signs."""
     subjects = shown.subjects
     notes = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
@@ -163,7 +163,7 @@ def reading_rule(shown: Shown) -> list[str]:
         notes.append("after the colon: the score that the class is left, and another class if so")
         if any(name.startswith("box:") for name in shown.removed):
             notes.append("hidden: the cells inside or outside each query's own box")
-    if LEDGER in shown.modes:
+    if ALL_TERMS in shown.modes:
         notes += ledger_rule(shown)
     elif shown.scale == "layer":
         notes.append("logits at the layer's own scale")
@@ -175,7 +175,7 @@ def reading_rule(shown: Shown) -> list[str]:
     return [*notes, *each(shown, [grid_of(s) for s in subjects])]
 
 
-def ledger_rule(shown: Shown) -> list[str]:
+def ledger_rule(shown: FigureContents) -> list[str]:
     """How the rows of terms are read."""
     scaled = "all on one scale" if shown.look.norm == "figure" else "a query's on one scale"
     if shown.look.norm != "figure" and any(len(s.layers) > 1 for s in shown.subjects):
@@ -199,7 +199,7 @@ def ledger_rule(shown: Shown) -> list[str]:
     ]
 
 
-def normalisation(look: Look) -> str:
+def normalisation(look: Style) -> str:
     """How colours or lines relate to weights, in words."""
     if look.scaling is None:
         shares = listed([round(share * 100) for share in CONTOUR_SHARES])
@@ -207,13 +207,13 @@ def normalisation(look: Look) -> str:
     return f"normalisation {look.scaling} ({NORMS[look.scaling]})"
 
 
-def _checked(subject: Subject) -> str:
+def _checked(subject: ShownModel) -> str:
     residuals = [subject.explanation.residuals.get(i, math.nan) for i in subject.layers]
     worst = max(residuals, key=lambda r: -1 if math.isnan(r) else r)
     return "self-check " + ("untestable" if math.isnan(worst) else f"residual {worst:.1e}")
 
 
-def metadata(shown: Shown) -> dict[str, str]:
+def metadata(shown: FigureContents) -> dict[str, str]:
     """Title, Software and Description. No dates: the same figure is the same file."""
     plain = [" ".join(note.replace("$", "").split()) for note in reading_rule(shown)]
     look = shown.look
@@ -221,7 +221,7 @@ def metadata(shown: Shown) -> dict[str, str]:
     if look.style != "contour":
         drawn += f", colour map {'inferno' if look.cmap is None else look.cmap}"
     checks = each(shown, [_checked(s) for s in shown.subjects])
-    scale = "layer" if LEDGER in shown.modes else shown.scale
+    scale = "layer" if ALL_TERMS in shown.modes else shown.scale
     rule = "; ".join([*plain, f"scale {scale}", normalisation(look), drawn, *checks])
     hashes = [weights_of(s) for s in shown.subjects]
     if len(shown.subjects) > 1:
@@ -234,7 +234,9 @@ def metadata(shown: Shown) -> dict[str, str]:
     }
 
 
-def metadata_of_view(e: Findings, title: str, rule: Sequence[str], about: str) -> dict[str, str]:
+def metadata_of_view(
+    e: ExplanationBase, title: str, rule: Sequence[str], about: str
+) -> dict[str, str]:
     """Title, Software and Description of a figure that is no head_grid; `about`: of what it is."""
     said = ". ".join(note.replace("$", "") for note in rule)
     return {
@@ -245,7 +247,7 @@ def metadata_of_view(e: Findings, title: str, rule: Sequence[str], about: str) -
     }
 
 
-def weights_of(subject: Subject) -> str:
+def weights_of(subject: ShownModel) -> str:
     meta = subject.explanation.meta
     if not meta.get("weights_sha256"):
         return ""
@@ -253,12 +255,12 @@ def weights_of(subject: Subject) -> str:
     return f"weights {name} sha256 {meta['weights_sha256']}".replace("  ", " ")
 
 
-def image_name(shown: Shown) -> str:
+def image_name(shown: FigureContents) -> str:
     """The photo's file, without its folder; "" where there was none."""
     return clean(str(shown.subjects[0].explanation.meta.get("image") or ""))
 
 
-def _image(shown: Shown) -> str:
+def _image(shown: FigureContents) -> str:
     digest = shown.subjects[0].explanation.meta.get("image_sha256")
     return (
         " ".join(["image", image_name(shown), f"sha256 {digest}"]).replace("  ", " ")

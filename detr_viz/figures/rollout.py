@@ -20,7 +20,13 @@ from detr_viz.figures.page.elements import Group, MapRow, Section, number
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.reading_rule import DASH, TIMES, metadata_of_view, normalisation
-from detr_viz.figures.styles import DEFAULT_FORMAT, DEFAULT_LOOK, FigureError, Format, Look
+from detr_viz.figures.styles import (
+    DEFAULT_PAGE_FORMAT,
+    DEFAULT_STYLE,
+    FigureError,
+    PageFormat,
+    Style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,8 +44,8 @@ def rollout_grid(
     e: Explanation,
     queries: Sequence[int],
     *,
-    look: Look = DEFAULT_LOOK,
-    page: Format = DEFAULT_FORMAT,
+    look: Style = DEFAULT_STYLE,
+    page: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """For some queries: the last cross-attention, rollout in the decoder, and on in the encoder.
 
@@ -72,8 +78,8 @@ def encoder_rollout_grid(
     points: Sequence[tuple[float, float]],
     *,
     names: Sequence[str] | None = None,
-    look: Look = DEFAULT_LOOK,
-    page: Format = DEFAULT_FORMAT,
+    look: Style = DEFAULT_STYLE,
+    page: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """For some points: the last encoder layer's self-attention, and rollout in the encoder.
 
@@ -115,8 +121,8 @@ def _figure(
     notes: Sequence[str],
     about: str,
     asked: str,
-    look: Look,
-    page: Format,
+    look: Style,
+    page: PageFormat,
 ) -> Figure:
     h, w = e.grid_hw
     grid = f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even"

@@ -39,7 +39,7 @@ class FigureError(UserError):
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How maps are drawn. FigureError for what there is not, or what does not go together.
 
     style          one of STYLES
@@ -85,11 +85,11 @@ class Look:
         return self.interpolation or ("nearest" if self.style == "heat" else "cubic")
 
 
-DEFAULT_LOOK = Look()
+DEFAULT_STYLE = Style()
 
 
 @dataclass(frozen=True)
-class Format:
+class PageFormat:
     """What a figure is made for. Inches; `type_size` multiplies text, gaps and lines.
 
     height_in  what it should not exceed: panels shrink for it as far as they can
@@ -103,22 +103,22 @@ class Format:
 
 # 1541 pixels. Text of 6 to 7 pt at this width is still read when the figure is printed in a column
 # (3.25 in) and is not too large across a page.
-DEFAULT_FORMAT = Format(4.6, 335)
+DEFAULT_PAGE_FORMAT = PageFormat(4.6, 335)
 PRESETS = {
-    "column": Format(3.25, 600, 0.92, 8.2),  # one column of two; a caption fits under it
-    "page": Format(6.875, 300, 1.15, 8.2),  # both columns
-    "slide": Format(13.3, 150, 2.1, 7.5),  # 16:9
-    "poster": Format(23.4, 150, 4.2, 33.1),  # A1, upright
+    "column": PageFormat(3.25, 600, 0.92, 8.2),  # one column of two; a caption fits under it
+    "page": PageFormat(6.875, 300, 1.15, 8.2),  # both columns
+    "slide": PageFormat(13.3, 150, 2.1, 7.5),  # 16:9
+    "poster": PageFormat(23.4, 150, 4.2, 33.1),  # A1, upright
 }
 
 
 def page_format(
     preset: str | None = None, width_in: float | None = None, dpi: float | None = None
-) -> Format:
+) -> PageFormat:
     """The preset's format (None: the default), with another width or resolution if given."""
     if preset is not None and preset not in PRESETS:
         raise FigureError(f"preset {preset!r} is not one of {', '.join(PRESETS)}")
-    made = DEFAULT_FORMAT if preset is None else PRESETS[preset]
+    made = DEFAULT_PAGE_FORMAT if preset is None else PRESETS[preset]
     made = replace(
         made,
         width_in=made.width_in if width_in is None else width_in,

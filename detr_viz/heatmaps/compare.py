@@ -59,7 +59,7 @@ class QueryChange:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparison:
     """What a comparison has found.
 
     heads, queries   worst first
@@ -111,7 +111,7 @@ class Outcome:
 
     name: str
     path: Path | None = None
-    verdict: Verdict | None = None
+    verdict: Comparison | None = None
     old: Heatmaps | None = None
     made: Heatmaps | None = None
     trouble: str = ""
@@ -138,7 +138,7 @@ class Outcome:
 
 def judge(
     old: Heatmaps, new: Heatmaps, limits: Limits | None = None, *, strict: bool = False
-) -> Verdict:
+) -> Comparison:
     """Every map of every query that both files have.
 
     Queries of the same weights are matched by their ids, those of different ones by their boxes
@@ -155,7 +155,7 @@ def judge(
     heads = [] if cannot else list(_heads(old, new, pairs, limits))
     queries = [_query(old, new, i, j, limits) for i, j in pairs]
     far = any(change.excess > 1 for change in heads)
-    return Verdict(
+    return Comparison(
         heads=tuple(sorted(heads, key=lambda c: (-c.excess, -c.total_variation))),
         queries=tuple(sorted(queries, key=lambda change: (-change.excess, change.iou))),
         gone=gone,

@@ -23,7 +23,7 @@ from detr_viz.common.files import reason, replacing
 from detr_viz.heatmaps import safe_npz
 
 if TYPE_CHECKING:
-    from detr_viz.explanation.results import Findings
+    from detr_viz.explanation.results import ExplanationBase
 
 SCHEMA_VERSION = 2
 STORES = ("float32", "float16")
@@ -55,7 +55,7 @@ class Heatmaps:
     query_ids, scores, labels, label_names   (q,)
     boxes_xyxy_px  float32 (q, 4), pixels of the original image
     image_hw_px, grid_hw   int64 (2,);   layers  int64 (1,), from 0
-    meta           what made them (Findings.meta), with the scale and the modes
+    meta           what made them (ExplanationBase.meta), with the scale and the modes
     """
 
     maps: Mapping[str, NDArray[np.float32]]
@@ -71,7 +71,7 @@ class Heatmaps:
 
 
 def of(
-    explanation: Findings,
+    explanation: ExplanationBase,
     queries: Sequence[int],
     modes: Sequence[str],
     *,
@@ -163,7 +163,7 @@ def write(
 
 def save(
     path: str | Path,
-    explanation: Findings,
+    explanation: ExplanationBase,
     queries: Sequence[int],
     modes: Sequence[str],
     *,

@@ -13,7 +13,12 @@ from detr_viz.models.config import DetrConfig, read_config
 from detr_viz.models.detector import Detector
 from detr_viz.models.layers.positions import sine_points
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
-from detr_viz.models.layers.split_attention import ConcatAttention, Parts, Site, SumAttention
+from detr_viz.models.layers.split_attention import (
+    AttentionInputs,
+    ConcatAttention,
+    SplitAttention,
+    SumAttention,
+)
 from detr_viz.models.layers.transformer import MLP, FeedForwardLayer, once
 from detr_viz.models.spec import ModelSpec
 
@@ -42,7 +47,7 @@ class DecoderLayer(FeedForwardLayer):
         self.cross_attn = ConcatAttention(width, config.nheads)
 
     @property
-    def cross_site(self) -> Site:
+    def cross_site(self) -> SplitAttention:
         return self.cross_attn
 
     def forward(
@@ -54,7 +59,7 @@ class DecoderLayer(FeedForwardLayer):
         pos: Tensor,
         padding: Tensor | None,
     ) -> Tensor:
-        between = Parts(
+        between = AttentionInputs(
             c_q=self.sa_qcontent_proj(tgt),
             p_q=self.sa_qpos_proj(query_pos),
             c_k=self.sa_kcontent_proj(tgt),
@@ -62,7 +67,7 @@ class DecoderLayer(FeedForwardLayer):
             value=self.sa_v_proj(tgt),
         )
         tgt = self.norm1(tgt + self.self_attn(between))
-        across = Parts(
+        across = AttentionInputs(
             c_q=self.ca_qcontent_proj(tgt),
             p_q=self.ca_qpos_sine_proj(query_sine_embed),
             c_k=self.ca_kcontent_proj(memory),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
-from detr_viz.models.layers.split_attention import Site
+from detr_viz.models.layers.split_attention import SplitAttention
 from detr_viz.models.layers.transformer import MLP, Backbone, Encoder, Transformer, tokens
 
 
@@ -107,9 +107,9 @@ class Detector(nn.Module):
         for part in (self.backbone, self.input_proj, self.transformer.encoder):
             part.to(dtype)
 
-    def attention_sites(self) -> dict[tuple[str, int], Site]:
+    def attention_sites(self) -> dict[tuple[str, int], SplitAttention]:
         """(kind, layer) -> site; the kinds are the keys of terms.SITES."""
-        sites: dict[tuple[str, int], Site] = {}
+        sites: dict[tuple[str, int], SplitAttention] = {}
         for i, layer in enumerate(self.transformer.encoder.layers):
             sites["encoder", i] = layer.self_attn
         for i, layer in enumerate(self.transformer.decoder.layers):

@@ -12,7 +12,7 @@ from detr_viz.attention.terms import MODES
 from detr_viz.models.config import DetrConfig, read_config
 from detr_viz.models.detector import Detector
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
-from detr_viz.models.layers.split_attention import PackedAttention, Parts, Site
+from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention, SplitAttention
 from detr_viz.models.layers.transformer import FeedForwardLayer, once
 from detr_viz.models.spec import ModelSpec
 
@@ -26,14 +26,16 @@ class DecoderLayer(FeedForwardLayer):
         self.multihead_attn = PackedAttention(config.d_model, config.nheads)
 
     @property
-    def cross_site(self) -> Site:
+    def cross_site(self) -> SplitAttention:
         return self.multihead_attn
 
     def forward(
         self, tgt: Tensor, query_pos: Tensor, memory: Tensor, pos: Tensor, padding: Tensor | None
     ) -> Tensor:
-        tgt = self.norm1(tgt + self.self_attn(Parts(tgt, query_pos, tgt, query_pos, tgt)))
-        attended = self.multihead_attn(Parts(tgt, query_pos, memory, pos, memory, padding))
+        tgt = self.norm1(tgt + self.self_attn(AttentionInputs(tgt, query_pos, tgt, query_pos, tgt)))
+        attended = self.multihead_attn(
+            AttentionInputs(tgt, query_pos, memory, pos, memory, padding)
+        )
         tgt = self.norm2(tgt + attended)
         return self.norm3(tgt + self.feed_forward(tgt))
 

@@ -41,7 +41,7 @@ class ModelKey:
 
 
 @dataclass(frozen=True)
-class Remake:
+class BaselineSpec:
     """How a baseline is made again. Paths as they stand in the file, with "/".
 
     image: "" for the one that comes with the package.
@@ -64,7 +64,7 @@ class Remake:
     dilation: bool | None
 
     @classmethod
-    def parsed(cls, entry: Any) -> Remake:
+    def parsed(cls, entry: Any) -> BaselineSpec:
         """From a meta, which anyone may have written. ValueError where it is none."""
         names = [field.name for field in fields(cls)]
         if not isinstance(entry, dict) or sorted(entry) != sorted(names):
@@ -103,7 +103,7 @@ class Baseline:
 
     path: Path
     name: str
-    remake: Remake
+    remake: BaselineSpec
     base: Path
 
     @property
@@ -141,7 +141,7 @@ def read(path: Path, name: str, root: str | None = None) -> Baseline:
     """A baseline; HeatmapError where it is none."""
     meta = load_meta(path)
     try:
-        remake = Remake.parsed(meta.get(KEY))
+        remake = BaselineSpec.parsed(meta.get(KEY))
     except ValueError as error:
         raise HeatmapError(
             f"{path} is no baseline ({error}): make it with the record command"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import detr_viz
-from detr_viz.heatmaps.compare import HeadChange, Outcome, QueryChange, Verdict
+from detr_viz.heatmaps.compare import Comparison, HeadChange, Outcome, QueryChange
 from detr_viz.heatmaps.npz import Heatmaps
 from detr_viz.regression.tables import why, worst
 
@@ -110,7 +110,7 @@ def _details(state: str, name: str, content: str, opened: bool) -> str:
     )
 
 
-def _queries(verdict: Verdict) -> Iterator[str]:
+def _queries(verdict: Comparison) -> Iterator[str]:
     for what, ids in (("gone", verdict.gone), ("new", verdict.new)):
         if ids:
             yield f"<p>Queries {what}: {', '.join(map(str, ids))}</p>"
@@ -131,7 +131,7 @@ def _query(change: QueryChange) -> str:
     return f"<tr><td>{query}<td>{label}<td>{scores}<td class=n>{change.iou:.3f}</tr>"
 
 
-def _heads(verdict: Verdict, old: Heatmaps, new: Heatmaps) -> Iterator[str]:
+def _heads(verdict: Comparison, old: Heatmaps, new: Heatmaps) -> Iterator[str]:
     far = [change for change in verdict.heads if change.excess > 1]
     if not far:
         return

@@ -22,7 +22,7 @@ from detr_viz.heatmaps.limits import between
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from detr_viz.explanation.results import Findings
+    from detr_viz.explanation.results import ExplanationBase
     from detr_viz.heatmaps.compare import Outcome
     from detr_viz.heatmaps.npz import Heatmaps
 
@@ -115,7 +115,7 @@ class HeatmapRegression:
 
     def check(
         self,
-        maps: Findings | Heatmaps | Mapping[str, NDArray],
+        maps: ExplanationBase | Heatmaps | Mapping[str, NDArray],
         name: str | None = None,
         *,
         queries: Sequence[int] | None = None,
@@ -204,16 +204,16 @@ def _check_limits(limits: Mapping[str, float]) -> None:
 
 
 def _as_heatmaps(
-    maps: Findings | Heatmaps | Mapping[str, NDArray],
+    maps: ExplanationBase | Heatmaps | Mapping[str, NDArray],
     queries: Sequence[int] | None,
     modes: str | Sequence[str] | None,
     layer: int | None,
     old: Heatmaps | None,
 ) -> Heatmaps:
     from detr_viz import heatmaps
-    from detr_viz.explanation.results import Findings
+    from detr_viz.explanation.results import ExplanationBase
 
-    if isinstance(maps, Findings):
+    if isinstance(maps, ExplanationBase):
         chosen = maps.modes if modes is None else [modes] if isinstance(modes, str) else [*modes]
         if queries is not None:
             ids = [index(q) for q in queries]

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 
 from detr_viz.common.files import printable
-from detr_viz.heatmaps.compare import HeadChange, QueryChange, Verdict
+from detr_viz.heatmaps.compare import Comparison, HeadChange, QueryChange
 from detr_viz.heatmaps.limits import Limits
 
 _WIDE = 79  # columns
@@ -17,7 +17,7 @@ _HEADS = f"  {'mode':<8}  {'query':<{_NAME}}  layer head   max |d|      TV     J
 _QUERIES = f"  {'query':<{_NAME}}  {'class':<22}  {'score':<14}  box IoU"
 
 
-def lines(name: str, verdict: Verdict) -> Iterator[str]:
+def lines(name: str, verdict: Comparison) -> Iterator[str]:
     """A line that says how it stands; under it, where it is not the same, what is too far apart.
 
     Maximum and total variation (TV) of the change of weights, Jensen-Shannon divergence in bits,
@@ -49,7 +49,7 @@ def lines(name: str, verdict: Verdict) -> Iterator[str]:
     yield from _table(_HEADS, allowed, map(_head, apart))
 
 
-def why(verdict: Verdict) -> str:
+def why(verdict: Comparison) -> str:
     """What lies behind it, on one line."""
     if verdict.cannot:
         return "; ".join((verdict.cannot, *verdict.changed))
@@ -57,7 +57,7 @@ def why(verdict: Verdict) -> str:
     return "; ".join((*changed, *verdict.likeness))
 
 
-def worst(verdict: Verdict) -> str:
+def worst(verdict: Comparison) -> str:
     """The head that moved farthest, in words; "" where none is too far from where it was."""
     change = next(iter(verdict.heads), None)
     if change is None or change.excess <= 1:

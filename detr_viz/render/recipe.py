@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import detr_viz
-from detr_viz.figures.styles import DEFAULT_FORMAT, DEFAULT_LOOK, Format, Look
+from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
 from detr_viz.images.read import ImageFacts, LoadedImage
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ModelFacts:
 class Recipe:
     """What is drawn of an image, and how.
 
-    plot      a mode, a sum of terms, "all" or terms.LEDGER
+    plot      a mode, a sum of terms, "all" or terms.ALL_TERMS
     queries   as --queries says it
     layer     "last", "all", a decoder layer from 0, or several
     scale     one of terms.SCALES
@@ -59,8 +59,8 @@ class Recipe:
     queries: str = "top:5"
     layer: str | int | tuple[int, ...] = "last"
     scale: str = "mode"
-    look: Look = DEFAULT_LOOK
-    page: Format = DEFAULT_FORMAT
+    look: Style = DEFAULT_STYLE
+    page: PageFormat = DEFAULT_PAGE_FORMAT
     size: int | None = None
     max_size: int | None = None
     precision: str = "float32"

@@ -1,6 +1,6 @@
 """One image by a recipe: which queries, what is written, what is said of them in tables.
 
-Takes Findings, not networks, so it works in a process without torch too.
+Takes ExplanationBase, not networks, so it works in a process without torch too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.attention.terms import LEDGER, modes_of_plot
+from detr_viz.attention.terms import ALL_TERMS, modes_of_plot
 from detr_viz.detections.objects import queries_of
 from detr_viz.render.paths import Target
 from detr_viz.render.recipe import Recipe
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from detr_viz.detections.matching import SharedObject
     from detr_viz.explanation.ablation import Ablation
-    from detr_viz.explanation.results import Findings
+    from detr_viz.explanation.results import ExplanationBase
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Written:
     figure: Figure | None
 
 
-def modes_of(found: Sequence[Findings], recipe: Recipe) -> list[str]:
+def modes_of(found: Sequence[ExplanationBase], recipe: Recipe) -> list[str]:
     """The modes whose maps are shown, or saved."""
     return modes_of_plot(recipe.plot, found[0].modes)
 
 
 def write(
-    found: Sequence[Findings],
+    found: Sequence[ExplanationBase],
     objects: Sequence[SharedObject],
     recipe: Recipe,
     target: Target,
@@ -65,7 +65,7 @@ def write(
             figure = figures.compare(
                 found,
                 objects,
-                LEDGER if recipe.plot == LEDGER else modes_of(found, recipe),
+                ALL_TERMS if recipe.plot == ALL_TERMS else modes_of(found, recipe),
                 layer="all" if recipe.several_layers else None,  # of those captured
                 scale=recipe.scale,
                 look=recipe.look,
@@ -84,7 +84,7 @@ def write(
 
 
 def _save_maps(
-    found: Sequence[Findings],
+    found: Sequence[ExplanationBase],
     objects: Sequence[SharedObject],
     recipe: Recipe,
     target: Target,
@@ -115,8 +115,8 @@ def _slugs(names: Sequence[str]) -> list[str]:
 
 
 def deviation(
-    exact: Sequence[Findings],
-    found: Sequence[Findings],
+    exact: Sequence[ExplanationBase],
+    found: Sequence[ExplanationBase],
     objects: Sequence[SharedObject],
     recipe: Recipe,
 ) -> float:
@@ -138,7 +138,7 @@ def moved(precision: str, apart: float, what: str = "attention weights") -> str:
     return f"note: {precision} moves {what} by up to {apart:.2g} from float32's"
 
 
-def ledger_residual(found: Sequence[Findings], objects: Sequence[SharedObject]) -> float:
+def ledger_residual(found: Sequence[ExplanationBase], objects: Sequence[SharedObject]) -> float:
     """How far the sum of the terms that are shown lies from the network's own logits, at most."""
     return max(
         e.ledger(queries_of(objects, k), layer).residual
@@ -148,7 +148,9 @@ def ledger_residual(found: Sequence[Findings], objects: Sequence[SharedObject]) 
     )
 
 
-def rows(found: Sequence[Findings], objects: Sequence[SharedObject]) -> tuple[tuple[str, ...], ...]:
+def rows(
+    found: Sequence[ExplanationBase], objects: Sequence[SharedObject]
+) -> tuple[tuple[str, ...], ...]:
     """What an index says of the queries, as texts, "object" to "bottom" (pixels).
 
     Queries of several models that have found the same object have the same number, from 1.
@@ -166,7 +168,7 @@ def rows(found: Sequence[Findings], objects: Sequence[SharedObject]) -> tuple[tu
     return tuple(made)
 
 
-def _told_apart(found: Sequence[Findings]) -> list[str]:
+def _told_apart(found: Sequence[ExplanationBase]) -> list[str]:
     """The names of the checkpoints, numbered where one stands for several."""
     names = [str(e.meta["weights"]) for e in found]
     return [f"{n} ({i})" if names.count(n) > 1 else n for i, n in enumerate(names, 1)]

@@ -12,17 +12,17 @@ from scipy import stats
 
 from detr_viz import explain
 from detr_viz.atlas.box_frame import BINS, PER_BOX, ZONES, surroundings, zone_masks
-from detr_viz.atlas.statistics import Tally, interval
-from detr_viz.atlas.table import COLUMNS, EVEN, IN_BOX, Book
+from detr_viz.atlas.statistics import HeadStatistics, interval
+from detr_viz.atlas.table import COLUMNS, EVEN, IN_BOX, AtlasTable
 from detr_viz.demo.measure import Geometry, baselines, measure_maps, peak_offsets
 from detr_viz.demo.shapes import held_out_seeds, scene
-from detr_viz.explanation.results import Findings
+from detr_viz.explanation.results import ExplanationBase
 
 
 class Seen:
-    """What the atlas asks of Findings, with maps of one's own: made (Q, M, h, w)."""
+    """What the atlas asks of ExplanationBase, with maps of one's own: made (Q, M, h, w)."""
 
-    cell_centers_px, cells_inside = Findings.cell_centers_px, Findings.cells_inside
+    cell_centers_px, cells_inside = ExplanationBase.cell_centers_px, ExplanationBase.cells_inside
 
     def __init__(self, boxes, made, hw=(120, 160), stride=10, rule="centered"):
         self.boxes_xyxy_px = np.asarray(boxes, np.float32)
@@ -36,9 +36,9 @@ class Seen:
         return self.made[queries]
 
 
-def tally_of(seen: Seen, **more) -> Tally:
+def tally_of(seen: Seen, **more) -> HeadStatistics:
     ids = list(range(seen.num_queries))
-    tally = Tally(seen.made.shape[1])
+    tally = HeadStatistics(seen.made.shape[1])
     tally.add(seen.made, surroundings(seen, ids), **more)
     return tally
 
@@ -188,7 +188,7 @@ def test_memory_does_not_grow():
 def test_the_demos_maps_are_measured_as_in_the_readme(name):
     """demo/measure.py is other code for some of the same numbers."""
     scenes = [scene(seed, 256) for seed in held_out_seeds(4)]
-    book = Book(name, ["combine", "content"], [2], 8, "mode")
+    book = AtlasTable(name, ["combine", "content"], [2], 8, "mode")
     rows, places, chance = [], [], {EVEN: [], IN_BOX: []}
     for picture in scenes:
         e = explain(demo_model(name), picture.rgb)
@@ -215,7 +215,7 @@ def test_the_demos_maps_are_measured_as_in_the_readme(name):
 
 
 def test_rows_have_all_columns(explanation):
-    book = Book("x", ["combine", "cq.ck"], [2], 8, "mode")
+    book = AtlasTable("x", ["combine", "cq.ck"], [2], 8, "mode")
     book.add(explanation, [0, 1])
     book.add(explanation, [])
     assert (book.images, book.objects) == (2, 2)
@@ -231,7 +231,7 @@ def test_rows_have_all_columns(explanation):
 def test_boxes_that_are_none_are_left_out():
     made = one_hot((4, 4))
     seen = Seen([(np.nan, 0, 10, 10), (40, 30, 80, 70)], np.concatenate([made, made]))
-    book = Book("x", ["combine"], [5], 1, "mode")
+    book = AtlasTable("x", ["combine"], [5], 1, "mode")
     book.add(seen, [0, 1])
     assert book.objects == 1
 

@@ -11,11 +11,11 @@ import torch
 
 from detr_viz.attention import dense
 from detr_viz.attention.dense import merge_heads, split_heads
-from detr_viz.attention.terms import MODES, Mode, Terms
+from detr_viz.attention.terms import MODES, DenseAttention, Mode
 from detr_viz.models.layers.split_attention import (
+    AttentionInputs,
     ConcatAttention,
     PackedAttention,
-    Parts,
     SumAttention,
 )
 
@@ -28,8 +28,8 @@ def rand(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def make_terms(mask: torch.Tensor | None = None) -> Terms:
-    return Terms(
+def make_terms(mask: torch.Tensor | None = None) -> DenseAttention:
+    return DenseAttention(
         c_q=rand(B, M, Q, D, seed=1),
         p_q=rand(B, M, Q, D, seed=2),
         c_k=rand(B, M, K, D, seed=3),
@@ -43,7 +43,9 @@ def make_terms(mask: torch.Tensor | None = None) -> Terms:
     )
 
 
-def oracle(terms: Terms, q_parts: str, k_parts: str, scale: float, mask=None) -> np.ndarray:
+def oracle(
+    terms: DenseAttention, q_parts: str, k_parts: str, scale: float, mask=None
+) -> np.ndarray:
     """softmax by hand, one number at a time."""
     out = np.zeros((B, M, Q, K))
     for b in range(B):
@@ -102,7 +104,7 @@ def test_part_sums():
     torch.testing.assert_close(cc, expected)
 
 
-def laid(*columns: str) -> Terms:
+def laid(*columns: str) -> DenseAttention:
     """Terms whose parts c_q, p_q, c_k and p_k are 0 but in these columns of every head."""
     parts = {}
     for name, kept in zip(("c_q", "p_q", "c_k", "p_k"), columns, strict=True):
@@ -198,7 +200,7 @@ def test_half_precision_maps_still_sum_to_one():
         name: getattr(terms, name).bfloat16()
         for name in ("c_q", "p_q", "c_k", "p_k", "b_q", "b_k", "value")
     }
-    narrow = Terms(**half, scale=0.5, mode_scales=terms.mode_scales)
+    narrow = DenseAttention(**half, scale=0.5, mode_scales=terms.mode_scales)
     weights = dense.weights(narrow)
     assert weights.dtype == torch.float32
     torch.testing.assert_close(weights.sum(-1), torch.ones(B, M, Q))
@@ -223,8 +225,8 @@ def test_packed_attention_equals_torchs(self_attention):
     out, weights = reference(
         c_q + p_q, c_k + p_k, c_k, key_padding_mask=mask, average_attn_weights=False
     )
-    torch.testing.assert_close(site(Parts(c_q, p_q, c_k, p_k, c_k, mask)), out)
-    terms = site.terms(Parts(c_q, p_q, c_k, p_k, c_k, mask))
+    torch.testing.assert_close(site(AttentionInputs(c_q, p_q, c_k, p_k, c_k, mask)), out)
+    terms = site.terms(AttentionInputs(c_q, p_q, c_k, p_k, c_k, mask))
     torch.testing.assert_close(dense.weights(terms), weights)
     assert terms.scale == D**-0.5
     assert not dense.separate(terms)
@@ -237,7 +239,7 @@ def test_packed_modes_are_those_of_the_parts_alone():
     reference.load_state_dict(site.state_dict())
     c_q, p_q = rand(B, Q, C, seed=1), rand(B, Q, C, seed=2)
     c_k, p_k = rand(B, K, C, seed=3), rand(B, K, C, seed=4)
-    terms = site.terms(Parts(c_q, p_q, c_k, p_k, c_k))
+    terms = site.terms(AttentionInputs(c_q, p_q, c_k, p_k, c_k))
     for mode, q, k in (("position", p_q, p_k), ("content", c_q, c_k)):
         weights = reference(q, k, k, average_attn_weights=False)[1]
         torch.testing.assert_close(dense.weights(terms, mode), weights)
@@ -255,9 +257,9 @@ def test_concat_attention(first):
     q = torch.cat((split_heads(q_half, M), split_heads(p_q, M)), -1)
     k = torch.cat((split_heads(k_half, M), split_heads(p_k, M).expand(B, -1, -1, -1)), -1)
     expected = (q @ k.transpose(-1, -2) * (2 * D) ** -0.5).softmax(-1)
-    terms = site.terms(Parts(c_q, p_q, c_k, p_k, value, *extra))
+    terms = site.terms(AttentionInputs(c_q, p_q, c_k, p_k, value, *extra))
     torch.testing.assert_close(dense.weights(terms), expected)
-    out = site(Parts(c_q, p_q, c_k, p_k, value, *extra))
+    out = site(AttentionInputs(c_q, p_q, c_k, p_k, value, *extra))
     torch.testing.assert_close(out, site.out_proj(merge_heads(expected @ split_heads(value, M))))
     # scales of the modes: position fills both halves in the first layer only
     own = (2 * D) ** -0.5 if first else D**-0.5
@@ -272,7 +274,7 @@ def test_concat_attention(first):
 def test_layer_scale_splits_combine_exactly():
     """Concatenating models: logits of content + position at the layer's scale are combine's."""
     site = randomised(ConcatAttention(C, M))
-    parts = Parts(
+    parts = AttentionInputs(
         rand(B, Q, C, seed=1),
         rand(B, Q, C, seed=2),
         rand(B, K, C, seed=3),
@@ -294,16 +296,16 @@ def test_sum_attention():
     q, k = split_heads(c_q + p_q, M), split_heads(c_k + p_k, M)
     expected = (q @ k.transpose(-1, -2) * D**-0.5).softmax(-1)
     torch.testing.assert_close(
-        dense.weights(site.terms(Parts(c_q, p_q, c_k, p_k, value))), expected
+        dense.weights(site.terms(AttentionInputs(c_q, p_q, c_k, p_k, value))), expected
     )
-    out = site(Parts(c_q, p_q, c_k, p_k, value))
+    out = site(AttentionInputs(c_q, p_q, c_k, p_k, value))
     torch.testing.assert_close(out, site.out_proj(merge_heads(expected @ split_heads(value, M))))
 
 
 class TestSelfCheck:
     def setup_method(self):
         self.site = randomised(PackedAttention(C, M))
-        self.parts = Parts(
+        self.parts = AttentionInputs(
             rand(B, Q, C, seed=1),
             rand(B, Q, C, seed=2),
             rand(B, K, C, seed=3),

@@ -16,8 +16,8 @@ from batch_tools import picture
 from conftest import ROOT, demo_explanation
 
 from detr_viz.batch import worker_process
-from detr_viz.batch.worker import Desk, Draw, Drawn, Drop, Failure, Pixels, Read, Setup
-from detr_viz.batch.worker_process import Helper, HelpersDied
+from detr_viz.batch.worker import Draw, Drawn, Drop, Failure, ImageWorker, Pixels, Read, Setup
+from detr_viz.batch.worker_process import WorkerProcess, WorkersDied
 from detr_viz.common import files
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.results import snapshot
@@ -39,13 +39,13 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def helper(here):
-    made = Helper()
+    made = WorkerProcess()
     made.set_up(Setup(RECIPE, here))
     yield made
     made.stop()
 
 
-def pid(helper: Helper) -> int:
+def pid(helper: WorkerProcess) -> int:
     return helper._process.pid
 
 
@@ -62,7 +62,7 @@ def test_a_helper_that_is_killed_is_replaced_and_knows_the_run(helper):
 
 @posix
 def test_a_helper_that_died_before_it_was_set_up_is_replaced(here):
-    made = Helper()
+    made = WorkerProcess()
     try:
         os.kill(pid(made), signal.SIGKILL)
         made.set_up(Setup(RECIPE, here))
@@ -78,15 +78,15 @@ def test_helpers_that_die_at_once_are_given_up(helper, monkeypatch):
         tried.append(1)
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(Helper, "_start", never)
-    with pytest.raises(HelpersDied, match=r"keep dying \(Resource temporarily unavailable\)"):
+    monkeypatch.setattr(WorkerProcess, "_start", never)
+    with pytest.raises(WorkersDied, match=r"keep dying \(Resource temporarily unavailable\)"):
         helper.restart()
     assert len(tried) == 3
 
 
 def test_no_room_for_processes_is_one_line_and_leaves_none(monkeypatch):
     made = []
-    real = Helper._start
+    real = WorkerProcess._start
 
     def third(self):
         if len(made) == 2:
@@ -94,7 +94,7 @@ def test_no_room_for_processes_is_one_line_and_leaves_none(monkeypatch):
         made.append(self)
         real(self)
 
-    monkeypatch.setattr(Helper, "_start", third)
+    monkeypatch.setattr(WorkerProcess, "_start", third)
     with pytest.raises(UserError) as raised:
         worker_process.start(5)
     assert str(raised.value) == (
@@ -120,8 +120,8 @@ def test_helpers_that_start_side_by_side_leave_no_trace_here(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     main = sys.modules["__main__"]
     before = main.__spec__, getattr(main, "__file__", None)
-    team: list[Helper] = []
-    threads = [threading.Thread(target=lambda: team.append(Helper())) for _ in range(4)]
+    team: list[WorkerProcess] = []
+    threads = [threading.Thread(target=lambda: team.append(WorkerProcess())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -176,10 +176,10 @@ def test_stopping_many_takes_no_longer_than_one():
 # ---- the desk -----------------------------------------------------------------------------------
 
 
-def draw_order(image: str, here: Path) -> tuple[Desk, Draw]:
+def draw_order(image: str, here: Path) -> tuple[ImageWorker, Draw]:
     """A desk that does not hold the image, and the order to draw what was found in it."""
     e = demo_explanation("detr")
-    desk = Desk()
+    desk = ImageWorker()
     desk.answer(Setup(replace(RECIPE, queries="top:1"), here))
     pixels = desk.answer(Read(0, image))
     desk.answer(Drop(0))

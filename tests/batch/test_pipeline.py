@@ -13,7 +13,7 @@ import pytest
 
 from detr_viz.batch.scheduler import Item, Pipeline, Ready, stacked
 from detr_viz.batch.worker import Draw, Drawn, Drop, Earlier, Failure, Pixels, Read, Skipped
-from detr_viz.batch.worker_process import HelpersDied
+from detr_viz.batch.worker_process import WorkersDied
 from detr_viz.images.read import ImageFacts
 from detr_viz.render.paths import Target
 
@@ -206,7 +206,7 @@ def test_neighbours_that_kill_their_helpers_are_failures_each(helpers):
 def test_helpers_that_cannot_live_end_the_run(kind):
     team = [FakeHelper(Books(), lambda order, count: isinstance(order, kind)) for _ in range(2)]
     found = []
-    with pytest.raises(HelpersDied, match=r"keep dying \(SIGKILL\)"):
+    with pytest.raises(WorkersDied, match=r"keep dying \(SIGKILL\)"):
         for outcome in Pipeline(team).run(items(500), network):
             found.append(outcome)
     assert 9 <= len(found) <= 20  # what is known by then is handed over
@@ -215,11 +215,11 @@ def test_helpers_that_cannot_live_end_the_run(kind):
 def test_a_helper_that_cannot_be_replaced_ends_the_run():
     class Last(FakeHelper):
         def restart(self):
-            raise HelpersDied("no memory")
+            raise WorkersDied("no memory")
 
     team = [Last(Books(), lambda order, count: order.i == 5)]
     done = []
-    with pytest.raises(HelpersDied, match="no memory"):
+    with pytest.raises(WorkersDied, match="no memory"):
         for item, _ in Pipeline(team).run(items(50), network):
             done.append(item.i)
     assert 0 in done and 5 not in done

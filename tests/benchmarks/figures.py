@@ -46,7 +46,7 @@ sys.path[:0] = map(str, (HERE.parent, HERE.parent.parent))
 from fake_explanation import FakeExplanation, fake
 
 from detr_viz import figures
-from detr_viz.figures.styles import Format
+from detr_viz.figures.styles import PageFormat
 
 WIDTH_IN, DPI = 8.0, 200.0  # 1600 pixels
 PHOTO_HW, STRIDE, HEADS = (800, 1066), 32, 8
@@ -67,7 +67,7 @@ Draw = Callable[[FakeExplanation, Path], None]
 
 
 def ours(e: FakeExplanation, path: Path) -> None:
-    queries, page = range(len(e.scores)), Format(WIDTH_IN, DPI)
+    queries, page = range(len(e.scores)), PageFormat(WIDTH_IN, DPI)
     figures.save(figures.head_grid(e, queries, "combine", page=page), path)
 
 

@@ -18,9 +18,9 @@ from scipy import stats
 
 from detr_viz import cli
 from detr_viz.atlas.figure import atlas_figure
-from detr_viz.atlas.table import COLUMNS, EVEN, IN_BOX, Book
+from detr_viz.atlas.table import COLUMNS, EVEN, IN_BOX, AtlasTable
 from detr_viz.figures.page.paint import colors
-from detr_viz.figures.styles import FigureError, Look, page_format
+from detr_viz.figures.styles import FigureError, Style, page_format
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_checkpoints_of_one_name_have_files_of_their_own(scenes, tmp_path):
 
 def test_the_scale_is_the_layers_where_asked_for(explanation):
     """Position and content of Conditional DETR: at the layer's scale flatter, more even."""
-    books = {s: Book("x", ["position"], [2], 8, s) for s in ("mode", "layer")}
+    books = {s: AtlasTable("x", ["position"], [2], 8, s) for s in ("mode", "layer")}
     for scale, book in books.items():
         book.add(explanation, [0, 1, 2])
         maps = explanation.maps("position", [0, 1, 2], 2, scale).reshape(3, 8, -1)
@@ -248,7 +248,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
 
 @pytest.fixture
 def book(explanation):
-    made = Book("Some DETR (a.pth)", ["combine", "position"], [2], 8, "mode")
+    made = AtlasTable("Some DETR (a.pth)", ["combine", "position"], [2], 8, "mode")
     made.add(explanation, explanation.by_score()[:4])
     return made
 
@@ -268,8 +268,8 @@ def test_nothing_is_cut_and_nothing_overlaps(book, preset):
 
 def test_panels_are_the_mean_maps(book):
     """Each on a scale of its own, unsmoothed: a bin's middle has the colour of its value."""
-    fig = atlas_figure(book, look=Look(norm="head", interpolation="nearest", cmap="viridis"))
-    sheet, lut = sheet_of(fig), colors(Look(style="heat", cmap="viridis"))
+    fig = atlas_figure(book, look=Style(norm="head", interpolation="nearest", cmap="viridis"))
+    sheet, lut = sheet_of(fig), colors(Style(style="heat", cmap="viridis"))
     squares = fig.axes[0].collections[0].get_paths()
     assert len(squares) == 16
     maps = [m for tally in book.tallies.values() for m in tally.mean_map()]
@@ -304,7 +304,7 @@ def test_numbers_and_kinds_are_the_books(book):
 
 def test_scales_that_panels_share(book):
     """The largest value of what shares a scale has the last colour, all else less."""
-    lut = colors(Look(style="heat")).astype(int).sum(1)
+    lut = colors(Style(style="heat")).astype(int).sum(1)
     maps = np.nan_to_num(np.stack([t.mean_map() for t in book.tallies.values()]))
     most = maps.max((2, 3))
     for norm, last in (
@@ -312,7 +312,7 @@ def test_scales_that_panels_share(book):
         ("query", most.max(1, keepdims=True)),
         ("figure", most.max()),
     ):
-        fig = atlas_figure(book, look=Look(norm=norm, interpolation="nearest"))
+        fig = atlas_figure(book, look=Style(norm=norm, interpolation="nearest"))
         sheet = sheet_of(fig).astype(int).sum(-1)
         squares = fig.axes[0].collections[0].get_paths()
         assert len(squares) == most.size
@@ -335,7 +335,7 @@ def test_one_object_that_is_too_small(explanation):
     boxes = explanation.boxes_xyxy_px.copy()
     boxes[0] = (100, 100, 104, 104)
     small = replace(explanation, boxes_xyxy_px=boxes)
-    book = Book("x", ["combine"], [2], 8, "mode")
+    book = AtlasTable("x", ["combine"], [2], 8, "mode")
     book.add(small, [0])
     said = texts(atlas_figure(book))
     assert said.count("too small") == 8 and "1 object in 1 image" in said
@@ -343,11 +343,11 @@ def test_one_object_that_is_too_small(explanation):
 
 def test_nothing_to_draw():
     with pytest.raises(FigureError, match="no object was found"):
-        atlas_figure(Book("x", ["combine"], [2], 8, "mode"))
+        atlas_figure(AtlasTable("x", ["combine"], [2], 8, "mode"))
 
 
 def test_a_long_name_is_cut_and_a_high_figure_is_said(explanation):
-    book = Book("A" * 300, ["combine", "position", "content"], [0, 1, 2], 8, "mode")
+    book = AtlasTable("A" * 300, ["combine", "position", "content"], [0, 1, 2], 8, "mode")
     book.add(explanation, [0])
     with pytest.warns(UserWarning, match="in high, more than the 8.2"):
         fig = atlas_figure(book, page=page_format("page"))

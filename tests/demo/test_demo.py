@@ -16,7 +16,7 @@ from detr_viz.demo.evaluate import average_precision, detections
 from detr_viz.models import get
 from detr_viz.models.config import read_config
 
-SMALL = trainee.Recipe(
+SMALL = trainee.TrainingConfig(
     enc_layers=1,
     dec_layers=2,
     blocks=(1, 1),

@@ -18,7 +18,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.explanation import ablation
 from detr_viz.explanation.capture import record
 from detr_viz.explanation.removals import NOTHING, parse
-from detr_viz.figures.styles import Look
+from detr_viz.figures.styles import Style
 
 IMAGE = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(4))
 
@@ -181,7 +181,7 @@ def test_the_figure():
     e = demo_explanation("detr")
     query = e.by_score()[0]
     found = [e.ablate(name) for name in ("position", "box:inside")]
-    fig = figures.head_grid(e, [query], layer=2, look=Look(heads=(0, 3)), ablations=found)
+    fig = figures.head_grid(e, [query], layer=2, look=Style(heads=(0, 3)), ablations=found)
     said = texts(fig)
     assert "as it is" in said
     for words, part in zip(("no position", "inside hidden"), found, strict=True):
@@ -242,12 +242,12 @@ def test_mistakes(refused, argv, says):
 
 def test_a_row_has_the_maps_and_the_box_of_its_own_query():
     from detr_viz.figures.panel_rows import AblationPanels
-    from detr_viz.figures.reading_rule import Subject
+    from detr_viz.figures.reading_rule import ShownModel
 
     e = demo_explanation("detr")
     found = e.ablate("position")
-    panels = AblationPanels(Look(), [[found]])
-    subject = Subject(e, "DETR", (2,))
+    panels = AblationPanels(Style(), [[found]])
+    subject = ShownModel(e, "DETR", (2,))
     panels.collect(subject, [13, 14])
     for query in (13, 14):
         as_it_is, without = panels.of(subject, 2, query)
@@ -262,7 +262,7 @@ def test_the_box_of_a_row_is_drawn():
 
     e = demo_explanation("detr")
     found = e.ablate("position")
-    fig = figures.head_grid(e, [13], layer=2, look=Look(heads=(0,)), ablations=[found])
+    fig = figures.head_grid(e, [13], layer=2, look=Style(heads=(0,)), ablations=[found])
     _, boxes = boxes_of(fig)
     corners = [path.vertices for path in boxes.get_paths()]  # photo, as it is, without
     sizes = [np.ptp(c[:, 0]) / np.ptp(c[:, 1]) for c in corners]
@@ -282,7 +282,7 @@ def test_no_cell_in_the_box_is_said():
     found = [small.ablate("box:outside")]
     assert "(no cell in its box)" in ablation_table(small, [13], found)
     assert "(no cell in its box)" not in ablation_table(small, [14], found)
-    fig = figures.head_grid(small, [13], layer=2, look=Look(heads=(0,)), ablations=found)
+    fig = figures.head_grid(small, [13], layer=2, look=Style(heads=(0,)), ablations=found)
     assert any("(no cell in its box)" in text for text in texts(fig))
 
 

@@ -21,7 +21,7 @@ from detr_viz.explanation import ablation, faithfulness
 from detr_viz.explanation.capture import record
 from detr_viz.explanation.removals import NOTHING
 from detr_viz.figures.faithfulness import faithfulness_grid
-from detr_viz.figures.styles import FigureError, Look, page_format
+from detr_viz.figures.styles import FigureError, Style, page_format
 from detr_viz.models.detector import Encoded
 
 HW = (5, 7)
@@ -312,7 +312,7 @@ def test_random_orders_from_either_end(found):
         assert nothing_hidden == pytest.approx(found.scores[i], abs=1e-6)
 
 
-@pytest.mark.parametrize("look", [Look("contour"), Look("heat", "figure", "viridis")])
+@pytest.mark.parametrize("look", [Style("contour"), Style("heat", "figure", "viridis")])
 def test_styles(found, look):
     e = demo_explanation("cd_detr")
     fig = faithfulness_grid(e, found, look=look)

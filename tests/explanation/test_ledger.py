@@ -14,11 +14,11 @@ from figure_tools import texts
 from detr_viz import cli, explain, figures
 from detr_viz.attention.terms import TERMS, formula_of, parse_terms
 from detr_viz.common import assets
-from detr_viz.explanation.capture import Recorded
+from detr_viz.explanation.capture import AttentionCall
 from detr_viz.explanation.logit_terms import ledger
 from detr_viz.explanation.results import snapshot
-from detr_viz.figures.styles import FigureError, Look
-from detr_viz.models.layers.split_attention import PackedAttention, Parts
+from detr_viz.figures.styles import FigureError, Style
+from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 
 WIDTH, KEYS = 6, (2, 3)
 
@@ -32,11 +32,11 @@ def identity() -> PackedAttention:
     return site
 
 
-def called(site: PackedAttention, **parts: torch.Tensor) -> Recorded:
+def called(site: PackedAttention, **parts: torch.Tensor) -> AttentionCall:
     empty = torch.zeros(1, 6, WIDTH)
     known = {"c_q": empty[:, :2], "p_q": empty[:, :2], "c_k": empty, "p_k": empty, "value": empty}
-    made = Parts(**{**known, **parts})
-    return Recorded(site, made, site(made))
+    made = AttentionInputs(**{**known, **parts})
+    return AttentionCall(site, made, site(made))
 
 
 def test_one_hot_positions():
@@ -226,9 +226,9 @@ def test_first_layers_of_conditional_detr_have_cross_terms():
 @pytest.mark.parametrize(
     ("look", "says"),
     [
-        (Look("contour"), "take style overlay or heat"),
-        (Look(heads="sort"), "name heads by number"),
-        (Look(heads=(0, 8)), r"no head 8: .* has 0\.\.7"),
+        (Style("contour"), "take style overlay or heat"),
+        (Style(heads="sort"), "name heads by number"),
+        (Style(heads=(0, 8)), r"no head 8: .* has 0\.\.7"),
     ],
 )
 def test_what_a_ledger_cannot_be_drawn_as(look, says):
@@ -244,10 +244,10 @@ def test_colours_end_at_the_largest_term(norm):
 
     e = demo_explanation("detr")
     queries = e.by_score()[:2]
-    panels = TermPanels(Look("heat", norm))
-    from detr_viz.figures.reading_rule import Subject
+    panels = TermPanels(Style("heat", norm))
+    from detr_viz.figures.reading_rule import ShownModel
 
-    subject = Subject(e, "DETR", (2,))
+    subject = ShownModel(e, "DETR", (2,))
     panels.collect(subject, queries)
     reaches = [panels.of(subject, 2, query)[0].reach for query in queries]
     largest = [
@@ -283,7 +283,7 @@ def shown_numbers(fig) -> list[str]:
 def test_some_heads_in_the_order_asked_for():
     example = fake(heads=4)
     example.made[:, 1] *= 0.5
-    found = texts(figures.head_grid(example, [0], look=Look(heads=(3, 1))))
+    found = texts(figures.head_grid(example, [0], look=Style(heads=(3, 1))))
     assert [t for t in found if t.startswith("head")] == ["head 3", "head 1"]
     assert [t for t in found if t.startswith(".")][:2] == [".50", ".25"]
 
@@ -291,7 +291,7 @@ def test_some_heads_in_the_order_asked_for():
 @pytest.mark.parametrize(("heads", "value"), [("mean", ".13"), ("max", ".50")])
 def test_all_heads_as_one(heads, value):
     """Four heads with half their mass on four cells: the mean has an eighth (and a bit) there."""
-    fig = figures.head_grid(fake(heads=4), [0], look=Look(heads=heads))
+    fig = figures.head_grid(fake(heads=4), [0], look=Style(heads=heads))
     assert f"{heads} of heads" in texts(fig) and shown_numbers(fig) == [value]
 
 
@@ -301,7 +301,7 @@ def test_sorted_by_how_concentrated_they_are():
     example.made[0, 0] = 1 / (grid[0] * grid[1])
     example.made[0, 2] = 0
     example.made[0, 2, 1, 1] = 1
-    fig = figures.head_grid(example, [0], look=Look(heads="sort"))
+    fig = figures.head_grid(example, [0], look=Style(heads="sort"))
     found = texts(fig)
     assert [t for t in found if t in ("1st", "2nd", "3rd")] == ["1st", "2nd", "3rd"]
     sorted_heads = [t.split(":")[0] for t in shown_numbers(fig) if re.match(r"\d: ", t)]
@@ -316,7 +316,7 @@ def test_red_adds_and_blue_takes_away():
 
     e = demo_explanation("detr")
     query = e.by_score()[0]
-    fig = figures.head_grid(e, [query], "terms", layer=2, look=Look("heat", heads=(4,)))
+    fig = figures.head_grid(e, [query], "terms", layer=2, look=Style("heat", heads=(4,)))
     tiles = [t for t in tiles_of(fig) if t.left > 200]  # the panels, right of photo and names
     picture = pixels(fig, tiles[4]).astype(int)  # four terms, then their sum
     total = e.ledger([query], 2).total[0, 4]
@@ -331,7 +331,7 @@ def test_red_adds_and_blue_takes_away():
 @pytest.mark.parametrize("heads", [(), (0, 0), (-1,), (0, 1.5), [0, 1]])
 def test_heads_that_are_none(heads):
     with pytest.raises(FigureError, match="numbers from 0"):
-        Look(heads=heads)
+        Style(heads=heads)
 
 
 def test_sorted_heads_are_named_or_not_drawn():
@@ -339,13 +339,13 @@ def test_sorted_heads_are_named_or_not_drawn():
     from detr_viz.figures.styles import page_format
 
     with pytest.raises(FigureError, match="too small to say which head is which"):
-        figures.head_grid(fake(), [0], look=Look(heads="sort"), page=page_format("column"))
+        figures.head_grid(fake(), [0], look=Style(heads="sort"), page=page_format("column"))
 
 
 def test_a_head_that_has_nothing_comes_last():
     example = fake(heads=3)
     example.made[0, 1] = 0
-    found = shown_numbers(figures.head_grid(example, [0], look=Look(heads="sort")))
+    found = shown_numbers(figures.head_grid(example, [0], look=Style(heads="sort")))
     assert [text.split(":")[0] for text in found if re.match(r"\d: ", text)][-1] == "1"
 
 

@@ -12,13 +12,13 @@ from conftest import demo_model
 from figure_tools import at_centers, check_page, numbers_of, pixels, rows_of, texts
 
 from detr_viz import cli, explain
-from detr_viz.attention.terms import Terms
+from detr_viz.attention.terms import DenseAttention
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.explanation import rollout
 from detr_viz.figures.page.elements import number
 from detr_viz.figures.rollout import encoder_rollout_grid, rollout_grid
-from detr_viz.figures.styles import FigureError, Look, page_format
+from detr_viz.figures.styles import FigureError, Style, page_format
 
 
 @cache
@@ -32,13 +32,13 @@ def stochastic(*shape: int, seed: int = 0) -> np.ndarray:
     return rows / rows.sum(-1, keepdims=True)
 
 
-def attending(weights: np.ndarray, padding: np.ndarray | None = None) -> Terms:
+def attending(weights: np.ndarray, padding: np.ndarray | None = None) -> DenseAttention:
     """Terms whose softmax is these weights (M, N, N): q = log w, k = I."""
     q = torch.from_numpy(np.log(np.maximum(weights, 1e-300)))[None]
     k = torch.eye(q.shape[-1], dtype=torch.float64).expand_as(q)
     mask = None if padding is None else torch.from_numpy(padding)[None]
     zero = torch.zeros_like(q)
-    return Terms(q, zero, k, zero, None, None, zero, 1.0, {"combine": 1.0}, mask)
+    return DenseAttention(q, zero, k, zero, None, None, zero, 1.0, {"combine": 1.0}, mask)
 
 
 def blocks(between, across, encoder) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +220,7 @@ def test_each_column_has_its_own_map(name):
     decoder, both = (blocks(between, across, some)[0][ids] for some in ([], encoder))
     expected = {"last layer": across[-1][ids], "rollout": decoder, "with encoder": both}
     expected = {heading: maps / maps.sum(-1, keepdims=True) for heading, maps in expected.items()}
-    fig = rollout_grid(e, ids, look=Look("heat"))
+    fig = rollout_grid(e, ids, look=Style("heat"))
     assert [len(row) for row in rows_of(fig)] == [1 + 3] * 2
     check_columns(fig, e, expected)
 
@@ -228,7 +228,7 @@ def test_each_column_has_its_own_map(name):
 def test_each_column_of_points_has_its_own_map():
     e, cells = explained("detr"), [6 * 16 + 3, 0]
     encoder = stacks_of(e)[2]
-    fig = encoder_rollout_grid(e, [(100, 200), (0, 0)], look=Look("heat"))
+    fig = encoder_rollout_grid(e, [(100, 200), (0, 0)], look=Style("heat"))
     assert [len(row) for row in rows_of(fig)] == [1 + 2] * 2
     gathered = of_all_cells(encoder)[1]
     check_columns(fig, e, {"last layer": encoder[-1][cells], "rollout": gathered[cells]})

@@ -8,31 +8,33 @@ from fake_explanation import FakeExplanation, fake
 from detr_viz import figures
 from detr_viz.attention.terms import MODES, SEPARATE_COMBINE, Mode
 from detr_viz.figures import reading_rule
-from detr_viz.figures.reading_rule import Shown, Subject
-from detr_viz.figures.styles import NORMS, Look
+from detr_viz.figures.reading_rule import FigureContents, ShownModel
+from detr_viz.figures.styles import NORMS, Style
 
 GENERAL = MODES["combine"].formula
 
 
 def subject(
     name: str = "DETR", layers: tuple[int, ...] = (5,), example: FakeExplanation | None = None
-) -> Subject:
+) -> ShownModel:
     example = example or fake(layers=layers)
     example.residuals = dict.fromkeys(layers, 2.3e-7)
-    return Subject(example, name, layers)
+    return ShownModel(example, name, layers)
 
 
-def shown(*subjects: Subject, queries: tuple[str, ...] | None = None, **changes: object) -> Shown:
+def shown(
+    *subjects: ShownModel, queries: tuple[str, ...] | None = None, **changes: object
+) -> FigureContents:
     models = subjects or (subject(),)
     words = queries or tuple(f"cat, 0.98, query {i}" for i in range(len(models)))
-    facts_of = {"modes": ("combine",), "scale": "mode", "look": Look(), **changes}
-    return Shown(models, queries=words, **facts_of)
+    facts_of = {"modes": ("combine",), "scale": "mode", "look": Style(), **changes}
+    return FigureContents(models, queries=words, **facts_of)
 
 
 # --- formulas ---------------------------------------------------------------------------------
 
 
-def apart(name: str = "B", layers: tuple[int, ...] = (5,)) -> Subject:
+def apart(name: str = "B", layers: tuple[int, ...] = (5,)) -> ShownModel:
     """A model that lays content and position side by side, but in layer 0."""
     example = fake(layers=layers)
 
@@ -80,7 +82,7 @@ LOOKS = [("contour", None), *((s, n) for s in ("overlay", "heat") for n in (None
 
 @pytest.mark.parametrize(("style", "norm"), LOOKS)
 def test_metadata_says_how_it_is_drawn(style, norm):
-    said = reading_rule.metadata(shown(look=Look(style, norm, "cividis", "linear")))["Description"]
+    said = reading_rule.metadata(shown(look=Style(style, norm, "cividis", "linear")))["Description"]
     assert f"; style {style}, linear interpolation" in said
     assert "; scale mode; " in said
     if style == "contour":
@@ -92,7 +94,7 @@ def test_metadata_says_how_it_is_drawn(style, norm):
 
 
 def test_metadata_names_what_was_left_to_default():
-    said = reading_rule.metadata(shown(look=Look("heat")))["Description"]
+    said = reading_rule.metadata(shown(look=Style("heat")))["Description"]
     assert "style heat, nearest interpolation, colour map inferno" in said
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from detr_viz import figures
 from detr_viz.common.errors import UserError
 from detr_viz.figures import head_maps
-from detr_viz.figures.styles import FigureError, Look, page_format
+from detr_viz.figures.styles import FigureError, Style, page_format
 
 INFERNO_TOP = (252, 255, 164)
 
@@ -110,7 +110,7 @@ def test_a_peak_lands_on_its_pixel(input_hw, stride, rule, cell, interpolation):
     image_hw = (input_hw[0] // 2, input_hw[1] // 2)
     example = fake(image_hw, input_hw, stride, heads=8, cell_rule=rule)
     example.made = np.broadcast_to(one_hot(example.grid_hw, cell), (3, 8, *example.grid_hw))
-    (row,) = panels_of(figures.head_grid(example, [0], look=Look(interpolation=interpolation)))
+    (row,) = panels_of(figures.head_grid(example, [0], look=Style(interpolation=interpolation)))
     height, width = row[0].shape[:2]
     expected = [
         (stride * i + 0.5) * p / n - 0.5
@@ -131,7 +131,7 @@ def test_nearest_draws_cells_of_one_colour():
     example = fake((96, 128), (96, 128), 8)
     example.image.rgb[:] = 120
     example.made = np.broadcast_to(one_hot((12, 16), (5, 7)), (3, 8, 12, 16))
-    (row,) = panels_of(figures.head_grid(example, [0], look=Look(interpolation="nearest")))
+    (row,) = panels_of(figures.head_grid(example, [0], look=Style(interpolation="nearest")))
     colors = np.unique(row[1][:80, :100].reshape(-1, 3), axis=0)  # without the number's corner
     assert len(colors) == 2
 
@@ -224,11 +224,11 @@ def test_names_are_text_not_formulas():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: figures.head_grid(fake(), [0], look=Look(cmap="infernal")), "no colour map"),
-        (lambda: Look(interpolation="lanczos"), "cubic, linear, nearest"),
-        (lambda: Look("sketch"), "style 'sketch' is not one of overlay, heat, contour"),
-        (lambda: Look(norm="row"), "norm 'row' is not one of head, query, figure"),
-        (lambda: Look("contour", "figure"), "says nothing about contours"),
+        (lambda: figures.head_grid(fake(), [0], look=Style(cmap="infernal")), "no colour map"),
+        (lambda: Style(interpolation="lanczos"), "cubic, linear, nearest"),
+        (lambda: Style("sketch"), "style 'sketch' is not one of overlay, heat, contour"),
+        (lambda: Style(norm="row"), "norm 'row' is not one of head, query, figure"),
+        (lambda: Style("contour", "figure"), "says nothing about contours"),
         (lambda: page_format("banner"), "preset 'banner' is not one of column, page"),
         (lambda: page_format(width_in=0), "cannot be 0 in wide"),
         (lambda: page_format(dpi=-1), "-1 dpi"),

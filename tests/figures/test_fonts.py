@@ -20,7 +20,7 @@ from pypdf import PdfReader
 
 from detr_viz import figures
 from detr_viz.figures.page import text as lettering
-from detr_viz.figures.styles import Look, page_format
+from detr_viz.figures.styles import Style, page_format
 
 CAT, DOG = "\N{CJK UNIFIED IDEOGRAPH-732B}", "\N{CJK UNIFIED IDEOGRAPH-72D7}"
 FAMILY = "Two Signs"
@@ -101,7 +101,7 @@ def chinese(**more: object):
 
 
 @pytest.mark.parametrize("mode", ["combine", MODES], ids=["single", "stacked"])
-@pytest.mark.parametrize("look", [Look(), Look("heat", "figure"), Look("contour")],
+@pytest.mark.parametrize("look", [Style(), Style("heat", "figure"), Style("contour")],
                          ids=["overlay", "heat", "contour"])  # fmt: skip
 def test_a_pdf_has_nothing_but_truetype(only_dejavu, tmp_path, look, mode):
     fig = figures.head_grid(fake(names=("cat", "K\u00e4se", "\u03bb-probe")), [0, 1, 2], mode,

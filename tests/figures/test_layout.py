@@ -17,7 +17,7 @@ from detr_viz import figures
 from detr_viz.detections.matching import shared_objects
 from detr_viz.figures import head_maps
 from detr_viz.figures.page import elements
-from detr_viz.figures.styles import PRESETS, FigureError, Format, Look, page_format
+from detr_viz.figures.styles import PRESETS, FigureError, PageFormat, Style, page_format
 
 LONG = ("baseball glove", "an exceedingly long class name that never ends", "Donaudampfschifffahrt")
 SHAPES = {
@@ -71,7 +71,7 @@ def pair() -> list[FakeExplanation]:
     return [a, b]
 
 
-def drawn(kind: str, made_for: Format, look: Look) -> Figure:
+def drawn(kind: str, made_for: PageFormat, look: Style) -> Figure:
     a, b = pair()
     if kind in ("single", "modes", "layers"):
         modes = MODES if kind == "modes" else "combine"
@@ -84,7 +84,7 @@ def drawn(kind: str, made_for: Format, look: Look) -> Figure:
 
 
 KINDS = ("single", "modes", "layers", "compared", "compared modes", "compared layers")
-LOOKS = {"head": Look(), "figure": Look("heat", "figure"), "contour": Look("contour")}
+LOOKS = {"head": Style(), "figure": Style("heat", "figure"), "contour": Style("contour")}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,7 +138,7 @@ def test_presets_have_the_widths_they_are_named_for(preset, width_in, pixels):
 @pytest.mark.parametrize("kind", ["single", "compared modes"])
 @pytest.mark.filterwarnings("ignore:the figure is .* high")
 def test_text_is_legible_where_it_will_be_read(preset, least_pt, kind):
-    fig = drawn(kind, page_format(preset), Look(norm="figure"))
+    fig = drawn(kind, page_format(preset), Style(norm="figure"))
     sizes = {t.get_text(): t.get_fontsize() for t in fig.axes[0].texts}
     assert len(sizes) > 20
     assert {text for text, size in sizes.items() if size < least_pt} == {"q", "k"}  # subscripts
@@ -209,7 +209,7 @@ def test_a_warning_says_that_a_figure_is_too_high_and_nothing_else_does(preset, 
     made_for = replace(page_format(preset), dpi=60)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fig = drawn(kind, made_for, Look())
+        fig = drawn(kind, made_for, Style())
     too_high = fig.get_figheight() > made_for.height_in + 0.5 / 60  # half a pixel
     said = [re.match(r"the figure is ([\d.]+) in high", str(w.message)) for w in caught]
     assert len(said) == int(too_high)
@@ -300,7 +300,7 @@ def test_all_boxes_stay_in_their_panels(style):
     """Larger than the photo, of no size in two corners: the lines with their halo are inside."""
     example = fake()
     example.boxes_xyxy_px[:] = [[-50, -50, 999, 999], [0, 0, 0, 0], [128, 96, 128, 96]]
-    fig = figures.head_grid(example, [0, 1, 2], look=Look(style))
+    fig = figures.head_grid(example, [0, 1, 2], look=Style(style))
     check_page(fig)
     assert [len(corners(boxes)) for boxes in boxes_of(fig)] == [3 * 9, 3 * 9]
 

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from detr_viz import figures
 from detr_viz.figures.page import paint
-from detr_viz.figures.styles import NORMS, STYLES, FigureError, Look, page_format
+from detr_viz.figures.styles import NORMS, STYLES, FigureError, Style, page_format
 
 COLUMN = page_format(width_in=3.25)  # 8 panels too small for numbers: only the maps are in them
 
@@ -61,7 +61,7 @@ def test_colours_are_those_of_the_weights_as_shares_of_what_the_norm_says(norm):
         "query": np.repeat(example.made[:2].max((1, 2, 3))[:, None], 8, 1),
         "figure": np.full((2, 8), example.made[:2].max()),
     }[norm]
-    look = Look("heat", norm, "viridis")
+    look = Style("heat", norm, "viridis")
     fig = figures.head_grid(example, [0, 1], look=look, page=COLUMN)
     for q, row in enumerate(panels_of(fig)[:2]):
         for m, panel in enumerate(row[1:]):
@@ -80,7 +80,7 @@ def test_modes_are_rows_of_their_own_but_one_figure(norm):
     example = fake((96, 144), (96, 144), 24)
     flat = np.full((3, 8, 4, 6), 1 / 64, np.float32)
     example.made_by = {("combine", 5): flat, ("position", 5): flat / 2, ("content", 5): flat * 4}
-    look = Look("heat", norm, "gray_r")
+    look = Style("heat", norm, "gray_r")
     example.image.rgb[:] = 120
     fig = figures.head_grid(example, [0], MODES, look=look, page=COLUMN)
     panels = [t for t in tiles_of(fig) if t not in bar_of(fig)][1:]  # without the photo
@@ -95,7 +95,7 @@ def test_a_flat_map_beside_a_peaked_one_has_almost_the_colour_of_nothing(style, 
     """1 / 192 of 0.9: at most a 170th of the way up."""
     example = flat_and_peaked()
     nothing = fake(made=np.zeros_like(example.made))
-    look = Look(style, norm, interpolation="nearest")
+    look = Style(style, norm, interpolation="nearest")
     (bare, *_), (row, other, *_) = (
         panels_of(figures.head_grid(e, [0, 1], look=look, page=COLUMN)) for e in (nothing, example)
     )
@@ -108,7 +108,7 @@ def test_a_flat_map_beside_a_peaked_one_has_almost_the_colour_of_nothing(style, 
 
 
 def test_a_flat_map_by_its_own_maximum_is_full_everywhere():
-    look = Look(norm="head", cmap="gray", interpolation="nearest")
+    look = Style(norm="head", cmap="gray", interpolation="nearest")
     row = panels_of(figures.head_grid(flat_and_peaked(), [0], look=look, page=COLUMN))[0]
     for panel in row[2:]:
         assert panel.min() > 235  # 0.94 * 255 and some of the ground
@@ -117,7 +117,7 @@ def test_a_flat_map_by_its_own_maximum_is_full_everywhere():
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic"])
 def test_a_flat_map_looks_flat(norm, interpolation):
-    look = Look("heat", norm, interpolation=interpolation)
+    look = Style("heat", norm, interpolation=interpolation)
     rows = panels_of(figures.head_grid(flat_and_peaked(), [0, 1], look=look, page=COLUMN))
     for panel in (*rows[0][2:], *rows[1][1:]):
         assert panel.std((0, 1)).max() == 0
@@ -127,10 +127,10 @@ def test_a_flat_map_looks_flat(norm, interpolation):
 @pytest.mark.parametrize(
     ("look", "words"),
     [
-        (Look(), ", from 0 to the number in it"),
-        (Look(norm="query"), ", from 0 to its largest number"),
-        (Look("heat", "figure"), "; numbers: each one's largest weight"),
-        (Look("contour"), "numbers: each map's largest weight"),
+        (Style(), ", from 0 to the number in it"),
+        (Style(norm="query"), ", from 0 to its largest number"),
+        (Style("heat", "figure"), "; numbers: each one's largest weight"),
+        (Style("contour"), "numbers: each map's largest weight"),
     ],
 )
 def test_the_corner_says_how_colours_compare_and_what_the_numbers_are(look, words):
@@ -156,28 +156,28 @@ def test_the_corner_says_how_colours_compare_and_what_the_numbers_are(look, word
     ("look", "parts"),
     [
         (
-            Look(),
+            Style(),
             (
                 "normalisation head (each panel on a scale of its own, from 0 to its largest",
                 "style overlay, cubic interpolation, colour map inferno",
             ),
         ),
         (
-            Look("heat", "query", "viridis"),
+            Style("heat", "query", "viridis"),
             (
                 "normalisation query (each row on one scale, from 0 to its largest weight)",
                 "style heat, nearest interpolation, colour map viridis",
             ),
         ),
         (
-            Look("overlay", "figure", "gray", "linear"),
+            Style("overlay", "figure", "gray", "linear"),
             (
                 "normalisation figure (all panels on one scale, with a colour bar)",
                 "style overlay, linear interpolation, colour map gray",
             ),
         ),
         (
-            Look("contour", interpolation="linear"),
+            Style("contour", interpolation="linear"),
             (
                 "inside the lines lie 50, 80 and 95 % of each map's mass",
                 "style contour, linear interpol",
@@ -203,12 +203,12 @@ def bar_of(fig: Figure) -> list[Tile]:
 @pytest.mark.parametrize(
     ("look", "bars"),
     [
-        (Look(norm="figure"), 1),
-        (Look("heat", "figure"), 1),
-        (Look(), 0),
-        (Look(norm="query"), 0),
-        (Look("heat", "head"), 0),
-        (Look("contour"), 0),
+        (Style(norm="figure"), 1),
+        (Style("heat", "figure"), 1),
+        (Style(), 0),
+        (Style(norm="query"), 0),
+        (Style("heat", "head"), 0),
+        (Style("contour"), 0),
     ],
 )
 @pytest.mark.parametrize("mode", ["combine", MODES], ids=["single", "stacked"])
@@ -224,7 +224,7 @@ def test_the_bar_runs_along_the_colours_between_its_ends(style, cmap):
     example = fake()
     example.made[1, 3] *= 1.5  # 0.75 on a cell, the largest of all that are shown
     example.made[2] *= 2  # not shown
-    fig = figures.head_grid(example, [0, 1], look=Look(style, "figure", cmap))
+    fig = figures.head_grid(example, [0, 1], look=Style(style, "figure", cmap))
     (bar,) = bar_of(fig)
     colors = pixels(fig, bar)
     assert (colors == colors[:1]).all() and bar.hw[1] > 200
@@ -247,7 +247,7 @@ def test_the_bar_runs_along_the_colours_between_its_ends(style, cmap):
 def test_the_bar_ends_at_the_largest_weight_of_all_modes():
     example = fake()
     example.made_by = {("content", 5): example.made * 1.9}
-    fig = figures.head_grid(example, [0], MODES, look=Look(norm="figure"))
+    fig = figures.head_grid(example, [0], MODES, look=Style(norm="figure"))
     (bar,) = bar_of(fig)
     beside = [extent(t).y0 < bar.bottom < extent(t).y1 + bar.hw[0] for t in fig.axes[0].texts]
     legend = [text for text, near in zip(texts(fig), beside, strict=True) if near]
@@ -259,7 +259,7 @@ def test_the_bar_ends_at_the_largest_weight_of_all_modes():
 
 def test_heat_shows_the_cells_and_nothing_of_the_photo():
     example = stepped()
-    look = Look("heat", cmap="viridis")
+    look = Style("heat", cmap="viridis")
     first = panels_of(figures.head_grid(example, [0, 1], look=look, page=COLUMN))
     example.image.rgb = photo(96, 144, seed=1)[::-1]
     second = panels_of(figures.head_grid(example, [0, 1], look=look, page=COLUMN))
@@ -281,7 +281,7 @@ def test_overlay_shows_the_photo_between_the_peaks():
 
 def test_contours_leave_the_photo_as_it_is():
     """A photo of the panels' size: each panel is the photo, byte by byte."""
-    example, look = fake(heads=4), Look("contour")
+    example, look = fake(heads=4), Style("contour")
     hw = rows_of(figures.head_grid(example, [0], look=look))[0][0].hw
     example.image.rgb = photo(*hw, seed=2)
     fig = figures.head_grid(example, [0, 1], look=look)
@@ -293,7 +293,7 @@ def test_contours_leave_the_photo_as_it_is():
 
 @pytest.mark.parametrize("style", STYLES)
 def test_lines_belong_to_contours(style):
-    fig = figures.head_grid(fake(), [0], look=Look(style))
+    fig = figures.head_grid(fake(), [0], look=Style(style))
     assert len(lines_of(fig)) == (6 if style == "contour" else 0)
     assert len(fig.axes[0].collections) == (3 + 6 if style == "contour" else 3)
     assert "50 %" in texts(fig) if style == "contour" else "50 %" not in texts(fig)
@@ -304,7 +304,7 @@ def test_lines_belong_to_contours(style):
 
 def test_every_colour_map_of_matplotlib():
     for name in matplotlib.colormaps:
-        lut = paint.colors(Look(cmap=name))
+        lut = paint.colors(Style(cmap=name))
         assert lut.shape == (256, 3) and lut.dtype == np.uint8
         for i, share in ((0, 0.0), (128, 128 / 255), (255, 1.0)):
             expected = matplotlib.colormaps[name](share, bytes=True)[:3]
@@ -314,7 +314,7 @@ def test_every_colour_map_of_matplotlib():
 def test_colours_where_none_are_named():
     """inferno: whole for the map alone; over a photo without its end that is near black."""
     inferno = matplotlib.colormaps["inferno"]
-    heat, overlay = paint.colors(Look("heat")), paint.colors(Look())
+    heat, overlay = paint.colors(Style("heat")), paint.colors(Style())
     assert np.array_equal(heat, inferno(np.arange(256), bytes=True)[:, :3])
     assert tuple(overlay[255]) == tuple(heat[255])
     assert tuple(overlay[0]) == tuple(inferno(0.18, bytes=True)[:3])
@@ -327,7 +327,7 @@ def test_a_figure_in_any_colour_map(style, cmap):
     """The peak, or a line's colour, is the map's; that of its largest weight in the map styles."""
     example = fake()
     example.made[0] = one_hot((12, 16), (6, 8))
-    fig = figures.head_grid(example, [0], look=Look(style, cmap=cmap))
+    fig = figures.head_grid(example, [0], look=Style(style, cmap=cmap))
     top = matplotlib.colormaps[cmap](1.0, bytes=True)[:3]
     colors = matplotlib.colormaps[cmap](np.arange(256), bytes=True)[:, :3]
     if style == "contour":
@@ -343,10 +343,10 @@ def test_a_colour_map_of_ones_own(monkeypatch):
 
     mine = ListedColormap(["#102030", "#405060"], name="mine")
     with pytest.raises(FigureError, match="no colour map 'mine'"):
-        paint.colors(Look(cmap="mine"))
+        paint.colors(Style(cmap="mine"))
     matplotlib.colormaps.register(mine)
     try:
-        lut = paint.colors(Look(cmap="mine"))
+        lut = paint.colors(Style(cmap="mine"))
     finally:
         matplotlib.colormaps.unregister("mine")
     assert np.array_equal(np.unique(lut, axis=0), [[16, 32, 48], [64, 80, 96]])
@@ -361,7 +361,7 @@ def test_a_colour_map_of_ones_own(monkeypatch):
 def test_numbers_stand_on_dark_plates(style, cmap, mode):
     example = flat_and_peaked()
     example.image.rgb[:] = 235
-    fig = figures.head_grid(example, [0, 1], mode, look=Look(style, cmap=cmap))
+    fig = figures.head_grid(example, [0, 1], mode, look=Style(style, cmap=cmap))
     modes = 1 if mode == "combine" else 3
     found = numbers_of(fig)
     assert len(found) == 2 * 8 * modes
@@ -377,7 +377,7 @@ def test_numbers_stand_on_dark_plates(style, cmap, mode):
 
 @pytest.mark.parametrize("mode", ["combine", MODES], ids=["single", "stacked"])
 def test_plates_lie_over_the_lines_of_contours(mode):
-    fig = figures.head_grid(fake(), [0, 1], mode, look=Look("contour"))
+    fig = figures.head_grid(fake(), [0, 1], mode, look=Style("contour"))
     plates, numbers = plates_of(fig), numbers_of(fig)
     assert len(plates.get_paths()) == len(numbers) == 2 * 8 * (1 if mode == "combine" else 3)
     (color,) = plates.get_facecolor()
@@ -394,7 +394,7 @@ def test_plates_lie_over_the_lines_of_contours(mode):
 
 
 def test_contours_in_small_panels_have_neither_numbers_nor_plates():
-    fig = figures.head_grid(fake(), [0], look=Look("contour"), page=COLUMN)
+    fig = figures.head_grid(fake(), [0], look=Style("contour"), page=COLUMN)
     assert not numbers_of(fig)
     with pytest.raises(ValueError, match="not enough values"):
         plates_of(fig)

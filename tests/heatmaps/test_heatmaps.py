@@ -24,7 +24,7 @@ MODES = ("combine", "position", "content")
 
 
 class Photo:
-    """What `save` asks of Findings, with maps of one's own at 25 x 34."""
+    """What `save` asks of ExplanationBase, with maps of one's own at 25 x 34."""
 
     grid_hw, meta, class_names = (25, 34), {"num_heads": 8}, ("cat",)
 

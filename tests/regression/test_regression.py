@@ -19,7 +19,7 @@ from PIL import Image
 from detr_viz import cli, heatmaps
 from detr_viz.common import assets
 from detr_viz.demo.shapes import scene
-from detr_viz.regression.baselines import Remake
+from detr_viz.regression.baselines import BaselineSpec
 
 ENDS = ("same", "different", "not run")
 
@@ -68,7 +68,7 @@ def test_what_was_recorded_is_the_same(here, capsys):
 def test_the_recipe_is_in_the_file_with_paths_relative_to_it(here, capsys):
     (path,) = recorded(capsys, "--weights", "mine.pth", "--image", "a.png", "--size", "96")
     meta = heatmaps.load(path).meta
-    made = Remake.parsed(meta["remake"])
+    made = BaselineSpec.parsed(meta["remake"])
     assert (made.type, made.weights, made.image) == ("cd_detr", "../mine.pth", "../a.png")
     assert (made.modes, made.layer, made.size, made.queries) == (("combine",), 2, 96, "top:5")
     assert str(here) not in json.dumps(dict(meta))
@@ -323,7 +323,7 @@ def test_mistakes_are_one_line_and_change_nothing(here, capsys, argv, says):
     assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
 
 
-GOOD = Remake(
+GOOD = BaselineSpec(
     *("detr", None, "demo", "a.png", "folder", "top:5", ("combine",), 2, "mode"),
     *(None, None, "float32", None, None, None),
 )
@@ -351,15 +351,15 @@ GOOD = Remake(
     ids=str,
 )
 def test_what_a_file_says_of_itself_is_not_believed(change):
-    assert Remake.parsed(json.loads(json.dumps(GOOD.as_meta()))) == GOOD
+    assert BaselineSpec.parsed(json.loads(json.dumps(GOOD.as_meta()))) == GOOD
     with pytest.raises(ValueError, match="made again"):
-        Remake.parsed({**GOOD.as_meta(), **change})
+        BaselineSpec.parsed({**GOOD.as_meta(), **change})
 
 
 @pytest.mark.parametrize("entry", [None, [], "x", {}, 3])
 def test_what_is_no_recipe(entry):
     with pytest.raises(ValueError, match="made again"):
-        Remake.parsed(entry)
+        BaselineSpec.parsed(entry)
 
 
 def test_the_demo_checkpoints_look_where_they_did(capsys):

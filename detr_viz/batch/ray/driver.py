@@ -34,7 +34,7 @@ def serve() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, *[2] * (not job.args.traceback)):
         os.dup2(nowhere, stream)
-    clerk = Clerk(job, todo, channel)
+    clerk = RayDriver(job, todo, channel)
     threading.Thread(target=lambda: clerk.leave(source.read()), daemon=True).start()
     try:
         clerk.work()
@@ -44,7 +44,7 @@ def serve() -> None:
         _leave(job.args.ray_address)
 
 
-class Clerk:
+class RayDriver:
     """Hands images to workers in blocks, and passes on what they say."""
 
     def __init__(self, job: Job, todo: Sequence[Item], channel: BinaryIO) -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.figures.page.elements import Line
+from detr_viz.figures.page.elements import TextLine
 from detr_viz.figures.page.text import Lettering
-from detr_viz.figures.styles import Format
+from detr_viz.figures.styles import PageFormat
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +77,7 @@ def _add_pixels(ax: Axes, sheet: np.ndarray) -> None:
     ax.add_image(image)
 
 
-def write(ax: Axes, lines: Sequence[Line], dpi: float) -> None:
+def write(ax: Axes, lines: Sequence[TextLine], dpi: float) -> None:
     """Text where a plan has put it, over all else."""
     pen = Lettering(dpi)
     for line in lines:
@@ -97,7 +97,7 @@ def write(ax: Axes, lines: Sequence[Line], dpi: float) -> None:
 
 def warn_if_high(
     fig: Figure,
-    made_for: Format,
+    made_for: PageFormat,
     above: int = 1,
     way_out: str = "choose fewer queries, or one mode",
 ) -> None:

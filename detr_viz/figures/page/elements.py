@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detr_viz.figures.page.text import Lettering
-from detr_viz.figures.styles import FigureError, Format
+from detr_viz.figures.styles import FigureError, PageFormat
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ _MIN_PANEL_PX = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Rivals:
+class AttendedQueries:
     """What weights (M, 1, Q) are of, if not of cells: all queries, by their boxes (Q, 4).
 
     query: the one that looks, itself among them.
@@ -62,7 +62,7 @@ class MapRow:
     numbers: tuple[str, ...] | None = None
     reach: float = 0.0
     box_xyxy_px: NDArray[np.float32] | None = None
-    rivals: Rivals | None = None
+    rivals: AttendedQueries | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Line:
+class TextLine:
     """Text in one font: x of its `align` edge and its baseline, in pixels."""
 
     text: str
@@ -113,7 +113,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Spot:
+class GroupPosition:
     """Where a group's photo and rows begin (pixels from the top); None: it has only a remark."""
 
     photo_top: int | None = None
@@ -121,7 +121,7 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PageLayout:
     """The page. Edges and sizes in pixels; `spots` are the groups, in order of their sections.
 
     plates      for every row of panels, in order, what each panel's number takes of it: (height,
@@ -136,18 +136,18 @@ class Plan:
     photo_hw: tuple[int, int]
     panel_lefts: tuple[int, ...]
     photo_left: int
-    spots: tuple[Spot, ...]
-    lines: tuple[Line, ...]
+    spots: tuple[GroupPosition, ...]
+    lines: tuple[TextLine, ...]
     plates: tuple[tuple[tuple[tuple[int, int], tuple[int, int]], ...], ...] = ()
     bar: tuple[int, int, int, int] | None = None
     samples: tuple[tuple[float, float, float], ...] = ()
 
 
-class Page:
+class PageMetrics:
     """The page's measures: points to pixels, text widths, the shape of a panel."""
 
     def __init__(
-        self, made_for: Format, photo_hw: tuple[int, int], panel_limit_px: float | None = None
+        self, made_for: PageFormat, photo_hw: tuple[int, int], panel_limit_px: float | None = None
     ) -> None:
         self.made_for = made_for
         self.pen = Lettering(made_for.dpi)
@@ -180,7 +180,7 @@ class Page:
             )
         return max(min(width, self.panel_limit), _MIN_PANEL_PX)
 
-    def widest(self, lines: Sequence[Line]) -> int:
+    def widest(self, lines: Sequence[TextLine]) -> int:
         return int(max(self.pen.width(t.text, t.size_pt, t.style) for t in lines)) + 1
 
     def columns(self, right: int, count: int, width: int) -> tuple[int, ...]:

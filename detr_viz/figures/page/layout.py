@@ -28,16 +28,16 @@ from detr_viz.figures.page.elements import (
     WIDE,
     FigureError,
     Group,
+    GroupPosition,
     Label,
-    Line,
-    Page,
-    Plan,
+    PageLayout,
+    PageMetrics,
     Section,
-    Spot,
+    TextLine,
     all_groups,
     legible,
 )
-from detr_viz.figures.styles import Format, Look
+from detr_viz.figures.styles import PageFormat, Style
 
 _SECTION_GAP, _GROUP_GAP = 9.0, 5.0  # points, where groups belong together
 _LABEL_SHARE = 0.15  # of the page for labels at most: longer names are broken, then shortened,
@@ -52,9 +52,9 @@ def plan(
     sections: Sequence[Section],
     heads: Sequence[str],
     notes: Sequence[str],
-    look: Look,
-    made_for: Format,
-) -> Plan:
+    look: Style,
+    made_for: PageFormat,
+) -> PageLayout:
     """Lay the page out: at most as wide as its format, as high as it must be.
 
     heads: a name a column; notes: pieces of the reading rule at the bottom right. Panels shrink
@@ -96,12 +96,12 @@ def _plan(
     sections: Sequence[Section],
     heads: Sequence[str],
     notes: Sequence[str],
-    look: Look,
-    made_for: Format,
+    look: Style,
+    made_for: PageFormat,
     panel_limit_px: float | None = None,
-) -> Plan:
+) -> PageLayout:
     groups = all_groups(sections)
-    page = Page(made_for, groups[0].photo.shape[:2], panel_limit_px)
+    page = PageMetrics(made_for, groups[0].photo.shape[:2], panel_limit_px)
     stacked = max(len(g.rows) for g in groups) > 1
     made = (_stacked if stacked else _single)(sections, heads, page)
     made = legend.with_head_names(made, heads, page)
@@ -111,7 +111,7 @@ def _plan(
     return legend.with_notes(made, notes, look, page, signed)
 
 
-def label_lines(label: Label, limit: float, page: Page) -> list[Line]:
+def label_lines(label: Label, limit: float, page: PageMetrics) -> list[TextLine]:
     """Title and details as lines; baselines from the top of the first line's capitals, x = 0."""
     ink, style = legible(label.color, label.weak), "" if label.weak else "bold"
     title = page.pen.fit(label.title, limit, page.class_pt, style)
@@ -119,20 +119,20 @@ def label_lines(label: Label, limit: float, page: Page) -> list[Line]:
     lines, baseline = [], 0
     for text in title:
         baseline += page.px(CLASS_PT * (LINE if lines else CAP))
-        lines.append(Line(text, 0, baseline, page.class_pt, ink, style))
+        lines.append(TextLine(text, 0, baseline, page.class_pt, ink, style))
     for text in chain.from_iterable(page.pen.fit(d, limit, page.small_pt) for d in details):
         baseline += page.px(SMALL_PT * LINE + 0.6)
-        lines.append(Line(text, 0, baseline, page.small_pt, GRAY))
+        lines.append(TextLine(text, 0, baseline, page.small_pt, GRAY))
     return lines
 
 
-def _moved(label: Sequence[Line], x: float, top: float, align: str) -> list[Line]:
+def _moved(label: Sequence[TextLine], x: float, top: float, align: str) -> list[TextLine]:
     return [replace(t, x=x, baseline=top + t.baseline, align=align) for t in label]
 
 
 def _heading(
-    label: Label, top: int, limit: float, right: float, page: Page
-) -> tuple[list[Line], int]:
+    label: Label, top: int, limit: float, right: float, page: PageMetrics
+) -> tuple[list[TextLine], int]:
     """A section's first line, and where what follows it begins.
 
     The first of the page stands beside the names of the heads, if it ends before the limit. All
@@ -142,11 +142,11 @@ def _heading(
     room = right - page.margin
     ink, style = legible(label.color, label.weak), "" if label.weak else "bold"
     title = pen.shorten(label.title, room * 0.6, page.class_pt, style)
-    lines = [Line(title, page.margin, baseline, page.class_pt, ink, style)]
+    lines = [TextLine(title, page.margin, baseline, page.class_pt, ink, style)]
     if label.details:
         x = page.margin + pen.width(title, page.class_pt, style) + page.px(WIDE)
         text = pen.shorten(" · ".join(label.details), right - x, page.small_pt)
-        lines.append(Line(text, x, baseline, page.small_pt, GRAY))
+        lines.append(TextLine(text, x, baseline, page.small_pt, GRAY))
     end = lines[-1].x + page.widest(lines[-1:])
     if top == page.header and end < limit:
         beside = page.header - page.px(AIR)
@@ -154,20 +154,20 @@ def _heading(
     return lines, baseline + page.px(AIR + 0.5)
 
 
-def _remark(group: Group, x: float, right: float, page: Page) -> list[Line]:
+def _remark(group: Group, x: float, right: float, page: PageMetrics) -> list[TextLine]:
     """What is said in place of panels, on at most two lines; baselines are still to be set."""
     found = page.pen.fit(group.remark, right - x, page.small_pt) if group.remark else []
-    return [Line(text, x, 0, page.small_pt, NOTE_GRAY, "italic") for text in found]
+    return [TextLine(text, x, 0, page.small_pt, NOTE_GRAY, "italic") for text in found]
 
 
-def _centred(remark: Sequence[Line], middle: float, page: Page) -> list[Line]:
+def _centred(remark: Sequence[TextLine], middle: float, page: PageMetrics) -> list[TextLine]:
     """The lines of a remark around a height."""
     step = page.px(SMALL_PT * LINE)
     first = middle + page.px(SMALL_PT * CAP) / 2 - step * (len(remark) - 1) / 2
     return [replace(line, baseline=first + i * step) for i, line in enumerate(remark)]
 
 
-def _single(sections: Sequence[Section], heads: Sequence[str], page: Page) -> Plan:
+def _single(sections: Sequence[Section], heads: Sequence[str], page: PageMetrics) -> PageLayout:
     """label | photo | panels: labels end beside the photo and are centred on it."""
     count = len(heads)
     limit = max(_LABEL_SHARE * page.width, page.px(_LABEL_PT))
@@ -195,14 +195,14 @@ def _single(sections: Sequence[Section], heads: Sequence[str], page: Page) -> Pl
             lines += _moved(label, left, top + (slot - label[-1].baseline) / 2, "right")
             if group.rows:
                 panel_top = top + (slot - height) // 2
-                spots.append(Spot(panel_top, (panel_top,)))
+                spots.append(GroupPosition(panel_top, (panel_top,)))
             else:
-                spots.append(Spot())
+                spots.append(GroupPosition())
                 lines += _centred(remark, top + slot / 2, page)
             bottom = top + slot
             top = bottom + page.gap
         top = bottom + (page.px(_SECTION_GAP) if grouped else page.gap)
-    return Plan(
+    return PageLayout(
         width=total,
         height=bottom,
         panel_hw=(height, width),
@@ -214,10 +214,10 @@ def _single(sections: Sequence[Section], heads: Sequence[str], page: Page) -> Pl
     )
 
 
-def _stacked(sections: Sequence[Section], heads: Sequence[str], page: Page) -> Plan:
+def _stacked(sections: Sequence[Section], heads: Sequence[str], page: PageMetrics) -> PageLayout:
     """photo over label | names | panels: one larger photo a group, its rows beside it."""
     groups, count = all_groups(sections), len(heads)
-    names = page.widest([Line(r.name, 0, 0, page.text_pt, INK) for g in groups for r in g.rows])
+    names = page.widest([TextLine(r.name, 0, 0, page.text_pt, INK) for g in groups for r in g.rows])
     fixed = 2 * page.margin + 2 * page.pad + names + (count - 1) * page.gap
     width = page.panel_width(page.width - fixed, count + _PHOTO_SHARE)
     most = max(len(g.rows) for g in groups)
@@ -253,18 +253,18 @@ def _stacked(sections: Sequence[Section], heads: Sequence[str], page: Page) -> P
                 row_tops.append(slot + (row_height - height) // 2)
                 x = page.margin + column + page.pad + names
                 baseline = slot + (row_height + page.px(TEXT_PT * CAP)) / 2
-                lines.append(Line(row.name, x, baseline, page.text_pt, INK, align="right"))
+                lines.append(TextLine(row.name, x, baseline, page.text_pt, INK, align="right"))
                 slot_bottom = slot + row_height
             if not group.rows:
                 middle = top + label[-1].baseline / 2
                 remark = _remark(group, lefts[0], right, page)
                 slot_bottom = top + len(remark) * page.px(SMALL_PT * LINE)
                 lines += _centred(remark, max(middle, (top + slot_bottom) / 2), page)
-            spots.append(Spot(photo_top, tuple(row_tops)))
+            spots.append(GroupPosition(photo_top, tuple(row_tops)))
             bottom = max(slot_bottom, int(placed[-1].baseline) + page.px(SMALL_PT * 0.3))
             top = bottom + page.px(_GROUP_GAP)
         top = bottom + page.px(_SECTION_GAP)
-    return Plan(
+    return PageLayout(
         width=total,
         height=bottom,
         panel_hw=(height, width),

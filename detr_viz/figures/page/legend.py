@@ -21,14 +21,14 @@ from detr_viz.figures.page.elements import (
     SMALL_PT,
     WIDE,
     Group,
-    Line,
     MapRow,
-    Page,
-    Plan,
+    PageLayout,
+    PageMetrics,
+    TextLine,
     number,
 )
 from detr_viz.figures.page.query_links import coverage
-from detr_viz.figures.styles import CONTOUR_SHARES, Look
+from detr_viz.figures.styles import CONTOUR_SHARES, Style
 
 OF_NUMBERS = ("%: ", "numbers ")  # notes on what is printed in panels begin so
 Corner = tuple[int, int]  # (1 low, 1 right)
@@ -44,18 +44,20 @@ def _whole_names(heads: Sequence[str]) -> list[str]:
     return [f"head {h}" if h.isdecimal() else h for h in heads]
 
 
-def _numbers_only(heads: Sequence[str], panel_width: int, page: Page) -> bool:
+def _numbers_only(heads: Sequence[str], panel_width: int, page: PageMetrics) -> bool:
     """Whether "head 0", ... are too wide for their panels."""
     widest = max(page.pen.width(name, page.text_pt) for name in _whole_names(heads))
     return widest > panel_width and all(h.isdecimal() for h in heads)
 
 
-def _head_right(panels_left: int, panel_width: int, page: Page) -> float:
+def _head_right(panels_left: int, panel_width: int, page: PageMetrics) -> float:
     """Where the word before the numbers ends: a space before the first of them."""
     return panels_left + (panel_width - page.pen.width("0", page.text_pt)) / 2 - page.px(2)
 
 
-def head_names_left(panels_left: int, panel_width: int, heads: Sequence[str], page: Page) -> float:
+def head_names_left(
+    panels_left: int, panel_width: int, heads: Sequence[str], page: PageMetrics
+) -> float:
     """What stands beside the names of the heads must end before this."""
     if not _numbers_only(heads, panel_width, page):
         return panels_left
@@ -63,7 +65,7 @@ def head_names_left(panels_left: int, panel_width: int, heads: Sequence[str], pa
     return end - page.pen.width("head", page.text_pt) - page.px(WIDE)
 
 
-def with_head_names(made: Plan, heads: Sequence[str], page: Page) -> Plan:
+def with_head_names(made: PageLayout, heads: Sequence[str], page: PageMetrics) -> PageLayout:
     """Over the panels, once: "head 0" ...; only numbers, after one "head", over narrow panels.
 
     heads: numbers, or other names of columns, which are shortened to their panels.
@@ -75,14 +77,16 @@ def with_head_names(made: Plan, heads: Sequence[str], page: Page) -> Plan:
     if _numbers_only(heads, made.panel_hw[1], page):
         names = list(heads)
         x = _head_right(made.panel_lefts[0], made.panel_hw[1], page)
-        lines.append(Line("head", x, baseline, page.text_pt, INK, align="right"))
+        lines.append(TextLine("head", x, baseline, page.text_pt, INK, align="right"))
     for left, name in zip(made.panel_lefts, names, strict=True):
         x = left + made.panel_hw[1] / 2
-        lines.append(Line(name, x, baseline, page.text_pt, INK, align="center"))
+        lines.append(TextLine(name, x, baseline, page.text_pt, INK, align="center"))
     return replace(made, lines=(*made.lines, *lines))
 
 
-def with_numbers(made: Plan, groups: Sequence[Group], look: Look, page: Page) -> Plan:
+def with_numbers(
+    made: PageLayout, groups: Sequence[Group], look: Style, page: PageMetrics
+) -> PageLayout:
     """Every panel's maximum in that corner of it where it hides least; none in small panels."""
     height, width = made.panel_hw
     if width < page.px(4.5 * SMALL_PT) or height < page.px(1.8 * SMALL_PT):
@@ -104,7 +108,7 @@ def with_numbers(made: Plan, groups: Sequence[Group], look: Look, page: Page) ->
             for text, (low, right), left in zip(texts, corners, made.panel_lefts, strict=False):
                 baseline = top + (height - inset if low else cap + inset)
                 x, align = (left + width - inset, "right") if right else (left + inset, "left")
-                lines.append(Line(text, x, baseline, page.small_pt, NUMBER_INK, align=align))
+                lines.append(TextLine(text, x, baseline, page.small_pt, NUMBER_INK, align=align))
     return replace(made, lines=(*made.lines, *lines), plates=tuple(plates))
 
 
@@ -163,7 +167,9 @@ def largest_weight(groups: Sequence[Group]) -> float:
     return max((float(row.maps.max()) for row in rows), default=0.0)
 
 
-def with_legend(made: Plan, groups: Sequence[Group], look: Look, page: Page) -> Plan:
+def with_legend(
+    made: PageLayout, groups: Sequence[Group], look: Style, page: PageMetrics
+) -> PageLayout:
     """The colour bar of a shared scale, or a sample of each contour line; at the bottom right.
 
     Words give way where the page is too narrow for them.
@@ -196,18 +202,18 @@ def with_legend(made: Plan, groups: Sequence[Group], look: Look, page: Page) -> 
 class _Key:
     """One line under the panels, written from the right."""
 
-    def __init__(self, made: Plan, page: Page) -> None:
+    def __init__(self, made: PageLayout, page: PageMetrics) -> None:
         self.page = page
         self.x: float = made.width - page.margin
         self.baseline = made.height + page.px(4 + SMALL_PT * CAP)
         self.middle = self.baseline - page.px(SMALL_PT * CAP) / 2
-        self.lines: list[Line] = []
+        self.lines: list[TextLine] = []
         self.samples: list[tuple[float, float, float]] = []
         self.bar: tuple[int, int, int, int] | None = None
 
     def write(self, text: str, gap_pt: float) -> None:
         size = self.page.small_pt
-        self.lines.append(Line(text, self.x, self.baseline, size, NOTE_GRAY, align="right"))
+        self.lines.append(TextLine(text, self.x, self.baseline, size, NOTE_GRAY, align="right"))
         self.x -= self.page.pen.width(text, size) + self.page.px(gap_pt)
 
     def sample(self) -> None:
@@ -222,7 +228,7 @@ class _Key:
         self.x -= self.page.px(2)
 
 
-def _scaling(look: Look, numbered: bool) -> list[str]:
+def _scaling(look: Style, numbered: bool) -> list[str]:
     """How colours are to be compared, and what the numbers are."""
     if look.scaling is None:
         return ["numbers: each map's largest weight"] * numbered
@@ -235,8 +241,8 @@ def _scaling(look: Look, numbered: bool) -> list[str]:
 
 
 def with_notes(
-    made: Plan, notes: Sequence[str], look: Look, page: Page, signed: bool = False
-) -> Plan:
+    made: PageLayout, notes: Sequence[str], look: Style, page: PageMetrics, signed: bool = False
+) -> PageLayout:
     """The reading rule at the bottom right, on as few lines as it needs.
 
     signed: some rows are no weights, and have a scale of their own.
@@ -258,7 +264,7 @@ def with_notes(
         start = x - page.pen.length(text, page.small_pt)
         for run in page.pen.runs(text, page.small_pt):
             middle, base = start + run.left + run.width / 2, baseline + run.drop
-            line = Line(run.text, middle, base, run.size_pt, NOTE_GRAY, run.style, "center")
+            line = TextLine(run.text, middle, base, run.size_pt, NOTE_GRAY, run.style, "center")
             lines.append(line)
         lines[-1] = replace(lines[-1], x=x, align="right")
     height = baseline + page.px(SMALL_PT * 0.24) + page.margin

@@ -20,9 +20,9 @@ from detr_viz.figures.page.elements import (
     LINE,
     SMALL_PT,
     TEXT_PT,
-    Line,
-    Page,
-    Plan,
+    PageLayout,
+    PageMetrics,
+    TextLine,
     luminance,
     number,
 )
@@ -59,7 +59,7 @@ class Band:
 class Table:
     """Where everything goes, in pixels: as many heads side by side as leave room for numbers."""
 
-    def __init__(self, bands: Sequence[Band], rest: int, page: Page) -> None:
+    def __init__(self, bands: Sequence[Band], rest: int, page: PageMetrics) -> None:
         self.bands, self.rest, self.page = bands, rest, page
         pen, self.count = page.pen, len(bands[0].labels)
         self.cell_pt = _CELL_PT * page.made_for.type_size
@@ -150,7 +150,7 @@ class Table:
             return ""
         return number(10.0**-self._digits)
 
-    def plan(self) -> Plan:
+    def plan(self) -> PageLayout:
         """The page but for its notes and numbers; where cells lie, in `cells`."""
         page, lines = self.page, []
         one = self.count * self.wide + self.beside
@@ -162,7 +162,7 @@ class Table:
             places: dict[tuple[int, int, int], tuple[int, int, int, int]] = {}
             if band.name:
                 baseline = top + page.px(TEXT_PT * CAP)
-                lines.append(Line(band.name, page.margin, baseline, page.text_pt, INK, "bold"))
+                lines.append(TextLine(band.name, page.margin, baseline, page.text_pt, INK, "bold"))
                 if page.margin + page.widest(lines[-1:]) + page.px(AIR) > self.left:
                     top += page.px(TEXT_PT * LINE)  # too long to stand beside the first head
             for first in range(0, len(band.heads), self.across):
@@ -188,7 +188,7 @@ class Table:
                 top = bottom + page.px(_LINES)
             top = bottom + page.px(_BANDS)
             self.cells.append(places)
-        return Plan(
+        return PageLayout(
             width=max(width, page.width // 2),
             height=bottom,
             panel_hw=(self.high, self.wide),
@@ -199,7 +199,7 @@ class Table:
             lines=tuple(lines),
         )
 
-    def _row_labels(self, band: Band, top: int) -> list[Line]:
+    def _row_labels(self, band: Band, top: int) -> list[TextLine]:
         """Class and id before every row; before every second and so on where rows are low."""
         page, lines = self.page, []
         for i in range(self.every_row // 2, self.count, self.every_row):
@@ -208,14 +208,18 @@ class Table:
             name = self.names[label.name, label.style]
             base = middle + page.px(TEXT_PT * CAP) / 2
             lines.append(
-                Line(name, self.names_right, base, page.text_pt, label.ink, label.style, "right")
+                TextLine(
+                    name, self.names_right, base, page.text_pt, label.ink, label.style, "right"
+                )
             )
             base = middle + page.px(SMALL_PT * CAP) / 2
-            ids = Line(label.query, self.ids_right, base, page.small_pt, label.ink, "", "right")
+            ids = TextLine(label.query, self.ids_right, base, page.small_pt, label.ink, "", "right")
             lines.append(ids)
         return lines
 
-    def _over(self, band: Band, head: int, left: int, baseline: int, ids_base: int) -> list[Line]:
+    def _over(
+        self, band: Band, head: int, left: int, baseline: int, ids_base: int
+    ) -> list[TextLine]:
         """Over a matrix: its head, and whom the columns are."""
         page, pen = self.page, self.page.pen
         inner = self.count * self.wide
@@ -224,19 +228,21 @@ class Table:
             title = title.removeprefix("head ")
         title = pen.shorten(title, inner + self.beside, page.text_pt)
         middle = left + max(inner, pen.width(title, page.text_pt)) / 2
-        lines = [Line(title, middle, baseline, page.text_pt, INK, align="center")]
+        lines = [TextLine(title, middle, baseline, page.text_pt, INK, align="center")]
         for j in range(self.every_column // 2, self.count, self.every_column):
             label = band.labels[j]
             x = left + j * self.wide + (self.wide - self.gap) / 2
             if x + pen.width(label.query, page.small_pt) / 2 <= left + inner + page.px(1):
-                lines.append(Line(label.query, x, ids_base, page.small_pt, label.ink, "", "center"))
+                lines.append(
+                    TextLine(label.query, x, ids_base, page.small_pt, label.ink, "", "center")
+                )
         if self.rest:
             wide = self.beside - page.px(_BESIDE)
             x = left + inner + page.px(_BESIDE) + wide / 2
-            lines.append(Line(self.rest_name, x, ids_base, page.small_pt, INK, "", "center"))
+            lines.append(TextLine(self.rest_name, x, ids_base, page.small_pt, INK, "", "center"))
         return lines
 
-    def numbers(self, inks: Sequence[np.ndarray]) -> list[Line]:
+    def numbers(self, inks: Sequence[np.ndarray]) -> list[TextLine]:
         """What is printed in cells, after `plan`: in black or white, whichever is read better.
 
         inks: of each band, the colours of its cells, (M, q, q + 1, 3) uint8
@@ -254,7 +260,9 @@ class Table:
                 light = luminance("#" + "".join(f"{c:02x}" for c in ink[head, i, j])) > 0.18
                 base = top + (high + page.px(_CELL_PT * CAP)) / 2
                 color = "#000000" if light else "#ffffff"
-                lines.append(Line(text, left + wide / 2, base, self.cell_pt, color, "", "center"))
+                lines.append(
+                    TextLine(text, left + wide / 2, base, self.cell_pt, color, "", "center")
+                )
         return lines
 
 

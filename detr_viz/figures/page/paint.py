@@ -19,7 +19,7 @@ from detr_viz.figures.page.elements import (
     FigureError,
     Group,
     MapRow,
-    Plan,
+    PageLayout,
     Section,
     all_groups,
     luminance,
@@ -27,7 +27,7 @@ from detr_viz.figures.page.elements import (
 from detr_viz.figures.page.layout import plan
 from detr_viz.figures.page.legend import largest_weight
 from detr_viz.figures.page.text import plain_settings
-from detr_viz.figures.styles import CONTOUR_SHARES, Format, Look
+from detr_viz.figures.styles import CONTOUR_SHARES, PageFormat, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,8 +45,8 @@ def draw(
     sections: Sequence[Section],
     heads: Sequence[str],
     notes: Sequence[str],
-    look: Look,
-    made_for: Format,
+    look: Style,
+    made_for: PageFormat,
 ) -> Figure:
     """A page of sections; `heads`: a name a column, `notes`: pieces of the reading rule.
 
@@ -58,7 +58,7 @@ def draw(
     return paint(all_groups(sections), made, look, made_for)
 
 
-def paint(groups: Sequence[Group], made: Plan, look: Look, made_for: Format) -> Figure:
+def paint(groups: Sequence[Group], made: PageLayout, look: Style, made_for: PageFormat) -> Figure:
     """A planned page: the photos and panels of its groups, boxes, marks and lines of text."""
     lut, dpi = colors(look), made_for.dpi
     among_queries = any(row.rivals for group in groups for row in group.rows)
@@ -79,7 +79,7 @@ def paint(groups: Sequence[Group], made: Plan, look: Look, made_for: Format) -> 
     return fig
 
 
-def colors(look: Look) -> np.ndarray:
+def colors(look: Style) -> np.ndarray:
     """256 colours of the look's map, (256, 3) uint8.
 
     None given: inferno; without its near-black end where it lies over a photo, for that would draw
@@ -119,7 +119,7 @@ def _near(name: str) -> str:
 # --- pixels -----------------------------------------------------------------------------------
 
 
-def _sheet(groups: Sequence[Group], made: Plan, lut: np.ndarray, look: Look) -> np.ndarray:
+def _sheet(groups: Sequence[Group], made: PageLayout, lut: np.ndarray, look: Style) -> np.ndarray:
     """All photos and panels on one white page, (height, width, 4) uint8."""
     sheet = tiles.blank_sheet(made.height, made.width)
     over_photo = look.style == "overlay"
@@ -157,7 +157,7 @@ def _sheet(groups: Sequence[Group], made: Plan, lut: np.ndarray, look: Look) -> 
     return sheet
 
 
-def _relative(row: MapRow, look: Look, shared: float | None) -> np.ndarray:
+def _relative(row: MapRow, look: Style, shared: float | None) -> np.ndarray:
     """Maps as shares of the weight that has the last colour; signed ones around one half."""
     if row.reach:
         return 0.5 + row.maps / (2 * row.reach)
@@ -174,9 +174,9 @@ def _relative(row: MapRow, look: Look, shared: float | None) -> np.ndarray:
 def _add_contours(
     ax: Axes,
     groups: Sequence[Group],
-    made: Plan,
+    made: PageLayout,
     lut: np.ndarray,
-    look: Look,
+    look: Style,
     unit_px: float,
     dpi: float,
 ) -> None:
@@ -217,7 +217,7 @@ def _add_contours(
             )
 
 
-def _add_plates(ax: Axes, made: Plan) -> None:
+def _add_plates(ax: Axes, made: PageLayout) -> None:
     """What numbers stand on, over maps and lines: near-white text is read on it anywhere.
 
     What is under it is darkened as it is, colours and all: a map that faded there would look like
@@ -237,7 +237,7 @@ def _add_plates(ax: Axes, made: Plan) -> None:
 
 
 def _add_boxes(
-    ax: Axes, groups: Sequence[Group], made: Plan, look: Look, unit_px: float, dpi: float
+    ax: Axes, groups: Sequence[Group], made: PageLayout, look: Style, unit_px: float, dpi: float
 ) -> None:
     """The box: in the class colour on the photo, white on every panel.
 
@@ -278,7 +278,9 @@ def _add_boxes(
         ax.add_collection(boxes, autolim=False)
 
 
-def _add_marks(ax: Axes, groups: Sequence[Group], made: Plan, unit_px: float, dpi: float) -> None:
+def _add_marks(
+    ax: Axes, groups: Sequence[Group], made: PageLayout, unit_px: float, dpi: float
+) -> None:
     """A ring around each group's mark: in the class colour on the photo, white on every panel.
 
     All of it stays inside, so that one on the very edge is seen.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.detections.boxes import corners_in
-from detr_viz.figures.page.elements import Group, MapRow, Plan
+from detr_viz.figures.page.elements import Group, MapRow, PageLayout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def coverage(row: MapRow, photo_hw: tuple[int, int]) -> np.ndarray:
 def add(
     ax: Axes,
     groups: Sequence[Group],
-    made: Plan,
+    made: PageLayout,
     levels: Sequence[np.ndarray],
     color: np.ndarray,
     unit_px: float,

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.attention.dense import attend, merge_heads, split_heads
-from detr_viz.attention.terms import MODES, Terms
+from detr_viz.attention.terms import MODES, DenseAttention
 
 
-class Parts(NamedTuple):
+class AttentionInputs(NamedTuple):
     """What a site is called with, batch first; a batch of 1 stands for all images.
 
     c_q, p_q          (B, Q, C) content and position of the queries
@@ -35,7 +35,7 @@ class Parts(NamedTuple):
     shared_p_q: Tensor | None = None
 
 
-class Site(nn.Module):
+class SplitAttention(nn.Module):
     """softmax(q . k * scale) v, heads merged and projected: Parts -> (B, Q, C).
 
     A kind of site says how q, k and v come of the parts (`qkv`) and what their Terms are (`terms`).
@@ -55,15 +55,15 @@ class Site(nn.Module):
     def scale(self) -> float:
         return self.head_width**-0.5
 
-    def qkv(self, parts: Parts) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, parts: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Query (B, M, Q, E), key (B, M, K, E) and value (B, M, K, D) as the layer attends."""
         raise NotImplementedError
 
-    def terms(self, parts: Parts) -> Terms:
+    def terms(self, parts: AttentionInputs) -> DenseAttention:
         """The Terms of a call with these parts."""
         raise NotImplementedError
 
-    def forward(self, parts: Parts, hidden: Tensor | None = None) -> Tensor:
+    def forward(self, parts: AttentionInputs, hidden: Tensor | None = None) -> Tensor:
         """hidden: (B or 1, Q, K) True where a query must not look."""
         context = attend(*self.qkv(parts), self.scale, parts.key_padding_mask, hidden)
         return self.out_proj(merge_heads(context))
@@ -73,7 +73,7 @@ class Site(nn.Module):
         return [split_heads(x, self.nheads).expand(batch, -1, -1, -1) for x in tensors]
 
 
-class PackedAttention(Site):
+class PackedAttention(SplitAttention):
     """One packed projection for content + position, as nn.MultiheadAttention names it.
 
     All of DETR's attention and every encoder's. The projection's bias stands apart in the Terms.
@@ -85,7 +85,7 @@ class PackedAttention(Site):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * d_model))
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def qkv(self, parts: Parts) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, parts: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
         c_q, p_q, c_k, p_k, value = parts[:5]
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.out_proj.in_features
         if c_q is c_k and p_q is p_k:  # self-attention: one product for q and k
@@ -97,7 +97,7 @@ class PackedAttention(Site):
         v = F.linear(value, weight[2 * width :], bias[2 * width :])
         return tuple(self._heads(len(c_q), q, k, v))
 
-    def terms(self, parts: Parts) -> Terms:
+    def terms(self, parts: AttentionInputs) -> DenseAttention:
         w_q, w_k, w_v = self.in_proj_weight.chunk(3)
         b_q, b_k, b_v = self.in_proj_bias.chunk(3)
         c_q, p_q, c_k, p_k, value = self._heads(
@@ -108,7 +108,7 @@ class PackedAttention(Site):
             F.linear(parts.p_k, w_k),
             F.linear(parts.value, w_v, b_v),
         )
-        return Terms(
+        return DenseAttention(
             c_q=c_q,
             p_q=p_q,
             c_k=c_k,
@@ -122,19 +122,19 @@ class PackedAttention(Site):
         )
 
 
-class SumAttention(Site):
+class SumAttention(SplitAttention):
     """Parts come projected, each with its own bias; content and position are added.
 
     Conditional DETR's decoder self-attention.
     """
 
-    def qkv(self, parts: Parts) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, parts: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
         c_q, p_q, c_k, p_k, value = parts[:5]
         return tuple(split_heads(x, self.nheads) for x in (c_q + p_q, c_k + p_k, value))
 
-    def terms(self, parts: Parts) -> Terms:
+    def terms(self, parts: AttentionInputs) -> DenseAttention:
         c_q, p_q, c_k, p_k, value = self._heads(parts.c_q.shape[0], *parts[:5])
-        return Terms(
+        return DenseAttention(
             c_q=c_q,
             p_q=p_q,
             c_k=c_k,
@@ -148,7 +148,7 @@ class SumAttention(Site):
         )
 
 
-class ConcatAttention(Site):
+class ConcatAttention(SplitAttention):
     """Projected parts laid side by side in each head: [content | position].
 
     Conditional DETR's cross-attention (section 3.3). In its first layer position also enters the
@@ -160,14 +160,14 @@ class ConcatAttention(Site):
     def scale(self) -> float:
         return (2 * self.head_width) ** -0.5
 
-    def qkv(self, parts: Parts) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, parts: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
         c_q, p_q, c_k, p_k, value = parts[:5]
         if parts.shared_p_q is not None:
             c_q, c_k = c_q + parts.shared_p_q, c_k + p_k
         c_q, p_q, c_k, p_k, value = self._heads(c_q.shape[0], c_q, p_q, c_k, p_k, value)
         return torch.cat((c_q, p_q), -1), torch.cat((c_k, p_k), -1), value
 
-    def terms(self, parts: Parts) -> Terms:
+    def terms(self, parts: AttentionInputs) -> DenseAttention:
         c_q, p_q, c_k, p_k, value = self._heads(parts.c_q.shape[0], *parts[:5])
         own = self.head_width**-0.5
         scales = {"combine": self.scale, "position": own, "content": own}
@@ -175,7 +175,7 @@ class ConcatAttention(Site):
         if parts.shared_p_q is not None:  # position fills both halves, and so does its own scale
             (shared_p_q,) = self._heads(c_q.shape[0], parts.shared_p_q)
             shared_p_k, scales["position"] = p_k, self.scale
-        return Terms(
+        return DenseAttention(
             c_q=torch.cat((c_q, torch.zeros_like(c_q)), -1),
             p_q=torch.cat((shared_p_q, p_q), -1),
             c_k=torch.cat((c_k, torch.zeros_like(c_k)), -1),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.positions import downsample_padding, sine_positions
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, ResNetBody
-from detr_viz.models.layers.split_attention import PackedAttention, Parts
+from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 
 
 class MLP(nn.Module):
@@ -55,7 +55,7 @@ class EncoderLayer(FeedForwardLayer):
         self.self_attn = PackedAttention(config.d_model, config.nheads)
 
     def forward(self, src: Tensor, pos: Tensor, padding: Tensor | None) -> Tensor:
-        src = self.norm1(src + self.self_attn(Parts(src, pos, src, pos, src, padding)))
+        src = self.norm1(src + self.self_attn(AttentionInputs(src, pos, src, pos, src, padding)))
         return self.norm2(src + self.feed_forward(src))
 
 

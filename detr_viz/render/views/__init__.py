@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.attention.terms import LEDGER
+from detr_viz.attention.terms import ALL_TERMS
 from detr_viz.checkpoints.sources import named
 from detr_viz.cli.settings import precise, suffixes
 from detr_viz.common.errors import UserError
@@ -75,7 +75,7 @@ def check(args: argparse.Namespace, names: Sequence[str], models: int) -> None:
         said = _said(name)
         if models > 1:
             raise UserError(f"{said} is for one model: give one --type or --weights")
-        if args.plot == LEDGER:
+        if args.plot == ALL_TERMS:
             raise UserError(f"--plot terms is not for {said}: leave one of them out")
         if args.biography is not None:
             raise UserError(f"--biography is not for {said}: leave one of them out")
