@@ -62,7 +62,7 @@ class _Row:
 
 
 def atlas_figure(
-    book: AtlasTable, *, look: Style = DEFAULT_STYLE, page: PageFormat = DEFAULT_PAGE_FORMAT
+    book: AtlasTable, *, style: Style = DEFAULT_STYLE, page_format: PageFormat = DEFAULT_PAGE_FORMAT
 ) -> Figure:
     """Mean maps around the box, what each head is, and the numbers of each mode.
 
@@ -72,21 +72,21 @@ def atlas_figure(
     if not book.objects:
         raise FigureError("nothing to draw: no object was found in any image")
     with plain_settings():
-        return _Sheet(book, look, page).figure()
+        return _Sheet(book, style, page_format).figure()
 
 
-def check(book: AtlasTable, look: Style, page: PageFormat) -> None:
+def check(book: AtlasTable, style: Style, page_format: PageFormat) -> None:
     """FigureError where its figure could not be drawn, before anything is in it."""
     with plain_settings():
-        _Sheet(book, look, page)
+        _Sheet(book, style, page_format)
 
 
 class _Sheet:
     """Everything measured first, then drawn; pixels from the top left corner."""
 
-    def __init__(self, book: AtlasTable, look: Style, made_for: PageFormat) -> None:
-        self.book, self.look, self.made_for = book, look, made_for
-        self.page, self.pen = PageMetrics(made_for, (1, 1)), Lettering(made_for.dpi)
+    def __init__(self, book: AtlasTable, style: Style, page_format: PageFormat) -> None:
+        self.book, self.style, self.page_format = book, style, page_format
+        self.page, self.pen = PageMetrics(page_format, (1, 1)), Lettering(page_format.dpi)
         several = len({layer for layer, _ in book.tallies}) > 1
         self.rows = [
             _row(f"{mode}, layer {layer}" if several else mode, tally)
@@ -142,7 +142,7 @@ class _Sheet:
         check_size(self.width, self.height, len(self.rows))
 
     def figure(self) -> Figure:
-        fig, ax = figure_of(self._pixels(), self.made_for.dpi)
+        fig, ax = figure_of(self._pixels(), self.page_format.dpi)
         lines = [*self._title(), *self._head_names()]
         for row, top in zip(self.rows, self.tops, strict=True):
             lines += [*self._beside(row, top), *self._under(row, top)]
@@ -151,9 +151,9 @@ class _Sheet:
             base = self.notes_base + i * self.line
             lines.append(TextLine(said, right, base, self.page.small_pt, NOTE_GRAY, "", "right"))
         self._add_boxes(ax)
-        write(ax, lines, self.made_for.dpi)
+        write(ax, lines, self.page_format.dpi)
         fig.facts = self._facts()
-        warn_if_high(fig, self.made_for, above=2, way_out="choose fewer layers, or one mode")
+        warn_if_high(fig, self.page_format, above=2, way_out="choose fewer layers, or one mode")
         return fig
 
     def _at(self, top: int, head: int) -> tuple[int, int]:
@@ -162,14 +162,14 @@ class _Sheet:
         return self.left + column * (self.panel + self.page.gap), top + line * self.line_step
 
     def _pixels(self) -> np.ndarray:
-        lut = colors(Style(style="heat", cmap=self.look.cmap))
+        lut = colors(Style(name="heat", cmap=self.style.cmap))
         of_all = max(_most(row.maps) for row in self.rows)
         sheet = tiles.blank_sheet(self.height, self.width)
         for row, top in zip(self.rows, self.tops, strict=True):
             of_row = _most(row.maps)
             for head, values in enumerate(row.maps):
-                last = {"head": _most(values), "figure": of_all}.get(self.look.norm, of_row)
-                levels = _smooth(np.nan_to_num(values), self.panel, self.look.smoothing)
+                last = {"head": _most(values), "figure": of_all}.get(self.style.norm, of_row)
+                levels = _smooth(np.nan_to_num(values), self.panel, self.style.smoothing)
                 shown = lut[np.clip(levels / (last or 1) * 255, 0, 255).round().astype(np.intp)]
                 shown[_smooth(np.isnan(values), self.panel, "nearest") > 0.5] = _UNSEEN
                 left, above = self._at(top, head)
@@ -231,14 +231,14 @@ class _Sheet:
             for row in self.tops
             for left, top in [self._at(row, head) for head in range(self.heads)]
         ]
-        px = max(1, round(0.5 * self.made_for.type_size * self.made_for.dpi / 72))
+        px = max(1, round(0.5 * self.page_format.type_size * self.page_format.dpi / 72))
         for ink, wide, order in (((0, 0, 0, 0.6), 2 * px, 4), ((1, 1, 1, 1), px, 5)):
             boxes = PolyCollection(
                 corners,
                 closed=True,
                 facecolors="none",
                 edgecolors=[ink],
-                linewidths=wide * 72 / self.made_for.dpi,
+                linewidths=wide * 72 / self.page_format.dpi,
                 joinstyle="miter",
                 zorder=order,
             )
@@ -247,7 +247,7 @@ class _Sheet:
     def _notes(self) -> list[str]:
         chance, boxed = (self.book.chance[name].means() for name in (EVEN, IN_BOX))
         scale = {"head": "each panel on its own scale", "figure": "all panels on one scale"}
-        scale = scale.get(self.look.norm, "each row on one scale")
+        scale = scale.get(self.style.norm, "each row on one scale")
         pieces = [
             "white: the box, with half of it to each side",
             "colour: mean attention (1: all of it, evenly over the box)",

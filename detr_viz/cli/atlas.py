@@ -21,7 +21,7 @@ from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, replacing
 from detr_viz.detections.queries import NoQueryError, check_for, check_syntax, select
-from detr_viz.figures.styles import SUFFIXES, PageFormat, Style, page_format
+from detr_viz.figures.styles import SUFFIXES, PageFormat, Style
 from detr_viz.images import collect
 from detr_viz.render.paths import check_out
 
@@ -85,15 +85,15 @@ def run(args: argparse.Namespace) -> int:
     queries = args.queries or _QUERIES
     check_syntax(queries)
     pairs = pair(args.type, args.weights)
-    look = Style(norm=args.norm, cmap=args.cmap)
-    page = page_format(args.preset, args.width, args.dpi)
+    style = Style(norm=args.norm, cmap=args.cmap)
+    page = PageFormat.of(args.preset, args.width, args.dpi)
     out = _checked_out(args)
     os.environ["MPLBACKEND"] = "agg"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in many.py
-    if look.cmap:
+    if style.cmap:
         from detr_viz.figures.page.paint import colors
 
-        colors(look)
+        colors(style)
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = collect.expand(words, args.image_root, out)
     from detr_viz.atlas import figure
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         recipe = _recipe(args, used, queries)
         reader = Reader(used, recipe, exact)
         for book, stem in zip(reader.books, _stems(used), strict=True):
-            figure.check(book, look, page)
+            figure.check(book, style, page)
             for suffix in (".csv", *args.format):
                 check_file(out / (stem + suffix), "choose another --out")
         failures = _look_at(args, reader, images, recipe, team)
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
             "--queries"
         )
     for book, stem in zip(books, _stems(used), strict=True):
-        for line in write(book, out / stem, args.format, look, page):
+        for line in write(book, out / stem, args.format, style, page):
             tell(args, line)
     if failures:
         print(f"error: {len(failures)} of {len(images)} images failed", file=sys.stderr)
@@ -297,7 +297,7 @@ class Reader:
 
 
 def write(
-    book: AtlasTable, stem: Path, suffixes: Sequence[str], look: Style, page: PageFormat
+    book: AtlasTable, stem: Path, suffixes: Sequence[str], style: Style, page_format: PageFormat
 ) -> Iterator[str]:
     """The table and the figures of a book; yields the lines to print."""
     from detr_viz import figures
@@ -315,7 +315,7 @@ def write(
     yield f"wrote {path}"
     with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
         warnings.simplefilter("always", UserWarning)
-        figure = atlas_figure(book, look=look, page=page)
+        figure = atlas_figure(book, style=style, page_format=page_format)
     yield from (f"note: {warning.message}" for warning in caught)
     for suffix in suffixes:
         path = stem.with_name(stem.name + suffix)

@@ -26,8 +26,8 @@ def run_many(
     args: argparse.Namespace,
     pairs: Sequence[tuple[str | None, str | None]],
     images: Sequence[Input],
-    look: Style,
-    page: PageFormat,
+    style: Style,
+    page_format: PageFormat,
 ) -> int:
     """Draw them all; the exit code: 0, 1 where some failed, 130 after Ctrl-C."""
     # Threads of torch that wait must not keep a core from the helpers that draw. Read once, when
@@ -52,7 +52,7 @@ def run_many(
     )
     try:
         loaded = load_models(here, pairs)
-        recipe = recipe_of(args, loaded, look, page)
+        recipe = recipe_of(args, loaded, style, page_format)
         queries.check_for(recipe.queries, loaded[0].class_names, loaded[0].config.num_queries)
         from detr_viz.explanation import explain_image
 

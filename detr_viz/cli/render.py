@@ -28,7 +28,7 @@ from detr_viz.detections.queries import (
     shares_table,
     table,
 )
-from detr_viz.figures.styles import Style, page_format
+from detr_viz.figures.styles import PageFormat, Style
 from detr_viz.images import collect
 from detr_viz.render import views
 from detr_viz.render.paths import check_out, folder_of, is_folder, target_of
@@ -77,24 +77,24 @@ def run(args: argparse.Namespace) -> int:
     check_syntax(DEFAULT if args.queries is None else args.queries)
     args.style = args.style or ("heat" if args.plot == ALL_TERMS else "overlay")
     pairs = pair(args.type, args.weights)
-    look = Style(args.style, args.norm, args.cmap, args.interpolation, args.heads)
-    page = page_format(args.preset, args.width, args.dpi)
+    style = Style(args.style, args.norm, args.cmap, args.interpolation, args.heads)
+    page = PageFormat.of(args.preset, args.width, args.dpi)
     wanted = views.chosen(args)
     views.check(args, wanted, len(pairs))
     several, batch = _is_several(args), _is_batch(args, wanted)
     if not args.list_queries:
         _check_outputs(args, several or batch)
-        if look.cmap:
+        if style.cmap:
             from detr_viz.figures.page.paint import colors  # matplotlib
 
-            colors(look)
+            colors(style)
     images = _inputs(args)
     if args.classes is not None:
         labels.load_class_names(args.classes)  # a mistake in it, before weights are read
     if batch and not args.list_queries:
-        return run_many(args, pairs, images, look, page)
+        return run_many(args, pairs, images, style, page)
     loaded = load_models(args, pairs)
-    recipe = recipe_of(args, loaded, look, page)
+    recipe = recipe_of(args, loaded, style, page)
     views.check_layers(wanted, recipe, loaded)
     failed = 0
     for image in images:

@@ -53,7 +53,7 @@ def tell_notes(args: argparse.Namespace, loaded: Sequence[LoadedModel]) -> None:
 
 
 def recipe_of(
-    args: argparse.Namespace, loaded: Sequence[LoadedModel], look: Style, page: PageFormat
+    args: argparse.Namespace, loaded: Sequence[LoadedModel], style: Style, page_format: PageFormat
 ) -> Recipe:
     """What is drawn of an image, and how."""
     from detr_viz.render.recipe import Recipe, of_models
@@ -69,8 +69,8 @@ def recipe_of(
         queries=args.queries or ("top:1" if several else DEFAULT),
         layer=layer,
         scale=args.scale,
-        look=look,
-        page=page,
+        style=style,
+        page_format=page_format,
         size=args.size,
         max_size=args.max_size,
         precision=args.precision,

@@ -1,8 +1,9 @@
 """What a detector found in one image and how its decoder looked at it, in numpy alone.
 
-`ExplanationBase` is what figures, tables and saved maps are made of. Of its two kinds, an Explanation
-(explanation.py, torch) works maps out from the captured terms when they are asked for; a StoredExplanation
-holds those of some queries, and can be sent to a process that has no torch.
+`ExplanationBase` is what figures, tables and saved maps are made of. Of its two kinds, an
+Explanation (explain_image.py, torch) works maps out from the captured attention when they are
+asked for; a StoredExplanation holds those of some queries, and can be sent to a process that has no
+torch.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ class ExplanationBase:
 
 @dataclass(frozen=True, eq=False)
 class StoredExplanation(ExplanationBase):
-    """ExplanationBase with the maps of some queries and modes, at one scale: plain data, to be sent.
+    """Maps of some queries and modes, at one scale: plain data, to be sent.
 
     kept     the queries whose maps there are
     scale    the one they were made at

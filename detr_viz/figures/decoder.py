@@ -54,8 +54,8 @@ def decoder_grid(
     *,
     layers: Sequence[int] | None = None,
     scale: str = "mode",
-    look: Style = DEFAULT_STYLE,
-    page: PageFormat = DEFAULT_PAGE_FORMAT,
+    style: Style = DEFAULT_STYLE,
+    page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """Decoder self-attention of some queries: the boxes of those they look at, of all there are.
 
@@ -68,27 +68,27 @@ def decoder_grid(
     rest as in figures.head_grid. FigureError where nothing is to be drawn, or the look has no
     meaning here.
     """
-    subject = subject_of(e, queries, modes, layers, look)
-    panels = _RivalPanels(modes, scale, look)
+    subject = subject_of(e, queries, modes, layers, style)
+    panels = _RivalPanels(modes, scale, style)
     panels.collect(subject, queries)
     objects = [SharedObject(0, (Match(query, 1.0),)) for query in queries]
     sections = [part for one in objects for part in sections_of([subject], one, panels, False)]
     even = number(1 / e.num_queries)
     notes = [
-        *notes_of(subject, modes, scale, look),
+        *notes_of(subject, modes, scale, style),
         *["in each row the head of the least entropy first, its number before the colon"]
-        * (look.heads == "sort"),
+        * (style.heads == "sort"),
         f"boxes and lines: whom it looks at, of {e.num_queries} queries ({even} each if even), "
         "as opaque as the weight is large",
         f"weights below {round(LEAST * 100)} % of the scale's end are not drawn",
         "the box inside the white one: itself; dashes: another's box lies on it",
         f"numbers with {ITSELF}: the weight of itself",
     ]
-    fig = draw(sections, columns(look, e.num_heads), notes, look, page)
-    title = f"decoder self-attention {heads_of(look)}".rstrip(",")
+    fig = draw(sections, columns(style, e.num_heads), notes, style, page_format)
+    title = f"decoder self-attention {heads_of(style)}".rstrip(",")
     about = "; ".join(words for one in objects for words in words_of([subject], one))
-    fig.facts = metadata_of_view(e, title, [*notes, normalisation(look)], about)
-    warn_if_high(fig, page)
+    fig.facts = metadata_of_view(e, title, [*notes, normalisation(style)], about)
+    warn_if_high(fig, page_format)
     return fig
 
 
@@ -97,7 +97,7 @@ def subject_of(
     queries: Sequence[int],
     modes: Sequence[str],
     layers: Sequence[int] | None,
-    look: Style,
+    style: Style,
 ) -> ShownModel:
     """The model and its layers, once what is asked for is known to be there; else FigureError."""
     captured = [layer for kind, layer in e.sites if kind == "decoder" and layer in e.layers]
@@ -112,16 +112,16 @@ def subject_of(
             f"self-attention and output of decoder layer {missing[0]} were not captured: explain "
             f'with layers=[{missing[0]}], sites=[("decoder", {missing[0]})]'
         )
-    if look.style != "overlay" or look.interpolation is not None:
+    if style.name != "overlay" or style.interpolation is not None:
         raise FigureError(
             "queries that look at queries are no map of the image: they have style overlay, and no "
             "interpolation"
         )
-    check_heads(look, clean(e.model_title), e.num_heads)
+    check_heads(style, clean(e.model_title), e.num_heads)
     return ShownModel(e, model_name(e.model_title, 0), tuple(wanted))
 
 
-def notes_of(subject: ShownModel, modes: Sequence[str], scale: str, look: Style) -> list[str]:
+def notes_of(subject: ShownModel, modes: Sequence[str], scale: str, style: Style) -> list[str]:
     """What a reader must know of decoder self-attention, however it is drawn."""
     notes = [clean(subject.name), f"self-attention of {layers_of(subject)}"]
     if subject.layers != (subject.explanation.num_layers - 1,):
@@ -130,7 +130,7 @@ def notes_of(subject: ShownModel, modes: Sequence[str], scale: str, look: Style)
     notes += ["logits at the layer's own scale"] * (scale == "layer")
     if "content" in modes and 0 in subject.layers:
         notes.append("in layer 0 content is the same for every query")
-    if look.heads == "max":
+    if style.heads == "max":
         notes.append("the largest weight of any head, query by query")
     return notes
 
@@ -138,8 +138,8 @@ def notes_of(subject: ShownModel, modes: Sequence[str], scale: str, look: Style)
 class _RivalPanels:
     """A row a mode: the weights of all queries."""
 
-    def __init__(self, modes: Sequence[str], scale: str, look: Style) -> None:
-        self._modes, self._scale, self._look = modes, scale, look
+    def __init__(self, modes: Sequence[str], scale: str, style: Style) -> None:
+        self._modes, self._scale, self._style = modes, scale, style
         self._rows: dict[tuple[int, int], tuple[MapRow, ...]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
@@ -150,7 +150,7 @@ class _RivalPanels:
             made = [e.attention(("decoder", layer), m, queries, self._scale) for m in self._modes]
             for i, query in enumerate(queries):
                 self._rows[layer, query] = tuple(
-                    _row(weights[i], query, boxes, place, mode_name(mode), self._look)
+                    _row(weights[i], query, boxes, place, mode_name(mode), self._style)
                     for mode, weights in zip(self._modes, made, strict=True)
                 )
 
@@ -159,11 +159,11 @@ class _RivalPanels:
 
 
 def _row(
-    weights: np.ndarray, query: int, boxes: np.ndarray, place: Placement, name: str, look: Style
+    weights: np.ndarray, query: int, boxes: np.ndarray, place: Placement, name: str, style: Style
 ) -> MapRow:
     """The weights (M, Q) of one query. In each panel its largest, and whether that is its own."""
     row = MapRow(weights[:, None], place, name, rivals=AttendedQueries(query, boxes))
-    row = shown_heads(row, look)
+    row = shown_heads(row, style)
     said = row.numbers or [number(of_head.max()) for of_head in row.maps]
     numbers = []
     for text, (of_head,) in zip(said, row.maps, strict=True):

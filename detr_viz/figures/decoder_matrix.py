@@ -63,8 +63,8 @@ def query_matrix(
     *,
     layers: Sequence[int] | None = None,
     scale: str = "mode",
-    look: Style = DEFAULT_STYLE,
-    page: PageFormat = DEFAULT_PAGE_FORMAT,
+    style: Style = DEFAULT_STYLE,
+    page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """Decoder self-attention among some queries: a matrix (q, q) a head, and what goes elsewhere.
 
@@ -77,44 +77,44 @@ def query_matrix(
     """
     if len(queries) < 2:
         raise FigureError("a matrix is of two queries at least: choose more of them")
-    subject = subject_of(e, queries, modes, layers, look)
+    subject = subject_of(e, queries, modes, layers, style)
     bands = [
-        _band(subject, queries, layer, mode, scale, look, len(subject.layers), len(modes))
+        _band(subject, queries, layer, mode, scale, style, len(subject.layers), len(modes))
         for layer in subject.layers
         for mode in modes
     ]
-    look = replace(look, norm=look.norm or "figure")  # a number in a cell is that of all heads
-    lut = colors(replace(look, style="heat"))
+    style = replace(style, norm=style.norm or "figure")  # a number in a cell is that of all heads
+    lut = colors(replace(style, style="heat"))
     rest = e.num_queries - len(queries)
-    notes = notes_of(subject, modes, scale, look)
-    if look.heads == "sort":
+    notes = notes_of(subject, modes, scale, style)
+    if style.heads == "sort":
         notes.append("the heads whose rows have the least entropy first")
     notes.append("rows look, columns are looked at; on the diagonal, at itself")
     with plain_settings():
-        table = Table(bands, rest, PageMetrics(page, (1, 1)))
+        table = Table(bands, rest, PageMetrics(page_format, (1, 1)))
         made = table.plan()
         if rest:
-            whole = "each row sums to 1" if look.heads != "max" else "rows do not sum to 1"
+            whole = "each row sums to 1" if style.heads != "max" else "rows do not sum to 1"
             notes.append(f"{table.rest_name}, grey: all that the other {rest} queries get; {whole}")
         if all(any(table.largest(band)) for band in bands):
             notes.append("after a head: its largest weight here")
         notes += ["not all queries are named"] * table.thinned
         if table.without:
             notes.append(f"cells without a number: below {table.without}")
-        made = with_notes(made, notes, look, table.page)
+        made = with_notes(made, notes, style, table.page)
     check_size(made.width, made.height, sum(len(band.labels) for band in bands))
     sheet = tiles.blank_sheet(made.height, made.width)
     largest = max(float(band.shown.max()) for band in bands)
-    inks = [_inks(band, lut, look, largest) for band in bands]
+    inks = [_inks(band, lut, style, largest) for band in bands]
     for of_band, cells in zip(inks, table.cells, strict=True):
         for cell, (top, left, high, wide) in cells.items():
             sheet[top : top + high, left : left + wide, :3] = of_band[cell]
-    fig, ax = figure_of(sheet, page.dpi)
-    write(ax, [*made.lines, *table.numbers(inks)], page.dpi)
-    title = f"decoder self-attention between queries, {heads_of(look)}".rstrip(",")
+    fig, ax = figure_of(sheet, page_format.dpi)
+    write(ax, [*made.lines, *table.numbers(inks)], page_format.dpi)
+    title = f"decoder self-attention between queries, {heads_of(style)}".rstrip(",")
     about = "; ".join(words_of([subject], SharedObject(0, (Match(q, 1.0),)))[0] for q in queries)
-    fig.facts = metadata_of_view(e, title, [*notes, normalisation(look)], about)
-    warn_if_high(fig, page)
+    fig.facts = metadata_of_view(e, title, [*notes, normalisation(style)], about)
+    warn_if_high(fig, page_format)
     return fig
 
 
@@ -124,7 +124,7 @@ def _band(
     layer: int,
     mode: str,
     scale: str,
-    look: Style,
+    style: Style,
     layers: int,
     modes: int,
 ) -> Band:
@@ -133,17 +133,17 @@ def _band(
     rest = np.setdiff1d(np.arange(weights.shape[-1]), ids)
     shown, others = weights[..., ids], weights[..., rest].sum(-1)
     names = [f"head {m}" for m in range(len(weights))]
-    if isinstance(look.heads, tuple):
-        order = [*look.heads]
-    elif look.heads == "sort":
+    if isinstance(style.heads, tuple):
+        order = [*style.heads]
+    elif style.heads == "sort":
         logs = np.log(weights, out=np.zeros(weights.shape), where=weights > 0)
         order = np.argsort(-(weights * logs).sum(-1).mean(-1), kind="stable").tolist()
-    elif look.heads is None:
+    elif style.heads is None:
         order = [*range(len(weights))]
     else:
-        made = np.mean if look.heads == "mean" else np.max
+        made = np.mean if style.heads == "mean" else np.max
         shown, others = made(shown, 0, keepdims=True), made(others, 0, keepdims=True)
-        order, names = [0], columns(look, len(weights))
+        order, names = [0], columns(style, len(weights))
     labels = []
     for query in ids:
         label = label_of(subject.explanation, query, layer)
@@ -155,13 +155,13 @@ def _band(
     )
 
 
-def _inks(band: Band, lut: np.ndarray, look: Style, largest: float) -> np.ndarray:
+def _inks(band: Band, lut: np.ndarray, style: Style, largest: float) -> np.ndarray:
     """Colours of all cells, (M, q, q + 1, 3) uint8; the last column is of the others."""
     scale = {
         "head": band.shown.max((1, 2), keepdims=True),
         "query": band.shown.max((0, 2), keepdims=True),
         "figure": np.float32(largest),
-    }[look.norm or "figure"]
+    }[style.norm or "figure"]
     levels = band.shown / np.where(scale > 0, scale, 1)
     white, grey = _GREYS
     greys = np.rint(white + (grey - white) * np.clip(band.others, 0, 1)).astype(np.uint8)

@@ -80,8 +80,8 @@ def encoder_grid(
     *,
     names: Sequence[str] | None = None,
     scale: str = "mode",
-    look: Style = DEFAULT_STYLE,
-    page: PageFormat = DEFAULT_PAGE_FORMAT,
+    style: Style = DEFAULT_STYLE,
+    page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """Encoder self-attention of the cells at some points, of every layer that was captured.
 
@@ -94,7 +94,7 @@ def encoder_grid(
     layers = [layer for kind, layer in e.sites if kind == "encoder"]
     if not (layers and points and modes):
         raise FigureError("nothing to draw: an encoder layer, a point and a mode are needed")
-    check_heads(look, clean(e.model_title), e.num_heads)
+    check_heads(style, clean(e.model_title), e.num_heads)
     (h, w), place = e.grid_hw, Placement(e.input_hw, e.stride, e.cell_rule)
     looking = places(e, points, names)
     ids = [one.cell for one in looking]
@@ -108,7 +108,7 @@ def encoder_grid(
         rows = []
         for (layer, mode), maps in made.items():
             said = [f"layer {layer}"] * (len(layers) > 1) + [mode] * (len(modes) > 1)
-            rows.append(shown_heads(MapRow(maps[i], place, " ".join(said)), look))
+            rows.append(shown_heads(MapRow(maps[i], place, " ".join(said)), style))
         sections.append(Section((Group(one.label, e.image.rgb, None, tuple(rows), "", one.mark),)))
     config = e.model.config
     last = config.enc_layers - 1
@@ -118,10 +118,10 @@ def encoder_grid(
     notes += ["logits at the layer's own scale"] * (scale == "layer")
     notes.append(MARK)
     notes.append(f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even")
-    fig = draw(sections, columns(look, config.nheads), notes, look, page)
+    fig = draw(sections, columns(style, config.nheads), notes, style, page_format)
     asked = "; ".join(f"{x:g}, {y:g}" for x, y in points)
-    title = f"encoder self-attention {heads_of(look)}".rstrip(",")
-    rule = [*notes, normalisation(look)]
+    title = f"encoder self-attention {heads_of(style)}".rstrip(",")
+    rule = [*notes, normalisation(style)]
     fig.facts = metadata_of_view(e, title, rule, f"Points {asked} (pixels)")
-    warn_if_high(fig, page, way_out="choose fewer points, layers or modes")
+    warn_if_high(fig, page_format, way_out="choose fewer points, layers or modes")
     return fig

@@ -76,8 +76,8 @@ def faithfulness_grid(
     e: Explanation,
     found: Faithfulness,
     *,
-    look: Style = DEFAULT_STYLE,
-    page: PageFormat = DEFAULT_PAGE_FORMAT,
+    style: Style = DEFAULT_STYLE,
+    page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """Photo, maps, deletion and insertion of each query, with the areas under their curves.
 
@@ -87,7 +87,7 @@ def faithfulness_grid(
     """
     if not found.queries or not found.maps:
         raise FigureError("nothing to draw: name at least one query and one mode")
-    colors(look)  # a mistake in it, before anything is laid out
+    colors(style)  # a mistake in it, before anything is laid out
     place = Placement(e.input_hw, e.stride, e.cell_rule)
     groups = []
     for i, query in enumerate(found.queries):
@@ -98,22 +98,24 @@ def faithfulness_grid(
         groups.append(Group(label, e.image.rgb, shown, (maps,)))
     notes = _notes(e, found)
     with plain_settings():
-        made, plots, unit = _fitted(groups, found, notes, look, page)
-        fig = paint(groups, made, look, page)
+        made, plots, unit = _fitted(groups, found, notes, style, page_format)
+        fig = paint(groups, made, style, page_format)
         for i, pair in enumerate(plots):
             for way, box in zip(_WAYS, pair, strict=True):
                 _add_plot(fig.axes[0], found, i, way, box, unit)
     title = f"deletion and insertion by {listed(list(found.maps))} attention"
     asked = f"Queries {', '.join(map(str, found.queries))}"
-    fig.facts = metadata_of_view(e, title, [*notes, normalisation(look)], asked)
-    warn_if_high(fig, page)
+    fig.facts = metadata_of_view(e, title, [*notes, normalisation(style)], asked)
+    warn_if_high(fig, page_format)
     return fig
 
 
-def check_width(e: Explanation, queries: Sequence[int], modes: int, page: PageFormat) -> None:
+def check_width(
+    e: Explanation, queries: Sequence[int], modes: int, page_format: PageFormat
+) -> None:
     """FigureError where a page is too narrow for so many modes, before time is spent on curves."""
     with plain_settings():
-        on = PageMetrics(page, e.image.rgb.shape[:2])
+        on = PageMetrics(page_format, e.image.rgb.shape[:2])
         labels = [label_lines(_label(e, query), on.px(_LABEL_PT), on) for query in queries]
         _widths(labels, modes, on)
 
@@ -150,19 +152,19 @@ def _fitted(
     groups: Sequence[Group],
     found: Faithfulness,
     notes: Sequence[str],
-    look: Style,
-    made_for: PageFormat,
+    style: Style,
+    page_format: PageFormat,
 ) -> tuple[PageLayout, list[tuple[Box, Box]], float]:
     """The page, its plots, and pixels of a point; panels shrink where a figure is too high."""
-    limit, most = None, made_for.height_in * made_for.dpi
+    limit, most = None, page_format.height_in * page_format.dpi
     first = None
     for _ in range(8):
-        page = PageMetrics(made_for, groups[0].photo.shape[:2], limit)
+        page = PageMetrics(page_format, groups[0].photo.shape[:2], limit)
         made, plots = _laid_out(groups, found, page)
-        made = with_numbers(made, groups, look, page)
-        made = with_legend(made, groups, look, page)
-        made = with_notes(made, notes, look, page)
-        laid = made, plots, made_for.type_size * made_for.dpi / 72
+        made = with_numbers(made, groups, style, page)
+        made = with_legend(made, groups, style, page)
+        made = with_notes(made, notes, style, page)
+        laid = made, plots, page_format.type_size * page_format.dpi / 72
         first = first or laid
         if made.height <= most:
             return laid

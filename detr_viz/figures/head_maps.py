@@ -3,7 +3,7 @@
 fig = figures.head_grid(e, [17, 3], "position")
 figures.save(fig, "cat.png")                       # or .pdf, .svg
 
-look, page = Look("contour"), page_format("column")
+look, page = Look("contour"), PageFormat.of("column")
 fig = figures.head_grid(e, [17], "combine", layer=[0, 2, 5], look=look, page=page)
 fig = figures.compare([a, b], shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], ids))
 """
@@ -41,7 +41,6 @@ from detr_viz.figures.styles import (
     FigureError,
     PageFormat,
     Style,
-    page_format,
 )
 
 if TYPE_CHECKING:
@@ -53,11 +52,10 @@ if TYPE_CHECKING:
 __all__ = [
     "SUFFIXES",
     "FigureError",
-    "Format",
-    "Look",
+    "PageFormat",
+    "Style",
     "compare",
     "head_grid",
-    "page_format",
     "save",
     "show",
 ]
@@ -80,8 +78,8 @@ def head_grid(
     *,
     layer: int | str | Sequence[int] | None = None,
     scale: str = "mode",
-    look: Style = DEFAULT_STYLE,
-    page: PageFormat = DEFAULT_PAGE_FORMAT,
+    style: Style = DEFAULT_STYLE,
+    page_format: PageFormat = DEFAULT_PAGE_FORMAT,
     ablations: Sequence[Ablation] = (),
     biography: bool = False,
 ) -> Figure:
@@ -107,7 +105,7 @@ def head_grid(
     name = model_name(explanation.model_title, 0)
     subject = ShownModel(explanation, name, _layers(explanation, layer))
     objects = [SharedObject(0, (Match(query, 1.0),)) for query in queries]
-    return _figure([subject], objects, mode, scale, look, page, [ablations], biography)
+    return _figure([subject], objects, mode, scale, style, page_format, [ablations], biography)
 
 
 def compare(
@@ -118,8 +116,8 @@ def compare(
     names: Sequence[str] | None = None,
     layer: int | str | Sequence[int] | None = None,
     scale: str = "mode",
-    look: Style = DEFAULT_STYLE,
-    page: PageFormat = DEFAULT_PAGE_FORMAT,
+    style: Style = DEFAULT_STYLE,
+    page_format: PageFormat = DEFAULT_PAGE_FORMAT,
     ablations: Sequence[Sequence[Ablation]] = (),
     biography: bool = False,
 ) -> Figure:
@@ -147,7 +145,7 @@ def compare(
         ShownModel(e, name, _layers(e, layer), label)
         for e, name, label in zip(explanations, called, _labels(called), strict=True)
     ]
-    return _figure(subjects, objects, mode, scale, look, page, ablations, biography)
+    return _figure(subjects, objects, mode, scale, style, page_format, ablations, biography)
 
 
 def _figure(
@@ -155,22 +153,22 @@ def _figure(
     objects: Sequence[SharedObject],
     mode: Modes,
     scale: str,
-    look: Style,
-    page: PageFormat,
+    style: Style,
+    page_format: PageFormat,
     ablations: Sequence[Sequence[Ablation]],
     biography: bool,
 ) -> Figure:
     modes = tuple(dict.fromkeys([mode] if isinstance(mode, str | Mode) else mode))
     if not objects or not modes:
         raise FigureError("nothing to draw: name at least one query and one mode")
-    maps: Panels = MapPanels(modes, scale, look)
+    maps: Panels = MapPanels(modes, scale, style)
     if modes == (ALL_TERMS,):
-        maps = TermPanels(look)
+        maps = TermPanels(style)
     taken = next(iter(ablations), ())
     if taken:
         if modes != ("combine",) or any(len(s.layers) > 1 for s in subjects):
             raise FigureError("ablations are shown of the mode combine, at one layer")
-        maps = AblationPanels(look, ablations)
+        maps = AblationPanels(style, ablations)
     for k, subject in enumerate(subjects):
         wanted = [o.matches[k].query for o in objects if o.matches[k].query is not None]
         maps.collect(subject, wanted)
@@ -181,17 +179,17 @@ def _figure(
         tuple(subjects),
         modes,
         scale,
-        look,
+        style,
         tuple(words for shared in objects for words in words_of(subjects, shared)),
         tuple(found.removal.name for found in taken),
         taken[0].layers if taken else (),
         biography,
     )
-    names = columns(look, max(s.explanation.num_heads for s in subjects))
-    fig = draw(sections, names, reading_rule(shown), look, page)
+    names = columns(style, max(s.explanation.num_heads for s in subjects))
+    fig = draw(sections, names, reading_rule(shown), style, page_format)
     fig.shown = replace(shown, width_in=float(fig.get_figwidth()))
     fig.facts = metadata(shown)
-    warn_if_high(fig, page, above=2)
+    warn_if_high(fig, page_format, above=2)
     return fig
 
 

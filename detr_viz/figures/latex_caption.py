@@ -117,7 +117,7 @@ def _caption(shown: FigureContents) -> str:
     ):
         scaled += ", or the layer's where the mode is a combination of parts"
     grid = "; ".join(escape(text) for text in each(shown, [grid_of(s) for s in shown.subjects]))
-    of = escape(heads_of(shown.look))
+    of = escape(heads_of(shown.style))
     return (
         f"Cross-attention {of} of {models}, {layers}{image}: {modes}; {scaled} "
         f"(scale \\emph{{{shown.scale}}}). {_rows(shown)} {_reading(shown)} "
@@ -138,14 +138,14 @@ def _mode(shown: FigureContents, mode: str | Mode) -> str:
 
 def _reading(shown: FigureContents) -> str:
     """What colour or lines mean."""
-    look = shown.look
-    if look.scaling is None:
-        said = normalisation(look)
+    style = shown.style
+    if style.scaling is None:
+        said = normalisation(style)
         return f"{escape(said[0].upper() + said[1:])}, the densest cells first."
-    where = " over the photo" if look.style == "overlay" else ""
-    scaled = f"{NORMS[look.scaling]} (normalisation \\emph{{{look.scaling}}})"
+    where = " over the photo" if style.name == "overlay" else ""
+    scaled = f"{NORMS[style.scaling]} (normalisation \\emph{{{style.scaling}}})"
     known = f"Brighter colour{where} is more attention"  # of the default map
-    return f"{known if look.cmap is None else f'Colour{where} is attention'}, {scaled}."
+    return f"{known if style.cmap is None else f'Colour{where} is attention'}, {scaled}."
 
 
 def _rows(shown: FigureContents) -> str:

@@ -32,13 +32,13 @@ def _placement(subject: ShownModel) -> Placement:
     return Placement(e.input_hw, e.stride, e.cell_rule)
 
 
-def columns(look: Style, heads: int) -> list[str]:
+def columns(style: Style, heads: int) -> list[str]:
     """What stands over the panels of a figure whose models have at most so many heads."""
-    if look.heads is None:
+    if style.heads is None:
         return [str(i) for i in range(heads)]
-    if look.heads == "sort":
+    if style.heads == "sort":
         return [_ordinal(i) for i in range(1, heads + 1)]
-    return [f"{look.heads} of heads"] if isinstance(look.heads, str) else [*map(str, look.heads)]
+    return [f"{style.heads} of heads"] if isinstance(style.heads, str) else [*map(str, style.heads)]
 
 
 def _ordinal(n: int) -> str:
@@ -46,27 +46,27 @@ def _ordinal(n: int) -> str:
     return f"{n}{ending}"
 
 
-def check_heads(look: Style, name: str, count: int) -> None:
+def check_heads(style: Style, name: str, count: int) -> None:
     """FigureError where a look asks for heads that a model does not have."""
-    wrong = [n for n in look.heads if n >= count] if isinstance(look.heads, tuple) else []
+    wrong = [n for n in style.heads if n >= count] if isinstance(style.heads, tuple) else []
     if wrong:
         raise FigureError(f"no head {wrong[0]}: {name} has 0..{count - 1}")
 
 
-def shown_heads(row: MapRow, look: Style) -> MapRow:
+def shown_heads(row: MapRow, style: Style) -> MapRow:
     """A row of all heads with those that the look asks for."""
     maps = row.maps
-    if look.heads is None:
+    if style.heads is None:
         return row
-    if isinstance(look.heads, tuple):
-        order = [*look.heads]
-    elif look.heads == "sort":
+    if isinstance(style.heads, tuple):
+        order = [*style.heads]
+    elif style.heads == "sort":
         order = np.argsort(_entropy(maps), kind="stable").tolist()
     else:
-        made = maps.mean(0) if look.heads == "mean" else maps.max(0)
+        made = maps.mean(0) if style.heads == "mean" else maps.max(0)
         return replace(row, maps=made[None])
     numbers = row.numbers and tuple(row.numbers[n] for n in order)
-    if look.heads == "sort":
+    if style.heads == "sort":
         said = numbers or [number(maps[n].max()) for n in order]
         numbers = tuple(f"{n}: {text}" for n, text in zip(order, said, strict=True))
     return replace(row, maps=maps[order], numbers=numbers)
@@ -81,18 +81,18 @@ def _entropy(maps: np.ndarray) -> np.ndarray:
 class MapPanels:
     """A row a mode."""
 
-    def __init__(self, modes: Sequence[str | Mode], scale: str, look: Style) -> None:
-        self._modes, self._scale, self._look = modes, scale, look
+    def __init__(self, modes: Sequence[str | Mode], scale: str, style: Style) -> None:
+        self._modes, self._scale, self._style = modes, scale, style
         self._rows: dict[tuple[int, int, int], tuple[MapRow, ...]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         e, place = subject.explanation, _placement(subject)
-        check_heads(self._look, subject.name, subject.explanation.num_heads)
+        check_heads(self._style, subject.name, subject.explanation.num_heads)
         for layer in subject.layers if queries else ():
             made = [(mode_name(m), e.maps(m, queries, layer, self._scale)) for m in self._modes]
             for i, query in enumerate(queries):
                 rows = tuple(
-                    shown_heads(MapRow(maps[i], place, name), self._look) for name, maps in made
+                    shown_heads(MapRow(maps[i], place, name), self._style) for name, maps in made
                 )
                 self._rows[id(e), layer, query] = rows
 
@@ -106,23 +106,23 @@ class TermPanels:
     Terms and sum of a query have one scale; with norm "figure" those of all queries.
     """
 
-    def __init__(self, look: Style) -> None:
-        if look.style == "contour":
+    def __init__(self, style: Style) -> None:
+        if style.name == "contour":
             raise FigureError(
                 "contours hold shares of a map's mass, and terms of logits have none: take style "
                 "overlay or heat"
             )
-        if isinstance(look.heads, str):
+        if isinstance(style.heads, str):
             raise FigureError(
-                f"terms are those of single heads, not of {look.heads}: name heads by number (0,3)"
+                f"terms are those of single heads, not of {style.heads}: name heads by number (0,3)"
             )
-        self._look = look
+        self._style = style
         self._ledgers: dict[tuple[int, int, int], tuple[LogitTerms, Placement]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         e, place = subject.explanation, _placement(subject)
         for layer in subject.layers if queries else ():
-            check_heads(self._look, subject.name, subject.explanation.num_heads)
+            check_heads(self._style, subject.name, subject.explanation.num_heads)
             found = e.ledger(queries, layer)
             for i, query in enumerate(queries):
                 self._ledgers[id(e), layer, query] = found.of([i]), place
@@ -130,7 +130,7 @@ class TermPanels:
     def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         found, place = self._ledgers[id(subject.explanation), layer, query]
         all_of_them = [book for book, _ in self._ledgers.values()]
-        reach = max(_reach(b) for b in (all_of_them if self._look.norm == "figure" else [found]))
+        reach = max(_reach(b) for b in (all_of_them if self._style.norm == "figure" else [found]))
         rows = [
             MapRow(part[0], place, name.replace(".", " · "), _percent(found.shares[name][0]), reach)
             for name, part in found.terms.items()
@@ -139,18 +139,18 @@ class TermPanels:
         largest = [f"{value:.1f}" for value in np.abs(found.total[0]).max((1, 2))]
         rows.append(MapRow(found.total[0], place, f"sum ±{reach:.3g}", tuple(largest), reach))
         rows.append(MapRow(found.weights[0], place, "weights"))
-        return tuple(shown_heads(row, self._look) for row in rows)
+        return tuple(shown_heads(row, self._style) for row in rows)
 
 
 class AblationPanels:
     """A row of the attention as it is, and one for each part that was taken out, with its box."""
 
-    def __init__(self, look: Style, ablations: Sequence[Sequence[Ablation]]) -> None:
-        self._look, self._ablations = look, iter(ablations)
+    def __init__(self, style: Style, ablations: Sequence[Sequence[Ablation]]) -> None:
+        self._style, self._ablations = style, iter(ablations)
         self._found: dict[int, Sequence[Ablation]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
-        check_heads(self._look, subject.name, subject.explanation.num_heads)
+        check_heads(self._style, subject.name, subject.explanation.num_heads)
         self._found[id(subject.explanation)] = next(self._ablations)
 
     def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
@@ -165,7 +165,7 @@ class AblationPanels:
                 name += " (no cell in its box)"
             box = found.after.boxes_xyxy_px[query]
             rows.append(MapRow(maps, place, name, box_xyxy_px=box))
-        return tuple(shown_heads(row, self._look) for row in rows)
+        return tuple(shown_heads(row, self._style) for row in rows)
 
 
 def _reach(ledger: LogitTerms) -> float:

@@ -43,7 +43,7 @@ class FigureContents:
     subjects: tuple[ShownModel, ...]
     modes: tuple[str | Mode, ...]
     scale: str
-    look: Style
+    style: Style
     queries: tuple[str, ...]
     removed: tuple[str, ...] = ()
     removed_in: tuple[int, ...] = ()
@@ -74,15 +74,15 @@ def class_name(explanation: ExplanationBase, label: int) -> str:
     return name or f"class {label}"
 
 
-def heads_of(look: Style) -> str:
+def heads_of(style: Style) -> str:
     """Of which heads the maps are, after "attention"."""
-    if isinstance(look.heads, tuple):
-        return f"of head{'s' * (len(look.heads) > 1)} {listed(look.heads)}"
+    if isinstance(style.heads, tuple):
+        return f"of head{'s' * (len(style.heads) > 1)} {listed(style.heads)}"
     return {
         "mean": "as the mean of all heads",
         "max": "as the largest weight of any head, cell by cell,",
         "sort": "of each head, the most concentrated first,",
-    }.get(look.heads or "", "of each head")
+    }.get(style.heads or "", "of each head")
 
 
 def mode_name(mode: str | Mode) -> str:
@@ -147,9 +147,9 @@ def reading_rule(shown: FigureContents) -> list[str]:
         if is_sum(mode) and set(parse_terms(str(mode))) <= MIXED:
             zero = [f"layer {n}" for s in subjects for n in s.layers if n in s.explanation.separate]
             notes += [f"exactly 0 in {listed(dict.fromkeys(zero))}: even maps"] * bool(zero)
-    if shown.look.heads == "sort":
+    if shown.style.heads == "sort":
         notes.append("in each row the head of the least entropy first, its number before the colon")
-    elif shown.look.heads == "max":
+    elif shown.style.heads == "max":
         notes.append("the largest weight of any head, cell by cell")
     if shown.biography:
         notes.append("changed: another class, or a box whose IoU with the row above is below 0.5")
@@ -177,8 +177,8 @@ def reading_rule(shown: FigureContents) -> list[str]:
 
 def ledger_rule(shown: FigureContents) -> list[str]:
     """How the rows of terms are read."""
-    scaled = "all on one scale" if shown.look.norm == "figure" else "a query's on one scale"
-    if shown.look.norm != "figure" and any(len(s.layers) > 1 for s in shown.subjects):
+    scaled = "all on one scale" if shown.style.norm == "figure" else "a query's on one scale"
+    if shown.style.norm != "figure" and any(len(s.layers) > 1 for s in shown.subjects):
         scaled += " in each layer"
     zero = [
         (s.name, [n for n in s.layers if n in s.explanation.separate])
@@ -199,12 +199,12 @@ def ledger_rule(shown: FigureContents) -> list[str]:
     ]
 
 
-def normalisation(look: Style) -> str:
+def normalisation(style: Style) -> str:
     """How colours or lines relate to weights, in words."""
-    if look.scaling is None:
+    if style.scaling is None:
         shares = listed([round(share * 100) for share in CONTOUR_SHARES])
         return f"inside the lines lie {shares} % of each map's mass"
-    return f"normalisation {look.scaling} ({NORMS[look.scaling]})"
+    return f"normalisation {style.scaling} ({NORMS[style.scaling]})"
 
 
 def _checked(subject: ShownModel) -> str:
@@ -216,13 +216,13 @@ def _checked(subject: ShownModel) -> str:
 def metadata(shown: FigureContents) -> dict[str, str]:
     """Title, Software and Description. No dates: the same figure is the same file."""
     plain = [" ".join(note.replace("$", "").split()) for note in reading_rule(shown)]
-    look = shown.look
-    drawn = f"style {look.style}, {look.smoothing} interpolation"
-    if look.style != "contour":
-        drawn += f", colour map {'inferno' if look.cmap is None else look.cmap}"
+    style = shown.style
+    drawn = f"style {style.name}, {style.smoothing} interpolation"
+    if style.name != "contour":
+        drawn += f", colour map {'inferno' if style.cmap is None else style.cmap}"
     checks = each(shown, [_checked(s) for s in shown.subjects])
     scale = "layer" if ALL_TERMS in shown.modes else shown.scale
-    rule = "; ".join([*plain, f"scale {scale}", normalisation(look), drawn, *checks])
+    rule = "; ".join([*plain, f"scale {scale}", normalisation(style), drawn, *checks])
     hashes = [weights_of(s) for s in shown.subjects]
     if len(shown.subjects) > 1:
         hashes = [f"{clean(s.name)}: {w}" for s, w in zip(shown.subjects, hashes, strict=True) if w]

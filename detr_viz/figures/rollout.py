@@ -44,8 +44,8 @@ def rollout_grid(
     e: Explanation,
     queries: Sequence[int],
     *,
-    look: Style = DEFAULT_STYLE,
-    page: PageFormat = DEFAULT_PAGE_FORMAT,
+    style: Style = DEFAULT_STYLE,
+    page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """For some queries: the last cross-attention, rollout in the decoder, and on in the encoder.
 
@@ -70,7 +70,9 @@ def rollout_grid(
     ]
     columns = ("last layer", "rollout", "with encoder")
     asked = f"Queries {', '.join(map(str, ids))}"
-    return _figure(e, groups, columns, notes, "what queries have of the image", asked, look, page)
+    return _figure(
+        e, groups, columns, notes, "what queries have of the image", asked, style, page_format
+    )
 
 
 def encoder_rollout_grid(
@@ -78,8 +80,8 @@ def encoder_rollout_grid(
     points: Sequence[tuple[float, float]],
     *,
     names: Sequence[str] | None = None,
-    look: Style = DEFAULT_STYLE,
-    page: PageFormat = DEFAULT_PAGE_FORMAT,
+    style: Style = DEFAULT_STYLE,
+    page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """For some points: the last encoder layer's self-attention, and rollout in the encoder.
 
@@ -103,7 +105,7 @@ def encoder_rollout_grid(
     ]
     asked = f"Points {'; '.join(f'{x:g}, {y:g}' for x, y in points)} (pixels)"
     columns = ("last layer", "rollout")
-    return _figure(e, groups, columns, notes, "what cells are made of", asked, look, page)
+    return _figure(e, groups, columns, notes, "what cells are made of", asked, style, page_format)
 
 
 def _layers(last: int) -> str:
@@ -121,14 +123,14 @@ def _figure(
     notes: Sequence[str],
     about: str,
     asked: str,
-    look: Style,
-    page: PageFormat,
+    style: Style,
+    page_format: PageFormat,
 ) -> Figure:
     h, w = e.grid_hw
     grid = f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even"
     said = [clean(e.model_title), *notes, *_RULE, grid]
-    fig = draw([Section((group,)) for group in groups], columns, said, look, page)
-    rule = [*said, normalisation(look)]
+    fig = draw([Section((group,)) for group in groups], columns, said, style, page_format)
+    rule = [*said, normalisation(style)]
     fig.facts = metadata_of_view(e, f"attention rollout, {about}", rule, asked)
-    warn_if_high(fig, page, above=2)
+    warn_if_high(fig, page_format, above=2)
     return fig

@@ -1,7 +1,7 @@
 """How figures may look: names of styles, norms and presets. Imports nothing heavy, for --help.
 
 look = Look(style="heat", norm="figure", cmap="viridis")
-page = page_format("slide", dpi=200)        # 13.3 in wide, its own size of type, 200 dpi
+page_format = PageFormat.of("slide", dpi=200)     # 13.3 in wide, its own size of type, 200 dpi
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class FigureError(UserError):
 class Style:
     """How maps are drawn. FigureError for what there is not, or what does not go together.
 
-    style          one of STYLES
+    name           one of STYLES
     norm           one of NORMS; None: head. Contours have none: they are shares of a map's own mass
     cmap           name of a matplotlib colour map; None: inferno
     interpolation  between cell centres; None: nearest for heat, else cubic
     heads          numbers of those to show, in that order, or one of HEADS; None: all
     """
 
-    style: str = "overlay"
+    name: str = "overlay"
     norm: str | None = None
     cmap: str | None = None
     interpolation: str | None = None
@@ -57,7 +57,7 @@ class Style:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("style", self.style, STYLES),
+            ("style", self.name, STYLES),
             ("norm", self.norm or "head", NORMS),
             ("interpolation", self.interpolation or "cubic", INTERPOLATIONS),
             ("heads", self.heads if isinstance(self.heads, str) else "mean", HEADS),
@@ -68,7 +68,7 @@ class Style:
         sound = isinstance(numbers, tuple) and all(type(n) is int and n >= 0 for n in numbers)
         if not sound or len(set(numbers)) < len(numbers) or self.heads == ():
             raise FigureError(f"heads {self.heads!r}: a tuple of numbers from 0, each once")
-        if self.style == "contour" and self.norm is not None:
+        if self.name == "contour" and self.norm is not None:
             raise FigureError(
                 f"norm {self.norm!r} says nothing about contours, which hold shares of each map's "
                 "own mass: leave it out, or take style overlay or heat"
@@ -77,12 +77,12 @@ class Style:
     @property
     def scaling(self) -> str | None:
         """The norm in force; None for contours."""
-        return None if self.style == "contour" else self.norm or "head"
+        return None if self.name == "contour" else self.norm or "head"
 
     @property
     def smoothing(self) -> str:
         """The interpolation in force."""
-        return self.interpolation or ("nearest" if self.style == "heat" else "cubic")
+        return self.interpolation or ("nearest" if self.name == "heat" else "cubic")
 
 
 DEFAULT_STYLE = Style()
@@ -100,6 +100,28 @@ class PageFormat:
     type_size: float = 1.0
     height_in: float = math.inf
 
+    @classmethod
+    def of(
+        cls, preset: str | None = None, width_in: float | None = None, dpi: float | None = None
+    ) -> PageFormat:
+        """The preset's format (None: the default), with another width or resolution if given."""
+        if preset is not None and preset not in PRESETS:
+            raise FigureError(f"preset {preset!r} is not one of {', '.join(PRESETS)}")
+        made = DEFAULT_PAGE_FORMAT if preset is None else PRESETS[preset]
+        made = replace(
+            made,
+            width_in=made.width_in if width_in is None else width_in,
+            dpi=made.dpi if dpi is None else dpi,
+        )
+        if not (0 < made.width_in < math.inf and 0 < made.dpi < math.inf):
+            raise FigureError(f"a figure cannot be {made.width_in:g} in wide at {made.dpi:g} dpi")
+        if made.width_in * made.dpi > _MAX_WIDTH_PX:
+            raise FigureError(
+                f"{made.width_in:g} in at {made.dpi:g} dpi are more than {_MAX_WIDTH_PX} pixels: "
+                "lower the width or the dpi"
+            )
+        return made
+
 
 # 1541 pixels. Text of 6 to 7 pt at this width is still read when the figure is printed in a column
 # (3.25 in) and is not too large across a page.
@@ -110,25 +132,3 @@ PRESETS = {
     "slide": PageFormat(13.3, 150, 2.1, 7.5),  # 16:9
     "poster": PageFormat(23.4, 150, 4.2, 33.1),  # A1, upright
 }
-
-
-def page_format(
-    preset: str | None = None, width_in: float | None = None, dpi: float | None = None
-) -> PageFormat:
-    """The preset's format (None: the default), with another width or resolution if given."""
-    if preset is not None and preset not in PRESETS:
-        raise FigureError(f"preset {preset!r} is not one of {', '.join(PRESETS)}")
-    made = DEFAULT_PAGE_FORMAT if preset is None else PRESETS[preset]
-    made = replace(
-        made,
-        width_in=made.width_in if width_in is None else width_in,
-        dpi=made.dpi if dpi is None else dpi,
-    )
-    if not (0 < made.width_in < math.inf and 0 < made.dpi < math.inf):
-        raise FigureError(f"a figure cannot be {made.width_in:g} in wide at {made.dpi:g} dpi")
-    if made.width_in * made.dpi > _MAX_WIDTH_PX:
-        raise FigureError(
-            f"{made.width_in:g} in at {made.dpi:g} dpi are more than {_MAX_WIDTH_PX} pixels: "
-            "lower the width or the dpi"
-        )
-    return made

@@ -59,8 +59,8 @@ class Recipe:
     queries: str = "top:5"
     layer: str | int | tuple[int, ...] = "last"
     scale: str = "mode"
-    look: Style = DEFAULT_STYLE
-    page: PageFormat = DEFAULT_PAGE_FORMAT
+    style: Style = DEFAULT_STYLE
+    page_format: PageFormat = DEFAULT_PAGE_FORMAT
     size: int | None = None
     max_size: int | None = None
     precision: str = "float32"
@@ -80,11 +80,11 @@ class Recipe:
         parts = ["_vs_".join(model.type for model in self.models), plot_label(self.plot)]
         parts += [f"biography_{self.queries}"] * self.biography
         parts += self._removed_label
-        heads = self.look.heads
+        heads = self.style.heads
         if heads is not None:
             parts += ["heads", *([heads] if isinstance(heads, str) else map(str, heads))]
         parts += ["layers"] * (self.several_layers and not self.biography)
-        parts += [self.look.style] * (self.look.style != "overlay")
+        parts += [self.style.name] * (self.style.name != "overlay")
         return "_".join(parts)
 
     @property
@@ -109,14 +109,16 @@ class Recipe:
 
     @cached_property
     def _known(self) -> bytes:
-        look = self.look
-        # what is left to a default is the same as what is asked for in so many words
+        style = self.style
+        # what is left to a default is the same as what is asked for in so many words; the names are
+        # those in files that are already written
         about = asdict(self) | {
-            "look": [look.style, look.scaling, look.cmap, look.smoothing, look.heads],
+            "page": asdict(self.page_format),
+            "look": [style.name, style.scaling, style.cmap, style.smoothing, style.heads],
             "layer": sorted({*self.layer}) if isinstance(self.layer, tuple) else self.layer,
             "sizes": self.sizes,
         }
-        for name in ("size", "max_size"):
+        for name in ("size", "max_size", "style", "page_format"):
             del about[name]
         return json.dumps(about, sort_keys=True).encode()
 

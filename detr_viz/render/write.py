@@ -68,8 +68,8 @@ def write(
                 ALL_TERMS if recipe.plot == ALL_TERMS else modes_of(found, recipe),
                 layer="all" if recipe.several_layers else None,  # of those captured
                 scale=recipe.scale,
-                look=recipe.look,
-                page=recipe.page,
+                style=recipe.style,
+                page_format=recipe.page_format,
                 ablations=ablations,
                 biography=recipe.biography,
             )

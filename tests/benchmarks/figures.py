@@ -67,8 +67,8 @@ Draw = Callable[[FakeExplanation, Path], None]
 
 
 def ours(e: FakeExplanation, path: Path) -> None:
-    queries, page = range(len(e.scores)), PageFormat(WIDTH_IN, DPI)
-    figures.save(figures.head_grid(e, queries, "combine", page=page), path)
+    queries, page_format = range(len(e.scores)), PageFormat(WIDTH_IN, DPI)
+    figures.save(figures.head_grid(e, queries, "combine", page_format=page_format), path)
 
 
 def naive(e: FakeExplanation, path: Path, resize: bool = True) -> None:

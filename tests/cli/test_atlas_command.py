@@ -20,7 +20,7 @@ from detr_viz import cli
 from detr_viz.atlas.figure import atlas_figure
 from detr_viz.atlas.table import COLUMNS, EVEN, IN_BOX, AtlasTable
 from detr_viz.figures.page.paint import colors
-from detr_viz.figures.styles import FigureError, Style, page_format
+from detr_viz.figures.styles import FigureError, PageFormat, Style
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +255,7 @@ def book(explanation):
 
 @pytest.mark.parametrize("preset", [None, "column", "page", "slide", "poster"])
 def test_nothing_is_cut_and_nothing_overlaps(book, preset):
-    fig = atlas_figure(book, page=page_format(preset))
+    fig = atlas_figure(book, page_format=PageFormat.of(preset))
     height, width = sheet_of(fig).shape[:2]
     boxes = [extent(text) for text in fig.axes[0].texts]
     for box in boxes:
@@ -268,8 +268,8 @@ def test_nothing_is_cut_and_nothing_overlaps(book, preset):
 
 def test_panels_are_the_mean_maps(book):
     """Each on a scale of its own, unsmoothed: a bin's middle has the colour of its value."""
-    fig = atlas_figure(book, look=Style(norm="head", interpolation="nearest", cmap="viridis"))
-    sheet, lut = sheet_of(fig), colors(Style(style="heat", cmap="viridis"))
+    fig = atlas_figure(book, style=Style(norm="head", interpolation="nearest", cmap="viridis"))
+    sheet, lut = sheet_of(fig), colors(Style(name="heat", cmap="viridis"))
     squares = fig.axes[0].collections[0].get_paths()
     assert len(squares) == 16
     maps = [m for tally in book.tallies.values() for m in tally.mean_map()]
@@ -304,7 +304,7 @@ def test_numbers_and_kinds_are_the_books(book):
 
 def test_scales_that_panels_share(book):
     """The largest value of what shares a scale has the last colour, all else less."""
-    lut = colors(Style(style="heat")).astype(int).sum(1)
+    lut = colors(Style(name="heat")).astype(int).sum(1)
     maps = np.nan_to_num(np.stack([t.mean_map() for t in book.tallies.values()]))
     most = maps.max((2, 3))
     for norm, last in (
@@ -312,7 +312,7 @@ def test_scales_that_panels_share(book):
         ("query", most.max(1, keepdims=True)),
         ("figure", most.max()),
     ):
-        fig = atlas_figure(book, look=Style(norm=norm, interpolation="nearest"))
+        fig = atlas_figure(book, style=Style(norm=norm, interpolation="nearest"))
         sheet = sheet_of(fig).astype(int).sum(-1)
         squares = fig.axes[0].collections[0].get_paths()
         assert len(squares) == most.size
@@ -350,5 +350,5 @@ def test_a_long_name_is_cut_and_a_high_figure_is_said(explanation):
     book = AtlasTable("A" * 300, ["combine", "position", "content"], [0, 1, 2], 8, "mode")
     book.add(explanation, [0])
     with pytest.warns(UserWarning, match="in high, more than the 8.2"):
-        fig = atlas_figure(book, page=page_format("page"))
+        fig = atlas_figure(book, page_format=PageFormat.of("page"))
     assert extent(fig.axes[0].texts[0]).x1 < extent(fig.axes[0].texts[1]).x0

@@ -181,7 +181,7 @@ def test_the_figure():
     e = demo_explanation("detr")
     query = e.by_score()[0]
     found = [e.ablate(name) for name in ("position", "box:inside")]
-    fig = figures.head_grid(e, [query], layer=2, look=Style(heads=(0, 3)), ablations=found)
+    fig = figures.head_grid(e, [query], layer=2, style=Style(heads=(0, 3)), ablations=found)
     said = texts(fig)
     assert "as it is" in said
     for words, part in zip(("no position", "inside hidden"), found, strict=True):
@@ -262,7 +262,7 @@ def test_the_box_of_a_row_is_drawn():
 
     e = demo_explanation("detr")
     found = e.ablate("position")
-    fig = figures.head_grid(e, [13], layer=2, look=Style(heads=(0,)), ablations=[found])
+    fig = figures.head_grid(e, [13], layer=2, style=Style(heads=(0,)), ablations=[found])
     _, boxes = boxes_of(fig)
     corners = [path.vertices for path in boxes.get_paths()]  # photo, as it is, without
     sizes = [np.ptp(c[:, 0]) / np.ptp(c[:, 1]) for c in corners]
@@ -282,7 +282,7 @@ def test_no_cell_in_the_box_is_said():
     found = [small.ablate("box:outside")]
     assert "(no cell in its box)" in ablation_table(small, [13], found)
     assert "(no cell in its box)" not in ablation_table(small, [14], found)
-    fig = figures.head_grid(small, [13], layer=2, look=Style(heads=(0,)), ablations=found)
+    fig = figures.head_grid(small, [13], layer=2, style=Style(heads=(0,)), ablations=found)
     assert any("(no cell in its box)" in text for text in texts(fig))
 
 

@@ -21,7 +21,7 @@ from detr_viz.explanation import ablation, faithfulness
 from detr_viz.explanation.capture import record
 from detr_viz.explanation.removals import NOTHING
 from detr_viz.figures.faithfulness import faithfulness_grid
-from detr_viz.figures.styles import FigureError, Style, page_format
+from detr_viz.figures.styles import FigureError, PageFormat, Style
 from detr_viz.models.detector import Encoded
 
 HW = (5, 7)
@@ -245,9 +245,9 @@ def test_nothing_overlaps(found, preset, name):
     e = replace(e, class_names=(name,) * len(e.class_names)) if name else e
     for modes in (["combine"], [*found.maps]):
         some = replace(found, **{k: {m: getattr(found, k)[m] for m in modes} for k in PER_MODE})
-        fig = faithfulness_grid(e, some, page=page_format(preset))
+        fig = faithfulness_grid(e, some, page_format=PageFormat.of(preset))
         check_page(fig)
-        assert fig.get_figwidth() < page_format(preset).width_in + 0.01
+        assert fig.get_figwidth() < PageFormat.of(preset).width_in + 0.01
 
 
 PER_MODE = ("maps", "deletion", "insertion")
@@ -312,10 +312,10 @@ def test_random_orders_from_either_end(found):
         assert nothing_hidden == pytest.approx(found.scores[i], abs=1e-6)
 
 
-@pytest.mark.parametrize("look", [Style("contour"), Style("heat", "figure", "viridis")])
-def test_styles(found, look):
+@pytest.mark.parametrize("style", [Style("contour"), Style("heat", "figure", "viridis")])
+def test_styles(found, style):
     e = demo_explanation("cd_detr")
-    fig = faithfulness_grid(e, found, look=look)
+    fig = faithfulness_grid(e, found, style=style)
     assert any("of each map's mass" in t or "weight of a cell" in t for t in texts(fig))
 
 

@@ -224,16 +224,16 @@ def test_first_layers_of_conditional_detr_have_cross_terms():
 
 
 @pytest.mark.parametrize(
-    ("look", "says"),
+    ("style", "says"),
     [
         (Style("contour"), "take style overlay or heat"),
         (Style(heads="sort"), "name heads by number"),
         (Style(heads=(0, 8)), r"no head 8: .* has 0\.\.7"),
     ],
 )
-def test_what_a_ledger_cannot_be_drawn_as(look, says):
+def test_what_a_ledger_cannot_be_drawn_as(style, says):
     with pytest.raises(FigureError, match=says):
-        figures.head_grid(demo_explanation("detr"), [3], "terms", look=look)
+        figures.head_grid(demo_explanation("detr"), [3], "terms", style=style)
 
 
 @pytest.mark.parametrize("norm", [None, "figure"])
@@ -283,7 +283,7 @@ def shown_numbers(fig) -> list[str]:
 def test_some_heads_in_the_order_asked_for():
     example = fake(heads=4)
     example.made[:, 1] *= 0.5
-    found = texts(figures.head_grid(example, [0], look=Style(heads=(3, 1))))
+    found = texts(figures.head_grid(example, [0], style=Style(heads=(3, 1))))
     assert [t for t in found if t.startswith("head")] == ["head 3", "head 1"]
     assert [t for t in found if t.startswith(".")][:2] == [".50", ".25"]
 
@@ -291,7 +291,7 @@ def test_some_heads_in_the_order_asked_for():
 @pytest.mark.parametrize(("heads", "value"), [("mean", ".13"), ("max", ".50")])
 def test_all_heads_as_one(heads, value):
     """Four heads with half their mass on four cells: the mean has an eighth (and a bit) there."""
-    fig = figures.head_grid(fake(heads=4), [0], look=Style(heads=heads))
+    fig = figures.head_grid(fake(heads=4), [0], style=Style(heads=heads))
     assert f"{heads} of heads" in texts(fig) and shown_numbers(fig) == [value]
 
 
@@ -301,7 +301,7 @@ def test_sorted_by_how_concentrated_they_are():
     example.made[0, 0] = 1 / (grid[0] * grid[1])
     example.made[0, 2] = 0
     example.made[0, 2, 1, 1] = 1
-    fig = figures.head_grid(example, [0], look=Style(heads="sort"))
+    fig = figures.head_grid(example, [0], style=Style(heads="sort"))
     found = texts(fig)
     assert [t for t in found if t in ("1st", "2nd", "3rd")] == ["1st", "2nd", "3rd"]
     sorted_heads = [t.split(":")[0] for t in shown_numbers(fig) if re.match(r"\d: ", t)]
@@ -316,7 +316,7 @@ def test_red_adds_and_blue_takes_away():
 
     e = demo_explanation("detr")
     query = e.by_score()[0]
-    fig = figures.head_grid(e, [query], "terms", layer=2, look=Style("heat", heads=(4,)))
+    fig = figures.head_grid(e, [query], "terms", layer=2, style=Style("heat", heads=(4,)))
     tiles = [t for t in tiles_of(fig) if t.left > 200]  # the panels, right of photo and names
     picture = pixels(fig, tiles[4]).astype(int)  # four terms, then their sum
     total = e.ledger([query], 2).total[0, 4]
@@ -336,16 +336,18 @@ def test_heads_that_are_none(heads):
 
 def test_sorted_heads_are_named_or_not_drawn():
     """Where the panels have no room for numbers."""
-    from detr_viz.figures.styles import page_format
+    from detr_viz.figures.styles import PageFormat
 
     with pytest.raises(FigureError, match="too small to say which head is which"):
-        figures.head_grid(fake(), [0], look=Style(heads="sort"), page=page_format("column"))
+        figures.head_grid(
+            fake(), [0], style=Style(heads="sort"), page_format=PageFormat.of("column")
+        )
 
 
 def test_a_head_that_has_nothing_comes_last():
     example = fake(heads=3)
     example.made[0, 1] = 0
-    found = shown_numbers(figures.head_grid(example, [0], look=Style(heads="sort")))
+    found = shown_numbers(figures.head_grid(example, [0], style=Style(heads="sort")))
     assert [text.split(":")[0] for text in found if re.match(r"\d: ", text)][-1] == "1"
 
 

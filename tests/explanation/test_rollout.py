@@ -18,7 +18,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.explanation import rollout
 from detr_viz.figures.page.elements import number
 from detr_viz.figures.rollout import encoder_rollout_grid, rollout_grid
-from detr_viz.figures.styles import FigureError, Style, page_format
+from detr_viz.figures.styles import FigureError, PageFormat, Style
 
 
 @cache
@@ -170,7 +170,7 @@ def test_a_layer_that_was_not_captured():
 @pytest.mark.parametrize("preset", [None, "column", "slide"])
 def test_the_figure_of_queries(preset):
     e = explained("detr")
-    fig = rollout_grid(e, [13, 2], page=page_format(preset))
+    fig = rollout_grid(e, [13, 2], page_format=PageFormat.of(preset))
     check_page(fig)
     said, found = texts(fig), rollout.of_queries(e, [13, 2])
     for words in ("last layer", "rollout", "with encoder"):
@@ -220,7 +220,7 @@ def test_each_column_has_its_own_map(name):
     decoder, both = (blocks(between, across, some)[0][ids] for some in ([], encoder))
     expected = {"last layer": across[-1][ids], "rollout": decoder, "with encoder": both}
     expected = {heading: maps / maps.sum(-1, keepdims=True) for heading, maps in expected.items()}
-    fig = rollout_grid(e, ids, look=Style("heat"))
+    fig = rollout_grid(e, ids, style=Style("heat"))
     assert [len(row) for row in rows_of(fig)] == [1 + 3] * 2
     check_columns(fig, e, expected)
 
@@ -228,7 +228,7 @@ def test_each_column_has_its_own_map(name):
 def test_each_column_of_points_has_its_own_map():
     e, cells = explained("detr"), [6 * 16 + 3, 0]
     encoder = stacks_of(e)[2]
-    fig = encoder_rollout_grid(e, [(100, 200), (0, 0)], look=Style("heat"))
+    fig = encoder_rollout_grid(e, [(100, 200), (0, 0)], style=Style("heat"))
     assert [len(row) for row in rows_of(fig)] == [1 + 2] * 2
     gathered = of_all_cells(encoder)[1]
     check_columns(fig, e, {"last layer": encoder[-1][cells], "rollout": gathered[cells]})

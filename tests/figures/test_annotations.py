@@ -11,7 +11,7 @@ from test_contours import centers
 
 from detr_viz import figures
 from detr_viz.attention.grids import Placement
-from detr_viz.figures.styles import STYLES, Style, page_format
+from detr_viz.figures.styles import STYLES, PageFormat, Style
 
 LANDSCAPE = {"image_hw": (300, 451), "input_hw": (800, 1203)}  # as DETR resizes a photo
 SHAPES = {
@@ -87,7 +87,7 @@ def test_a_plate_leaves_the_peak_in_sight(shape):
     example.made = np.stack([peaks] * 3)
     height, width = example.image.rgb.shape[:2]
     example.boxes_xyxy_px[:] = np.array([0.42, 0.42, 0.58, 0.58]) * ([width, height] * 2)
-    fig = figures.head_grid(example, [0], look=Style("contour"))
+    fig = figures.head_grid(example, [0], style=Style("contour"))
     (row,) = plates_by_panel(fig)
     assert len(row) == 8
     for m, (panel, plate) in enumerate(row):
@@ -102,12 +102,12 @@ def test_plates_share_a_corner_where_nothing_is_in_the_way():
     example = fake(heads=8)
     example.made = np.broadcast_to(in_the_middle(example), (3, 8, 12, 16)).copy()
     example.boxes_xyxy_px[:] = [54, 40, 74, 56]  # in the middle too
-    fig = figures.head_grid(example, [0], look=Style("contour"))
+    fig = figures.head_grid(example, [0], style=Style("contour"))
     (row,) = plates_by_panel(fig)
     places = {(panel.right - plate.right, panel.bottom - plate.bottom) for panel, plate in row}
     assert places == {(0, 0)}
     example.made[0, 2:4] = one_hot((12, 16), (11, 15), 0.6), one_hot((12, 16), (11, 0), 0.6)
-    (row,) = plates_by_panel(figures.head_grid(example, [0], look=Style("contour")))
+    (row,) = plates_by_panel(figures.head_grid(example, [0], style=Style("contour")))
     places = [(panel.right - plate.right, panel.bottom - plate.bottom) for panel, plate in row]
     common = max(set(places), key=places.count)
     assert all(place == common for m, place in enumerate(places) if m not in (2, 3))
@@ -144,8 +144,8 @@ def test_a_plate_stays_clear_of_the_box_where_it_can(box, shape, width_in):
     example.made = np.broadcast_to(in_the_middle(example), (3, 6, *example.grid_hw))
     height, width = example.image.rgb.shape[:2]
     example.boxes_xyxy_px[:] = np.array(box) * [width, height, width, height]
-    page = page_format(width_in=width_in)
-    fig = figures.head_grid(example, [0], look=Style("contour"), page=page)
+    page = PageFormat.of(width_in=width_in)
+    fig = figures.head_grid(example, [0], style=Style("contour"), page_format=page)
     (row,) = plates_by_panel(fig)
     for panel, plate in row:
         drawn = box_in(panel, fig)
@@ -161,13 +161,13 @@ def test_a_plate_does_not_touch_the_boxs_line():
     """The box ends one pixel and a half before the plate, its line reaches further."""
     example = fake(heads=2)
     example.made = np.broadcast_to(in_the_middle(example), (3, 2, 12, 16))
-    look = Style("contour")
-    ((panel, plate), _) = plates_by_panel(figures.head_grid(example, [0], look=look))[0]
+    style = Style("contour")
+    ((panel, plate), _) = plates_by_panel(figures.head_grid(example, [0], style=style))[0]
     assert (plate.right, plate.bottom) == (panel.right, panel.bottom)
     right, bottom = edges(plate)[0] - edges(panel)[0] + (-1.5, 10)
     scale = 128 / panel.hw[1]
     example.boxes_xyxy_px[0] = [40, 40, right * scale, bottom * scale]
-    fig = figures.head_grid(example, [0], look=look)
+    fig = figures.head_grid(example, [0], style=style)
     box, half = box_in(panel, fig)
     assert box[1, 0] <= plate.left < box[1, 0] + half  # it would be touched there
     for panel, plate in plates_by_panel(fig)[0]:
@@ -178,7 +178,7 @@ def test_the_box_and_the_peak_leave_one_corner():
     example = fake(heads=2)
     example.made[0] = np.maximum(one_hot((12, 16), (0, 15), 0.5), one_hot((12, 16), (11, 0), 0.45))
     example.boxes_xyxy_px[0] = [70, 50, 126, 94]
-    (row,) = plates_by_panel(figures.head_grid(example, [0], look=Style("contour")))
+    (row,) = plates_by_panel(figures.head_grid(example, [0], style=Style("contour")))
     assert len(row) == 2
     for panel, plate in row:
         assert (plate.left, plate.top) == (panel.left, panel.top)
@@ -198,7 +198,7 @@ def test_wherever_there_is_a_free_corner_it_is_taken(shape):
     high = np.minimum(low + 0.1 + rng.random((count, 2)) * 0.6, 1)
     height, width = example.image.rgb.shape[:2]
     example.boxes_xyxy_px = np.hstack([low, high]) * [width, height, width, height]
-    fig = figures.head_grid(example, range(count), look=Style("contour"))
+    fig = figures.head_grid(example, range(count), style=Style("contour"))
     had = 0
     for q, row in enumerate(plates_by_panel(fig)):
         for m, (panel, plate) in enumerate(row):
@@ -228,7 +228,7 @@ def test_numbers_are_at_the_same_place_in_every_style():
     example.boxes_xyxy_px[1] = [70, 50, 126, 94]
     places = []
     for style in STYLES:
-        fig = figures.head_grid(example, [0, 1], look=Style(style))
+        fig = figures.head_grid(example, [0, 1], style=Style(style))
         places.append([(t.get_text(), *t.get_position()) for t in numbers_of(fig)])
     assert len(places[0]) == 8 and places[0] == places[1] == places[2]
     assert len({x for _, x, _ in places[0]}) > 4  # not all in the same corner

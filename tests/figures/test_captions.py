@@ -16,7 +16,7 @@ from detr_viz.attention.terms import SEPARATE_COMBINE, Mode
 from detr_viz.common.files import OutputError
 from detr_viz.figures import latex_caption, reading_rule
 from detr_viz.figures.reading_rule import ShownModel
-from detr_viz.figures.styles import NORMS, Style, page_format
+from detr_viz.figures.styles import NORMS, PageFormat, Style
 
 ASCII = "".join(map(chr, range(33, 127)))
 SIGNS = {
@@ -153,19 +153,19 @@ def test_a_caption_names_the_image():
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_caption_says_how_maps_are_scaled(norm):
-    text = caption(latex_caption.latex(shown(look=Style("heat", norm)), "a.png"))
+    text = caption(latex_caption.latex(shown(style=Style("heat", norm)), "a.png"))
     assert f". Brighter colour is more attention, {NORMS[norm]} (normalisation {norm})." in text
     assert "photo" not in text
 
 
 def test_a_caption_says_brighter_only_of_the_map_it_knows():
     for style, where in (("heat", ""), ("overlay", " over the photo")):
-        text = caption(latex_caption.latex(shown(look=Style(style, cmap="gray_r")), "a.png"))
+        text = caption(latex_caption.latex(shown(style=Style(style, cmap="gray_r")), "a.png"))
         assert f". Colour{where} is attention, {NORMS['head']} (" in text and "righter" not in text
 
 
 def test_a_caption_of_contours_speaks_of_mass():
-    text = caption(latex_caption.latex(shown(look=Style("contour")), "a.png"))
+    text = caption(latex_caption.latex(shown(style=Style("contour")), "a.png"))
     said = "Inside the lines lie 50, 80 and 95 % of each map's mass, the densest cells first."
     assert f" box. {said} A map's" in text
     assert "olour" not in text and "normalisation" not in text
@@ -261,7 +261,7 @@ def test_a_figure_is_included_as_wide_as_it_was_made(width_in, environment, widt
 
 @pytest.mark.parametrize(("preset", "environment"), [("column", "figure"), ("slide", "figure*")])
 def test_the_width_is_that_of_the_figure(preset, environment):
-    fig = figures.head_grid(fake(), [0], page=page_format(preset))
+    fig = figures.head_grid(fake(), [0], page_format=PageFormat.of(preset))
     assert fig.shown.width_in == fig.get_figwidth()
     tex = latex_caption.latex(fig.shown, "a.pdf")
     assert f"\\begin{{{environment}}}" in tex

@@ -193,7 +193,7 @@ def test_maps_are_each_models_own():
     a, b = replace(A), replace(B)
     a.made = np.broadcast_to(one_hot(A.grid_hw, (1, 1)), A.made.shape)
     b.made = np.broadcast_to(one_hot(B.grid_hw, (10, 14)), B.made.shape)
-    fig = figures.compare([a, b], shared(a, b)[:1], look=Style("heat", cmap="gray"))
+    fig = figures.compare([a, b], shared(a, b)[:1], style=Style("heat", cmap="gray"))
     sheet = np.asarray(fig.axes[0].images[0].get_array())
     for row, (y, x) in zip(photo_rows(fig), [(8.5 / 96, 8.5 / 128), (160.5 / 192, 224.5 / 256)],
                            strict=True):  # fmt: skip

@@ -18,7 +18,7 @@ from test_contours import centers, inside, softmax_maps
 
 from detr_viz import figures
 from detr_viz.attention.grids import Placement
-from detr_viz.figures.styles import INTERPOLATIONS, PageFormat, Style, page_format
+from detr_viz.figures.styles import INTERPOLATIONS, PageFormat, Style
 
 SHARES = (50, 80, 95)
 GRIDS = {  # map, resized input, stride, photo
@@ -65,8 +65,8 @@ def drawn_in(tile: Tile, lines: LineCollection) -> list[np.ndarray]:
 def test_the_drawn_lines_hold_what_the_key_says(grid, interpolation, sharpness):
     """The cells inside a panel's lines, by their centres, have the share but for one cell."""
     example = attentive(grid, sharpness=sharpness)
-    look = Style("contour", interpolation=interpolation)
-    fig = figures.head_grid(example, [0, 1], look=look)
+    style = Style("contour", interpolation=interpolation)
+    fig = figures.head_grid(example, [0, 1], style=style)
     collections = by_share(fig)
     assert sorted(collections) == list(SHARES)
     place = Placement(example.input_hw, example.stride)
@@ -83,7 +83,7 @@ def test_the_drawn_lines_hold_what_the_key_says(grid, interpolation, sharpness):
 
 @pytest.mark.parametrize("mode", ["combine", MODES], ids=["single", "stacked"])
 def test_lines_are_in_panels_and_each_has_a_darker_one_under_it(mode):
-    fig = figures.head_grid(attentive("16x16", 4, 3), [0, 1], mode, look=Style("contour"))
+    fig = figures.head_grid(attentive("16x16", 4, 3), [0, 1], mode, style=Style("contour"))
     rows = 2 * (1 if mode == "combine" else 3)
     tiles, collections = tiles_of(fig), lines_of(fig)
     assert len(tiles) == 2 + 4 * rows and len(collections) == 2 * len(SHARES)
@@ -110,27 +110,27 @@ def test_lines_are_in_panels_and_each_has_a_darker_one_under_it(mode):
 
 def test_a_flat_map_has_no_lines_but_the_key_stays():
     example = fake(heads=4, made=np.full((3, 4, 12, 16), 1 / 192, np.float32))
-    fig = figures.head_grid(example, [0], look=Style("contour"))
+    fig = figures.head_grid(example, [0], style=Style("contour"))
     assert [len(lines.get_segments()) for lines in lines_of(fig)] == [1] * 6
     assert sorted(by_share(fig)) == list(SHARES)
 
 
-def widths(page: PageFormat, heads: int = 2) -> np.ndarray:
+def widths(page_format: PageFormat, heads: int = 2) -> np.ndarray:
     """Of the lines in points, from the lowest."""
-    fig = figures.head_grid(fake(heads=heads), [0], look=Style("contour"), page=page)
+    fig = figures.head_grid(fake(heads=heads), [0], style=Style("contour"), page_format=page_format)
     return np.array([lines.get_linewidth()[0] for lines in lines_of(fig)])
 
 
 @pytest.mark.parametrize(("preset", "times"), [("column", 0.92), ("poster", 4.2)])
 def test_lines_grow_with_the_type(preset, times):
     """Points, not pixels: as wide on paper at any resolution, wider on a poster."""
-    fine = widths(page_format(preset, dpi=200))
-    assert np.allclose(fine, widths(page_format(preset, dpi=100)))
-    assert np.allclose(fine, times * widths(page_format()))
+    fine = widths(PageFormat.of(preset, dpi=200))
+    assert np.allclose(fine, widths(PageFormat.of(preset, dpi=100)))
+    assert np.allclose(fine, times * widths(PageFormat.of()))
 
 
 def test_lines_are_thinner_in_small_panels_but_never_too_thin_to_print():
-    small, large = widths(page_format("column"), heads=16), widths(page_format("column"))
+    small, large = widths(PageFormat.of("column"), heads=16), widths(PageFormat.of("column"))
     assert (small < large).all() and small.min() == 0.25 < large.min()
 
 
@@ -143,7 +143,7 @@ def rgb(lines: LineCollection) -> tuple[int, ...]:
 
 @pytest.fixture(scope="module")
 def contour_figure() -> Figure:
-    return figures.head_grid(attentive("25x34"), [0, 1], look=Style("contour"))
+    return figures.head_grid(attentive("25x34"), [0, 1], style=Style("contour"))
 
 
 def test_an_svg_has_the_lines_as_paths_and_none_in_its_picture(contour_figure, tmp_path):

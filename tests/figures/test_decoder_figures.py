@@ -19,7 +19,7 @@ from detr_viz.figures.decoder import ITSELF, decoder_grid
 from detr_viz.figures.decoder_matrix import query_matrix
 from detr_viz.figures.page.elements import number
 from detr_viz.figures.page.query_links import LEAST
-from detr_viz.figures.styles import PRESETS, FigureError, Style, page_format
+from detr_viz.figures.styles import PRESETS, FigureError, PageFormat, Style
 
 WEIGHTS = np.array(  # of 3 queries and 2 heads, (3, 2, 3)
     [
@@ -75,7 +75,7 @@ def in_panel(fig, point):
 )
 def test_rivals_by_hand(norm, expected):
     e = by_hand()
-    fig = decoder_grid(e, [0], ["combine"], look=Style(norm=norm))
+    fig = decoder_grid(e, [0], ["combine"], style=Style(norm=norm))
     (lines, opacity), (boxes, of_boxes), (own, _) = drawn(fig)
     others = {key: share for key, share in expected.items() if key[1] != 0}
     assert sorted(of_boxes) == pytest.approx(sorted(expected.values()), abs=1e-5)
@@ -109,7 +109,7 @@ def test_rivals_are_those_of_the_model(explained, norm):
     """All and only those whose weight is a quarter of the scale's end, of every query there is."""
     e, layer = explained, explained.num_layers - 1
     ids = e.by_score()[:3]
-    fig = decoder_grid(e, ids, ["content"], layers=[layer], look=Style(norm=norm))
+    fig = decoder_grid(e, ids, ["content"], layers=[layer], style=Style(norm=norm))
     weights = e.attention(("decoder", layer), "content", ids)
     axes = {"head": 2, "query": (1, 2), "figure": (0, 1, 2)}[norm]
     shares = weights / weights.max(axes, keepdims=True)
@@ -124,7 +124,7 @@ def test_rivals_are_those_of_the_model(explained, norm):
 def test_rivals_boxes_are_that_layers_own(explained):
     """Of layer 0, where the last layer has put them elsewhere."""
     e, query, heads = explained, explained.by_score()[0], (0, 5)
-    fig = decoder_grid(e, [query], ["combine"], layers=[0], look=Style(heads=heads))
+    fig = decoder_grid(e, [query], ["combine"], layers=[0], style=Style(heads=heads))
     _, (paths, _), _ = drawn(fig)
     weights = e.attention(("decoder", 0), "combine", [query])[0]
     found = {}  # head -> boxes as shares of its panel, the weakest first
@@ -147,7 +147,7 @@ def test_rivals_boxes_are_that_layers_own(explained):
 def test_heads_and_modes_and_layers(explained):
     e, ids = explained, explained.by_score()[:2]
     fig = decoder_grid(
-        e, ids, ["combine", "cq.pk + pq.pk"], layers=[0, 2], look=Style(heads=(3, 0))
+        e, ids, ["combine", "cq.pk + pq.pk"], layers=[0, 2], style=Style(heads=(3, 0))
     )
     said = texts(fig)
     for layer in (0, 2):
@@ -162,11 +162,11 @@ def test_heads_and_modes_and_layers(explained):
 
 
 def test_heads_in_one():
-    fig = decoder_grid(by_hand(), [0], ["combine"], look=Style(heads="mean"))
+    fig = decoder_grid(by_hand(), [0], ["combine"], style=Style(heads="mean"))
     assert "mean of heads" in texts(fig)
     _, (_, opacity), _ = drawn(fig)
     assert sorted(opacity) == pytest.approx([0.75, 0.75, 1], abs=1e-5)  # of .3, .3, .4
-    fig = decoder_grid(by_hand(), [0], ["combine"], look=Style(heads="sort"))
+    fig = decoder_grid(by_hand(), [0], ["combine"], style=Style(heads="sort"))
     assert [t for t in texts(fig) if re.match(r"\d: ", t)] == ["1: .70", f"0: {ITSELF} .50"]
 
 
@@ -188,9 +188,9 @@ def test_numbers_keep_off_strong_rivals():
         ([], ["combine"], {}, "nothing to draw"),
         ([0], [], {}, "nothing to draw"),
         ([0], ["combine"], {"layers": [4]}, "layer 4 were not captured"),
-        ([0], ["combine"], {"look": Style("heat")}, "no map of the image"),
-        ([0], ["combine"], {"look": Style(interpolation="linear")}, "no interpolation"),
-        ([0], ["combine"], {"look": Style(heads=(2,))}, "no head 2"),
+        ([0], ["combine"], {"style": Style("heat")}, "no map of the image"),
+        ([0], ["combine"], {"style": Style(interpolation="linear")}, "no interpolation"),
+        ([0], ["combine"], {"style": Style(heads=(2,))}, "no head 2"),
     ],
 )
 def test_what_cannot_be_drawn(queries, modes, more, says):
@@ -218,7 +218,12 @@ def test_cells_are_the_layers_weights(explained):
     """And what goes to the others is what is missing to 1."""
     e, ids, heads = explained, explained.by_score()[:3], (5, 0)
     fig = query_matrix(
-        e, ids, ["position"], layers=[1], look=Style(heads=heads), page=page_format(width_in=9)
+        e,
+        ids,
+        ["position"],
+        layers=[1],
+        style=Style(heads=heads),
+        page_format=PageFormat.of(width_in=9),
     )
     weights = e.attention(("decoder", 1), "position", ids)
     rows = cells_of(fig)
@@ -249,7 +254,7 @@ def test_colours_are_the_weights(norm, scales):
     """Of queries 0 and 2: in head 0 .5 .1 and .05 0, in head 1 .1 .7 and .2 .8."""
     weights = WEIGHTS.copy()
     weights[2, 0] = [0.05, 0.95, 0]
-    fig = query_matrix(by_hand(weights), [0, 2], ["combine"], look=Style(norm=norm))
+    fig = query_matrix(by_hand(weights), [0, 2], ["combine"], style=Style(norm=norm))
     lut = matplotlib.colormaps["inferno"](np.linspace(0, 1, 256), bytes=True)[:, :3]
     sheet, cells = sheet_of(fig), tiles_of(fig)
     assert len(cells) == 2 * 2 * (2 + 1)
@@ -270,7 +275,7 @@ def test_all_queries_leave_no_others():
 
 def test_heads_of_matrices():
     def rows(heads):
-        fig = query_matrix(by_hand(), [2, 1], ["combine"], look=Style(heads=heads))
+        fig = query_matrix(by_hand(), [2, 1], ["combine"], style=Style(heads=heads))
         return [[text for _, _, text in row] for row in cells_of(fig)], texts(fig)
 
     mean, _ = rows("mean")  # of (0, .1 | .9) and (.8, 0 | .2); of (0, 1 | 0) and (.4, .3 | .3)
@@ -285,7 +290,7 @@ def test_heads_of_matrices():
 def test_sorted_heads_keep_their_matrices():
     """Head 1 looks at fewer: its name is over its own numbers and colours, before head 0."""
     turned = WEIGHTS[:, ::-1].copy()
-    fig = query_matrix(by_hand(turned), [2, 1], ["combine"], look=Style(norm="head", heads="sort"))
+    fig = query_matrix(by_hand(turned), [2, 1], ["combine"], style=Style(norm="head", heads="sort"))
     rows = [[text for _, _, text in row] for row in cells_of(fig)]
     assert rows == [[".10", ".90", ".80", ".20"], ["1", ".40", ".30", ".30"]]  # a 0 is left out
     tiles = tiles_of(fig)[:6]
@@ -306,8 +311,8 @@ def test_nothing_overlaps(preset, count):
     weights = rng.dirichlet(np.full(count + 3, 0.3), (count + 3, 8)).astype(np.float32)
     names = tuple(f"a very long name of the class {i} there is" for i in range(count + 3))
     e = by_hand(weights, names=names, scores=tuple(np.linspace(1, 0, count + 3)))
-    page = page_format(preset, dpi=100)
-    fig = query_matrix(e, [*range(count)], ["combine", "position"], page=page)
+    page = PageFormat.of(preset, dpi=100)
+    fig = query_matrix(e, [*range(count)], ["combine", "position"], page_format=page)
     check_texts(fig)
     assert sheet_of(fig).shape[1] <= round(page.width_in * page.dpi)
     tiles = tiles_of(fig)
@@ -320,7 +325,7 @@ def test_too_many_for_the_page():
     weights = np.full((200, 8, 200), 1 / 200, np.float32)
     e = by_hand(weights, names=("cat",) * 200, scores=(0.5,) * 200)
     with pytest.raises(FigureError, match="too narrow for a matrix of 200 queries"):
-        query_matrix(e, [*range(200)], ["combine"], page=page_format(width_in=2, dpi=100))
+        query_matrix(e, [*range(200)], ["combine"], page_format=PageFormat.of(width_in=2, dpi=100))
 
 
 @pytest.mark.parametrize("queries", [[], [0]])

@@ -31,7 +31,7 @@ def test_the_cell_is_the_one_whose_centre_is_nearest(explained):
 
 def test_maps_are_the_layers_own(explained):
     e = explained
-    fig = encoder_grid(e, [(100, 200), (0, 0)], ["content"], look=Style("heat"))
+    fig = encoder_grid(e, [(100, 200), (0, 0)], ["content"], style=Style("heat"))
     said = texts(fig)
     assert [t for t in said if t.startswith("cell ")] == ["cell 3, 6", "cell 0, 0"]
     assert "100, 200" in said and "encoder layers 0 and 1 of 0\N{EN DASH}1" in " ".join(said)
@@ -46,7 +46,7 @@ def test_maps_are_the_layers_own(explained):
 
 def test_marks_lie_on_the_cell_and_inside(explained):
     """In the photo and in each panel; one on the corner is pulled in, so that it is seen."""
-    fig = encoder_grid(explained, [(258, 290), (0, 0)], ["combine"], look=Style(heads=(0, 5)))
+    fig = encoder_grid(explained, [(258, 290), (0, 0)], ["combine"], style=Style(heads=(0, 5)))
     (rings,) = {
         tuple(map(tuple, np.round(c.get_offsets(), 3)))
         for c in fig.axes[0].collections

@@ -27,7 +27,7 @@ def shown(
 ) -> FigureContents:
     models = subjects or (subject(),)
     words = queries or tuple(f"cat, 0.98, query {i}" for i in range(len(models)))
-    facts_of = {"modes": ("combine",), "scale": "mode", "look": Style(), **changes}
+    facts_of = {"modes": ("combine",), "scale": "mode", "style": Style(), **changes}
     return FigureContents(models, queries=words, **facts_of)
 
 
@@ -82,7 +82,9 @@ LOOKS = [("contour", None), *((s, n) for s in ("overlay", "heat") for n in (None
 
 @pytest.mark.parametrize(("style", "norm"), LOOKS)
 def test_metadata_says_how_it_is_drawn(style, norm):
-    said = reading_rule.metadata(shown(look=Style(style, norm, "cividis", "linear")))["Description"]
+    said = reading_rule.metadata(shown(style=Style(style, norm, "cividis", "linear")))[
+        "Description"
+    ]
     assert f"; style {style}, linear interpolation" in said
     assert "; scale mode; " in said
     if style == "contour":
@@ -94,7 +96,7 @@ def test_metadata_says_how_it_is_drawn(style, norm):
 
 
 def test_metadata_names_what_was_left_to_default():
-    said = reading_rule.metadata(shown(look=Style("heat")))["Description"]
+    said = reading_rule.metadata(shown(style=Style("heat")))["Description"]
     assert "style heat, nearest interpolation, colour map inferno" in said
 
 

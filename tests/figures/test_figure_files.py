@@ -19,7 +19,7 @@ from PIL import Image
 
 from detr_viz import figures
 from detr_viz.common.errors import UserError
-from detr_viz.figures.styles import FigureError, page_format
+from detr_viz.figures.styles import FigureError, PageFormat
 
 
 def sheet_of(fig: Figure) -> np.ndarray:
@@ -36,7 +36,7 @@ def png_of(fig: Figure, tmp_path, name="a.png") -> Image.Image:
 
 def test_png_shows_the_panels_pixel_for_pixel(tmp_path):
     for width_in, dpi in ((7.0, 220), (6.875, 133), (5.03, 97.7)):
-        fig = figures.head_grid(fake(), [0, 1], page=page_format(None, width_in, dpi))
+        fig = figures.head_grid(fake(), [0, 1], page_format=PageFormat.of(None, width_in, dpi))
         for artist in (*fig.axes[0].texts, *fig.axes[0].collections):
             artist.remove()
         saved = np.asarray(png_of(fig, tmp_path).convert("RGB"))

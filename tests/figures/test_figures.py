@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from detr_viz import figures
 from detr_viz.common.errors import UserError
 from detr_viz.figures import head_maps
-from detr_viz.figures.styles import FigureError, Style, page_format
+from detr_viz.figures.styles import FigureError, PageFormat, Style
 
 INFERNO_TOP = (252, 255, 164)
 
@@ -110,7 +110,7 @@ def test_a_peak_lands_on_its_pixel(input_hw, stride, rule, cell, interpolation):
     image_hw = (input_hw[0] // 2, input_hw[1] // 2)
     example = fake(image_hw, input_hw, stride, heads=8, cell_rule=rule)
     example.made = np.broadcast_to(one_hot(example.grid_hw, cell), (3, 8, *example.grid_hw))
-    (row,) = panels_of(figures.head_grid(example, [0], look=Style(interpolation=interpolation)))
+    (row,) = panels_of(figures.head_grid(example, [0], style=Style(interpolation=interpolation)))
     height, width = row[0].shape[:2]
     expected = [
         (stride * i + 0.5) * p / n - 0.5
@@ -131,7 +131,7 @@ def test_nearest_draws_cells_of_one_colour():
     example = fake((96, 128), (96, 128), 8)
     example.image.rgb[:] = 120
     example.made = np.broadcast_to(one_hot((12, 16), (5, 7)), (3, 8, 12, 16))
-    (row,) = panels_of(figures.head_grid(example, [0], look=Style(interpolation="nearest")))
+    (row,) = panels_of(figures.head_grid(example, [0], style=Style(interpolation="nearest")))
     colors = np.unique(row[1][:80, :100].reshape(-1, 3), axis=0)  # without the number's corner
     assert len(colors) == 2
 
@@ -147,7 +147,7 @@ def test_maxima_are_printed_in_the_panels():
 
 
 def test_numbers_give_way_where_panels_are_small():
-    fig = figures.head_grid(fake(), [0], page=page_format(width_in=3.25))
+    fig = figures.head_grid(fake(), [0], page_format=PageFormat.of(width_in=3.25))
     assert ".50" not in texts(fig)
     assert "the number in it" not in "".join(texts(fig))
     assert "the number in it" in "".join(texts(figures.head_grid(fake(), [0])))
@@ -224,15 +224,15 @@ def test_names_are_text_not_formulas():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: figures.head_grid(fake(), [0], look=Style(cmap="infernal")), "no colour map"),
+        (lambda: figures.head_grid(fake(), [0], style=Style(cmap="infernal")), "no colour map"),
         (lambda: Style(interpolation="lanczos"), "cubic, linear, nearest"),
         (lambda: Style("sketch"), "style 'sketch' is not one of overlay, heat, contour"),
         (lambda: Style(norm="row"), "norm 'row' is not one of head, query, figure"),
         (lambda: Style("contour", "figure"), "says nothing about contours"),
-        (lambda: page_format("banner"), "preset 'banner' is not one of column, page"),
-        (lambda: page_format(width_in=0), "cannot be 0 in wide"),
-        (lambda: page_format(dpi=-1), "-1 dpi"),
-        (lambda: page_format(width_in=float("nan")), "nan"),
+        (lambda: PageFormat.of("banner"), "preset 'banner' is not one of column, page"),
+        (lambda: PageFormat.of(width_in=0), "cannot be 0 in wide"),
+        (lambda: PageFormat.of(dpi=-1), "-1 dpi"),
+        (lambda: PageFormat.of(width_in=float("nan")), "nan"),
         (lambda: wide(0.5, 335), "too narrow"),
         (lambda: wide(500, 600), "more than 20000 pixels: lower the width or the dpi"),
         (lambda: figures.head_grid(fake(), []), "at least one query"),
@@ -247,4 +247,4 @@ def test_what_cannot_be_drawn_is_said_in_one_line(make, words):
 
 
 def wide(width_in: float, dpi: float) -> Figure:
-    return figures.head_grid(fake(), [0], page=page_format(None, width_in, dpi))
+    return figures.head_grid(fake(), [0], page_format=PageFormat.of(None, width_in, dpi))

@@ -20,7 +20,7 @@ from pypdf import PdfReader
 
 from detr_viz import figures
 from detr_viz.figures.page import text as lettering
-from detr_viz.figures.styles import Style, page_format
+from detr_viz.figures.styles import PageFormat, Style
 
 CAT, DOG = "\N{CJK UNIFIED IDEOGRAPH-732B}", "\N{CJK UNIFIED IDEOGRAPH-72D7}"
 FAMILY = "Two Signs"
@@ -101,11 +101,11 @@ def chinese(**more: object):
 
 
 @pytest.mark.parametrize("mode", ["combine", MODES], ids=["single", "stacked"])
-@pytest.mark.parametrize("look", [Style(), Style("heat", "figure"), Style("contour")],
+@pytest.mark.parametrize("style", [Style(), Style("heat", "figure"), Style("contour")],
                          ids=["overlay", "heat", "contour"])  # fmt: skip
-def test_a_pdf_has_nothing_but_truetype(only_dejavu, tmp_path, look, mode):
+def test_a_pdf_has_nothing_but_truetype(only_dejavu, tmp_path, style, mode):
     fig = figures.head_grid(fake(names=("cat", "K\u00e4se", "\u03bb-probe")), [0, 1, 2], mode,
-                            look=look)  # fmt: skip
+                            style=style)  # fmt: skip
     figures.save(fig, tmp_path / "a.pdf")
     assert b"/Type3" not in (tmp_path / "a.pdf").read_bytes()
     reader = PdfReader(tmp_path / "a.pdf")
@@ -125,7 +125,7 @@ def test_every_name_of_a_comparison_is_found_in_the_pdf(only_dejavu, tmp_path):
     a, b = fake(model_title="DETR"), fake(heads=4, names=("cat", "wolf", "teapot"))
     b.boxes_xyxy_px[2] += 60
     objects = shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], [[0, 1, 2], []])
-    fig = figures.compare([a, b], objects, page=page_format("slide", dpi=72))
+    fig = figures.compare([a, b], objects, page_format=PageFormat.of("slide", dpi=72))
     figures.save(fig, tmp_path / "a.pdf")
     words = PdfReader(tmp_path / "a.pdf").pages[0].extract_text()
     for text in ("cat", "dog", "wolf", "teapot", "DETR", "no matching box"):

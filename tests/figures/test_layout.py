@@ -17,7 +17,7 @@ from detr_viz import figures
 from detr_viz.detections.matching import shared_objects
 from detr_viz.figures import head_maps
 from detr_viz.figures.page import elements
-from detr_viz.figures.styles import PRESETS, FigureError, PageFormat, Style, page_format
+from detr_viz.figures.styles import PRESETS, FigureError, PageFormat, Style
 
 LONG = ("baseball glove", "an exceedingly long class name that never ends", "Donaudampfschifffahrt")
 SHAPES = {
@@ -51,8 +51,8 @@ def test_every_number_of_heads(heads, modes):
 @pytest.mark.parametrize("modes", ["combine", MODES], ids=["single", "stacked"])
 @pytest.mark.parametrize(("width_in", "dpi"), [(3.25, 300), (5, 100), (6.875, 220), (13.3, 150)])
 def test_every_width(width_in, dpi, modes):
-    size = page_format(None, width_in, dpi)
-    fig = figures.head_grid(fake(names=LONG), [0, 1, 2], modes, page=size)
+    size = PageFormat.of(None, width_in, dpi)
+    fig = figures.head_grid(fake(names=LONG), [0, 1, 2], modes, page_format=size)
     check_page(fig)
     assert width_in * 0.98 <= fig.get_figwidth() <= width_in + 0.01
 
@@ -71,16 +71,20 @@ def pair() -> list[FakeExplanation]:
     return [a, b]
 
 
-def drawn(kind: str, made_for: PageFormat, look: Style) -> Figure:
+def drawn(kind: str, page_format: PageFormat, style: Style) -> Figure:
     a, b = pair()
     if kind in ("single", "modes", "layers"):
         modes = MODES if kind == "modes" else "combine"
         layer = "all" if kind == "layers" else None
-        return figures.head_grid(a, [0, 1, 2], modes, layer=layer, look=look, page=made_for)
+        return figures.head_grid(
+            a, [0, 1, 2], modes, layer=layer, style=style, page_format=page_format
+        )
     objects = shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], [[0, 1, 2], [0, 1, 2]])
     modes = MODES if kind == "compared modes" else "combine"
     layer = "all" if kind == "compared layers" else None
-    return figures.compare([a, b], objects, modes, layer=layer, look=look, page=made_for)
+    return figures.compare(
+        [a, b], objects, modes, layer=layer, style=style, page_format=page_format
+    )
 
 
 KINDS = ("single", "modes", "layers", "compared", "compared modes", "compared layers")
@@ -89,7 +93,7 @@ LOOKS = {"head": Style(), "figure": Style("heat", "figure"), "contour": Style("c
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("preset", "look"),
+    ("preset", "style"),
     [
         ("column", "contour"),
         ("page", "head"),
@@ -98,8 +102,8 @@ LOOKS = {"head": Style(), "figure": Style("heat", "figure"), "contour": Style("c
     ],
 )
 @pytest.mark.filterwarnings("ignore:the figure is .* high")
-def test_every_preset_holds_every_kind_of_figure(preset, look, kind):
-    fig = drawn(kind, page_format(preset), LOOKS[look])
+def test_every_preset_holds_every_kind_of_figure(preset, style, kind):
+    fig = drawn(kind, PageFormat.of(preset), LOOKS[style])
     check_page(fig)
     asked, room = PRESETS[preset].width_in, PRESETS[preset].height_in
     assert fig.get_figwidth() <= asked + 1e-4
@@ -118,16 +122,16 @@ def test_every_preset_holds_every_kind_of_figure(preset, look, kind):
     ],
 )
 def test_presets_have_the_widths_they_are_named_for(preset, width_in, pixels):
-    made_for = page_format(preset)
-    assert made_for.width_in == width_in and round(width_in * made_for.dpi) == pixels
-    fig = figures.head_grid(fake(), [0], page=made_for)
+    page_format = PageFormat.of(preset)
+    assert page_format.width_in == width_in and round(width_in * page_format.dpi) == pixels
+    fig = figures.head_grid(fake(), [0], page_format=page_format)
     width, height = fig.canvas.get_width_height()
     assert pixels - 16 <= width <= pixels  # whole pixels for 9 panels
     assert (height, width) == np.asarray(fig.axes[0].images[0].get_array()).shape[:2]
-    assert fig.dpi == made_for.dpi and fig.get_figwidth() == pytest.approx(
+    assert fig.dpi == page_format.dpi and fig.get_figwidth() == pytest.approx(
         width / fig.dpi, abs=1e-4
     )
-    other = figures.head_grid(fake(), [0], page=page_format(preset, 5.0, 120))
+    other = figures.head_grid(fake(), [0], page_format=PageFormat.of(preset, 5.0, 120))
     assert 600 - 16 <= other.canvas.get_width_height()[0] <= 600
     mine = {t.get_fontsize() for t in other.axes[0].texts}
     assert mine == {t.get_fontsize() for t in fig.axes[0].texts}  # the preset's size of type
@@ -138,7 +142,7 @@ def test_presets_have_the_widths_they_are_named_for(preset, width_in, pixels):
 @pytest.mark.parametrize("kind", ["single", "compared modes"])
 @pytest.mark.filterwarnings("ignore:the figure is .* high")
 def test_text_is_legible_where_it_will_be_read(preset, least_pt, kind):
-    fig = drawn(kind, page_format(preset), Style(norm="figure"))
+    fig = drawn(kind, PageFormat.of(preset), Style(norm="figure"))
     sizes = {t.get_text(): t.get_fontsize() for t in fig.axes[0].texts}
     assert len(sizes) > 20
     assert {text for text, size in sizes.items() if size < least_pt} == {"q", "k"}  # subscripts
@@ -151,12 +155,12 @@ def test_text_is_legible_where_it_will_be_read(preset, least_pt, kind):
 def both_heights(query_count: int, preset: str, **more: object) -> tuple[Figure, Figure, list[str]]:
     """The preset's figure, the same with all the height it wants, and what was warned of."""
     example = fake(names=["cat"] * query_count, scores=[0.9] * query_count, **more)
-    made_for = page_format(preset)
+    page_format = PageFormat.of(preset)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fig = figures.head_grid(example, range(query_count), page=made_for)
-    tall = replace(made_for, height_in=math.inf)
-    free = figures.head_grid(example, range(query_count), page=tall)
+        fig = figures.head_grid(example, range(query_count), page_format=page_format)
+    tall = replace(page_format, height_in=math.inf)
+    free = figures.head_grid(example, range(query_count), page_format=tall)
     return fig, free, [str(w.message) for w in caught]
 
 
@@ -183,10 +187,10 @@ def test_a_figure_that_fits_is_left_alone(count, more):
 
 def test_a_figure_exactly_as_high_as_its_room_fits():
     free = figures.head_grid(fake(), [0, 1])
-    room = replace(page_format(), height_in=free.canvas.get_width_height()[1] / 335)
+    room = replace(PageFormat.of(), height_in=free.canvas.get_width_height()[1] / 335)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fig = figures.head_grid(fake(), [0, 1], page=room)
+        fig = figures.head_grid(fake(), [0, 1], page_format=room)
     assert tiles_of(fig) == tiles_of(free)
 
 
@@ -206,11 +210,11 @@ def test_a_figure_that_cannot_fit_keeps_its_panels_and_is_said_to_be_high(preset
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("preset", ["column", "page", "slide", "poster"])
 def test_a_warning_says_that_a_figure_is_too_high_and_nothing_else_does(preset, kind):
-    made_for = replace(page_format(preset), dpi=60)
+    page_format = replace(PageFormat.of(preset), dpi=60)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fig = drawn(kind, made_for, Style())
-    too_high = fig.get_figheight() > made_for.height_in + 0.5 / 60  # half a pixel
+        fig = drawn(kind, page_format, Style())
+    too_high = fig.get_figheight() > page_format.height_in + 0.5 / 60  # half a pixel
     said = [re.match(r"the figure is ([\d.]+) in high", str(w.message)) for w in caught]
     assert len(said) == int(too_high)
     assert all(abs(float(m[1]) - fig.get_figheight()) < 0.06 for m in said)
@@ -224,7 +228,7 @@ def test_a_warning_says_that_a_figure_is_too_high_and_nothing_else_does(preset, 
 def test_twenty_queries_in_every_preset(preset):
     names = [f"class {i}" for i in range(20)]
     example = fake(names=names, scores=np.linspace(0.99, 0.01, 20))
-    fig = figures.head_grid(example, range(20), page=page_format(preset))
+    fig = figures.head_grid(example, range(20), page_format=PageFormat.of(preset))
     check_page(fig)
     assert set(names) <= set(texts(fig)) and len(tiles_of(fig)) == 20 * 9
     tops = sorted((extent(t).y0, t.get_text()) for t in fig.axes[0].texts if t.get_text() in names)
@@ -243,7 +247,7 @@ def test_one_query_and_twenty():
 
 def test_short_names_are_never_cut():
     names = ("baseball glove", "hair drier", "TV")
-    fig = figures.head_grid(fake(names=names), [0, 1, 2], page=page_format(width_in=7.0))
+    fig = figures.head_grid(fake(names=names), [0, 1, 2], page_format=PageFormat.of(width_in=7.0))
     assert {"baseball glove", "hair drier", "TV"} <= {t.get_text() for t in fig.axes[0].texts}
 
 
@@ -300,7 +304,7 @@ def test_all_boxes_stay_in_their_panels(style):
     """Larger than the photo, of no size in two corners: the lines with their halo are inside."""
     example = fake()
     example.boxes_xyxy_px[:] = [[-50, -50, 999, 999], [0, 0, 0, 0], [128, 96, 128, 96]]
-    fig = figures.head_grid(example, [0, 1, 2], look=Style(style))
+    fig = figures.head_grid(example, [0, 1, 2], style=Style(style))
     check_page(fig)
     assert [len(corners(boxes)) for boxes in boxes_of(fig)] == [3 * 9, 3 * 9]
 

@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 
 from detr_viz import figures
 from detr_viz.figures.page import paint
-from detr_viz.figures.styles import NORMS, STYLES, FigureError, Style, page_format
+from detr_viz.figures.styles import NORMS, STYLES, FigureError, PageFormat, Style
 
-COLUMN = page_format(width_in=3.25)  # 8 panels too small for numbers: only the maps are in them
+COLUMN = PageFormat.of(width_in=3.25)  # 8 panels too small for numbers: only the maps are in them
 
 
 def stepped() -> FakeExplanation:
@@ -61,8 +61,8 @@ def test_colours_are_those_of_the_weights_as_shares_of_what_the_norm_says(norm):
         "query": np.repeat(example.made[:2].max((1, 2, 3))[:, None], 8, 1),
         "figure": np.full((2, 8), example.made[:2].max()),
     }[norm]
-    look = Style("heat", norm, "viridis")
-    fig = figures.head_grid(example, [0, 1], look=look, page=COLUMN)
+    style = Style("heat", norm, "viridis")
+    fig = figures.head_grid(example, [0, 1], style=style, page_format=COLUMN)
     for q, row in enumerate(panels_of(fig)[:2]):
         for m, panel in enumerate(row[1:]):
             shares = example.made[q, m] / ends[q, m]
@@ -80,9 +80,9 @@ def test_modes_are_rows_of_their_own_but_one_figure(norm):
     example = fake((96, 144), (96, 144), 24)
     flat = np.full((3, 8, 4, 6), 1 / 64, np.float32)
     example.made_by = {("combine", 5): flat, ("position", 5): flat / 2, ("content", 5): flat * 4}
-    look = Style("heat", norm, "gray_r")
+    style = Style("heat", norm, "gray_r")
     example.image.rgb[:] = 120
-    fig = figures.head_grid(example, [0], MODES, look=look, page=COLUMN)
+    fig = figures.head_grid(example, [0], MODES, style=style, page_format=COLUMN)
     panels = [t for t in tiles_of(fig) if t not in bar_of(fig)][1:]  # without the photo
     levels = [np.unique(pixels(fig, t)).tolist() for t in panels]
     shares = (0.25, 0.125, 1) if norm == "figure" else (1, 1, 1)
@@ -95,9 +95,10 @@ def test_a_flat_map_beside_a_peaked_one_has_almost_the_colour_of_nothing(style, 
     """1 / 192 of 0.9: at most a 170th of the way up."""
     example = flat_and_peaked()
     nothing = fake(made=np.zeros_like(example.made))
-    look = Style(style, norm, interpolation="nearest")
+    style = Style(style, norm, interpolation="nearest")
     (bare, *_), (row, other, *_) = (
-        panels_of(figures.head_grid(e, [0, 1], look=look, page=COLUMN)) for e in (nothing, example)
+        panels_of(figures.head_grid(e, [0, 1], style=style, page_format=COLUMN))
+        for e in (nothing, example)
     )
     assert np.ptp(row[1].astype(int) - bare[1].astype(int)) > 150  # the peak
     for panel in row[2:]:
@@ -108,8 +109,8 @@ def test_a_flat_map_beside_a_peaked_one_has_almost_the_colour_of_nothing(style, 
 
 
 def test_a_flat_map_by_its_own_maximum_is_full_everywhere():
-    look = Style(norm="head", cmap="gray", interpolation="nearest")
-    row = panels_of(figures.head_grid(flat_and_peaked(), [0], look=look, page=COLUMN))[0]
+    style = Style(norm="head", cmap="gray", interpolation="nearest")
+    row = panels_of(figures.head_grid(flat_and_peaked(), [0], style=style, page_format=COLUMN))[0]
     for panel in row[2:]:
         assert panel.min() > 235  # 0.94 * 255 and some of the ground
 
@@ -117,15 +118,15 @@ def test_a_flat_map_by_its_own_maximum_is_full_everywhere():
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic"])
 def test_a_flat_map_looks_flat(norm, interpolation):
-    look = Style("heat", norm, interpolation=interpolation)
-    rows = panels_of(figures.head_grid(flat_and_peaked(), [0, 1], look=look, page=COLUMN))
+    style = Style("heat", norm, interpolation=interpolation)
+    rows = panels_of(figures.head_grid(flat_and_peaked(), [0, 1], style=style, page_format=COLUMN))
     for panel in (*rows[0][2:], *rows[1][1:]):
         assert panel.std((0, 1)).max() == 0
     assert rows[0][1].std() > 0
 
 
 @pytest.mark.parametrize(
-    ("look", "words"),
+    ("style", "words"),
     [
         (Style(), ", from 0 to the number in it"),
         (Style(norm="query"), ", from 0 to its largest number"),
@@ -133,27 +134,27 @@ def test_a_flat_map_looks_flat(norm, interpolation):
         (Style("contour"), "numbers: each map's largest weight"),
     ],
 )
-def test_the_corner_says_how_colours_compare_and_what_the_numbers_are(look, words):
+def test_the_corner_says_how_colours_compare_and_what_the_numbers_are(style, words):
     said = {
         "head": "each panel on its own scale",
         "query": "each row on one scale",
         "figure": "all panels on one scale",
     }
     with_numbers, without = (
-        "".join(texts(figures.head_grid(fake(), [0], look=look, page=page)))
-        for page in (page_format(), COLUMN)
+        "".join(texts(figures.head_grid(fake(), [0], style=style, page_format=page)))
+        for page in (PageFormat.of(), COLUMN)
     )
     assert with_numbers.count(words) == 1
     for text in (with_numbers, without):
         for norm, scale in said.items():
-            assert text.count(scale) == (norm == look.scaling)
-    if look.scaling:
-        assert said[look.scaling] + words in with_numbers
+            assert text.count(scale) == (norm == style.scaling)
+    if style.scaling:
+        assert said[style.scaling] + words in with_numbers
     assert "number" not in without
 
 
 @pytest.mark.parametrize(
-    ("look", "parts"),
+    ("style", "parts"),
     [
         (
             Style(),
@@ -185,12 +186,12 @@ def test_the_corner_says_how_colours_compare_and_what_the_numbers_are(look, word
         ),
     ],
 )
-def test_metadata_name_style_norm_colours_and_interpolation(look, parts):
-    fig = figures.head_grid(fake(), [0], look=look)
+def test_metadata_name_style_norm_colours_and_interpolation(style, parts):
+    fig = figures.head_grid(fake(), [0], style=style)
     for part in parts:
         assert fig.facts["Description"].count(part) == 1
-    assert fig.shown.look == look
-    assert ("normalisation" in fig.facts["Description"]) == (look.style != "contour")
+    assert fig.shown.style == style
+    assert ("normalisation" in fig.facts["Description"]) == (style.name != "contour")
 
 
 # --- the colour bar ---------------------------------------------------------------------------
@@ -201,7 +202,7 @@ def bar_of(fig: Figure) -> list[Tile]:
 
 
 @pytest.mark.parametrize(
-    ("look", "bars"),
+    ("style", "bars"),
     [
         (Style(norm="figure"), 1),
         (Style("heat", "figure"), 1),
@@ -212,8 +213,8 @@ def bar_of(fig: Figure) -> list[Tile]:
     ],
 )
 @pytest.mark.parametrize("mode", ["combine", MODES], ids=["single", "stacked"])
-def test_only_a_scale_for_all_has_a_bar(look, bars, mode):
-    fig = figures.head_grid(fake(), [0, 1], mode, look=look)
+def test_only_a_scale_for_all_has_a_bar(style, bars, mode):
+    fig = figures.head_grid(fake(), [0, 1], mode, style=style)
     assert len(bar_of(fig)) == bars
     assert sum("weight of a cell" in text for text in texts(fig)) == bars
 
@@ -224,7 +225,7 @@ def test_the_bar_runs_along_the_colours_between_its_ends(style, cmap):
     example = fake()
     example.made[1, 3] *= 1.5  # 0.75 on a cell, the largest of all that are shown
     example.made[2] *= 2  # not shown
-    fig = figures.head_grid(example, [0, 1], look=Style(style, "figure", cmap))
+    fig = figures.head_grid(example, [0, 1], style=Style(style, "figure", cmap))
     (bar,) = bar_of(fig)
     colors = pixels(fig, bar)
     assert (colors == colors[:1]).all() and bar.hw[1] > 200
@@ -247,7 +248,7 @@ def test_the_bar_runs_along_the_colours_between_its_ends(style, cmap):
 def test_the_bar_ends_at_the_largest_weight_of_all_modes():
     example = fake()
     example.made_by = {("content", 5): example.made * 1.9}
-    fig = figures.head_grid(example, [0], MODES, look=Style(norm="figure"))
+    fig = figures.head_grid(example, [0], MODES, style=Style(norm="figure"))
     (bar,) = bar_of(fig)
     beside = [extent(t).y0 < bar.bottom < extent(t).y1 + bar.hw[0] for t in fig.axes[0].texts]
     legend = [text for text, near in zip(texts(fig), beside, strict=True) if near]
@@ -259,10 +260,10 @@ def test_the_bar_ends_at_the_largest_weight_of_all_modes():
 
 def test_heat_shows_the_cells_and_nothing_of_the_photo():
     example = stepped()
-    look = Style("heat", cmap="viridis")
-    first = panels_of(figures.head_grid(example, [0, 1], look=look, page=COLUMN))
+    style = Style("heat", cmap="viridis")
+    first = panels_of(figures.head_grid(example, [0, 1], style=style, page_format=COLUMN))
     example.image.rgb = photo(96, 144, seed=1)[::-1]
-    second = panels_of(figures.head_grid(example, [0, 1], look=look, page=COLUMN))
+    second = panels_of(figures.head_grid(example, [0, 1], style=style, page_format=COLUMN))
     for q in (0, 1):
         assert not np.array_equal(first[q][0], second[q][0])
         for m in range(8):
@@ -273,18 +274,18 @@ def test_heat_shows_the_cells_and_nothing_of_the_photo():
 
 def test_overlay_shows_the_photo_between_the_peaks():
     example = fake()
-    first = panels_of(figures.head_grid(example, [0], page=COLUMN))
+    first = panels_of(figures.head_grid(example, [0], page_format=COLUMN))
     example.image.rgb = photo(96, 128, seed=1)[::-1]
-    second = panels_of(figures.head_grid(example, [0], page=COLUMN))
+    second = panels_of(figures.head_grid(example, [0], page_format=COLUMN))
     assert not np.array_equal(first[0][1], second[0][1])
 
 
 def test_contours_leave_the_photo_as_it_is():
     """A photo of the panels' size: each panel is the photo, byte by byte."""
-    example, look = fake(heads=4), Style("contour")
-    hw = rows_of(figures.head_grid(example, [0], look=look))[0][0].hw
+    example, style = fake(heads=4), Style("contour")
+    hw = rows_of(figures.head_grid(example, [0], style=style))[0][0].hw
     example.image.rgb = photo(*hw, seed=2)
-    fig = figures.head_grid(example, [0, 1], look=look)
+    fig = figures.head_grid(example, [0, 1], style=style)
     rows = panels_of(fig)
     assert [len(row) for row in rows] == [5, 5]
     for panel in (*rows[0], *rows[1]):
@@ -293,7 +294,7 @@ def test_contours_leave_the_photo_as_it_is():
 
 @pytest.mark.parametrize("style", STYLES)
 def test_lines_belong_to_contours(style):
-    fig = figures.head_grid(fake(), [0], look=Style(style))
+    fig = figures.head_grid(fake(), [0], style=Style(style))
     assert len(lines_of(fig)) == (6 if style == "contour" else 0)
     assert len(fig.axes[0].collections) == (3 + 6 if style == "contour" else 3)
     assert "50 %" in texts(fig) if style == "contour" else "50 %" not in texts(fig)
@@ -327,7 +328,7 @@ def test_a_figure_in_any_colour_map(style, cmap):
     """The peak, or a line's colour, is the map's; that of its largest weight in the map styles."""
     example = fake()
     example.made[0] = one_hot((12, 16), (6, 8))
-    fig = figures.head_grid(example, [0], look=Style(style, cmap=cmap))
+    fig = figures.head_grid(example, [0], style=Style(style, cmap=cmap))
     top = matplotlib.colormaps[cmap](1.0, bytes=True)[:3]
     colors = matplotlib.colormaps[cmap](np.arange(256), bytes=True)[:, :3]
     if style == "contour":
@@ -361,7 +362,7 @@ def test_a_colour_map_of_ones_own(monkeypatch):
 def test_numbers_stand_on_dark_plates(style, cmap, mode):
     example = flat_and_peaked()
     example.image.rgb[:] = 235
-    fig = figures.head_grid(example, [0, 1], mode, look=Style(style, cmap=cmap))
+    fig = figures.head_grid(example, [0, 1], mode, style=Style(style, cmap=cmap))
     modes = 1 if mode == "combine" else 3
     found = numbers_of(fig)
     assert len(found) == 2 * 8 * modes
@@ -377,7 +378,7 @@ def test_numbers_stand_on_dark_plates(style, cmap, mode):
 
 @pytest.mark.parametrize("mode", ["combine", MODES], ids=["single", "stacked"])
 def test_plates_lie_over_the_lines_of_contours(mode):
-    fig = figures.head_grid(fake(), [0, 1], mode, look=Style("contour"))
+    fig = figures.head_grid(fake(), [0, 1], mode, style=Style("contour"))
     plates, numbers = plates_of(fig), numbers_of(fig)
     assert len(plates.get_paths()) == len(numbers) == 2 * 8 * (1 if mode == "combine" else 3)
     (color,) = plates.get_facecolor()
@@ -394,7 +395,7 @@ def test_plates_lie_over_the_lines_of_contours(mode):
 
 
 def test_contours_in_small_panels_have_neither_numbers_nor_plates():
-    fig = figures.head_grid(fake(), [0], look=Style("contour"), page=COLUMN)
+    fig = figures.head_grid(fake(), [0], style=Style("contour"), page_format=COLUMN)
     assert not numbers_of(fig)
     with pytest.raises(ValueError, match="not enough values"):
         plates_of(fig)

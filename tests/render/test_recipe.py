@@ -11,7 +11,7 @@ from conftest import ROOT, demo_model
 
 from detr_viz.detections.objects import choose
 from detr_viz.explanation.explain_image import explain
-from detr_viz.figures.styles import Style, page_format
+from detr_viz.figures.styles import PageFormat, Style
 from detr_viz.images.read import load_image
 from detr_viz.render.paths import Target
 from detr_viz.render.recipe import ModelFacts, Recipe, carries, of_models
@@ -28,10 +28,10 @@ def digest(recipe: Recipe) -> str:
 @pytest.mark.parametrize(
     "same",
     [
-        replace(PLAIN, look=Style("overlay", "head", None, "cubic")),
+        replace(PLAIN, style=Style("overlay", "head", None, "cubic")),
         replace(PLAIN, size=800, max_size=1333),
         replace(PLAIN, models=(replace(MODEL),)),
-        replace(PLAIN, page=page_format()),
+        replace(PLAIN, page_format=PageFormat.of()),
     ],
 )
 def test_what_is_left_to_a_default_is_the_same_recipe(same):
@@ -40,7 +40,7 @@ def test_what_is_left_to_a_default_is_the_same_recipe(same):
 
 def test_heads_are_a_part_of_the_look():
     for heads in ("mean", (0, 3), (3, 0)):
-        assert digest(replace(PLAIN, look=Style(heads=heads))) != digest(PLAIN)
+        assert digest(replace(PLAIN, style=Style(heads=heads))) != digest(PLAIN)
 
 
 def test_layers_are_the_same_in_any_order():
@@ -53,8 +53,8 @@ CHANGED = {
     "queries": "top:4",
     "layer": 5,
     "scale": "layer",
-    "look": Style("heat"),
-    "page": page_format("column"),
+    "style": Style("heat"),
+    "page_format": PageFormat.of("column"),
     "size": 640,
     "max_size": 1000,
     "precision": "bfloat16",
@@ -81,7 +81,7 @@ def test_every_part_of_a_recipe_and_of_a_model_counts():
     }
     assert set(of_model) == {field.name for field in fields(ModelFacts)}
     others += [replace(PLAIN, models=(replace(MODEL, **{k: v}),)) for k, v in of_model.items()]
-    others += [replace(PLAIN, models=(MODEL, MODEL)), replace(PLAIN, look=Style(cmap="inferno"))]
+    others += [replace(PLAIN, models=(MODEL, MODEL)), replace(PLAIN, style=Style(cmap="inferno"))]
     assert len({digest(recipe) for recipe in [PLAIN, *others]}) == 1 + len(others)
 
 
@@ -134,7 +134,7 @@ def test_a_file_that_is_cut_is_not_known(made, tmp_path):
 def test_a_figure_of_many_queries_has_its_digest_within_reach(tmp_path):
     """The description of a figure of all queries is long, and comes before it."""
     model = demo_model("detr")
-    recipe = of_models([model], Recipe((), queries="all", page=page_format(dpi=40)))
+    recipe = of_models([model], Recipe((), queries="all", page_format=PageFormat.of(dpi=40)))
     found = [explain(model, load_image("image/scene_1.jpg"))]
     target = Target(tmp_path / "all", (".png", ".pdf", ".svg"))
     for path in write(found, choose(found, "all"), recipe, target).files:
@@ -146,8 +146,8 @@ def test_a_figure_of_many_queries_has_its_digest_within_reach(tmp_path):
     [
         ({}, "detr_combine"),
         ({"plot": "cq.pk+pq.pk"}, "detr_cqpk+pqpk"),
-        ({"look": Style(heads=(0, 3))}, "detr_combine_heads_0_3"),
-        ({"look": Style("heat", heads="mean")}, "detr_combine_heads_mean_heat"),
+        ({"style": Style(heads=(0, 3))}, "detr_combine_heads_0_3"),
+        ({"style": Style("heat", heads="mean")}, "detr_combine_heads_mean_heat"),
         ({"biography": True, "queries": "9", "layer": "all"}, "detr_combine_biography_9"),
         ({"removed": ("head:3", "term:cq.pk")}, "detr_combine_ablated_head3_termcqpk"),
         ({"removed": ("content",), "removed_in": 1}, "detr_combine_ablated_content_in_1"),

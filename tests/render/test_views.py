@@ -18,7 +18,7 @@ from detr_viz.figures.decoder import decoder_grid
 from detr_viz.figures.decoder_matrix import query_matrix
 from detr_viz.figures.encoder import encoder_grid
 from detr_viz.figures.page.elements import number
-from detr_viz.figures.styles import Style, page_format
+from detr_viz.figures.styles import PageFormat, Style
 
 # ---- --scale ------------------------------------------------------------------------------------
 
@@ -50,10 +50,10 @@ def test_the_scale_reaches_the_weights_of_self_attention(unlike, draw, site, row
     """The largest weight of each head is printed; in a matrix, the largest of its cells."""
     e, heads = unlike, [0, 3]
     asked = [(100, 200)] if draw is encoder_grid else rows
-    look, page = Style(heads=tuple(heads)), page_format(width_in=9)
+    style, page_format = Style(heads=tuple(heads)), PageFormat.of(width_in=9)
     known, printed = {}, {}
     for scale in ("mode", "layer"):
-        fig = draw(e, asked, ["position"], scale=scale, look=look, page=page)
+        fig = draw(e, asked, ["position"], scale=scale, style=style, page_format=page_format)
         weights = e.attention(site, "position", rows, scale)[:, heads]
         if draw is query_matrix:
             weights = weights[..., rows].max(0)

@@ -79,7 +79,7 @@ class RayDriver:
             with suppress(queue.Empty):
                 self._heard.get(timeout=_LOOK_S)()
             if time.monotonic() - self._looked_at >= _LOOK_S:
-                self._look(time.monotonic())
+                self._style(time.monotonic())
         self.tell(None)
 
     # ---- in a thread of its own, since nothing can wake who waits for Ray ------------------------
@@ -125,7 +125,7 @@ class RayDriver:
             return Counter(name.partition("-")[0] for name in os.listdir(self._job.running))
         return Counter()
 
-    def _look(self, now: float) -> None:
+    def _style(self, now: float) -> None:
         """End a stopped run when its last block is through. UserError where no run can go on."""
         self._looked_at = now
         if not self._job.running.exists():

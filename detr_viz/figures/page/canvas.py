@@ -97,16 +97,16 @@ def write(ax: Axes, lines: Sequence[TextLine], dpi: float) -> None:
 
 def warn_if_high(
     fig: Figure,
-    made_for: PageFormat,
+    page_format: PageFormat,
     above: int = 1,
     way_out: str = "choose fewer queries, or one mode",
 ) -> None:
     """A warning of a figure that is higher than its format; above: whose, callers from this one."""
     # in whole pixels, as it is laid out
-    high = int(fig.get_figheight() * made_for.dpi) / made_for.dpi
-    if high > made_for.height_in:
+    high = int(fig.get_figheight() * page_format.dpi) / page_format.dpi
+    if high > page_format.height_in:
         warnings.warn(
-            f"the figure is {high:.1f} in high, more than the {made_for.height_in:g} in "
+            f"the figure is {high:.1f} in high, more than the {page_format.height_in:g} in "
             f"there is room for: {way_out}",
             stacklevel=2 + above,
         )

@@ -147,18 +147,21 @@ class PageMetrics:
     """The page's measures: points to pixels, text widths, the shape of a panel."""
 
     def __init__(
-        self, made_for: PageFormat, photo_hw: tuple[int, int], panel_limit_px: float | None = None
+        self,
+        page_format: PageFormat,
+        photo_hw: tuple[int, int],
+        panel_limit_px: float | None = None,
     ) -> None:
-        self.made_for = made_for
-        self.pen = Lettering(made_for.dpi)
-        self.width = round(made_for.width_in * made_for.dpi)
+        self.page_format = page_format
+        self.pen = Lettering(page_format.dpi)
+        self.width = round(page_format.width_in * page_format.dpi)
         # few heads: a narrower figure, not huge panels
         self.panel_limit = self.width // 4 if panel_limit_px is None else int(panel_limit_px)
         true_aspect = photo_hw[1] / photo_hw[0]
         self.aspect = min(max(true_aspect, _ASPECTS[0]), _ASPECTS[1])
         self.stretched = self.aspect != true_aspect
         self.class_pt, self.text_pt, self.small_pt = (
-            pt * made_for.type_size for pt in (CLASS_PT, TEXT_PT, SMALL_PT)
+            pt * page_format.type_size for pt in (CLASS_PT, TEXT_PT, SMALL_PT)
         )
         self.margin, self.gap, self.pad = self.px(_MARGIN), self.px(_GAP), self.px(_PAD)
         self.header = self.margin + self.px(TEXT_PT * CAP) + self.px(AIR)
@@ -166,7 +169,7 @@ class PageMetrics:
 
     def px(self, pt: float) -> int:
         """Points at the default size of type to whole pixels, one at least."""
-        return self.pen.px(pt * self.made_for.type_size)
+        return self.pen.px(pt * self.page_format.type_size)
 
     def panel_height(self, width: float) -> int:
         return max(_MIN_PANEL_PX, round(width / self.aspect))
@@ -174,7 +177,7 @@ class PageMetrics:
     def panel_width(self, room: float, panels: float) -> int:
         width = int(room / panels)
         if width < _MIN_PANEL_PX:
-            inches = self.made_for.width_in
+            inches = self.page_format.width_in
             raise FigureError(
                 f"a figure {inches:g} in wide is too narrow for its panels: make it wider"
             )

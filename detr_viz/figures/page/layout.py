@@ -52,8 +52,8 @@ def plan(
     sections: Sequence[Section],
     heads: Sequence[str],
     notes: Sequence[str],
-    look: Style,
-    made_for: PageFormat,
+    style: Style,
+    page_format: PageFormat,
 ) -> PageLayout:
     """Lay the page out: at most as wide as its format, as high as it must be.
 
@@ -61,20 +61,20 @@ def plan(
     where that brings the figure down to the format's height; where nothing does, they stay.
     Raises FigureError for a page too narrow for its panels, or too large to draw.
     """
-    first = made = _plan(sections, heads, notes, look, made_for)
-    limit_px = made_for.height_in * made_for.dpi
+    first = made = _plan(sections, heads, notes, style, page_format)
+    limit_px = page_format.height_in * page_format.dpi
     rows = sum(len(spot.row_tops) for spot in made.spots)
     for _ in range(8):
         if made.height <= limit_px or not rows:
             break
         height, width = made.panel_hw
         smaller = min(width * (1 - (made.height - limit_px) / rows / height), width - 1)
-        if smaller < _LEAST_PANEL_PT * made_for.type_size * made_for.dpi / 72:
+        if smaller < _LEAST_PANEL_PT * page_format.type_size * page_format.dpi / 72:
             break
-        made = _plan(sections, heads, notes, look, made_for, smaller)
+        made = _plan(sections, heads, notes, style, page_format, smaller)
     if made.height > limit_px:
         made = first
-    if look.heads == "sort" and rows and not made.plates:
+    if style.heads == "sort" and rows and not made.plates:
         raise FigureError(
             "the panels are too small to say which head is which: make the figure wider, show "
             "fewer rows, or name --heads by number"
@@ -96,19 +96,19 @@ def _plan(
     sections: Sequence[Section],
     heads: Sequence[str],
     notes: Sequence[str],
-    look: Style,
-    made_for: PageFormat,
+    style: Style,
+    page_format: PageFormat,
     panel_limit_px: float | None = None,
 ) -> PageLayout:
     groups = all_groups(sections)
-    page = PageMetrics(made_for, groups[0].photo.shape[:2], panel_limit_px)
+    page = PageMetrics(page_format, groups[0].photo.shape[:2], panel_limit_px)
     stacked = max(len(g.rows) for g in groups) > 1
     made = (_stacked if stacked else _single)(sections, heads, page)
     made = legend.with_head_names(made, heads, page)
-    made = legend.with_numbers(made, groups, look, page)
-    made = legend.with_legend(made, groups, look, page)
+    made = legend.with_numbers(made, groups, style, page)
+    made = legend.with_legend(made, groups, style, page)
     signed = any(row.reach for group in groups for row in group.rows)
-    return legend.with_notes(made, notes, look, page, signed)
+    return legend.with_notes(made, notes, style, page, signed)
 
 
 def label_lines(label: Label, limit: float, page: PageMetrics) -> list[TextLine]:

@@ -85,7 +85,7 @@ def with_head_names(made: PageLayout, heads: Sequence[str], page: PageMetrics) -
 
 
 def with_numbers(
-    made: PageLayout, groups: Sequence[Group], look: Style, page: PageMetrics
+    made: PageLayout, groups: Sequence[Group], style: Style, page: PageMetrics
 ) -> PageLayout:
     """Every panel's maximum in that corner of it where it hides least; none in small panels."""
     height, width = made.panel_hw
@@ -101,7 +101,7 @@ def with_numbers(
                 texts = [number(v) for v in row.maps.max((1, 2))]
             widths = [int(page.pen.width(t, page.small_pt)) + inset + above for t in texts]
             sizes = [(cap + inset + above, wide) for wide in widths]
-            scale = {"query": row.maps.max(), "figure": shared}.get(look.norm or "")
+            scale = {"query": row.maps.max(), "figure": shared}.get(style.norm or "")
             scale = row.reach or scale
             corners = _corners(row, group, made.panel_hw, sizes, page.px(_BOX_LINE), scale)
             plates.append(tuple(zip(sizes, corners, strict=True)))
@@ -168,17 +168,17 @@ def largest_weight(groups: Sequence[Group]) -> float:
 
 
 def with_legend(
-    made: PageLayout, groups: Sequence[Group], look: Style, page: PageMetrics
+    made: PageLayout, groups: Sequence[Group], style: Style, page: PageMetrics
 ) -> PageLayout:
     """The colour bar of a shared scale, or a sample of each contour line; at the bottom right.
 
     Words give way where the page is too narrow for them.
     """
-    if look.style != "contour" and look.norm != "figure":
+    if style.name != "contour" and style.norm != "figure":
         return made
     for wordy in (True, False):
         key = _Key(made, page)
-        if look.style == "contour":
+        if style.name == "contour":
             key.write("of each map's mass" if wordy else "of the mass", 3)
             for share in reversed(CONTOUR_SHARES):
                 key.write(f"{round(share * 100)} %", 2)
@@ -228,26 +228,26 @@ class _Key:
         self.x -= self.page.px(2)
 
 
-def _scaling(look: Style, numbered: bool) -> list[str]:
+def _scaling(style: Style, numbered: bool) -> list[str]:
     """How colours are to be compared, and what the numbers are."""
-    if look.scaling is None:
+    if style.scaling is None:
         return ["numbers: each map's largest weight"] * numbered
     plain, with_numbers = {
         "head": ("each panel on its own scale", ", from 0 to the number in it"),
         "query": ("each row on one scale", ", from 0 to its largest number"),
         "figure": ("all panels on one scale", "; numbers: each one's largest weight"),
-    }[look.scaling]
+    }[style.scaling]
     return [plain + with_numbers * numbered]
 
 
 def with_notes(
-    made: PageLayout, notes: Sequence[str], look: Style, page: PageMetrics, signed: bool = False
+    made: PageLayout, notes: Sequence[str], style: Style, page: PageMetrics, signed: bool = False
 ) -> PageLayout:
     """The reading rule at the bottom right, on as few lines as it needs.
 
     signed: some rows are no weights, and have a scale of their own.
     """
-    scaling = _scaling(look, bool(made.plates))
+    scaling = _scaling(style, bool(made.plates))
     if not made.plates:
         notes = [note for note in notes if not note.startswith(OF_NUMBERS)]
     if signed:

@@ -62,7 +62,7 @@ class Table:
     def __init__(self, bands: Sequence[Band], rest: int, page: PageMetrics) -> None:
         self.bands, self.rest, self.page = bands, rest, page
         pen, self.count = page.pen, len(bands[0].labels)
-        self.cell_pt = _CELL_PT * page.made_for.type_size
+        self.cell_pt = _CELL_PT * page.page_format.type_size
         labels = [label for band in bands for label in band.labels]
         limit = _NAME_SHARE * page.width
         self.names = {
@@ -90,7 +90,9 @@ class Table:
         across, small = _halves(heads), _halves(heads)[::-1]
         tries = [(n, need) for n in across if 4 * n >= heads]
         tries += [(n, int(row * 0.6)) for n in small] + [(n, _SEEN_PX) for n in small]
-        most = min(page.made_for.height_in * page.made_for.dpi, 3 * page.width * len(self.bands))
+        most = min(
+            page.page_format.height_in * page.page_format.dpi, 3 * page.width * len(self.bands)
+        )
         for limit, (self.across, least) in product((most, math.inf), tries):
             wide_enough = any(self._fill(n, need) >= least for n in ("others", f"+{self.rest}"))
             self.high = self.wide if least == _SEEN_PX else row
@@ -98,7 +100,7 @@ class Table:
                 break
         if self.wide < _SEEN_PX:
             raise FigureError(
-                f"a figure {page.made_for.width_in:g} in wide is too narrow for a matrix of "
+                f"a figure {page.page_format.width_in:g} in wide is too narrow for a matrix of "
                 f"{self.count} queries: choose fewer, or make it wider"
             )
         self.numbered = self.wide >= need and self.high >= row

@@ -45,33 +45,35 @@ def draw(
     sections: Sequence[Section],
     heads: Sequence[str],
     notes: Sequence[str],
-    look: Style,
-    made_for: PageFormat,
+    style: Style,
+    page_format: PageFormat,
 ) -> Figure:
     """A page of sections; `heads`: a name a column, `notes`: pieces of the reading rule.
 
     The vector artists are in the image's pixels. Raises FigureError.
     """
-    colors(look)  # a mistake in it, before anything is laid out
+    colors(style)  # a mistake in it, before anything is laid out
     with plain_settings():
-        made = plan(sections, heads, notes, look, made_for)
-    return paint(all_groups(sections), made, look, made_for)
+        made = plan(sections, heads, notes, style, page_format)
+    return paint(all_groups(sections), made, style, page_format)
 
 
-def paint(groups: Sequence[Group], made: PageLayout, look: Style, made_for: PageFormat) -> Figure:
+def paint(
+    groups: Sequence[Group], made: PageLayout, style: Style, page_format: PageFormat
+) -> Figure:
     """A planned page: the photos and panels of its groups, boxes, marks and lines of text."""
-    lut, dpi = colors(look), made_for.dpi
+    lut, dpi = colors(style), page_format.dpi
     among_queries = any(row.rivals for group in groups for row in group.rows)
     if among_queries:
         lut = query_links.one_color(lut)
-    fig, ax = figure_of(_sheet(groups, made, lut, look), dpi)
-    unit_px = made_for.type_size * dpi / 72
-    if look.style == "contour":
-        _add_contours(ax, groups, made, lut, look, unit_px, dpi)
-    _add_boxes(ax, groups, made, look, unit_px, dpi)
+    fig, ax = figure_of(_sheet(groups, made, lut, style), dpi)
+    unit_px = page_format.type_size * dpi / 72
+    if style.name == "contour":
+        _add_contours(ax, groups, made, lut, style, unit_px, dpi)
+    _add_boxes(ax, groups, made, style, unit_px, dpi)
     if among_queries:
-        shared = largest_weight(groups) if look.norm == "figure" else None
-        levels = [_relative(row, look, shared)[:, 0] for group in groups for row in group.rows]
+        shared = largest_weight(groups) if style.norm == "figure" else None
+        levels = [_relative(row, style, shared)[:, 0] for group in groups for row in group.rows]
         query_links.add(ax, groups, made, levels, lut[-1] / 255, unit_px, dpi)
     _add_marks(ax, groups, made, unit_px, dpi)
     _add_plates(ax, made)
@@ -79,7 +81,7 @@ def paint(groups: Sequence[Group], made: PageLayout, look: Style, made_for: Page
     return fig
 
 
-def colors(look: Style) -> np.ndarray:
+def colors(style: Style) -> np.ndarray:
     """256 colours of the look's map, (256, 3) uint8.
 
     None given: inferno; without its near-black end where it lies over a photo, for that would draw
@@ -87,8 +89,8 @@ def colors(look: Style) -> np.ndarray:
     """
     import matplotlib
 
-    start = 0.0 if look.cmap is not None or look.style == "heat" else 0.18
-    name = "inferno" if look.cmap is None else look.cmap
+    start = 0.0 if style.cmap is not None or style.name == "heat" else 0.18
+    name = "inferno" if style.cmap is None else style.cmap
     if name not in matplotlib.colormaps:
         raise FigureError(f"no colour map {name!r}: try {_near(name)}")
     return matplotlib.colormaps[name](np.linspace(start, 1, 256), bytes=True)[:, :3]
@@ -119,13 +121,13 @@ def _near(name: str) -> str:
 # --- pixels -----------------------------------------------------------------------------------
 
 
-def _sheet(groups: Sequence[Group], made: PageLayout, lut: np.ndarray, look: Style) -> np.ndarray:
+def _sheet(groups: Sequence[Group], made: PageLayout, lut: np.ndarray, style: Style) -> np.ndarray:
     """All photos and panels on one white page, (height, width, 4) uint8."""
     sheet = tiles.blank_sheet(made.height, made.width)
-    over_photo = look.style == "overlay"
+    over_photo = style.name == "overlay"
     table = tiles.blend_table(lut) if over_photo else tiles.opaque_table(lut)
     signed = tiles.signed_table(signed_colors(over_photo), not over_photo)
-    shared = largest_weight(groups) if look.norm == "figure" else None
+    shared = largest_weight(groups) if style.norm == "figure" else None
     photos: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # once for all that share it
     for group, spot in zip(groups, made.spots, strict=True):
         if spot.photo_top is None:
@@ -138,14 +140,14 @@ def _sheet(groups: Sequence[Group], made: PageLayout, lut: np.ndarray, look: Sty
         photo, under, ground = photos[id(group.photo)]
         tiles.paste(sheet, photo, spot.photo_top, made.photo_left)
         for row, top in zip(group.rows, spot.row_tops, strict=True):
-            if look.style == "contour":
+            if style.name == "contour":
                 panels = np.repeat(under[None], len(row.maps), 0)
             elif row.rivals:
                 bare = np.zeros((len(row.maps), *made.panel_hw))
                 panels = tiles.colorize(bare, ground, table)
             else:
-                levels = _relative(row, look, shared)
-                levels = tiles.resample(levels, row.place, made.panel_hw, look.smoothing)
+                levels = _relative(row, style, shared)
+                levels = tiles.resample(levels, row.place, made.panel_hw, style.smoothing)
                 panels = tiles.colorize(levels, ground, signed if row.reach else table)
             for tile, left in zip(panels, made.panel_lefts, strict=False):
                 tiles.paste(sheet, tile, top, left)
@@ -157,11 +159,11 @@ def _sheet(groups: Sequence[Group], made: PageLayout, lut: np.ndarray, look: Sty
     return sheet
 
 
-def _relative(row: MapRow, look: Style, shared: float | None) -> np.ndarray:
+def _relative(row: MapRow, style: Style, shared: float | None) -> np.ndarray:
     """Maps as shares of the weight that has the last colour; signed ones around one half."""
     if row.reach:
         return 0.5 + row.maps / (2 * row.reach)
-    if look.scaling == "head":
+    if style.scaling == "head":
         largest = row.maps.max((1, 2), keepdims=True)
     else:
         largest = np.asarray(row.maps.max() if shared is None else shared)
@@ -176,7 +178,7 @@ def _add_contours(
     groups: Sequence[Group],
     made: PageLayout,
     lut: np.ndarray,
-    look: Style,
+    style: Style,
     unit_px: float,
     dpi: float,
 ) -> None:
@@ -187,7 +189,7 @@ def _add_contours(
     for group, spot in zip(groups, made.spots, strict=True):
         for row, top in zip(group.rows, spot.row_tops, strict=True):
             panels = contours.lines(
-                row.maps, row.place, made.panel_hw, CONTOUR_SHARES, look.smoothing
+                row.maps, row.place, made.panel_hw, CONTOUR_SHARES, style.smoothing
             )
             for panel, left in zip(panels, made.panel_lefts, strict=False):
                 for lines, drawn in zip(panel, found, strict=True):
@@ -237,7 +239,7 @@ def _add_plates(ax: Axes, made: PageLayout) -> None:
 
 
 def _add_boxes(
-    ax: Axes, groups: Sequence[Group], made: PageLayout, look: Style, unit_px: float, dpi: float
+    ax: Axes, groups: Sequence[Group], made: PageLayout, style: Style, unit_px: float, dpi: float
 ) -> None:
     """The box: in the class colour on the photo, white on every panel.
 
@@ -261,7 +263,7 @@ def _add_boxes(
                 corners.append(corners_in(inner, photo_hw, top, left, made.panel_hw, 4 * px))
                 colors.append("#ffffff")
                 widths.append(2 * px)
-    dark = (0, 0, 0, 0.85 if look.style == "contour" else 0.6)  # untouched photos may be light
+    dark = (0, 0, 0, 0.85 if style.name == "contour" else 0.6)  # untouched photos may be light
     halos = [(1, 1, 1, 0.8) if luminance(c) < 0.3 else dark for c in colors]
     for order, edges, extra in ((4, halos, 2 * px), (5, colors, 0)):
         boxes = PolyCollection(

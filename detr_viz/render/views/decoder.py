@@ -44,7 +44,7 @@ def make(
     queries = select(e, recipe.queries)
     modes = modes_of_plot(recipe.plot, e.modes)
     lines = [deviation(exact, e, "decoder", queries, recipe)] if exact else []
-    shared = {"scale": recipe.scale, "look": recipe.look, "page": recipe.page}
+    shared = {"scale": recipe.scale, "style": recipe.style, "page_format": recipe.page_format}
     figures = {"": decoder_grid(e, queries, modes, **shared)}
     if len(queries) > 1:
         figures["_matrix"] = query_matrix(e, queries, modes, **shared)

@@ -46,8 +46,8 @@ def make(
         modes_of_plot(recipe.plot, e.modes),
         names=names,
         scale=recipe.scale,
-        look=recipe.look,
-        page=recipe.page,
+        style=recipe.style,
+        page_format=recipe.page_format,
     )
     lines = []
     if exact:

@@ -57,11 +57,11 @@ def make(
             for known in [other.maps(mode, ids, scale=recipe.scale)]
         )
         lines.append(moved(recipe.precision, apart))
-    check_width(e, ids, len(modes), recipe.page)
+    check_width(e, ids, len(modes), recipe.page_format)
     found = faithfulness(
         e, ids, modes, recipe.removed_in, recipe.scale, watch=partial(_told, quiet=args.quiet)
     )
-    figure = faithfulness_grid(e, found, look=recipe.look, page=recipe.page)
+    figure = faithfulness_grid(e, found, style=recipe.style, page_format=recipe.page_format)
     lines.append(table(e, found))
     return Made({"": figure}, lines, f"{ids} {found.layers}")
 

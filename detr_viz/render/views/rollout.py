@@ -52,17 +52,17 @@ def make(
     from detr_viz.figures.encoder import places
     from detr_viz.figures.rollout import encoder_rollout_grid, rollout_grid
 
-    look, page = recipe.look, recipe.page
+    style, page_format = recipe.style, recipe.page_format
     of_encoder = "encoder" in (args.attention or ())
     e = _explain(model, picture, recipe, of_encoder)
     if of_encoder:
         points, names = encoder.points_of(args, e, recipe)
         cells = [one.cell for one in places(e, points)]
-        figure = encoder_rollout_grid(e, points, names=names, look=look, page=page)
+        figure = encoder_rollout_grid(e, points, names=names, style=style, page_format=page_format)
         told = str(points)
     else:
         ids = select(e, recipe.queries)
-        figure, told = rollout_grid(e, ids, look=look, page=page), str(ids)
+        figure, told = rollout_grid(e, ids, style=style, page_format=page_format), str(ids)
 
     def maps(found: Explanation) -> np.ndarray:
         return rollout.of_cells(found, cells) if of_encoder else rollout.of_queries(found, ids).both
