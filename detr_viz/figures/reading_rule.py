@@ -56,7 +56,7 @@ class FigureContents:
         models = listed([clean(s.name) for s in self.subjects])
         modes = listed([mode_name(m) for m in self.modes])
         said = "terms of the logits" if ALL_TERMS in self.modes else f"{modes} attention"
-        title = f"{models}: {said} {heads_of(self.look)}".rstrip(",")
+        title = f"{models}: {said} {heads_of(self.style)}".rstrip(",")
         title += f", without {listed(self.removed)}" if self.removed else ""
         return title + ", a query's biography" * self.biography
 
