@@ -18,6 +18,7 @@ from torch import nn
 from detr_viz.checkpoints.checkpoint import Checkpoint, load_checkpoint, skeleton
 from detr_viz.common.errors import UserError
 from detr_viz.detections import labels
+from detr_viz.explanation.detector import DetectorInfo
 from detr_viz.explanation.precision import check_precision
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
@@ -51,6 +52,29 @@ class LoadedModel:
     meta: Mapping[str, Any]
     device: torch.device
     precision: str = "float32"
+
+    @property
+    def info(self) -> DetectorInfo:
+        """What is known of the detector, as plain values."""
+        config = self.config
+        return DetectorInfo(
+            type=self.spec.name,
+            title=self.spec.title,
+            weights=Path(self.path).name,
+            path=self.path,
+            sha256=self.sha256,
+            class_names=self.class_names,
+            num_queries=config.num_queries,
+            num_heads=config.nheads,
+            num_layers=config.dec_layers,
+            num_encoder_layers=config.enc_layers,
+            modes=self.spec.modes,
+            pairwise=self.spec.pairwise,
+            size=self.size,
+            max_size=self.max_size,
+            options=(("dilation", config.backbone.dilation),),
+            notes=self.notes,
+        )
 
 
 def pick_device(name: str) -> torch.device:
