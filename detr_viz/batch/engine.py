@@ -22,9 +22,9 @@ from detr_viz.render.recipe import Recipe
 from detr_viz.render.write import deviation, modes_of, moved, rows
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.detections.matching import SharedObject
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
+    from detr_viz.models.detector import LoadedModel
 
 DIGITS = 16  # of a recipe in an index
 
@@ -168,7 +168,7 @@ class Network:
     def _order(
         self, ready: Ready, found: tuple[Explanation | Exception, ...]
     ) -> Draw | Failure | None:
-        from detr_viz.explanation.results import snapshot
+        from detr_viz.explanation.stored import store
 
         recipe, i = self._recipe, ready.item.i
         done = Done(ready.item.path, (), (), recipe.digest(ready.pixels.facts)[:DIGITS])
@@ -181,7 +181,7 @@ class Network:
             if self._reference is not None:
                 self._compare(ready, found, objects)
             kept = tuple(
-                snapshot(e, queries_of(objects, k), modes, recipe.scale, recipe.plot == ALL_TERMS)
+                store(e, queries_of(objects, k), modes, recipe.scale, recipe.plot == ALL_TERMS)
                 for k, e in enumerate(found)
             )
         except NoQueryError:

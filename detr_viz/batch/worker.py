@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from detr_viz.detections.matching import SharedObject
-    from detr_viz.explanation.results import StoredExplanation
+    from detr_viz.explanation.stored import StoredExplanation
     from detr_viz.images.read import ImageFacts, LoadedImage
     from detr_viz.render.paths import Target
 

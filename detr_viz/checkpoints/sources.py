@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
+    from detr_viz.models.detector import LoadedModel
 
 
 def pair(

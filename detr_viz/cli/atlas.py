@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from detr_viz.batch.scheduler import Ready
     from detr_viz.batch.worker import Failure
     from detr_viz.batch.worker_process import WorkerProcess
-    from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
     from detr_viz.images.collect import Input
+    from detr_viz.models.detector import LoadedModel
     from detr_viz.render.recipe import Recipe
 
 DESCRIPTION = (
@@ -149,13 +149,13 @@ def _checked_out(args: argparse.Namespace) -> Path:
 
 
 def _recipe(args: argparse.Namespace, loaded: Sequence[LoadedModel], queries: str) -> Recipe:
-    from detr_viz.explanation.explain_image import resolve_layers
+    from detr_viz.explanation.sites import resolve_layers
     from detr_viz.render.recipe import Recipe, of_models
 
     layer = tuple(args.layer) if isinstance(args.layer, list) else args.layer
     for model in loaded:
-        resolve_layers(layer, model.config.dec_layers)
-        check_for(queries, model.class_names, model.config.num_queries)
+        resolve_layers(layer, model.info.num_layers)
+        check_for(queries, model.class_names, model.info.num_queries)
     recipe = Recipe(
         models=(),
         plot=args.plot,
@@ -219,16 +219,16 @@ class Reader:
         reference: Sequence[LoadedModel] | None = None,
     ) -> None:
         from detr_viz.atlas.table import AtlasTable
-        from detr_viz.explanation.explain_image import resolve_layers
+        from detr_viz.explanation.sites import resolve_layers
 
         self.models, self._recipe, self._reference = loaded, recipe, reference
         self.say: Callable[[str], None] = lambda line: None
         self.books = [
             AtlasTable(
-                f"{model.spec.title} ({Path(model.path).name})",
-                modes_of_plot(recipe.plot, model.spec.modes),
-                resolve_layers(recipe.layer, model.config.dec_layers),
-                model.config.nheads,
+                f"{model.info.title} ({Path(model.path).name})",
+                modes_of_plot(recipe.plot, model.info.modes),
+                resolve_layers(recipe.layer, model.info.num_layers),
+                model.info.num_heads,
                 recipe.scale,
                 f"queries {recipe.queries}. weights {Path(model.path).name} sha256 {model.sha256}",
             )

@@ -17,8 +17,8 @@ from detr_viz.render.paths import folder_of
 if TYPE_CHECKING:
     from detr_viz.batch.engine import Engine, Outputs
     from detr_viz.batch.worker_process import WorkerProcess
-    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.images.collect import Input
+    from detr_viz.models.detector import LoadedModel
     from detr_viz.render.recipe import Recipe
 
 
@@ -36,6 +36,7 @@ def run_many(
     from detr_viz.batch import engine, worker_process
     from detr_viz.batch.run import EXIT_FAILURES, figures_of, run_batch
     from detr_viz.detections import queries
+    from detr_viz.explanation.sites import resolve_layers
 
     local = args.engine == "local"
     here = args
@@ -53,11 +54,10 @@ def run_many(
     try:
         loaded = load_models(here, pairs)
         recipe = recipe_of(args, loaded, style, page_format)
-        queries.check_for(recipe.queries, loaded[0].class_names, loaded[0].config.num_queries)
-        from detr_viz.explanation import explain_image
+        queries.check_for(recipe.queries, loaded[0].class_names, loaded[0].info.num_queries)
 
         for model in loaded:
-            explain_image.resolve_layers(recipe.layer, model.config.dec_layers)
+            resolve_layers(recipe.layer, model.info.num_layers)
         outputs = engine.Outputs(
             folder_of(args.out),
             suffixes(args),

@@ -31,8 +31,8 @@ from detr_viz.regression.baselines import (
 from detr_viz.render.recipe import plot_label
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.images.collect import Input
+    from detr_viz.models.detector import LoadedModel
 
 DESCRIPTION = (
     "Save the maps of images as baselines, files that say how they are made again; the check "

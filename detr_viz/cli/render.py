@@ -34,9 +34,9 @@ from detr_viz.render import views
 from detr_viz.render.paths import check_out, folder_of, is_folder, target_of
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
     from detr_viz.images.collect import Input
+    from detr_viz.models.detector import LoadedModel
     from detr_viz.render.recipe import Recipe
 
 __all__ = ["DESCRIPTION", "EPILOG", "add_arguments", "run"]

@@ -14,7 +14,7 @@ from detr_viz.detections.queries import DEFAULT
 from detr_viz.figures.styles import PageFormat, Style
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
+    from detr_viz.models.detector import LoadedModel
     from detr_viz.render.recipe import Recipe
 
 DEMO_LINE = (

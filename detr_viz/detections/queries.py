@@ -204,7 +204,7 @@ def shares_table(
     explanation: ExplanationBase, queries: Sequence[int], layer: int | None = None
 ) -> str:
     """Lines of what share each term has in these queries' logits, a column a head."""
-    e, book = explanation, explanation.ledger(queries, layer)
+    e, book = explanation, explanation.logit_terms(queries, layer)
     names = [e.label_name(q) for q in queries]
     longest = max([len("class"), *map(len, names)])
     wide = max(len("share of"), *map(len, book.shares))

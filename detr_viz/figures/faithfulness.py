@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.attention.grids import Placement
 from detr_viz.attention.terms import is_sum
 from detr_viz.explanation.faithfulness import Faithfulness, area
 from detr_viz.figures.head_maps import label_of
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
 
 _INKS = {"position": "#0072B2", "content": "#D55E00"}  # any other mode: INK
 _BAND, _MEAN, _SPINE = "#dedede", "#8c8c8c", "#9a9a9a"
@@ -88,12 +87,12 @@ def faithfulness_grid(
     if not found.queries or not found.maps:
         raise FigureError("nothing to draw: name at least one query and one mode")
     colors(style)  # a mistake in it, before anything is laid out
-    place = Placement(e.input_hw, e.stride, e.cell_rule)
+    grid = e.grid()
     groups = []
     for i, query in enumerate(found.queries):
         label = _label(e, query)
         box = e.boxes_xyxy_px[query]
-        maps = MapRow(np.stack([m[i] for m in found.maps.values()]), place)
+        maps = MapRow(np.stack([m[i] for m in found.maps.values()]), grid)
         shown = box if np.isfinite(box).all() else None
         groups.append(Group(label, e.image.rgb, shown, (maps,)))
     notes = _notes(e, found)

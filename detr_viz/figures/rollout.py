@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.attention.grids import Placement
 from detr_viz.explanation import rollout
 from detr_viz.figures.encoder import MARK, places
 from detr_viz.figures.head_maps import label_of
@@ -31,7 +30,7 @@ from detr_viz.figures.styles import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
 
 _RULE = (
     "rollout is an approximation (Abnar and Zuidema, ACL 2020)",
@@ -55,7 +54,7 @@ def rollout_grid(
     ids = list(queries)
     if not ids:
         raise FigureError("nothing to draw: name at least one query")
-    found, config = rollout.of_queries(e, ids), e.model.config
+    found, info = rollout.of_queries(e, ids), e.model.info
     maps = np.stack([found.last, found.decoder, found.both], 1).reshape(len(ids), 3, *e.grid_hw)
     groups = []
     for i, query in enumerate(ids):
@@ -65,8 +64,8 @@ def rollout_grid(
         groups.append(Group(label, e.image.rgb, box, (_row(e, maps[i]),)))
     notes = [
         "last layer: its cross-attention, mean of heads",
-        f"rollout: decoder {_layers(config.dec_layers - 1)}",
-        f"with encoder: and encoder {_layers(config.enc_layers - 1)}",
+        f"rollout: decoder {_layers(info.num_layers - 1)}",
+        f"with encoder: and encoder {_layers(info.num_encoder_layers - 1)}",
     ]
     columns = ("last layer", "rollout", "with encoder")
     asked = f"Queries {', '.join(map(str, ids))}"
@@ -89,10 +88,10 @@ def encoder_rollout_grid(
     """
     if not points:
         raise FigureError("nothing to draw: name at least one point")
-    looking, last = places(e, points, names), e.model.config.enc_layers - 1
+    looking, last = places(e, points, names), e.model.info.num_encoder_layers - 1
     ids = [one.cell for one in looking]
     rolled = rollout.of_cells(e, ids, stays=False)
-    attended = rollout.head_mean(e.terms(("encoder", last)), ids).cpu().numpy()
+    attended = rollout.head_mean(e.attention_at(("encoder", last)), ids).cpu().numpy()
     maps = np.stack([attended, rolled], 1).reshape(len(ids), 2, *e.grid_hw)
     groups = [
         Group(one.label, e.image.rgb, None, (_row(e, maps[i]),), "", one.mark)
@@ -113,7 +112,7 @@ def _layers(last: int) -> str:
 
 
 def _row(e: Explanation, maps: np.ndarray) -> MapRow:
-    return MapRow(maps, Placement(e.input_hw, e.stride, e.cell_rule))
+    return MapRow(maps, e.grid())
 
 
 def _figure(

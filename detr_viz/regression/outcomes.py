@@ -22,8 +22,8 @@ from detr_viz.heatmaps.npz import Heatmaps, load, of
 from detr_viz.regression.baselines import KEY, Baseline, ModelKey, find, read
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
+    from detr_viz.models.detector import LoadedModel
 
 
 def outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Outcome]:

@@ -20,7 +20,7 @@ from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageForm
 from detr_viz.images.read import ImageFacts, LoadedImage
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
+    from detr_viz.models.detector import LoadedModel
 
 _MOST_SAID = 4  # parts in a file's name
 _SOFTWARE = ("torch", "numpy", "pillow", "matplotlib")  # their versions can change a file's bytes

@@ -141,7 +141,7 @@ def moved(precision: str, apart: float, what: str = "attention weights") -> str:
 def ledger_residual(found: Sequence[ExplanationBase], objects: Sequence[SharedObject]) -> float:
     """How far the sum of the terms that are shown lies from the network's own logits, at most."""
     return max(
-        e.ledger(queries_of(objects, k), layer).residual
+        e.logit_terms(queries_of(objects, k), layer).residual
         for k, e in enumerate(found)
         for layer in e.layers
         if queries_of(objects, k)

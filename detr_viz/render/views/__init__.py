@@ -24,8 +24,8 @@ from detr_viz.render.paths import Target, is_folder, target_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.checkpoints.load_model import LoadedModel
     from detr_viz.images.collect import Input
+    from detr_viz.models.detector import LoadedModel
     from detr_viz.render.recipe import Recipe
 
 CROSS = "cross"  # the maps themselves: render.py
@@ -90,13 +90,14 @@ def check(args: argparse.Namespace, names: Sequence[str], models: int) -> None:
 
 def check_layers(names: Sequence[str], recipe: Recipe, loaded: Sequence[LoadedModel]) -> None:
     """UserError for a layer that one of these has not, before any is drawn."""
-    from detr_viz.explanation.explain_image import resolve_layers
+    from detr_viz.explanation.sites import resolve_layers
 
     for model in loaded:
         with named(Path(model.path).name, len(loaded)):
             for name in names:
+                info = model.info
                 stack = "encoder" if name == "encoder" else "decoder"
-                count = model.config.enc_layers if name == "encoder" else model.config.dec_layers
+                count = info.num_encoder_layers if name == "encoder" else info.num_layers
                 resolve_layers(recipe.layer, count, stack)
 
 

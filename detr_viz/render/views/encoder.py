@@ -15,9 +15,9 @@ from detr_viz.render.views import CROSS, Made
 from detr_viz.render.views.site import deviation, self_attention
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
     from detr_viz.images.read import LoadedImage
+    from detr_viz.models.detector import LoadedModel
     from detr_viz.render.recipe import Recipe
 
 

@@ -15,10 +15,10 @@ from detr_viz.render.views import CROSS, Made
 from detr_viz.render.write import moved
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
     from detr_viz.explanation.faithfulness import Faithfulness
     from detr_viz.images.read import LoadedImage
+    from detr_viz.models.detector import LoadedModel
     from detr_viz.render.recipe import Recipe
 
 
@@ -41,11 +41,12 @@ def make(
     recipe: Recipe,
 ) -> Made:
     """Explain, hide and draw."""
-    from detr_viz.explanation.explain_image import explain, resolve_layers
+    from detr_viz.explanation.explain_image import explain
     from detr_viz.explanation.faithfulness import faithfulness
+    from detr_viz.explanation.sites import resolve_layers
     from detr_viz.figures.faithfulness import check_width, faithfulness_grid
 
-    resolve_layers(recipe.removed_in, model.config.dec_layers)  # before time is spent
+    resolve_layers(recipe.removed_in, model.info.num_layers)  # before time is spent
     e = explain(model, picture, size=recipe.size, max_size=recipe.max_size)
     ids, modes = select(e, recipe.queries), modes_of_plot(recipe.plot, e.modes)
     lines = []

@@ -14,9 +14,9 @@ from detr_viz.render.write import moved
 if TYPE_CHECKING:
     import numpy as np
 
-    from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
     from detr_viz.images.read import LoadedImage
+    from detr_viz.models.detector import LoadedModel
     from detr_viz.render.recipe import Recipe
 
 
