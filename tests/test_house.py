@@ -38,9 +38,6 @@ LEVELS = {
     "demo": 11,
 }
 NOT_YET = {("render", "cli")}  # until views take settings
-    ("explanation", "models"),
-    ("explanation", "checkpoints"),
-}  # until a detector is a protocol
 LONGEST = 400  # lines of a file
 
 
