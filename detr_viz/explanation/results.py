@@ -20,6 +20,8 @@ from detr_viz.attention.grids import Placement, cell_centers
 from detr_viz.attention.terms import SEPARATE_COMBINE, Mode, check_mode, formula_of, is_sum
 from detr_viz.images.read import ImageFacts, LoadedImage
 
+Site = tuple[str, int]  # ("cross" | "decoder" | "encoder", layer)
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:
@@ -224,16 +226,43 @@ class ExplanationBase:
 class StoredExplanation(ExplanationBase):
     """Maps of some queries and modes, at one scale: plain data, to be sent.
 
-    kept     the queries whose maps there are
-    scale    the one they were made at
-    stored   (mode, layer) -> float32 (kept, heads, h, w)
-    ledgers  layer -> of the queries kept, where they were asked for
+    kept      the queries whose maps there are
+    scale     the one they were made at
+    stored    (mode, layer) -> float32 (kept, heads, h, w)
+    ledgers   layer -> of the queries kept, where they were asked for
+    attended  (site, mode) -> float32 (rows, heads, keys) of further attention, at the same scale
+    rows      site -> the ids of what attends there, in the order of `attended`
+    num_encoder_layers   None where it is not known
     """
 
     kept: tuple[int, ...]
     scale: str
     stored: Mapping[tuple[str | Mode, int], NDArray[np.float32]] = field(repr=False)
     ledgers: Mapping[int, LogitTerms] = field(repr=False)
+    attended: Mapping[tuple[Site, str | Mode], NDArray[np.float32]] = field(
+        default_factory=dict, repr=False
+    )
+    rows: Mapping[Site, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    num_encoder_layers: int | None = None
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The attention sites that there is something of."""
+        return (*(("cross", layer) for layer in self.layers), *self.rows)
+
+    def attention(
+        self,
+        site: Site,
+        mode: str | Mode = "combine",
+        rows: Sequence[int] | int | None = None,
+        scale: str = "mode",
+    ) -> NDArray[np.float32]:
+        """Attention weights of a site that was kept, (rows, heads, keys); see Explanation."""
+        known = self.rows.get(site, ())
+        wanted = known if rows is None else [rows] if np.ndim(rows) == 0 else rows
+        if scale != self.scale or (site, mode) not in self.attended or {*wanted} - {*known}:
+            raise ValueError(f"attention of {site}, mode {mode}, scale {scale}, {rows}: not kept")
+        return self.attended[site, mode][[known.index(row) for row in wanted]]
 
     def _maps(
         self, mode: str | Mode, queries: list[int], layer: int, scale: str
@@ -254,15 +283,58 @@ def snapshot(
     modes: Sequence[str | Mode],
     scale: str = "mode",
     ledgers: bool = False,
+    *,
+    layers: Sequence[int] | None = None,
+    attention: Mapping[Site, Sequence[int]] | None = None,
 ) -> StoredExplanation:
-    """The findings with the maps of these queries and modes at every captured layer."""
+    """The findings with the maps of these queries and modes at captured layers.
+
+    layers     None: all that were captured; the others are left out, as if they had not been
+    attention  further sites, with the ids of what attends there: their weights of the same modes
+    """
     kept = tuple(dict.fromkeys(queries))
+    chosen = findings.layers if layers is None else tuple(sorted({*layers}))
     stored = {
         (mode, layer): findings.maps(mode, kept, layer, scale)
-        for layer in findings.layers
+        for layer in (chosen if kept else ())
         for mode in modes
     }
-    names = ExplanationBase.__dataclass_fields__
-    known = {name: getattr(findings, name) for name in names}
-    books = {n: findings.ledger(kept, n) for n in findings.layers} if ledgers else {}
-    return StoredExplanation(**known, kept=kept, scale=scale, stored=stored, ledgers=books)
+    rows = {site: tuple(dict.fromkeys(ids)) for site, ids in (attention or {}).items()}
+    known = {name: getattr(findings, name) for name in ExplanationBase.__dataclass_fields__}
+    known |= {
+        "layers": chosen,
+        "outputs": {layer: findings.output(layer) for layer in chosen},
+        "separate": findings.separate & {*chosen},
+        "residuals": {layer: findings.residuals[layer] for layer in chosen},
+        "meta": _of_sites(findings.meta, [*(("cross", layer) for layer in chosen), *rows]),
+    }
+    return StoredExplanation(
+        **known,
+        kept=kept,
+        scale=scale,
+        stored=stored,
+        ledgers={n: findings.ledger(kept, n) for n in chosen} if ledgers and kept else {},
+        attended={
+            (site, mode): findings.attention(site, mode, ids, scale)
+            for site, ids in rows.items()
+            for mode in modes
+        },
+        rows=rows,
+        num_encoder_layers=encoder_depth(findings),
+    )
+
+
+def _of_sites(meta: Mapping[str, Any], sites: Sequence[Site]) -> Mapping[str, Any]:
+    """The meta with the residuals of these sites alone."""
+    residuals = meta.get("residuals")
+    if not isinstance(residuals, Mapping):
+        return meta
+    names = {str(layer) if kind == "cross" else f"{kind} {layer}" for kind, layer in sites}
+    return {**meta, "residuals": {name: r for name, r in residuals.items() if name in names}}
+
+
+def encoder_depth(findings: ExplanationBase) -> int | None:
+    """The number of encoder layers; None where it is not known."""
+    model = getattr(findings, "model", None)
+    known = getattr(findings, "num_encoder_layers", None)
+    return known if known is not None or model is None else model.info.num_encoder_layers
