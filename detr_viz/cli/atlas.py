@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from detr_viz.batch.worker import Failure
     from detr_viz.batch.worker_process import WorkerProcess
     from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.detector import Detector
     from detr_viz.images.collect import Input
-    from detr_viz.models.detector import LoadedModel
     from detr_viz.render.recipe import Recipe
 
 DESCRIPTION = (
@@ -148,7 +148,7 @@ def _checked_out(args: argparse.Namespace) -> Path:
     return out
 
 
-def _recipe(args: argparse.Namespace, loaded: Sequence[LoadedModel], queries: str) -> Recipe:
+def _recipe(args: argparse.Namespace, loaded: Sequence[Detector], queries: str) -> Recipe:
     from detr_viz.explanation.sites import resolve_layers
     from detr_viz.render.recipe import Recipe, of_models
 
@@ -214,9 +214,9 @@ class Reader:
 
     def __init__(
         self,
-        loaded: Sequence[LoadedModel],
+        loaded: Sequence[Detector],
         recipe: Recipe,
-        reference: Sequence[LoadedModel] | None = None,
+        reference: Sequence[Detector] | None = None,
     ) -> None:
         from detr_viz.atlas.table import AtlasTable
         from detr_viz.explanation.sites import resolve_layers
@@ -246,7 +246,7 @@ class Reader:
             return [made for ready in batch for made in self([ready])]
         return [self._enter(r, e) for r, e in zip(batch, zip(*found, strict=True), strict=True)]
 
-    def _explained(self, models: Sequence[LoadedModel], batch: Sequence[Ready]) -> Iterator[list]:
+    def _explained(self, models: Sequence[Detector], batch: Sequence[Ready]) -> Iterator[list]:
         from detr_viz.batch.scheduler import stacked
         from detr_viz.explanation.explain_image import explain_batch
 
@@ -323,7 +323,7 @@ def write(
         yield f"wrote {path}"
 
 
-def _stems(loaded: Sequence[LoadedModel]) -> list[str]:
+def _stems(loaded: Sequence[Detector]) -> list[str]:
     """The checkpoints' names as those of files, no two the same."""
     named = [re.sub(r"[^\w.-]+", "_", Path(m.path).stem).strip("._") or "model" for m in loaded]
     same = len({name.lower() for name in named}) < len(named)

@@ -160,6 +160,7 @@ def _explanation(
         class_scores=outputs[last].class_scores,
         num_heads=info.num_heads,
         num_layers=info.num_layers,
+        num_encoder_layers=info.num_encoder_layers,
         layers=layers,
         outputs={n: outputs[n] for n in layers},
         formulas={n: dict(attention.modes) for n, attention in crossed.items()},

@@ -12,8 +12,7 @@ and rise early in insertion (a large one), both measured against cells in random
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,49 +20,20 @@ import torch
 from numpy.typing import NDArray
 
 from detr_viz.explanation.ablation import check_removable
+from detr_viz.explanation.curves import Faithfulness, area
 from detr_viz.explanation.precision import own_arithmetic
 from detr_viz.explanation.sites import resolve_layers
 
 if TYPE_CHECKING:
     from detr_viz.explanation.captured import Explanation
 
+__all__ = ["ORDERS", "SHARES", "Faithfulness", "area", "faithfulness"]
+
 # Of the cells; dense at both ends, where curves bend, and the same counted from either end.
 SHARES = (0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2)
 ORDERS = 5  # random ones
 _SEED = 2018
 _MOST_FLOATS = 50_000_000  # of a pass: 200 MB
-
-
-@dataclass(frozen=True, eq=False)
-class Faithfulness:
-    """The score that each of q queries gives its class, over S shares of the K cells.
-
-    queries    their ids
-    layers     decoder layers in whose cross-attention cells are hidden
-    scale      that of the maps, as of Explanation.maps
-    shares     (S,) from 0 to 1, the same counted from either end
-    scores     (q,) as it is, with no cell hidden
-    maps       mode -> (q, h, w) mean of the heads in the last layer, by which cells are ranked
-    deletion   mode -> (q, S): the cells of most weight, so many, are hidden
-    insertion  mode -> (q, S): they alone are seen
-    random     (q, R, S): deletion in R random orders. Insertion in the same orders from their ends
-               hides the same cells: random[..., ::-1]. The area is one.
-    """
-
-    queries: tuple[int, ...]
-    layers: tuple[int, ...]
-    scale: str
-    shares: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    maps: Mapping[str, NDArray[np.float32]]
-    deletion: Mapping[str, NDArray[np.float64]]
-    insertion: Mapping[str, NDArray[np.float64]]
-    random: NDArray[np.float64]
-
-
-def area(curves: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Under curves (..., S) over shares (S,), by the trapezoid rule: (...)."""
-    return ((curves[..., 1:] + curves[..., :-1]) / 2 * np.diff(shares)).sum(-1)
 
 
 def faithfulness(

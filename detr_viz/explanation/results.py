@@ -93,6 +93,7 @@ class ExplanationBase:
     class_scores: NDArray[np.float32]
     num_heads: int
     num_layers: int
+    num_encoder_layers: int
     layers: tuple[int, ...]
     outputs: Mapping[int, Detections] = field(repr=False)
     formulas: Mapping[int, Mapping[str, str]] = field(repr=False)

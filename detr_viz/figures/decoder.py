@@ -43,12 +43,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.stored import StoredExplanation
 
 ITSELF = "\N{ANTICLOCKWISE OPEN CIRCLE ARROW}"
 
 
 def decoder_grid(
-    e: Explanation,
+    e: Explanation | StoredExplanation,
     queries: Sequence[int],
     modes: Sequence[str],
     *,
@@ -93,7 +94,7 @@ def decoder_grid(
 
 
 def subject_of(
-    e: Explanation,
+    e: Explanation | StoredExplanation,
     queries: Sequence[int],
     modes: Sequence[str],
     layers: Sequence[int] | None,

@@ -52,12 +52,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.stored import StoredExplanation
 
 _GREYS = (246, 120)  # of 0 and of 1, in the column of the others
 
 
 def query_matrix(
-    e: Explanation,
+    e: Explanation | StoredExplanation,
     queries: Sequence[int],
     modes: Sequence[str],
     *,

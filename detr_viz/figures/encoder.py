@@ -38,12 +38,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.results import ExplanationBase
+    from detr_viz.explanation.stored import StoredExplanation
 
 MARK = "the mark: the centre of the cell that looks; cells count from 0, across and down"
 _INK = "#0072B2"
 
 
-def cell_of(e: Explanation, x: float, y: float) -> tuple[int, int]:
+def cell_of(e: ExplanationBase, x: float, y: float) -> tuple[int, int]:
     """(row, column) of the cell whose centre is nearest to a point, pixels of the image."""
     rows, columns = e.cell_centers_px()
     return int(np.abs(rows - y).argmin()), int(np.abs(columns - x).argmin())
@@ -59,7 +61,7 @@ class AttendingCell:
 
 
 def places(
-    e: Explanation, points: Sequence[tuple[float, float]], names: Sequence[str] | None = None
+    e: ExplanationBase, points: Sequence[tuple[float, float]], names: Sequence[str] | None = None
 ) -> list[AttendingCell]:
     """The cells whose centres are nearest to points; names as of `encoder_grid`."""
     found, (ys, xs) = [], e.cell_centers_px()
@@ -73,7 +75,7 @@ def places(
 
 
 def encoder_grid(
-    e: Explanation,
+    e: Explanation | StoredExplanation,
     points: Sequence[tuple[float, float]],
     modes: Sequence[str],
     *,
@@ -109,15 +111,15 @@ def encoder_grid(
             said = [f"layer {layer}"] * (len(layers) > 1) + [mode] * (len(modes) > 1)
             rows.append(shown_heads(MapRow(maps[i], grid, " ".join(said)), style))
         sections.append(Section((Group(one.label, e.image.rgb, None, tuple(rows), "", one.mark),)))
-    info = e.model.info
-    last = info.num_encoder_layers - 1
-    where = f"encoder layer{'s' * (len(layers) > 1)} {listed(layers)} of 0{DASH}{last}"
+    where = f"encoder layer{'s' * (len(layers) > 1)} {listed(layers)}"
+    if e.num_encoder_layers:
+        where += f" of 0{DASH}{e.num_encoder_layers - 1}"
     notes = [clean(e.model_title), where]
     notes += [f"{'' if is_sum(mode) else f'{mode}  '}${formula_of(mode)}$" for mode in modes]
     notes += ["logits at the layer's own scale"] * (scale == "layer")
     notes.append(MARK)
     notes.append(f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even")
-    fig = draw(sections, columns(style, info.num_heads), notes, style, page_format)
+    fig = draw(sections, columns(style, e.num_heads), notes, style, page_format)
     asked = "; ".join(f"{x:g}, {y:g}" for x, y in points)
     title = f"encoder self-attention {heads_of(style)}".rstrip(",")
     rule = [*notes, normalisation(style)]
