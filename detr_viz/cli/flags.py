@@ -236,8 +236,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add(
         "--save-maps",
         action="store_true",
-        help="also write the numbers: maps and weights as <figure stem>.npz, curves and the table of "
-        "--ablate as .csv",
+        help="also write the numbers: maps and weights as <figure stem>.npz, curves and the table "
+        "of --ablate as .csv",
     )
     add("--caption", action="store_true", help="also write a LaTeX figure as <figure stem>.tex")
     add("--show", action="store_true", help="open the figures in a window")
