@@ -17,9 +17,9 @@ from detr_viz.detections.boxes import iou
 from detr_viz.detections.matching import assign
 from detr_viz.heatmaps.distances import distances
 from detr_viz.heatmaps.limits import Limits, between
-from detr_viz.heatmaps.npz import STORED_WITHIN, Heatmaps
 from detr_viz.heatmaps.patterns import likeness
 from detr_viz.heatmaps.reasons import reasons
+from detr_viz.heatmaps.schema import STORED_WITHIN, Heatmaps
 
 STATES = ("same", "different", "not run")  # of an outcome
 
@@ -199,7 +199,7 @@ def _cannot(old: Heatmaps, new: Heatmaps) -> str:
     if a != b:
         only = sorted(a ^ b)
         return f"only one of them has maps of {' and '.join(only)}"
-    shapes = [tuple(maps.grid_hw.tolist()) for maps in (old, new)]
+    shapes = [maps.hw for maps in (old, new)]
     if shapes[0] != shapes[1]:
         said = " and ".join("{1} x {0}".format(*shape) for shape in shapes)
         return f"their maps have {said} cells"

@@ -13,7 +13,7 @@ from PIL import Image
 
 import detr_viz
 from detr_viz.heatmaps.compare import Comparison, HeadChange, Outcome, QueryChange
-from detr_viz.heatmaps.npz import Heatmaps
+from detr_viz.heatmaps.schema import Heatmaps
 from detr_viz.regression.tables import why, worst
 
 _MOST = 24  # heads of a baseline that are shown
