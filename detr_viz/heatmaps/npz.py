@@ -64,7 +64,9 @@ def of(
             for mode in modes
         },
         outside={
-            mode: _outside(explanation, mode, ids, layer, scale, array)
+            mode: np.zeros(array.shape[:2], np.float32)
+            if place["kind"] == "dense"
+            else _outside(explanation, mode, ids, layer, scale)
             for mode, array in maps.items()
         },
         samples={mode: found[0] for mode, found in points.items() if found is not None},
@@ -89,7 +91,8 @@ def _grids(e: ExplanationBase, layer: int) -> dict[str, Any]:
     if hasattr(e, "grids"):
         grids = e.grids(layer)
         cells, strides = [grid.hw for grid in grids], [grid.stride for grid in grids]
-        input_hw, valid_hw = grids[0].input_hw, grids[0].valid_hw
+        input_hw = grids[0].input_hw
+        valid_hw = grids[0].valid_hw or input_hw  # None: all of it shows the image
     else:
         cells, strides, input_hw, valid_hw = [e.grid_hw], [e.stride], e.input_hw, e.input_hw
     return {
@@ -112,16 +115,9 @@ def _levels(
 
 
 def _outside(
-    e: ExplanationBase,
-    mode: str,
-    ids: list[int],
-    layer: int,
-    scale: str,
-    maps: NDArray[np.float32],
+    e: ExplanationBase, mode: str, ids: list[int], layer: int, scale: str
 ) -> NDArray[np.float32]:
     """The mass off the map (q, heads), which rounding can make a little less than 0."""
-    if not hasattr(e, "outside"):
-        return np.zeros(maps.shape[:2], np.float32)
     found = np.asarray(e.outside(mode, ids, layer, scale), np.float32)
     return np.maximum(found, 0)
 

@@ -81,6 +81,25 @@ def test_values_come_back_and_sum_to_one(sampled, arrays, tmp_path):
     assert meta["crc32"] == safe_npz.checksums(sums)
 
 
+def test_an_input_without_padding_shows_the_image_everywhere(sampled):
+    """Where a grid leaves it open (None)."""
+    for grid in (grids := sampled.grids(5)):
+        grid.valid_hw = None
+    sampled.grids = lambda layer: grids
+    made = heatmaps.of(sampled, IDS, MODES)
+    assert made.valid_hw_px.tolist() == made.input_hw_px.tolist() == [*INPUT_HW]
+
+
+def test_rounding_below_no_mass_is_none(sampled, tmp_path):
+    """1 minus a sum can come out as -1e-8."""
+    sampled.weights["combine"][2, 0, :, -1] = 0
+    sampled.weights["combine"][2, 0] /= sampled.weights["combine"][2, 0].sum()
+    exact = sampled.outside
+    sampled.outside = lambda *args: exact(*args) - np.float32(1e-8)
+    back = heatmaps.load(heatmaps.save(tmp_path / "a.npz", sampled, IDS, MODES))
+    assert back.outside["combine"][0, 0] == 0
+
+
 def test_float16_is_of_weights_and_not_of_points(sampled, tmp_path):
     path = heatmaps.save(tmp_path / "half.npz", sampled, IDS, MODES, store="float16")
     with np.load(path) as archive:
