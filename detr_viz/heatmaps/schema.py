@@ -58,7 +58,8 @@ class Heatmaps:
     """Saved maps of q queries at one decoder layer, by M heads, on L levels (finest first).
 
     maps            mode -> float32 (q, M, h, w) on the finest grid
-    outside         mode -> float32 (q, M): the mass that falls off the map; both sum to 1
+    outside         mode -> float32 (q, M): the mass that falls off the map; both sum to 1. 0 for
+                    dense attention; of plain arrays and older files, what their maps lack
     query_ids, scores, labels, label_names   (q,)
     boxes_xyxy_px   float32 (q, 4), pixels of the original image
     image_hw_px     int64 (2,)
