@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detr_viz.detections.objects import queries_of
-from detr_viz.explanation.results import snapshot
+from detr_viz.explanation.stored import store
 from detr_viz.render.numbers import Arrays
 from detr_viz.render.views.base import Drawn, Needs, View
 
@@ -29,7 +29,7 @@ class ToyView(View):
         (e,), queries = found, tuple(queries_of(objects, 0))
         maps = e.maps("combine", queries, e.num_layers - 1).mean(1)
         peaks = [np.unravel_index(one.argmax(), one.shape) for one in maps]
-        return ToyResult((snapshot(e, (), ()),), queries, np.array(peaks))
+        return ToyResult((store(e, (), ()),), queries, np.array(peaks))
 
     def deviation(self, result, exact, recipe):
         return float(abs(self.measure(exact, (), recipe).peaks - result.peaks).max())
