@@ -14,19 +14,19 @@ from detr_viz.common.lazy import public
 
 if TYPE_CHECKING:
     from detr_viz import figures as figures
-    from detr_viz.checkpoints.load_model import LoadedModel as LoadedModel
     from detr_viz.checkpoints.load_model import load_model as load_model
-    from detr_viz.explanation.explain_image import Explanation as Explanation
+    from detr_viz.explanation.captured import Explanation as Explanation
     from detr_viz.explanation.explain_image import explain as explain
+    from detr_viz.models.detector import LoadedModel as LoadedModel
 
 __version__ = "0.1.0"
 
 __getattr__, _names = public(
     __name__,
     {
-        "Explanation": "explanation.explain_image",
+        "Explanation": "explanation.captured",
         "explain": "explanation.explain_image",
-        "LoadedModel": "checkpoints.load_model",
+        "LoadedModel": "models.detector",
         "load_model": "checkpoints.load_model",
     },
 )

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from detr_viz.attention.grids import Grid
 from detr_viz.attention.terms import MODES as TERMS_MODES
 from detr_viz.attention.terms import Mode
 
@@ -44,6 +45,9 @@ class FakeExplanation:
     made_by: Mapping[tuple[object, int], np.ndarray] = field(default_factory=dict)
     labels_by: Mapping[int, np.ndarray] = field(default_factory=dict)
     calls: list[tuple[object, ...]] = field(default_factory=list)
+
+    def grid(self, layer: int | None = None) -> Grid:
+        return Grid(self.grid_hw, self.input_hw, self.stride, self.cell_rule)
 
     def label_name(self, query: int) -> str:
         return self.class_names[self.labels[query]]

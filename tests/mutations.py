@@ -22,9 +22,9 @@ from detr_viz import cli, heatmaps
 from detr_viz.attention import dense
 from detr_viz.common import assets
 from detr_viz.demo.shapes import scene
-from detr_viz.models.detector import Detector
 from detr_viz.models.layers import split_attention, transformer
 from detr_viz.models.layers.split_attention import ConcatAttention
+from detr_viz.models.network import DetrNetwork
 
 WEIGHTS, IMAGE, BASE = Path("mine.pth"), Path("a.png"), Path("base")
 LAST = "transformer.decoder.layers.2."
@@ -106,13 +106,13 @@ def scale_of_one_half() -> Iterator[None]:
 
 @contextmanager
 def layer_before() -> Iterator[None]:
-    right = Detector.attention_sites
+    right = DetrNetwork.attention_sites
 
-    def wrong(self: Detector) -> dict:
+    def wrong(self: DetrNetwork) -> dict:
         found = right(self)
         return {(kind, i): found[kind, max(i - 1, 0)] for kind, i in found}
 
-    with mock.patch.object(Detector, "attention_sites", wrong):
+    with mock.patch.object(DetrNetwork, "attention_sites", wrong):
         yield
 
 
@@ -159,12 +159,12 @@ def one_thread() -> Iterator[None]:
 @contextmanager
 def batch_of_three() -> Iterator[None]:
     """The image in the middle of others; what is found in it comes first."""
-    right = Detector.forward
+    right = DetrNetwork.forward
 
     def forward(self, images, mask=None, *, aux=False):
         return right(self, torch.cat((images, images.flip(-1), images.flip(-2))), mask, aux=aux)
 
-    with mock.patch.object(Detector, "forward", forward):
+    with mock.patch.object(DetrNetwork, "forward", forward):
         yield
 
 

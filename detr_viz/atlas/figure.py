@@ -12,7 +12,7 @@ import detr_viz
 from detr_viz.atlas.box_frame import BAND, LEAST_CELLS, MARGIN
 from detr_viz.atlas.statistics import SEEN, HeadRole, HeadStatistics
 from detr_viz.atlas.table import EVEN, IN_BOX, AtlasTable
-from detr_viz.attention.grids import Placement
+from detr_viz.attention.grids import Grid
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
 from detr_viz.figures.page.elements import (
@@ -315,5 +315,5 @@ def _most(values: np.ndarray) -> float:
 
 def _smooth(values: np.ndarray, side: int, interpolation: str) -> np.ndarray:
     """Bins (B, B) as (side, side) pixels."""
-    place = Placement(values.shape, 1, "centered")
-    return tiles.resample(values, place, (side, side), interpolation)
+    grid = Grid(values.shape, values.shape, 1, "centered")
+    return tiles.resample(values, grid, (side, side), interpolation)

@@ -1,29 +1,40 @@
-"""Pure tensor math: terms -> logits -> weights. Knows no model, no image, no file.
+"""Dense attention: softmax over all keys of sums of content, position and bias.
 
-terms = ...                                     # Terms, captured at one attention site
-weights(terms, "position", queries=[3])         # (B, M, 1, K), every row sums to 1
-four_terms(terms, queries=[3])                  # what content and position add to the logits
+attention = ...                                 # DenseAttention, captured at one site
+attention.weights("position", rows=[3])         # (M, 1, K), every row sums to 1
+four_terms(attention, queries=[3])              # what content and position add to the logits
+
+Tensor maths alone: it knows no model, no image, no file. Shapes are those of one image; of a batch
+in one call they all begin with B.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from detr_viz.attention.base import Rows
+from detr_viz.attention.grids import Grid
+from detr_viz.attention.kernel import merge_heads
 from detr_viz.attention.terms import (
     MODES,
+    SCALES,
+    SEPARATE_COMBINE,
     TERMS,
-    DenseAttention,
     Mode,
     check_mode,
     is_sum,
     parse_terms,
 )
+
+if TYPE_CHECKING:
+    from detr_viz.explanation.removals import Removal
 
 # The self-check's limit by the precision the layer ran in.
 RESIDUAL_LIMITS = {
@@ -35,112 +46,176 @@ RESIDUAL_LIMITS = {
 TF32_RESIDUAL_LIMIT = 5e-3
 
 
-def split_heads(x: Tensor, nheads: int) -> Tensor:
-    """(B, N, M * D) -> (B, M, N, D), a view."""
-    return x.unflatten(-1, (nheads, -1)).transpose(-2, -3)
+@dataclass(frozen=True, eq=False)
+class DenseAttention:
+    """What one site attended with, after projection and split into heads (an `Attention`).
 
-
-def merge_heads(x: Tensor) -> Tensor:
-    """(B, M, N, D) -> (B, N, M * D)."""
-    return x.transpose(-2, -3).flatten(-2)
-
-
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: float,
-    key_padding_mask: Tensor | None = None,
-    hidden: Tensor | None = None,
-) -> Tensor:
-    """softmax(q . k * scale) v by the fused kernel.
-
-    q (B, M, Q, E), k (B, M, K, E), v (B, M, K, D) -> (B, M, Q, D); key_padding_mask (B, K) is True
-    on padding, whose weight is exactly 0. hidden (B or 1, Q, K) is True where a query must not
-    look; one that has no key left gets 0.
+    c_q, p_q  (M, Q, E)       content and position part of the queries
+    c_k, p_k  (M, K, E)       the same of the keys
+    b_q, b_k  (M, 1, E)       shared bias, or None where each part has its own in it
+    value     (M, K, D)
+    scale                     the layer's own factor
+    mode_scales               mode -> factor when that mode's q and k attend on their own
+    key_padding_mask          (K,) True = padding, or None
+    grids                     of the keys; () where these are queries
+    Parts that a model concatenates lie in orthogonal halves of E: the formula stays as it is.
     """
-    keep = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
-    if hidden is not None:
-        seen = ~hidden[:, None] if keep is None else ~hidden[:, None] & keep
-        blind = ~seen.any(-1, keepdim=True)
-        return _fused(q, k, v, scale, seen | blind).masked_fill(blind, 0)
-    return _fused(q, k, v, scale, keep)
+
+    c_q: Tensor
+    p_q: Tensor
+    c_k: Tensor
+    p_k: Tensor
+    b_q: Tensor | None
+    b_k: Tensor | None
+    value: Tensor
+    scale: float
+    mode_scales: Mapping[str, float]
+    key_padding_mask: Tensor | None = None
+    grids: tuple[Grid, ...] = ()
+
+    kind = "dense"
+    term_names = tuple(TERMS)
+
+    def of_image(self, i: int) -> DenseAttention:
+        """One image of a batch, whose fields begin with B (the shared bias does not)."""
+        names = ("c_q", "p_q", "c_k", "p_k", "value", "key_padding_mask")
+        fields = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: x if x is None else x[i] for name, x in fields.items()})
+
+    @property
+    def num_heads(self) -> int:
+        return self.c_q.shape[-3]
+
+    @property
+    def num_rows(self) -> int:
+        return self.c_q.shape[-2]
+
+    @cached_property
+    def separate(self) -> bool:
+        """Whether no content meets a position; see the function of that name."""
+        return separate(self)
+
+    @property
+    def modes(self) -> dict[str, str]:
+        """Mode -> formula."""
+        formulas = {mode: parts.formula for mode, parts in MODES.items()}
+        return formulas | {"combine": SEPARATE_COMBINE} if self.separate else formulas
+
+    def scale_of(self, mode: str | Mode, rule: str = "mode") -> float:
+        """Factor of the logits of `mode`: its own, or the layer's (as for sums and a Mode)."""
+        if rule not in SCALES:
+            raise ValueError(f"scale {rule!r} is not one of {', '.join(SCALES)}")
+        own = rule == "mode" and isinstance(mode, str) and not is_sum(mode)
+        return self.mode_scales[mode] if own else self.scale
+
+    def weights(
+        self, mode: str | Mode = "combine", rows: Rows = None, scale: str = "mode"
+    ) -> Tensor:
+        """(M, q, K), every row sums to 1; mode and scale as of the function `weights`."""
+        return weights(self, mode, scale=scale, queries=rows)
+
+    def even(self, rows: Rows = None) -> Tensor:
+        """(M, 1, K): the same weight on every key that is no padding."""
+        return normalize(torch.zeros_like(logits(self, queries=[0])), self.key_padding_mask)
+
+    def term_logits(self, name: str, rows: Rows = None) -> Tensor:
+        """(M, q, K) of one of `term_names`, at the layer's own factor, padding not masked."""
+        return logits(self, *TERMS[name], queries=rows)
+
+    def residual(self, out: Tensor, project_out: Callable[[Tensor], Tensor]) -> float:
+        """The self-check; see the function `residual`."""
+        return residual(self, project_out, out)
+
+    def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(weights (M, Q, K), context (M, Q, D)) where a part is taken out.
+
+        The terms of the logits are added one by one: one that is zero and is taken out changes
+        nothing, to the bit. hidden: (Q, K) True where a query must not look. The weights of a head
+        that is taken out are 0, and of a query that has no key left.
+        """
+        kept = [logits(self, *parts) for name, parts in TERMS.items() if name not in removal.terms]
+        scores = kept[0]
+        for part in kept[1:]:
+            scores = scores + part
+        mask = torch.zeros_like(scores[..., :1, :1, :], dtype=torch.bool)
+        if self.key_padding_mask is not None:
+            mask = mask | self.key_padding_mask[..., None, None, :]
+        if hidden is not None:
+            mask = mask | hidden[..., None, :, :]
+        blind = mask.all(-1, keepdim=True)
+        left = scores.masked_fill(mask & ~blind, float("-inf")).softmax(-1).masked_fill(blind, 0)
+        if removal.head is not None:
+            left = left.clone()
+            left[..., removal.head, :, :] = 0
+        return left, left.to(self.value.dtype) @ self.value
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None) -> Tensor:
-    """`attend` with a mask that is True on what has weight, a key at least in each row."""
-    # On mps torch up to 2.11 gives q's width, not v's; on a CPU it has its quick kernel for one
-    # width alone. Without a mask nothing is padded: the plain network stays as it is, to the bit.
-    width, more = v.shape[-1], q.shape[-1] - v.shape[-1]
-    if more and (q.device.type == "mps" or keep is not None):
-        v = F.pad(v, (0, more))
-    made = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
-    return made[..., :width]
-
-
-def separate(terms: DenseAttention) -> bool:
+def separate(attention: DenseAttention) -> bool:
     """Whether no content meets a position: c_q . p_k and p_q . c_k are 0 for every input.
 
     So it is where a model lays the parts side by side in each head, not where it adds them.
     """
-    if terms.b_q is not None or terms.b_k is not None:
+    if attention.b_q is not None or attention.b_k is not None:
         return False
     c_q, p_q, c_k, p_k = (
-        (part != 0).any(0).any(1) for part in (terms.c_q, terms.p_q, terms.c_k, terms.p_k)
+        (part != 0).any(-2).flatten(end_dim=-3).any(0) if part.ndim > 3 else (part != 0).any(-2)
+        for part in (attention.c_q, attention.p_q, attention.c_k, attention.p_k)
     )
     return not bool(((c_q & p_k) | (p_q & c_k)).any())
 
 
-def _sum_parts(terms: DenseAttention, side: str, parts: str) -> Tensor:
-    """Sum of the named parts of one side ("q" or "k"): (B, M, N, E), half precision widened."""
-    like = getattr(terms, f"c_{side}")
+def _sum_parts(attention: DenseAttention, side: str, parts: str) -> Tensor:
+    """Sum of the named parts of one side ("q" or "k"): (M, N, E), half precision widened."""
+    like = getattr(attention, f"c_{side}")
     total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
     for part in parts:
-        value = getattr(terms, f"{part}_{side}")
+        value = getattr(attention, f"{part}_{side}")
         if value is not None:  # a bias asked for at a site that has none
             total = total + value
     return total
 
 
-def pick_queries(terms: DenseAttention, queries: Sequence[int] | Tensor | None) -> DenseAttention:
-    """The same terms with only the named query rows, in that order."""
+def pick_queries(
+    attention: DenseAttention, queries: Sequence[int] | Tensor | None
+) -> DenseAttention:
+    """The same attention with only the named query rows, in that order."""
     if queries is None:
-        return terms
-    index = torch.as_tensor(queries, dtype=torch.long, device=terms.c_q.device)
-    return replace(terms, c_q=terms.c_q[:, :, index], p_q=terms.p_q[:, :, index])
+        return attention
+    index = torch.as_tensor(queries, dtype=torch.long, device=attention.c_q.device)
+    return replace(attention, c_q=attention.c_q[..., index, :], p_q=attention.p_q[..., index, :])
 
 
 def logits(
-    terms: DenseAttention,
+    attention: DenseAttention,
     q_parts: str = "cpb",
     k_parts: str = "cpb",
     scale: float | None = None,
     queries: Sequence[int] | Tensor | None = None,
 ) -> Tensor:
-    """(sum of q_parts) . (sum of k_parts) * scale, padding not masked: (B, M, q, K).
+    """(sum of q_parts) . (sum of k_parts) * scale, padding not masked: (M, q, K).
 
     Parts are letters of "cpb" (content, position, bias); scale defaults to the layer's own.
     """
-    terms = pick_queries(terms, queries)
-    q = _sum_parts(terms, "q", q_parts) * (terms.scale if scale is None else scale)
-    return q @ _sum_parts(terms, "k", k_parts).transpose(-1, -2)
+    attention = pick_queries(attention, queries)
+    q = _sum_parts(attention, "q", q_parts) * (attention.scale if scale is None else scale)
+    return q @ _sum_parts(attention, "k", k_parts).transpose(-1, -2)
 
 
 def normalize(scores: Tensor, key_padding_mask: Tensor | None) -> Tensor:
-    """Softmax over the keys, padded ones exactly 0: (B, M, q, K) -> the same."""
+    """Softmax over the keys, padded ones exactly 0: (M, q, K) -> the same."""
     if key_padding_mask is not None:
-        scores = scores.masked_fill(key_padding_mask[:, None, None, :], float("-inf"))
+        scores = scores.masked_fill(key_padding_mask[..., None, None, :], float("-inf"))
     return scores.softmax(-1)
 
 
 def weights(
-    terms: DenseAttention,
+    attention: DenseAttention,
     mode: str | Mode = "combine",
     *,
     scale: str = "mode",
     queries: Sequence[int] | Tensor | None = None,
 ) -> Tensor:
-    """Attention weights of one mode: (B, M, q, K), each row sums to 1.
+    """Attention weights of one mode: (M, q, K), each row sums to 1.
 
     mode is a key of MODES, a sum of terms ("cq.pk+pq.pk" is what Fig. 1 of the Conditional DETR
     paper draws for DETR) or a Mode of your own, both at the layer's factor. scale "mode" uses the
@@ -149,55 +224,59 @@ def weights(
     """
     if isinstance(mode, str):
         check_mode(mode)
-    factor = terms.scale_of(mode, scale)
+    factor = attention.scale_of(mode, scale)
     if is_sum(mode):
-        scores = sum(logits(terms, *TERMS[name], factor, queries) for name in parse_terms(mode))
+        scores = sum(logits(attention, *TERMS[name], factor, queries) for name in parse_terms(mode))
     else:
         parts = MODES[mode] if isinstance(mode, str) else mode
-        scores = logits(terms, parts.q_parts, parts.k_parts, factor, queries)
-    return normalize(scores, terms.key_padding_mask)
+        scores = logits(attention, parts.q_parts, parts.k_parts, factor, queries)
+    return normalize(scores, attention.key_padding_mask)
 
 
 def four_terms(
-    terms: DenseAttention, queries: Sequence[int] | Tensor | None = None
+    attention: DenseAttention, queries: Sequence[int] | Tensor | None = None
 ) -> dict[tuple[str, str], Tensor]:
     """Logits by (query part, key part), biases counted with content: they sum to combine's logits.
 
-    Keys are pairs of "content" and "position", the query's first; values (B, M, q, K) at the
+    Keys are pairs of "content" and "position", the query's first; values (M, q, K) at the
     layer's scale, padding not masked.
     """
     sides = {"content": "cb", "position": "p"}
     return {
-        (q, k): logits(terms, sides[q], sides[k], queries=queries) for q, k in product(sides, sides)
+        (q, k): logits(attention, sides[q], sides[k], queries=queries)
+        for q, k in product(sides, sides)
     }
 
 
 def nine_terms(
-    terms: DenseAttention, queries: Sequence[int] | Tensor | None = None
+    attention: DenseAttention, queries: Sequence[int] | Tensor | None = None
 ) -> dict[tuple[str, str], Tensor]:
     """Like `four_terms` with the shared biases apart: pairs of "content", "position", "bias"."""
     sides = {"content": "c", "position": "p", "bias": "b"}
     return {
-        (q, k): logits(terms, sides[q], sides[k], queries=queries) for q, k in product(sides, sides)
+        (q, k): logits(attention, sides[q], sides[k], queries=queries)
+        for q, k in product(sides, sides)
     }
 
 
-def residual(terms: DenseAttention, project_out: Callable[[Tensor], Tensor], out: Tensor) -> float:
+def residual(
+    attention: DenseAttention, project_out: Callable[[Tensor], Tensor], out: Tensor
+) -> float:
     """How far the recomputed weights are from those the layer used; NaN where it cannot be tested.
 
         rec = project_out(weights @ value)     uni = the same with uniform weights
         residual = |rec - out| / |out - uni|   (Frobenius)
 
-    terms of the site; project_out (B, Q, C) -> (B, Q, C); out (B, Q, C), what the site put out.
+    project_out (Q, C) -> (Q, C); out (Q, C), what the site put out.
     Near 0 for right maps (2e-6 in float32), at least 0.17 for wrong ones. A site whose output does
     not depend on its weights (|out - uni| < 1e-3 |out|) says nothing about them: NaN. One that
     is not finite is wrong whatever the weights: inf.
     """
     if not out.isfinite().all():
         return float("inf")
-    used = weights(terms, "combine", scale="layer")
-    uniform = normalize(torch.zeros_like(used[:, :, :1]), terms.key_padding_mask)
-    value = terms.value
+    used = weights(attention, "combine", scale="layer")
+    uniform = normalize(torch.zeros_like(used[..., :1, :]), attention.key_padding_mask)
+    value = attention.value
     # float64 on the CPU: some devices have none, and the norms must not add errors of their own
     rec, uni = (
         project_out(merge_heads(w.to(value.dtype) @ value)).cpu().double() for w in (used, uniform)

@@ -1,54 +1,128 @@
-"""Where the cells of a map lie in the photo."""
+"""Where the cells of a map lie in the photo.
+
+A grid is the network's own: where an image was padded, the grid covers the padding too, and
+`valid_hw` says which part of it shows the image.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 CELL_RULES = ("aligned", "centered")
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where the cells of a map lie in the photo.
+class Grid:
+    """The cells that one level of tokens stands for.
 
-    input_hw  pixels of the resized network input
-    stride    of the map, in those pixels
-    rule      aligned: cell i is centred on pixel index stride * i of the resized image (a ResNet's
-              windows are symmetric); centered: at (i + 0.5) / cells of it, as some models' own
-              references say, whatever the stride
+    hw        rows and columns of cells
+    input_hw  pixels of the network's input, padding included
+    stride    input pixels from cell to cell
+    rule      aligned: cell i is centred on pixel index stride * i of the input (a ResNet's windows
+              are symmetric); centered: at (i + 0.5) / cells of it, as some models' own references
+              say, whatever the stride
+    valid_hw  pixels of the input that show the image, from its top left corner; None: all
+    name      for figures of several levels, such as "level 0, stride 8"
     """
 
+    hw: tuple[int, int]
     input_hw: tuple[int, int]
     stride: int
     rule: str = "aligned"
+    valid_hw: tuple[int, int] | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.rule not in CELL_RULES:
             raise ValueError(f"cell rule {self.rule!r} is not one of {', '.join(CELL_RULES)}")
 
+    @property
+    def cells(self) -> int:
+        """How many there are, h * w."""
+        return self.hw[0] * self.hw[1]
 
-def cell_centers(cells: int, image_px: int, place: Placement, axis: int) -> np.ndarray:
-    """Centres of the cells along an axis (0: y, 1: x), pixel indices of the photo, (cells,).
+    @property
+    def shown_hw(self) -> tuple[int, int]:
+        """Pixels of the input that show the image."""
+        return self.input_hw if self.valid_hw is None else self.valid_hw
 
-    aligned: (stride * i + 0.5) * W0 / W - 0.5; centered: (i + 0.5) * W0 / w - 0.5.
+    def centers(self, image_px: int, axis: int) -> NDArray[np.float64]:
+        """Centres of the cells along an axis (0: y, 1: x), pixel indices of the photo, (cells,).
+
+        Of a photo of image_px pixels along it: (x + 0.5) * image_px / shown - 0.5 for a cell that
+        is centred on pixel index x of the input.
+        """
+        at = np.arange(self.hw[axis], dtype=np.float64)
+        if self.rule == "centered":
+            return (at + 0.5) * (image_px * self._padded(axis)) / self.hw[axis] - 0.5
+        return (self.stride * at + 0.5) * image_px / self.shown_hw[axis] - 0.5
+
+    def positions(self, out_px: int, axis: int) -> NDArray[np.float64]:
+        """Position of every panel pixel's centre, in cells, clamped to [0, cells - 1], (out_px,).
+
+        Panel pixel j shows the fraction (j + 0.5) / out_px of the photo. The input has its pixel
+        x = fraction * shown - 0.5 there, whatever the photo's own size, and u = x / stride.
+        """
+        fraction = (np.arange(out_px) + 0.5) / out_px
+        if self.rule == "centered":
+            u = fraction / self._padded(axis) * self.hw[axis] - 0.5
+        else:
+            u = (fraction * self.shown_hw[axis] - 0.5) / self.stride
+        return np.clip(u, 0, self.hw[axis] - 1)
+
+    def borders(self, axis: int) -> NDArray[np.float64]:
+        """Where cells meet along an axis, as shares of the input, (cells + 1,) from 0 to 1.
+
+        A cell reaches halfway to its neighbours, the outer ones to the input's edges.
+        """
+        count = self.hw[axis]
+        if self.rule == "centered":
+            return np.arange(count + 1) / count
+        between = (self.stride * (np.arange(1, count) - 0.5) + 0.5) / self.input_hw[axis]
+        return np.concatenate([[0.0], np.clip(between, 0, 1), [1.0]])
+
+    def _padded(self, axis: int) -> float:
+        """The input's pixels for each pixel that shows the image: 1 without padding."""
+        return self.input_hw[axis] / self.shown_hw[axis]
+
+
+def finest(grids: tuple[Grid, ...]) -> int:
+    """Which of some levels has the most cells; the first of several."""
+    return max(range(len(grids)), key=lambda level: (grids[level].cells, -level))
+
+
+def spread(maps: NDArray, source: Grid, target: Grid) -> NDArray:
+    """Maps (..., h, w) of one grid on another: each cell's value evenly over what it covers there.
+
+    Sums stay as they are.
     """
-    i = np.arange(cells, dtype=np.float64)
-    if place.rule == "centered":
-        return (i + 0.5) * image_px / cells - 0.5
-    return (place.stride * i + 0.5) * image_px / place.input_hw[axis] - 0.5
+    rows, columns = (_shares(source.borders(axis), target.borders(axis)) for axis in (0, 1))
+    return (rows.astype(maps.dtype) @ maps) @ columns.T.astype(maps.dtype)
 
 
-def cell_positions(out_px: int, cells: int, place: Placement, axis: int) -> np.ndarray:
-    """Position of every panel pixel's centre, in cells, clamped to [0, cells - 1], (out_px,).
+def by_level(flat: NDArray, grids: tuple[Grid, ...]) -> tuple[NDArray, ...]:
+    """(..., S), the cells of all levels one after the other -> (..., h, w) of each."""
+    borders = np.cumsum([grid.cells for grid in grids])[:-1]
+    parts = np.split(flat, borders, axis=-1)
+    return tuple(
+        part.reshape(*part.shape[:-1], *grid.hw) for part, grid in zip(parts, grids, strict=True)
+    )
 
-    Panel pixel j shows the fraction (j + 0.5) / out_px of the photo. The resized image has its
-    pixel x = fraction * W - 0.5 there, whatever the photo's own size, and u = x / stride.
-    """
-    fraction = (np.arange(out_px) + 0.5) / out_px
-    if place.rule == "centered":
-        u = fraction * cells - 0.5
-    else:
-        u = (fraction * place.input_hw[axis] - 0.5) / place.stride
-    return np.clip(u, 0, cells - 1)
+
+def on_finest(levels: tuple[NDArray, ...], grids: tuple[Grid, ...]) -> NDArray:
+    """The sum of all levels' maps on the finest grid, (..., h, w); of one level, itself."""
+    if len(levels) == 1:
+        return levels[0]
+    target = grids[finest(grids)]
+    parts = [spread(maps, grid, target) for maps, grid in zip(levels, grids, strict=True)]
+    return np.sum(parts, axis=0, dtype=levels[0].dtype)
+
+
+def _shares(source: NDArray, target: NDArray) -> NDArray[np.float64]:
+    """(target cells, source cells): the share of each source cell that lies in a target cell."""
+    low = np.maximum(source[None, :-1], target[:-1, None])
+    high = np.minimum(source[None, 1:], target[1:, None])
+    return np.maximum(high - low, 0) / np.diff(source)[None]

@@ -14,12 +14,8 @@ that content and position share. A mode says which parts take part; nothing here
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PARTS = {"c": "content", "p": "position", "b": "bias"}
 
@@ -115,37 +111,9 @@ SITES = {
 # the logits of content and position are their exact share of combine's.
 SCALES = ("mode", "layer")
 
-PRECISIONS = ("float32", "tf32", "bfloat16")  # of the network's arithmetic; see precision.py
-
-
-@dataclass(frozen=True, eq=False)
-class DenseAttention:
-    """What one attention site attended with, after projection and split into heads.
-
-    c_q, p_q  (B, M, Q, E)    content and position part of the queries
-    c_k, p_k  (B, M, K, E)    the same of the keys
-    b_q, b_k  (M, 1, E)       shared bias, or None where each part has its own in it
-    value     (B, M, K, D)
-    scale                     the layer's own factor
-    mode_scales               mode -> factor when that mode's q and k attend on their own
-    key_padding_mask          (B, K) True = padding, or None
-    Parts that a model concatenates lie in orthogonal halves of E: the formula stays as it is.
-    """
-
-    c_q: Tensor
-    p_q: Tensor
-    c_k: Tensor
-    p_k: Tensor
-    b_q: Tensor | None
-    b_k: Tensor | None
-    value: Tensor
-    scale: float
-    mode_scales: Mapping[str, float]
-    key_padding_mask: Tensor | None = None
-
-    def scale_of(self, mode: str | Mode, rule: str = "mode") -> float:
-        """Factor of the logits of `mode`: its own, or the layer's (as for sums and a Mode)."""
-        if rule not in SCALES:
-            raise ValueError(f"scale {rule!r} is not one of {', '.join(SCALES)}")
-        own = rule == "mode" and isinstance(mode, str) and not is_sum(mode)
-        return self.mode_scales[mode] if own else self.scale
+PRECISIONS = (
+    "float32",
+    "tf32",
+    "bfloat16",
+    "float64",
+)  # of the network's arithmetic; see precision.py

@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from detr_viz.batch.engine import Engine, Outputs, Result
+from detr_viz.batch.engine import Engine, Result
 from detr_viz.batch.index import Done, read_index
 from detr_viz.batch.journal import Counts, Journal
 from detr_viz.batch.scheduler import Item, Outcome
-from detr_viz.batch.worker import Drawn, Earlier, Failure, Skipped
+from detr_viz.batch.tasks import Drawn, Earlier, Failure, Skipped
 from detr_viz.common import files
 from detr_viz.common.errors import EXIT_INTERRUPTED, UserError
 from detr_viz.common.files import OutputError
 from detr_viz.common.progress import Progress
 from detr_viz.images.collect import Input
+from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
 
 EXIT_FAILURES = 1  # some images failed
@@ -66,7 +67,7 @@ def run_batch(
     engine: Engine,
     recipe: Recipe,
     inputs: Sequence[Input],
-    outputs: Outputs,
+    paths: OutputPaths,
     *,
     resume: bool = False,
     quiet: bool = True,
@@ -77,12 +78,12 @@ def run_batch(
     OutputError where the disk is full or cannot be written: what was finished stays, and a run
     with `resume` goes on from there. UserError where another run writes there.
     """
-    paths = [image.path for image in inputs]
+    names = [image.path for image in inputs]
     with (
-        Journal(outputs.folder, paths, tag=outputs.tag, resume=resume) as journal,
+        Journal(paths.folder, names, tag=paths.tag, resume=resume) as journal,
         Progress(len(inputs), quiet=quiet) as progress,
     ):
-        books = RunRecord(recipe, inputs, outputs, journal, progress)
+        books = RunRecord(recipe, inputs, paths, journal, progress)
         with stoppable(engine, progress.note) as stopped:
             for result in engine.run(books.items(resume), journal.temporary, progress.note):
                 books.enter(result)
@@ -101,11 +102,11 @@ class RunRecord:
         self,
         recipe: Recipe,
         inputs: Sequence[Input],
-        outputs: Outputs,
+        paths: OutputPaths,
         journal: Journal,
         progress: Progress,
     ) -> None:
-        self._recipe, self._inputs, self._outputs = recipe, inputs, outputs
+        self._recipe, self._inputs, self._paths = recipe, inputs, paths
         self._journal, self._progress = journal, progress
         self._lock = threading.Lock()  # an engine may take its items in another thread
         self._noted: set[str] = set()
@@ -121,9 +122,10 @@ class RunRecord:
             done = self._journal.earlier(self._inputs[i].path)
         if done is None:
             return None
-        target = self._outputs.target(self._inputs[i].name, self._recipe)
-        there = [self._outputs.folder / name for name in done.files]
-        if done.rows and not target.is_met_by(there):
+        recipe, name = self._recipe, self._inputs[i].name
+        stems = [recipe.stem(name, view) for view in recipe.views]
+        there = [self._paths.folder / file for file in done.files]
+        if done.rows and not self._paths.is_met_by(there, stems):
             return None
         return Earlier(done.recipe, tuple(there))
 
@@ -151,7 +153,7 @@ class RunRecord:
             written = outcome.files if isinstance(outcome, Drawn) else ()
             self._files += len(written)
             self._drawn += isinstance(outcome, Drawn)
-            self._journal.done(i, replace(done, files=self._outputs.named(written)))
+            self._journal.done(i, replace(done, files=self._paths.named(written)))
             self._note(i, outcome)
 
     def _note(self, i: int, outcome: Drawn | None) -> None:
@@ -203,10 +205,10 @@ def stoppable(engine: Engine, say: Callable[[str], None]) -> Iterator[list[bool]
         signal.signal(signal.SIGINT, before)
 
 
-def figures_of(outputs: Outputs) -> Iterator[tuple[Path, str]]:
+def figures_of(paths: OutputPaths) -> Iterator[tuple[Path, str]]:
     """The first PNG of each image of a finished run, with the image's path, in order."""
-    end = f"-{outputs.tag}" if outputs.tag else ""
-    for done in read_index(outputs.folder / f"index{end}.csv"):
+    end = f"-{paths.tag}" if paths.tag else ""
+    for done in read_index(paths.folder / f"index{end}.csv"):
         pngs = [name for name in done.files if name.endswith(".png")]
         if pngs:
-            yield outputs.folder / pngs[0], done.image
+            yield paths.folder / pngs[0], done.image

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detr_viz.batch.worker import (
+from detr_viz.batch.tasks import (
     Draw,
     Drawn,
     Drop,

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from detr_viz.batch.worker import ImageWorker, Setup, Task, TaskResult
+from detr_viz.batch.tasks import Setup, Task, TaskResult
+from detr_viz.batch.worker import ImageWorker
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
 
@@ -41,7 +42,7 @@ def _warm_up() -> None:
     import detr_viz.figures.head_maps
     import detr_viz.heatmaps.npz
     import detr_viz.images.read
-    import detr_viz.render.write  # noqa: F401
+    import detr_viz.render.run  # noqa: F401
 
 
 class WorkersDied(UserError):

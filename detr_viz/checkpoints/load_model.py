@@ -6,22 +6,18 @@ model.network, model.spec.title, model.class_names
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from detr_viz.checkpoints.checkpoint import Checkpoint, load_checkpoint, skeleton
 from detr_viz.common.errors import UserError
 from detr_viz.detections import labels
-from detr_viz.explanation.detector import DetectorInfo
 from detr_viz.explanation.precision import check_precision
-from detr_viz.models.config import DetrConfig
-from detr_viz.models.spec import ModelSpec
+from detr_viz.models.detector import LoadedModel
 
 # The official evaluation transform's, unless the checkpoint's meta says otherwise.
 OFFICIAL_SIZE, OFFICIAL_MAX_SIZE = 800, 1333
@@ -29,52 +25,6 @@ OFFICIAL_SIZE, OFFICIAL_MAX_SIZE = 800, 1333
 
 class DeviceError(UserError):
     """A device that was asked for is not there."""
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A network in evaluation mode with what its checkpoint said.
-
-    size, max_size: shorter side images are resized to, and the bound on the longer one (pixels).
-    class_names: one name a real class. path, sha256: of the weights. notes: what had to be assumed.
-    precision: one of terms.PRECISIONS.
-    """
-
-    network: nn.Module
-    spec: ModelSpec
-    config: DetrConfig
-    class_names: tuple[str, ...]
-    size: int
-    max_size: int
-    path: str
-    sha256: str
-    notes: tuple[str, ...]
-    meta: Mapping[str, Any]
-    device: torch.device
-    precision: str = "float32"
-
-    @property
-    def info(self) -> DetectorInfo:
-        """What is known of the detector, as plain values."""
-        config = self.config
-        return DetectorInfo(
-            type=self.spec.name,
-            title=self.spec.title,
-            weights=Path(self.path).name,
-            path=self.path,
-            sha256=self.sha256,
-            class_names=self.class_names,
-            num_queries=config.num_queries,
-            num_heads=config.nheads,
-            num_layers=config.dec_layers,
-            num_encoder_layers=config.enc_layers,
-            modes=self.spec.modes,
-            pairwise=self.spec.pairwise,
-            size=self.size,
-            max_size=self.max_size,
-            options=(("dilation", config.backbone.dilation),),
-            notes=self.notes,
-        )
 
 
 def pick_device(name: str) -> torch.device:
@@ -125,7 +75,7 @@ def load_model(
     nheads, dilation   leave no trace in a state dict; None: the checkpoint's, else 8 and False
     cache     folder for downloads; None: weights/
     device    "auto" (cuda, mps, cpu, the first that is here), "cpu", "cuda", "cuda:1", "mps"
-    precision "float32", "tf32" or "bfloat16"; see precision.py
+    precision "float32", "tf32", "bfloat16" or "float64"; see precision.py
     Raises UserError on anything that is wrong with these.
     """
     place = pick_device(device)
@@ -146,6 +96,8 @@ def load_model(
     network = skeleton(spec, config)
     network.load_state_dict(checkpoint.state_dict, strict=True, assign=True)
     network.requires_grad_(False).eval()
+    if precision == "float64":  # before anything is rounded
+        network.double()
     network.fold_batch_norm()
     loaded = LoadedModel(
         network=network.to(place),
@@ -160,15 +112,29 @@ def load_model(
         meta=checkpoint.meta,
         device=place,
     )
+    if precision == "float64":
+        return replace(loaded, precision=precision)
     return in_precision(loaded, precision)
 
 
 def in_precision(model: LoadedModel, precision: str) -> LoadedModel:
     """A model of float32 to compute in another precision; UserError where its device cannot.
 
-    The model given stays as it is.
+    The model given stays as it is. For float64 its file is read once more: what was rounded to
+    float32 in folding batch norm is lost.
     """
     check_precision(precision, model.device)
+    if precision == "float64":
+        return load_model(
+            model.path,
+            model.spec.name,
+            classes=model.class_names,
+            nheads=model.config.nheads,
+            dilation=model.config.backbone.dilation,
+            device=str(model.device),
+            precision=precision,
+            progress=False,
+        )
     network = model.network
     if precision == "bfloat16":
         network = deepcopy(network)

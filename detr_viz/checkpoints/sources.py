@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
+    from detr_viz.models.detector import LoadedModel
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from and how it runs, as load_model takes it.
+
+    precision: that it is to run in; `load` gives it in float32 first, to compare with.
+    """
+
+    weights: str | None = None
+    type: str | None = None
+    classes: str | None = None
+    nheads: int | None = None
+    dilation: bool | None = None
+    cache: str | None = None
+    device: str = "auto"
+    precision: str = "float32"
 
 
 def pair(
@@ -29,30 +46,39 @@ def pair(
     return list(zip(kinds, weights, strict=True))
 
 
-def load(
-    args: argparse.Namespace, pairs: Sequence[tuple[str | None, str | None]]
-) -> list[LoadedModel]:
-    """The models of these types and weights, with the flags that concern loading."""
+def load(sources: Sequence[ModelSource], progress: bool = True) -> list[LoadedModel]:
+    """The models of these sources, in float32. progress: of downloads, on stderr."""
     from detr_viz.checkpoints.load_model import (
         load_model,  # torch, only once the arguments are known to be sound
     )
 
     loaded = []
-    for kind, weights in pairs:
-        demo = f"the demo checkpoint of {kind or 'detr'}"
-        with named(demo if weights is None else weights, len(pairs)):
+    for source in sources:
+        demo = f"the demo checkpoint of {source.type or 'detr'}"
+        with named(demo if source.weights is None else source.weights, len(sources)):
             model = load_model(
-                weights,
-                kind,
-                classes=args.classes,
-                nheads=args.nheads,
-                dilation=args.dilation,
-                cache=args.cache,
-                device=args.device,
-                progress=not args.quiet,
+                source.weights,
+                source.type,
+                classes=source.classes,
+                nheads=source.nheads,
+                dilation=source.dilation,
+                cache=source.cache,
+                device=source.device,
+                progress=progress,
             )
         loaded.append(model)
     return loaded
+
+
+def precise(
+    loaded: Sequence[LoadedModel], precision: str
+) -> tuple[list[LoadedModel] | None, list[LoadedModel]]:
+    """(the models in float32 where another precision is asked for, the models to use)."""
+    if precision == "float32":
+        return None, list(loaded)
+    from detr_viz.checkpoints.load_model import in_precision
+
+    return list(loaded), [in_precision(model, precision) for model in loaded]
 
 
 @contextmanager

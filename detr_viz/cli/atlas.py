@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from detr_viz.batch.scheduler import Ready
     from detr_viz.batch.worker import Failure
     from detr_viz.batch.worker_process import WorkerProcess
-    from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.detector import Detector
     from detr_viz.images.collect import Input
     from detr_viz.render.recipe import Recipe
 
@@ -148,14 +148,14 @@ def _checked_out(args: argparse.Namespace) -> Path:
     return out
 
 
-def _recipe(args: argparse.Namespace, loaded: Sequence[LoadedModel], queries: str) -> Recipe:
-    from detr_viz.explanation.explain_image import resolve_layers
+def _recipe(args: argparse.Namespace, loaded: Sequence[Detector], queries: str) -> Recipe:
+    from detr_viz.explanation.sites import resolve_layers
     from detr_viz.render.recipe import Recipe, of_models
 
     layer = tuple(args.layer) if isinstance(args.layer, list) else args.layer
     for model in loaded:
-        resolve_layers(layer, model.config.dec_layers)
-        check_for(queries, model.class_names, model.config.num_queries)
+        resolve_layers(layer, model.info.num_layers)
+        check_for(queries, model.class_names, model.info.num_queries)
     recipe = Recipe(
         models=(),
         plot=args.plot,
@@ -214,21 +214,21 @@ class Reader:
 
     def __init__(
         self,
-        loaded: Sequence[LoadedModel],
+        loaded: Sequence[Detector],
         recipe: Recipe,
-        reference: Sequence[LoadedModel] | None = None,
+        reference: Sequence[Detector] | None = None,
     ) -> None:
         from detr_viz.atlas.table import AtlasTable
-        from detr_viz.explanation.explain_image import resolve_layers
+        from detr_viz.explanation.sites import resolve_layers
 
         self.models, self._recipe, self._reference = loaded, recipe, reference
         self.say: Callable[[str], None] = lambda line: None
         self.books = [
             AtlasTable(
-                f"{model.spec.title} ({Path(model.path).name})",
-                modes_of_plot(recipe.plot, model.spec.modes),
-                resolve_layers(recipe.layer, model.config.dec_layers),
-                model.config.nheads,
+                f"{model.info.title} ({Path(model.path).name})",
+                modes_of_plot(recipe.plot, model.info.modes),
+                resolve_layers(recipe.layer, model.info.num_layers),
+                model.info.num_heads,
                 recipe.scale,
                 f"queries {recipe.queries}. weights {Path(model.path).name} sha256 {model.sha256}",
             )
@@ -246,7 +246,7 @@ class Reader:
             return [made for ready in batch for made in self([ready])]
         return [self._enter(r, e) for r, e in zip(batch, zip(*found, strict=True), strict=True)]
 
-    def _explained(self, models: Sequence[LoadedModel], batch: Sequence[Ready]) -> Iterator[list]:
+    def _explained(self, models: Sequence[Detector], batch: Sequence[Ready]) -> Iterator[list]:
         from detr_viz.batch.scheduler import stacked
         from detr_viz.explanation.explain_image import explain_batch
 
@@ -323,7 +323,7 @@ def write(
         yield f"wrote {path}"
 
 
-def _stems(loaded: Sequence[LoadedModel]) -> list[str]:
+def _stems(loaded: Sequence[Detector]) -> list[str]:
     """The checkpoints' names as those of files, no two the same."""
     named = [re.sub(r"[^\w.-]+", "_", Path(m.path).stem).strip("._") or "model" for m in loaded]
     same = len({name.lower() for name in named}) < len(named)

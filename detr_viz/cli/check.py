@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from detr_viz.cli.compare import EXIT_DIFFERENT, add_limits, limits_of
-from detr_viz.cli.settings import tell
+from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_USER_ERROR, UserError
-from detr_viz.common.files import printable, say
+from detr_viz.common.files import printable
 from detr_viz.heatmaps.compare import Outcome
 from detr_viz.regression import reports
 from detr_viz.regression.outcomes import outcomes
@@ -77,10 +77,10 @@ def run(args: argparse.Namespace) -> int:
     trouble: UserError | None = None
     try:
         for path in reports.write(wanted, found):
-            tell(args, f"wrote {path}")
+            say(f"wrote {path}", args.quiet)
     except UserError as error:
         trouble = error
-    tell(args, ", ".join(f"{n} {what}" for what, n in counts.items() if n))
+    say(", ".join(f"{n} {what}" for what, n in counts.items() if n), args.quiet)
     if trouble is not None:
         raise trouble
     if counts["not run"]:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from detr_viz.cli.arguments import cells, share
-from detr_viz.cli.settings import tell
+from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_USER_ERROR, UserError
-from detr_viz.common.files import printable, say, search
+from detr_viz.common.files import printable, search
 from detr_viz.heatmaps.limits import COARSE, EXACT, between
 
 DESCRIPTION = (
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             for line in lines(name, verdict):
                 say(line)
     if sum(counts.values()) > 1:
-        tell(args, ", ".join(f"{n} {what}" for what, n in counts.items() if n))
+        say(", ".join(f"{n} {what}" for what, n in counts.items() if n), args.quiet)
     if counts["not run"]:
         return EXIT_USER_ERROR
     return EXIT_DIFFERENT if counts["different"] else 0

@@ -26,6 +26,7 @@ from detr_viz.detections.points import SYNTAX as POINTS
 from detr_viz.detections.queries import DEFAULT, SYNTAX
 from detr_viz.explanation import removals
 from detr_viz.figures.styles import HEADS, INTERPOLATIONS, NORMS, PRESETS, STYLES
+from detr_viz.render.views import names_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +99,7 @@ def add_subject(
             "--attention",
             nargs="+",
             action="extend",
-            choices=("cross", "encoder", "decoder"),
+            choices=tuple(names_of()),
             metavar="SITE",
             help="cross: where queries look; encoder: where points of the image look, by its "
             "self-attention; decoder: at which queries queries look, and in a second figure who "

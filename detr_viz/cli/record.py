@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import modes_of_plot
-from detr_viz.checkpoints.sources import load, named, pair
+from detr_viz.checkpoints.sources import load, named, precise
 from detr_viz.cli import flags
-from detr_viz.cli.settings import precise, tell, tell_notes
+from detr_viz.cli.settings import say_notes, sources_of
 from detr_viz.common import assets
+from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, printable
 from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, select
@@ -31,7 +32,7 @@ from detr_viz.regression.baselines import (
 from detr_viz.render.recipe import plot_label
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
+    from detr_viz.explanation.detector import Detector
     from detr_viz.images.collect import Input
 
 DESCRIPTION = (
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the baselines; a mistake ends it, and what was written stays."""
     queries = args.queries or DEFAULT
     check_syntax(queries)
-    pairs = pair(args.type, args.weights)
+    sources = sources_of(args)
     out = Path(args.out)
     if not args.out:
         raise UserError("--out is empty: give a folder")
@@ -79,27 +80,27 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--root {args.root} is no folder: check the path")
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = collect.expand(words, args.image_root, out)
-    _, loaded = precise(args, load(args, pairs))
-    tell_notes(args, loaded)
+    _, loaded = precise(load(sources, not args.quiet), args.precision)
+    say_notes(loaded, args.quiet)
     labels = _labels(loaded)
     missing = [image.path for image in images if not os.path.exists(image.path)]
     if missing:
         raise UserError(f"no image at {printable(missing[0])}: check the path")
     written: dict[Path, str] = {}
-    for model, (_, weights), label in zip(loaded, pairs, labels, strict=True):
-        check_for(queries, model.class_names, model.config.num_queries)
+    for model, source, label in zip(loaded, sources, labels, strict=True):
+        check_for(queries, model.info.class_names, model.info.num_queries)
         for image in images:
-            for path in _record(args, queries, model, weights, image, out, label, written):
-                tell(args, f"wrote {path}")
+            for path in _record(args, queries, model, source.weights, image, out, label, written):
+                say(f"wrote {path}", args.quiet)
     return 0
 
 
-def _labels(loaded: Sequence[LoadedModel]) -> list[str]:
+def _labels(loaded: Sequence[Detector]) -> list[str]:
     """What tells the files of one model from those of another: types, or names of weights."""
-    types = [model.spec.name for model in loaded]
+    types = [model.info.type for model in loaded]
     if len(set(types)) == len(types):
         return types
-    stems = [f"{model.spec.name}_{Path(model.path).stem}" for model in loaded]
+    stems = [f"{model.info.type}_{Path(model.info.path).stem}" for model in loaded]
     same = len(set(stems)) < len(stems)
     return [f"{stem}_{i}" if same else stem for i, stem in enumerate(stems, 1)]
 
@@ -107,7 +108,7 @@ def _labels(loaded: Sequence[LoadedModel]) -> list[str]:
 def _record(
     args: argparse.Namespace,
     queries: str,
-    model: LoadedModel,
+    model: Detector,
     weights: str | None,
     image: Input,
     out: Path,
@@ -127,7 +128,7 @@ def _record(
         start = args.root if args.root is not None else path.parent
         kind, place = _weights(weights, start)
         remake = BaselineSpec(
-            type=model.spec.name,
+            type=model.info.type,
             weights=place,
             weights_is=kind,
             image="" if args.image is None else relative(image.path, start),

@@ -1,20 +1,20 @@
-"""What one image and many have in common: models, recipe and formats as the flags say."""
+"""From argparse's flags to typed settings: models, recipe, options. Below this, none is known."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.checkpoints.sources import load
+from detr_viz.checkpoints.sources import ModelSource, load, pair
+from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
-from detr_viz.common.files import say
 from detr_viz.detections.queries import DEFAULT
 from detr_viz.figures.styles import PageFormat, Style
+from detr_viz.render.options import RunOptions
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
+    from detr_viz.explanation.detector import Detector
     from detr_viz.render.recipe import Recipe
 
 DEMO_LINE = (
@@ -23,46 +23,83 @@ DEMO_LINE = (
 )
 
 
-def tell(args: argparse.Namespace, line: str) -> None:
-    """Print a line, unless --quiet."""
-    if not args.quiet:
-        say(line)
+def sources_of(args: argparse.Namespace) -> list[ModelSource]:
+    """Where the models come from. UserError where types and weights do not pair."""
+    return [
+        ModelSource(
+            weights=weights,
+            type=kind,
+            classes=args.classes,
+            nheads=args.nheads,
+            dilation=args.dilation,
+            cache=args.cache,
+            device=args.device,
+            precision=args.precision,
+        )
+        for kind, weights in pair(args.type, args.weights)
+    ]
 
 
-def load_models(
-    args: argparse.Namespace, pairs: Sequence[tuple[str | None, str | None]]
-) -> list[LoadedModel]:
+def load_models(sources: Sequence[ModelSource], quiet: bool) -> list[Detector]:
     """The models, in float32; says what must be known of them."""
-    loaded = load(args, pairs)
-    if args.weights is None:
-        tell(args, DEMO_LINE)
-    tell_notes(args, loaded)
-    for model in loaded:
-        if isinstance(args.heads, tuple) and max(args.heads) >= model.config.nheads:
-            title, last = model.spec.title, model.config.nheads - 1
-            raise UserError(f"no head {max(args.heads)}: {title} has 0..{last}")
+    loaded = load(sources, not quiet)
+    if all(source.weights is None for source in sources):
+        say(DEMO_LINE, quiet)
+    say_notes(loaded, quiet)
     return loaded
 
 
-def tell_notes(args: argparse.Namespace, loaded: Sequence[LoadedModel]) -> None:
+def say_notes(loaded: Sequence[Detector], quiet: bool) -> None:
     """What had to be assumed of the models."""
-    for model in loaded:
-        whose = f"{Path(model.path).name}: " * (len(loaded) > 1)
-        for note in model.notes:
-            tell(args, f"note: {whose}{note}")
+    for info in (model.info for model in loaded):
+        whose = f"{info.weights}: " if len(loaded) > 1 else ""
+        for note in info.notes:
+            say(f"note: {whose}{note}", quiet)
+
+
+def check_heads(style: Style, loaded: Sequence[Detector]) -> None:
+    """UserError for a head that one of the models has not."""
+    for info in (model.info for model in loaded):
+        if isinstance(style.heads, tuple) and max(style.heads) >= info.num_heads:
+            raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{info.num_heads - 1}")
+
+
+def style_of(args: argparse.Namespace) -> Style:
+    return Style(args.style, args.norm, args.cmap, args.interpolation, args.heads)
+
+
+def options_of(args: argparse.Namespace) -> RunOptions:
+    """How the render command runs."""
+    return RunOptions(
+        out=args.out,
+        formats=args.format or (".png",),
+        save_maps=args.save_maps,
+        caption=args.caption,
+        show=args.show,
+        list_queries=args.list_queries,
+        contact_sheet=args.contact_sheet,
+        resume=args.resume,
+        shard=args.shard,
+        jobs=args.jobs,
+        batch_size=args.batch_size,
+        engine=args.engine,
+        ray_address=args.ray_address,
+        quiet=args.quiet,
+        traceback=args.traceback,
+    )
 
 
 def recipe_of(
-    args: argparse.Namespace, loaded: Sequence[LoadedModel], style: Style, page_format: PageFormat
+    args: argparse.Namespace, style: Style, page_format: PageFormat, views: Sequence[str]
 ) -> Recipe:
-    """What is drawn of an image, and how."""
-    from detr_viz.render.recipe import Recipe, of_models
+    """What is made of an image, and how; the facts of the models are still to come."""
+    from detr_viz.render.recipe import Recipe
 
     layer, removed_in = (
         tuple(said) if isinstance(said, list) else said for said in (args.layer, args.ablate_in)
     )
     several = layer == "all" or isinstance(layer, tuple)
-    recipe = Recipe(
+    return Recipe(
         models=(),
         plot=args.plot,
         biography=args.biography is not None,
@@ -76,22 +113,6 @@ def recipe_of(
         precision=args.precision,
         removed=tuple(dict.fromkeys(args.ablate or ())),
         removed_in="all" if removed_in is None else removed_in,
+        views=tuple(views),
+        points=tuple(args.points or ()),
     )
-    return of_models(loaded, recipe)
-
-
-def precise(
-    args: argparse.Namespace, loaded: list[LoadedModel]
-) -> tuple[list[LoadedModel] | None, list[LoadedModel]]:
-    """(the models in float32 where another precision is asked for, the models to use)."""
-    if args.precision == "float32":
-        return None, loaded
-    from detr_viz.checkpoints.load_model import in_precision
-
-    return loaded, [in_precision(model, args.precision) for model in loaded]
-
-
-def suffixes(args: argparse.Namespace) -> tuple[str, ...]:
-    """Of what is written to a folder."""
-    given = args.format or (".png",)
-    return given if ".npz" in given or not args.save_maps else (*given, ".npz")

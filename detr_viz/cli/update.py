@@ -7,7 +7,7 @@ import sys
 
 from detr_viz.cli import check
 from detr_viz.cli.compare import add_limits, limits_of
-from detr_viz.cli.settings import tell
+from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_USER_ERROR
 from detr_viz.common.files import printable
 from detr_viz.heatmaps.npz import write
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         assert outcome.path is not None and outcome.old is not None and outcome.made is not None
         for line in lines(outcome.name, outcome.verdict):
-            tell(args, line)
+            say(line, args.quiet)
         if not len(outcome.made.query_ids):
             failed += 1
             name = printable(outcome.name)
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         store = str(outcome.old.meta.get("store", "float32"))
         path = write(outcome.path, outcome.made, store, "see to its folder, or check it out anew")
         updated += 1
-        tell(args, f"rewrote {path}")
+        say(f"rewrote {path}", args.quiet)
     counts = {"rewritten": updated, "the same": same, "not run": failed}
-    tell(args, ", ".join(f"{n} {what}" for what, n in counts.items() if n))
+    say(", ".join(f"{n} {what}" for what, n in counts.items() if n), args.quiet)
     return EXIT_USER_ERROR if failed else 0

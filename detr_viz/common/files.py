@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -119,19 +118,6 @@ def put_temporaries_in(folder: Path | None) -> None:
     """
     global _elsewhere
     _elsewhere = folder
-
-
-def say(line: str) -> None:
-    """Print a line on standard output; a reader that has gone (| head) is no reason to stop."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputError(
-            f"cannot write to standard output: {reason(error)}; use --quiet"
-        ) from error
 
 
 def discard_unfinished() -> None:

@@ -37,7 +37,7 @@ def measurements(name: str, weights: str | None, count: int) -> tuple[np.ndarray
         ids = found_queries(e, picture)
         if not len(ids):
             continue
-        book = e.ledger(ids)
+        book = e.logit_terms(ids)
         shares.append(np.stack([book.shares[term] for term in TERMS], -1))
         for part in parts:
             found = e.ablate(part)

@@ -29,7 +29,8 @@ from detr_viz.checkpoints.load_model import load_model
 from detr_viz.cli.arguments import positive
 from detr_viz.demo.shapes import Scene, held_out_seeds, scene
 from detr_viz.detections import boxes
-from detr_viz.explanation.explain_image import Explanation, explain
+from detr_viz.explanation.captured import Explanation
+from detr_viz.explanation.explain_image import explain
 
 SCORE, OVERLAP = 0.5, 0.5
 SCENE_PX = 512

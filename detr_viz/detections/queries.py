@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
-    from detr_viz.explanation.ablation import Ablation
     from detr_viz.explanation.results import ExplanationBase
 
 DEFAULT = "top:5"
@@ -176,58 +175,3 @@ def check_for(choice: str, class_names: Sequence[str], num_queries: int) -> None
 def holds_ids(choice: str) -> bool:
     """Whether the choice names ids, which mean nothing in another model."""
     return any(part.strip()[:1].isdecimal() for part in choice.split("+"))
-
-
-def ablation_table(
-    explanation: ExplanationBase, queries: Sequence[int], ablations: Sequence[Ablation]
-) -> str:
-    """Lines of what each removal does to these queries: score left to the class, new class, IoU."""
-    e, names = explanation, explanation.class_names
-    parts = [found.removal.name for found in ablations]
-    wide = max([len("without"), *map(len, parts)])
-    empty = ~e.cells_inside().any(-1)
-    longest = max([len("class"), *(len(names[e.labels[q]]) for q in queries)])
-    lines = [f"query  {'class':<{longest}}  {'without':<{wide}}  score before, after  box IoU  now"]
-    for q in queries:
-        for found, part in zip(ablations, parts, strict=True):
-            before, after = found.before.scores[q], found.kept_scores()[q]
-            now = found.after.labels[q]
-            other = names[now] if now != found.before.labels[q] else ""
-            if found.removal.box and empty[q]:
-                other = f"{other} (no cell in its box)".strip()
-            line = f"{q:>5}  {names[e.labels[q]]:<{longest}}  {part:<{wide}}  {before:12.3f}  "
-            lines.append(f"{line}{after:5.3f}  {found.iou[q]:7.2f}  {other}".rstrip())
-    return "\n".join(lines)
-
-
-def shares_table(
-    explanation: ExplanationBase, queries: Sequence[int], layer: int | None = None
-) -> str:
-    """Lines of what share each term has in these queries' logits, a column a head."""
-    e, book = explanation, explanation.ledger(queries, layer)
-    names = [e.label_name(q) for q in queries]
-    longest = max([len("class"), *map(len, names)])
-    wide = max(len("share of"), *map(len, book.shares))
-    heads = "".join(f"{f'head {i}':>8}" for i in range(e.num_heads))
-    lines = [f"query  {'class':<{longest}}  {'share of':<{wide}}{heads}"]
-    for i, (query, name) in enumerate(zip(queries, names, strict=True)):
-        for term, shares in book.shares.items():
-            said = "".join(f"{'-' if x != x else f'{x:.0%}':>8}" for x in shares[i])
-            lines.append(f"{query:>5}  {name:<{longest}}  {term:<{wide}}{said}")
-    return "\n".join(lines)
-
-
-def table(explanation: ExplanationBase, queries: Sequence[int], layer: int | None = None) -> str:
-    """Lines of id, class, score and box (left, top, right, bottom in pixels) of these queries.
-
-    As the last decoder layer's output gives them, or that of a captured `layer`, then said so.
-    """
-    output = explanation if layer is None else explanation.output(layer)
-    names = [explanation.class_names[output.labels[q]] for q in queries]
-    wide = max([len("class"), *map(len, names)])
-    whose = "" if layer is None else f" as decoder layer {layer} puts them"
-    lines = [f"{'query':>5}  {'class':<{wide}}  score  box: left top right bottom (px){whose}"]
-    for q, name in zip(queries, names, strict=True):
-        box = " ".join(f"{value:7.1f}" for value in output.boxes_xyxy_px[q])
-        lines.append(f"{q:>5}  {name:<{wide}}  {output.scores[q]:5.3f}  {box}")
-    return "\n".join(lines)

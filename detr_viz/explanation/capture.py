@@ -1,81 +1,113 @@
 """Forward hooks as a context manager; the handles are removed whatever happens.
 
-with record(model, [("cross", 5)]) as recorded:
-    model(images)
-recorded["cross", 5].terms                      # Terms, worked out when first asked for
+with record(detector.attention_sites(), [("cross", 5)]) as calls:
+    detector.forward(pixels, [5])
+calls["cross", 5].attention                     # an Attention, read when first asked for
+
+A record belongs to the run that asked for it, not to the network: where several threads
+explain with one network, each keeps its own calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from detr_viz.attention.dense import residual
-from detr_viz.attention.terms import DenseAttention
-from detr_viz.models.layers.split_attention import AttentionInputs, SplitAttention
+from detr_viz.attention.base import Attention, Where
+from detr_viz.attention.grids import Grid
+from detr_viz.explanation.detector import AttentionSite
 
-Where = tuple[str, int]  # ("cross" | "decoder" | "encoder", layer), see terms.SITES
+# What the hooks of the running context belong to.
+_owner: ContextVar[tuple[object, ...]] = ContextVar("owner", default=())
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionCall:
-    """One call of an attention site: the site, its parts and what it put out (B, Q, C)."""
+    """One call of an attention site, for one image of the batch.
 
-    site: SplitAttention
-    parts: AttentionInputs
-    out: Tensor
+    args, kwargs, out  what its module was called with and put out
+    grids              of the memory's cells
+    """
 
-    def of_image(self, i: int) -> AttentionCall:
-        """The call as if image i of the batch had been alone."""
-        one = {
-            name: part[i : i + 1]
-            for name, part in self.parts._asdict().items()
-            if part is not None and len(part) > 1
-        }
-        return AttentionCall(self.site, self.parts._replace(**one), self.out[i : i + 1])
+    site: AttentionSite
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    out: Any
+    image: int = 0
+    grids: tuple[Grid, ...] = ()
+
+    def of_image(self, image: int, grids: tuple[Grid, ...]) -> AttentionCall:
+        """The call as another image of the batch has it."""
+        return replace(self, image=image, grids=grids)
 
     @cached_property
-    def terms(self) -> DenseAttention:
+    def attention(self) -> Attention:
         with torch.inference_mode():
-            return self.site.terms(self.parts)
+            return self.site.read(self.args, self.kwargs, self.out, self.image, self.grids)
 
     @cached_property
     def residual(self) -> float:
-        """The self-check (see `attention.residual`); NaN where the site cannot be tested."""
+        """The self-check; NaN where the site cannot be tested."""
         with torch.inference_mode():
-            return residual(self.terms, self.site.out_proj, self.out)
+            out = self.site.output(self.out, self.image)
+            return self.attention.residual(out, self.site.project_out)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what the site put out."""
+        return self.site.output(self.out, self.image).dtype
 
 
 @contextmanager
-def record(model: nn.Module, sites: Iterable[Where]) -> Iterator[dict[Where, AttentionCall]]:
-    """Keep the last call of each named attention site of `model` while the block runs.
+def hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+    """Forward hooks (args, kwargs, out) -> out or None, for calls in this context alone.
 
-    sites are keys of model.attention_sites(); KeyError names those there are. Only references are
-    kept, so the forward pass costs nothing extra. The hooks go whatever happens.
+    Another thread that runs the same modules meanwhile is not heard. The hooks go whatever happens.
     """
-    available = model.attention_sites()
-    recorded: dict[Where, AttentionCall] = {}
+    me = object()
     handles = []
+    token = _owner.set((*_owner.get(), me))
     try:
-        for where in sites:
-            if where not in available:
-                raise KeyError(f"no attention site {where}; there are {sorted(available)}")
+        for module, hook in hooks:
 
-            def keep(
-                site: SplitAttention,
-                args: tuple[AttentionInputs],
-                out: Tensor,
-                where: Where = where,
-            ) -> None:
-                recorded[where] = AttentionCall(site, args[0], out)
+            def own(
+                _: nn.Module, args: tuple, kwargs: dict, out: Any, hook: Callable[..., Any] = hook
+            ) -> Any:
+                return hook(args, kwargs, out) if me in _owner.get() else None
 
-            handles.append(available[where].register_forward_hook(keep))
-        yield recorded
+            handles.append(module.register_forward_hook(own, with_kwargs=True))
+        yield
     finally:
         for handle in handles:
             handle.remove()
+        _owner.reset(token)
+
+
+@contextmanager
+def record(
+    sites: Mapping[Where, AttentionSite], wanted: Iterable[Where]
+) -> Iterator[dict[Where, AttentionCall]]:
+    """Keep the last call of each wanted site while the block runs.
+
+    KeyError names the sites there are. Only references are kept, so the forward pass costs nothing
+    extra.
+    """
+    calls: dict[Where, AttentionCall] = {}
+    hooks = []
+    for where in wanted:
+        if where not in sites:
+            raise KeyError(f"no attention site {where}; there are {sorted(sites)}")
+
+        def keep(args: tuple, kwargs: dict, out: Any, where: Where = where) -> None:
+            calls[where] = AttentionCall(sites[where], args, kwargs, out)
+
+        hooks.append((sites[where].module, keep))
+    with hooked(hooks):
+        yield calls

@@ -12,58 +12,28 @@ and rise early in insertion (a large one), both measured against cells in random
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detr_viz.explanation.ablation import without_cells
-from detr_viz.explanation.explain_image import resolve_layers
-from detr_viz.explanation.precision import fp32_rule
+from detr_viz.explanation.ablation import check_removable
+from detr_viz.explanation.curves import Faithfulness, area
+from detr_viz.explanation.precision import own_arithmetic
+from detr_viz.explanation.sites import resolve_layers
 
 if TYPE_CHECKING:
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
+
+__all__ = ["ORDERS", "SHARES", "Faithfulness", "area", "faithfulness"]
 
 # Of the cells; dense at both ends, where curves bend, and the same counted from either end.
 SHARES = (0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2)
 ORDERS = 5  # random ones
 _SEED = 2018
 _MOST_FLOATS = 50_000_000  # of a pass: 200 MB
-
-
-@dataclass(frozen=True, eq=False)
-class Faithfulness:
-    """The score that each of q queries gives its class, over S shares of the K cells.
-
-    queries    their ids
-    layers     decoder layers in whose cross-attention cells are hidden
-    scale      that of the maps, as of Explanation.maps
-    shares     (S,) from 0 to 1, the same counted from either end
-    scores     (q,) as it is, with no cell hidden
-    maps       mode -> (q, h, w) mean of the heads in the last layer, by which cells are ranked
-    deletion   mode -> (q, S): the cells of most weight, so many, are hidden
-    insertion  mode -> (q, S): they alone are seen
-    random     (q, R, S): deletion in R random orders. Insertion in the same orders from their ends
-               hides the same cells: random[..., ::-1]. The area is one.
-    """
-
-    queries: tuple[int, ...]
-    layers: tuple[int, ...]
-    scale: str
-    shares: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    maps: Mapping[str, NDArray[np.float32]]
-    deletion: Mapping[str, NDArray[np.float64]]
-    insertion: Mapping[str, NDArray[np.float64]]
-    random: NDArray[np.float64]
-
-
-def area(curves: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Under curves (..., S) over shares (S,), by the trapezoid rule: (...)."""
-    return ((curves[..., 1:] + curves[..., :-1]) / 2 * np.diff(shares)).sum(-1)
 
 
 def faithfulness(
@@ -85,10 +55,11 @@ def faithfulness(
     there is not, UserError for a layer.
     """
     ids, places = list(queries), resolve_layers(layers, e.num_layers)
+    check_removable(e.model, e.attention_at(("cross", e.num_layers - 1)))
     modes = tuple(dict.fromkeys(modes))
     if not modes:
         raise ValueError("faithfulness of no mode: name one")
-    cells = e.grid_hw[0] * e.grid_hw[1]
+    cells = e.grid(e.num_layers - 1).cells
     maps = {mode: e.maps(mode, ids, e.num_layers - 1, scale).mean(1) for mode in modes}
     counts = _counts(cells)
     curves = {way: {mode: [] for mode in modes} for way in ("deletion", "insertion")}
@@ -149,16 +120,19 @@ def _scores(
     e: Explanation, query: int, hidden: NDArray[np.bool_], layers: Sequence[int]
 ) -> NDArray[np.float64]:
     """What the query gives its class, (n,), with cells (n, K) hidden from it alone."""
-    network, config, memory = e.model.network, e.model.config, e.encoded.memory
+    info = e.model.info
     cells, label = hidden.shape[1], int(e.labels[query])
-    each = cells * (config.nheads * e.num_queries + 4 * config.d_model)
+    value = e.attention_at(("cross", e.num_layers - 1)).value
+    assert value is not None
+    width = info.num_heads * value.shape[-1]
+    each = cells * (info.num_heads * e.num_queries + 4 * width)
     step = max(1, _MOST_FLOATS // each)
-    found = []
+    scores = []
     for start in range(0, len(hidden), step):
-        rows = torch.from_numpy(hidden[start : start + step]).to(memory.device)
+        rows = torch.from_numpy(hidden[start : start + step]).to(e.model.device)
         mask = torch.zeros((len(rows), e.num_queries, cells), dtype=torch.bool, device=rows.device)
         mask[:, query] = rows
-        with fp32_rule(e.model.precision):
-            raw = without_cells(network, e.encoded, layers, mask)
-        found.append(e.model.spec.class_probabilities(raw["pred_logits"][:, query])[:, label].cpu())
-    return torch.cat(found).double().numpy()
+        with own_arithmetic(e.model.precision, e.model.device):
+            made = e.model.scores_with_hidden(e.memory, mask, layers)
+        scores.append(made[:, query, label].cpu())
+    return torch.cat(scores).double().numpy()

@@ -4,6 +4,7 @@ float32   every product in float32, on a GPU too (torch's own default there is T
 tf32      products of 10-bit mantissas, sums in float32: NVIDIA GPUs from Ampere on
 bfloat16  backbone and encoder in bfloat16; the decoder, whose attention is shown, and the heads in
           float32, since 8 bits of mantissa are 4 pixels of a box 1000 pixels wide
+float64   all of it: slow, to compare with a reference; CPUs and NVIDIA GPUs
 """
 
 from __future__ import annotations
@@ -27,12 +28,28 @@ def check_precision(precision: str, device: torch.device) -> None:
             "use float32 or bfloat16"
         )
 
+    if precision == "float64" and device.type not in ("cpu", "cuda"):
+        raise UserError(
+            f"--precision float64 is not for {device.type}, which has none: use float32, or "
+            "--device cpu"
+        )
+
 
 def in_tf32() -> bool:
     """Whether CUDA multiplies float32 matrices in TF32 (torch has an older and a newer setting)."""
     matmul = torch.backends.cuda.matmul
     precision = getattr(matmul, "fp32_precision", None)  # torch 2.9 on
     return matmul.allow_tf32 if precision is None else precision == "tf32"
+
+
+@contextmanager
+def own_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """The tool's own rules while the block runs, whatever the caller has set: no autocast, no
+    gradients, products of float32 as `precision` says.
+    """
+    quiet = torch.autocast(device.type, enabled=False)
+    with torch.inference_mode(), quiet, fp32_rule(precision):
+        yield
 
 
 @contextmanager

@@ -16,28 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.attention.grids import Placement, cell_centers
-from detr_viz.attention.terms import SEPARATE_COMBINE, Mode, check_mode, formula_of, is_sum
+from detr_viz.attention.grids import Grid, finest, on_finest
+from detr_viz.attention.terms import Mode, check_mode, formula_of, is_sum
+from detr_viz.common.errors import UserError
+from detr_viz.detections.detections import Detections
 from detr_viz.images.read import ImageFacts, LoadedImage
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
-    """What the heads make of one decoder layer's output; fields as in ExplanationBase.
-
-    scores (Q,) float32, labels (Q,) int64, boxes_xyxy_px (Q, 4) float32 in pixels of the original
-    image, class_scores (Q, classes) float32.
-    """
-
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    boxes_xyxy_px: NDArray[np.float32]
-    class_scores: NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
 class LogitTerms:
-    """Which products of query and key parts the logits of q queries are a sum of (ledger.py).
+    """Which products of query and key parts the logits of q queries are a sum of (logit_terms.py).
 
     terms     name of terms.TERMS -> logits at the layer's own scale, centred over the cells: their
               mean is 0; float32 (q, heads, h, w)
@@ -72,31 +60,32 @@ class ExplanationBase:
 
     image             the picture as read (rgb uint8 (H0, W0, 3), path, sha256); without its pixels
                       in a run that keeps them elsewhere
-    input_hw          (h, w) of the resized network input, pixels
-    grid_hw, stride   (h, w) of the memory grid; input pixels per cell
-    cell_rule         "aligned": cell i is centred on input pixel index stride * i
+    attention_kind    of the cross-attention: "dense", "sampled", ...
+    term_names        what its logits are a sum of; () where they are no sum
+    layer_grids       captured layer -> where the cells of its levels lie, finest first
     scores            (Q,) float32, the largest probability over the real classes
     labels            (Q,) int64, the class that has it; names in class_names
     boxes_xyxy_px     (Q, 4) float32, pixels of the original image
     class_scores      (Q, classes) float32
                       (these four are the last decoder layer's, whatever was captured)
     layers            decoder layers whose cross-attention was captured, from 0, ascending
-    outputs           captured layer -> what that layer's own output says (Detections)
-    separate          captured layers in which no content meets a position (attention.separate)
+    outputs           captured layer -> what that layer's own output says
+    formulas          captured layer -> mode -> what its logits are
+    separate          captured layers in which no content meets a position
     reference_px      (Q, 2) float32 x, y: where a query stands before it looks, pixels of the
                       original image; None where a model's queries have no such point
     residuals         layer -> residual of the self-check; NaN where it cannot be tested
     meta              plain values that say how this was made
+    pairwise          detections are the top (query, class) pairs, not a class a query
     """
 
     model_type: str
     model_title: str
     modes: tuple[str, ...]
     image: LoadedImage | ImageFacts
-    input_hw: tuple[int, int]
-    grid_hw: tuple[int, int]
-    stride: int
-    cell_rule: str
+    attention_kind: str
+    term_names: tuple[str, ...]
+    layer_grids: Mapping[int, tuple[Grid, ...]]
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
@@ -104,13 +93,62 @@ class ExplanationBase:
     class_scores: NDArray[np.float32]
     num_heads: int
     num_layers: int
+    num_encoder_layers: int
     layers: tuple[int, ...]
     outputs: Mapping[int, Detections] = field(repr=False)
+    formulas: Mapping[int, Mapping[str, str]] = field(repr=False)
     separate: frozenset[int]
     reference_px: NDArray[np.float32] | None
     residuals: Mapping[int, float]
     meta: Mapping[str, Any]
     pairwise: bool
+
+    # ---- where the maps lie --------------------------------------------------------------------
+
+    def kind(self, layer: int | None = None) -> str:
+        """Of a captured layer's cross-attention: "dense", "sampled", "factored" or "roi"."""
+        self.pick_layer(layer)
+        return self.attention_kind
+
+    def grids(self, layer: int | None = None) -> tuple[Grid, ...]:
+        """Where the cells of a captured layer's levels lie, finest first."""
+        return self.layer_grids[self.pick_layer(layer)]
+
+    def grid(self, layer: int | None = None) -> Grid:
+        """The finest of them, on which `maps` are."""
+        levels = self.grids(layer)
+        return levels[finest(levels)]
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """(h, w) of the last captured layer's maps."""
+        return self.grid().hw
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the network's input from cell to cell of that grid."""
+        return self.grid().stride
+
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        """(h, w) of the resized image that the network was given, pixels, without padding."""
+        return self.grid().shown_hw
+
+    def cell_centers_px(
+        self, layer: int | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Centres of the grid's rows (h,) and columns (w,), pixels of the original image."""
+        grid = self.grid(layer)
+        return tuple(grid.centers(self.image.hw[axis], axis) + 0.5 for axis in (0, 1))
+
+    def cells_inside(self, layer: int | None = None) -> NDArray[np.bool_]:
+        """(Q, h * w): which cells have their centres in each query's box."""
+        y, x = self.cell_centers_px(layer)
+        left, top, right, bottom = (side[:, None] for side in self.boxes_xyxy_px.T)
+        rows, columns = (top <= y) & (y <= bottom), (left <= x) & (x <= right)
+        return (rows[:, :, None] & columns[:, None, :]).reshape(self.num_queries, -1)
+
+    # ---- what was detected ---------------------------------------------------------------------
 
     @property
     def num_queries(self) -> int:
@@ -137,21 +175,6 @@ class ExplanationBase:
         classes = self.class_scores.shape[1]
         return [(int(i // classes), int(i % classes), float(flat[i])) for i in order]
 
-    def cell_centers_px(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Centres of the grid's rows (h,) and columns (w,), pixels of the original image."""
-        place = Placement(self.input_hw, self.stride, self.cell_rule)
-        return tuple(
-            cell_centers(self.grid_hw[axis], self.image.hw[axis], place, axis) + 0.5
-            for axis in (0, 1)
-        )
-
-    def cells_inside(self) -> NDArray[np.bool_]:
-        """(Q, h * w): which cells have their centres in each query's box."""
-        y, x = self.cell_centers_px()
-        left, top, right, bottom = (side[:, None] for side in self.boxes_xyxy_px.T)
-        rows, columns = (top <= y) & (y <= bottom), (left <= x) & (x <= right)
-        return (rows[:, :, None] & columns[:, None, :]).reshape(self.num_queries, -1)
-
     def pick_layer(self, layer: int | None = None) -> int:
         """A captured layer: the last captured one for None. ValueError names those there are."""
         if layer is None:
@@ -165,12 +188,13 @@ class ExplanationBase:
         """Scores, labels and boxes as a captured layer's own output gives them; see pick_layer."""
         return self.outputs[self.pick_layer(layer)]
 
+    # ---- where it looked -----------------------------------------------------------------------
+
     def formula(self, mode: str | Mode, layer: int | None = None) -> str:
         """What a mode's logits are at a layer: parts of the query times parts of the key."""
         if isinstance(mode, Mode):
             return mode.formula
-        apart = mode == "combine" and self.pick_layer(layer) in self.separate
-        return SEPARATE_COMBINE if apart else formula_of(mode)
+        return self.formulas[self.pick_layer(layer)].get(mode) or formula_of(mode)
 
     def maps(
         self,
@@ -178,27 +202,79 @@ class ExplanationBase:
         queries: Sequence[int] | int | None = None,
         layer: int | None = None,
         scale: str = "mode",
+        level: str | int = "sum",
     ) -> NDArray[np.float32]:
-        """Cross-attention maps, float32 (q, heads, h, w); each sums to 1 over (h, w).
+        """Cross-attention maps, float32 (q, heads, h, w).
 
-        softmax((parts of q) . (parts of k) * scale), for these queries only (None: all). mode: one
-        of `modes`, a sum of terms ("cq.pk+pq.pk") or a Mode of your own. scale
-        "mode": the factor of the mode's q and k attended on their own; "layer": the layer's, so
-        that logits of position and content are their share of combine's (where a model
-        concatenates them). ValueError on anything unknown.
+        Each sums to 1 over (h, w), less what falls off the map (`outside`). For these queries only
+        (None: all). mode: one of `modes`; of dense attention, softmax((parts of q) . (parts of k) *
+        scale), also a sum of terms ("cq.pk+pq.pk") or a Mode of your own. scale "mode": the factor
+        of the mode's q and k attended on their own; "layer": the layer's, so that logits of
+        position and content are their share of combine's (where a model concatenates them). level
+        "sum": all levels on the finest grid, each coarse cell spread evenly over it; a number: that
+        level alone, on its own grid. ValueError on anything unknown.
         """
+        levels = self.level_maps(mode, queries, layer, scale)
+        if level != "sum":
+            if isinstance(level, str) or not 0 <= index(level) < len(levels):
+                raise ValueError(f'level {level!r} is not "sum" or one of 0..{len(levels) - 1}')
+            return levels[level]
+        return on_finest(levels, self.grids(layer))
+
+    def level_maps(
+        self,
+        mode: str | Mode = "combine",
+        queries: Sequence[int] | int | None = None,
+        layer: int | None = None,
+        scale: str = "mode",
+    ) -> tuple[NDArray[np.float32], ...]:
+        """The same level by level: (q, heads, h, w) on each of `grids`."""
+        self._check_mode(mode)
+        return self._level_maps(mode, self._chosen(queries), self.pick_layer(layer), scale)
+
+    def outside(
+        self,
+        mode: str | Mode = "combine",
+        queries: Sequence[int] | int | None = None,
+        layer: int | None = None,
+        scale: str = "mode",
+    ) -> NDArray[np.float32]:
+        """The share of attention that falls off the map, (q, heads); 0 for dense attention."""
+        levels = self.level_maps(mode, queries, layer, scale)
+        if self.kind(layer) == "dense":
+            return np.zeros(levels[0].shape[:2], np.float32)
+        inside = sum(m.sum((2, 3), dtype=np.float64) for m in levels)
+        return np.clip(1 - inside, 0, 1).astype(np.float32)
+
+    def samples(
+        self,
+        mode: str = "combine",
+        queries: Sequence[int] | int | None = None,
+        layer: int | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Sampling points xy (q, heads, L, P, 2) in [0, 1] of each level's grid, and their weights
+        (q, heads, L, P); None where attention takes no samples.
+        """
+        self._check_mode(mode)
+        return self._samples(mode, self._chosen(queries), self.pick_layer(layer))
+
+    def logit_terms(
+        self, queries: Sequence[int] | int | None = None, layer: int | None = None
+    ) -> LogitTerms:
+        """The terms of the cross-attention's logits; queries and layer as in `maps`."""
+        if not self.term_names:
+            raise UserError(f"the attention of {self.model_title} is no sum of terms to be shown")
+        return self._logit_terms(self._chosen(queries), self.pick_layer(layer))
+
+    def _check_mode(self, mode: str | Mode) -> None:
+        own = not isinstance(mode, str) or is_sum(mode)
+        if own and not self.term_names:
+            raise UserError(f"the attention of {self.model_title} is no sum of terms: take a mode")
         if is_sum(mode):
             check_mode(str(mode))
         elif isinstance(mode, str) and mode not in self.modes:
             have = ", ".join(self.modes)
-            raise ValueError(f"{self.model_title} has no mode {mode!r}; it has {have}")
-        return self._maps(mode, self._chosen(queries), self.pick_layer(layer), scale)
-
-    def ledger(
-        self, queries: Sequence[int] | int | None = None, layer: int | None = None
-    ) -> LogitTerms:
-        """The terms of the cross-attention's logits; queries and layer as in `maps`."""
-        return self._ledger(self._chosen(queries), self.pick_layer(layer))
+            raise UserError(f"{self.model_title} has no mode {mode!r}; it has {have}")
 
     def _chosen(self, queries: Sequence[int] | int | None) -> list[int]:
         if queries is None:
@@ -209,60 +285,17 @@ class ExplanationBase:
             raise ValueError(f"query {bad[0]} is not one of 0..{self.num_queries - 1}")
         return chosen
 
-    def _maps(
+    # What the public methods promise, once their arguments are known to be sound.
+
+    def _level_maps(
         self, mode: str | Mode, queries: list[int], layer: int, scale: str
-    ) -> NDArray[np.float32]:
-        """What `maps` promises, once its arguments are known to be sound."""
+    ) -> tuple[NDArray[np.float32], ...]:
         raise NotImplementedError
 
-    def _ledger(self, queries: list[int], layer: int) -> LogitTerms:
-        """The same of `ledger`."""
+    def _samples(
+        self, mode: str, queries: list[int], layer: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         raise NotImplementedError
 
-
-@dataclass(frozen=True, eq=False)
-class StoredExplanation(ExplanationBase):
-    """Maps of some queries and modes, at one scale: plain data, to be sent.
-
-    kept     the queries whose maps there are
-    scale    the one they were made at
-    stored   (mode, layer) -> float32 (kept, heads, h, w)
-    ledgers  layer -> of the queries kept, where they were asked for
-    """
-
-    kept: tuple[int, ...]
-    scale: str
-    stored: Mapping[tuple[str | Mode, int], NDArray[np.float32]] = field(repr=False)
-    ledgers: Mapping[int, LogitTerms] = field(repr=False)
-
-    def _maps(
-        self, mode: str | Mode, queries: list[int], layer: int, scale: str
-    ) -> NDArray[np.float32]:
-        if scale != self.scale or (mode, layer) not in self.stored or set(queries) - {*self.kept}:
-            raise ValueError(f"mode {mode}, layer {layer}, scale {scale}, {queries}: not kept")
-        return self.stored[mode, layer][[self.kept.index(q) for q in queries]]
-
-    def _ledger(self, queries: list[int], layer: int) -> LogitTerms:
-        if layer not in self.ledgers or set(queries) - {*self.kept}:
-            raise ValueError(f"the ledger of layer {layer}, {queries}: not kept")
-        return self.ledgers[layer].of([self.kept.index(q) for q in queries])
-
-
-def snapshot(
-    findings: ExplanationBase,
-    queries: Sequence[int],
-    modes: Sequence[str | Mode],
-    scale: str = "mode",
-    ledgers: bool = False,
-) -> StoredExplanation:
-    """The findings with the maps of these queries and modes at every captured layer."""
-    kept = tuple(dict.fromkeys(queries))
-    stored = {
-        (mode, layer): findings.maps(mode, kept, layer, scale)
-        for layer in findings.layers
-        for mode in modes
-    }
-    names = ExplanationBase.__dataclass_fields__
-    known = {name: getattr(findings, name) for name in names}
-    books = {n: findings.ledger(kept, n) for n in findings.layers} if ledgers else {}
-    return StoredExplanation(**known, kept=kept, scale=scale, stored=stored, ledgers=books)
+    def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:
+        raise NotImplementedError

@@ -33,19 +33,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detr_viz.attention.dense import weights
-from detr_viz.attention.terms import DenseAttention
+from detr_viz.attention.base import Attention
+from detr_viz.attention.grids import Grid, by_level, finest, on_finest
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
 
 _MOST_WEIGHTS = 1 << 24  # of all heads at a time: 64 MB of float32
 
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """Of q queries over the K cells, float32 (q, K); every row sums to 1.
+    """Of q queries over the K cells of the finest grid, float32 (q, K); every row sums to 1.
 
     last     the last layer's cross-attention, mean of the heads
     decoder  what the decoder's layers have taken from the memory's cells, as a share of all cells
@@ -57,26 +57,27 @@ class Rollout:
     both: NDArray[np.float32]
 
 
-def head_mean(terms: DenseAttention, rows: Sequence[int] | None = None) -> Tensor:
+def head_mean(attention: Attention, rows: Sequence[int] | None = None) -> Tensor:
     """A layer's own weights, mean of the heads, (rows, K); a few rows of all heads at a time."""
-    chosen = range(terms.c_q.shape[2]) if rows is None else rows
-    return torch.cat([part for _, part in _parts(terms, chosen)])
+    chosen = range(attention.num_rows) if rows is None else rows
+    return torch.cat([part for _, part in _parts(attention, chosen)])
 
 
-def _parts(terms: DenseAttention, rows: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+def _parts(attention: Attention, rows: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
     """(places in `rows`, mean weights) of so many rows at a time as there is room for."""
-    step = max(1, _MOST_WEIGHTS // (terms.c_q.shape[1] * terms.c_k.shape[2]))
+    keys = attention.even([0]).shape[-1]
+    step = max(1, _MOST_WEIGHTS // (attention.num_heads * keys))
     for start in range(0, len(rows), step):
         some = list(rows[start : start + step])
-        made = weights(terms, "combine", scale="layer", queries=some)[0].mean(0)
-        yield slice(start, start + len(some)), made
+        weights = attention.weights("combine", some, "layer").mean(0)
+        yield slice(start, start + len(some)), weights
 
 
-def through_encoder(rows: Tensor, layers: Sequence[DenseAttention]) -> Tensor:
+def through_encoder(rows: Tensor, layers: Sequence[Attention]) -> Tensor:
     """rows (n, K) times the rollout of these encoder layers, first to last: (n, K)."""
-    for terms in reversed(layers):
+    for attention in reversed(layers):
         mixed = torch.zeros_like(rows)
-        for place, part in _parts(terms, range(rows.shape[1])):
+        for place, part in _parts(attention, range(rows.shape[1])):
             mixed += rows[:, place] @ part
         rows = 0.5 * mixed + 0.5 * rows
     return rows
@@ -98,22 +99,23 @@ def through_decoder(between: Sequence[Tensor], across: Sequence[Tensor]) -> tupl
 
 def of_queries(e: Explanation, queries: Sequence[int]) -> Rollout:
     """The rollout of some queries; UserError where a layer's attention was not captured."""
-    config = e.model.config
+    info = e.model.info
     between, across, encoder = (
         _all_of(e, kind, count)
         for kind, count in (
-            ("decoder", config.dec_layers),
-            ("cross", config.dec_layers),
-            ("encoder", config.enc_layers),
+            ("decoder", info.num_layers),
+            ("cross", info.num_layers),
+            ("encoder", info.num_encoder_layers),
         )
     )
     ids = list(queries)
     with torch.inference_mode():
-        crossed = [head_mean(terms) for terms in across]
-        cells, _ = through_decoder([head_mean(terms) for terms in between], crossed)
+        crossed = [head_mean(attention) for attention in across]
+        cells, _ = through_decoder([head_mean(attention) for attention in between], crossed)
         chosen = cells[ids]
         found = crossed[-1][ids], chosen, through_encoder(chosen, encoder)
-        return Rollout(*(_normalised(part) for part in found))
+        grids = across[-1].grids
+        return Rollout(*(_normalised(part, grids) for part in found))
 
 
 def of_cells(e: Explanation, cells: Sequence[int], stays: bool = True) -> NDArray[np.float32]:
@@ -122,22 +124,26 @@ def of_cells(e: Explanation, cells: Sequence[int], stays: bool = True) -> NDArra
     stays=False: without the 2^-layers that a cell has of itself by the identities alone, which
     outshines the rest where layers are few.
     """
-    encoder = _all_of(e, "encoder", e.model.config.enc_layers)
+    encoder = _all_of(e, "encoder", e.model.info.num_encoder_layers)
+    grids = encoder[0].grids
+    before = sum(grid.cells for grid in grids[: finest(grids)])
     with torch.inference_mode():
-        rows = torch.zeros(len(cells), encoder[0].c_k.shape[2], device=encoder[0].c_k.device)
-        rows[range(len(cells)), list(cells)] = 1
+        rows = torch.zeros_like(encoder[0].even([0])[0, :1]).repeat(len(cells), 1)
+        rows[range(len(cells)), [before + cell for cell in cells]] = 1
         rolled = through_encoder(rows, encoder)
-        return _normalised(rolled if stays else rolled - rows * 0.5 ** len(encoder))
+        return _normalised(rolled if stays else rolled - rows * 0.5 ** len(encoder), grids)
 
 
-def _all_of(e: Explanation, kind: str, count: int) -> list[DenseAttention]:
+def _all_of(e: Explanation, kind: str, count: int) -> list[Attention]:
     if missing := [n for n in range(count) if (kind, n) not in e.sites]:
         raise UserError(
             f"rollout needs every layer, and {kind} {missing[0]} was not captured: explain with "
             'layers="all" and sites=["encoder", "decoder"]'
         )
-    return [e.terms((kind, n)) for n in range(count)]
+    return [e.attention_at((kind, n)) for n in range(count)]
 
 
-def _normalised(rows: Tensor) -> NDArray[np.float32]:
-    return (rows / rows.sum(-1, keepdim=True)).to("cpu", torch.float32).numpy()
+def _normalised(rows: Tensor, grids: tuple[Grid, ...]) -> NDArray[np.float32]:
+    """Rows (n, S) over the cells of all levels -> (n, K) over those of the finest."""
+    shares = (rows / rows.sum(-1, keepdim=True)).to("cpu", torch.float32).numpy()
+    return on_finest(by_level(shares, grids), grids).reshape(len(shares), -1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.attention.grids import Placement
+from detr_viz.attention.grids import Grid
 from detr_viz.attention.terms import formula_of, is_sum
 from detr_viz.detections.matching import Match, SharedObject
 from detr_viz.figures.head_maps import model_name, sections_of, words_of
@@ -42,13 +42,14 @@ from detr_viz.figures.styles import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.stored import StoredExplanation
 
 ITSELF = "\N{ANTICLOCKWISE OPEN CIRCLE ARROW}"
 
 
 def decoder_grid(
-    e: Explanation,
+    e: Explanation | StoredExplanation,
     queries: Sequence[int],
     modes: Sequence[str],
     *,
@@ -93,7 +94,7 @@ def decoder_grid(
 
 
 def subject_of(
-    e: Explanation,
+    e: Explanation | StoredExplanation,
     queries: Sequence[int],
     modes: Sequence[str],
     layers: Sequence[int] | None,
@@ -144,13 +145,13 @@ class _RivalPanels:
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         e = subject.explanation
-        place = Placement(e.input_hw, e.stride, e.cell_rule)
+        grid = e.grid()
         for layer in subject.layers:
             boxes = e.output(layer).boxes_xyxy_px
             made = [e.attention(("decoder", layer), m, queries, self._scale) for m in self._modes]
             for i, query in enumerate(queries):
                 self._rows[layer, query] = tuple(
-                    _row(weights[i], query, boxes, place, mode_name(mode), self._style)
+                    _row(weights[i], query, boxes, grid, mode_name(mode), self._style)
                     for mode, weights in zip(self._modes, made, strict=True)
                 )
 
@@ -159,10 +160,10 @@ class _RivalPanels:
 
 
 def _row(
-    weights: np.ndarray, query: int, boxes: np.ndarray, place: Placement, name: str, style: Style
+    weights: np.ndarray, query: int, boxes: np.ndarray, grid: Grid, name: str, style: Style
 ) -> MapRow:
     """The weights (M, Q) of one query. In each panel its largest, and whether that is its own."""
-    row = MapRow(weights[:, None], place, name, rivals=AttendedQueries(query, boxes))
+    row = MapRow(weights[:, None], grid, name, rivals=AttendedQueries(query, boxes))
     row = shown_heads(row, style)
     said = row.numbers or [number(of_head.max()) for of_head in row.maps]
     numbers = []

@@ -51,13 +51,14 @@ from detr_viz.figures.styles import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.stored import StoredExplanation
 
 _GREYS = (246, 120)  # of 0 and of 1, in the column of the others
 
 
 def query_matrix(
-    e: Explanation,
+    e: Explanation | StoredExplanation,
     queries: Sequence[int],
     modes: Sequence[str],
     *,
@@ -84,7 +85,7 @@ def query_matrix(
         for mode in modes
     ]
     style = replace(style, norm=style.norm or "figure")  # a number in a cell is that of all heads
-    lut = colors(replace(style, style="heat"))
+    lut = colors(replace(style, name="heat"))
     rest = e.num_queries - len(queries)
     notes = notes_of(subject, modes, scale, style)
     if style.heads == "sort":

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.attention.grids import Placement
 from detr_viz.attention.terms import formula_of, is_sum
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, Label, MapRow, Section, number
@@ -38,13 +37,15 @@ from detr_viz.figures.styles import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.results import ExplanationBase
+    from detr_viz.explanation.stored import StoredExplanation
 
 MARK = "the mark: the centre of the cell that looks; cells count from 0, across and down"
 _INK = "#0072B2"
 
 
-def cell_of(e: Explanation, x: float, y: float) -> tuple[int, int]:
+def cell_of(e: ExplanationBase, x: float, y: float) -> tuple[int, int]:
     """(row, column) of the cell whose centre is nearest to a point, pixels of the image."""
     rows, columns = e.cell_centers_px()
     return int(np.abs(rows - y).argmin()), int(np.abs(columns - x).argmin())
@@ -60,7 +61,7 @@ class AttendingCell:
 
 
 def places(
-    e: Explanation, points: Sequence[tuple[float, float]], names: Sequence[str] | None = None
+    e: ExplanationBase, points: Sequence[tuple[float, float]], names: Sequence[str] | None = None
 ) -> list[AttendingCell]:
     """The cells whose centres are nearest to points; names as of `encoder_grid`."""
     found, (ys, xs) = [], e.cell_centers_px()
@@ -74,7 +75,7 @@ def places(
 
 
 def encoder_grid(
-    e: Explanation,
+    e: Explanation | StoredExplanation,
     points: Sequence[tuple[float, float]],
     modes: Sequence[str],
     *,
@@ -95,7 +96,7 @@ def encoder_grid(
     if not (layers and points and modes):
         raise FigureError("nothing to draw: an encoder layer, a point and a mode are needed")
     check_heads(style, clean(e.model_title), e.num_heads)
-    (h, w), place = e.grid_hw, Placement(e.input_hw, e.stride, e.cell_rule)
+    (h, w), grid = e.grid_hw, e.grid()
     looking = places(e, points, names)
     ids = [one.cell for one in looking]
     made = {
@@ -108,17 +109,17 @@ def encoder_grid(
         rows = []
         for (layer, mode), maps in made.items():
             said = [f"layer {layer}"] * (len(layers) > 1) + [mode] * (len(modes) > 1)
-            rows.append(shown_heads(MapRow(maps[i], place, " ".join(said)), style))
+            rows.append(shown_heads(MapRow(maps[i], grid, " ".join(said)), style))
         sections.append(Section((Group(one.label, e.image.rgb, None, tuple(rows), "", one.mark),)))
-    config = e.model.config
-    last = config.enc_layers - 1
-    where = f"encoder layer{'s' * (len(layers) > 1)} {listed(layers)} of 0{DASH}{last}"
+    where = f"encoder layer{'s' * (len(layers) > 1)} {listed(layers)}"
+    if e.num_encoder_layers:
+        where += f" of 0{DASH}{e.num_encoder_layers - 1}"
     notes = [clean(e.model_title), where]
     notes += [f"{'' if is_sum(mode) else f'{mode}  '}${formula_of(mode)}$" for mode in modes]
     notes += ["logits at the layer's own scale"] * (scale == "layer")
     notes.append(MARK)
     notes.append(f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even")
-    fig = draw(sections, columns(style, config.nheads), notes, style, page_format)
+    fig = draw(sections, columns(style, e.num_heads), notes, style, page_format)
     asked = "; ".join(f"{x:g}, {y:g}" for x, y in points)
     title = f"encoder self-attention {heads_of(style)}".rstrip(",")
     rule = [*notes, normalisation(style)]

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.attention.grids import Placement
 from detr_viz.attention.terms import is_sum
-from detr_viz.explanation.faithfulness import Faithfulness, area
+from detr_viz.explanation.curves import Faithfulness, area
 from detr_viz.figures.head_maps import label_of
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import (
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.results import ExplanationBase
 
 _INKS = {"position": "#0072B2", "content": "#D55E00"}  # any other mode: INK
 _BAND, _MEAN, _SPINE = "#dedede", "#8c8c8c", "#9a9a9a"
@@ -73,7 +72,7 @@ Box = tuple[int, int, int, int]  # left, top, width, height of a plot, pixels
 
 
 def faithfulness_grid(
-    e: Explanation,
+    e: ExplanationBase,
     found: Faithfulness,
     *,
     style: Style = DEFAULT_STYLE,
@@ -88,12 +87,12 @@ def faithfulness_grid(
     if not found.queries or not found.maps:
         raise FigureError("nothing to draw: name at least one query and one mode")
     colors(style)  # a mistake in it, before anything is laid out
-    place = Placement(e.input_hw, e.stride, e.cell_rule)
+    grid = e.grid()
     groups = []
     for i, query in enumerate(found.queries):
         label = _label(e, query)
         box = e.boxes_xyxy_px[query]
-        maps = MapRow(np.stack([m[i] for m in found.maps.values()]), place)
+        maps = MapRow(np.stack([m[i] for m in found.maps.values()]), grid)
         shown = box if np.isfinite(box).all() else None
         groups.append(Group(label, e.image.rgb, shown, (maps,)))
     notes = _notes(e, found)
@@ -111,20 +110,20 @@ def faithfulness_grid(
 
 
 def check_width(
-    e: Explanation, queries: Sequence[int], modes: int, page_format: PageFormat
+    e: ExplanationBase, queries: Sequence[int], modes: int, page_format: PageFormat
 ) -> None:
     """FigureError where a page is too narrow for so many modes, before time is spent on curves."""
     with plain_settings():
-        on = PageMetrics(page_format, e.image.rgb.shape[:2])
+        on = PageMetrics(page_format, e.image.hw)
         labels = [label_lines(_label(e, query), on.px(_LABEL_PT), on) for query in queries]
         _widths(labels, modes, on)
 
 
-def _label(e: Explanation, query: int) -> Label:
+def _label(e: ExplanationBase, query: int) -> Label:
     return label_of(e, query, e.num_layers - 1, f"query {query}")
 
 
-def _notes(e: Explanation, found: Faithfulness) -> list[str]:
+def _notes(e: ExplanationBase, found: Faithfulness) -> list[str]:
     layers, (h, w) = found.layers, e.grid_hw
     where = f"layers 0{DASH}{layers[-1]}" if len(layers) == e.num_layers > 1 else listed(layers)
     where = where if where.startswith("layers") else f"layer{'s' * (len(layers) > 1)} {where}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from detr_viz.attention.grids import Placement
+from detr_viz.attention.grids import Grid
 from detr_viz.attention.terms import Mode
 from detr_viz.explanation.results import LogitTerms
 from detr_viz.figures.page.elements import MapRow, number
@@ -25,11 +25,6 @@ class Panels(Protocol):
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None: ...
 
     def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]: ...
-
-
-def _placement(subject: ShownModel) -> Placement:
-    e = subject.explanation
-    return Placement(e.input_hw, e.stride, e.cell_rule)
 
 
 def columns(style: Style, heads: int) -> list[str]:
@@ -86,13 +81,14 @@ class MapPanels:
         self._rows: dict[tuple[int, int, int], tuple[MapRow, ...]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
-        e, place = subject.explanation, _placement(subject)
+        e = subject.explanation
         check_heads(self._style, subject.name, subject.explanation.num_heads)
         for layer in subject.layers if queries else ():
             made = [(mode_name(m), e.maps(m, queries, layer, self._scale)) for m in self._modes]
             for i, query in enumerate(queries):
                 rows = tuple(
-                    shown_heads(MapRow(maps[i], place, name), self._style) for name, maps in made
+                    shown_heads(MapRow(maps[i], e.grid(layer), name), self._style)
+                    for name, maps in made
                 )
                 self._rows[id(e), layer, query] = rows
 
@@ -117,28 +113,28 @@ class TermPanels:
                 f"terms are those of single heads, not of {style.heads}: name heads by number (0,3)"
             )
         self._style = style
-        self._ledgers: dict[tuple[int, int, int], tuple[LogitTerms, Placement]] = {}
+        self._ledgers: dict[tuple[int, int, int], tuple[LogitTerms, Grid]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
-        e, place = subject.explanation, _placement(subject)
+        e = subject.explanation
         for layer in subject.layers if queries else ():
             check_heads(self._style, subject.name, subject.explanation.num_heads)
-            found = e.ledger(queries, layer)
+            found = e.logit_terms(queries, layer)
             for i, query in enumerate(queries):
-                self._ledgers[id(e), layer, query] = found.of([i]), place
+                self._ledgers[id(e), layer, query] = found.of([i]), e.grid(layer)
 
     def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
-        found, place = self._ledgers[id(subject.explanation), layer, query]
+        found, grid = self._ledgers[id(subject.explanation), layer, query]
         all_of_them = [book for book, _ in self._ledgers.values()]
         reach = max(_reach(b) for b in (all_of_them if self._style.norm == "figure" else [found]))
         rows = [
-            MapRow(part[0], place, name.replace(".", " · "), _percent(found.shares[name][0]), reach)
+            MapRow(part[0], grid, name.replace(".", " · "), _percent(found.shares[name][0]), reach)
             for name, part in found.terms.items()
             if part.any()
         ]
         largest = [f"{value:.1f}" for value in np.abs(found.total[0]).max((1, 2))]
-        rows.append(MapRow(found.total[0], place, f"sum ±{reach:.3g}", tuple(largest), reach))
-        rows.append(MapRow(found.weights[0], place, "weights"))
+        rows.append(MapRow(found.total[0], grid, f"sum ±{reach:.3g}", tuple(largest), reach))
+        rows.append(MapRow(found.weights[0], grid, "weights"))
         return tuple(shown_heads(row, self._style) for row in rows)
 
 
@@ -154,17 +150,18 @@ class AblationPanels:
         self._found[id(subject.explanation)] = next(self._ablations)
 
     def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
-        e, place = subject.explanation, _placement(subject)
-        rows = [MapRow(e.maps("combine", [query], layer, "layer")[0], place, "as it is")]
+        e = subject.explanation
+        grid = e.grid(layer)
+        rows = [MapRow(e.maps("combine", [query], layer, "layer")[0], grid, "as it is")]
         for found in self._found[id(e)]:
-            maps = found.weights[layer][query].reshape(-1, *e.grid_hw)
+            maps = found.weights[layer][query].reshape(-1, *grid.hw)
             name = f"{found.removal.words}: {found.kept_scores()[query]:.2f}"
             if (now := int(found.after.labels[query])) != found.before.labels[query]:
                 name += f", {class_name(e, now)}"
             if found.removal.box and not e.cells_inside()[query].any():
                 name += " (no cell in its box)"
             box = found.after.boxes_xyxy_px[query]
-            rows.append(MapRow(maps, place, name, box_xyxy_px=box))
+            rows.append(MapRow(maps, grid, name, box_xyxy_px=box))
         return tuple(shown_heads(row, self._style) for row in rows)
 
 

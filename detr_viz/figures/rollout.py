@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.attention.grids import Placement
-from detr_viz.explanation import rollout
 from detr_viz.figures.encoder import MARK, places
 from detr_viz.figures.head_maps import label_of
 from detr_viz.figures.page.canvas import warn_if_high
@@ -31,7 +29,9 @@ from detr_viz.figures.styles import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.results import ExplanationBase
+    from detr_viz.explanation.rollout import Rollout
 
 _RULE = (
     "rollout is an approximation (Abnar and Zuidema, ACL 2020)",
@@ -41,21 +41,28 @@ _RULE = (
 
 
 def rollout_grid(
-    e: Explanation,
+    e: Explanation | ExplanationBase,
     queries: Sequence[int],
     *,
+    found: Rollout | None = None,
     style: Style = DEFAULT_STYLE,
     page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """For some queries: the last cross-attention, rollout in the decoder, and on in the encoder.
 
-    look, page as in figures.head_grid. The figure has `fig.facts`. FigureError where there is
+    found         what rollout.of_queries has made of these queries; None: made here, of an
+                  Explanation of all layers
+    style, page_format   as in figures.head_grid
+    The figure has `fig.facts`. FigureError where there is
     nothing to draw, UserError where a layer was not captured.
     """
     ids = list(queries)
     if not ids:
         raise FigureError("nothing to draw: name at least one query")
-    found, config = rollout.of_queries(e, ids), e.model.config
+    if found is None:
+        from detr_viz.explanation.rollout import of_queries
+
+        found = of_queries(e, ids)
     maps = np.stack([found.last, found.decoder, found.both], 1).reshape(len(ids), 3, *e.grid_hw)
     groups = []
     for i, query in enumerate(ids):
@@ -65,8 +72,8 @@ def rollout_grid(
         groups.append(Group(label, e.image.rgb, box, (_row(e, maps[i]),)))
     notes = [
         "last layer: its cross-attention, mean of heads",
-        f"rollout: decoder {_layers(config.dec_layers - 1)}",
-        f"with encoder: and encoder {_layers(config.enc_layers - 1)}",
+        f"rollout: decoder {_layers(e.num_layers - 1)}",
+        f"with encoder: and encoder {_layers(e.num_encoder_layers - 1)}",
     ]
     columns = ("last layer", "rollout", "with encoder")
     asked = f"Queries {', '.join(map(str, ids))}"
@@ -76,24 +83,31 @@ def rollout_grid(
 
 
 def encoder_rollout_grid(
-    e: Explanation,
+    e: Explanation | ExplanationBase,
     points: Sequence[tuple[float, float]],
     *,
+    maps: np.ndarray | None = None,
     names: Sequence[str] | None = None,
     style: Style = DEFAULT_STYLE,
     page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
     """For some points: the last encoder layer's self-attention, and rollout in the encoder.
 
-    points, names as in encoder_figures.encoder_grid; the rest as in rollout_grid.
+    maps  float32 (points, 2, K) of the cells nearest to them: the last layer's weights, mean of
+          heads, and rollout.of_cells without what a cell keeps of itself; None: made here
+    points, names as in encoder_grid; the rest as in rollout_grid.
     """
     if not points:
         raise FigureError("nothing to draw: name at least one point")
-    looking, last = places(e, points, names), e.model.config.enc_layers - 1
-    ids = [one.cell for one in looking]
-    rolled = rollout.of_cells(e, ids, stays=False)
-    attended = rollout.head_mean(e.terms(("encoder", last)), ids).cpu().numpy()
-    maps = np.stack([attended, rolled], 1).reshape(len(ids), 2, *e.grid_hw)
+    looking, last = places(e, points, names), e.num_encoder_layers - 1
+    if maps is None:
+        from detr_viz.explanation import rollout
+
+        ids = [one.cell for one in looking]
+        rolled = rollout.of_cells(e, ids, stays=False)
+        attended = rollout.head_mean(e.attention_at(("encoder", last)), ids).cpu().numpy()
+        maps = np.stack([attended, rolled], 1)
+    maps = maps.reshape(len(points), 2, *e.grid_hw)
     groups = [
         Group(one.label, e.image.rgb, None, (_row(e, maps[i]),), "", one.mark)
         for i, one in enumerate(looking)
@@ -112,12 +126,12 @@ def _layers(last: int) -> str:
     return f"layers 0{DASH}{last}" if last else "layer 0"
 
 
-def _row(e: Explanation, maps: np.ndarray) -> MapRow:
-    return MapRow(maps, Placement(e.input_hw, e.stride, e.cell_rule))
+def _row(e: ExplanationBase, maps: np.ndarray) -> MapRow:
+    return MapRow(maps, e.grid())
 
 
 def _figure(
-    e: Explanation,
+    e: ExplanationBase,
     groups: Sequence[Group],
     columns: Sequence[str],
     notes: Sequence[str],

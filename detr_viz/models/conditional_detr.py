@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from detr_viz.attention.terms import MODES
 from detr_viz.models.config import DetrConfig, read_config
-from detr_viz.models.detector import Detector
 from detr_viz.models.layers.positions import sine_points
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.layers.split_attention import (
@@ -20,6 +19,7 @@ from detr_viz.models.layers.split_attention import (
     SumAttention,
 )
 from detr_viz.models.layers.transformer import MLP, FeedForwardLayer, once
+from detr_viz.models.network import DetrNetwork
 from detr_viz.models.spec import ModelSpec
 
 
@@ -111,9 +111,9 @@ class Decoder(nn.Module):
         return outputs, F.pad(inverse_sigmoid(reference_points), (0, 2))
 
 
-def build(config: DetrConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> Detector:
+def build(config: DetrConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> DetrNetwork:
     """A Conditional DETR of these sizes; one sigmoid a class."""
-    return Detector(config, Decoder(config), norm_layer)
+    return DetrNetwork(config, Decoder(config), norm_layer)
 
 
 def matches(keys: Collection[str]) -> bool:

@@ -1,127 +1,175 @@
-"""What DETR and Conditional DETR share: the whole around a decoder.
-
-Parameter names are those of the official checkpoints.
-"""
+"""Our own networks as a `Detector`: what is above sees no network, no config, no spec."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from detr_viz.attention.base import Where
+from detr_viz.attention.dense import DenseAttention
+from detr_viz.attention.grids import Grid
+from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
+from detr_viz.images.read import normalised, target_size
 from detr_viz.models.config import DetrConfig
-from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.split_attention import SplitAttention
-from detr_viz.models.layers.transformer import MLP, Backbone, Encoder, Transformer, tokens
+from detr_viz.models.network import Encoded
+from detr_viz.models.spec import ModelSpec
 
 
-class Encoded(NamedTuple):
-    """What the decoder is given of images.
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A network in evaluation mode with what its checkpoint said; a `Detector` that `Redecodes`.
 
-    memory (B, K, C), pos (1 or B, K, C), padding (B, K) True = padding, or None, hw of the grid.
+    size, max_size: shorter side images are resized to, and the bound on the longer one (pixels).
+    class_names: one name a real class. path, sha256: of the weights. notes: what had to be assumed.
+    precision: one of terms.PRECISIONS.
     """
 
-    memory: Tensor
-    pos: Tensor
-    padding: Tensor | None
-    hw: tuple[int, int]
-
-    def of_image(self, i: int) -> Encoded:
-        """As if image i had been alone."""
-        pos = self.pos if len(self.pos) == 1 else self.pos[i : i + 1]
-        padding = None if self.padding is None else self.padding[i : i + 1]
-        return Encoded(self.memory[i : i + 1], pos, padding, self.hw)
-
-    def repeated(self, times: int) -> Encoded:
-        """A single image as a batch."""
-        padding = None if self.padding is None else self.padding.expand(times, -1)
-        return Encoded(self.memory.expand(times, -1, -1), self.pos, padding, self.hw)
-
-
-class Detector(nn.Module):
-    """Backbone, encoder, a model's own decoder, heads. forward(images, mask, aux) -> dict of
-
-    pred_logits  (B, Q, num_logits)
-    pred_boxes   (B, Q, 4) cx, cy, w, h in [0, 1] of the valid image
-    memory_hw    (h, w) of the memory grid
-    reference_points  (Q, 2) x, y in [0, 1], of a model whose queries have them
-    encoded      what the decoder was given: decode(encoded, aux) gives the same again
-    aux_outputs  with aux=True: the first two of every earlier decoder layer
-
-    images (B, 3, H, W) normalised RGB; mask (B, H, W) True = padding, or None.
-
-    decoder(query_pos, memory, pos, padding, aux) gives normed layer outputs (B, Q, C) (all of them
-    with aux, else the last alone) and what is added to the boxes before the sigmoid, or None.
-    """
-
-    def __init__(
-        self, config: DetrConfig, decoder: nn.Module, norm_layer: NormLayer = FrozenBatchNorm2d
-    ) -> None:
-        super().__init__()
-        self.config = config
-        width = config.d_model
-        self.transformer = Transformer(Encoder(config), decoder)
-        self.class_embed = nn.Linear(width, config.num_logits)
-        self.bbox_embed = MLP(width, width, 4, 3)
-        self.query_embed = nn.Embedding(config.num_queries, width)
-        self.input_proj = nn.Conv2d(config.backbone.out_channels, width, 1)
-        self.backbone = nn.ModuleList([Backbone(config, norm_layer)])
-
-    def forward(
-        self, images: Tensor, mask: Tensor | None = None, *, aux: bool = False
-    ) -> dict[str, object]:
-        return self.decode(self.encode(images, mask), aux=aux)
-
-    def encode(self, images: Tensor, mask: Tensor | None = None) -> Encoded:
-        """Backbone and encoder."""
-        features = self.input_proj(self.backbone[0](images))
-        wide = self.query_embed.weight.dtype  # the decoder's; these may be in a narrower one
-        src, pos, padding = tokens(features, mask, self.config.d_model, wide)
-        memory = self.transformer.encoder(src, pos.to(src.dtype), padding).to(wide)
-        return Encoded(memory, pos, padding, tuple(features.shape[-2:]))
-
-    def decode(self, encoded: Encoded, *, aux: bool = False) -> dict[str, object]:
-        """Decoder and heads; the result as of `forward`."""
-        query_pos = self.query_embed.weight[None]
-        hs, anchor = self.transformer.decoder(query_pos, *encoded[:3], aux)
-        outputs = [self._heads(h, anchor) for h in hs]
-        result = {**outputs[-1], "memory_hw": encoded.hw, "encoded": encoded}
-        if anchor is not None:
-            result["reference_points"] = anchor[0, :, :2].sigmoid()
-        return {**result, "aux_outputs": outputs[:-1]} if aux else result
-
-    def _heads(self, h: Tensor, anchor: Tensor | None) -> dict[str, Tensor]:
-        boxes = self.bbox_embed(h)
-        if anchor is not None:
-            boxes = boxes + anchor
-        return {"pred_logits": self.class_embed(h), "pred_boxes": boxes.sigmoid()}
+    network: nn.Module
+    spec: ModelSpec
+    config: DetrConfig
+    class_names: tuple[str, ...]
+    size: int
+    max_size: int
+    path: str
+    sha256: str
+    notes: tuple[str, ...]
+    meta: Mapping[str, Any]
+    device: torch.device
+    precision: str = "float32"
 
     @property
-    def input_dtype(self) -> torch.dtype:
-        """What images must come in."""
-        return self.input_proj.weight.dtype
+    def info(self) -> DetectorInfo:
+        """What is known of the detector, as plain values."""
+        config = self.config
+        return DetectorInfo(
+            type=self.spec.name,
+            title=self.spec.title,
+            weights=Path(self.path).name,
+            path=self.path,
+            sha256=self.sha256,
+            class_names=self.class_names,
+            num_queries=config.num_queries,
+            num_heads=config.nheads,
+            num_layers=config.dec_layers,
+            num_encoder_layers=config.enc_layers,
+            modes=self.spec.modes,
+            pairwise=self.spec.pairwise,
+            size=self.size,
+            max_size=self.max_size,
+            options=(("dilation", config.backbone.dilation),),
+            notes=self.notes,
+        )
 
-    def narrow(self, dtype: torch.dtype) -> None:
-        """Backbone and encoder in another dtype; decoder and heads stay as they are."""
-        for part in (self.backbone, self.input_proj, self.transformer.encoder):
-            part.to(dtype)
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the first parameter, a backbone's."""
+        return next(self.network.parameters()).dtype
 
-    def attention_sites(self) -> dict[tuple[str, int], SplitAttention]:
-        """(kind, layer) -> site; the kinds are the keys of terms.SITES."""
-        sites: dict[tuple[str, int], SplitAttention] = {}
-        for i, layer in enumerate(self.transformer.encoder.layers):
-            sites["encoder", i] = layer.self_attn
-        for i, layer in enumerate(self.transformer.decoder.layers):
-            sites["decoder", i] = layer.self_attn
-            sites["cross", i] = layer.cross_site
-        return sites
+    def input_hw(
+        self, image_hw: tuple[int, int], size: int | None = None, max_size: int | None = None
+    ) -> tuple[int, int]:
+        """Pixels that an image is resized to."""
+        return target_size(*image_hw, size or self.size, max_size or self.max_size)
 
-    def fold_batch_norm(self) -> None:
-        """For inference, after loading: batch norm into the convolutions, which go channels last.
+    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor:
+        """Normalised pixels (B, 3, H, W), never padded."""
+        return normalised(rgb_BHW3, self.device).to(self.network.input_dtype)
 
-        That is what makes a CPU quick; the state dict is no longer the official one.
-        """
-        body = self.backbone[0].body
-        fold_batch_norm(body)
-        body.to(memory_format=torch.channels_last)
+    def attention_sites(self) -> dict[Where, AttentionSite]:
+        return {
+            where: AttentionSite(
+                module,
+                partial(_read, module, where[0]),
+                module.out_proj,
+                partial(_logits, module),
+            )
+            for where, module in self.network.attention_sites().items()
+        }
+
+    def forward(self, pixels: Tensor, layers: Sequence[int]) -> Forwarded:
+        """One pass; earlier layers' outputs only where they are asked for."""
+        raw = self.network(pixels, aux=self._needs_all(layers))
+        return self._forwarded(raw, tuple(pixels.shape[-2:]))
+
+    def decode(self, memory: Encoded, layers: Sequence[int]) -> Forwarded:
+        """Decoder and heads once more."""
+        raw = self.network.decode(memory, aux=self._needs_all(layers))
+        return self._forwarded(raw, memory.input_hw)
+
+    def scores_with_hidden(self, memory: Encoded, hidden: Tensor, layers: Sequence[int]) -> Tensor:
+        """By the network's own fused kernel; nothing of the size of all weights is held."""
+        sites = self.network.attention_sites()
+        with _given([sites["cross", layer] for layer in layers], hidden):
+            raw = self.network.decode(memory.repeated(len(hidden)))
+        return self.spec.class_probabilities(raw["pred_logits"])
+
+    def _needs_all(self, layers: Sequence[int]) -> bool:
+        return set(layers) - {self.config.dec_layers - 1} != set()
+
+    def _forwarded(self, raw: Mapping[str, Any], input_hw: tuple[int, int]) -> Forwarded:
+        last = self.config.dec_layers - 1
+        outputs = {**dict(enumerate(raw.get("aux_outputs", ()))), last: raw}
+        stride = self.config.backbone.stride
+        return Forwarded(
+            class_scores={
+                n: self.spec.class_probabilities(out["pred_logits"]) for n, out in outputs.items()
+            },
+            boxes={n: out["pred_boxes"] for n, out in outputs.items()},
+            memory=raw["encoded"],
+            memory_of=Encoded.of_image,
+            grids=(Grid(raw["memory_hw"], input_hw, stride, self.spec.cell_rule),),
+            reference_points=raw.get("reference_points"),
+        )
+
+
+def _read(
+    module: SplitAttention,
+    kind: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    out: Tensor,
+    image: int,
+    grids: tuple[Grid, ...],
+) -> DenseAttention:
+    attention = module.read(args[0].of_image(image)).of_image(0)
+    return replace(attention, grids=() if kind == "decoder" else grids)
+
+
+def _logits(
+    module: SplitAttention,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    image: int,
+    rows: Sequence[int],
+) -> Tensor:
+    """q . k of one projection of sums, or of the parts side by side: (M, q, K)."""
+    query, key, _ = module.qkv(args[0].of_image(image))
+    chosen = torch.as_tensor(rows, dtype=torch.long, device=query.device)
+    return ((query[:, :, chosen] * module.scale) @ key.transpose(-1, -2))[0]
+
+
+@contextmanager
+def _given(modules: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
+    """These sites are called with `hidden` while the block runs."""
+    handles = []
+    try:
+        for module in modules:
+            handles.append(
+                module.register_forward_pre_hook(
+                    lambda _, args, given: (args, {**given, "hidden": hidden}), with_kwargs=True
+                )
+            )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

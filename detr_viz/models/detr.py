@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from detr_viz.attention.terms import MODES
 from detr_viz.models.config import DetrConfig, read_config
-from detr_viz.models.detector import Detector
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention, SplitAttention
 from detr_viz.models.layers.transformer import FeedForwardLayer, once
+from detr_viz.models.network import DetrNetwork
 from detr_viz.models.spec import ModelSpec
 
 
@@ -61,9 +61,9 @@ class Decoder(nn.Module):
         return outputs, None
 
 
-def build(config: DetrConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> Detector:
+def build(config: DetrConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> DetrNetwork:
     """A DETR of these sizes; pred_logits has no-object last."""
-    return Detector(config, Decoder(config), norm_layer)
+    return DetrNetwork(config, Decoder(config), norm_layer)
 
 
 def matches(keys: Collection[str]) -> bool:

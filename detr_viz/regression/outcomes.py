@@ -22,8 +22,8 @@ from detr_viz.heatmaps.npz import Heatmaps, load, of
 from detr_viz.regression.baselines import KEY, Baseline, ModelKey, find, read
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.detector import Detector
 
 
 def outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Outcome]:
@@ -109,7 +109,7 @@ def _of_model(
 
 def _of_input(
     args: argparse.Namespace,
-    model: LoadedModel,
+    model: Detector,
     group: Sequence[Baseline],
     own: Mapping[str, float],
 ) -> Iterator[Outcome]:

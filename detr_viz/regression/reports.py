@@ -15,8 +15,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import detr_viz
+from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
-from detr_viz.common.files import OutputError, check_file, replacing, say
+from detr_viz.common.files import OutputError, check_file, replacing
 from detr_viz.heatmaps.compare import STATES, Outcome
 from detr_viz.regression.tables import lines, why, worst
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detr_viz.common.errors import UserError
@@ -12,20 +12,38 @@ from detr_viz.common.files import reason
 from detr_viz.figures.styles import SUFFIXES
 
 MAPS = ".npz"
+NUMBERS = (MAPS, ".csv")
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where the files of an image go: <stem>.png and so on.
+class OutputPaths:
+    """Where the files of a run go, and with a stem, those of one view of one image.
 
-    suffixes  of figures (SUFFIXES) and of saved maps (.npz), which several models or layers make
-              <stem>_<model>_layer<n>.npz
-    caption   whether the first figure gets a LaTeX file beside it
+    folder    of all of them
+    stem      what their names begin with, "/" between folders; "" for a whole run
+    suffixes  of figures (SUFFIXES), in the order in which an index names them, and .npz where the
+              numbers are saved too: <stem><end>.npz or .csv, as a view has them
+    caption   whether each figure gets a LaTeX file beside it
+    tag       of a part of a run that is split (--shard): part of the names of its tables
     """
 
-    stem: Path
-    suffixes: tuple[str, ...]
+    folder: Path
+    stem: str = ""
+    suffixes: tuple[str, ...] = (".png",)
     caption: bool = False
+    tag: str = ""
+
+    def at(self, stem: str) -> OutputPaths:
+        """The files of one view of one image; those that --out names itself stay."""
+        return self if self.stem else replace(self, stem=stem)
+
+    def ending(self, end: str) -> OutputPaths:
+        """The files of one figure of a view."""
+        return replace(self, stem=self.stem + end)
+
+    def named(self, files: Sequence[Path]) -> tuple[str, ...]:
+        """Paths as an index names them."""
+        return tuple(path.relative_to(self.folder).as_posix() for path in files)
 
     @property
     def figures(self) -> tuple[Path, ...]:
@@ -40,37 +58,58 @@ class Target:
         """The figure that a LaTeX file includes: of vectors where there is one."""
         return _captioned(self.figures)
 
-    def is_met_by(self, files: Sequence[Path]) -> bool:
-        """Whether an earlier run's files of an image, in its order, hold all that are wanted."""
-        wanted = set(self.figures)
-        if self.caption:
-            wanted.add(self.captioned.with_suffix(".tex"))
-            figures = [path for path in files if path.suffix in SUFFIXES]
-            if not figures or _captioned(figures) != self.captioned:
-                return False  # that .tex includes another figure
-        maps = (
-            path.suffix == MAPS
-            and path.parent == self.stem.parent
-            and path.name.startswith(self.stem.name)
-            for path in files
-        )
-        return wanted <= set(files) and (not self.saves_maps or any(maps))
+    def is_met_by(self, files: Sequence[Path], stems: Sequence[str] = ()) -> bool:
+        """Whether an earlier run's files of an image, in its order, hold all that are wanted.
+
+        stems: of the image's views, None: this one alone.
+        """
+        views = [self.at(stem) for stem in stems] or [self]
+        owned: list[list[Path]] = [[] for _ in views]
+        for path in files:
+            mine = [
+                i
+                for i, view in enumerate(views)
+                if path.parent == view._path("").parent
+                and path.name.startswith(view._path("").name)
+            ]
+            if mine:  # the stem of one view may begin that of another
+                owned[max(mine, key=lambda i: len(views[i].stem))].append(path)
+        return all(view._is_met_by(mine) for view, mine in zip(views, owned, strict=True))
+
+    def _is_met_by(self, files: Sequence[Path]) -> bool:
+        if self.saves_maps and not any(path.suffix in NUMBERS for path in files):
+            return False
+        drawn = [path for path in files if path.suffix in SUFFIXES]
+        stems = dict.fromkeys([self._path(""), *(path.with_suffix("") for path in drawn)])
+        for stem in stems if self.figures else ():
+            one = replace(self, folder=stem.parent, stem=stem.name)
+            wanted = set(one.figures)
+            if self.caption:
+                wanted.add(one.captioned.with_suffix(".tex"))
+                mine = [path for path in drawn if path.with_suffix("") == stem]
+                if not mine or _captioned(mine) != one.captioned:
+                    return False  # that .tex includes another figure
+            if not wanted <= set(files):
+                return False
+        return True
 
     def check(self) -> None:
         """UserError where a file cannot be put, before time is spent on it."""
-        for path in (*self.figures, *[self._path(MAPS)] * self.saves_maps):
+        numbers = [self._path(MAPS)] if self.saves_maps else []
+        for path in (*self.figures, *numbers):
             if path.is_dir():
                 raise UserError(f"cannot write {path}: it is a folder; choose another --out")
-        if self.caption:
+        if self.caption and self.figures:
             from detr_viz.figures.latex_caption import caption_path
 
             caption_path(self.captioned)
 
-    def _path(self, suffix: str, tag: str = "") -> Path:
-        return self.stem.with_name(f"{self.stem.name}{tag}{suffix}")
+    def numbers(self, end: str, suffix: str) -> Path:
+        """Of numbers that are saved."""
+        return self._path(suffix, end)
 
-    def maps(self, tag: str) -> Path:
-        return self._path(MAPS, tag)
+    def _path(self, suffix: str, end: str = "") -> Path:
+        return self.folder / f"{self.stem}{end}{suffix}"
 
 
 def _captioned(figures: Sequence[Path]) -> Path:
@@ -115,10 +154,12 @@ def folder_of(out: str | None) -> Path:
     return Path(out or "outputs")
 
 
-def target_of(out: str | None, name: str, suffixes: tuple[str, ...], caption: bool) -> Target:
-    """The files of one image: --out itself and what goes beside it, or `name` in a folder."""
+def output_paths(
+    out: str | None, suffixes: tuple[str, ...], caption: bool, tag: str = ""
+) -> OutputPaths:
+    """The files of a run: --out itself and what goes beside it, or what goes into a folder."""
     if out is None or is_folder(out):
-        return Target(folder_of(out) / name, suffixes, caption)
+        return OutputPaths(folder_of(out), "", suffixes, caption, tag)
     path = Path(out)
     beside = tuple(suffix for suffix in suffixes if suffix not in SUFFIXES)
-    return Target(path.with_suffix(""), (path.suffix, *beside), caption)
+    return OutputPaths(path.parent, path.stem, (path.suffix, *beside), caption, tag)

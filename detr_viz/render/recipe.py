@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import detr_viz
 from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
 from detr_viz.images.read import ImageFacts, LoadedImage
+from detr_viz.render.views import CROSS
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
+    from detr_viz.explanation.detector import Detector
 
 _MOST_SAID = 4  # parts in a file's name
 _SOFTWARE = ("torch", "numpy", "pillow", "matplotlib")  # their versions can change a file's bytes
@@ -52,6 +53,8 @@ class Recipe:
     precision, device   of the network's arithmetic
     biography  whether a figure of several layers says where a query changed its mind
     removed, removed_in  what is taken out (removals.py), and in which decoder layers
+    views     what is made of an image: names of views.REGISTRY
+    points    of the image, as --points says them; none: the middles of the queries' boxes
     """
 
     models: tuple[ModelFacts, ...]
@@ -69,6 +72,8 @@ class Recipe:
     removed: tuple[str, ...] = ()
     removed_in: str | int | tuple[int, ...] = "all"
     biography: bool = False
+    views: tuple[str, ...] = (CROSS,)
+    points: tuple[str, ...] = ()
 
     @property
     def several_layers(self) -> bool:
@@ -118,9 +123,22 @@ class Recipe:
             "layer": sorted({*self.layer}) if isinstance(self.layer, tuple) else self.layer,
             "sizes": self.sizes,
         }
-        for name in ("size", "max_size", "style", "page_format"):
+        for name in ("size", "max_size", "style", "page_format", "views", "points"):
             del about[name]
+        if self.views != (CROSS,):
+            about["queries"] += " " + " ".join([*self.views, *self.points])
         return json.dumps(about, sort_keys=True).encode()
+
+    def of_view(self, name: str) -> Recipe:
+        """The recipe of one of its views: the digest in that view's files is of it."""
+        return replace(self, views=(name,), points=() if name == CROSS else self.points)
+
+    def stem(self, name: str, view: str) -> str:
+        """What the files of an image that is called `name` begin with."""
+        words = [name, self.label]
+        if view != CROSS:
+            words.append(view)
+        return "_".join(words)
 
     def digest(self, image: LoadedImage | ImageFacts) -> str:
         """sha256 (hex) of the recipe with an image: its bytes, and the name that files mention."""
@@ -138,20 +156,20 @@ def plot_label(plot: str) -> str:
     return plot.replace(".", "")
 
 
-def of_models(loaded: Sequence[LoadedModel], recipe: Recipe) -> Recipe:
+def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
     """The recipe with the facts of these models, of where they run and of the software."""
     facts = tuple(
         ModelFacts(
-            type=model.spec.name,
-            weights=Path(model.path).name,
-            sha256=model.sha256,
-            nheads=model.config.nheads,
-            dilation=model.config.backbone.dilation,
-            class_names=model.class_names,
-            size=model.size,
-            max_size=model.max_size,
+            type=info.type,
+            weights=info.weights,
+            sha256=info.sha256,
+            nheads=info.num_heads,
+            dilation=bool(dict(info.options).get("dilation", False)),
+            class_names=info.class_names,
+            size=info.size,
+            max_size=info.max_size,
         )
-        for model in loaded
+        for info in (model.info for model in loaded)
     )
     return replace(
         recipe,
@@ -178,6 +196,8 @@ def carries(path: Path, digest: str) -> bool:
             end = file.read()
     except Exception:  # gone, cut, not ours: it is made again
         return False
+    if path.suffix == ".csv":  # the digest ends every line
+        return end.endswith(f",{digest}\n".encode())
     marked = re.search(rb"recipe[^0-9a-f]{1,3}" + digest.encode(), start + end, re.IGNORECASE)
     return marked is not None and _ENDS[path.suffix] in end[-64:]
 

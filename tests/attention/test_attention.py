@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from detr_viz.attention import dense
-from detr_viz.attention.dense import merge_heads, split_heads
-from detr_viz.attention.terms import MODES, DenseAttention, Mode
+from detr_viz.attention import dense, kernel
+from detr_viz.attention.dense import DenseAttention
+from detr_viz.attention.kernel import merge_heads, split_heads
+from detr_viz.attention.terms import MODES, Mode
 from detr_viz.models.layers.split_attention import (
     AttentionInputs,
     ConcatAttention,
@@ -171,19 +172,19 @@ def test_unknown_names_are_refused():
 def test_apples_kernel_is_given_values_as_wide_as_the_query(monkeypatch):
     """Its output has the query's width on some versions; padding and cutting changes nothing."""
     q, k, v = rand(B, M, Q, 2 * D, seed=1), rand(B, M, K, 2 * D, seed=2), rand(B, M, K, D, seed=3)
-    expected = dense.attend(q, k, v, 0.3)
+    expected = kernel.attend(q, k, v, 0.3)
 
     class OnMps(torch.Tensor):
         device = torch.device("mps")
 
     seen = []
 
-    def kernel(q, k, v, attn_mask=None, scale=None):
+    def fused(q, k, v, attn_mask=None, scale=None):
         seen.append(v.shape[-1])
         return (q @ k.transpose(-1, -2) * scale).softmax(-1) @ v
 
-    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", kernel)
-    got = dense.attend(q.as_subclass(OnMps), k, v, 0.3)
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", fused)
+    got = kernel.attend(q.as_subclass(OnMps), k, v, 0.3)
     assert seen == [2 * D]
     torch.testing.assert_close(got.as_subclass(torch.Tensor), expected)
 
@@ -226,7 +227,7 @@ def test_packed_attention_equals_torchs(self_attention):
         c_q + p_q, c_k + p_k, c_k, key_padding_mask=mask, average_attn_weights=False
     )
     torch.testing.assert_close(site(AttentionInputs(c_q, p_q, c_k, p_k, c_k, mask)), out)
-    terms = site.terms(AttentionInputs(c_q, p_q, c_k, p_k, c_k, mask))
+    terms = site.read(AttentionInputs(c_q, p_q, c_k, p_k, c_k, mask))
     torch.testing.assert_close(dense.weights(terms), weights)
     assert terms.scale == D**-0.5
     assert not dense.separate(terms)
@@ -239,7 +240,7 @@ def test_packed_modes_are_those_of_the_parts_alone():
     reference.load_state_dict(site.state_dict())
     c_q, p_q = rand(B, Q, C, seed=1), rand(B, Q, C, seed=2)
     c_k, p_k = rand(B, K, C, seed=3), rand(B, K, C, seed=4)
-    terms = site.terms(AttentionInputs(c_q, p_q, c_k, p_k, c_k))
+    terms = site.read(AttentionInputs(c_q, p_q, c_k, p_k, c_k))
     for mode, q, k in (("position", p_q, p_k), ("content", c_q, c_k)):
         weights = reference(q, k, k, average_attn_weights=False)[1]
         torch.testing.assert_close(dense.weights(terms, mode), weights)
@@ -257,7 +258,7 @@ def test_concat_attention(first):
     q = torch.cat((split_heads(q_half, M), split_heads(p_q, M)), -1)
     k = torch.cat((split_heads(k_half, M), split_heads(p_k, M).expand(B, -1, -1, -1)), -1)
     expected = (q @ k.transpose(-1, -2) * (2 * D) ** -0.5).softmax(-1)
-    terms = site.terms(AttentionInputs(c_q, p_q, c_k, p_k, value, *extra))
+    terms = site.read(AttentionInputs(c_q, p_q, c_k, p_k, value, *extra))
     torch.testing.assert_close(dense.weights(terms), expected)
     out = site(AttentionInputs(c_q, p_q, c_k, p_k, value, *extra))
     torch.testing.assert_close(out, site.out_proj(merge_heads(expected @ split_heads(value, M))))
@@ -281,7 +282,7 @@ def test_layer_scale_splits_combine_exactly():
         rand(1, K, C, seed=4),
         rand(B, K, C, seed=5),
     )
-    terms = site.terms(parts)
+    terms = site.read(parts)
     shares = [
         dense.logits(terms, MODES[m].q_parts, MODES[m].k_parts, terms.scale_of(m, "layer"))
         for m in ("content", "position")
@@ -296,7 +297,7 @@ def test_sum_attention():
     q, k = split_heads(c_q + p_q, M), split_heads(c_k + p_k, M)
     expected = (q @ k.transpose(-1, -2) * D**-0.5).softmax(-1)
     torch.testing.assert_close(
-        dense.weights(site.terms(AttentionInputs(c_q, p_q, c_k, p_k, value))), expected
+        dense.weights(site.read(AttentionInputs(c_q, p_q, c_k, p_k, value))), expected
     )
     out = site(AttentionInputs(c_q, p_q, c_k, p_k, value))
     torch.testing.assert_close(out, site.out_proj(merge_heads(expected @ split_heads(value, M))))
@@ -315,7 +316,7 @@ class TestSelfCheck:
         self.out = self.site(self.parts)
 
     def residual(self, site=None, parts=None):
-        terms = (site or self.site).terms(parts or self.parts)
+        terms = (site or self.site).read(parts or self.parts)
         return dense.residual(terms, self.site.out_proj, self.out)
 
     def test_right_weights_leave_nothing(self):

@@ -20,7 +20,7 @@ from detr_viz.batch.worker import Draw, Drawn, Drop, Failure, ImageWorker, Pixel
 from detr_viz.batch.worker_process import WorkerProcess, WorkersDied
 from detr_viz.common import files
 from detr_viz.common.errors import UserError
-from detr_viz.explanation.results import snapshot
+from detr_viz.explanation.stored import store
 from detr_viz.render.paths import Target
 from detr_viz.render.recipe import ModelFacts, Recipe
 
@@ -183,7 +183,7 @@ def draw_order(image: str, here: Path) -> tuple[ImageWorker, Draw]:
     desk.answer(Setup(replace(RECIPE, queries="top:1"), here))
     pixels = desk.answer(Read(0, image))
     desk.answer(Drop(0))
-    kept = replace(snapshot(e, [0], ["combine"], "mode"), image=pixels.facts)
+    kept = replace(store(e, [0], ["combine"], "mode"), image=pixels.facts)
     return desk, Draw(0, image, (kept,), (), Target(here / "a_detr_combine", (".npz",)))
 
 

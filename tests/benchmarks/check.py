@@ -34,10 +34,10 @@ def once(profile: bool) -> None:
     """Check the folder "base", in this process; print the seconds as JSON."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
     from detr_viz import cli
-    from detr_viz.models.detector import Detector
+    from detr_viz.models.network import DetrNetwork
 
     passes: list[tuple[float, float]] = []
-    right = Detector.forward
+    right = DetrNetwork.forward
 
     def forward(self, *args, **more):
         start = time.perf_counter()
@@ -45,7 +45,7 @@ def once(profile: bool) -> None:
         passes.append((start, time.perf_counter()))
         return out
 
-    Detector.forward = forward
+    DetrNetwork.forward = forward
     if profile:
         import cProfile
 

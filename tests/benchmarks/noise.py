@@ -54,10 +54,10 @@ def make(out: str, like: str, weights: str | None, kind: str, pictures: list[str
     from detr_viz import heatmaps, load_model
     from detr_viz.explanation import explain_image
     from detr_viz.images.read import load_image, resized
-    from detr_viz.models.detector import Detector
+    from detr_viz.models.network import DetrNetwork
 
     if not how.get("folded", True):
-        Detector.fold_batch_norm = lambda self: None
+        DetrNetwork.fold_batch_norm = lambda self: None
     precision, batch = how.get("precision", "float32"), how.get("batch", 1)
     model = load_model(weights, kind, device="cpu", precision=precision)
     loaded = [load_image(picture) for picture in pictures]

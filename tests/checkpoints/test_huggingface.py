@@ -19,6 +19,7 @@ from hf_factory import (
     save,
     small,
 )
+from network_tools import as_detector, of_batch
 from safetensors.torch import load_file, save_file
 
 from detr_viz.attention import dense
@@ -57,14 +58,14 @@ def assert_equal_outputs(model, checkpoint, hw=(96, 130)):
     }
     sites = {(kind, i): maps for kind, found in known.items() for i, maps in enumerate(found)}
     assert sites.keys() == network.attention_sites().keys()
-    with record(network, sites) as recorded:
+    with record(as_detector(network, checkpoint.spec.name).attention_sites(), sites) as calls:
         ours = network(pixels, padding)
     assert theirs.logits.std(1).mean() > 0.01  # a real test: every query has its own
     assert theirs.pred_boxes.std(1).mean() > 0.005
     torch.testing.assert_close(ours["pred_logits"], theirs.logits, rtol=0, atol=1e-3)
     torch.testing.assert_close(ours["pred_boxes"], theirs.pred_boxes, rtol=0, atol=1e-3)
     for site, expected in sites.items():
-        weights = dense.weights(recorded[site].terms)
+        weights = dense.weights(of_batch(calls[site]))
         assert weights.shape == expected.shape
         if site[0] == "cross":
             assert expected.std() * expected.shape[-1] > 0.2  # far from uniform

@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import demo_explanation, demo_model
 from figure_tools import texts
-from test_capture import hooks, tiny
+from network_tools import hooks, tiny
 
 from detr_viz import cli, explain, figures, models
-from detr_viz.attention import dense
+from detr_viz.attention import kernel
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.explanation import ablation
@@ -26,7 +26,7 @@ IMAGE = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(4))
 def encoded(name: str):
     model = tiny(name)
     with torch.inference_mode():
-        return model, model.encode(IMAGE)
+        return model, model.network.encode(IMAGE)
 
 
 # ---- known answers ------------------------------------------------------------------------------
@@ -37,10 +37,11 @@ def test_nothing_taken_out_is_the_network(name):
     """The kernel that adds term by term against the fused one."""
     model, given = encoded(name)
     with torch.inference_mode():
-        plain = model(IMAGE)
+        plain = model.forward(IMAGE, [1])
     ours, weights = ablation.decoded(model, given, NOTHING, ())
-    for key in ("pred_logits", "pred_boxes"):
-        torch.testing.assert_close(ours[key], plain[key], atol=1e-5, rtol=1e-5)
+    for key in ("class_scores", "boxes"):
+        ours_last, plain_last = getattr(ours, key)[1], getattr(plain, key)[1]
+        torch.testing.assert_close(ours_last, plain_last, atol=1e-5, rtol=1e-5)
     assert sorted(weights) == [0, 1] and hooks(model) == 0
 
 
@@ -61,43 +62,39 @@ def test_one_key_left_gives_its_value(name):
     hidden = torch.ones(1, 4, given.memory.shape[1], dtype=torch.bool)
     keys = [7, 0, 20, 34]
     hidden[0, range(4), keys] = False
-    given_on = {}
-
-    def keep(module, args, out):
-        given_on[module] = out
-
+    given_on = []
     site = model.attention_sites()["cross", 1]
-    changed = ablation._changed(model, parse("box:outside"), [0, 1], hidden)
-    with record(model, [("cross", 1)]) as recorded, changed as weights, torch.inference_mode():
-        handle = site.register_forward_hook(keep)  # the last: it is given what the kernel puts out
-        model.decode(given)
-        handle.remove()
+    # once for what the network itself attended with, then for what is put in its place
+    handle = site.module.out_proj.register_forward_hook(lambda _, args, out: given_on.append(out))
+    with record(model.attention_sites(), [("cross", 1)]) as calls:
+        _, weights = ablation.decoded(model, given, parse("box:outside"), [0, 1], hidden[0])
+    handle.remove()
     for query, key in enumerate(keys):
-        assert (weights[1][0, :, query, key] == 1).all()
+        assert (weights[1][:, query, key] == 1).all()
     with torch.inference_mode():
-        value = recorded["cross", 1].terms.value[:, :, keys]
-        expected = site.out_proj(dense.merge_heads(value))
-    torch.testing.assert_close(given_on[site], expected)
+        value = calls["cross", 1].attention.value[:, keys]
+        expected = site.project_out(kernel.merge_heads(value))
+    torch.testing.assert_close(given_on[-1], expected)
 
 
 def test_no_key_left_is_no_attention():
     model, given = encoded("detr")
     hidden = torch.zeros(1, 4, given.memory.shape[1], dtype=torch.bool)
     hidden[0, 2] = True
-    out, weights = ablation.decoded(model, given, parse("box:inside"), [0, 1], hidden)
-    assert not weights[0][0, :, 2].any() and out["pred_logits"].isfinite().all()
-    np.testing.assert_allclose(weights[0][0, :, 1].sum(-1), 1, atol=1e-5)
+    out, weights = ablation.decoded(model, given, parse("box:inside"), [0, 1], hidden[0])
+    assert not weights[0][:, 2].any() and out.class_scores[1].isfinite().all()
+    np.testing.assert_allclose(weights[0][:, 1].sum(-1), 1, atol=1e-5)
 
 
 def test_a_head_that_is_taken_out_adds_nothing():
     """Against a network whose output projection has no columns for it."""
     model, given = encoded("detr")
     without, weights = ablation.decoded(model, given, parse("head:1"), [0, 1])
-    assert not weights[1][:, 1].any() and weights[1][:, 0].all()
-    for layer in model.transformer.decoder.layers:
+    assert not weights[1][1].any() and weights[1][0].all()
+    for layer in model.network.transformer.decoder.layers:
         layer.multihead_attn.out_proj.weight.unflatten(1, (2, -1))[:, 1] = 0
     cut, _ = ablation.decoded(model, given, NOTHING, ())
-    torch.testing.assert_close(without["pred_logits"], cut["pred_logits"], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(without.class_scores[1], cut.class_scores[1], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -4,59 +4,42 @@ from __future__ import annotations
 
 import pytest
 import torch
+from network_tools import hooks, of_batch, tiny
 
 from detr_viz import models
 from detr_viz.attention import dense
 from detr_viz.explanation.capture import record
-from detr_viz.models.config import BackboneConfig, DetrConfig
-
-TINY = DetrConfig(
-    num_queries=4,
-    num_logits=7,
-    d_model=16,
-    nheads=2,
-    enc_layers=1,
-    dec_layers=2,
-    dim_feedforward=24,
-    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
-)
-
-
-def tiny(name: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    return models.get(name).build(TINY).eval().requires_grad_(False)
-
-
-def hooks(model: torch.nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 @pytest.mark.parametrize("name", models.names())
 def test_records_the_named_sites_only(name):
     model = tiny(name)
     image = torch.rand(1, 3, 40, 56)
-    plain = model(image)
-    with record(model, [("cross", 1), ("encoder", 0)]) as recorded:
-        hooked = model(image)
-    assert set(recorded) == {("cross", 1), ("encoder", 0)}
+    plain = model.network(image)
+    with record(model.attention_sites(), [("cross", 1), ("encoder", 0)]) as calls:
+        hooked = model.network(image)
+    assert set(calls) == {("cross", 1), ("encoder", 0)}
     assert torch.equal(plain["pred_logits"], hooked["pred_logits"])
-    weights = dense.weights(recorded["cross", 1].terms)
+    weights = dense.weights(of_batch(calls["cross", 1]))
     assert weights.shape == (1, 2, 4, 5 * 7)
-    assert recorded["cross", 1].residual < 1e-4
+    assert calls["cross", 1].residual < 1e-4
     assert hooks(model) == 0
 
 
 def test_hooks_are_gone_after_an_exception():
     model = tiny("detr")
-    with pytest.raises(RuntimeError), record(model, model.attention_sites()):
+    with pytest.raises(RuntimeError), record(model.attention_sites(), model.attention_sites()):
         assert hooks(model) == 5
-        model(torch.rand(1, 5, 40, 56))  # five channels
+        model.network(torch.rand(1, 5, 40, 56))  # five channels
     assert hooks(model) == 0
 
 
 def test_an_unknown_site_names_those_there_are_and_leaves_no_hook():
     model = tiny("detr")
-    with pytest.raises(KeyError, match="cross"), record(model, [("cross", 0), ("cross", 9)]):
+    with (
+        pytest.raises(KeyError, match="cross"),
+        record(model.attention_sites(), [("cross", 0), ("cross", 9)]),
+    ):
         pass
     assert hooks(model) == 0
 
@@ -67,12 +50,14 @@ def test_padding_changes_nothing_that_is_not_padded(name):
     model = tiny(name)
     image = torch.rand(1, 3, 40, 56)
     empty = torch.zeros(1, 40, 56, dtype=torch.bool)
-    assert torch.equal(model(image)["pred_boxes"], model(image, empty)["pred_boxes"])
+    assert torch.equal(
+        model.network(image)["pred_boxes"], model.network(image, empty)["pred_boxes"]
+    )
     padding = empty.clone()
     padding[:, :, 40:] = True
-    with record(model, [("cross", 1)]) as recorded:
-        model(image, padding)
-    maps = dense.weights(recorded["cross", 1].terms).unflatten(-1, (5, 7))
+    with record(model.attention_sites(), [("cross", 1)]) as calls:
+        model.network(image, padding)
+    maps = dense.weights(of_batch(calls["cross", 1])).unflatten(-1, (5, 7))
     assert (maps[..., 5:] == 0).all() and (maps[..., :5] > 0).all()
 
 
@@ -81,17 +66,17 @@ def test_auxiliary_outputs_are_those_of_the_earlier_layers(name):
     """Cutting the decoder after layer 0 gives aux_outputs[0]."""
     model = tiny(name)
     image = torch.rand(1, 3, 40, 56)
-    full = model(image, aux=True)
+    full = model.network(image, aux=True)
     assert len(full["aux_outputs"]) == 1
-    model.transformer.decoder.layers = model.transformer.decoder.layers[:1]
-    cut = model(image)
+    model.network.transformer.decoder.layers = model.network.transformer.decoder.layers[:1]
+    cut = model.network(image)
     torch.testing.assert_close(full["aux_outputs"][0]["pred_boxes"], cut["pred_boxes"])
     torch.testing.assert_close(full["aux_outputs"][0]["pred_logits"], cut["pred_logits"])
 
 
 def test_the_last_call_is_kept():
     model = tiny("detr")
-    with record(model, [("cross", 1)]) as recorded:
-        model(torch.rand(1, 3, 40, 56))
-        model(torch.rand(1, 3, 24, 32))
-    assert recorded["cross", 1].terms.c_k.shape[2] == 3 * 4
+    with record(model.attention_sites(), [("cross", 1)]) as calls:
+        model.network(torch.rand(1, 3, 40, 56))
+        model.network(torch.rand(1, 3, 24, 32))
+    assert of_batch(calls["cross", 1]).c_k.shape[2] == 3 * 4

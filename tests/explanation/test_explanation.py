@@ -22,7 +22,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.demo.shapes import CLASSES, scene
 from detr_viz.detections import boxes
 from detr_viz.explanation.explain_image import SelfCheckError, explain_batch
-from detr_viz.explanation.results import snapshot
+from detr_viz.explanation.stored import store
 from detr_viz.images.read import load_image, resized, to_tensor
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d
 
@@ -239,8 +239,8 @@ def test_size_is_the_callers():
 def test_self_check_refuses_maps_that_are_not_the_networks_own(monkeypatch):
     model = demo_model("detr")
     site = model.network.attention_sites()["cross", 2]
-    right = site.terms
-    monkeypatch.setattr(site, "terms", lambda parts: right(parts._replace(c_q=-parts.c_q)))
+    right = site.read
+    monkeypatch.setattr(site, "read", lambda parts: right(parts._replace(c_q=-parts.c_q)))
     with pytest.raises(SelfCheckError, match="self-check failed in decoder layer 2"):
         explain(model, scene(HELD_OUT, 128).rgb)
 
@@ -248,8 +248,8 @@ def test_self_check_refuses_maps_that_are_not_the_networks_own(monkeypatch):
 def test_self_check_sees_a_percent(monkeypatch):
     model = demo_model("cd_detr")
     site = model.network.attention_sites()["cross", 2]
-    right = site.terms
-    monkeypatch.setattr(site, "terms", lambda parts: right(parts._replace(c_q=1.01 * parts.c_q)))
+    right = site.read
+    monkeypatch.setattr(site, "read", lambda parts: right(parts._replace(c_q=1.01 * parts.c_q)))
     with pytest.raises(SelfCheckError, match=r"above 0\.0001"):
         explain(model, scene(HELD_OUT, 128).rgb)
 
@@ -330,12 +330,12 @@ def test_formulas_of_modes(name, combine):
 
 @pytest.mark.parametrize("name", ["detr", "cd_detr"])
 def test_formulas_are_true_of_the_logits(name):
-    for recorded in demo_explanation(name).recorded.values():
-        four = dense.four_terms(recorded.terms)
+    for call in demo_explanation(name).calls.values():
+        four = dense.four_terms(call.attention)
         crossed = float(
             abs(four["content", "position"]).max() + abs(four["position", "content"]).max()
         )
-        assert (crossed == 0) == dense.separate(recorded.terms)
+        assert (crossed == 0) == dense.separate(call.attention)
 
 
 def test_importing_the_package_is_light():
@@ -353,7 +353,7 @@ def test_importing_the_package_is_light():
 
 def test_no_gradient_is_kept(explanation):
     assert not any(p.requires_grad for p in demo_model("detr").network.parameters())
-    assert not explanation.recorded["cross", 2].terms.c_q.requires_grad
+    assert not explanation.calls["cross", 2].attention.c_q.requires_grad
     assert torch.is_grad_enabled()
 
 
@@ -379,7 +379,7 @@ def test_images_of_a_batch_are_explained_as_if_alone(name):
 
 def test_a_snapshot_is_the_explanation_of_some_queries_without_torch():
     e = explain(demo_model("cd_detr"), str(ROOT / "image/scene_1.jpg"), layers="all")
-    kept = pickle.loads(pickle.dumps(snapshot(e, [7, 2], ["combine", "position"])))
+    kept = pickle.loads(pickle.dumps(store(e, [7, 2], ["combine", "position"])))
     made = e.maps("position", [7, 2], 1)
     np.testing.assert_array_equal(kept.maps("position", [2, 7], 1), made[::-1])
     np.testing.assert_allclose(kept.maps("combine", 7), e.maps("combine", 7), atol=1e-6)

@@ -11,10 +11,11 @@ import torch
 from conftest import demo_explanation, demo_model
 from figure_tools import check_page, texts
 from matplotlib.colors import to_hex
-from test_capture import TINY, hooks, tiny
+from network_tools import hooks, tiny
 
 from detr_viz import cli, explain, models
-from detr_viz.attention import dense
+from detr_viz.attention import kernel
+from detr_viz.attention.grids import Grid
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.explanation import ablation, faithfulness
@@ -22,7 +23,7 @@ from detr_viz.explanation.capture import record
 from detr_viz.explanation.removals import NOTHING
 from detr_viz.figures.faithfulness import faithfulness_grid
 from detr_viz.figures.styles import FigureError, PageFormat, Style
-from detr_viz.models.detector import Encoded
+from detr_viz.models.network import Encoded
 
 HW = (5, 7)
 K = 35
@@ -30,24 +31,32 @@ K = 35
 
 def standing_in(network, memory: torch.Tensor, maps: np.ndarray, label: int = 2) -> SimpleNamespace:
     """What is asked of an Explanation, of a hand-made network and memory; maps (Q, h, w)."""
-    pos = torch.zeros_like(memory)
     return SimpleNamespace(
-        model=SimpleNamespace(
-            network=network, config=TINY, spec=models.get("detr"), precision="float32"
-        ),
-        encoded=Encoded(memory, pos, None, HW),
+        model=network,
+        memory=given(memory),
+        attention_at=lambda where: attention(network, memory, where),
         labels=np.full(4, label),
-        grid_hw=HW,
+        grid=lambda layer: Grid(HW, (40, 56), 8),
         num_queries=4,
         num_layers=2,
         maps=lambda mode, ids, layer, scale: maps[list(ids)][:, None],
     )
 
 
+def given(memory: torch.Tensor) -> Encoded:
+    return Encoded(memory, torch.zeros_like(memory), None, HW, (40, 56))
+
+
+def attention(network, memory, where):
+    with record(network.attention_sites(), [where]) as calls, torch.inference_mode():
+        network.decode(given(memory), [1])
+    return calls[where].attention
+
+
 def with_values_of(cell: int | None):
     """A network and a memory in which only one cell has a value, and draws all attention."""
     network, memory = tiny("detr"), torch.zeros(1, K, 16)
-    for layer in network.transformer.decoder.layers:
+    for layer in network.network.transformer.decoder.layers:
         site = layer.multihead_attn
         q, k, v = site.in_proj_weight.chunk(3)
         q.zero_()
@@ -62,11 +71,10 @@ def with_values_of(cell: int | None):
 
 def scores_of(network, memory, query: int, hidden: np.ndarray, label: int = 2) -> float:
     """One image at a time, by the other kernel."""
-    mask = torch.zeros(1, 4, K, dtype=torch.bool)
-    mask[0, query] = torch.from_numpy(hidden)
-    given = Encoded(memory, torch.zeros_like(memory), None, HW)
-    raw, _ = ablation.decoded(network, given, NOTHING, [0, 1], mask)
-    return float(models.get("detr").class_probabilities(raw["pred_logits"])[0, query, label])
+    mask = torch.zeros(4, K, dtype=torch.bool)
+    mask[query] = torch.from_numpy(hidden)
+    made, _ = ablation.decoded(network, given(memory), NOTHING, [0, 1], mask)
+    return float(made.class_scores[1][0, query, label])
 
 
 # ---- known answers ------------------------------------------------------------------------------
@@ -138,10 +146,10 @@ def test_every_point_is_a_decoder_run_of_its_own(name, layers):
     label, cells = e.labels[query], e.grid_hw[0] * e.grid_hw[1]
 
     def score(hidden) -> float:
-        mask = torch.zeros(1, e.num_queries, cells, dtype=torch.bool)
-        mask[0, query, torch.from_numpy(np.array(hidden, np.int64))] = True
-        raw, _ = ablation.decoded(e.model.network, e.encoded, NOTHING, found.layers, mask)
-        return float(e.model.spec.class_probabilities(raw["pred_logits"])[0, query, label])
+        mask = torch.zeros(e.num_queries, cells, dtype=torch.bool)
+        mask[query, torch.from_numpy(np.array(hidden, np.int64))] = True
+        made, _ = ablation.decoded(e.model, e.memory, NOTHING, found.layers, mask)
+        return float(made.class_scores[e.num_layers - 1][0, query, label])
 
     np.testing.assert_allclose(found.scores, e.scores[query], atol=1e-4)
     for mode in modes:
@@ -165,25 +173,26 @@ def test_every_point_is_a_decoder_run_of_its_own(name, layers):
 def test_the_other_queries_still_see_all(name):
     network = tiny(name)
     with torch.inference_mode():
-        given = network.encode(torch.rand(1, 3, 40, 56))
+        memory = network.network.encode(torch.rand(1, 3, 40, 56))
     hidden = torch.zeros(3, 4, K, dtype=torch.bool)
     hidden[1, 2, :30] = True
     hidden[2, 2] = True
-    with record(network, [("cross", 0)]) as recorded:
-        ablation.without_cells(network, given, [0, 1], hidden)
-    out, others = recorded["cross", 0].out, [0, 1, 3]
+    sites = network.attention_sites()
+    with record(sites, [("cross", 0)]) as calls, torch.inference_mode():
+        network.scores_with_hidden(memory, hidden, [0, 1])
+    out, others = calls["cross", 0].out, [0, 1, 3]
     torch.testing.assert_close(out[1:, others], out[:1, others].expand(2, -1, -1))
     assert not torch.allclose(out[0, 2], out[1, 2])
-    torch.testing.assert_close(out[2, 2], network.attention_sites()["cross", 0].out_proj.bias)
+    torch.testing.assert_close(out[2, 2], sites["cross", 0].module.out_proj.bias)
     assert hooks(network) == 0
 
 
 def test_hooks_are_gone_after_an_exception():
     network = tiny("detr")
     with torch.inference_mode():
-        given = network.encode(torch.rand(1, 3, 40, 56))
+        memory = network.network.encode(torch.rand(1, 3, 40, 56))
     with pytest.raises(RuntimeError):
-        ablation.without_cells(network, given, [0, 1], torch.zeros(1, 4, 9, dtype=torch.bool))
+        network.scores_with_hidden(memory, torch.zeros(1, 4, 9, dtype=torch.bool), [0, 1])
     assert hooks(network) == 0
 
 
@@ -193,7 +202,7 @@ def test_attention_with_hidden_and_padded_keys():
     padding = torch.tensor([[False] * 5, [False, False, False, True, True]])
     hidden = torch.rand(2, 3, 5, generator=make) > 0.6
     hidden[1, 0] = True
-    made = dense.attend(q, k, v, 0.5, padding, hidden)
+    made = kernel.attend(q, k, v, 0.5, padding, hidden)
     scores = (q @ k.transpose(-1, -2)).double() * 0.5
     mass = scores.exp() * ~(hidden[:, None] | padding[:, None, None])
     expected = (mass / mass.sum(-1, keepdim=True).clamp(min=1e-30)) @ v.double()
@@ -320,7 +329,7 @@ def test_styles(found, style):
 
 
 def test_a_narrow_page_is_refused_before_the_decoder_runs(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(faithfulness, "without_cells", None)
+    monkeypatch.setattr(faithfulness, "_scores", None)
     argv = ["--type", "detr", "--faithfulness", "--width", "0.6", "--plot", "all"]
     assert cli.main([*argv, "--out", str(tmp_path / "a.png")]) == 2
     assert "too narrow" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from detr_viz import cli, explain, figures
 from detr_viz.attention.terms import TERMS, formula_of, parse_terms
 from detr_viz.common import assets
 from detr_viz.explanation.capture import AttentionCall
-from detr_viz.explanation.logit_terms import ledger
-from detr_viz.explanation.results import snapshot
+from detr_viz.explanation.detector import AttentionSite
+from detr_viz.explanation.logit_terms import logit_terms
+from detr_viz.explanation.stored import store
 from detr_viz.figures.styles import FigureError, Style
+from detr_viz.models.detector import _logits, _read
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 
 WIDTH, KEYS = 6, (2, 3)
@@ -36,14 +39,15 @@ def called(site: PackedAttention, **parts: torch.Tensor) -> AttentionCall:
     empty = torch.zeros(1, 6, WIDTH)
     known = {"c_q": empty[:, :2], "p_q": empty[:, :2], "c_k": empty, "p_k": empty, "value": empty}
     made = AttentionInputs(**{**known, **parts})
-    return AttentionCall(site, made, site(made))
+    reads = partial(_read, site, "decoder"), site.out_proj, partial(_logits, site)
+    return AttentionCall(AttentionSite(site, *reads), (made,), {}, site(made))
 
 
 def test_one_hot_positions():
     """Query i asks for cell i + 3 alone, by position; the key of cell j is the j-th unit vector."""
     asks = torch.zeros(1, 2, WIDTH)
     asks[0, 0, 3] = asks[0, 1, 4] = 12.0
-    found = ledger(called(identity(), p_q=asks, p_k=torch.eye(WIDTH)[None]), [0, 1], KEYS)
+    found = logit_terms(called(identity(), p_q=asks, p_k=torch.eye(WIDTH)[None]), [0, 1], KEYS)
     peak = 12 / 6**0.5
     for i in range(2):
         expected = np.full(6, -peak / 6)
@@ -64,7 +68,7 @@ def test_shares_are_covariances():
     site.in_proj_bias.normal_()
     drawn = {name: torch.randn(1, 2, WIDTH) for name in ("c_q", "p_q")}
     drawn |= {name: torch.randn(1, 6, WIDTH) for name in ("c_k", "p_k", "value")}
-    found = ledger(called(site, **drawn), [1], KEYS)
+    found = logit_terms(called(site, **drawn), [1], KEYS)
     w_q, w_k, _ = site.in_proj_weight.chunk(3)
     b_q, b_k, _ = site.in_proj_bias.chunk(3)
     sides = {
@@ -94,9 +98,9 @@ def test_padding_takes_no_part():
     drawn = {name: torch.randn(1, 2, WIDTH) for name in ("c_q", "p_q")}
     keys = {name: torch.randn(1, 6, WIDTH) for name in ("c_k", "p_k", "value")}
     mask = torch.tensor([[False, False, False, False, True, True]])
-    padded = ledger(called(identity(), **drawn, **keys, key_padding_mask=mask), [0], (1, 6))
+    padded = logit_terms(called(identity(), **drawn, **keys, key_padding_mask=mask), [0], (1, 6))
     short = {name: part[:, :4] for name, part in keys.items()}
-    alone = ledger(called(identity(), **drawn, **short), [0], (1, 4))
+    alone = logit_terms(called(identity(), **drawn, **short), [0], (1, 4))
     for name in TERMS:
         np.testing.assert_allclose(padded.terms[name][..., :4], alone.terms[name], atol=1e-6)
         np.testing.assert_allclose(padded.shares[name], alone.shares[name], atol=1e-5)
@@ -106,7 +110,7 @@ def test_padding_takes_no_part():
 
 
 def test_flat_logits_have_no_shares():
-    found = ledger(called(identity()), [0, 1], KEYS)
+    found = logit_terms(called(identity()), [0, 1], KEYS)
     assert all(np.isnan(share).all() for share in found.shares.values())
     np.testing.assert_allclose(found.weights, 1 / 6)
 
@@ -122,13 +126,13 @@ def test_the_residual_is_of_the_networks_own_logits():
     torch.manual_seed(0)
     site = Wrong(WIDTH, 2).requires_grad_(False)
     drawn = {name: torch.randn(1, 6, WIDTH) for name in ("c_q", "p_q", "c_k", "p_k", "value")}
-    assert ledger(called(site, **drawn), [0], KEYS).residual > 1e-3
+    assert logit_terms(called(site, **drawn), [0], KEYS).residual > 1e-3
 
 
 def test_the_networks_ledgers(explanation):
     e = explanation
     for layer in range(3):
-        book = e.ledger([4, 0], layer)
+        book = e.logit_terms([4, 0], layer)
         assert book.residual < 1e-4
         np.testing.assert_allclose(sum(book.terms.values()), book.total, atol=1e-4)
         np.testing.assert_allclose(book.weights, e.maps("combine", [4, 0], layer), atol=2e-5)
@@ -151,7 +155,7 @@ def test_the_other_sites_have_terms_and_weights():
         np.testing.assert_allclose(e.attention(site, rows=[3, 1]), made[[3, 1]], atol=2e-6)
     assert set(e.meta["residuals"]) == {"2", "encoder 0", "encoder 1", "decoder 1"}
     with pytest.raises(ValueError, match="there is cross 2, encoder 0"):
-        e.terms(("encoder", 7))
+        e.attention_at(("encoder", 7))
     with pytest.raises(ValueError, match=r"not one of 0\.\."):
         e.attention(("decoder", 1), rows=[queries])
 
@@ -174,7 +178,7 @@ def test_a_sum_of_terms_is_a_mode(explanation):
     """All four are combine; position alone is pq.pk but for the bias of the query."""
     e, four = explanation, "+".join(TERMS)
     np.testing.assert_allclose(e.maps(four, [1]), e.maps("combine", [1]), atol=2e-5)
-    book = e.ledger([1], 2)
+    book = e.logit_terms([1], 2)
     logits = book.terms["cq.pk"] + book.terms["pq.pk"]
     expected = np.exp(logits - logits.max((2, 3), keepdims=True))
     expected /= expected.sum((2, 3), keepdims=True)
@@ -211,7 +215,7 @@ def test_the_figure_of_a_ledger(name):
     assert shown == [row for row in rows if not (apart and row in ("cq · pk", "pq · ck"))]
     rule = " ".join(found)
     assert ("exactly 0" in rule) is apart and "cov(term, sum) / var(sum)" in rule
-    shares = e.ledger([query], 2).shares["pq.pk"][0]
+    shares = e.logit_terms([query], 2).shares["pq.pk"][0]
     for share in shares:
         assert f"{round(float(share), 2) + 0.0:.0%}" in found
     assert "-0%" not in found
@@ -252,7 +256,7 @@ def test_colours_end_at_the_largest_term(norm):
     reaches = [panels.of(subject, 2, query)[0].reach for query in queries]
     largest = [
         max(np.abs(part).max() for part in (*book.terms.values(), book.total))
-        for book in (e.ledger([query], 2) for query in queries)
+        for book in (e.logit_terms([query], 2) for query in queries)
     ]
     expected = [max(largest)] * 2 if norm == "figure" else largest
     np.testing.assert_allclose(reaches, expected, rtol=1e-5)
@@ -262,15 +266,15 @@ def test_colours_end_at_the_largest_term(norm):
 
 def test_a_snapshot_keeps_the_ledgers_it_was_asked_for():
     e = demo_explanation("detr")
-    kept = snapshot(e, [5, 2], ["combine"], ledgers=True)
+    kept = store(e, [5, 2], ["combine"], terms=True)
     for layer in e.layers:
-        ours, theirs = kept.ledger([2], layer), e.ledger([5, 2], layer).of([1])
+        ours, theirs = kept.logit_terms([2], layer), e.logit_terms([5, 2], layer).of([1])
         np.testing.assert_array_equal(ours.total, theirs.total)
         np.testing.assert_array_equal(ours.shares["cq.pk"], theirs.shares["cq.pk"])
     with pytest.raises(ValueError, match="not kept"):
-        kept.ledger([3])
+        kept.logit_terms([3])
     with pytest.raises(ValueError, match="not kept"):
-        snapshot(e, [5, 2], ["combine"]).ledger([5])
+        store(e, [5, 2], ["combine"]).logit_terms([5])
 
 
 # ---- heads --------------------------------------------------------------------------------------
@@ -319,7 +323,7 @@ def test_red_adds_and_blue_takes_away():
     fig = figures.head_grid(e, [query], "terms", layer=2, style=Style("heat", heads=(4,)))
     tiles = [t for t in tiles_of(fig) if t.left > 200]  # the panels, right of photo and names
     picture = pixels(fig, tiles[4]).astype(int)  # four terms, then their sum
-    total = e.ledger([query], 2).total[0, 4]
+    total = e.logit_terms([query], 2).total[0, 4]
     high, wide = picture.shape[:2]
     for at, sign in ((total.argmax(), 1), (total.argmin(), -1)):
         row, column = np.unravel_index(at, total.shape)
@@ -357,7 +361,7 @@ def test_the_table_of_shares(explanation):
     head, *lines = shares_table(explanation, [3, 1], 2).splitlines()
     assert head.split()[:4] == ["query", "class", "share", "of"] and head.split()[-1] == "7"
     assert len(lines) == 2 * 4
-    book = explanation.ledger([3, 1], 2)
+    book = explanation.logit_terms([3, 1], 2)
     for line, (i, name) in zip(lines, [(i, n) for i in (0, 1) for n in book.shares], strict=True):
         query, label, term, *said = line.split()
         assert (query, term) == (("3", "1")[i], name)

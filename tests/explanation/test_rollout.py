@@ -12,7 +12,7 @@ from conftest import demo_model
 from figure_tools import at_centers, check_page, numbers_of, pixels, rows_of, texts
 
 from detr_viz import cli, explain
-from detr_viz.attention.terms import DenseAttention
+from detr_viz.attention.dense import DenseAttention
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.explanation import rollout
@@ -34,9 +34,9 @@ def stochastic(*shape: int, seed: int = 0) -> np.ndarray:
 
 def attending(weights: np.ndarray, padding: np.ndarray | None = None) -> DenseAttention:
     """Terms whose softmax is these weights (M, N, N): q = log w, k = I."""
-    q = torch.from_numpy(np.log(np.maximum(weights, 1e-300)))[None]
+    q = torch.from_numpy(np.log(np.maximum(weights, 1e-300)))
     k = torch.eye(q.shape[-1], dtype=torch.float64).expand_as(q)
-    mask = None if padding is None else torch.from_numpy(padding)[None]
+    mask = None if padding is None else torch.from_numpy(padding)
     zero = torch.zeros_like(q)
     return DenseAttention(q, zero, k, zero, None, None, zero, 1.0, {"combine": 1.0}, mask)
 
@@ -126,7 +126,11 @@ def test_against_one_product_of_blocks():
 
 def stacks_of(e) -> list[list[np.ndarray]]:
     """Means of heads, a list a kind of attention: decoder, cross, encoder."""
-    counts = {"decoder": e.num_layers, "cross": e.num_layers, "encoder": e.model.config.enc_layers}
+    counts = {
+        "decoder": e.num_layers,
+        "cross": e.num_layers,
+        "encoder": e.model.info.num_encoder_layers,
+    }
     return [
         [e.attention((kind, i), scale="layer").mean(1).astype(np.float64) for i in range(count)]
         for kind, count in counts.items()

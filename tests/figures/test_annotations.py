@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from test_contours import centers
 
 from detr_viz import figures
-from detr_viz.attention.grids import Placement
 from detr_viz.figures.styles import STYLES, PageFormat, Style
 
 LANDSCAPE = {"image_hw": (300, 451), "input_hw": (800, 1203)}  # as DETR resizes a photo
@@ -39,7 +38,7 @@ def edges(tile: Tile) -> np.ndarray:
 
 def cell_centers(example: FakeExplanation, panel: Tile) -> np.ndarray:
     """(x, y) of all cells on the page, (h, w, 2)."""
-    place = Placement(example.input_hw, example.stride, example.cell_rule)
+    place = example.grid()
     return edges(panel)[0] + centers(example.grid_hw, place, panel.hw)
 
 

@@ -11,7 +11,7 @@ from figure_tools import texts
 from matplotlib.collections import EllipseCollection
 
 from detr_viz import cli, figures
-from detr_viz.explanation.results import snapshot
+from detr_viz.explanation.stored import store
 
 
 def life(e, query: int, **more) -> list[str]:
@@ -98,7 +98,7 @@ def test_the_reference_point_is_marked(name, rings):
 
 def test_a_snapshot_draws_the_same():
     e = demo_explanation("cd_detr")
-    kept = snapshot(e, [9], ["combine"])
+    kept = store(e, [9], ["combine"])
     assert life(kept, 9) == life(e, 9)
 
 

@@ -5,8 +5,7 @@ import pytest
 from fake_explanation import one_hot, photo
 from scipy.ndimage import map_coordinates
 
-from detr_viz.attention import grids
-from detr_viz.attention.grids import Placement
+from detr_viz.attention.grids import Grid
 from detr_viz.figures.page import tiles
 
 
@@ -22,9 +21,10 @@ def inferno_like() -> np.ndarray:
 @pytest.mark.parametrize("interpolation", tiles.INTERPOLATIONS)
 def test_cell_i_is_centred_on_pixel_stride_times_i_of_the_resized_image(stride, interpolation):
     """A panel as large as the network input has the peak on pixel stride * i, undiminished."""
-    place, hw = Placement((96, 160), stride), (96 // stride, 160 // stride)
+    hw = (96 // stride, 160 // stride)
+    grid = Grid(hw, (96, 160), stride)
     cell = (hw[0] - 1, hw[1] // 2)
-    panel = tiles.resample(one_hot(hw, cell), place, (96, 160), interpolation)
+    panel = tiles.resample(one_hot(hw, cell), grid, (96, 160), interpolation)
     assert panel[stride * cell[0], stride * cell[1]] == pytest.approx(1)
     assert panel.max() == pytest.approx(1)
     for other in range(hw[1]):
@@ -48,7 +48,8 @@ def test_cell_i_is_centred_on_pixel_stride_times_i_of_the_resized_image(stride, 
 )
 def test_peak_in_a_smaller_panel(stride, cell, pixel, value):
     cells = 640 // stride
-    row = tiles.resample(one_hot((1, cells), (0, cell)), Placement((stride, 640), stride), (1, 160))
+    grid = Grid((1, cells), (stride, 640), stride)
+    row = tiles.resample(one_hot((1, cells), (0, cell)), grid, (1, 160))
     assert row[0, pixel] == pytest.approx(value)
     assert row[0].max() == pytest.approx(value)
     stretched = (cell + 0.5) * 160 / cells  # the plain stretch puts it elsewhere
@@ -57,29 +58,28 @@ def test_peak_in_a_smaller_panel(stride, cell, pixel, value):
 
 def test_cell_centres_in_the_original_photo():
     # 200 x 640 is resized to 417 x 1334, stride 32 gives 14 x 42 cells.
-    place = Placement((417, 1334), 32)
-    x = grids.cell_centers(42, 640, place, axis=1)
-    y = grids.cell_centers(14, 200, place, axis=0)
+    grid = Grid((14, 42), (417, 1334), 32)
+    x, y = grid.centers(640, axis=1), grid.centers(200, axis=0)
     assert x[0] == pytest.approx(0.5 * 640 / 1334 - 0.5)
     assert x[41] == pytest.approx(1312.5 * 640 / 1334 - 0.5)
     assert x[41] == pytest.approx(629.1852, abs=1e-4)
     assert y[13] == pytest.approx(416.5 * 200 / 417 - 0.5)
-    centred = grids.cell_centers(4, 200, Placement((1, 1), 32, "centered"), axis=1)
+    centred = Grid((1, 4), (1, 1), 32, "centered").centers(200, axis=1)
     assert centred.tolist() == [24.5, 74.5, 124.5, 174.5]
 
 
 def test_positions_agree_with_centres():
     """A panel of the photo's own size shows each cell at its centre in the photo."""
-    for place in (Placement((417, 1334), 32), Placement((417, 1334), 32, "centered")):
-        u = grids.cell_positions(640, 42, place, axis=1)
-        x = grids.cell_centers(42, 640, place, axis=1)
+    for rule in ("aligned", "centered"):
+        grid = Grid((14, 42), (417, 1334), 32, rule)
+        u, x = grid.positions(640, axis=1), grid.centers(640, axis=1)
         inside = (u > 0) & (u < 41)
         assert np.allclose(np.interp(u, np.arange(42), x)[inside], np.arange(640)[inside])
 
 
 def test_centered_rule_ignores_the_stride():
-    place = Placement((999, 999), 7, "centered")
-    panel = tiles.resample(one_hot((3, 4), (2, 1)), place, (15, 20))
+    grid = Grid((3, 4), (999, 999), 7, "centered")
+    panel = tiles.resample(one_hot((3, 4), (2, 1)), grid, (15, 20))
     # 5 pixels a cell: centres on pixels 2, 7, 12, 17
     assert np.unravel_index(panel.argmax(), panel.shape) == (12, 7)
     assert panel[12, 7] == pytest.approx(1)
@@ -87,8 +87,8 @@ def test_centered_rule_ignores_the_stride():
 
 def test_linear_agrees_with_scipy():
     rng = np.random.default_rng(0)
-    maps, place = rng.random((3, 25, 34)).astype(np.float32), Placement((800, 1066), 32)
-    panels = tiles.resample(maps, place, (114, 152), "linear")
+    maps, grid = rng.random((3, 25, 34)).astype(np.float32), Grid((25, 34), (800, 1066), 32)
+    panels = tiles.resample(maps, grid, (114, 152), "linear")
     y = ((np.arange(114) + 0.5) * 800 / 114 - 0.5) / 32
     x = ((np.arange(152) + 0.5) * 1066 / 152 - 0.5) / 32
     grid = np.meshgrid(y, x, indexing="ij")
@@ -100,22 +100,22 @@ def test_linear_agrees_with_scipy():
 @pytest.mark.parametrize("interpolation", ["linear", "cubic"])
 def test_a_ramp_stays_a_ramp(interpolation):
     """Both reproduce straight lines, so nothing is shifted (away from the clamped border)."""
-    place = Placement((64, 320), 16)
-    row = tiles.resample(np.arange(20.0)[None], place, (1, 111), interpolation)[0]
+    grid = Grid((1, 20), (64, 320), 16)
+    row = tiles.resample(np.arange(20.0)[None], grid, (1, 111), interpolation)[0]
     u = ((np.arange(111) + 0.5) * 320 / 111 - 0.5) / 16
     inside = (u > 1) & (u < 18)
     assert np.allclose(row[inside], u[inside], atol=1e-5)
 
 
 def test_nearest_shows_cells_with_sharp_edges():
-    place = Placement((8, 64), 16)  # 4 cells centred on x = 0, 16, 32, 48: edges at 8, 24, 40
-    row = tiles.resample(np.array([[1.0, 2, 3, 4]]), place, (1, 64), "nearest")[0]
+    grid = Grid((1, 4), (8, 64), 16)  # 4 cells centred on x = 0, 16, 32, 48: edges at 8, 24, 40
+    row = tiles.resample(np.array([[1.0, 2, 3, 4]]), grid, (1, 64), "nearest")[0]
     assert row.tolist() == [1] * 8 + [2] * 16 + [3] * 16 + [4] * 24
 
 
 def test_cubic_is_smoother_than_linear_and_keeps_the_cells():
-    place, cells = Placement((8, 160), 16), np.array([[0, 0, 0, 0.5, 1, 0.5, 0, 0, 0, 0]])
-    rows = {i: tiles.resample(cells, place, (1, 160), i)[0] for i in ("linear", "cubic")}
+    grid, cells = Grid((1, 10), (8, 160), 16), np.array([[0, 0, 0, 0.5, 1, 0.5, 0, 0, 0, 0]])
+    rows = {i: tiles.resample(cells, grid, (1, 160), i)[0] for i in ("linear", "cubic")}
     kinks = {i: np.abs(np.diff(row, 2)).max() for i, row in rows.items()}
     assert kinks["cubic"] < kinks["linear"] / 3
     assert np.allclose(rows["cubic"][::16], cells[0], atol=1e-6)
@@ -124,8 +124,8 @@ def test_cubic_is_smoother_than_linear_and_keeps_the_cells():
 @pytest.mark.parametrize("interpolation", tiles.INTERPOLATIONS)
 @pytest.mark.parametrize(("out", "cells"), [(152, 34), (8, 84), (5, 1), (1, 7), (30, 31)])
 def test_weights_sum_to_one_and_skip_no_cell(interpolation, out, cells):
-    place = Placement((32 * cells - 9, 32 * cells - 9), 32)
-    weights = tiles.interpolation_weights(out, cells, place, 1, interpolation)
+    grid = Grid((cells, cells), (32 * cells - 9, 32 * cells - 9), 32)
+    weights = tiles.interpolation_weights(out, grid, 1, interpolation)
     assert weights.shape == (out, cells) and weights.dtype == np.float32
     assert np.allclose(weights.sum(1), 1, atol=1e-6)
     assert (weights.max(0) > 0).all()
@@ -133,9 +133,9 @@ def test_weights_sum_to_one_and_skip_no_cell(interpolation, out, cells):
 
 def test_wrong_names_say_what_there_is():
     with pytest.raises(ValueError, match="aligned, centered"):
-        Placement((8, 8), 8, "middle")
+        Grid((1, 1), (8, 8), 8, "middle")
     with pytest.raises(ValueError, match="cubic, linear, nearest"):
-        tiles.resample(np.ones((2, 2)), Placement((8, 8), 4), (4, 4), "lanczos")
+        tiles.resample(np.ones((2, 2)), Grid((2, 2), (8, 8), 4), (4, 4), "lanczos")
 
 
 # --- photo and colours ------------------------------------------------------------------------

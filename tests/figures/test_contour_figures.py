@@ -17,7 +17,6 @@ from PIL import Image
 from test_contours import centers, inside, softmax_maps
 
 from detr_viz import figures
-from detr_viz.attention.grids import Placement
 from detr_viz.figures.styles import INTERPOLATIONS, PageFormat, Style
 
 SHARES = (50, 80, 95)
@@ -69,7 +68,7 @@ def test_the_drawn_lines_hold_what_the_key_says(grid, interpolation, sharpness):
     fig = figures.head_grid(example, [0, 1], style=style)
     collections = by_share(fig)
     assert sorted(collections) == list(SHARES)
-    place = Placement(example.input_hw, example.stride)
+    place = example.grid()
     for q, row in enumerate(rows_of(fig)):
         for m, panel in enumerate(row[1:]):
             weights = example.made[q, m].astype(float)

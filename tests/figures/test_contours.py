@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fake_explanation import one_hot
 from scipy.ndimage import map_coordinates
 
-from detr_viz.attention.grids import Placement
+from detr_viz.attention.grids import Grid
 from detr_viz.figures.page import contours
 from detr_viz.figures.page.tiles import INTERPOLATIONS
 
-CENTERED = Placement((1, 1), 32, "centered")
+CENTERED = Grid((1, 1), (1, 1), 32, "centered")
+
+
+def lines(maps: np.ndarray, grid: Grid, *args, **options):
+    """Of maps on a grid like this, of as many cells as they have."""
+    return contours.lines(maps, replace(grid, hw=maps.shape[-2:]), *args, **options)
 
 
 def softmax_maps(
@@ -24,13 +31,13 @@ def softmax_maps(
     return (weights / weights.sum((1, 2), keepdims=True)).astype(np.float32)
 
 
-def centers(hw: tuple[int, int], place: Placement, panel_hw: tuple[int, int]) -> np.ndarray:
+def centers(hw: tuple[int, int], grid: Grid, panel_hw: tuple[int, int]) -> np.ndarray:
     """(x, y) of every cell's centre in panel pixels, (h, w, 2), by the rules as they are stated."""
     ys, xs = (
         (np.arange(cells) + 0.5) / cells * out
-        if place.rule == "centered"
-        else (place.stride * np.arange(cells) + 0.5) / length * out
-        for cells, length, out in zip(hw, place.input_hw, panel_hw, strict=True)
+        if grid.rule == "centered"
+        else (grid.stride * np.arange(cells) + 0.5) / length * out
+        for cells, length, out in zip(hw, grid.input_hw, panel_hw, strict=True)
     )
     return np.stack(np.meshgrid(xs, ys), -1)
 
@@ -117,16 +124,16 @@ def test_a_share_that_is_none_is_refused(share):
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(
-    ("hw", "place", "panel_hw"),
+    ("hw", "grid", "panel_hw"),
     [
-        ((16, 16), Placement((512, 512), 32), (114, 114)),
+        ((16, 16), Grid((16, 16), (512, 512), 32), (114, 114)),
         ((16, 16), CENTERED, (61, 83)),
-        ((25, 34), Placement((800, 1066), 32), (114, 152)),
+        ((25, 34), Grid((25, 34), (800, 1066), 32), (114, 152)),
         ((25, 34), CENTERED, (20, 21)),  # a panel with fewer pixels than the map has cells
     ],
 )
 @pytest.mark.parametrize("sharpness", [0.3, 1.5, 6])
-def test_the_cells_inside_hold_the_share(hw, place, panel_hw, interpolation, sharpness):
+def test_the_cells_inside_hold_the_share(hw, grid, panel_hw, interpolation, sharpness):
     """Peaks lie in the middle, at two edges and in every corner."""
     peaks = [
         (8, 9),
@@ -137,10 +144,10 @@ def test_the_cells_inside_hold_the_share(hw, place, panel_hw, interpolation, sha
         (hw[0] - 1, 0),
         (hw[0] - 1, hw[1] - 1),
     ]
-    maps = softmax_maps(hw, sharpness, peaks)
-    at = centers(hw, place, panel_hw).reshape(-1, 2)
+    maps, grid = softmax_maps(hw, sharpness, peaks), replace(grid, hw=hw)
+    at = centers(hw, grid, panel_hw).reshape(-1, 2)
     for map_hw, drawn in zip(
-        maps, contours.lines(maps, place, panel_hw, interpolation=interpolation), strict=True
+        maps, lines(maps, grid, panel_hw, interpolation=interpolation), strict=True
     ):
         weights = map_hw.ravel().astype(np.float64)
         assert len(drawn) == len(contours.SHARES)
@@ -154,10 +161,10 @@ def test_the_cells_inside_hold_the_share(hw, place, panel_hw, interpolation, sha
 
 def test_a_share_is_in_its_place_whatever_the_others_are():
     maps = softmax_maps((16, 16), 1.5, [(8, 9), (0, 3)])
-    place = Placement((512, 512), 32)
-    both = contours.lines(maps, place, (114, 114), (0.9, 0.2))
+    grid = Grid((16, 16), (512, 512), 32)
+    both = lines(maps, grid, (114, 114), (0.9, 0.2))
     for share, k in ((0.9, 0), (0.2, 1)):
-        alone = contours.lines(maps[1:], place, (114, 114), (share,))[0][0]
+        alone = lines(maps[1:], grid, (114, 114), (share,))[0][0]
         assert len(alone) == len(both[1][k]) > 0
         assert all(map(np.array_equal, alone, both[1][k]))
 
@@ -167,12 +174,12 @@ def test_a_share_is_in_its_place_whatever_the_others_are():
     "even", [np.ones((3, 4)), np.zeros((3, 4)), np.ones((1, 1)), 1 + 1e-8 * np.eye(5)]
 )
 def test_an_even_map_has_no_lines(even, interpolation):
-    place = Placement((96, 128), 32)
+    grid = Grid((3, 4), (96, 128), 32)
     maps = np.stack([even, one_hot(even.shape, (0, 0))]) if even.size > 1 else even[None]
-    drawn = contours.lines(maps, place, (30, 40), interpolation=interpolation)
+    drawn = lines(maps, grid, (30, 40), interpolation=interpolation)
     assert drawn[0] == ([], [], [])
     assert all(len(found) == 1 for found in drawn[1]) if even.size > 1 else len(drawn) == 1
-    assert contours.lines(maps[:0], place, (30, 40)) == []
+    assert lines(maps[:0], grid, (30, 40)) == []
 
 
 # --- where the lines run ----------------------------------------------------------------------
@@ -185,7 +192,7 @@ def test_a_gaussian_has_the_radius_that_holds_the_share(share, interpolation):
     sigma, (cx, cy) = 3.0, (19.83, 21.29)
     y, x = np.mgrid[:41, :41]
     weights = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2))
-    drawn = contours.lines(weights[None], CENTERED, (410, 410), (share,), interpolation)[0][0]
+    drawn = lines(weights[None], CENTERED, (410, 410), (share,), interpolation)[0][0]
     found = radii(drawn, ((cx + 0.5) * 10, (cy + 0.5) * 10), 10)
     expected = sigma * np.sqrt(-2 * np.log(1 - share))
     assert found.mean() == pytest.approx(expected, abs=0.1)
@@ -198,9 +205,7 @@ def test_cubic_lines_are_rounder_than_straight_ones():
     weights = 500.0 - (x - 14.8) ** 2 - (y - 15.3) ** 2
     share = weights[weights > 450].sum() / weights.sum()
     drawn = {
-        i: radii(
-            contours.lines(weights[None], CENTERED, (310, 310), (share,), i)[0][0], (153, 158), 10
-        )
+        i: radii(lines(weights[None], CENTERED, (310, 310), (share,), i)[0][0], (153, 158), 10)
         for i in ("cubic", "linear")
     }
     expected = np.sqrt(500 - contours.level(weights, share))
@@ -209,10 +214,10 @@ def test_cubic_lines_are_rounder_than_straight_ones():
 
 
 def test_linear_lines_are_at_the_level():
-    maps, place = softmax_maps((25, 34), 1.5, [(3, 30)]), Placement((800, 1066), 32)
+    maps, grid = softmax_maps((25, 34), 1.5, [(3, 30)]), Grid((25, 34), (800, 1066), 32)
     for share, found in zip(
         contours.SHARES,
-        contours.lines(maps, place, (114, 152), interpolation="linear")[0],
+        lines(maps, grid, (114, 152), interpolation="linear")[0],
         strict=True,
     ):
         at = np.concatenate(found)
@@ -236,7 +241,7 @@ def test_linear_lines_are_at_the_level():
 )
 def test_a_straight_line_has_two_points(interpolation, x):
     weights = np.tile([4.0, 3, 2, 1], (4, 1))
-    drawn = contours.lines(weights[None], CENTERED, (60, 80), (0.5,), interpolation)
+    drawn = lines(weights[None], CENTERED, (60, 80), (0.5,), interpolation)
     ((line,),) = drawn[0]
     assert line[np.argsort(line[:, 1])] == pytest.approx(np.array([[x, 0], [x, 60]]))
     assert sorted(line[:, 1]) == [0, 60]  # exactly
@@ -247,11 +252,12 @@ def test_a_straight_line_has_two_points(interpolation, x):
     # in cells, of half the weight; Keys has 72 / 128 at f = 1/2 and 29 / 128 at 3/4
     [("nearest", 1 / 2), ("linear", 1 / 2), ("cubic", 1 / 2 + 8 / 43 / 4)],
 )
-@pytest.mark.parametrize("place", [Placement((96, 160), 16), CENTERED])
-def test_one_cell_has_a_loop_around_it(place, interpolation, reach):
+@pytest.mark.parametrize("grid", [Grid((1, 1), (96, 160), 16), CENTERED])
+def test_one_cell_has_a_loop_around_it(grid, interpolation, reach):
     hw, panel_hw, cell, step = (6, 10), (90, 300), (3, 7), np.array([30, 15])
-    drawn = contours.lines(one_hot(hw, cell)[None], place, panel_hw, (0.5, 0.95), interpolation)
-    center = centers(hw, place, panel_hw)[cell]
+    grid = replace(grid, hw=hw)
+    drawn = lines(one_hot(hw, cell)[None], grid, panel_hw, (0.5, 0.95), interpolation)
+    center = centers(hw, grid, panel_hw)[cell]
     for (loop,) in drawn[0]:
         assert (loop[0] == loop[-1]).all()
         assert loop.max(0) == pytest.approx(center + reach * step)
@@ -263,7 +269,7 @@ def test_one_cell_has_a_loop_around_it(place, interpolation, reach):
 def test_small_maps(hw, interpolation):
     """One row of cells: the line crosses the panel from edge to edge beside the cell."""
     maps = one_hot(hw, (0, 0))[None]
-    ((found,),) = contours.lines(maps, CENTERED, (40, 40), (0.5,), interpolation)[0]
+    ((found,),) = lines(maps, CENTERED, (40, 40), (0.5,), interpolation)[0]
     check_ends([found], (40, 40))
     assert (found[0] != found[-1]).any()
     for axis, cells in enumerate(hw[::-1]):
@@ -284,7 +290,7 @@ def test_a_rise_between_the_cells_has_no_line(block, rise, below):
     weights[1 : 1 + block[0], 1 : 1 + block[1]] = 1
     weights[2, 7] = 2 * (np.nextafter(rise, 1) - below) - 1
     assert 0 < rise - contours.level(weights, 0.2) < below + 1e-15
-    ((loop,),) = contours.lines(weights[None], CENTERED, (50, 90), (0.2,))[0]
+    ((loop,),) = lines(weights[None], CENTERED, (50, 90), (0.2,))[0]
     assert loop.mean(0) == pytest.approx(np.array([75, 25]), abs=2)
 
 
@@ -294,7 +300,7 @@ def test_a_sharp_peak_has_no_islands_beside_it():
     weights[5, 6], weights[2, 12] = 1, 0.004
     share = 1.002 / weights.sum()
     assert contours.level(weights, share) < 1 / 256
-    (loops,) = contours.lines(weights[None], CENTERED, (120, 160), (share,))[0]
+    (loops,) = lines(weights[None], CENTERED, (120, 160), (share,))[0]
     middles = sorted((loop.max(0) + loop.min(0)).tolist() for loop in loops)
     assert np.array(middles) / 2 == pytest.approx(np.array([[65, 55], [125, 25]]), abs=0.1)
 
@@ -302,9 +308,9 @@ def test_a_sharp_peak_has_no_islands_beside_it():
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_a_map_that_is_larger_than_the_photo_is_cut(interpolation):
     """Ten cells of 32 pixels on an input of 100: cells from the fourth on are out of sight."""
-    place = Placement((100, 100), 32)
-    drawn = contours.lines(
-        softmax_maps((10, 10), 1.5, [(1, 1), (2, 9)]), place, (50, 50), (0.5, 0.8), interpolation
+    grid = Grid((10, 10), (100, 100), 32)
+    drawn = lines(
+        softmax_maps((10, 10), 1.5, [(1, 1), (2, 9)]), grid, (50, 50), (0.5, 0.8), interpolation
     )
     for found in (*drawn[0], *drawn[1]):
         check_ends(found, (50, 50))
@@ -331,20 +337,21 @@ def test_points_on_a_straight_way_are_left_out_wherever_a_line_starts():
 
 def test_the_outline_of_a_cell():
     # stride 16 on 64 input pixels, 2 panel pixels each: centre x = 16 i + 0.5, edges 8 off
-    drawn = contours.lines(one_hot((4, 4), (2, 1))[None], Placement((64, 64), 16), (128, 128),
+    drawn = lines(one_hot((4, 4), (2, 1))[None], Grid((4, 4), (64, 64), 16), (128, 128),
                            (0.5,), "nearest")  # fmt: skip
     ((loop,),) = drawn[0]
     corners = {(17, 49), (49, 49), (49, 81), (17, 81)}
     assert len(loop) == 5 and set(map(tuple, loop.tolist())) == corners
 
 
-@pytest.mark.parametrize("place", [Placement((800, 1066), 32), CENTERED])
+@pytest.mark.parametrize("grid", [Grid((25, 34), (800, 1066), 32), CENTERED])
 @pytest.mark.parametrize("sharpness", [0.3, 3])
-def test_outlines_are_the_borders_between_inside_and_outside(place, sharpness):
+def test_outlines_are_the_borders_between_inside_and_outside(grid, sharpness):
     maps, panel_hw = softmax_maps((25, 34), sharpness, [(4, 4), (24, 20)]), (114, 152)
+    grid = replace(grid, hw=(25, 34))
     xs, ys = (
-        centers((25, 34), place, panel_hw)[0, :, 0],
-        centers((25, 34), place, panel_hw)[:, 0, 1],
+        centers((25, 34), grid, panel_hw)[0, :, 0],
+        centers((25, 34), grid, panel_hw)[:, 0, 1],
     )
     borders = [(xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2]
     widths, heights = (
@@ -352,7 +359,7 @@ def test_outlines_are_the_borders_between_inside_and_outside(place, sharpness):
         for b, far in zip(borders, panel_hw[::-1], strict=True)
     )
     for map_hw, drawn in zip(
-        maps, contours.lines(maps, place, panel_hw, interpolation="nearest"), strict=True
+        maps, lines(maps, grid, panel_hw, interpolation="nearest"), strict=True
     ):
         for share, found in zip(contours.SHARES, drawn, strict=True):
             check_ends(found, panel_hw)
@@ -376,4 +383,4 @@ def test_outlines_are_the_borders_between_inside_and_outside(place, sharpness):
 
 def test_a_wrong_name_says_what_there_is():
     with pytest.raises(ValueError, match="cubic, linear, nearest"):
-        contours.lines(np.eye(3)[None], CENTERED, (9, 9), interpolation="lanczos")
+        lines(np.eye(3)[None], CENTERED, (9, 9), interpolation="lanczos")

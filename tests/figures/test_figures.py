@@ -20,7 +20,7 @@ INFERNO_TOP = (252, 255, 164)
 
 
 def test_the_stand_in_is_like_an_explanation():
-    from detr_viz.explanation.explain_image import Explanation
+    from detr_viz.explanation.captured import Explanation
 
     real = {f.name for f in fields(Explanation)} | set(dir(Explanation))
     ours = {f.name for f in fields(FakeExplanation)} - {"made", "made_by", "labels_by", "calls"}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import filled_state_dict, golden_arrays
 from golden.fillrule import image, preprocess
+from network_tools import as_detector, of_batch
 
 from detr_viz import models
 from detr_viz.attention import dense
@@ -84,7 +85,10 @@ def inputs(case: str) -> tuple[torch.Tensor, torch.Tensor | None]:
 def run(name: str, case: str, dtype: torch.dtype):
     net = network(name, dtype)
     tensor, mask = inputs(case)
-    with torch.inference_mode(), record(net, net.attention_sites()) as recorded:
+    with (
+        torch.inference_mode(),
+        record(as_detector(net, TYPES[name]).attention_sites(), net.attention_sites()) as calls,
+    ):
         outputs = net(tensor.to(dtype), mask)
     prefix = f"{case}."
     arrays = {
@@ -92,7 +96,7 @@ def run(name: str, case: str, dtype: torch.dtype):
         for key, value in golden_arrays(name).items()
         if key.startswith(prefix)
     }
-    return outputs, recorded, arrays, TOLERANCES[TYPES[name], dtype]
+    return outputs, calls, arrays, TOLERANCES[TYPES[name], dtype]
 
 
 def close(actual, expected, tolerance: float) -> None:
@@ -118,8 +122,8 @@ class TestAgainstTheAuthors:
         close(outputs["pred_boxes"], gold["pred_boxes"], tolerance[LOGITS])
 
     def test_maps_of_the_last_layer(self, name, case, dtype):
-        outputs, recorded, gold, tolerance = run(name, case, dtype)
-        terms = recorded["cross", 5].terms
+        outputs, calls, gold, tolerance = run(name, case, dtype)
+        terms = of_batch(calls["cross", 5])
         seen = 0
         for array, (mode, scale) in VARIANTS.items():
             expected = gold.get(f"map.{array}")
@@ -136,11 +140,11 @@ class TestAgainstTheAuthors:
 
     def test_maps_of_all_queries(self, name, case, dtype):
         """Statistics over all queries: deviation, maximum and its place, entropy."""
-        _, recorded, gold, tolerance = run(name, case, dtype)
+        _, calls, gold, tolerance = run(name, case, dtype)
         for array, (mode, scale) in VARIANTS.items():
             if f"sum.{array}.max" not in gold:
                 continue
-            terms = recorded["cross", 5].terms
+            terms = of_batch(calls["cross", 5])
             maps = dense.weights(terms, mode, scale=scale).double().numpy()
             close(maps.std((-1, -2)), gold[f"sum.{array}.std"], tolerance[MAPS])
             close(maps.max((-1, -2)), gold[f"sum.{array}.max"], tolerance[MAPS])
@@ -153,15 +157,15 @@ class TestAgainstTheAuthors:
             for layer in range(6):
                 if f"sum.{stored}.max" not in gold:
                     continue
-                maps = dense.weights(recorded[kind, layer].terms).double().numpy()
+                maps = dense.weights(of_batch(calls[kind, layer])).double().numpy()
                 close(maps.std((-1, -2)), gold[f"sum.{stored}.std"][layer], tolerance[MAPS])
                 close(maps.max((-1, -2)), gold[f"sum.{stored}.max"][layer], tolerance[MAPS])
 
     def test_terms_add_up(self, name, case, dtype):
-        _, recorded, gold, tolerance = run(name, case, dtype)
+        _, calls, gold, tolerance = run(name, case, dtype)
         if (name, case) == SMALLEST:
             return
-        terms = recorded["cross", 5].terms
+        terms = of_batch(calls["cross", 5])
         query = gold["queries"][:1]
         close(dense.logits(terms, queries=query), gold["logit.combine"], tolerance[LOGITS])
         letters = {"content": "c", "position": "p", "bias": "b"}
@@ -180,29 +184,28 @@ class TestAgainstTheAuthors:
                 close(part[:, :, 0], expected, tolerance[LOGITS])
 
     def test_attention_of_all_layers(self, name, case, dtype):
-        _, recorded, gold, tolerance = run(name, case, dtype)
+        _, calls, gold, tolerance = run(name, case, dtype)
         if (name, case) == SMALLEST:
             return
         queries = gold["queries"][: gold["dcross"].shape[3]]
         for layer in range(6):
-            maps = dense.weights(recorded["cross", layer].terms, queries=queries)
+            maps = dense.weights(of_batch(calls["cross", layer]), queries=queries)
             close(maps, gold["dcross"][layer], tolerance[MAPS])
         cells = gold["positions"]
         cells = cells if gold["enc"].shape[3] == len(cells) else cells[1:2]
         for i, layer in enumerate(gold["self_layers"]):
-            rows = dense.weights(recorded["decoder", layer].terms, queries=gold["queries"][:1])
+            rows = dense.weights(of_batch(calls["decoder", layer]), queries=gold["queries"][:1])
             close(rows, gold["dself"][i], tolerance[MAPS])
-            rows = dense.weights(recorded["encoder", layer].terms, queries=cells)
+            rows = dense.weights(of_batch(calls["encoder", layer]), queries=cells)
             close(rows, gold["enc"][i], tolerance[MAPS])
 
     def test_self_check(self, name, case, dtype):
         """Every site gives back what it put out; the constant self-attention cannot be tested."""
-        _, recorded, _, _ = run(name, case, dtype)
-        for site, call in recorded.items():
-            if site == ("decoder", 0):
-                assert np.isnan(call.residual)
-            else:
-                assert call.residual < 1e-5, site
+        _, calls, _, _ = run(name, case, dtype)
+        for site, call in calls.items():
+            for i in range(len(call.out)):
+                residual = call.of_image(i, ()).residual
+                assert np.isnan(residual) if site == ("decoder", 0) else residual < 1e-5, site
 
 
 @pytest.mark.slow

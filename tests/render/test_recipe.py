@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, demo_model
+from detr_viz.render.write import write
 
 from detr_viz.detections.objects import choose
 from detr_viz.explanation.explain_image import explain
@@ -15,7 +16,6 @@ from detr_viz.figures.styles import PageFormat, Style
 from detr_viz.images.read import load_image
 from detr_viz.render.paths import Target
 from detr_viz.render.recipe import ModelFacts, Recipe, carries, of_models
-from detr_viz.render.write import write
 
 MODEL = ModelFacts("detr", "a.pth", "ab" * 32, 8, False, ("cat", "dog"), 800, 1333)
 PLAIN = Recipe((MODEL,))

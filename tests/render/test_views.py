@@ -31,11 +31,11 @@ def unlike():
     """
     image, sites = assets.find(assets.DEFAULT_IMAGE), ["encoder", "decoder"]
     e = explain(demo_model("cd_detr"), image, sites=sites)
-    recorded = {}
-    for where, one in e.recorded.items():
-        scales = {**one.terms.mode_scales, "position": 2 * one.terms.scale}
-        recorded[where] = SimpleNamespace(terms=replace(one.terms, mode_scales=scales))
-    return replace(e, recorded=recorded)
+    calls = {}
+    for where, call in e.calls.items():
+        scales = {**call.attention.mode_scales, "position": 2 * call.attention.scale}
+        calls[where] = SimpleNamespace(attention=replace(call.attention, mode_scales=scales))
+    return replace(e, calls=calls)
 
 
 @pytest.mark.parametrize(

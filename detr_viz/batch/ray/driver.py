@@ -32,7 +32,7 @@ def serve() -> None:
     source, channel = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     job, todo = pickle.load(source)
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, *[2] * (not job.args.traceback)):
+    for stream in (0, 1, *[2] * (not job.options.traceback)):
         os.dup2(nowhere, stream)
     clerk = RayDriver(job, todo, channel)
     threading.Thread(target=lambda: clerk.leave(source.read()), daemon=True).start()
@@ -41,7 +41,7 @@ def serve() -> None:
     except Exception as error:
         clerk.tell(Trouble.of(error))
     finally:
-        _leave(job.args.ray_address)
+        _leave(job.options.ray_address)
 
 
 class RayDriver:
@@ -70,8 +70,10 @@ class RayDriver:
 
     def work(self) -> None:
         """The whole run. UserError where it cannot be brought to an end."""
-        join(self._job.args.ray_address)
-        self._share = divide(nodes(), self._job.args.device, os.environ.get("OMP_NUM_THREADS"))
+        join(self._job.options.ray_address)
+        self._share = divide(
+            nodes(), self._job.sources[0].device, os.environ.get("OMP_NUM_THREADS")
+        )
         self.tell(True)
         self._begun_at = self._noded_at = self._looked_at = self._heard_at = time.monotonic()
         threading.Thread(target=self._stream, daemon=True).start()

@@ -8,7 +8,6 @@ Data, each with the models and helpers of its own, write the files (worker.py).
 
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
 import signal
@@ -22,11 +21,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import detr_viz
-from detr_viz.batch.engine import Outputs, Result
+from detr_viz.batch.engine import Result
 from detr_viz.batch.ray.job import NEEDS, RESUME, Job, Message, Trouble, over
 from detr_viz.batch.scheduler import Item
+from detr_viz.checkpoints.sources import ModelSource
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError, reason
+from detr_viz.render.options import RunOptions
+from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
 
 _KNOCK_S, _JOIN_S, _START_S = 5, 60, 180  # for a port, a cluster that is there, a new one
@@ -60,19 +62,19 @@ def check(address: str | None) -> None:
 class RayEngine:
     """What batch.run drives; the work is done by workers on a cluster.
 
-    args, pairs: of the models, which each worker loads itself. recipe: with the facts of the models
+    sources: of the models, which each worker loads itself. recipe: with the facts of the models
     of this process, which the workers' must equal; the rest of a recipe (device, software) is that
     of the worker that draws.
     """
 
     def __init__(
         self,
-        args: argparse.Namespace,
-        pairs: Sequence[tuple[str | None, str | None]],
+        sources: Sequence[ModelSource],
         recipe: Recipe,
-        outputs: Outputs,
+        paths: OutputPaths,
+        options: RunOptions,
     ) -> None:
-        self._args, self._pairs, self._recipe, self._outputs = args, pairs, recipe, outputs
+        self._sources, self._recipe, self._paths, self._options = sources, recipe, paths, options
         self._running: Path | None = None
         self._stopped = False
         self._clerk: subprocess.Popen[bytes] | None = None
@@ -120,10 +122,10 @@ class RayEngine:
             self.stop()
         folders = dict.fromkeys(os.path.dirname(item.path) for item in todo)
         return Job(
-            args=self._args,
-            pairs=tuple(self._pairs),
+            sources=tuple(self._sources),
+            options=self._options,
             recipe=self._recipe,
-            outputs=self._outputs,
+            paths=self._paths,
             temporary=temporary,
             running=self._running,
             cwd=os.getcwd(),
@@ -132,7 +134,7 @@ class RayEngine:
 
     def _ask(self, job: Job, todo: list[Item]) -> Iterator[Message]:
         """What the clerk says, until it has no more to say."""
-        address, joined = job.args.ray_address, False
+        address, joined = job.options.ray_address, False
         self._clerk = clerk = subprocess.Popen(
             [sys.executable, "-c", "from detr_viz.batch.ray.driver import serve; serve()"],
             # Ray puts it on the search path of its workers: those of a checkout find this package

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detr_viz.batch.engine import Outputs, Result
+from detr_viz.batch.engine import Result
 from detr_viz.batch.scheduler import Item
+from detr_viz.checkpoints.sources import ModelSource
 from detr_viz.common.errors import EXIT_USER_ERROR, UserError, in_a_line
+from detr_viz.render.options import RunOptions
+from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
 
 NEEDS = '--engine ray needs Ray: pip install "detr-viz[ray]" (or: pip install "ray[data]")'
@@ -24,17 +26,18 @@ _LONGEST_BLOCK = {0: 16, 1: 128}  # images, by GPUs: some seconds of work
 class Job:
     """What a worker is told.
 
-    args, pairs   of the models
+    sources       of the models, which each worker loads itself
+    options       of the run
     temporary     the folder for unfinished files, absolute
     running       a folder that is there while the run goes on; in it a file a start of a worker
     cwd           where the paths of images, weights and outputs start
     inputs        folders that the images are in, as the command sees them
     """
 
-    args: argparse.Namespace
-    pairs: tuple[tuple[str | None, str | None], ...]
+    sources: tuple[ModelSource, ...]
+    options: RunOptions
     recipe: Recipe
-    outputs: Outputs
+    paths: OutputPaths
     temporary: Path
     running: Path
     cwd: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
 import socket
@@ -13,10 +12,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from detr_viz.batch import worker_process
-from detr_viz.batch.engine import LocalEngine, Result
+from detr_viz.batch.engine import Result
+from detr_viz.batch.local_engine import LocalEngine
 from detr_viz.batch.ray.job import Job, Message, Share, Trouble, over
 from detr_viz.batch.scheduler import Item
-from detr_viz.batch.worker import Failure, Skipped
+from detr_viz.batch.tasks import Failure, Skipped
 from detr_viz.checkpoints import sources
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
@@ -56,25 +56,21 @@ class Worker:
             self._trouble = Trouble.of(error, self._where)
 
     def _set_up(self, share: Share) -> None:
-        job, args = self._job, argparse.Namespace(**vars(self._job.args))
-        args.quiet = True
+        job, options = self._job, self._job.options
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for a local run
         if not share.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those are not for us
         default = share.cpus - 1 if share.gpus else share.cpus // 2
-        self._team = worker_process.start(args.jobs or max(1, default))
+        self._team = worker_process.start(options.jobs or max(1, default))
         import torch
 
-        from detr_viz.checkpoints.load_model import in_precision
-
         torch.set_num_threads(share.cpus)
-        loaded = sources.load(args, job.pairs)
+        loaded = sources.load(job.sources, progress=False)
         self._recipe = of_models(loaded, job.recipe)
         check_models(self._recipe, job.recipe)
-        compared = args.precision != "float32" and not job.args.quiet
-        self._exact = loaded if compared else None
-        self._models = [in_precision(model, args.precision) for model in loaded]
-        self._batch_size = args.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
+        exact, self._models = sources.precise(loaded, job.recipe.precision)
+        self._exact = None if options.quiet else exact
+        self._batch_size = options.batch_size or (8 if loaded[0].device.type == "cuda" else 1)
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -114,7 +110,7 @@ class Worker:
             say(note)
 
         engine = LocalEngine(
-            self._models, self._recipe, self._job.outputs, self._team, self._batch_size, self._exact
+            self._models, self._recipe, self._job.paths, self._team, self._batch_size, self._exact
         )
 
         def wanted() -> Iterator[Item]:

@@ -1,7 +1,7 @@
 """Lines round the places that hold half, most and nearly all of a map's weight.
 
     level  = contours.level(map_hw, 0.8)                     cells above it hold 80 % of the map
-    drawn  = contours.lines(maps, place, (114, 152))         drawn[map][share] -> [(n, 2), ...]
+    drawn  = contours.lines(maps, grid, (114, 152))         drawn[map][share] -> [(n, 2), ...]
 
 Letters: M maps, h w cells of a map, H W pixels of a panel. A panel spans [0, W] x [0, H] in x to
 the right and y down, so pixel j is centred at j + 0.5. The lines are those of the picture that
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detr_viz.attention.grids import Placement, cell_centers
+from detr_viz.attention.grids import Grid
 from detr_viz.figures.page import tiles
 from detr_viz.figures.styles import CONTOUR_SHARES
 
@@ -57,7 +57,7 @@ def level(map_hw: np.ndarray, share: float) -> float | None:
 
 def lines(
     maps: np.ndarray,
-    place: Placement,
+    grid: Grid,
     panel_hw: tuple[int, int],
     shares: Sequence[float] = SHARES,
     interpolation: str = "cubic",
@@ -75,7 +75,7 @@ def lines(
     from contourpy import LineType, contour_generator
 
     cells_hw = maps.shape[-2:]
-    centers = [cell_centers(cells_hw[k], panel_hw[k], place, k) + 0.5 for k in (0, 1)]
+    centers = [grid.centers(panel_hw[k], k) + 0.5 for k in (0, 1)]
     y, v = _samples(centers[0], panel_hw[0], interpolation)
     x, u = _samples(centers[1], panel_hw[1], interpolation)
     rows = tiles.weights_at(v, cells_hw[0], interpolation)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from detr_viz.attention.grids import Placement
+    from detr_viz.attention.grids import Grid
 
 # Points, times the format's type_size.
 CLASS_PT, TEXT_PT, SMALL_PT = 7.0, 6.5, 6.0
@@ -57,7 +57,7 @@ class MapRow:
     """
 
     maps: NDArray[np.float32]
-    place: Placement
+    grid: Grid
     name: str = ""
     numbers: tuple[str, ...] | None = None
     reach: float = 0.0

@@ -147,7 +147,7 @@ def _sheet(groups: Sequence[Group], made: PageLayout, lut: np.ndarray, style: St
                 panels = tiles.colorize(bare, ground, table)
             else:
                 levels = _relative(row, style, shared)
-                levels = tiles.resample(levels, row.place, made.panel_hw, style.smoothing)
+                levels = tiles.resample(levels, row.grid, made.panel_hw, style.smoothing)
                 panels = tiles.colorize(levels, ground, signed if row.reach else table)
             for tile, left in zip(panels, made.panel_lefts, strict=False):
                 tiles.paste(sheet, tile, top, left)
@@ -189,7 +189,7 @@ def _add_contours(
     for group, spot in zip(groups, made.spots, strict=True):
         for row, top in zip(group.rows, spot.row_tops, strict=True):
             panels = contours.lines(
-                row.maps, row.place, made.panel_hw, CONTOUR_SHARES, style.smoothing
+                row.maps, row.grid, made.panel_hw, CONTOUR_SHARES, style.smoothing
             )
             for panel, left in zip(panels, made.panel_lefts, strict=False):
                 for lines, drawn in zip(panel, found, strict=True):

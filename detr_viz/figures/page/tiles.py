@@ -2,7 +2,7 @@
 
     photo  = compose.resize_photo(rgb, (114, 152))
     table  = compose.blend_table(lut)                                  (256, 3) uint8 colours
-    levels = compose.resample(maps / maps.max((1, 2), keepdims=True), place, (114, 152))
+    levels = tiles.resample(maps / maps.max((1, 2), keepdims=True), grid, (114, 152))
     tiles  = compose.colorize(levels, compose.backdrop(photo), table)  (N, 114, 152, 4) uint8
 
 Letters: N panels, h w cells of a map, H W pixels of a panel, H0 W0 pixels of the photo. A panel
@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from detr_viz.attention.grids import Placement, cell_positions
+from detr_viz.attention.grids import Grid
 from detr_viz.figures.styles import INTERPOLATIONS
 
 # The photo under a map: its tones go to this range of grey, whatever light it was taken in.
@@ -31,16 +31,15 @@ _OPACITY = 0.94  # of the largest weight: the object stays visible under it
 
 
 @lru_cache(maxsize=64)
-def interpolation_weights(
-    out_px: int, cells: int, place: Placement, axis: int, interpolation: str
-) -> np.ndarray:
+def interpolation_weights(out_px: int, grid: Grid, axis: int, interpolation: str) -> np.ndarray:
     """Matrix from cells to panel pixels along an axis, (out_px, cells) float32; rows sum to 1.
 
     Where a panel has fewer pixels than the map cells, a row averages over its pixel's extent, so
     that no cell is skipped.
     """
+    cells = grid.hw[axis]
     oversample = -(-cells // out_px)
-    u = cell_positions(out_px * oversample, cells, place, axis)
+    u = grid.positions(out_px * oversample, axis)
     weights = weights_at(u, cells, interpolation)
     weights = weights.reshape(out_px, oversample, cells).mean(1).astype(np.float32)
     weights.setflags(write=False)  # rows of one figure share it
@@ -78,7 +77,7 @@ def _shares(f: np.ndarray, interpolation: str) -> list[tuple[int, np.ndarray]]:
 
 
 def resample(
-    maps: np.ndarray, place: Placement, out_hw: tuple[int, int], interpolation: str = "linear"
+    maps: np.ndarray, grid: Grid, out_hw: tuple[int, int], interpolation: str = "linear"
 ) -> np.ndarray:
     """Maps (..., h, w) to panels (..., H, W) float32: two small products for all maps at once.
 
@@ -86,8 +85,9 @@ def resample(
     linear: straight between centres; cubic: smooth, may pass the cells' values a little (so clip
     what must not be negative); nearest: shows the cells.
     """
-    rows = interpolation_weights(out_hw[0], maps.shape[-2], place, 0, interpolation)
-    columns = interpolation_weights(out_hw[1], maps.shape[-1], place, 1, interpolation)
+    rows, columns = (
+        interpolation_weights(out_hw[axis], grid, axis, interpolation) for axis in (0, 1)
+    )
     return rows @ (np.asarray(maps, np.float32) @ columns.T)
 
 

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detr_viz.attention.dense import attend, merge_heads, split_heads
-from detr_viz.attention.terms import MODES, DenseAttention
+from detr_viz.attention.dense import DenseAttention
+from detr_viz.attention.kernel import attend, merge_heads, split_heads
+from detr_viz.attention.terms import MODES
 
 
 class AttentionInputs(NamedTuple):
@@ -34,11 +35,20 @@ class AttentionInputs(NamedTuple):
     key_padding_mask: Tensor | None = None
     shared_p_q: Tensor | None = None
 
+    def of_image(self, i: int) -> AttentionInputs:
+        """As if image i had been alone."""
+        one = {
+            name: part[i : i + 1]
+            for name, part in self._asdict().items()
+            if part is not None and len(part) > 1
+        }
+        return self._replace(**one)
+
 
 class SplitAttention(nn.Module):
-    """softmax(q . k * scale) v, heads merged and projected: Parts -> (B, Q, C).
+    """softmax(q . k * scale) v, heads merged and projected: AttentionInputs -> (B, Q, C).
 
-    A kind of site says how q, k and v come of the parts (`qkv`) and what their Terms are (`terms`).
+    A kind of it says how q, k and v come of the inputs (`qkv`), and reads a call as DenseAttention.
     """
 
     def __init__(self, d_model: int, nheads: int) -> None:
@@ -55,17 +65,17 @@ class SplitAttention(nn.Module):
     def scale(self) -> float:
         return self.head_width**-0.5
 
-    def qkv(self, parts: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Query (B, M, Q, E), key (B, M, K, E) and value (B, M, K, D) as the layer attends."""
         raise NotImplementedError
 
-    def terms(self, parts: AttentionInputs) -> DenseAttention:
-        """The Terms of a call with these parts."""
+    def read(self, inputs: AttentionInputs) -> DenseAttention:
+        """What a call with these inputs attended with; everything begins with B."""
         raise NotImplementedError
 
-    def forward(self, parts: AttentionInputs, hidden: Tensor | None = None) -> Tensor:
+    def forward(self, inputs: AttentionInputs, hidden: Tensor | None = None) -> Tensor:
         """hidden: (B or 1, Q, K) True where a query must not look."""
-        context = attend(*self.qkv(parts), self.scale, parts.key_padding_mask, hidden)
+        context = attend(*self.qkv(inputs), self.scale, inputs.key_padding_mask, hidden)
         return self.out_proj(merge_heads(context))
 
     def _heads(self, batch: int, *tensors: Tensor) -> list[Tensor]:
@@ -85,8 +95,8 @@ class PackedAttention(SplitAttention):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * d_model))
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def qkv(self, parts: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
-        c_q, p_q, c_k, p_k, value = parts[:5]
+    def qkv(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+        c_q, p_q, c_k, p_k, value = inputs[:5]
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.out_proj.in_features
         if c_q is c_k and p_q is p_k:  # self-attention: one product for q and k
             both = F.linear(c_q + p_q, weight[: 2 * width], bias[: 2 * width])
@@ -97,16 +107,16 @@ class PackedAttention(SplitAttention):
         v = F.linear(value, weight[2 * width :], bias[2 * width :])
         return tuple(self._heads(len(c_q), q, k, v))
 
-    def terms(self, parts: AttentionInputs) -> DenseAttention:
+    def read(self, inputs: AttentionInputs) -> DenseAttention:
         w_q, w_k, w_v = self.in_proj_weight.chunk(3)
         b_q, b_k, b_v = self.in_proj_bias.chunk(3)
         c_q, p_q, c_k, p_k, value = self._heads(
-            parts.c_q.shape[0],
-            F.linear(parts.c_q, w_q),
-            F.linear(parts.p_q, w_q),
-            F.linear(parts.c_k, w_k),
-            F.linear(parts.p_k, w_k),
-            F.linear(parts.value, w_v, b_v),
+            inputs.c_q.shape[0],
+            F.linear(inputs.c_q, w_q),
+            F.linear(inputs.p_q, w_q),
+            F.linear(inputs.c_k, w_k),
+            F.linear(inputs.p_k, w_k),
+            F.linear(inputs.value, w_v, b_v),
         )
         return DenseAttention(
             c_q=c_q,
@@ -118,7 +128,7 @@ class PackedAttention(SplitAttention):
             value=value,
             scale=self.scale,
             mode_scales=dict.fromkeys(MODES, self.scale),
-            key_padding_mask=parts.key_padding_mask,
+            key_padding_mask=inputs.key_padding_mask,
         )
 
 
@@ -128,12 +138,12 @@ class SumAttention(SplitAttention):
     Conditional DETR's decoder self-attention.
     """
 
-    def qkv(self, parts: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
-        c_q, p_q, c_k, p_k, value = parts[:5]
+    def qkv(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+        c_q, p_q, c_k, p_k, value = inputs[:5]
         return tuple(split_heads(x, self.nheads) for x in (c_q + p_q, c_k + p_k, value))
 
-    def terms(self, parts: AttentionInputs) -> DenseAttention:
-        c_q, p_q, c_k, p_k, value = self._heads(parts.c_q.shape[0], *parts[:5])
+    def read(self, inputs: AttentionInputs) -> DenseAttention:
+        c_q, p_q, c_k, p_k, value = self._heads(inputs.c_q.shape[0], *inputs[:5])
         return DenseAttention(
             c_q=c_q,
             p_q=p_q,
@@ -144,7 +154,7 @@ class SumAttention(SplitAttention):
             value=value,
             scale=self.scale,
             mode_scales=dict.fromkeys(MODES, self.scale),
-            key_padding_mask=parts.key_padding_mask,
+            key_padding_mask=inputs.key_padding_mask,
         )
 
 
@@ -160,20 +170,20 @@ class ConcatAttention(SplitAttention):
     def scale(self) -> float:
         return (2 * self.head_width) ** -0.5
 
-    def qkv(self, parts: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
-        c_q, p_q, c_k, p_k, value = parts[:5]
-        if parts.shared_p_q is not None:
-            c_q, c_k = c_q + parts.shared_p_q, c_k + p_k
+    def qkv(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+        c_q, p_q, c_k, p_k, value = inputs[:5]
+        if inputs.shared_p_q is not None:
+            c_q, c_k = c_q + inputs.shared_p_q, c_k + p_k
         c_q, p_q, c_k, p_k, value = self._heads(c_q.shape[0], c_q, p_q, c_k, p_k, value)
         return torch.cat((c_q, p_q), -1), torch.cat((c_k, p_k), -1), value
 
-    def terms(self, parts: AttentionInputs) -> DenseAttention:
-        c_q, p_q, c_k, p_k, value = self._heads(parts.c_q.shape[0], *parts[:5])
+    def read(self, inputs: AttentionInputs) -> DenseAttention:
+        c_q, p_q, c_k, p_k, value = self._heads(inputs.c_q.shape[0], *inputs[:5])
         own = self.head_width**-0.5
         scales = {"combine": self.scale, "position": own, "content": own}
         shared_p_q, shared_p_k = torch.zeros_like(c_q), torch.zeros_like(c_k)
-        if parts.shared_p_q is not None:  # position fills both halves, and so does its own scale
-            (shared_p_q,) = self._heads(c_q.shape[0], parts.shared_p_q)
+        if inputs.shared_p_q is not None:  # position fills both halves, and so does its own scale
+            (shared_p_q,) = self._heads(c_q.shape[0], inputs.shared_p_q)
             shared_p_k, scales["position"] = p_k, self.scale
         return DenseAttention(
             c_q=torch.cat((c_q, torch.zeros_like(c_q)), -1),
@@ -185,5 +195,5 @@ class ConcatAttention(SplitAttention):
             value=value,
             scale=self.scale,
             mode_scales=scales,
-            key_padding_mask=parts.key_padding_mask,
+            key_padding_mask=inputs.key_padding_mask,
         )

@@ -1,74 +1,155 @@
-"""--attention encoder: points that look around."""
+"""--attention encoder: points of the image that look around."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common.errors import UserError
+from detr_viz.detections.objects import queries_of
 from detr_viz.detections.points import parse
-from detr_viz.detections.queries import select
-from detr_viz.render.views import CROSS, Made
-from detr_viz.render.views.site import deviation, self_attention
+from detr_viz.explanation.deviation import deviation
+from detr_viz.explanation.results import ExplanationBase
+from detr_viz.explanation.stored import StoredExplanation, store
+from detr_viz.render.numbers import Arrays
+from detr_viz.render.views.base import Drawn, Needs, View, Watch, layers_of, resolved
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.explanation.explain_image import Explanation
-    from detr_viz.images.read import LoadedImage
+    from detr_viz.detections.matching import SharedObject
+    from detr_viz.explanation.captured import Explanation
     from detr_viz.render.recipe import Recipe
 
 
-def check(args: argparse.Namespace) -> None:
-    """UserError for flags that do not go with it."""
-    others = {CROSS, "decoder"} & set(args.attention or ())  # which --queries would be for
-    if args.points and args.queries is not None and not others:
-        raise UserError("--points and --queries both say where: give one of them")
+@dataclass(frozen=True, eq=False)
+class Attending:
+    """The points that look.
+
+    xy: pixels of the image. names: what they are called; None: by where they are. cells: those
+    whose centres are nearest, by number (row-major).
+    """
+
+    xy: tuple[tuple[float, float], ...]
+    names: tuple[str, ...] | None
+    cells: tuple[int, ...]
 
 
-def make(
-    args: argparse.Namespace,
-    model: LoadedModel,
-    exact: LoadedModel | None,
-    picture: LoadedImage,
-    recipe: Recipe,
-) -> Made:
-    """Explain and draw."""
-    from detr_viz.figures.encoder import encoder_grid, places
+@dataclass(frozen=True, eq=False)
+class EncoderResult:
+    """shown: of one model, with the weights of the points' cells at each encoder layer."""
 
-    e = self_attention(model, picture, "encoder", recipe)
-    points, names = points_of(args, e, recipe)
-    figure = encoder_grid(
+    shown: tuple[StoredExplanation, ...]
+    points: Attending
+
+
+class EncoderView(View):
+    name = "encoder"
+
+    def needs(self, recipe: Recipe) -> Needs:
+        return Needs(sites=tuple(("encoder", layer) for layer in layers_of(recipe)))
+
+    def measure(
+        self,
+        found: Sequence[Explanation],
+        objects: Sequence[SharedObject],
+        recipe: Recipe,
+        watch: Watch = iter,
+    ) -> EncoderResult:
+        points = points_of(found[0], queries_of(objects, 0), recipe)
+        return EncoderResult((_stored(found[0], points, recipe),), points)
+
+    def deviation(
+        self, result: EncoderResult, exact: Sequence[Explanation], recipe: Recipe
+    ) -> float:
+        return deviation([_stored(exact[0], result.points, recipe)], result.shown)
+
+    def draw(self, result: EncoderResult, recipe: Recipe) -> Drawn:
+        from detr_viz.figures.encoder import encoder_grid
+
+        (e,), points = result.shown, result.points
+        modes = modes_of_plot(recipe.plot, e.modes)
+        return Drawn(
+            {
+                "": lambda: encoder_grid(
+                    e,
+                    points.xy,
+                    modes,
+                    names=points.names,
+                    scale=recipe.scale,
+                    style=recipe.style,
+                    page_format=recipe.page_format,
+                )
+            },
+            {"": lambda: _numbers(e, points, modes, recipe)},
+        )
+
+
+def _stored(e: Explanation, points: Attending, recipe: Recipe) -> StoredExplanation:
+    layers = resolved(recipe, e.num_encoder_layers, "encoder")
+    return store(
         e,
-        points,
+        (),
         modes_of_plot(recipe.plot, e.modes),
-        names=names,
-        scale=recipe.scale,
-        style=recipe.style,
-        page_format=recipe.page_format,
+        recipe.scale,
+        layers=[e.num_layers - 1],
+        attention={("encoder", layer): points.cells for layer in layers},
     )
-    lines = []
-    if exact:
-        cells = [one.cell for one in places(e, points)]
-        lines.append(deviation(exact, e, "encoder", cells, recipe))
-    return Made({"": figure}, lines, str(points))
 
 
-def points_of(
-    args: argparse.Namespace, e: Explanation, recipe: Recipe
-) -> tuple[list[tuple[float, float]], list[str] | None]:
+def points_of(e: ExplanationBase, queries: Sequence[int], recipe: Recipe) -> Attending:
     """The points asked for; else the middles of the boxes of the queries, and their classes."""
-    if args.points:
+    if recipe.points:
         try:
-            return [xy for said in args.points for xy in parse(said).on(e.image.hw)], None
+            xy = [xy for words in recipe.points for xy in parse(words).on(e.image.hw)]
         except ValueError as error:
             raise UserError(f"--points {error}") from None
-    ids = [q for q in select(e, recipe.queries) if np.isfinite(e.boxes_xyxy_px[q]).all()]
+        return Attending(tuple(xy), None, _cells(e, xy))
+    ids = [q for q in queries if np.isfinite(e.boxes_xyxy_px[q]).all()]
     if not ids:
         raise UserError("none of the queries has a box whose middle could look: give --points")
     height, width = e.image.hw
     middles = [(box[:2] + box[2:]) / 2 for box in e.boxes_xyxy_px[ids]]
     inside = [(min(max(float(x), 0), width), min(max(float(y), 0), height)) for x, y in middles]
-    return inside, [e.label_name(q) for q in ids]
+    return Attending(tuple(inside), tuple(e.label_name(q) for q in ids), _cells(e, inside))
+
+
+def _cells(e: ExplanationBase, points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
+    rows, columns = e.cell_centers_px()
+    return tuple(
+        int(np.abs(rows - y).argmin()) * e.grid_hw[1] + int(np.abs(columns - x).argmin())
+        for x, y in points
+    )
+
+
+def point_arrays(e: StoredExplanation, points: Attending) -> dict[str, np.ndarray]:
+    """What is saved of points: their pixels, (column, row) of their cells, the grid."""
+    cells = np.asarray(points.cells, np.int64)
+    return {
+        "points_xy_px": np.asarray(points.xy, np.float64),
+        "cells": np.stack([cells % e.grid_hw[1], cells // e.grid_hw[1]], -1),
+        "grid_hw": np.asarray(e.grid_hw, np.int64),
+        "image_hw_px": np.asarray(e.image.hw, np.int64),
+    }
+
+
+def _numbers(
+    e: StoredExplanation, points: Attending, modes: Sequence[str], recipe: Recipe
+) -> Arrays:
+    layers = [layer for _, layer in e.rows]
+    arrays = point_arrays(e, points) | {"layers": np.asarray(layers, np.int64)}
+    for mode in modes:
+        made = [
+            e.attention(("encoder", n), mode, points.cells, recipe.scale).reshape(
+                len(points.cells), -1, *e.grid_hw
+            )
+            for n in layers
+        ]
+        arrays[f"maps_{mode}"] = np.stack(made)  # (layers, points, heads, h, w)
+    meta = {**e.meta, "view": "encoder", "scale": recipe.scale, "modes": list(modes)}
+    return Arrays(arrays, {**meta, "names": points.names and list(points.names)})
+
+
+VIEW = EncoderView()

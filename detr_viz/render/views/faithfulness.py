@@ -2,98 +2,97 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import modes_of_plot
-from detr_viz.common.errors import UserError
-from detr_viz.common.progress import Progress
-from detr_viz.detections.queries import select
-from detr_viz.render.views import CROSS, Made
-from detr_viz.render.write import moved
+from detr_viz.detections.objects import queries_of
+from detr_viz.explanation.curves import Faithfulness
+from detr_viz.explanation.deviation import deviation
+from detr_viz.explanation.stored import StoredExplanation, store
+from detr_viz.render.numbers import Table
+from detr_viz.render.tables import areas_table
+from detr_viz.render.views.base import Drawn, Needs, View, Watch
 
 if TYPE_CHECKING:
-    from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.explanation.explain_image import Explanation
-    from detr_viz.explanation.faithfulness import Faithfulness
-    from detr_viz.images.read import LoadedImage
+    from detr_viz.detections.matching import SharedObject
+    from detr_viz.explanation.captured import Explanation
     from detr_viz.render.recipe import Recipe
 
 
-def check(args: argparse.Namespace) -> None:
-    """UserError for flags that do not go with it."""
-    for flag, given, why in (
-        ("--attention", set(args.attention or [CROSS]) != {CROSS}, "is about cross-attention"),
-        ("--heads", args.heads is not None, "ranks cells by the mean of the heads"),
-        ("--layer", args.layer != "last", "ranks cells by the last layer (--ablate-in: hides in)"),
-    ):
-        if given:
-            raise UserError(f"--faithfulness {why}: leave {flag} out")
+@dataclass(frozen=True, eq=False)
+class FaithfulnessResult:
+    """shown: of one model, with the maps of all heads, whose means rank the cells."""
+
+    shown: tuple[StoredExplanation, ...]
+    curves: Faithfulness
 
 
-def make(
-    args: argparse.Namespace,
-    model: LoadedModel,
-    exact: LoadedModel | None,
-    picture: LoadedImage,
-    recipe: Recipe,
-) -> Made:
-    """Explain, hide and draw."""
-    from detr_viz.explanation.explain_image import explain, resolve_layers
-    from detr_viz.explanation.faithfulness import faithfulness
-    from detr_viz.figures.faithfulness import check_width, faithfulness_grid
+class FaithfulnessView(View):
+    name = "faithfulness"
 
-    resolve_layers(recipe.removed_in, model.config.dec_layers)  # before time is spent
-    e = explain(model, picture, size=recipe.size, max_size=recipe.max_size)
-    ids, modes = select(e, recipe.queries), modes_of_plot(recipe.plot, e.modes)
-    lines = []
-    if exact:
-        other = explain(exact, picture, size=recipe.size, max_size=recipe.max_size)
-        apart = max(
-            float(abs(e.maps(mode, ids, scale=recipe.scale) - known).max())
-            for mode in modes
-            for known in [other.maps(mode, ids, scale=recipe.scale)]
+    def needs(self, recipe: Recipe) -> Needs:
+        return Needs(redecode=True)
+
+    def measure(
+        self,
+        found: Sequence[Explanation],
+        objects: Sequence[SharedObject],
+        recipe: Recipe,
+        watch: Watch = iter,
+    ) -> FaithfulnessResult:
+        from detr_viz.explanation.faithfulness import faithfulness
+        from detr_viz.figures.faithfulness import check_width
+
+        (e,), ids = found, queries_of(objects, 0)
+        shown = _stored(e, ids, recipe)
+        modes = modes_of_plot(recipe.plot, e.modes)
+        check_width(shown, ids, len(modes), recipe.page_format)
+        curves = faithfulness(e, ids, modes, recipe.removed_in, recipe.scale, watch=watch)
+        return FaithfulnessResult((shown,), curves)
+
+    def deviation(
+        self, result: FaithfulnessResult, exact: Sequence[Explanation], recipe: Recipe
+    ) -> float:
+        return deviation([_stored(exact[0], result.curves.queries, recipe)], result.shown)
+
+    def draw(self, result: FaithfulnessResult, recipe: Recipe) -> Drawn:
+        from detr_viz.figures.faithfulness import faithfulness_grid
+
+        (e,), curves = result.shown, result.curves
+        return Drawn(
+            {
+                "": lambda: faithfulness_grid(
+                    e, curves, style=recipe.style, page_format=recipe.page_format
+                )
+            },
+            {"": lambda: Table(COLUMNS, tuple(_rows(e, curves)))},
+            lines=[areas_table(e, curves)],
         )
-        lines.append(moved(recipe.precision, apart))
-    check_width(e, ids, len(modes), recipe.page_format)
-    found = faithfulness(
-        e, ids, modes, recipe.removed_in, recipe.scale, watch=partial(_told, quiet=args.quiet)
-    )
-    figure = faithfulness_grid(e, found, style=recipe.style, page_format=recipe.page_format)
-    lines.append(table(e, found))
-    return Made({"": figure}, lines, f"{ids} {found.layers}")
 
 
-def _told(queries: Sequence[int], quiet: bool) -> Iterator[int]:
-    """The queries, and how far the run is."""
-    with Progress(len(queries), quiet=quiet, what=("a query", "queries")) as progress:
-        for query in queries:
-            yield query
-            progress.advance()
+def _stored(e: Explanation, queries: Sequence[int], recipe: Recipe) -> StoredExplanation:
+    modes = modes_of_plot(recipe.plot, e.modes)
+    return store(e, queries, modes, recipe.scale, layers=[e.num_layers - 1])
 
 
-def table(e: Explanation, found: Faithfulness) -> str:
-    """Lines of query, class, score, and the areas under the curves of each mode."""
-    from detr_viz.explanation.faithfulness import area
-
-    names = [e.label_name(q) for q in found.queries]
-    wide, long = _width("class", names), _width("cells by", found.maps)
-    lines = [
-        f"query  {'class':<{wide}}  score  {'cells by':<{long}}  area: deletion  insertion  random"
-    ]
-    for i, (query, name) in enumerate(zip(found.queries, names, strict=True)):
-        random = area(found.random[i], found.shares).mean()
-        for mode in found.maps:
-            deleted = area(found.deletion[mode][i], found.shares)
-            inserted = area(found.insertion[mode][i], found.shares)
-            lines.append(
-                f"{query:>5}  {name:<{wide}}  {found.scores[i]:5.3f}  {mode:<{long}}  "
-                f"{deleted:14.3f}  {inserted:9.3f}  {random:6.3f}"
-            )
-    return "\n".join(lines)
+COLUMNS = ("query", "class", "curve", "cells by", "order", "share", "score")
 
 
-def _width(header: str, words: Sequence[str]) -> int:
-    return max(len(header), *map(len, words))
+def _rows(e: StoredExplanation, curves: Faithfulness) -> Iterator[tuple[object, ...]]:
+    """A row a point of a curve. order: of the random ones, from 0; their cells are by no mode."""
+    for i, query in enumerate(curves.queries):
+        found = [
+            (way, mode, "", rows[i])
+            for way in ("deletion", "insertion")
+            for mode, rows in getattr(curves, way).items()
+        ]
+        found += [("deletion", "random", k, row) for k, row in enumerate(curves.random[i])]
+        for way, mode, order, row in found:
+            for share, score in zip(curves.shares, row, strict=True):
+                name = e.label_name(query)
+                yield query, name, way, mode, order, f"{share:.6f}", f"{score:.6f}"
+
+
+VIEW = FaithfulnessView()

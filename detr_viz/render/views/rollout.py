@@ -1,93 +1,96 @@
-"""--rollout: what queries, or points in the encoder, have of the image through all layers."""
+"""--rollout: what queries have of the image through all layers."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detr_viz.common.errors import UserError
-from detr_viz.detections.queries import select
-from detr_viz.render.views import CROSS, Made, encoder
-from detr_viz.render.write import moved
+import numpy as np
+
+from detr_viz.detections.objects import queries_of
+from detr_viz.explanation.stored import StoredExplanation, store
+from detr_viz.render.numbers import Arrays
+from detr_viz.render.views.base import Drawn, Needs, View, Watch
 
 if TYPE_CHECKING:
-    import numpy as np
+    from numpy.typing import NDArray
 
-    from detr_viz.checkpoints.load_model import LoadedModel
-    from detr_viz.explanation.explain_image import Explanation
-    from detr_viz.images.read import LoadedImage
+    from detr_viz.detections.matching import SharedObject
+    from detr_viz.explanation.captured import Explanation
     from detr_viz.render.recipe import Recipe
 
 
-def check(args: argparse.Namespace) -> None:
-    """UserError for flags that do not go with it."""
-    sites = dict.fromkeys(args.attention or [CROSS])
-    if len(sites) > 1:
-        raise UserError("--rollout starts at queries or at points: give --attention one of them")
-    (site,) = sites
-    if site not in (CROSS, "encoder"):
-        raise UserError(f"there is no --rollout of --attention {site}: say cross or encoder")
-    for flag, given, why in (
-        ("--plot and --terms", args.plot != "combine", "takes the weights as they are used"),
-        ("--heads", args.heads is not None, "takes the mean of the heads"),
-        ("--layer", args.layer != "last", "goes through all layers"),
-        ("--scale", args.scale != "mode", "takes the weights as they are used"),
-    ):
-        if given:
-            raise UserError(f"--rollout {why}: leave {flag} out")
-    if site == "encoder":
-        encoder.check(args)
+@dataclass(frozen=True, eq=False)
+class RolloutResult:
+    """Of q queries over the K cells, float32 (q, K); the arrays are those of rollout.Rollout."""
+
+    shown: tuple[StoredExplanation, ...]
+    queries: tuple[int, ...]
+    last: NDArray[np.float32]
+    decoder: NDArray[np.float32]
+    both: NDArray[np.float32]
 
 
-def make(
-    args: argparse.Namespace,
-    model: LoadedModel,
-    exact: LoadedModel | None,
-    picture: LoadedImage,
-    recipe: Recipe,
-) -> Made:
-    """Explain and draw."""
-    from detr_viz.explanation import rollout
-    from detr_viz.figures.encoder import places
-    from detr_viz.figures.rollout import encoder_rollout_grid, rollout_grid
+class RolloutView(View):
+    name = "rollout"
+    what = "rolled out weights"
 
-    style, page_format = recipe.style, recipe.page_format
-    of_encoder = "encoder" in (args.attention or ())
-    e = _explain(model, picture, recipe, of_encoder)
-    if of_encoder:
-        points, names = encoder.points_of(args, e, recipe)
-        cells = [one.cell for one in places(e, points)]
-        figure = encoder_rollout_grid(e, points, names=names, style=style, page_format=page_format)
-        told = str(points)
-    else:
-        ids = select(e, recipe.queries)
-        figure, told = rollout_grid(e, ids, style=style, page_format=page_format), str(ids)
+    def needs(self, recipe: Recipe) -> Needs:
+        return Needs("all", (("encoder", "all"), ("decoder", "all")))
 
-    def maps(found: Explanation) -> np.ndarray:
-        return rollout.of_cells(found, cells) if of_encoder else rollout.of_queries(found, ids).both
+    def measure(
+        self,
+        found: Sequence[Explanation],
+        objects: Sequence[SharedObject],
+        recipe: Recipe,
+        watch: Watch = iter,
+    ) -> RolloutResult:
+        from detr_viz.explanation.rollout import of_queries
 
-    lines = [_deviation(maps, _explain(exact, picture, recipe, of_encoder), e)] if exact else []
-    return Made({"": figure}, lines, told)
+        (e,), queries = found, tuple(queries_of(objects, 0))
+        made = of_queries(e, queries)
+        shown = store(e, (), (), layers=[e.num_layers - 1])
+        return RolloutResult((shown,), queries, made.last, made.decoder, made.both)
+
+    def deviation(
+        self, result: RolloutResult, exact: Sequence[Explanation], recipe: Recipe
+    ) -> float:
+        from detr_viz.explanation.rollout import of_queries
+
+        return float(abs(of_queries(exact[0], result.queries).both - result.both).max())
+
+    def draw(self, result: RolloutResult, recipe: Recipe) -> Drawn:
+        from detr_viz.figures.rollout import rollout_grid
+
+        (e,) = result.shown
+        return Drawn(
+            {
+                "": lambda: rollout_grid(
+                    e,
+                    result.queries,
+                    found=result,
+                    style=recipe.style,
+                    page_format=recipe.page_format,
+                )
+            },
+            {"": lambda: _numbers(e, result)},
+        )
 
 
-def _explain(
-    model: LoadedModel, picture: LoadedImage, recipe: Recipe, of_encoder: bool
-) -> Explanation:
-    from detr_viz.explanation.explain_image import explain
+def _numbers(e: StoredExplanation, result: RolloutResult) -> Arrays:
+    ids = list(result.queries)
+    arrays = {
+        "query_ids": np.asarray(ids, np.int64),
+        "scores": e.scores[ids],
+        "labels": e.labels[ids],
+        "boxes_xyxy_px": e.boxes_xyxy_px[ids],
+        "grid_hw": np.asarray(e.grid_hw, np.int64),
+        "image_hw_px": np.asarray(e.image.hw, np.int64),
+    }
+    for name in ("last", "decoder", "both"):  # (q, h, w)
+        arrays[f"maps_{name}"] = getattr(result, name).reshape(len(ids), *e.grid_hw)
+    return Arrays(arrays, {**e.meta, "view": "rollout"})
 
-    return explain(
-        model,
-        picture,
-        layers="last" if of_encoder else "all",
-        sites=["encoder"] if of_encoder else ["encoder", "decoder"],
-        size=recipe.size,
-        max_size=recipe.max_size,
-    )
 
-
-def _deviation(
-    maps: Callable[[Explanation], np.ndarray], exact: Explanation, e: Explanation
-) -> str:
-    apart = float(abs(maps(exact) - maps(e)).max())
-    return moved(e.model.precision, apart, "rolled out weights")
+VIEW = RolloutView()

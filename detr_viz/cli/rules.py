@@ -1,0 +1,279 @@
+"""Every rule of flags that say nothing together, as one table; checked before any time is spent."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from detr_viz.attention.terms import ALL_TERMS
+from detr_viz.common.errors import UserError
+from detr_viz.figures.styles import SUFFIXES
+from detr_viz.images import collect
+from detr_viz.render import views
+from detr_viz.render.paths import NUMBERS, check_out, is_folder
+from detr_viz.render.views import CROSS
+
+_FOR_MANY = ("resume", "shard", "contact_sheet", "jobs", "batch_size", "ray_address")
+_OWN_FLAGS = ("rollout", "faithfulness")  # of views
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The flags of the render command, and what follows from them."""
+
+    args: argparse.Namespace
+
+    @cached_property
+    def sites(self) -> list[str]:
+        """What --attention names, each once."""
+        return list(dict.fromkeys(self.args.attention or ()))
+
+    @cached_property
+    def views(self) -> list[str]:
+        """What is to be made of an image: names of views."""
+        if self.args.rollout:
+            return ["rollout_encoder" if self.sites == ["encoder"] else "rollout"]
+        if self.args.faithfulness:
+            return ["faithfulness"]
+        return self.sites or [CROSS]
+
+    @cached_property
+    def other(self) -> str:
+        """How the first view beside the maps is asked for; "" where there is none."""
+        names = [name for name in self.views if name != CROSS]
+        return views.REGISTRY[names[0]].words(names[0]) if names else ""
+
+    @property
+    def several_models(self) -> bool:
+        return max(len(self.args.type or ()), len(self.args.weights or ())) > 1
+
+    @property
+    def several_images(self) -> bool:
+        return self.args.image is not None and not collect.is_single(self.args.image)
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether images go through a batch: several of them, or a flag that only batches have."""
+        if self.args.list_queries:
+            return False
+        asked = any(getattr(self.args, name) for name in _FOR_MANY)
+        return asked or self.args.engine == "ray" or self.several_images
+
+    @property
+    def ledger(self) -> bool:
+        return self.args.plot == ALL_TERMS
+
+    @property
+    def merged_heads(self) -> bool:
+        """Whether heads are sorted or made one."""
+        return isinstance(self.args.heads, str)
+
+    @property
+    def formats(self) -> set[str]:
+        return set(self.args.format or (".png",))
+
+    @property
+    def one_file(self) -> bool:
+        return bool(self.args.out) and not is_folder(self.args.out)
+
+    @property
+    def no_figure(self) -> bool:
+        return self.formats <= {*NUMBERS}
+
+
+Rule = tuple[Callable[[Flags], object], str | Callable[[Flags], str]]
+
+# What is wrong, and what is said then. Of several the first is said.
+RULES: tuple[Rule, ...] = (
+    # ---- what is taken out -----------------------------------------------------------------------
+    (
+        lambda f: f.args.ablate_in is not None and not (f.args.ablate or f.args.faithfulness),
+        "--ablate-in is for --ablate and --faithfulness: give one of them too",
+    ),
+    (
+        lambda f: f.args.ablate and f.args.list_queries,
+        "--ablate draws: leave --list-queries out",
+    ),
+    (
+        lambda f: f.args.ablate and (f.args.layer != "last" or f.args.biography is not None),
+        "--ablate shows the last layer: leave --layer and --biography out",
+    ),
+    # ---- terms -----------------------------------------------------------------------------------
+    (
+        lambda f: f.ledger and f.args.style == "contour",
+        "terms have no contours: take another --style",
+    ),
+    (
+        lambda f: f.ledger and f.merged_heads,
+        "terms are those of single heads: name --heads by number (0,3)",
+    ),
+    # ---- views -----------------------------------------------------------------------------------
+    (
+        lambda f: f.args.rollout and f.args.faithfulness,
+        "--rollout and --faithfulness are figures of their own: one at a time",
+    ),
+    (
+        lambda f: f.args.points and "encoder" not in f.sites,
+        "--points are for --attention encoder, where cells look at cells",
+    ),
+    (
+        lambda f: len(f.views) > 1 and f.one_file,
+        lambda f: (
+            f"--out {f.args.out} is one file, but {' and '.join(f.views)} make one each: "
+            "give a folder"
+        ),
+    ),
+    (
+        lambda f: f.other and f.several_models,
+        lambda f: f"{f.other} is for one model: give one --type or --weights",
+    ),
+    (
+        lambda f: f.other and f.ledger,
+        lambda f: f"--plot terms is not for {f.other}: leave one of them out",
+    ),
+    (
+        lambda f: f.other and f.args.biography is not None,
+        lambda f: f"--biography is not for {f.other}: leave one of them out",
+    ),
+    (
+        lambda f: f.other and f.args.ablate and CROSS not in f.views,
+        lambda f: f"--ablate is not for {f.other}: leave one of them out",
+    ),
+    (
+        lambda f: f.other and f.args.list_queries,
+        lambda f: f"--list-queries is not for {f.other}: leave one of them out",
+    ),
+    # ---- encoder, decoder ------------------------------------------------------------------------
+    (
+        lambda f: (
+            f.args.points and f.args.queries is not None and not {CROSS, "decoder"} & {*f.sites}
+        ),
+        "--points and --queries both say where: give one of them",
+    ),
+    (
+        lambda f: "decoder" in f.views and f.args.style not in (None, "overlay"),
+        lambda f: (
+            f"--style {f.args.style} is for maps of the image: with --attention decoder leave it "
+            "out"
+        ),
+    ),
+    (
+        lambda f: "decoder" in f.views and f.args.interpolation,
+        "--interpolation is for maps of the image: with --attention decoder leave it out",
+    ),
+    # ---- rollout ---------------------------------------------------------------------------------
+    (
+        lambda f: f.args.rollout and len(f.sites) > 1,
+        "--rollout starts at queries or at points: give --attention one of them",
+    ),
+    (
+        lambda f: f.args.rollout and not {*f.sites} <= {CROSS, "encoder"},
+        lambda f: f"there is no --rollout of --attention {f.sites[0]}: say cross or encoder",
+    ),
+    (
+        lambda f: f.args.rollout and f.args.plot != "combine",
+        "--rollout takes the weights as they are used: leave --plot and --terms out",
+    ),
+    (
+        lambda f: f.args.rollout and f.args.heads is not None,
+        "--rollout takes the mean of the heads: leave --heads out",
+    ),
+    (
+        lambda f: f.args.rollout and f.args.layer != "last",
+        "--rollout goes through all layers: leave --layer out",
+    ),
+    (
+        lambda f: f.args.rollout and f.args.scale != "mode",
+        "--rollout takes the weights as they are used: leave --scale out",
+    ),
+    # ---- faithfulness ----------------------------------------------------------------------------
+    (
+        lambda f: f.args.faithfulness and {*f.sites} - {CROSS},
+        "--faithfulness is about cross-attention: leave --attention out",
+    ),
+    (
+        lambda f: f.args.faithfulness and f.args.heads is not None,
+        "--faithfulness ranks cells by the mean of the heads: leave --heads out",
+    ),
+    (
+        lambda f: f.args.faithfulness and f.args.layer != "last",
+        "--faithfulness ranks cells by the last layer (--ablate-in: hides in): leave --layer out",
+    ),
+    # ---- outputs ---------------------------------------------------------------------------------
+    (
+        lambda f: not f.args.list_queries and f.args.format and f.one_file,
+        lambda f: (
+            f"--out {f.args.out} says its format itself: give --format a folder, or leave it out"
+        ),
+    ),
+    (
+        lambda f: not f.args.list_queries and f.args.caption and f.no_figure,
+        "--caption is for figures: add png, pdf or svg to --format",
+    ),
+    (
+        lambda f: not f.args.list_queries and f.args.show and f.is_batch,
+        "--show is for one image: leave it out, the figures are in --out",
+    ),
+    (
+        lambda f: not f.args.list_queries and f.args.show and f.no_figure,
+        "--show is for figures: add png, pdf or svg to --format",
+    ),
+    (
+        lambda f: not f.args.list_queries and f.args.contact_sheet and ".png" not in f.formats,
+        "--contact-sheet is made of the PNG files: add png to --format",
+    ),
+    (
+        lambda f: (
+            not f.args.list_queries and f.args.ray_address is not None and f.args.engine != "ray"
+        ),
+        "--ray-address is for --engine ray",
+    ),
+    (
+        lambda f: f.args.ablate and f.args.plot != "combine",
+        "--ablate shows the attention as it is used: leave --plot and --terms out",
+    ),
+)
+
+ATLAS_RULES: tuple[tuple[Callable[[argparse.Namespace], object], str], ...] = (
+    (lambda args: not args.out, "--out is empty: give a folder"),
+    (lambda args: Path(args.out).is_file(), "--out {out} is a file: give a folder"),
+    (
+        lambda args: Path(args.out).suffix.lower() in SUFFIXES and not Path(args.out).is_dir(),
+        "--out {out} looks like a file: give a folder",
+    ),
+    (
+        lambda args: {*args.format} & {*NUMBERS},
+        "--format is of the figures: leave npz and csv out",
+    ),
+)
+
+
+def check(flags: Flags) -> None:
+    """UserError for the first rule of the render command that is broken, or for a bad --out."""
+    if not flags.args.list_queries:
+        check_out(flags.args.out, flags.is_batch)
+    for is_wrong, words in RULES:
+        if is_wrong(flags):
+            raise UserError(words if isinstance(words, str) else words(flags))
+
+
+def check_atlas(args: argparse.Namespace) -> None:
+    """The same of the atlas command."""
+    for is_wrong, words in ATLAS_RULES:
+        if is_wrong(args):
+            raise UserError(words.format(out=args.out))
+    check_out(args.out, several=True)
+
+
+def take_biography(args: argparse.Namespace) -> None:
+    """--biography as the flags that it stands for. UserError where these are given too."""
+    if args.biography is None:
+        return
+    if args.queries is not None or args.layer != "last":
+        raise UserError(
+            "--biography names the query and takes all layers: leave --queries and --layer out"
+        )
+    args.queries, args.layer = str(args.biography), "all"

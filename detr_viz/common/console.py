@@ -1,0 +1,23 @@
+"""Lines on standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from detr_viz.common.files import OutputError, reason
+
+
+def say(line: str, quiet: bool = False) -> None:
+    """Print a line, unless quiet; a reader that has gone (| head) is no reason to stop."""
+    if quiet:
+        return
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(
+            f"cannot write to standard output: {reason(error)}; use --quiet"
+        ) from error

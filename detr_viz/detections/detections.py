@@ -1,0 +1,24 @@
+"""What the heads of a detector make of one decoder layer's output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Of all Q queries of an image.
+
+    scores         (Q,) float32, the largest probability over the real classes
+    labels         (Q,) int64, the class that has it
+    boxes_xyxy_px  (Q, 4) float32, pixels of the original image
+    class_scores   (Q, classes) float32
+    """
+
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    boxes_xyxy_px: NDArray[np.float32]
+    class_scores: NDArray[np.float32]

@@ -1,0 +1,129 @@
+"""Results that know what was captured: maps of any mode and query, worked out when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from operator import index
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detr_viz.attention.base import Attention, HasSamples, Where
+from detr_viz.attention.grids import by_level
+from detr_viz.attention.terms import Mode
+from detr_viz.common.errors import UserError
+from detr_viz.detections.detections import Detections
+from detr_viz.explanation.ablation import Ablation, ablate, as_it_is, check_removable
+from detr_viz.explanation.capture import AttentionCall
+from detr_viz.explanation.detector import Detector
+from detr_viz.explanation.logit_terms import logit_terms
+from detr_viz.explanation.precision import own_arithmetic
+from detr_viz.explanation.removals import Removal
+from detr_viz.explanation.removals import parse as parse_removal
+from detr_viz.explanation.results import ExplanationBase, LogitTerms
+from detr_viz.explanation.sites import resolve_layers
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation(ExplanationBase):
+    """Results whose maps are worked out from the captured attention, for any mode and query.
+
+    calls   every captured attention site, ("cross" | "decoder" | "encoder", layer)
+    model   what it was made with
+    memory  what the decoder was given, as the model understands it
+    """
+
+    calls: Mapping[Where, AttentionCall] = field(repr=False)
+    model: Detector = field(repr=False)
+    memory: Any = field(repr=False)
+
+    @property
+    def sites(self) -> tuple[Where, ...]:
+        """The attention sites that were captured."""
+        return tuple(self.calls)
+
+    def attention_at(self, site: Where) -> Attention:
+        """What a captured site attended with; ValueError names those there are."""
+        return self._call(site).attention
+
+    def _call(self, site: Where) -> AttentionCall:
+        if site not in self.calls:
+            have = ", ".join(f"{kind} {layer}" for kind, layer in self.calls)
+            raise ValueError(f"attention site {site} was not captured; there is {have}")
+        return self.calls[site]
+
+    def attention(
+        self,
+        site: Where,
+        mode: str | Mode = "combine",
+        rows: Sequence[int] | int | None = None,
+        scale: str = "mode",
+    ) -> NDArray[np.float32]:
+        """Attention weights of any captured site, (rows, heads, keys); each row sums to 1.
+
+        rows: ids of what attends, queries or cells (row-major in the grid); None: all. keys: the
+        memory's cells, level by level; of ("decoder", n) the queries. mode, scale as in `maps`.
+        ValueError on anything unknown.
+        """
+        attention = self.attention_at(site)
+        count = attention.num_rows
+        some = [rows] if rows is not None and np.ndim(rows) == 0 else rows
+        chosen = range(count) if some is None else [index(row) for row in some]
+        if bad := [row for row in chosen if not 0 <= row < count]:
+            raise ValueError(f"row {bad[0]} of {site} is not one of 0..{count - 1}")
+        with torch.inference_mode():
+            weights = attention.weights(mode, list(chosen), scale).transpose(0, 1)
+        return weights.to("cpu", torch.float32).numpy()
+
+    def ablate(self, removal: str | Removal, layers: str | int | Sequence[int] = "all") -> Ablation:
+        """Run the decoder again with a part of its cross-attention taken out.
+
+        removal  "position" or "content" (every term that has a part of it), "term:cq.pk", "head:3",
+                 "box:inside" or "box:outside" (the cells there, of each query's own box: those
+                 whose centres lie in it)
+        layers   where: as in `explain`
+        ValueError for a removal that there is not, UserError for a head or a layer, and where the
+        detector has no such parts.
+        """
+        taken = parse_removal(removal) if isinstance(removal, str) else removal
+        if taken.head is not None and taken.head >= self.num_heads:
+            raise UserError(f"no head {taken.head}: this model has 0..{self.num_heads - 1}")
+        check_removable(self.model, self.attention_at(("cross", self.layers[-1])))
+        with own_arithmetic(self.model.precision, self.model.device):
+            return ablate(
+                self.model,
+                self.memory,
+                self.image.hw,
+                taken,
+                resolve_layers(layers, self.num_layers),
+                torch.from_numpy(self.cells_inside()).to(self.model.device),
+                self._before_ablation,
+            )
+
+    @cached_property
+    def _before_ablation(self) -> Detections:
+        """Once for all that is taken out."""
+        return as_it_is(self.model, self.memory, self.image.hw)
+
+    def _level_maps(
+        self, mode: str | Mode, queries: list[int], layer: int, scale: str
+    ) -> tuple[NDArray[np.float32], ...]:
+        flat = self.attention(("cross", layer), mode, queries, scale)
+        return by_level(flat, self.grids(layer))
+
+    def _samples(
+        self, mode: str, queries: list[int], layer: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        attention = self.attention_at(("cross", layer))
+        if not isinstance(attention, HasSamples):
+            return None
+        with torch.inference_mode():
+            xy, weight = attention.samples(mode, queries)
+        return tuple(x.to("cpu", torch.float32).numpy() for x in (xy, weight))
+
+    def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:
+        return logit_terms(self._call(("cross", layer)), queries, self.grid(layer).hw)

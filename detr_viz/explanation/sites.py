@@ -1,0 +1,50 @@
+"""Names of layers and attention sites, made into numbers and pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import index
+
+import numpy as np
+
+from detr_viz.attention.base import Where
+from detr_viz.attention.terms import SITES
+from detr_viz.common.errors import UserError
+from detr_viz.explanation.detector import DetectorInfo
+
+
+def resolve_layers(
+    layers: str | int | Sequence[int | str], num_layers: int, stack: str = "decoder"
+) -> tuple[int, ...]:
+    """Ascending numbers of "last", "all", a number from 0, or several of these; else UserError."""
+    wanted: set[int] = set()
+    for item in [layers] if np.ndim(layers) == 0 else layers:
+        if item == "all":
+            wanted.update(range(num_layers))
+        elif item == "last":
+            wanted.add(num_layers - 1)
+        elif not isinstance(item, str) and 0 <= index(item) < num_layers:
+            wanted.add(index(item))
+        else:
+            raise UserError(
+                f"no {stack} layer {item}: this model has 0..{num_layers - 1} (or say last)"
+            )
+    if not wanted:
+        raise UserError('layers is empty: name one, or say "last" or "all"')
+    return tuple(sorted(wanted))
+
+
+def resolve_sites(sites: Sequence[str | Where], info: DetectorInfo) -> tuple[Where, ...]:
+    """Names ("encoder": all its layers) and pairs ("encoder", 0) as pairs; UserError for others."""
+    found: dict[Where, None] = {}
+    for site in [sites] if isinstance(sites, str) else sites:
+        pair = (site, "all") if isinstance(site, str) else site
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise UserError(f'{site!r} is no attention site: say "encoder", or ("encoder", 0)')
+        kind, which = pair
+        if kind not in SITES:
+            raise UserError(f"no attention site {kind!r}: there is {', '.join(SITES)}")
+        stack = "encoder" if kind == "encoder" else "decoder"
+        count = info.num_encoder_layers if kind == "encoder" else info.num_layers
+        found |= dict.fromkeys((kind, n) for n in resolve_layers(which, count, stack))
+    return tuple(found)

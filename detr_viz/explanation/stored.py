@@ -1,0 +1,139 @@
+"""Results with the maps of some queries and modes kept: plain data, to be sent or saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr_viz.attention.base import Where
+from detr_viz.attention.terms import Mode
+from detr_viz.explanation.results import ExplanationBase, LogitTerms
+
+Levels = tuple[NDArray[np.float32], ...]
+Samples = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredExplanation(ExplanationBase):
+    """Maps of some queries and modes, at one scale.
+
+    kept            the queries whose maps there are
+    scale           the one they were made at
+    stored          (mode, layer) -> of each level, float32 (kept, heads, h, w)
+    stored_samples  (mode, layer) -> of attention that takes samples
+    stored_terms    layer -> of the queries kept, where they were asked for
+    attended        (site, mode) -> float32 (rows, heads, keys) of further attention, at that scale
+    rows            site -> the ids of what attends there, in the order of `attended`
+    """
+
+    kept: tuple[int, ...]
+    scale: str
+    stored: Mapping[tuple[str | Mode, int], Levels] = field(repr=False)
+    stored_samples: Mapping[tuple[str, int], Samples] = field(repr=False)
+    stored_terms: Mapping[int, LogitTerms] = field(repr=False)
+    attended: Mapping[tuple[Where, str | Mode], NDArray[np.float32]] = field(
+        default_factory=dict, repr=False
+    )
+    rows: Mapping[Where, tuple[int, ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def sites(self) -> tuple[Where, ...]:
+        """The attention sites that there is something of."""
+        return (*(("cross", layer) for layer in self.layers), *self.rows)
+
+    def attention(
+        self,
+        site: Where,
+        mode: str | Mode = "combine",
+        rows: Sequence[int] | int | None = None,
+        scale: str = "mode",
+    ) -> NDArray[np.float32]:
+        """Attention weights of a site that was kept, (rows, heads, keys); see Explanation."""
+        known = self.rows.get(site, ())
+        wanted = known if rows is None else [rows] if np.ndim(rows) == 0 else rows
+        if scale != self.scale or (site, mode) not in self.attended or {*wanted} - {*known}:
+            raise ValueError(f"attention of {site}, mode {mode}, scale {scale}, {rows}: not kept")
+        return self.attended[site, mode][[known.index(row) for row in wanted]]
+
+    def _level_maps(self, mode: str | Mode, queries: list[int], layer: int, scale: str) -> Levels:
+        if scale != self.scale or (mode, layer) not in self.stored or set(queries) - {*self.kept}:
+            raise ValueError(f"mode {mode}, layer {layer}, scale {scale}, {queries}: not kept")
+        places = self._places(queries)
+        return tuple(maps[places] for maps in self.stored[mode, layer])
+
+    def _samples(self, mode: str, queries: list[int], layer: int) -> Samples | None:
+        if (mode, layer) not in self.stored_samples:
+            return None
+        xy, weight = self.stored_samples[mode, layer]
+        places = self._places(queries)
+        return xy[places], weight[places]
+
+    def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:
+        if layer not in self.stored_terms or set(queries) - {*self.kept}:
+            raise ValueError(f"the terms of layer {layer}, {queries}: not kept")
+        return self.stored_terms[layer].of(self._places(queries))
+
+    def _places(self, queries: Sequence[int]) -> list[int]:
+        return [self.kept.index(q) for q in queries]
+
+
+def store(
+    explanation: ExplanationBase,
+    queries: Sequence[int],
+    modes: Sequence[str | Mode],
+    scale: str = "mode",
+    terms: bool = False,
+    *,
+    layers: Sequence[int] | None = None,
+    attention: Mapping[Where, Sequence[int]] | None = None,
+) -> StoredExplanation:
+    """The explanation with the maps of these queries and modes at captured layers.
+
+    terms      with the terms of the logits too
+    layers     None: all that were captured; the others are left out, as if they had not been
+    attention  further sites, with the ids of what attends there: their weights of the same modes
+    """
+    kept = tuple(dict.fromkeys(queries))
+    chosen = explanation.layers if layers is None else tuple(sorted({*layers}))
+    pairs = [(mode, layer) for layer in chosen for mode in modes] if kept else []
+    samples = {pair: explanation.samples(pair[0], kept, pair[1]) for pair in pairs}
+    rows = {site: tuple(dict.fromkeys(ids)) for site, ids in (attention or {}).items()}
+    known = {f.name: getattr(explanation, f.name) for f in fields(ExplanationBase)}
+    known |= {
+        "layers": chosen,
+        "layer_grids": {n: explanation.grids(n) for n in chosen},
+        "outputs": {n: explanation.output(n) for n in chosen},
+        "formulas": {n: explanation.formulas[n] for n in chosen},
+        "separate": explanation.separate & {*chosen},
+        "residuals": {n: explanation.residuals[n] for n in chosen},
+        "meta": _of_sites(explanation.meta, [*(("cross", n) for n in chosen), *rows]),
+    }
+    return StoredExplanation(
+        **known,
+        kept=kept,
+        scale=scale,
+        stored={pair: explanation.level_maps(pair[0], kept, pair[1], scale) for pair in pairs},
+        stored_samples={pair: found for pair, found in samples.items() if found is not None},
+        stored_terms=(
+            {n: explanation.logit_terms(kept, n) for n in chosen} if terms and kept else {}
+        ),
+        attended={
+            (site, mode): explanation.attention(site, mode, ids, scale)
+            for site, ids in rows.items()
+            for mode in modes
+        },
+        rows=rows,
+    )
+
+
+def _of_sites(meta: Mapping[str, Any], sites: Sequence[Where]) -> Mapping[str, Any]:
+    """The meta with the residuals of these sites alone."""
+    residuals = meta.get("residuals")
+    if not isinstance(residuals, Mapping):
+        return meta
+    names = {str(layer) if kind == "cross" else f"{kind} {layer}" for kind, layer in sites}
+    return {**meta, "residuals": {name: r for name, r in residuals.items() if name in names}}

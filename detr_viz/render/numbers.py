@@ -1,0 +1,81 @@
+"""The numbers of a view as a file: arrays (.npz), a table (.csv), or saved maps (heatmaps/)."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from detr_viz.common.files import replacing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from detr_viz.heatmaps.npz import Heatmaps
+
+
+class Numbers(Protocol):
+    """What can be saved. suffix: of its file."""
+
+    suffix: str
+
+    def write(self, path: Path, digest: str) -> None:
+        """Write them, with the digest of the recipe. OutputError for what the disk refuses."""
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Plain arrays by their names, and what made them; np.load reads them without pickles.
+
+    meta: plain values, which become one JSON string, the array "meta".
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    meta: Mapping[str, Any]
+    suffix = ".npz"
+
+    def write(self, path: Path, digest: str) -> None:
+        import numpy as np
+
+        meta = {**self.meta, "recipe_sha256": digest}
+        words = np.asarray(json.dumps(meta, ensure_ascii=False, sort_keys=True))
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **self.arrays, meta=words)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts and numbers under the names of their columns; a last column has the digest."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    suffix = ".csv"
+
+    def write(self, path: Path, digest: str) -> None:
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
+            add = csv.writer(file, lineterminator="\n").writerow
+            add([*self.columns, "recipe"])
+            for row in self.rows:
+                add([*row, digest])
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Cross-attention maps in the format of heatmaps/, which the compare command reads."""
+
+    heatmaps: Heatmaps
+    suffix = ".npz"
+
+    def write(self, path: Path, digest: str) -> None:
+        from dataclasses import replace
+
+        from detr_viz.heatmaps.npz import write
+
+        meta = {**self.heatmaps.meta, "recipe_sha256": digest}
+        write(path, replace(self.heatmaps, meta=meta))

@@ -1,0 +1,302 @@
+"""The one loop: an image is read once, each detector runs once, views measure, then views draw.
+
+found = explained(models, [picture.facts], pixels, recipe)          # beside the network
+measured = measure(found[0], recipe)                                # plain data, to be sent
+written = draw(measured, picture, recipe, paths)                    # anywhere; without torch
+
+One image goes through these three in one process (render_image); a batch measures beside the
+network and draws in other processes (batch/).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detr_viz.checkpoints.sources import named
+from detr_viz.detections.objects import choose
+from detr_viz.explanation.deviation import moved
+from detr_viz.render import views
+from detr_viz.render.paths import OutputPaths
+from detr_viz.render.recipe import Recipe
+from detr_viz.render.tables import index_rows
+from detr_viz.render.views.base import Needs, Result, Watch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.detector import Detector
+    from detr_viz.images.collect import Input
+    from detr_viz.images.read import ImageFacts, LoadedImage
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredImage:
+    """What all views have measured of an image: plain data, to be drawn from.
+
+    results  name of a view -> its result
+    rows     of an index, see tables.index_rows
+    """
+
+    results: Mapping[str, Result]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What a view has written. figures: those that were drawn, where they are wanted."""
+
+    view: str
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+    lines: tuple[str, ...]
+    figures: tuple[Figure, ...] = ()
+
+
+# ---- beside the network -------------------------------------------------------------------------
+
+
+def needs_of(recipe: Recipe) -> Needs:
+    """All that its views need: a detector runs once for them."""
+    return reduce(or_, (views.view(name).needs(recipe) for name in recipe.views))
+
+
+def check_needs(recipe: Recipe, models: Sequence[Detector]) -> None:
+    """UserError for a layer that one of the models has not, before an image is read."""
+    from detr_viz.explanation.sites import resolve_layers
+
+    for model in models:
+        info = model.info
+        depths = {"encoder": info.num_encoder_layers}
+        with named(info.weights, len(models)):
+            for name in recipe.views:
+                needs = views.view(name).needs(recipe)
+                for kind, layer in needs.sites:
+                    stack = "encoder" if kind == "encoder" else "decoder"
+                    resolve_layers(layer, depths.get(kind, info.num_layers), stack)
+                resolve_layers(needs.layers, info.num_layers)
+                if needs.redecode:
+                    resolve_layers(recipe.removed_in, info.num_layers)
+
+
+def explained(
+    models: Sequence[Detector],
+    pictures: Sequence[LoadedImage | ImageFacts],
+    pixels: Sequence[np.ndarray],
+    recipe: Recipe,
+    needs: Needs,
+) -> list[tuple[Explanation | Exception, ...]]:
+    """What each model finds in each image, in one forward pass a model.
+
+    pixels: of each model, uint8 (B, h, w, 3), as images.resized makes them.
+    """
+    from detr_viz.explanation.explain_image import explain_batch
+
+    found = []
+    for model, array in zip(models, pixels, strict=True):
+        with named(model.info.weights, len(models)):
+            found.append(
+                explain_batch(
+                    model, pictures, array, needs.layers, recipe.size, recipe.max_size, needs.sites
+                )
+            )
+    return list(zip(*found, strict=True))
+
+
+def inputs_of(picture: LoadedImage, recipe: Recipe) -> tuple[np.ndarray, ...]:
+    """An image as each model takes it, uint8 (h, w, 3)."""
+    from detr_viz.images.read import resized
+
+    made = {size: resized(picture, *size) for size in dict.fromkeys(recipe.sizes)}
+    return tuple(made[size] for size in recipe.sizes)
+
+
+def measure(found: Sequence[Explanation], recipe: Recipe, watch: Watch = iter) -> MeasuredImage:
+    """What all views measure of an image. NoQueryError where no query is as the recipe asks."""
+    objects = choose(found, recipe.queries)
+    with _notes():  # what there is to warn of is said when it is drawn
+        results = {
+            name: views.view(name).measure(found, objects, recipe, watch) for name in recipe.views
+        }
+    return MeasuredImage(results, index_rows(found, objects, recipe))
+
+
+def deviations(
+    measured: MeasuredImage, exact: Sequence[Explanation], recipe: Recipe
+) -> dict[str, tuple[str, float]]:
+    """View -> (what, how far it lies from that of the same models in float32)."""
+    made = {}
+    for name, result in measured.results.items():
+        view = views.view(name)
+        made[name] = view.what, view.deviation(result, exact, recipe)
+    return made
+
+
+def sound(found: Sequence[Explanation | Exception], recipe: Recipe) -> list[Explanation]:
+    """What all models have found in an image; raises what one of them failed with."""
+    for e, model in zip(found, recipe.models, strict=True):
+        if isinstance(e, Exception):
+            with named(model.weights, len(found)):
+                raise e
+    return list(found)
+
+
+# ---- where it is drawn --------------------------------------------------------------------------
+
+
+def draw(
+    measured: MeasuredImage,
+    picture: LoadedImage,
+    recipe: Recipe,
+    paths: OutputPaths,
+    name: str,
+    keep: bool = False,
+) -> list[Written]:
+    """Draw all views and write their files.
+
+    name: what the image's files are called after. keep: whether the figures are wanted afterwards.
+    OutputError for what the disk refuses, FigureError for what cannot be drawn; where a file has no
+    place nothing is written.
+    """
+    made = []
+    for view, result in measured.results.items():
+        shown = tuple(replace(e, image=picture) for e in result.shown)
+        with _notes() as notes:
+            drawn = views.view(view).draw(replace(result, shown=shown), recipe)
+        target = paths.at(recipe.stem(name, view))
+        for end in drawn.figures:
+            target.ending(end).check()
+        made.append((view, drawn, target, notes))
+    written = []
+    for view, drawn, target, notes in made:
+        digest = recipe.of_view(view).digest(picture)
+        files: list[Path] = []
+        figures = []
+        with _notes() as more:
+            for end, figure_of in drawn.figures.items() if target.figures else ():
+                figure = figure_of()
+                files += _save(figure, target.ending(end), digest)
+                figures += [figure] if keep else []
+            for end, numbers_of in drawn.numbers.items() if target.saves_maps else ():
+                numbers = numbers_of()
+                path = target.numbers(end, numbers.suffix)
+                numbers.write(path, digest)
+                files.append(path)
+        said = tuple(dict.fromkeys([*notes, *more, *drawn.notes]))
+        written.append(Written(view, tuple(files), said, tuple(drawn.lines), tuple(figures)))
+    return written
+
+
+def _save(figure: Figure, target: OutputPaths, digest: str) -> Iterator[Path]:
+    from detr_viz import figures
+    from detr_viz.figures import latex_caption
+
+    for path in target.figures:
+        figures.save(figure, path, {"Recipe": digest})
+        yield path
+    if target.caption:
+        yield latex_caption.save_caption(figure.shown, target.captioned, digest)
+
+
+class _notes(list[str]):
+    """While the block runs, a warning is a note, not a line of stack."""
+
+    def __enter__(self) -> _notes:
+        self._catch = warnings.catch_warnings(record=True)
+        self._caught = self._catch.__enter__()
+        warnings.simplefilter("always", UserWarning)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._catch.__exit__(*error)
+        self.extend(dict.fromkeys(str(one.message) for one in self._caught))
+
+
+# ---- one image here -----------------------------------------------------------------------------
+
+
+def render_image(
+    models: Sequence[Detector],
+    image: Input,
+    recipe: Recipe,
+    paths: OutputPaths,
+    *,
+    exact: Sequence[Detector] | None = None,
+    watch: Watch = iter,
+    show: Callable[[Figure], None] | None = None,
+) -> Iterator[str]:
+    """Explain and draw one image in this process; yields the lines to print.
+
+    exact: the same models in float32, where `models` are quicker and less exact.
+    """
+    from detr_viz.images.read import load_image
+
+    for view in recipe.views:
+        paths.at(recipe.stem(image.name, view)).check()  # of all, before time is spent
+    picture = load_image(image.path)
+    yield from (f"note: {image.path}: {note}" for note in picture.notes)
+    pixels = inputs_of(picture, recipe)
+    needs = needs_of(recipe)
+    found = explain_one(models, picture, pixels, recipe, needs)
+    yield from cut_notes(found, recipe)
+    measured = measure(found, recipe, watch)
+    apart = {}
+    if exact is not None:
+        apart = deviations(measured, explain_one(exact, picture, pixels, recipe, needs), recipe)
+    for one in draw(measured, picture, recipe, paths, image.name, keep=show is not None):
+        if one.view in apart:
+            what, value = apart[one.view]
+            yield moved(recipe.precision, value, what)
+        yield from (f"note: {note}" for note in one.notes)
+        yield from one.lines
+        yield from (f"wrote {path}" for path in one.files)
+        for figure in one.figures if show is not None else ():
+            show(figure)
+
+
+def explain_one(
+    models: Sequence[Detector],
+    picture: LoadedImage,
+    pixels: Sequence[np.ndarray],
+    recipe: Recipe,
+    needs: Needs,
+) -> list[Explanation]:
+    """What each model finds in one image. SelfCheckError where its maps are not its own."""
+    (found,) = explained(models, [picture], [array[None] for array in pixels], recipe, needs)
+    return sound(found, recipe)
+
+
+def cut_notes(found: Sequence[Explanation], recipe: Recipe) -> Iterator[str]:
+    """That a --size asked for was too much for the longer side."""
+    said = {}
+    for e, (_, bound) in zip(found, recipe.sizes, strict=True):
+        short = min(e.input_hw)
+        if recipe.size and short < recipe.size:
+            said[f"note: --size {recipe.size} came down to {short}, for --max-size is {bound}"] = 1
+    yield from said
+
+
+def list_image(
+    models: Sequence[Detector], image: Input, recipe: Recipe, everything: bool
+) -> Iterator[str]:
+    """The tables of an image's queries, and nothing drawn. everything: of all queries by score."""
+    from detr_viz.detections.objects import queries_of
+    from detr_viz.images.read import load_image
+    from detr_viz.render.views.head_maps import query_lines
+
+    picture = load_image(image.path)
+    yield from (f"note: {image.path}: {note}" for note in picture.notes)
+    needs = Needs(recipe.layer)
+    found = explain_one(models, picture, inputs_of(picture, recipe), recipe, needs)
+    yield from cut_notes(found, recipe)
+    objects = [] if everything else choose(found, recipe.queries)
+    for k, e in enumerate(found):
+        ids = e.by_score() if everything else queries_of(objects, k)
+        yield from query_lines(e, ids, len(found) > 1)

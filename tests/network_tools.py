@@ -1,0 +1,58 @@
+"""Small networks of ours as detectors, and what their attention sites were called with."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from detr_viz import models
+from detr_viz.attention.dense import DenseAttention
+from detr_viz.explanation.capture import AttentionCall
+from detr_viz.models.config import BackboneConfig, DetrConfig
+from detr_viz.models.detector import LoadedModel
+
+TINY = DetrConfig(
+    num_queries=4,
+    num_logits=7,
+    d_model=16,
+    nheads=2,
+    enc_layers=1,
+    dec_layers=2,
+    dim_feedforward=24,
+    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
+)
+
+
+def tiny(name: str) -> LoadedModel:
+    """A detector of random weights, always the same ones."""
+    torch.manual_seed(0)
+    return as_detector(models.get(name).build(TINY).eval().requires_grad_(False), name)
+
+
+def as_detector(network: nn.Module, name: str) -> LoadedModel:
+    """A network as if it had been loaded from a file."""
+    spec, config = models.get(name), network.config
+    return LoadedModel(
+        network=network,
+        spec=spec,
+        config=config,
+        class_names=tuple(f"class {i}" for i in range(spec.num_classes(config))),
+        size=64,
+        max_size=128,
+        path="tiny.pth",
+        sha256="ab" * 32,
+        notes=(),
+        meta={},
+        device=torch.device("cpu"),
+    )
+
+
+def of_batch(call: AttentionCall) -> DenseAttention:
+    """What a call attended with, of all its images at once: fields begin with B."""
+    return call.site.module.read(call.args[0])
+
+
+def hooks(model: LoadedModel) -> int:
+    """How many hooks its network has."""
+    modules = model.network.modules()
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
