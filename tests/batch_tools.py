@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from conftest import ROOT
 from PIL import Image
-from warm_helpers import warm_helpers
 
 from detr_viz.demo.shapes import scene
 
@@ -112,8 +111,7 @@ def batch(*argv: str, code: int = 0, capsys=None) -> tuple[str, str]:
     """A quick run in this process: what it said, where capsys is given."""
     from detr_viz import cli
 
-    with warm_helpers():
-        assert cli.main([*QUICK, *argv]) == code
+    assert cli.main([*QUICK, *argv]) == code
     return capsys.readouterr() if capsys else ("", "")
 
 
@@ -126,7 +124,7 @@ def run_here(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     os.chdir(cwd)
     torch.set_num_threads(1)
     try:
-        with warm_helpers(), redirect_stdout(out), redirect_stderr(err):
+        with redirect_stdout(out), redirect_stderr(err):
             code = cli.main([*argv])
     finally:
         os.chdir(before)

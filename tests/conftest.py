@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from golden.fillrule import fill
+from warm_helpers import warm_helpers
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parent.parent
@@ -80,6 +81,16 @@ def _one_thread_rule():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _helpers_that_stay(request: pytest.FixtureRequest):
+    """Batches in this process draw with helper processes that an earlier test has left."""
+    if request.node.get_closest_marker("own_helpers"):
+        yield
+    else:
+        with warm_helpers():
+            yield
 
 
 @cache

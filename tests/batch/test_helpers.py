@@ -24,6 +24,7 @@ from detr_viz.explanation.stored import store
 from detr_viz.render.paths import Target
 from detr_viz.render.recipe import ModelFacts, Recipe
 
+pytestmark = pytest.mark.own_helpers
 posix = pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
 MODEL = ModelFacts("detr", "w.pth", "00", 8, False, ("cat",), 64, 100)
 RECIPE = Recipe((MODEL,))
