@@ -13,7 +13,7 @@ from detr_viz.detections.points import parse as parse_points
 from detr_viz.explanation.removals import parse as parse_removal
 from detr_viz.figures.styles import HEADS, SUFFIXES
 
-_FORMATS = (*SUFFIXES, ".npz")
+_FORMATS = (*SUFFIXES, ".npz", ".csv")
 _MOST_PER_PAGE = 200
 
 

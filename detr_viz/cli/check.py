@@ -11,7 +11,7 @@ from detr_viz.common.errors import EXIT_USER_ERROR, UserError
 from detr_viz.common.files import printable
 from detr_viz.heatmaps.compare import Outcome
 from detr_viz.regression import reports
-from detr_viz.regression.outcomes import outcomes
+from detr_viz.regression.outcomes import CheckOptions, outcomes
 from detr_viz.regression.tables import lines
 
 DESCRIPTION = (
@@ -33,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     add_places(parser)
     add_limits(parser)
-    reports.add_arguments(parser)
+    add = parser.add_argument_group("reports").add_argument
+    page = "a page with the maps of what failed: as they were, as they are, and the difference"
+    add("--report", metavar="FILE.html", help=page)
+    add("--junit", metavar="FILE.xml", help="JUnit XML, one test case a baseline")
+    add("--json", metavar="FILE.json", help="all numbers of what failed, as JSON")
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
@@ -59,12 +63,25 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", metavar="DIR", help="where downloads go (default: weights/)")
 
 
+def options_of(args: argparse.Namespace) -> CheckOptions:
+    """Which baselines, and how the models run, as the flags say."""
+    return CheckOptions(
+        baselines=tuple(args.baselines),
+        root=args.root,
+        only=None if args.only is None else tuple(args.only),
+        device=args.device,
+        cache=args.cache,
+        quiet=args.quiet,
+        traceback=args.traceback,
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Check; the exit code is 0 where all is the same, 1 where something is not, else 2."""
-    wanted = reports.wanted(args)
+    wanted = reports.Reports(args.report, args.junit, args.json).paths()
     found: list[Outcome] = []
     shown = 0
-    for outcome in outcomes(args, limits_of(args)):
+    for outcome in outcomes(options_of(args), limits_of(args)):
         shown += not outcome.passed
         keep = "report" in wanted and not outcome.passed and shown <= reports.MOST_SHOWN
         found.append(outcome if keep else outcome.brief())  # for there may be thousands

@@ -230,9 +230,15 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "--format",
         type=formats,
         metavar="F",
-        help="what goes into a folder, any of png,pdf,svg,npz (default: png)",
+        help="what goes into a folder, any of png,pdf,svg,npz,csv (default: png); npz or csv: the "
+        "numbers, as --save-maps has them",
     )
-    add("--save-maps", action="store_true", help="also write the maps as <figure stem>.npz")
+    add(
+        "--save-maps",
+        action="store_true",
+        help="also write the numbers: maps and weights as <figure stem>.npz, curves and the table of "
+        "--ablate as .csv",
+    )
     add("--caption", action="store_true", help="also write a LaTeX figure as <figure stem>.tex")
     add("--show", action="store_true", help="open the figures in a window")
     add("--list-queries", action="store_true", help="print the table of queries, draw nothing")

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Update; the exit code is 0, or 2 where a baseline could not be made again."""
     updated = same = failed = 0
-    for outcome in outcomes(args, limits_of(args)):
+    for outcome in outcomes(check.options_of(args), limits_of(args)):
         if outcome.verdict is None:
             failed += 1
             print(f"error: {printable(outcome.name)}: {outcome.trouble}", file=sys.stderr)

@@ -25,9 +25,9 @@ from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
 from detr_viz.figures.reading_rule import (
     ShownModel,
+    describe,
     heads_of,
     layers_of,
-    metadata_of_view,
     mode_name,
     normalisation,
 )
@@ -88,7 +88,7 @@ def decoder_grid(
     fig = draw(sections, columns(style, e.num_heads), notes, style, page_format)
     title = f"decoder self-attention {heads_of(style)}".rstrip(",")
     about = "; ".join(words for one in objects for words in words_of([subject], one))
-    fig.facts = metadata_of_view(e, title, [*notes, normalisation(style)], about)
+    describe(fig, e, title, [*notes, normalisation(style)], about)
     warn_if_high(fig, page_format)
     return fig
 

@@ -35,8 +35,8 @@ from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.panel_rows import columns
 from detr_viz.figures.reading_rule import (
     ShownModel,
+    describe,
     heads_of,
-    metadata_of_view,
     mode_name,
     normalisation,
 )
@@ -114,7 +114,7 @@ def query_matrix(
     write(ax, [*made.lines, *table.numbers(inks)], page_format.dpi)
     title = f"decoder self-attention between queries, {heads_of(style)}".rstrip(",")
     about = "; ".join(words_of([subject], SharedObject(0, (Match(q, 1.0),)))[0] for q in queries)
-    fig.facts = metadata_of_view(e, title, [*notes, normalisation(style)], about)
+    describe(fig, e, title, [*notes, normalisation(style)], about)
     warn_if_high(fig, page_format)
     return fig
 

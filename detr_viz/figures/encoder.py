@@ -21,9 +21,9 @@ from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
 from detr_viz.figures.reading_rule import (
     DASH,
     TIMES,
+    describe,
     heads_of,
     listed,
-    metadata_of_view,
     normalisation,
 )
 from detr_viz.figures.styles import (
@@ -123,6 +123,6 @@ def encoder_grid(
     asked = "; ".join(f"{x:g}, {y:g}" for x, y in points)
     title = f"encoder self-attention {heads_of(style)}".rstrip(",")
     rule = [*notes, normalisation(style)]
-    fig.facts = metadata_of_view(e, title, rule, f"Points {asked} (pixels)")
+    describe(fig, e, title, rule, f"Points {asked} (pixels)")
     warn_if_high(fig, page_format, way_out="choose fewer points, layers or modes")
     return fig

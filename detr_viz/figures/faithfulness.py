@@ -40,7 +40,7 @@ from detr_viz.figures.page.layout import label_lines
 from detr_viz.figures.page.legend import with_legend, with_notes, with_numbers
 from detr_viz.figures.page.paint import colors, paint
 from detr_viz.figures.page.text import clean, plain_settings
-from detr_viz.figures.reading_rule import DASH, TIMES, listed, metadata_of_view, normalisation
+from detr_viz.figures.reading_rule import DASH, TIMES, describe, listed, normalisation
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
     DEFAULT_STYLE,
@@ -104,7 +104,7 @@ def faithfulness_grid(
                 _add_plot(fig.axes[0], found, i, way, box, unit)
     title = f"deletion and insertion by {listed(list(found.maps))} attention"
     asked = f"Queries {', '.join(map(str, found.queries))}"
-    fig.facts = metadata_of_view(e, title, [*notes, normalisation(style)], asked)
+    describe(fig, e, title, [*notes, normalisation(style)], asked)
     warn_if_high(fig, page_format)
     return fig
 

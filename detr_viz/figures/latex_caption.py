@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import detr_viz
-from detr_viz.attention.terms import Mode, is_sum
+from detr_viz.attention.terms import ALL_TERMS, Mode, is_sum
 from detr_viz.common.files import OutputError, reason, replacing
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.reading_rule import (
@@ -15,6 +15,7 @@ from detr_viz.figures.reading_rule import (
     TIMES,
     FigureContents,
     ShownModel,
+    ViewContents,
     each,
     formulas,
     grid_of,
@@ -24,6 +25,7 @@ from detr_viz.figures.reading_rule import (
     listed,
     mode_name,
     normalisation,
+    reading_rule,
     weights_of,
 )
 from detr_viz.figures.styles import NORMS
@@ -52,7 +54,7 @@ def escape(text: str) -> str:
     return re.sub("-(?=-)", "-{}", "".join(_ESCAPES.get(c, c) for c in text))
 
 
-def latex(shown: FigureContents, figure: str | Path) -> str:
+def latex(shown: FigureContents | ViewContents, figure: str | Path) -> str:
     """A figure environment with a caption that states all a reader must know.
 
     Model, checkpoint (the sha256's first 12 digits; all of it in a comment), layer, mode, scale,
@@ -71,10 +73,10 @@ def latex(shown: FigureContents, figure: str | Path) -> str:
     width = (
         f"{math.floor(round(shown.width_in * 100, 3)) / 100:.2f}in" if printed else r"\linewidth"
     )
-    comments = [f"needs \\usepackage{{{needs}", *filter(None, map(weights_of, shown.subjects))]
+    comments = [f"needs \\usepackage{{{needs}", *_hashes(shown)]
     if name != path.name:
         comments.append(f"rename the figure to {name}: LaTeX cannot include a file of its name")
-    caption = _caption(shown)
+    caption = _caption(shown) if _has_words(shown) else _plain_caption(shown)
     if not caption.isascii():
         comments.append(
             "has characters beyond ASCII; where pdflatex lacks them: xelatex or lualatex, with a "
@@ -101,6 +103,57 @@ def _included(name: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9._-]+", name):
         return name
     return "".join(_FILE_SIGNS.get(piece) or f"\\detokenize{{{piece}}}" for piece in pieces)
+
+
+def _hashes(shown: FigureContents | ViewContents) -> list[str]:
+    """The weights with all of their sha256, a line each."""
+    if isinstance(shown, ViewContents):
+        return [f"weights {clean(shown.weights)} sha256 {shown.sha256}"] if shown.sha256 else []
+    return list(filter(None, map(weights_of, shown.subjects)))
+
+
+def _has_words(shown: FigureContents | ViewContents) -> bool:
+    """Whether `_caption` has sentences of its own for what is shown."""
+    return isinstance(shown, FigureContents) and not (
+        ALL_TERMS in shown.modes or shown.removed or shown.biography or shown.style.heads == "max"
+    )
+
+
+def _plain_caption(shown: FigureContents | ViewContents) -> str:
+    """Title and reading rule as sentences: of any figure."""
+    if isinstance(shown, ViewContents):
+        models, title, rule = shown.model, f"{shown.model}: {shown.title}", list(shown.rule)
+        if rule and clean(rule[0]) == models:
+            del rule[0]
+        about, image = shown.about, shown.image
+        short = f" (weights \\texttt{{{shown.sha256[:12]}}})" if shown.sha256 else ""
+    else:
+        title, rule = shown.title, [*reading_rule(shown), normalisation(shown.style)]
+        if len(shown.subjects) == 1:
+            del rule[0]  # the model's name
+        about, image = "; ".join(shown.queries), image_name(shown)
+        short = "".join(map(_short_hash, shown.subjects))
+    on = f" on \\texttt{{{escape(image)}}}" if image else ""
+    notes = "; ".join(_with_formulas(note) for note in rule)
+    return (
+        f"{escape(title)}{short}{on}. {_sentence(notes)} {_sentence(escape(about))} "
+        f"Drawn with detr\\_viz {detr_viz.__version__}."
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _with_formulas(note: str) -> str:
+    """A note whose formulas stand between dollar signs; names may have that sign too."""
+    pieces = note.split("$")
+    if len(pieces) % 2 == 0:
+        return escape(note)
+    return "".join(
+        "$" + piece.replace("·", r"\cdot ").replace("  ", " ") + "$" if i % 2 else escape(piece)
+        for i, piece in enumerate(pieces)
+    )
 
 
 def _caption(shown: FigureContents) -> str:
@@ -192,7 +245,9 @@ def caption_path(figure: str | Path) -> Path:
     return path
 
 
-def save_caption(shown: FigureContents, figure: str | Path, recipe: str = "") -> Path:
+def save_caption(
+    shown: FigureContents | ViewContents, figure: str | Path, recipe: str = ""
+) -> Path:
     """Write <figure's stem>.tex beside a figure; an older one is replaced. Raises OutputError.
 
     recipe: a digest, see recipe.py.

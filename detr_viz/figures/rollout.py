@@ -17,7 +17,7 @@ from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, MapRow, Section, number
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.text import clean
-from detr_viz.figures.reading_rule import DASH, TIMES, metadata_of_view, normalisation
+from detr_viz.figures.reading_rule import DASH, TIMES, describe, normalisation
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
     DEFAULT_STYLE,
@@ -145,6 +145,6 @@ def _figure(
     said = [clean(e.model_title), *notes, *_RULE, grid]
     fig = draw([Section((group,)) for group in groups], columns, said, style, page_format)
     rule = [*said, normalisation(style)]
-    fig.facts = metadata_of_view(e, f"attention rollout, {about}", rule, asked)
+    describe(fig, e, f"attention rollout, {about}", rule, asked)
     warn_if_high(fig, page_format, above=2)
     return fig

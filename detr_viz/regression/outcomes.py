@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
@@ -26,34 +25,53 @@ if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector
 
 
-def outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Outcome]:
+@dataclass(frozen=True)
+class CheckOptions:
+    """Which baselines are made again, and how the models run.
+
+    baselines  folders of baselines, or single ones
+    root       where paths of baselines recorded with --root start
+    only       patterns of names; None: all
+    cache      where downloads go
+    """
+
+    baselines: tuple[str, ...]
+    root: str | None = None
+    only: tuple[str, ...] | None = None
+    device: str = "auto"
+    cache: str | None = None
+    quiet: bool = False
+    traceback: bool = False
+
+
+def outcomes(options: CheckOptions, own: Mapping[str, float]) -> Iterator[Outcome]:
     """Every baseline with its outcome, those of one model together. UserError for no baseline.
 
     own: limits by their names, in place of the usual ones.
     """
     start = time.perf_counter()
-    for outcome in _outcomes(args, own):
+    for outcome in _outcomes(options, own):
         yield replace(outcome, seconds=time.perf_counter() - start)
         start = time.perf_counter()
 
 
-def _outcomes(args: argparse.Namespace, own: Mapping[str, float]) -> Iterator[Outcome]:
-    places = list(chosen(args))
-    if args.device != "auto":
+def _outcomes(options: CheckOptions, own: Mapping[str, float]) -> Iterator[Outcome]:
+    places = list(chosen(options))
+    if options.device != "auto":
         from detr_viz.checkpoints.load_model import pick_device
 
-        pick_device(args.device)  # a mistake in it is said once
-    if args.root is not None and not os.path.isdir(args.root):
-        raise UserError(f"--root {args.root} is no folder: check the path")
+        pick_device(options.device)  # a mistake in it is said once
+    if options.root is not None and not os.path.isdir(options.root):
+        raise UserError(f"--root {options.root} is no folder: check the path")
     known: list[Baseline] = []
     for path, name in places:
         try:
-            known.append(read(path, name, args.root))
+            known.append(read(path, name, options.root))
         except UserError as error:
             yield Outcome(name, trouble=str(error))
     known.sort(key=lambda baseline: (repr(baseline.model), *_input(baseline)))
     for key, group in groupby(known, lambda baseline: baseline.model):
-        yield from _of_model(args, key, list(group), own)
+        yield from _of_model(options, key, list(group), own)
 
 
 def _input(baseline: Baseline) -> tuple[str, int, int]:
@@ -62,17 +80,17 @@ def _input(baseline: Baseline) -> tuple[str, int, int]:
     return str(baseline.image), how.size or 0, how.max_size or 0
 
 
-def chosen(args: argparse.Namespace) -> Iterator[tuple[Path, str]]:
+def chosen(options: CheckOptions) -> Iterator[tuple[Path, str]]:
     """The files that are asked for. UserError where --only leaves none."""
-    found = list(find(args.baselines))
+    found = list(find(options.baselines))
     kept = [
         (path, name)
         for path, name in found
-        if args.only is None or any(_called(name, pattern) for pattern in args.only)
+        if options.only is None or any(_called(name, pattern) for pattern in options.only)
     ]
     if not kept:
         names = ", ".join(printable(name) for _, name in found[:3]) + ", …" * (len(found) > 3)
-        asked = " or ".join(repr(pattern) for pattern in args.only)
+        asked = " or ".join(repr(pattern) for pattern in options.only)
         raise UserError(f"no baseline is called {asked}: there is {names}")
     yield from kept
 
@@ -84,7 +102,7 @@ def _called(name: str, pattern: str) -> bool:
 
 
 def _of_model(
-    args: argparse.Namespace, key: ModelKey, group: Sequence[Baseline], own: Mapping[str, float]
+    options: CheckOptions, key: ModelKey, group: Sequence[Baseline], own: Mapping[str, float]
 ) -> Iterator[Outcome]:
     from detr_viz.checkpoints.load_model import load_model
 
@@ -95,20 +113,20 @@ def _of_model(
             classes=key.classes,
             nheads=key.nheads,
             dilation=key.dilation,
-            cache=args.cache,
-            device=args.device,
+            cache=options.cache,
+            device=options.device,
             precision=key.precision,
-            progress=not args.quiet,
+            progress=not options.quiet,
         )
     except Exception as error:
-        yield from _not_run(args, group, error)
+        yield from _not_run(options, group, error)
         return
     for _, same in groupby(group, _input):
-        yield from _of_input(args, model, list(same), own)
+        yield from _of_input(options, model, list(same), own)
 
 
 def _of_input(
-    args: argparse.Namespace,
+    options: CheckOptions,
     model: Detector,
     group: Sequence[Baseline],
     own: Mapping[str, float],
@@ -122,11 +140,11 @@ def _of_input(
         e = explain(model, group[0].image, layers=layers, size=how.size, max_size=how.max_size)
     except Exception as error:
         if len(layers) == 1:
-            yield from _not_run(args, group, error)
+            yield from _not_run(options, group, error)
             return
         for layer in layers:  # one that there is not any more must not take the others along
             alone = [baseline for baseline in group if baseline.remake.layer == layer]
-            yield from _of_input(args, model, alone, own)
+            yield from _of_input(options, model, alone, own)
         return
     for baseline in group:
         try:
@@ -134,15 +152,15 @@ def _of_input(
             made = remade(baseline, old, e)
             verdict = judge(old, made, between(old.meta, made.meta, **own), strict=True)
         except Exception as error:
-            yield from _not_run(args, [baseline], error)
+            yield from _not_run(options, [baseline], error)
         else:
             yield Outcome(baseline.name, baseline.path, verdict, old, made)
 
 
 def _not_run(
-    args: argparse.Namespace, group: Sequence[Baseline], error: Exception
+    options: CheckOptions, group: Sequence[Baseline], error: Exception
 ) -> Iterator[Outcome]:
-    if args.traceback:
+    if options.traceback:
         traceback.print_exception(error)
     for baseline in group:
         yield Outcome(baseline.name, trouble=in_a_line(error)[0])

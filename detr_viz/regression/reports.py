@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,25 +25,24 @@ MOST_SHOWN = 100  # failed baselines whose maps the page shows; a map is a few h
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which reports."""
-    add = parser.add_argument_group("reports").add_argument
-    said = "a page with the maps of what failed: as they were, as they are, and the difference"
-    add("--report", metavar="FILE.html", help=said)
-    add("--junit", metavar="FILE.xml", help="JUnit XML, one test case a baseline")
-    add("--json", metavar="FILE.json", help="all numbers of what failed, as JSON")
+@dataclass(frozen=True)
+class Reports:
+    """The files of reports that are asked for, as they were named; None: not that one."""
 
+    report: str | None = None
+    junit: str | None = None
+    json: str | None = None
 
-def wanted(args: argparse.Namespace) -> dict[str, Path]:
-    """The reports that are asked for. UserError where one cannot be written, before all else."""
-    asked = {kind: getattr(args, kind) for kind in _SUFFIXES}
-    paths = {kind: Path(path) for kind, path in asked.items() if path is not None}
-    for kind, path in paths.items():
-        if path.suffix.lower() != _SUFFIXES[kind]:
-            said = f"--{kind} {asked[kind]!r} is no {_SUFFIXES[kind]} file"
-            raise UserError(f"{said}: give a name such as heatmaps{_SUFFIXES[kind]}")
-        check_file(path, f"choose another --{kind}")
-    return paths
+    def paths(self) -> dict[str, Path]:
+        """By kind. UserError where one cannot be written, before all else."""
+        asked = {kind: getattr(self, kind) for kind in _SUFFIXES}
+        paths = {kind: Path(path) for kind, path in asked.items() if path is not None}
+        for kind, path in paths.items():
+            if path.suffix.lower() != _SUFFIXES[kind]:
+                said = f"--{kind} {asked[kind]!r} is no {_SUFFIXES[kind]} file"
+                raise UserError(f"{said}: give a name such as heatmaps{_SUFFIXES[kind]}")
+            check_file(path, f"choose another --{kind}")
+        return paths
 
 
 def write(paths: dict[str, Path], outcomes: Sequence[Outcome]) -> Iterator[Path]:

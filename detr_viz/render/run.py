@@ -178,19 +178,20 @@ def draw(
     for view, drawn, target, notes in made:
         digest = recipe.of_view(view).digest(picture)
         files: list[Path] = []
-        figures = []
+        figures: dict[str, Figure] = {}
         with _notes() as more:
-            for end, figure_of in drawn.figures.items() if target.figures else ():
-                figure = figure_of()
-                files += _save(figure, target.ending(end), digest)
-                figures += [figure] if keep else []
+            if target.figures:  # all are made before one is written
+                figures = {end: figure_of() for end, figure_of in drawn.figures.items()}
+                for end, figure in figures.items():
+                    files += _save(figure, target.ending(end), digest)
             for end, numbers_of in drawn.numbers.items() if target.saves_maps else ():
                 numbers = numbers_of()
                 path = target.numbers(end, numbers.suffix)
                 numbers.write(path, digest)
                 files.append(path)
         said = tuple(dict.fromkeys([*notes, *more, *drawn.notes]))
-        written.append(Written(view, tuple(files), said, tuple(drawn.lines), tuple(figures)))
+        kept = tuple(figures.values()) if keep else ()
+        written.append(Written(view, tuple(files), said, tuple(drawn.lines), kept))
     return written
 
 

@@ -13,12 +13,13 @@ from batch_tools import QUICK, batch, content, folder_of_scenes, paths, picture,
 from PIL import Image
 
 from detr_viz import cli, heatmaps
-from detr_viz.batch.engine import Outputs, Result
+from detr_viz.batch.engine import Result
 from detr_viz.batch.index import Done
 from detr_viz.batch.journal import Journal
 from detr_viz.batch.run import run_batch
 from detr_viz.common.errors import UserError
 from detr_viz.images.collect import Input
+from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import ModelFacts, Recipe
 
 
@@ -207,7 +208,7 @@ def test_an_engine_that_loses_an_image_is_no_success(here):
 
     model = ModelFacts("detr", "w.pth", "00", 8, False, ("cat",), 800, 1333)
     inputs = [Input(f"{i}.png", str(i)) for i in range(3)]
-    outputs = Outputs(here / "out")
+    outputs = OutputPaths(here / "out")
     with pytest.raises(UserError, match=r"^1 image got lost on the way: go on with --resume$"):
         run_batch(Loses(), Recipe((model,)), inputs, outputs)
     with Journal(outputs.folder, ["0.png", "1.png", "2.png"], resume=True) as journal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
 import random
@@ -18,15 +17,17 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from detr_viz.batch.engine import Outputs, Result
+from detr_viz.batch.engine import Result
 from detr_viz.batch.ray import driver, worker
 from detr_viz.batch.ray import engine as ray_engine
 from detr_viz.batch.ray.engine import RayEngine
 from detr_viz.batch.ray.job import Job, Share, Trouble, blocks, divide
 from detr_viz.batch.scheduler import Item
-from detr_viz.batch.worker import Failure, Skipped
+from detr_viz.batch.tasks import Failure, Skipped
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError
+from detr_viz.render.options import RunOptions
+from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import ModelFacts, Recipe
 
 ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray")
@@ -129,9 +130,9 @@ def job(tmp_path, monkeypatch):
     running = tmp_path / "out/.detr_viz/run-1"
     running.mkdir(parents=True)
     (tmp_path / "in").mkdir()
-    outputs = Outputs(Path("out"))
-    args = argparse.Namespace(ray_address=None, traceback=False)
-    return Job(args, (), RECIPE, outputs, running.parent, running, str(tmp_path), ("in", ""))
+    paths = OutputPaths(Path("out"))
+    at = running.parent, running, str(tmp_path), ("in", "")
+    return Job((), RunOptions(), RECIPE, paths, *at)
 
 
 def test_a_worker_goes_where_the_command_is(job):
@@ -204,7 +205,7 @@ def test_what_ray_says_is_one_line():
 
 
 def engine(monkeypatch, job, *messages) -> RayEngine:
-    made = RayEngine(job.args, [], job.recipe, job.outputs)
+    made = RayEngine(job.sources, job.recipe, job.paths, job.options)
     monkeypatch.setattr(made, "_ask", lambda *_: iter(messages))
     return made
 
@@ -238,7 +239,7 @@ def test_stop_says_so_to_the_workers(monkeypatch, job):
 
 
 def test_no_images_need_no_cluster(job):
-    made = RayEngine(job.args, [], job.recipe, job.outputs)
+    made = RayEngine(job.sources, job.recipe, job.paths, job.options)
     assert list(made.run(iter([]), job.temporary, print)) == []
 
 
@@ -298,7 +299,7 @@ def test_who_answers_but_is_no_cluster_is_given_up(job, monkeypatch, capfd):
         other.bind(("127.0.0.1", 0))
         other.listen()
         job.args.ray_address = f"127.0.0.1:{other.getsockname()[1]}"
-        made = RayEngine(job.args, [], job.recipe, job.outputs)
+        made = RayEngine(job.sources, job.recipe, job.paths, job.options)
         began = time.monotonic()
         with pytest.raises(UserError, match=f"at {job.args.ray_address} cannot be joined"):
             list(made.run(iter(items(2)), job.temporary, print))

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from conftest import demo_model
 
-from detr_viz.batch.engine import LocalEngine, Network, Outputs
+from detr_viz.batch.local_engine import LocalEngine
 from detr_viz.batch.scheduler import Item, Ready
-from detr_viz.batch.worker import Draw, Failure, Pixels, Setup
+from detr_viz.batch.tasks import Draw, Failure, Pixels, Setup
 from detr_viz.explanation import explain_image
 from detr_viz.images.read import ImageFacts
+from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe, of_models
 
 SIZE = 64
@@ -55,8 +56,8 @@ def test_a_batch_that_is_too_large_is_done_image_by_image(recipe, monkeypatch):
         return real(model, facts, pixels, *more)
 
     monkeypatch.setattr(explain_image, "explain_batch", small)
-    network = Network([demo_model("detr")], recipe, Outputs(Path("out")))
-    made = network([ready(i) for i in range(3)])
+    engine = LocalEngine([demo_model("detr")], recipe, OutputPaths(Path("out")), [])
+    made = engine.explainer([ready(i) for i in range(3)])
     assert sizes == [3, 1, 1, 1] and len(held) == 1
     assert [order.i for order in made] == [0, 1, 2]
     assert all(isinstance(order, Draw) for order in made)
@@ -71,11 +72,11 @@ def test_only_the_image_at_fault_fails(recipe, monkeypatch):
         return real(model, facts, *more)
 
     monkeypatch.setattr(explain_image, "explain_batch", picky)
-    network = Network([demo_model("detr")], recipe, Outputs(Path("out")))
-    first, second, third = network([ready(i) for i in range(3)])
+    engine = LocalEngine([demo_model("detr")], recipe, OutputPaths(Path("out")), [])
+    first, second, third = engine.explainer([ready(i) for i in range(3)])
     assert isinstance(first, Draw) and isinstance(third, Draw)
     assert isinstance(second, Failure) and "no way" in second.reason and not second.fatal
-    assert set(network.made) == {0, 2}
+    assert set(engine.done) == {0, 2}
 
 
 class Slow:
@@ -94,7 +95,7 @@ class Slow:
 
 def test_stop_while_helpers_are_being_set_up_is_not_forgotten(recipe, tmp_path):
     helper = Slow()
-    engine = LocalEngine([demo_model("detr")], recipe, Outputs(tmp_path), [helper])
+    engine = LocalEngine([demo_model("detr")], recipe, OutputPaths(tmp_path), [helper])
 
     def stop() -> None:
         assert helper.asked.wait(10)

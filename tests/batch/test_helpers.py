@@ -16,13 +16,17 @@ from batch_tools import picture
 from conftest import ROOT, demo_explanation
 
 from detr_viz.batch import worker_process
-from detr_viz.batch.worker import Draw, Drawn, Drop, Failure, ImageWorker, Pixels, Read, Setup
+from detr_viz.batch.tasks import Draw, Drawn, Drop, Failure, Pixels, Read, Setup
+from detr_viz.batch.worker import ImageWorker
 from detr_viz.batch.worker_process import WorkerProcess, WorkersDied
 from detr_viz.common import files
 from detr_viz.common.errors import UserError
+from detr_viz.detections.matching import Match, SharedObject
 from detr_viz.explanation.stored import store
-from detr_viz.render.paths import Target
+from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import ModelFacts, Recipe
+from detr_viz.render.run import MeasuredImage
+from detr_viz.render.views.head_maps import HeadMapsResult
 
 pytestmark = pytest.mark.own_helpers
 posix = pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
@@ -144,9 +148,9 @@ def test_helpers_that_start_side_by_side_leave_no_trace_here(monkeypatch):
 def test_a_script_without_a_main_guard_is_not_run_again(here):
     (here / "mine.py").write_text(
         "print('run')\n"
-        "from detr_viz.batch import worker, worker_process\n"
+        "from detr_viz.batch import tasks, worker_process\n"
         "team = worker_process.start(2)\n"
-        "print([helper.ask(worker.Drop(0)) for helper in team])\n"
+        "print([helper.ask(tasks.Drop(0)) for helper in team])\n"
         "worker_process.stop(team)\n"
     )
     done = subprocess.run(
@@ -185,7 +189,9 @@ def draw_order(image: str, here: Path) -> tuple[ImageWorker, Draw]:
     pixels = desk.answer(Read(0, image))
     desk.answer(Drop(0))
     kept = replace(store(e, [0], ["combine"], "mode"), image=pixels.facts)
-    return desk, Draw(0, image, (kept,), (), Target(here / "a_detr_combine", (".npz",)))
+    one = SharedObject(0, (Match(0, 1.0),))
+    measured = MeasuredImage({"cross": HeadMapsResult((kept,), (one,), None, ((),))}, ())
+    return desk, Draw(0, image, "a", measured, OutputPaths(here, "", (".npz",)))
 
 
 def test_an_image_that_was_changed_after_it_was_read_is_not_drawn(here):
@@ -201,6 +207,6 @@ def test_an_order_that_raises_is_a_failure_and_the_pixels_are_gone(here):
     desk, order = draw_order("a.png", here)
     desk.answer(Read(0, "a.png"))
     (here / "taken.npz").mkdir()
-    taken = replace(order, target=Target(here / "taken", (".npz",)))
+    taken = replace(order, paths=OutputPaths(here, "taken", (".npz",)))
     assert "it is a folder" in desk.answer(taken).reason
     assert not desk._held

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from detr_viz.batch.scheduler import Item, Pipeline, Ready, stacked
-from detr_viz.batch.worker import Draw, Drawn, Drop, Earlier, Failure, Pixels, Read, Skipped
+from detr_viz.batch.tasks import Draw, Drawn, Drop, Earlier, Failure, Pixels, Read, Skipped
 from detr_viz.batch.worker_process import WorkersDied
 from detr_viz.images.read import ImageFacts
-from detr_viz.render.paths import Target
+from detr_viz.render.paths import OutputPaths
+from detr_viz.render.run import MeasuredImage
 
 SHAPES = ((4, 6, 3), (6, 4, 3))
 
@@ -73,13 +74,16 @@ class FakeHelper:
         return "SIGKILL"
 
 
+NOTHING = MeasuredImage({}, ())
+
+
 def network(batch: Sequence[Ready]):
     """Draws all but every seventh; batches must be of one shape."""
     assert len({ready.shapes for ready in batch}) == 1
     return [
         None
         if ready.item.i % 7 == 6
-        else Draw(ready.item.i, ready.item.path, (), (), Target(Path("x"), (".png",)))
+        else Draw(ready.item.i, ready.item.path, "x", NOTHING, OutputPaths(Path(".")))
         for ready in batch
     ]
 

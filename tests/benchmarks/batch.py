@@ -81,22 +81,23 @@ def batch(weights: str, folder: str, out: str) -> None:
     import torch
 
     from detr_viz import load_model
-    from detr_viz.batch import worker, worker_process
-    from detr_viz.batch.engine import LocalEngine, Outputs
+    from detr_viz.batch import tasks, worker_process
+    from detr_viz.batch.local_engine import LocalEngine
     from detr_viz.batch.run import run_batch
     from detr_viz.images import collect
     from detr_viz.images.read import load_image, to_tensor
+    from detr_viz.render.paths import OutputPaths
     from detr_viz.render.recipe import Recipe, of_models
 
     team = worker_process.start(worker_process.default_count("cpu"))
     model = load_model(weights, device="cpu")
     for helper in team:
-        helper.ask(worker.Drop(-1))  # its imports are done when it answers
+        helper.ask(tasks.Drop(-1))  # its imports are done when it answers
     recipe = of_models([model], Recipe(()))
     found = collect.expand([folder])
     with torch.inference_mode():
         model.network(to_tensor(load_image(found[0].path), 800, 1333))
-    outputs = Outputs(Path(out), (".png", ".npz"))
+    outputs = OutputPaths(Path(out), "", (".png", ".npz"))
     start = time.perf_counter()
     summary = run_batch(LocalEngine([model], recipe, outputs, team), recipe, found, outputs)
     seconds = time.perf_counter() - start

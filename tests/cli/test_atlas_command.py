@@ -101,7 +101,7 @@ def test_a_point_that_one_image_does_not_have(tmp_path, capsys):
 
 
 def test_an_image_that_one_model_fails_on_counts_for_none(scenes, tmp_path, monkeypatch):
-    from detr_viz.atlas import command
+    from detr_viz.cli import atlas as command
     from detr_viz.explanation import explain_image
 
     true = explain_image.explain_batch
@@ -110,7 +110,7 @@ def test_an_image_that_one_model_fails_on_counts_for_none(scenes, tmp_path, monk
         found = true(model, facts, *more)
         return [
             explain_image.SelfCheckError("self-check failed")
-            if model.spec.name == "cd_detr" and fact.path.endswith("0.png")
+            if model.info.type == "cd_detr" and fact.path.endswith("0.png")
             else e
             for fact, e in zip(facts, found, strict=True)
         ]

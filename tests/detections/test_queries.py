@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from detr_viz.detections.labels import COCO_NAMES
-from detr_viz.detections.queries import QueryError, check_syntax, select, table
+from detr_viz.detections.queries import QueryError, check_syntax, select
+from detr_viz.render.tables import table
 
 NAMES = ("cat", "remote", "sports ball")
 SCORES = [0.20, 0.90, 0.50, 0.90, 0.05, 0.60]

@@ -270,7 +270,7 @@ def test_the_box_of_a_row_is_drawn():
 
 
 def test_no_cell_in_the_box_is_said():
-    from detr_viz.detections.queries import ablation_table
+    from detr_viz.render.tables import ablation_table
 
     e = demo_explanation("detr")
     tiny = e.boxes_xyxy_px.copy()

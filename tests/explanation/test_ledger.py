@@ -356,7 +356,7 @@ def test_a_head_that_has_nothing_comes_last():
 
 
 def test_the_table_of_shares(explanation):
-    from detr_viz.detections.queries import shares_table
+    from detr_viz.render.tables import shares_table
 
     head, *lines = shares_table(explanation, [3, 1], 2).splitlines()
     assert head.split()[:4] == ["query", "class", "share", "of"] and head.split()[-1] == "7"

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, demo_model
-from detr_viz.render.write import write
 
-from detr_viz.detections.objects import choose
 from detr_viz.explanation.explain_image import explain
 from detr_viz.figures.styles import PageFormat, Style
 from detr_viz.images.read import load_image
-from detr_viz.render.paths import Target
+from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import ModelFacts, Recipe, carries, of_models
+from detr_viz.render.run import draw, measure
 
 MODEL = ModelFacts("detr", "a.pth", "ab" * 32, 8, False, ("cat", "dog"), 800, 1333)
 PLAIN = Recipe((MODEL,))
@@ -63,12 +62,16 @@ CHANGED = {
     "removed": ("head:3",),
     "removed_in": "last",
     "biography": True,
+    "views": ("cross", "encoder"),
+    "points": ("1,2",),
 }
 
 
 def test_every_part_of_a_recipe_and_of_a_model_counts():
     assert set(CHANGED) == {field.name for field in fields(Recipe)}
     others = [replace(PLAIN, **{name: value}) for name, value in CHANGED.items()]
+    others[-1] = replace(others[-1], views=("encoder",))  # points are of no other view
+    others.append(replace(PLAIN, views=("encoder",)))
     of_model = {
         "type": "cd_detr",
         "weights": "b.pth",
@@ -101,8 +104,8 @@ def made(tmp_path_factory):
     recipe = of_models([model], Recipe((), queries="top:1"))
     picture = load_image(str(ROOT / "image/scene_1.jpg"))
     found = [explain(model, picture)]
-    target = Target(folder / "a.b", (".png", ".pdf", ".svg", ".npz"), caption=True)
-    written = write(found, choose(found, "top:1"), recipe, target)
+    paths = OutputPaths(folder, "a.b", (".png", ".pdf", ".svg", ".npz"), caption=True)
+    (written,) = draw(measure(found, recipe), picture, recipe, paths, "a")
     return recipe.digest(picture), written.files, picture
 
 
@@ -135,10 +138,13 @@ def test_a_figure_of_many_queries_has_its_digest_within_reach(tmp_path):
     """The description of a figure of all queries is long, and comes before it."""
     model = demo_model("detr")
     recipe = of_models([model], Recipe((), queries="all", page_format=PageFormat.of(dpi=40)))
-    found = [explain(model, load_image("image/scene_1.jpg"))]
-    target = Target(tmp_path / "all", (".png", ".pdf", ".svg"))
-    for path in write(found, choose(found, "all"), recipe, target).files:
-        assert carries(path, recipe.digest(found[0].image))
+    picture = load_image("image/scene_1.jpg")
+    paths = OutputPaths(tmp_path, "all", (".png", ".pdf", ".svg"))
+    measured = measure([explain(model, picture)], recipe)
+    (written,) = draw(measured, picture, recipe, paths, "scene_1")
+    assert len(written.files) == 3
+    for path in written.files:
+        assert carries(path, recipe.digest(picture))
 
 
 @pytest.mark.parametrize(

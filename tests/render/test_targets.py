@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from detr_viz.common.errors import UserError
-from detr_viz.render.paths import Target, check_out, folder_of, is_folder, target_of
+from detr_viz.render.paths import OutputPaths, check_out, folder_of, is_folder, output_paths
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +20,8 @@ def here(tmp_path, monkeypatch):
 
 
 def files(out: str | None, name: str = "cat.v2_detr_all", suffixes=(".png", ".npz")) -> list[str]:
-    target = target_of(out, name, suffixes, caption=False)
-    return [str(path) for path in (*target.figures, target.maps(""))]
+    paths = output_paths(out, suffixes, caption=False).at(name)
+    return [str(path) for path in (*paths.figures, paths.numbers("", ".npz"))]
 
 
 def test_files_are_called_after_their_image_or_what_out_says():
@@ -29,9 +29,9 @@ def test_files_are_called_after_their_image_or_what_out_says():
     assert files("figs/") == ["figs/cat.v2_detr_all.png", "figs/cat.v2_detr_all.npz"]
     assert files("new/a.SVG") == ["new/a.SVG", "new/a.npz"]
     assert files("there.png") == ["there.png/cat.v2_detr_all.png", "there.png/cat.v2_detr_all.npz"]
-    several = target_of("figs", "cat", (".png", ".pdf", ".npz"), caption=False)
+    several = output_paths("figs", (".png", ".pdf", ".npz"), caption=False).at("cat")
     assert [path.name for path in several.figures] == ["cat.png", "cat.pdf"]
-    assert several.saves_maps and not target_of("a.pdf", "", (".png",), False).saves_maps
+    assert several.saves_maps and not output_paths("a.pdf", (".png",), False).saves_maps
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,10 @@ def test_places_that_will_not(out, several, says):
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
-def target(figure: str, caption: bool, maps: bool) -> Target:
+def target(figure: str, caption: bool, maps: bool) -> OutputPaths:
     path = Path(figure)
-    return Target(path.with_suffix(""), (path.suffix, *[".npz"] * maps), caption)
+    suffixes = (path.suffix, ".npz") if maps else (path.suffix,)
+    return OutputPaths(path.parent, path.stem, suffixes, caption)
 
 
 def test_what_stands_in_the_way_of_a_figure_or_what_goes_beside_it():

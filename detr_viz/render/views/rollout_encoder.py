@@ -50,7 +50,7 @@ class EncoderRolloutView(View):
         (e,) = found
         points = points_of(e, queries_of(objects, 0), recipe)
         last = ("encoder", e.num_encoder_layers - 1)
-        attended = head_mean(e.terms(last), points.cells).cpu().numpy()
+        attended = head_mean(e.attention_at(last), points.cells).cpu().numpy()
         maps = np.stack([attended, of_cells(e, points.cells, stays=False)], 1)
         shown = store(e, (), (), layers=[e.num_layers - 1])
         return EncoderRolloutResult((shown,), points, maps)

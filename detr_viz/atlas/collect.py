@@ -1,0 +1,195 @@
+"""Many images through the models into a table a model, and the tables and figures as files."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detr_viz.atlas.table import COLUMNS, AtlasTable
+from detr_viz.attention.terms import modes_of_plot
+from detr_viz.batch import worker_process
+from detr_viz.batch.explainer import BatchExplainer
+from detr_viz.batch.index import opened
+from detr_viz.batch.scheduler import Item, Pipeline, Ready
+from detr_viz.batch.tasks import Failure, Setup
+from detr_viz.common.files import check_file, replacing
+from detr_viz.common.progress import Progress
+from detr_viz.detections.queries import NoQueryError, check_for, select
+from detr_viz.explanation.deviation import moved
+from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
+from detr_viz.render.recipe import Recipe
+from detr_viz.render.views.base import Needs
+
+if TYPE_CHECKING:
+    from detr_viz.batch.worker_process import WorkerProcess
+    from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.detector import Detector
+    from detr_viz.images.collect import Input
+
+_MOST_FAILURES = 20  # that are said
+
+
+@dataclass(frozen=True)
+class AtlasOptions:
+    """Where the tables and figures of a run go, and how it runs.
+
+    suffixes    of the figures
+    jobs        processes that read; None: what the machine has
+    batch_size  images that share a forward pass; None: 1, 8 on a GPU
+    """
+
+    folder: Path
+    suffixes: tuple[str, ...] = (".png",)
+    style: Style = DEFAULT_STYLE
+    page_format: PageFormat = DEFAULT_PAGE_FORMAT
+    jobs: int | None = None
+    batch_size: int | None = None
+    quiet: bool = False
+
+
+class Collector:
+    """A table a model, filled image by image.
+
+    reference: the models in float32, where others are used: the first image with a query goes
+    through both, and `say` hears how far the maps are apart.
+    """
+
+    def __init__(
+        self,
+        loaded: Sequence[Detector],
+        recipe: Recipe,
+        reference: Sequence[Detector] | None = None,
+    ) -> None:
+        from detr_viz.explanation.sites import resolve_layers
+
+        self._recipe = recipe
+        self.say: Callable[[str], None] = lambda line: None
+        self.device = loaded[0].device.type
+        self.explainer = BatchExplainer(loaded, recipe, Needs(recipe.layer), self._enter, reference)
+        self.tables = [
+            AtlasTable(
+                f"{info.title} ({info.weights})",
+                modes_of_plot(recipe.plot, info.modes),
+                resolve_layers(recipe.layer, info.num_layers),
+                info.num_heads,
+                recipe.scale,
+                f"queries {recipe.queries}. weights {info.weights} sha256 {info.sha256}",
+            )
+            for info in (model.info for model in loaded)
+        ]
+
+    def _enter(self, ready: Ready, found: Sequence[Explanation]) -> None:
+        """An image counts for all models or, where one of them fails, for none."""
+        chosen = [self._chosen(e) for e in found]
+        if all(chosen) and (exact := self.explainer.exact(ready)) is not None:
+            self._compare(ready, found, exact, chosen)
+        for table, e, queries in zip(self.tables, found, chosen, strict=True):
+            table.add(e, queries)
+
+    def _compare(
+        self,
+        ready: Ready,
+        found: Sequence[Explanation],
+        exact: Sequence[Explanation],
+        chosen: Sequence[list[int]],
+    ) -> None:
+        apart = max(
+            float(abs(one.maps(*about) - two.maps(*about)).max())
+            for table, one, two, queries in zip(self.tables, found, exact, chosen, strict=True)
+            for layer, mode in table.tallies
+            for about in [(mode, queries, layer, table.scale)]
+        )
+        what = f"the attention weights of {ready.item.path}"
+        self.say(moved(self._recipe.precision, apart, what))
+
+    def _chosen(self, e: Explanation) -> list[int]:
+        try:
+            return select(e, self._recipe.queries)
+        except NoQueryError:
+            return []
+
+
+def checked(
+    recipe: Recipe,
+    loaded: Sequence[Detector],
+    options: AtlasOptions,
+    tables: Sequence[AtlasTable],
+) -> None:
+    """UserError for what cannot be drawn or written, before an image is read."""
+    from detr_viz.atlas import figure
+
+    for model in loaded:
+        check_for(recipe.queries, model.info.class_names, model.info.num_queries)
+    for table, stem in zip(tables, stems(loaded), strict=True):
+        figure.check(table, options.style, options.page_format)
+        for suffix in (".csv", *options.suffixes):
+            check_file(options.folder / (stem + suffix), "choose another --out")
+
+
+def collect(
+    collector: Collector,
+    images: Sequence[Input],
+    recipe: Recipe,
+    options: AtlasOptions,
+    team: list[WorkerProcess],
+) -> list[str]:
+    """All images through the collector; why some failed. team: processes that read, more may be
+    started.
+    """
+    if not options.jobs:
+        team += worker_process.start(worker_process.default_count(collector.device) - len(team))
+    for worker in team:
+        worker.set_up(Setup(recipe, Path(tempfile.gettempdir())))
+    size = options.batch_size or (8 if collector.device == "cuda" else 1)
+    items = (Item(i, image.path, image.name) for i, image in enumerate(images))
+    failures: list[str] = []
+    alone = len(images) == 1  # its failure is the run's
+    with Progress(len(images), quiet=options.quiet or alone) as progress:
+        collector.say = progress.note
+        for item, outcome in Pipeline(team, size).run(items, collector.explainer):
+            failed = isinstance(outcome, Failure)
+            progress.advance(failed=failed)
+            if failed:
+                named = item.path in outcome.reason
+                failures.append(outcome.reason if named else f"{item.path}: {outcome.reason}")
+                if len(failures) <= _MOST_FAILURES and not alone:
+                    line = f"error: {failures[-1]}"
+                    print(line, file=sys.stderr) if options.quiet else progress.note(line)
+    return failures
+
+
+def write(table: AtlasTable, stem: str, options: AtlasOptions) -> Iterator[str]:
+    """A model's table and figures; yields the lines to print."""
+    from detr_viz import figures
+    from detr_viz.atlas.figure import atlas_figure
+
+    if not table.objects:
+        yield f"{table.name}: no object in {table.images} images, nothing written"
+        return
+    path = options.folder / f"{stem}.csv"
+    with replacing(path) as part, opened(part, COLUMNS) as add:
+        for row in table.rows():
+            add(row)
+    yield f"wrote {path}"
+    with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
+        warnings.simplefilter("always", UserWarning)
+        figure = atlas_figure(table, style=options.style, page_format=options.page_format)
+    yield from (f"note: {warning.message}" for warning in caught)
+    for suffix in options.suffixes:
+        path = options.folder / f"{stem}{suffix}"
+        figures.save(figure, path)
+        yield f"wrote {path}"
+
+
+def stems(loaded: Sequence[Detector]) -> list[str]:
+    """The checkpoints' names as those of files, no two the same."""
+    paths = [Path(model.info.path) for model in loaded]
+    named = [re.sub(r"[^\w.-]+", "_", path.stem).strip("._") or "model" for path in paths]
+    same = len({name.lower() for name in named}) < len(named)
+    return [f"{name}_{i}" if same else name for i, name in enumerate(named, 1)]
