@@ -11,15 +11,18 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
+import torch
 from conftest import ROOT
 from PIL import Image
 
 from detr_viz.demo.shapes import scene
 
 COMMAND = [sys.executable, str(ROOT / "attention_scripts.py")]
+ALONE = {"OMP_NUM_THREADS": "1"}  # numbers that no other count of threads rounds another way
 QUICK = ["--size", "64", "--queries", "top:2", "--dpi", "60"]
 
 
@@ -112,6 +115,24 @@ def batch(*argv: str, code: int = 0, capsys=None) -> tuple[str, str]:
     return capsys.readouterr() if capsys else ("", "")
 
 
+def run_here(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What `run` does, in this process; torch has one thread, as with ALONE: the same bytes."""
+    from detr_viz import cli
+
+    before, threads = os.getcwd(), torch.get_num_threads()
+    out, err = io.StringIO(), io.StringIO()
+    os.chdir(cwd)
+    torch.set_num_threads(1)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = cli.main([*argv])
+    finally:
+        os.chdir(before)
+        torch.set_num_threads(threads)
+    assert "Traceback" not in err.getvalue()
+    return subprocess.CompletedProcess([*argv], code, out.getvalue(), err.getvalue())
+
+
 def start(*argv: str) -> subprocess.Popen:
     """A run in a session of its own, with Ctrl-C as in a terminal."""
     return subprocess.Popen(
@@ -119,6 +140,7 @@ def start(*argv: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **ALONE},
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -9,9 +10,56 @@ import numpy as np
 import pytest
 import torch
 from golden.fillrule import fill
+from warm_helpers import warm_helpers
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parent.parent
+WORKERS = 4  # at most; each holds its own models
+# The files that take longest, longest first: begun first, so that no worker ends long after others.
+LONGEST = (
+    "batch/test_resume.py",
+    "batch/test_cluster_runs.py",
+    "regression/test_pytest_plugin.py",
+    "figures/test_layout.py",
+    "batch/test_batch.py",
+    "cli/test_cli.py",
+    "regression/test_regression.py",
+    "figures/test_decoder_figures.py",
+    "cli/test_cli_figures.py",
+    "cli/test_atlas_command.py",
+    "explanation/test_faithfulness.py",
+    "figures/test_contact.py",
+)
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers are as many as there are CPUs
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Whole suites and folders run on several CPUs, file by file, unless the command says how.
+
+    A few files or tests run in this process, where starting workers takes longer than they gain;
+    so do all with -n 0, --pdb or without pytest-xdist (-p no:xdist).
+    """
+    option = config.option
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    if is_worker or not hasattr(option, "numprocesses") or option.numprocesses is not None:
+        return
+    folders = [arg for arg in config.args if Path(arg.partition("::")[0]).is_dir()]
+    if option.dist == "no" and folders and not option.collectonly:
+        option.numprocesses, option.maxprocesses = "logical", option.maxprocesses or WORKERS
+        option.dist = "loadfile"  # a file's tests share what its fixtures build
+        option.loadscopereorder = False  # the order is that of pytest_collection_modifyitems
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first where files run side by side."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    here = Path(__file__).parent
+    place = {here / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 def filled_state_dict(name: str) -> dict[str, torch.Tensor]:
@@ -33,6 +81,16 @@ def _one_thread_rule():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _helpers_that_stay(request: pytest.FixtureRequest):
+    """Batches in this process draw with helper processes that an earlier test has left."""
+    if request.node.get_closest_marker("own_helpers"):
+        yield
+    else:
+        with warm_helpers():
+            yield
 
 
 @cache
@@ -77,10 +135,10 @@ def refused(tmp_path, capsys):
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """A folder of 24 images, 5 of them broken, and what an uninterrupted run makes of it."""
-    from batch_tools import QUICK, folder_of_scenes, run
+    from batch_tools import ALONE, QUICK, folder_of_scenes, run
 
     home = tmp_path_factory.mktemp("whole")
     bad = folder_of_scenes(home / "in", 24, broken=5)
-    done = run(*QUICK, "--image", "in", "--out", "out", "--format", "png,npz", cwd=home)
+    done = run(*QUICK, "--image", "in", "--out", "out", "--format", "png,npz", cwd=home, env=ALONE)
     assert done.returncode == 1, done.stderr
     return home, [str(Path(path).relative_to(home)) for path in bad], done

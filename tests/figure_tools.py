@@ -55,8 +55,20 @@ def sheet_of(fig: Figure) -> np.ndarray:
 
 def tiles_of(fig: Figure) -> list[Tile]:
     """All that is pasted on the white sheet, from the top down and from left to right."""
-    parts, _ = ndimage.label((sheet_of(fig) < 250).any(-1))
-    return sorted(Tile(y.start, x.start, y.stop, x.stop) for y, x in ndimage.find_objects(parts))
+    red, green, blue = np.moveaxis(sheet_of(fig), -1, 0)
+    inked = (red < 250) | (green < 250) | (blue < 250)
+    # rows and columns like the one before them say nothing of what hangs together
+    tops, lefts = _changes(inked), _changes(inked.T)
+    y = np.append(tops, inked.shape[0])
+    x = np.append(lefts, inked.shape[1])
+    parts, _ = ndimage.label(inked[np.ix_(tops, lefts)])
+    found = ndimage.find_objects(parts)
+    return sorted(Tile(*map(int, (y[v.start], x[h.start], y[v.stop], x[h.stop]))) for v, h in found)
+
+
+def _changes(rows: np.ndarray) -> np.ndarray:
+    """Indices of the rows that are not as the one before."""
+    return np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]).any(1)))
 
 
 def rows_of(fig: Figure) -> list[list[Tile]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batch_tools import QUICK, batch, content, folder_of_scenes, paths, picture, run, table
+from batch_tools import QUICK, batch, content, folder_of_scenes, paths, picture, run_here, table
 from PIL import Image
 
 from detr_viz import cli, heatmaps
@@ -75,7 +75,7 @@ def test_the_index_says_what_the_saved_maps_say(whole):
 def test_a_batch_makes_what_a_single_run_makes(whole, here):
     home, _, _ = whole
     argv = ["--image", "in/a/0003.png", "--out", str(here / "one"), "--format", "png,npz"]
-    run(*QUICK, *argv, cwd=home)
+    run_here(*QUICK, *argv, cwd=home)
     for end in (".png", ".npz"):
         one = (here / f"one/0003_detr_combine{end}").read_bytes()
         assert one == (home / f"out/a/0003_detr_combine{end}").read_bytes()
@@ -236,7 +236,7 @@ def test_shards_together_are_the_whole(whole, here):
     argv = ["--image", "in", "--out", str(here / "out"), "--format", "png,npz"]
     counts = []
     for i in order:
-        done = run(*QUICK, *argv, "--shard", f"{i}/4", cwd=home)
+        done = run_here(*QUICK, *argv, "--shard", f"{i}/4", cwd=home)
         found = table(here / f"out/index-{i}-of-4.csv")
         failed = here / f"out/failures-{i}-of-4.csv"
         counts.append(len(paths(found)) + (len(table(failed)) if failed.exists() else 0))

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from batch_tools import QUICK, content, folder_of_scenes, run, start
+from batch_tools import QUICK, content, folder_of_scenes, run, run_here, start
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray"),
@@ -29,7 +29,7 @@ def whole(tmp_path_factory):
     """A folder of images, some of them broken, and what the local engine makes of it."""
     home = tmp_path_factory.mktemp("whole")
     folder_of_scenes(home / "in", COUNT, BROKEN)
-    done = run(*BATCH, "--out", "local", cwd=home, env={"OMP_NUM_THREADS": "1"})
+    done = run_here(*BATCH, "--out", "local", cwd=home)
     assert done.returncode == 1, done.stderr
     return home, done
 

@@ -28,6 +28,7 @@ from detr_viz.render.recipe import ModelFacts, Recipe
 from detr_viz.render.run import MeasuredImage
 from detr_viz.render.views.head_maps import HeadMapsResult
 
+pytestmark = pytest.mark.own_helpers
 posix = pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
 MODEL = ModelFacts("detr", "w.pth", "00", 8, False, ("cat",), 64, 100)
 RECIPE = Recipe((MODEL,))

@@ -9,7 +9,17 @@ import time
 from pathlib import Path
 
 import pytest
-from batch_tools import QUICK, batch, content, folder_of_scenes, picture, run, start, table
+from batch_tools import (
+    QUICK,
+    batch,
+    content,
+    folder_of_scenes,
+    picture,
+    run,
+    run_here,
+    start,
+    table,
+)
 from PIL import Image
 
 from detr_viz import heatmaps
@@ -31,7 +41,7 @@ def test_resume_does_nothing_where_all_is_there(whole, here):
     shutil.copytree(home / "out", here / "out")
     before = {path: path.stat().st_mtime_ns for path in (here / "out").rglob("*_detr_*")}
     argv = ["--image", "in", "--out", str(here / "out"), "--format", "png,npz", "--resume"]
-    done = run(*QUICK, *argv, cwd=home)
+    done = run_here(*QUICK, *argv, cwd=home)
     assert done.returncode == 1  # the broken ones are tried again
     assert "wrote 0 files for 0 images" in done.stdout and "19 images done" in done.stdout
     assert before == {path: path.stat().st_mtime_ns for path in (here / "out").rglob("*_detr_*")}
@@ -59,7 +69,7 @@ def test_resume_mends_what_was_changed(change, whole, here):
     shutil.copytree(home / "out", here / "out")
     CHANGES[change](here / "out")
     argv = ["--image", "in", "--out", str(here / "out"), "--format", "png,npz", "--resume"]
-    done = run(*QUICK, *argv, cwd=home)
+    done = run_here(*QUICK, *argv, cwd=home)
     redone = {"the index is gone": 19, "a temporary file is left": 0}.get(change, 1)
     assert f"wrote {2 * redone} files for {redone} image" in done.stdout
     assert content(here / "out") == content(home / "out")
@@ -111,7 +121,7 @@ def test_resume_does_not_take_the_maps_of_another_image(here, capsys):
 
 def resumed_to_the_end(home: Path, out: Path) -> None:
     argv = ["--image", "in", "--out", str(out), "--format", "png,npz", "--resume"]
-    assert run(*QUICK, *argv, cwd=home).returncode == 1
+    assert run_here(*QUICK, *argv, cwd=home).returncode == 1
     assert content(out) == content(home / "out")
     assert not list(out.rglob(".*"))
 

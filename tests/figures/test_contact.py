@@ -106,8 +106,11 @@ def texts(page: PageObject) -> list[Area]:
     return found
 
 
-def check_page(page: PageObject, names: int) -> None:
-    """Nothing meets or leaves the page; each picture has its name under it, aligned left."""
+def check_page(page: PageObject, names: int) -> list[Area]:
+    """Nothing meets or leaves the page; each picture has its name under it, aligned left.
+
+    Gives the pictures.
+    """
     shown, words = pictures(page), texts(page)
     everything = [*shown, *(t for t in words if t.what != "cannot be read")]
     boxes = np.array([area[:4] for area in everything])
@@ -121,6 +124,7 @@ def check_page(page: PageObject, names: int) -> None:
         for p in shown
     ]
     assert [len(found) for found in under] == [1] * names
+    return shown
 
 
 # --- pages and their texts ----------------------------------------------------------------------
@@ -189,11 +193,9 @@ def test_nothing_overlaps(per_page, sizes, tmp_path):
     long = [(path, name.replace("val/", f"a {'very ' * (i % 3 * 20)}long folder/"))
             for i, (path, name) in enumerate(figures)]  # fmt: skip
     first, second = sheet(tmp_path, long, per_page, title="head " * 60).pages
-    check_page(first, per_page)
-    check_page(second, 1)
-    for page in (first, second):
-        for area in pictures(page):
-            i = int(area.what[2:]) + (page is second) * per_page
+    for page, count, before in ((first, per_page, 0), (second, 1, per_page)):
+        for area in check_page(page, count):
+            i = int(area.what[2:]) + before
             width, height = small[i % len(small)]
             assert area.width / area.height == pytest.approx(width / height, rel=1e-3)
             assert area.width < width  # not coarser than 100 dpi, that is 0.72 pt a pixel

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,20 +33,48 @@ def here(tmp_path):
     return tmp_path
 
 
+@contextmanager
+def chdir(folder: Path) -> Iterator[None]:
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+OPTIONS = ["-q", "-p", "no:cacheprovider", "-p", "detr_viz.regression.pytest_plugin"]
+# what would set the hooks of the process that the tests themselves run in
+OPTIONS_HERE = [f"-pno:{name}" for name in ("faulthandler", "threadexception")]
+OPTIONS_APART = ["-pno:hypothesispytest", "-pno:anyio"]  # each process would import them
+OPTIONS_HERE += ["-pno:unraisableexception", "--capture=sys", "--import-mode=importlib"]
+
+
+def outcomes(printed: str) -> dict[str, int]:
+    last = printed.splitlines()[-1]
+    return {kind: int(n) for n, kind in re.findall(r"(\d+) (passed|failed|errors?)", last)}
+
+
 def ran(here: Path, source: str, *argv: str) -> tuple[dict[str, int], str]:
-    """Outcomes of a test run, by kind, and what it printed."""
+    """Outcomes of a test run in this process, by kind, and what it printed."""
     (here / "test_mine.py").write_text(source)
-    line = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "detr_viz.regression.pytest_plugin",
-        "-p",
-        "no:cacheprovider",
-    ]
+    out, err, bytecode = io.StringIO(), io.StringIO(), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # of one size, within a second: the next source is another
+    try:
+        with chdir(here), redirect_stdout(out), redirect_stderr(err):
+            pytest.main([*OPTIONS, *OPTIONS_HERE, "--rootdir", str(here), *argv])
+    finally:
+        sys.dont_write_bytecode = bytecode
+        sys.modules.pop("test_mine", None)
+    assert err.getvalue() == ""
+    return outcomes(out.getvalue()), out.getvalue()
+
+
+def ran_apart(here: Path, source: str, *argv: str) -> tuple[dict[str, int], str]:
+    """The same in a process of its own, as a user starts it."""
+    (here / "test_mine.py").write_text(source)
     done = subprocess.run(
-        [*line, "-q", "--rootdir", str(here), *argv],
+        [sys.executable, "-m", "pytest", *OPTIONS, *OPTIONS_APART, "--rootdir", str(here), *argv],
         cwd=here,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -51,17 +82,15 @@ def ran(here: Path, source: str, *argv: str) -> tuple[dict[str, int], str]:
         check=False,
     )
     assert done.stderr == "", done.stderr
-    last = done.stdout.splitlines()[-1]
-    found = {kind: int(n) for n, kind in re.findall(r"(\d+) (passed|failed|errors?)", last)}
-    return found, done.stdout
+    return outcomes(done.stdout), done.stdout
 
 
 def test_the_first_run_writes_and_fails_then_it_passes(here):
-    found, out = ran(here, ONCE.replace("S)", "0)"))
+    found, out = ran_apart(here, ONCE.replace("S)", "0)"))
     assert found == {"failed": 1}
     assert "no saved maps yet: wrote" in out and (here / "test_mine/test_one.npz").exists()
     assert "wrote" in out.partition("heatmaps")[2]
-    assert ran(here, ONCE.replace("S)", "0)"))[0] == {"passed": 1}
+    assert ran_apart(here, ONCE.replace("S)", "0)"))[0] == {"passed": 1}
 
 
 def test_a_change_fails_and_names_the_worst_head(here):
@@ -130,24 +159,40 @@ def test_demo(heatmap_regression):
     assert heatmaps.load(here / "test_mine/one.npz").query_ids.tolist() == [3]
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
-def test_a_report_of_all_workers(here, workers):
-    if workers and find_spec("xdist") is None:
-        pytest.skip("needs pytest-xdist")
-    test = "\ndef test_{0}(heatmap_regression):\n    heatmap_regression.check(maps({0}, S * {1}))\n"
-    source = HEAD + "".join(test.format(i, i % 2) for i in range(6))
-    ran(here, source.replace("S *", "0 *"), "--heatmap-regen", *workers)
-    argv = ["--heatmap-report", "out/page.html", *workers]
-    found, _ = ran(here, source.replace("S *", "2 *"), *argv)
-    assert found == {"failed": 3, "passed": 3}
-    (here / "taken").write_text("a file")
-    found, out = ran(
-        here, source.replace("S *", "0 *"), "--heatmap-report", "taken/x.html", *workers
-    )
-    assert found == {"passed": 6} and "error: cannot write taken/x.html" in out
-    page = (here / "out/page.html").read_text()
+SIX = HEAD + "".join(
+    f"\ndef test_{i}(heatmap_regression):\n    heatmap_regression.check(maps({i}, S * {i % 2}))\n"
+    for i in range(6)
+)
+
+
+def has_three_of_six(page: str) -> None:
     assert "3 of 6 baselines failed" in page and page.count("<figure>") == 3
     assert all(f"test_mine.py::test_{i} test_{i}" in page for i in range(6))
+
+
+def test_a_report(here):
+    ran(here, SIX.replace("S *", "0 *"), "--heatmap-regen")
+    found, _ = ran(here, SIX.replace("S *", "2 *"), "--heatmap-report", "out/page.html")
+    assert found == {"failed": 3, "passed": 3}
+    (here / "taken").write_text("a file")
+    found, out = ran(here, SIX.replace("S *", "0 *"), "--heatmap-report", "taken/x.html")
+    assert found == {"passed": 6} and "error: cannot write taken/x.html" in out
+    has_three_of_six((here / "out/page.html").read_text())
+
+
+@pytest.mark.skipif(find_spec("xdist") is None, reason="needs pytest-xdist")
+def test_a_report_of_all_workers(here):
+    ran(here, SIX.replace("S *", "0 *"), "--heatmap-regen")
+    page = ["--heatmap-report", "out/page.html", "-n", "2"]
+    found, _ = ran_apart(here, SIX.replace("S *", "2 *"), *page)
+    assert found == {"failed": 3, "passed": 3}
+    (here / "taken").write_text("a file")
+    page = ["--heatmap-regen", "--heatmap-report", "taken/x.html", "-n", "2"]
+    found, out = ran_apart(here, SIX.replace("S *", "2 *"), *page)
+    assert found == {"passed": 6} and "error: cannot write taken/x.html" in out
+    assert out.count("wrote ") == 3
+    assert ran(here, SIX.replace("S *", "2 *"))[0] == {"passed": 6}  # what the workers wrote
+    has_three_of_six((here / "out/page.html").read_text())
 
 
 def test_the_plugin_costs_no_import(tmp_path):
