@@ -92,7 +92,7 @@ def test_rollout_of_points(e, saved):
 
 def test_terms(e, saved):
     found = saved("--plot", "terms", "--queries", "11,15", "--layer", "1")
-    book = e.ledger([11, 15], 1)
+    book = e.logit_terms([11, 15], 1)
     assert {name[7:] for name in found if name.startswith("logits_")} == set(book.terms)
     for name, part in book.terms.items():
         np.testing.assert_array_equal(found[f"logits_{name}"], part)
