@@ -80,7 +80,10 @@ class LocalEngine:
             self.done[item.i] = done
             return None
         if (exact := self.explainer.exact(ready)) is not None:
-            for what, apart in dict(deviations(measured, exact, recipe).values()).items():
-                self._say(moved(recipe.precision, apart, f"the {what} of {item.path}"))
+            apart: dict[str, float] = {}
+            for what, value in deviations(measured, exact, recipe).values():
+                apart[what] = max(value, apart.get(what, 0.0))
+            for what, value in apart.items():
+                self._say(moved(recipe.precision, value, f"the {what} of {item.path}"))
         self.done[item.i] = replace(done, rows=measured.rows)
         return Draw(item.i, item.path, item.name, measured, self._paths)

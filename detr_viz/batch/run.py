@@ -206,9 +206,9 @@ def stoppable(engine: Engine, say: Callable[[str], None]) -> Iterator[list[bool]
 
 
 def figures_of(paths: OutputPaths) -> Iterator[tuple[Path, str]]:
-    """The first PNG of each image of a finished run, with the image's path, in order."""
+    """The PNGs of each image of a finished run, with the image's path, in order."""
     end = f"-{paths.tag}" if paths.tag else ""
     for done in read_index(paths.folder / f"index{end}.csv"):
-        pngs = [name for name in done.files if name.endswith(".png")]
-        if pngs:
-            yield paths.folder / pngs[0], done.image
+        for name in done.files:
+            if name.endswith(".png"):
+                yield paths.folder / name, done.image

@@ -111,8 +111,9 @@ def run_here(
     """One image after the other: one that is drawn, or the tables of several."""
     loaded = load_models(sources, options.quiet)
     check_heads(recipe.style, loaded)
+    from detr_viz.render.listing import list_image
     from detr_viz.render.recipe import of_models
-    from detr_viz.render.run import check_needs, list_image, render_image
+    from detr_viz.render.run import check_needs, render_image
 
     recipe = of_models(loaded, recipe)
     check_needs(recipe, loaded)

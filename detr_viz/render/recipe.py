@@ -126,7 +126,7 @@ class Recipe:
         for name in ("size", "max_size", "style", "page_format", "views", "points"):
             del about[name]
         if self.views != (CROSS,):
-            about["queries"] += " " + " ".join([*self.views, *self.points])
+            about["queries"] += f" {' '.join(self.views)} {' '.join(self.points)}"
         return json.dumps(about, sort_keys=True).encode()
 
     def of_view(self, name: str) -> Recipe:

@@ -282,22 +282,3 @@ def cut_notes(found: Sequence[Explanation], recipe: Recipe) -> Iterator[str]:
         if recipe.size and short < recipe.size:
             said[f"note: --size {recipe.size} came down to {short}, for --max-size is {bound}"] = 1
     yield from said
-
-
-def list_image(
-    models: Sequence[Detector], image: Input, recipe: Recipe, everything: bool
-) -> Iterator[str]:
-    """The tables of an image's queries, and nothing drawn. everything: of all queries by score."""
-    from detr_viz.detections.objects import queries_of
-    from detr_viz.images.read import load_image
-    from detr_viz.render.views.head_maps import query_lines
-
-    picture = load_image(image.path)
-    yield from (f"note: {image.path}: {note}" for note in picture.notes)
-    needs = Needs(recipe.layer)
-    found = explain_one(models, picture, inputs_of(picture, recipe), recipe, needs)
-    yield from cut_notes(found, recipe)
-    objects = [] if everything else choose(found, recipe.queries)
-    for k, e in enumerate(found):
-        ids = e.by_score() if everything else queries_of(objects, k)
-        yield from query_lines(e, ids, len(found) > 1)

@@ -128,6 +128,18 @@ def test_a_cluster_of_this_machine_makes_what_one_process_makes(whole, home):
     assert len(worded(done.stderr)) == BROKEN + 1
 
 
+def test_views_on_a_cluster_are_those_of_one_process(home, nodes):
+    folder_of_scenes(home / "few", 2)
+    argv = [*QUICK, "--image", "few", "--attention", "cross", "encoder", "decoder", "--save-maps"]
+    argv += ["--ablate", "content", "--caption", "--jobs", "1", "--quiet"]
+    for out, more in (("one", []), ("many", ["--engine", "ray", "--ray-address", nodes.address])):
+        done = run(*argv, *more, "--out", out, cwd=home)
+        assert done.returncode == 0, done.stderr
+    made = content(home / "one")
+    assert content(home / "many") == made
+    assert len(made) == 1 + 2 * (4 + 4 + 3)  # png and tex of four figures, three files of numbers
+
+
 def test_a_worker_that_is_killed_leaves_no_gap_and_no_double(home, nodes):
     process = started("killed", "--ray-address", nodes.address, count=6)
     first, second = workers("killed")

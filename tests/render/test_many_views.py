@@ -92,9 +92,9 @@ def test_a_contact_sheet_of_a_view(here):
     from pypdf import PdfReader
 
     folder_of_scenes(here / "in", 2)
-    argv = ["--type", "detr", "--attention", "encoder", "--image", "in", "--out", "out", "--quiet"]
+    argv = ["--type", "detr", "--attention", "decoder", "--image", "in", "--out", "out", "--quiet"]
     batch(*argv, "--contact-sheet", "1")
-    assert len(PdfReader("out/contact-sheet.pdf").pages) == 2
+    assert len(PdfReader("out/contact-sheet.pdf").pages) == 2 * 2  # both figures of each image
 
 
 def test_what_fails_is_in_the_list_and_the_rest_is_made(here, capsys):

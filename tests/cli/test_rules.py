@@ -1,0 +1,120 @@
+"""The table of rules: each is broken by some flags, and lets the usual ones through."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from detr_viz import cli
+from detr_viz.cli import render, rules
+from detr_viz.common.errors import UserError
+
+BROKEN = [  # in the order of the table
+    ["--ablate-in", "0"],
+    ["--ablate", "content", "--list-queries"],
+    ["--ablate", "content", "--layer", "0"],
+    ["--plot", "terms", "--style", "contour"],
+    ["--plot", "terms", "--heads", "mean"],
+    ["--rollout", "--faithfulness"],
+    ["--points", "3,4"],
+    ["--attention", "cross", "encoder", "--out", "a.png"],
+    ["--rollout", "--type", "detr", "cd_detr"],
+    ["--attention", "decoder", "--plot", "terms"],
+    ["--faithfulness", "--biography", "3"],
+    ["--attention", "encoder", "--ablate", "content"],
+    ["--rollout", "--list-queries"],
+    ["--attention", "encoder", "--points", "3,4", "--queries", "top:1"],
+    ["--attention", "decoder", "--style", "heat"],
+    ["--attention", "decoder", "--interpolation", "linear"],
+    ["--rollout", "--attention", "cross", "encoder"],
+    ["--rollout", "--attention", "decoder"],
+    ["--rollout", "--plot", "position"],
+    ["--rollout", "--heads", "0"],
+    ["--rollout", "--layer", "0"],
+    ["--rollout", "--scale", "layer"],
+    ["--faithfulness", "--attention", "encoder"],
+    ["--faithfulness", "--heads", "0"],
+    ["--faithfulness", "--layer", "0"],
+    ["--format", "svg", "--out", "a.png"],
+    ["--caption", "--format", "npz,csv"],
+    ["--show", "--jobs", "2"],
+    ["--show", "--format", "csv"],
+    ["--contact-sheet", "--format", "svg"],
+    ["--ray-address", "auto"],
+    ["--ablate", "content", "--plot", "position"],
+]
+
+SOUND = [
+    ["--attention", "cross", "encoder", "decoder", "--ablate", "content", "--save-maps"],
+    ["--attention", "encoder", "--resume", "--jobs", "2", "--shard", "0/2", "--caption"],
+    ["--rollout", "--attention", "encoder", "--points", "3,4", "--contact-sheet"],
+    ["--faithfulness", "--format", "csv", "--engine", "ray", "--batch-size", "2"],
+    ["--plot", "terms", "--save-maps", "--caption"],
+    ["--ablate", "content", "--save-maps", "--caption", "--resume"],
+    ["--heads", "max", "--caption"],
+]
+
+
+def flags(argv: list[str]) -> rules.Flags:
+    return rules.Flags(cli.build_parser(render).parse_args(argv))
+
+
+def test_every_rule_is_broken_by_some_flags():
+    assert len(BROKEN) == len(rules.RULES)
+    for argv, (is_wrong, words) in zip(BROKEN, rules.RULES, strict=True):
+        made = flags(argv)
+        assert is_wrong(made), argv
+        message = words if isinstance(words, str) else words(made)
+        assert "\n" not in message and "--" in message
+        with pytest.raises(UserError):
+            rules.check(made)
+
+
+@pytest.mark.parametrize("argv", SOUND, ids=" ".join)
+def test_what_may_be_said_together(argv):
+    rules.check(flags(argv))
+
+
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        ([], ["cross"]),
+        (["--attention", "encoder", "cross", "encoder"], ["encoder", "cross"]),
+        (["--rollout"], ["rollout"]),
+        (["--rollout", "--attention", "encoder"], ["rollout_encoder"]),
+        (["--faithfulness", "--attention", "cross"], ["faithfulness"]),
+    ],
+)
+def test_the_views_that_flags_ask_for(argv, names):
+    assert flags(argv).views == names
+
+
+@pytest.mark.parametrize(
+    ("argv", "batch"),
+    [
+        (["--rollout"], False),
+        (["--rollout", "--resume"], True),
+        (["--attention", "encoder", "--image", "a.png", "b.png"], True),
+        (["--image", "a.png", "b.png", "--list-queries"], False),
+        (["--engine", "ray"], True),
+    ],
+)
+def test_what_is_a_batch(argv, batch):
+    assert flags(argv).is_batch is batch
+
+
+def test_flags_end_in_the_cli():
+    """Below it no module knows argparse, but where a checkpoint may hold its Namespace."""
+    known = {"cli", "demo", "checkpoints"}
+    package = ROOT / "detr_viz"
+    for path in package.rglob("*.py"):
+        names = {
+            alias.name
+            for node in ast.walk(ast.parse(Path(path).read_text()))
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        assert "argparse" not in names or path.relative_to(package).parts[0] in known, path
