@@ -10,7 +10,7 @@ import torch
 from golden.fillrule import fill
 
 from detr_viz import models
-from detr_viz.checkpoints.checkpoint import skeleton
+from detr_viz.checkpoints.fit import skeleton
 from detr_viz.models.config import BackboneConfig, DetrConfig
 
 BASIC = BackboneConfig(block="basic", stem=8, widths=(8, 16), blocks=(1, 2))

@@ -13,7 +13,7 @@ from detr_viz.render.recipe import Recipe
 if TYPE_CHECKING:
     import numpy as np
 
-    from detr_viz.images.read import ImageFacts
+    from detr_viz.images.loaded_image import ImageFacts
     from detr_viz.render.paths import OutputPaths
     from detr_viz.render.run import MeasuredImage
 

@@ -26,7 +26,7 @@ from detr_viz.batch.tasks import (
 from detr_viz.render.recipe import Recipe, carries
 
 if TYPE_CHECKING:
-    from detr_viz.images.read import LoadedImage
+    from detr_viz.images.loaded_image import LoadedImage
 
 
 class ImageWorker:

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from detr_viz import adapters, models
-from detr_viz.checkpoints.checkpoint import Checkpoint, load_checkpoint, skeleton
+from detr_viz.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from detr_viz.checkpoints.fit import skeleton
 from detr_viz.common.errors import UserError
 from detr_viz.detections import labels
 from detr_viz.explanation.detector import Detector

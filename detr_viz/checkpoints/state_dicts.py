@@ -1,4 +1,4 @@
-"""From what a file holds to one state dict: release, training and bare files, Hugging Face names.
+"""From a file's content to one state dict: release, training and bare files, Hugging Face names.
 
 {"model": sd}                                  official release, demo ({"model", "meta"})
 {"model": sd, "args": Namespace, "optimizer"}  training; also "ema" / "model_ema" / "ema_model"
@@ -26,39 +26,40 @@ UNSUPPORTED = {
         ("DAB", "DAB-DETR"),
     )
 }
-# Evaluation of every training code that keeps an average uses the average: so do we.
+# Training codes that keep averaged weights evaluate with them: so do we.
 _EMA = ("ema", "model_ema", "ema_model", "ema_state_dict", "model_ema_state_dict")
 _PLAIN = ("model", "state_dict", "model_state_dict", "net", "module")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "ema_model.", "net.")
 _PANOPTIC = ("mask_head.", "bbox_attention.")
-# Exactly what a detector of ours has no use for: batch counters, the loss's class weights.
+# The only keys that are dropped as not needed: batch counters, class weights of the loss.
 _UNUSED_SUFFIX, _UNUSED = ".num_batches_tracked", {"criterion.empty_weight"}
 
 
 @dataclass(frozen=True, eq=False)
 class Unwrapped:
-    """One state dict with the authors' names, and what the file says beside it.
+    """One state dict with the authors' names, and what else the file says.
 
-    told: of nheads, dilation, class_names, type those that are known. meta: as in the file.
+    hints: of nheads, dilation, class_names and type, those that are known. meta: as in the file.
     """
 
     state_dict: dict[str, Tensor]
-    told: dict[str, Any]
+    hints: dict[str, Any]
     meta: Mapping[str, Any]
     notes: tuple[str, ...]
 
 
 def unwrap(opened: WeightFile, where: str) -> Unwrapped:
-    """The state dict of an opened file, and what is told beside it; CheckpointError if none."""
+    """The state dict of an opened file, and what else the file says; CheckpointError if none."""
     content = opened.content
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f"{where} holds a {type(content).__name__}, no dict of weights: save model.state_dict()"
+            f"{where} holds a {type(content).__name__}, not a dict of weights: "
+            "save model.state_dict()"
         )
     state_dict, notes = _choose(content, where)
     meta = content.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
-    told = _told(content.get("args"), meta, where)
+    hints = _hints(content.get("args"), meta, where)
     ours = "query_embed.weight" in state_dict
     if transformers_keys.is_huggingface(state_dict) or (opened.hf_config is not None and not ours):
         config = opened.hf_config or config_in(opened.files[0].parent)
@@ -68,19 +69,19 @@ def unwrap(opened: WeightFile, where: str) -> Unwrapped:
                 "config.json into the same folder"
             )
         try:
-            kind, state_dict, hints = transformers_keys.convert(state_dict, config)
+            kind, state_dict, of_config = transformers_keys.convert(state_dict, config)
         except transformers_keys.HuggingFaceError as error:
             raise CheckpointError(f"{where}: {error}") from None
-        notes = [*notes, *hints.pop("notes")]
-        told.update(hints, type=kind)
+        notes = [*notes, *of_config.pop("notes")]
+        hints.update(of_config, type=kind)
     elif any(key.startswith(_PANOPTIC) for key in state_dict):
         state_dict = {k[5:]: v for k, v in state_dict.items() if k.startswith("detr.")}
         notes = [*notes, "a panoptic model: its detector is used, its mask head is left aside"]
-    return Unwrapped(_tensors(state_dict, where), told, meta, tuple(notes))
+    return Unwrapped(_tensors(state_dict, where), hints, meta, tuple(notes))
 
 
 def _choose(content: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """The state dict a user means among those in a file, prefixes gone; and a note if it chose."""
+    """Of the state dicts in a file the one to use, without prefixes; and a note on the choice."""
     ema_key, ema = _first(content, _EMA)
     plain_key, plain = _first(content, _PLAIN)
     if ema is None and plain is None:
@@ -111,13 +112,13 @@ def _first(content: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, dic
 
 
 def _is_state_dict(value: Mapping[str, Any]) -> bool:
-    """Are most of its values tensors under dotted names?"""
+    """Whether most of the values are tensors with dotted names."""
     named = sum(isinstance(k, str) and "." in k and torch.is_tensor(v) for k, v in value.items())
     return 2 * named > len(value)
 
 
 def _clean(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is known to be of no use, and without the prefixes that wrappers add."""
+    """The same without keys that are not needed, and without the prefixes that wrappers add."""
     kept = {
         str(key): value
         for key, value in state_dict.items()
@@ -131,34 +132,34 @@ def _clean(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _told(args: Any, meta: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _hints(args: Any, meta: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Heads, dilation, classes and type from training args and the demo's meta."""
-    said = vars(args) if isinstance(args, argparse.Namespace) else args
-    said = said if isinstance(said, Mapping) else {}
-    if said.get("pre_norm") is True:
+    options = vars(args) if isinstance(args, argparse.Namespace) else args
+    options = options if isinstance(options, Mapping) else {}
+    if options.get("pre_norm") is True:
         raise CheckpointError(f"{where} {UNSUPPORTED['pre-norm']}")
-    positions = said.get("position_embedding", "sine")
+    positions = options.get("position_embedding", "sine")
     if positions in ("learned", "v3"):
         raise CheckpointError(f"{where} {UNSUPPORTED['learned']}")
-    told: dict[str, Any] = {}
-    for source in (said, meta):
+    hints: dict[str, Any] = {}
+    for source in (options, meta):
         heads, dilation = source.get("nheads"), source.get("dilation")
         if isinstance(heads, int) and not isinstance(heads, bool):
-            told["nheads"] = heads
+            hints["nheads"] = heads
         if isinstance(dilation, bool):
-            told["dilation"] = dilation
+            hints["dilation"] = dilation
     classes = meta.get("classes")
     if isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes):
-        told["class_names"] = tuple(classes)
+        hints["class_names"] = tuple(classes)
     if "nheads" in meta:  # our own checkpoints: dilated only if they say so
-        told.setdefault("dilation", False)
+        hints.setdefault("dilation", False)
     if isinstance(meta.get("type"), str):
-        told["type"] = meta["type"]
-    return told
+        hints["type"] = meta["type"]
+    return hints
 
 
 def _tensors(state_dict: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """The same, once every entry is a plain tensor of real numbers."""
+    """The tensors; CheckpointError if an entry is not a plain tensor of real numbers."""
     for key, value in state_dict.items():
         if not torch.is_tensor(value):
             fault = f"is a {type(value).__name__}, not a tensor"

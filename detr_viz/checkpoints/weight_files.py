@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from detr_viz.common.errors import UserError
-from detr_viz.common.files import reason
+from detr_viz.common.files import path_text, reason
 
 HEAD_BYTES = 512
 ZIP = b"PK\x03\x04"
@@ -74,12 +74,6 @@ class WeightFile:
     files: tuple[Path, ...]
 
 
-def shown(path: Path | str) -> str:
-    """A path as messages show it: always on one line."""
-    text = str(path)
-    return text if text.isprintable() else repr(text)
-
-
 def read(path: Path) -> WeightFile:
     """Open a checkpoint or a Hugging Face folder; CheckpointError where that cannot be."""
     try:
@@ -87,7 +81,7 @@ def read(path: Path) -> WeightFile:
             return _read_folder(path)
         return WeightFile(_read_file(path), None, (path,))
     except OSError as error:
-        name = shown(error.filename or path)
+        name = path_text(error.filename or path)
         raise CheckpointError(f"cannot read {name}: {reason(error)}") from None
 
 
@@ -97,7 +91,7 @@ def _read_folder(folder: Path) -> WeightFile:
         inside = sorted(p.name for p in folder.iterdir() if p.suffix in (".pth", ".pt"))
         hint = f", or name the file: {folder.name}/{inside[0]}" if inside else ""
         raise CheckpointError(
-            f"{shown(folder)} is a folder without config.json: give a checkpoint file or a "
+            f"{path_text(folder)} is a folder without config.json: give a checkpoint file or a "
             f"Hugging Face folder{hint}"
         )
     for name in ("model.safetensors", "pytorch_model.bin"):
@@ -106,24 +100,28 @@ def _read_folder(folder: Path) -> WeightFile:
         if (folder / f"{name}.index.json").is_file():
             return _read_shards(folder, f"{name}.index.json", config)
     raise CheckpointError(
-        f"{shown(folder)} has a config.json but neither model.safetensors nor pytorch_model.bin: "
-        "fetch the weights too"
+        f"{path_text(folder)} has a config.json but neither model.safetensors nor "
+        "pytorch_model.bin: fetch the weights too"
     )
 
 
 def _read_shards(folder: Path, index: str, config: Mapping[str, Any]) -> WeightFile:
     weight_map = _json(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{shown(folder / index)} has no weight_map: fetch the folder again")
+        raise CheckpointError(
+            f"{path_text(folder / index)} has no weight_map: fetch the folder again"
+        )
     tensors: dict[str, Any] = {}
     files = []
     for name in sorted({str(value) for value in weight_map.values()}):
         file = folder / name
         if Path(name).name != name or not file.is_file():
-            raise CheckpointError(f"{shown(folder)} lacks {name!r}, which {index} names: fetch it")
+            raise CheckpointError(
+                f"{path_text(folder)} lacks {name!r}, which {index} names: fetch it"
+            )
         part = _read_file(file)
         if not isinstance(part, Mapping):
-            raise CheckpointError(f"{shown(file)} holds no weights: fetch it again")
+            raise CheckpointError(f"{path_text(file)} holds no weights: fetch it again")
         tensors.update(part)
         files.append(file)
     return WeightFile(tensors, config, tuple(files))
@@ -141,20 +139,20 @@ def _json(path: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{shown(path)} is not a JSON object: fetch or write it again")
+        raise CheckpointError(f"{path_text(path)} is not a JSON object: fetch or write it again")
     return value
 
 
 def _read_file(path: Path) -> Any:
     if not stat.S_ISREG(path.stat().st_mode):
-        raise CheckpointError(f"{shown(path)} is not a regular file: give a checkpoint file")
+        raise CheckpointError(f"{path_text(path)} is not a regular file: give a checkpoint file")
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
     if head.startswith((ZIP, PICKLE)):
         return _read_torch(path, zipped=head.startswith(ZIP))
     if head[4:9] == b"\0\0\0\0{":  # 8 bytes of length, then JSON
         return _read_safetensors(path)
-    raise CheckpointError(f"{shown(path)} {_what(head)}")
+    raise CheckpointError(f"{path_text(path)} {_what(head)}")
 
 
 def _what(head: bytes) -> str:
@@ -182,7 +180,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise CheckpointError(
-            f"{shown(path)} is a truncated or damaged safetensors file ({reason(error)[:80]}): "
+            f"{path_text(path)} is a truncated or damaged safetensors file ({reason(error)[:80]}): "
             "download it again"
         ) from None
 
@@ -196,7 +194,7 @@ def _read_torch(path: Path, zipped: bool) -> Any:
     except Exception as error:  # a damaged pickle can raise anything, EINVAL of a wild seek too
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        raise CheckpointError(f"{shown(path)} {_why_not(path, zipped, error)}") from None
+        raise CheckpointError(f"{path_text(path)} {_why_not(path, zipped, error)}") from None
 
 
 def _why_not(path: Path, zipped: bool, error: Exception) -> str:

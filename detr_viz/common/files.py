@@ -40,9 +40,15 @@ def reason(error: object) -> str:
 
 
 def printable(text: object) -> str:
-    """Text from anywhere as part of one line: nothing in it that a terminal would obey."""
-    said = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
+    """Text from anywhere as part of one line, without characters that control a terminal."""
+    line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def path_text(path: object) -> str:
+    """A path as part of one line: as it is, or quoted if it is empty or not printable."""
+    text = str(path)
+    return text if text and text.isprintable() else repr(text)
 
 
 def search(top: str | Path, suffix: str) -> list[Path]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from detr_viz.demo.losses import corners
 from detr_viz.demo.shapes import CLASSES, Scene, held_out_seeds, scene
-from detr_viz.images.read import MEAN_RGB, STD_RGB
+from detr_viz.images.resize import MEAN_RGB, STD_RGB
 
 _TOP_PAIRS = 100
 

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.files import path_text
 
 HOLE = "N/A"  # an id that no class has
 _MAX_BYTES = 1 << 20  # far beyond any list of names: a checkpoint given by mistake is not read
@@ -40,7 +41,7 @@ def load_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     are ignored. Raises LabelError for a file that is missing, empty, or not text.
     """
     path = os.fsdecode(path)
-    name = path if path and path.isprintable() else repr(path)  # keeps the message on one line
+    name = path_text(path)
     data = _read(path, name)
     if len(data) > _MAX_BYTES:
         raise LabelError(f"class file {name} is over 1 MB: give a text file, one name a line")

@@ -20,11 +20,12 @@ from detr_viz.detections.detections import Detections
 from detr_viz.explanation.ablation import Ablation, ablate, as_it_is, check_removable
 from detr_viz.explanation.capture import AttentionCall
 from detr_viz.explanation.detector import Detector
+from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.logit_terms import logit_terms
 from detr_viz.explanation.precision import own_arithmetic
 from detr_viz.explanation.removals import Removal
 from detr_viz.explanation.removals import parse as parse_removal
-from detr_viz.explanation.results import ExplanationBase, LogitTerms
+from detr_viz.explanation.results import ExplanationBase
 from detr_viz.explanation.sites import resolve_layers
 
 

@@ -33,7 +33,9 @@ from detr_viz.explanation.captured import Explanation
 from detr_viz.explanation.detector import Detector, DetectorInfo, Forwarded
 from detr_viz.explanation.precision import in_tf32, own_arithmetic
 from detr_viz.explanation.sites import resolve_layers, resolve_sites
-from detr_viz.images.read import MEAN_RGB, STD_RGB, ImageFacts, LoadedImage, load_image, resized
+from detr_viz.images.loaded_image import ImageFacts, LoadedImage
+from detr_viz.images.read import load_image
+from detr_viz.images.resize import MEAN_RGB, STD_RGB, resized
 
 
 class SelfCheckError(UserError):
@@ -101,9 +103,9 @@ def explain_batch(
     max_size: int | None = None,
     more: Sequence[str | Where] = (),
 ) -> list[Explanation | SelfCheckError]:
-    """One forward pass of images of one size; what was found in each, or that its check failed.
+    """One forward pass of images of one size: for each an Explanation, or its SelfCheckError.
 
-    pixels: (B, h, w, 3) uint8, as images.read.resized makes them of the pictures with these sizes.
+    pixels: (B, h, w, 3) uint8, the pictures resized by images.resize.resized to these sizes.
     more: `sites` of `explain`.
     """
     info = model.info

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from detr_viz.attention.dense import normalize
 from detr_viz.explanation.capture import AttentionCall
-from detr_viz.explanation.results import LogitTerms
+from detr_viz.explanation.logit_term_arrays import LogitTerms
 
 
 def logit_terms(call: AttentionCall, rows: Sequence[int], keys: tuple[int, ...]) -> LogitTerms:

@@ -20,38 +20,8 @@ from detr_viz.attention.grids import Grid, finest, on_finest
 from detr_viz.attention.terms import Mode, check_mode, formula_of, is_sum
 from detr_viz.common.errors import UserError
 from detr_viz.detections.detections import Detections
-from detr_viz.images.read import ImageFacts, LoadedImage
-
-
-@dataclass(frozen=True, eq=False)
-class LogitTerms:
-    """Which products of query and key parts the logits of q queries are a sum of (logit_terms.py).
-
-    terms     name of terms.TERMS -> logits at the layer's own scale, centred over the cells: their
-              mean is 0; float32 (q, heads, h, w)
-    total     their sum, (q, heads, h, w)
-    weights   softmax of the sum, (q, heads, h, w)
-    shares    name -> cov(term, total) / var(total) over the cells, (q, heads); they sum to 1, and
-              are NaN where the total is flat
-    residual  largest difference of the sum from the logits as the network itself multiplies them
-    """
-
-    terms: Mapping[str, NDArray[np.float32]]
-    total: NDArray[np.float32]
-    weights: NDArray[np.float32]
-    shares: Mapping[str, NDArray[np.float32]]
-    residual: float
-
-    def of(self, rows: Sequence[int]) -> LogitTerms:
-        """Of some of its queries, by their places."""
-        chosen = list(rows)
-        return LogitTerms(
-            {name: part[chosen] for name, part in self.terms.items()},
-            self.total[chosen],
-            self.weights[chosen],
-            {name: share[chosen] for name, share in self.shares.items()},
-            self.residual,
-        )
+from detr_viz.explanation.logit_term_arrays import LogitTerms
+from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
 
 @dataclass(frozen=True, eq=False)

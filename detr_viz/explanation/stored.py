@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from detr_viz.attention.base import Where
 from detr_viz.attention.terms import Mode
-from detr_viz.explanation.results import ExplanationBase, LogitTerms
+from detr_viz.explanation.logit_term_arrays import LogitTerms
+from detr_viz.explanation.results import ExplanationBase
 
 Levels = tuple[NDArray[np.float32], ...]
 Samples = tuple[NDArray[np.float32], NDArray[np.float32]]

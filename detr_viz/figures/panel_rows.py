@@ -10,7 +10,7 @@ import numpy as np
 
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.terms import Mode
-from detr_viz.explanation.results import LogitTerms
+from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.figures.page.elements import MapRow, number
 from detr_viz.figures.reading_rule import ShownModel, class_name, mode_name
 from detr_viz.figures.styles import FigureError, Style

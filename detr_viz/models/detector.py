@@ -18,7 +18,7 @@ from detr_viz.attention.base import Where
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.grids import Grid
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
-from detr_viz.images.read import normalised, target_size
+from detr_viz.images.resize import normalised, target_size
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.split_attention import SplitAttention
 from detr_viz.models.network import Encoded

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import detr_viz
 from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
-from detr_viz.images.read import ImageFacts, LoadedImage
+from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 from detr_viz.render.views import CROSS
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from detr_viz.explanation.captured import Explanation
     from detr_viz.explanation.detector import Detector
     from detr_viz.images.collect import Input
-    from detr_viz.images.read import ImageFacts, LoadedImage
+    from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ def explained(
 
 def inputs_of(picture: LoadedImage, recipe: Recipe) -> tuple[np.ndarray, ...]:
     """An image as each model takes it, uint8 (h, w, 3)."""
-    from detr_viz.images.read import resized
+    from detr_viz.images.resize import resized
 
     made = {size: resized(picture, *size) for size in dict.fromkeys(recipe.sizes)}
     return tuple(made[size] for size in recipe.sizes)

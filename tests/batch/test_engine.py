@@ -15,7 +15,7 @@ from detr_viz.batch.local_engine import LocalEngine
 from detr_viz.batch.scheduler import Item, Ready
 from detr_viz.batch.tasks import Draw, Failure, Pixels, Setup
 from detr_viz.explanation import explain_image
-from detr_viz.images.read import ImageFacts
+from detr_viz.images.loaded_image import ImageFacts
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe, of_models
 

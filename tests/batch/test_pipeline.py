@@ -14,7 +14,7 @@ import pytest
 from detr_viz.batch.scheduler import Item, Pipeline, Ready, stacked
 from detr_viz.batch.tasks import Draw, Drawn, Drop, Earlier, Failure, Pixels, Read, Skipped
 from detr_viz.batch.worker_process import WorkersDied
-from detr_viz.images.read import ImageFacts
+from detr_viz.images.loaded_image import ImageFacts
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.run import MeasuredImage
 

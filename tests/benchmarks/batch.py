@@ -62,7 +62,8 @@ def bare(weights: str, folder: str) -> None:
     import torch
 
     from detr_viz import load_model
-    from detr_viz.images.read import load_image, to_tensor
+    from detr_viz.images.read import load_image
+    from detr_viz.images.resize import to_tensor
 
     model = load_model(weights, device="cpu")
     names = sorted(Path(folder).iterdir())
@@ -85,7 +86,8 @@ def batch(weights: str, folder: str, out: str) -> None:
     from detr_viz.batch.local_engine import LocalEngine
     from detr_viz.batch.run import run_batch
     from detr_viz.images import collect
-    from detr_viz.images.read import load_image, to_tensor
+    from detr_viz.images.read import load_image
+    from detr_viz.images.resize import to_tensor
     from detr_viz.render.paths import OutputPaths
     from detr_viz.render.recipe import Recipe, of_models
 

@@ -32,7 +32,8 @@ from plain import PlainDETR
 from detr_viz import models
 from detr_viz.attention.dense import weights
 from detr_viz.explanation.capture import record
-from detr_viz.images.read import load_image, to_tensor
+from detr_viz.images.read import load_image
+from detr_viz.images.resize import to_tensor
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -53,7 +53,8 @@ def make(out: str, like: str, weights: str | None, kind: str, pictures: list[str
 
     from detr_viz import heatmaps, load_model
     from detr_viz.explanation import explain_image
-    from detr_viz.images.read import load_image, resized
+    from detr_viz.images.read import load_image
+    from detr_viz.images.resize import resized
     from detr_viz.models.network import DetrNetwork
 
     if not how.get("folded", True):

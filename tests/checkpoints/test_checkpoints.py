@@ -21,7 +21,8 @@ from conftest import filled_state_dict
 from safetensors.torch import save_file
 
 from detr_viz import models
-from detr_viz.checkpoints.checkpoint import load_checkpoint, skeleton
+from detr_viz.checkpoints.checkpoint import load_checkpoint
+from detr_viz.checkpoints.fit import skeleton
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 
@@ -275,8 +276,8 @@ def test_loading_imports_no_compiler(tmp_path):
     """A network built on the meta device in the plain way imports torch._dynamo: two seconds."""
     file = save(tmp_path / "w.pth", released(SMALL["detr"]))
     code = (
-        "import sys; from detr_viz.checkpoints import checkpoint as c; "
-        f"k = c.load_checkpoint({str(file)!r}); c.skeleton(k.spec, k.config); "
+        "import sys; from detr_viz.checkpoints import checkpoint, fit; "
+        f"c = checkpoint.load_checkpoint({str(file)!r}); fit.skeleton(c.spec, c.config); "
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=assets.ROOT).returncode == 0

@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 
 from detr_viz.attention import dense
 from detr_viz.checkpoints import transformers_keys
-from detr_viz.checkpoints.checkpoint import load_checkpoint, skeleton
+from detr_viz.checkpoints.checkpoint import load_checkpoint
+from detr_viz.checkpoints.fit import skeleton
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.capture import record
 

@@ -127,7 +127,7 @@ def test_the_cache_is_where_downloads_go(here, capsys, monkeypatch):
         asked.append((name, str(cache), progress))
         raise UserError("no network in tests")
 
-    monkeypatch.setattr("detr_viz.checkpoints.checkpoint.fetch_checked", fetch)
+    monkeypatch.setattr("detr_viz.checkpoints.locate.fetch_checked", fetch)
     argv = ["--weights", "detr_resnet50", "--cache", "kept", "--image", "shapes.png", "--quiet"]
     assert cli.main(argv) == 2
     assert asked == [("detr_resnet50", "kept", False)]

@@ -23,7 +23,8 @@ from detr_viz.demo.shapes import CLASSES, scene
 from detr_viz.detections import boxes
 from detr_viz.explanation.explain_image import SelfCheckError, explain_batch
 from detr_viz.explanation.stored import store
-from detr_viz.images.read import load_image, resized, to_tensor
+from detr_viz.images.read import load_image
+from detr_viz.images.resize import resized, to_tensor
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d
 
 HELD_OUT = 2_000_000_100  # seeds that nothing was trained or measured on

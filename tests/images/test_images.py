@@ -12,14 +12,9 @@ import torch
 from golden import fillrule
 from PIL import Image, features
 
-from detr_viz.images.read import (
-    ImageError,
-    LoadedImage,
-    load_image,
-    normalised,
-    target_size,
-    to_tensor,
-)
+from detr_viz.images.loaded_image import ImageError, LoadedImage
+from detr_viz.images.read import load_image
+from detr_viz.images.resize import normalised, target_size, to_tensor
 
 PICTURE = fillrule.image(48, 64, 1)
 WHITE = (255, 255, 255)

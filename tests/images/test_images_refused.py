@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from detr_viz.common.errors import UserError
-from detr_viz.images.read import MAX_PIXELS, ImageError, load_image
+from detr_viz.images.loaded_image import MAX_PIXELS, ImageError
+from detr_viz.images.read import load_image
 
 PICTURE = np.arange(48 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(48, 64, 3)
 

@@ -497,7 +497,7 @@ def test_an_image_root_that_has_nothing_to_do_or_is_none():
     for words in (["f"], ["f/a.jpg"], ["f/*"], []):
         assert refused(*words, image_root="f").startswith("--image-root is for an @list")
     for root in ("gone", "f/a.jpg", ""):
-        assert "is no folder: check the path" in refused(listed("a.jpg"), image_root=root)
+        assert "is not a folder: check the path" in refused(listed("a.jpg"), image_root=root)
     assert paths("f", listed("b.jpg"), image_root="f") == ["f/a.jpg", "f/b.jpg"]
 
 

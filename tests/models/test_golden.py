@@ -15,7 +15,8 @@ from detr_viz import models
 from detr_viz.attention import dense
 from detr_viz.attention.terms import Mode
 from detr_viz.explanation.capture import record
-from detr_viz.images.read import load_image, to_tensor
+from detr_viz.images.read import load_image
+from detr_viz.images.resize import to_tensor
 
 TYPES = {"detr_r50": "detr", "detr_r50_dc5": "detr", "cond_r50": "cd_detr"}
 CASES = {

@@ -117,7 +117,7 @@ class ToyDetector:
         )
 
     def input_hw(self, image_hw, size=None, max_size=None) -> tuple[int, int]:
-        from detr_viz.images.read import target_size
+        from detr_viz.images.resize import target_size
 
         return target_size(*image_hw, size or 64, max_size or 96)
 

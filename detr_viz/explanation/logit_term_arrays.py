@@ -1,0 +1,40 @@
+"""The terms of attention logits as plain arrays, for processes without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class LogitTerms:
+    """The logits of q queries as a sum of products of query parts and key parts (logit_terms.py).
+
+    terms     name of terms.TERMS -> logits at the layer's own scale, float32 (q, heads, h, w);
+              their mean over the cells is subtracted
+    total     their sum, (q, heads, h, w)
+    weights   softmax of the sum, (q, heads, h, w)
+    shares    name -> cov(term, total) / var(total) over the cells, (q, heads); they sum to 1, and
+              are NaN where the total is flat
+    residual  largest difference between the sum and the logits that the network itself computes
+    """
+
+    terms: Mapping[str, NDArray[np.float32]]
+    total: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    shares: Mapping[str, NDArray[np.float32]]
+    residual: float
+
+    def of(self, rows: Sequence[int]) -> LogitTerms:
+        """The terms of some of the queries, given by their positions."""
+        chosen = list(rows)
+        return LogitTerms(
+            {name: part[chosen] for name, part in self.terms.items()},
+            self.total[chosen],
+            self.weights[chosen],
+            {name: share[chosen] for name, share in self.shares.items()},
+            self.residual,
+        )

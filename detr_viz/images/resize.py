@@ -1,0 +1,81 @@
+"""From a picture to the network's input: the official evaluation transform.
+
+x = to_tensor(load_image("cat.jpg"))            # float32 (1, 3, h, w)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from detr_viz.images.loaded_image import MAX_PIXELS, ImageError, LoadedImage
+
+if TYPE_CHECKING:
+    import torch
+
+MEAN_RGB = (0.485, 0.456, 0.406)  # ImageNet, as in the official transform
+STD_RGB = (0.229, 0.224, 0.225)
+
+
+def target_size(h: int, w: int, short: int = 800, longest: int = 1333) -> tuple[int, int]:
+    """(new_h, new_w) in pixels of the official evaluation transform, never below 1.
+
+    The shorter side becomes `short`, or round(longest * shorter / longer) where the longer one
+    would pass `longest`; the longer side is truncated, and so may pass it a little after all.
+    Where that rounds the shorter side to 0 (longer than 2 * longest : 1), the result is
+    `longest` by 1. Raises ImageError for sizes below 1.
+    Source: facebookresearch/detr, datasets/transforms.py, `resize`.
+    """
+    if min(h, w) < 1:
+        raise ImageError(f"cannot resize an image of {h} x {w} pixels: it has none")
+    if min(short, longest) < 1:
+        raise ImageError(
+            f"cannot resize to a short side of {short} and a long side of {longest}: "
+            "both must be at least 1"
+        )
+    size = short
+    if max(h, w) / min(h, w) * size > longest:
+        size = round(longest * min(h, w) / max(h, w))
+        if size == 0:
+            return (longest, 1) if h > w else (1, longest)
+    if size == min(h, w):
+        return h, w
+    return (int(size * h / w), size) if w < h else (size, int(size * w / h))
+
+
+def resized(image: LoadedImage, short: int = 800, longest: int = 1333) -> np.ndarray:
+    """The picture at the network's size, uint8 (h, w, 3); (h, w) is `target_size` of it.
+
+    Pillow's bilinear filter on uint8, as the official evaluation transform. short, longest in
+    pixels.
+    """
+    h, w = target_size(*image.hw, short, longest)
+    if h * w > MAX_PIXELS:
+        raise ImageError(f"{h} x {w} pixels are too many for the network: ask for a smaller size")
+    if (h, w) == image.hw:
+        return image.rgb
+    return np.asarray(Image.fromarray(image.rgb).resize((w, h), Image.Resampling.BILINEAR))
+
+
+def normalised(pixels: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """(rgb / 255 - mean) / std of uint8 (B, h, w, 3): float32 (B, 3, h, w) on the device.
+
+    float32 arithmetic in this order: the same bits as the official evaluation transform.
+    """
+    import torch
+
+    # divisors as tensors: a plain number would be made a factor on some devices
+    mean, std, white = (
+        torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+        for values in (MEAN_RGB, STD_RGB, [255])
+    )
+    x = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).to(device)
+    x = x.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return x.div_(white).sub_(mean).div_(std)
+
+
+def to_tensor(image: LoadedImage, short: int = 800, longest: int = 1333) -> torch.Tensor:
+    """The network's input, float32 (1, 3, h, w): `resized`, then `normalised`."""
+    return normalised(resized(image, short, longest)[None])

@@ -1,0 +1,121 @@
+"""From a Pillow image of any mode to upright, opaque RGB of 8 bits a sample."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from detr_viz.images.loaded_image import ImageError
+
+_ORIENTATION = 0x0112  # EXIF tag; how the stored pixels must be turned to stand upright
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def to_rgb(im: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read-only uint8 (H, W, 3) of the frame where `im` stands, and notes."""
+    if 0 in im.size:
+        raise ImageError(f"{name} has no pixels ({im.width} x {im.height})")
+    im.load()  # before EXIF is asked: TIFF turns itself upright here
+    turn = _turn(im)
+    eight, notes = _eight_bits(im)
+    rgb, transparent = _over_white(eight)
+    if transparent:
+        notes += ("transparent: laid over white",)
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+    pixels = np.asarray(rgb)
+    pixels.flags.writeable = False
+    return pixels, notes
+
+
+def _turn(im: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(im.getexif().get(_ORIENTATION))
+    except Exception:  # the picture is whole, its EXIF block is not
+        return None
+
+
+def frame_note(im: Image.Image) -> tuple[str, ...]:
+    if im.format == "PSD":  # its "frames" are layers; what was read is all of them together
+        return ()
+    kind = {"TIFF": "page", "DCX": "page", "MPO": "picture"}.get(im.format or "", "frame")
+    start = "animated: first" if kind == "frame" else "first"
+    try:
+        count = getattr(im, "n_frames", 1)
+    except Exception:  # a later frame is damaged; the first one is not
+        return (f"{start} {kind}",)
+    return (f"{start} of {count} {kind}s",) if count > 1 else ()
+
+
+def _eight_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """The same picture with 8 bits a sample. (Pillow itself clips I and F when it converts.)"""
+    if im.mode.startswith("I;16"):
+        out, notes = _from_16_bits(im)
+    elif im.mode in ("I", "F"):
+        out, notes = _from_32_bits(im)
+    else:
+        return im, ()
+    if isinstance(key := im.info.get("transparency"), int):
+        opaque = np.where(np.asarray(im) == key, 0, 255).astype(np.uint8)
+        out = Image.merge("LA", (out, Image.fromarray(opaque)))
+    return out, notes
+
+
+def _from_16_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """White is 65535 (12-bit TIFF: 4095), as the formats say, however dark that leaves it."""
+    tags = getattr(im, "tag_v2", {})
+    samples = np.asarray(im)
+    brightest = int(samples.max())
+    white = 4095 if tags.get(_TIFF_BITS) == (12,) and brightest <= 4095 else 65535
+    gray = ((np.arange(65536) * 255 + white // 2) // white).astype(np.uint8)[samples]
+    if tags.get(_TIFF_PHOTOMETRIC) == 0:  # 0 is white: Pillow minds that at 8 bits only
+        gray = 255 - gray
+    return Image.fromarray(gray), (
+        f"16-bit: {white} is full scale, the largest sample is {brightest}",
+    )
+
+
+def _from_32_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """White is the first of 1 (F), 255, 65535 (I) that no sample passes.
+
+    Where all are passed, or samples are negative, the range of 0 and the samples is shown.
+    """
+    samples = np.asarray(im).astype(np.float64)
+    notes: tuple[str, ...] = ()
+    finite = np.isfinite(samples)
+    if not finite.all():
+        notes = (f"{int((~finite).sum())} samples are not finite: drawn as the lowest",)
+        samples[~finite] = samples[finite].min() if finite.any() else 0
+    low, high = float(samples.min()), float(samples.max())
+    if im.mode == "F":
+        known: tuple[int, ...] = (1, 255)
+    else:  # older Pillows read 16-bit PNG as I
+        known = (65535,) if im.format in ("PNG", "PPM") else (255, 65535)
+    white = next((value for value in known if low >= 0 and high <= value), None)
+    black, white = (0, white) if white else (min(low, 0), max(high, 0))
+    samples -= black
+    samples *= 255 / (white - black)
+    notes += (f"32-bit: {black:.6g} is black, {white:.6g} is white",)
+    return Image.fromarray(np.rint(samples).astype(np.uint8)), notes
+
+
+def _over_white(im: Image.Image) -> tuple[Image.Image, bool]:
+    """(RGB image, whether any of it was transparent)."""
+    if not im.has_transparency_data:
+        return (im if im.mode == "RGB" else im.convert("RGB")), False
+    rgba = im.convert("LA").convert("RGBA") if im.mode == "La" else im.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    if alpha.getextrema()[0] == 255:
+        return rgba.convert("RGB"), False
+    page = Image.new("RGB", im.size, "white")
+    page.paste(rgba, mask=alpha)
+    return page, True
