@@ -195,7 +195,8 @@ def _spec_of(
     state_dict: Mapping[str, Tensor], wanted: ModelSpec | None, told: str | None, where: str
 ) -> ModelSpec:
     """The model whose checkpoint this is, once it is a variant that can be represented."""
-    spec = next((s for s in map(models.get, models.names()) if s.matches(state_dict)), None)
+    known = [*([wanted] if wanted else []), *map(models.get, models.names())]
+    spec = next((s for s in known if s.matches(state_dict)), None)
     if spec is None:
         what = recognise.name_of(state_dict)
         titles = " or ".join(models.get(name).title for name in models.names())

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from detr_viz import models
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError, reason, replacing
@@ -46,41 +47,18 @@ class KnownWeights:
         return self.url.rsplit("/", 1)[-1]
 
 
-_DETR = "https://dl.fbaipublicfiles.com/detr/"
-_CONDITIONAL = "https://github.com/DeppMeng/ConditionalDETR/releases/download/v1.0/"
-_RELEASED = (  # name, file (DETR's bears the start of its sha256), title
-    ("detr_resnet50", "detr-r50-e632da11.pth", "DETR R50"),
-    ("detr_resnet50_dc5", "detr-r50-dc5-f0fb7ef5.pth", "DETR R50-DC5"),
-    ("detr_resnet101", "detr-r101-2c7b67e5.pth", "DETR R101"),
-    ("detr_resnet101_dc5", "detr-r101-dc5-a2e86def.pth", "DETR R101-DC5"),
-    ("conditional_detr_resnet50", "ConditionalDETR_r50_epoch50.pth", "Conditional DETR R50"),
-    (
-        "conditional_detr_resnet50_dc5",
-        "ConditionalDETR_r50dc5_epoch50.pth",
-        "Conditional DETR R50-DC5",
-    ),
-    ("conditional_detr_resnet101", "ConditionalDETR_r101_epoch50.pth", "Conditional DETR R101"),
-    (
-        "conditional_detr_resnet101_dc5",
-        "ConditionalDETR_r101dc5_epoch50.pth",
-        "Conditional DETR R101-DC5",
-    ),
-)
-
-
-def _known(name: str, file: str, title: str) -> KnownWeights:
-    conditional = name.startswith("conditional")
-    return KnownWeights(
-        name=name,
-        url=(_CONDITIONAL if conditional else _DETR) + file,
-        sha256_prefix=None if conditional else file.removesuffix(".pth").rsplit("-", 1)[-1],
-        type="cd_detr" if conditional else "detr",
-        dilation=name.endswith("_dc5"),
-        title=title,
+KNOWN: dict[str, KnownWeights] = {
+    release.name: KnownWeights(
+        name=release.name,
+        url=release.url,
+        sha256_prefix=release.sha256_prefix,
+        type=name,
+        dilation=release.dilation,
+        title=release.title,
     )
-
-
-KNOWN: dict[str, KnownWeights] = {row[0]: _known(*row) for row in _RELEASED}
+    for name, entry in models.REGISTRY.items()
+    for release in entry.releases
+}
 
 
 def weights_folder() -> Path:

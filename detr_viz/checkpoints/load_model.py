@@ -13,9 +13,11 @@ from pathlib import Path
 
 import torch
 
+from detr_viz import adapters, models
 from detr_viz.checkpoints.checkpoint import Checkpoint, load_checkpoint, skeleton
 from detr_viz.common.errors import UserError
 from detr_viz.detections import labels
+from detr_viz.explanation.detector import Detector
 from detr_viz.explanation.precision import check_precision
 from detr_viz.models.detector import LoadedModel
 
@@ -66,11 +68,12 @@ def load_model(
     device: str = "auto",
     precision: str = "float32",
     progress: bool = True,
-) -> LoadedModel:
+) -> Detector:
     """Load a detector of the family, strictly, batch norm folded, ready for `explain`.
 
     weights   file, Hugging Face folder, known name, hf:owner/name; None: the demo of the type
-    type      "detr" or "cd_detr"; None: told by the file (detr where weights is None too)
+    type      a word of models.names() or adapters.names(); None: told by the file (detr where
+              weights is None too)
     classes   file with a name a line, or the names themselves; None: the checkpoint's, else COCO's
     nheads, dilation   leave no trace in a state dict; None: the checkpoint's, else 8 and False
     cache     folder for downloads; None: weights/
@@ -80,6 +83,9 @@ def load_model(
     """
     place = pick_device(device)
     check_precision(precision, place)
+    if type is not None and type not in models.names() and type in adapters.names():
+        given = None if weights is None else str(weights)
+        return in_precision(adapters.load(type, given, str(place)), precision)
     checkpoint = load_checkpoint(
         weights, type, nheads=nheads, dilation=dilation, cache=cache, progress=progress
     )
@@ -117,13 +123,17 @@ def load_model(
     return in_precision(loaded, precision)
 
 
-def in_precision(model: LoadedModel, precision: str) -> LoadedModel:
+def in_precision(model: Detector, precision: str) -> Detector:
     """A model of float32 to compute in another precision; UserError where its device cannot.
 
     The model given stays as it is. For float64 its file is read once more: what was rounded to
     float32 in folding batch norm is lost.
     """
     check_precision(precision, model.device)
+    if precision == model.precision:
+        return model
+    if not isinstance(model, LoadedModel):
+        raise UserError(f"{model.info.title} runs in {model.precision} here: leave --precision out")
     if precision == "float64":
         return load_model(
             model.path,

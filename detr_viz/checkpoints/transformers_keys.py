@@ -16,12 +16,18 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from detr_viz import models
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TYPES = {"detr": "detr", "conditional_detr": "cd_detr"}  # model_type in config.json -> --type
+# model_type in config.json -> --type
+TYPES = {
+    entry.transformers_type: name
+    for name, entry in models.REGISTRY.items()
+    if entry.transformers_type is not None
+}
 
 _BACKBONE = re.compile(r"^backbone\.(?:conv_encoder\.)?(?:model\.)?(?:_backbone\.)?")
 _BODY = "backbone.0.body."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from detr_viz import models
+from detr_viz import adapters, models
 from detr_viz.attention.terms import ALL_TERMS, MODES, PRECISIONS, SCALES, TERMS
 from detr_viz.cli.arguments import (
     colormap,
@@ -58,15 +58,16 @@ def add_subject(
             DEFAULT + "; top:1 for several layers" * drawn,
         )
     several, row, queries = each
+    types = (*models.names(), *adapters.names())
     group = parser.add_argument_group(title)
     add, one_of = group.add_argument, group.add_mutually_exclusive_group().add_argument
     add(
         "--type",
         nargs="+",
         action="extend",
-        choices=models.names(),
+        choices=types,
         metavar="TYPE",
-        help=f"model family member: {', '.join(models.names())}; told by the weights where they "
+        help=f"model family member: {', '.join(types)}; told by the weights where they "
         f"tell (default: detr); several {several}",
     )
     one_of(
@@ -236,8 +237,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add(
         "--save-maps",
         action="store_true",
-        help="also write the numbers: maps and weights as <figure stem>.npz, curves and the table of "
-        "--ablate as .csv",
+        help="also write the numbers: maps and weights as <figure stem>.npz, curves and the table "
+        "of --ablate as .csv",
     )
     add("--caption", action="store_true", help="also write a LaTeX figure as <figure stem>.tex")
     add("--show", action="store_true", help="open the figures in a window")

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import detr_viz
-from detr_viz import models
+from detr_viz import adapters, models
 from detr_viz.attention.terms import ALL_TERMS
 from detr_viz.checkpoints.sources import ModelSource, precise
 from detr_viz.cli import rules
@@ -255,7 +255,10 @@ def list_models() -> str:
 
     wide = max(len(name) for name in KNOWN)
     lines = ["types (--type):"]
-    lines += [f"  {name:<{wide}}  {title}" for name, (_, title) in models.REGISTRY.items()]
+    lines += [
+        f"  {name:<{wide}}  {entry.title}"
+        for name, entry in {**models.REGISTRY, **adapters.REGISTRY}.items()
+    ]
     lines += ["", "weights that are downloaded once (--weights):"]
     lines += [f"  {name:<{wide}}  {known.title}" for name, known in KNOWN.items()]
     lines += ["", "also: a checkpoint file, a Hugging Face folder, hf:owner/name"]

@@ -68,7 +68,7 @@ def areas(name: str, weights: str | None, count: int) -> dict[str, np.ndarray]:
 def report(name: str, weights: str | None, count: int) -> str:
     """Markdown: shares, then a row a part; heads as the range of their rows; then areas."""
     shares, rows = measurements(name, weights, count)
-    title = models.REGISTRY[name][1]
+    title = models.REGISTRY[name].title
     means = ", ".join(
         f"{term} {share:.0%}" for term, share in zip(TERMS, shares.mean((0, 1)), strict=True)
     )

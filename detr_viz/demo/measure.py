@@ -172,7 +172,7 @@ def scenes(count: int) -> Iterator[Scene]:
 def report(name: str, weights: str | None, count: int) -> str:
     """Markdown: a table of the modes, then where each head of `combine` looks in the box."""
     table, offsets = measurements(name, weights, count)
-    title = models.REGISTRY[name][1]
+    title = models.REGISTRY[name].title
     queries = len(next(iter(table.values())))
     lines = [f"{title}, {count} scenes, {queries} objects found", ""]
     lines += ["| | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]

@@ -77,10 +77,11 @@ def hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[No
     try:
         for module, hook in hooks:
 
-            def own(
-                _: nn.Module, args: tuple, kwargs: dict, out: Any, hook: Callable[..., Any] = hook
-            ) -> Any:
-                return hook(args, kwargs, out) if me in _owner.get() else None
+            def own(_: nn.Module, args: tuple, *rest: Any, hook: Callable[..., Any] = hook) -> Any:
+                if me not in _owner.get():
+                    return None  # torch leaves kwargs out where this hook is removed meanwhile
+                kwargs, out = rest
+                return hook(args, kwargs, out)
 
             handles.append(module.register_forward_hook(own, with_kwargs=True))
         yield

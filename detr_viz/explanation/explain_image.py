@@ -112,8 +112,11 @@ def explain_batch(
     wanted = tuple(dict.fromkeys([*cross, *resolve_sites(more, info)]))
     sizes = (size or info.size, max_size or info.max_size)
     results: list[Explanation | SelfCheckError] = []
-    arithmetic = own_arithmetic(model.precision, model.device)
-    with arithmetic, record(model.attention_sites(), wanted) as calls:
+    arithmetic, sites = own_arithmetic(model.precision, model.device), model.attention_sites()
+    for kind, layer in wanted:
+        if (kind, layer) not in sites:
+            raise UserError(f"{info.title} does not show its {SITES[kind]}, layer {layer}")
+    with arithmetic, record(sites, wanted) as calls:
         forwarded = model.forward(model.prepare(pixels), layer_ids)
         for i, picture in enumerate(pictures):
             of_image = {where: calls[where].of_image(i, forwarded.grids) for where in wanted}

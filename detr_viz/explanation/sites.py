@@ -17,6 +17,8 @@ def resolve_layers(
     layers: str | int | Sequence[int | str], num_layers: int, stack: str = "decoder"
 ) -> tuple[int, ...]:
     """Ascending numbers of "last", "all", a number from 0, or several of these; else UserError."""
+    if not num_layers:
+        raise UserError(f"this model has no {stack} layers to look at")
     wanted: set[int] = set()
     for item in [layers] if np.ndim(layers) == 0 else layers:
         if item == "all":

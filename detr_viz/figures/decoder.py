@@ -25,7 +25,6 @@ from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
 from detr_viz.figures.reading_rule import (
     ShownModel,
-    describe,
     heads_of,
     layers_of,
     mode_name,
@@ -38,6 +37,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -35,7 +35,6 @@ from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.panel_rows import columns
 from detr_viz.figures.reading_rule import (
     ShownModel,
-    describe,
     heads_of,
     mode_name,
     normalisation,
@@ -47,6 +46,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,7 +21,6 @@ from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
 from detr_viz.figures.reading_rule import (
     DASH,
     TIMES,
-    describe,
     heads_of,
     listed,
     normalisation,
@@ -33,6 +32,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -40,7 +40,7 @@ from detr_viz.figures.page.layout import label_lines
 from detr_viz.figures.page.legend import with_legend, with_notes, with_numbers
 from detr_viz.figures.page.paint import colors, paint
 from detr_viz.figures.page.text import clean, plain_settings
-from detr_viz.figures.reading_rule import DASH, TIMES, describe, listed, normalisation
+from detr_viz.figures.reading_rule import DASH, TIMES, listed, normalisation
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
     DEFAULT_STYLE,
@@ -48,6 +48,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,6 @@ from detr_viz.figures.reading_rule import (
     TIMES,
     FigureContents,
     ShownModel,
-    ViewContents,
     each,
     formulas,
     grid_of,
@@ -29,6 +28,7 @@ from detr_viz.figures.reading_rule import (
     weights_of,
 )
 from detr_viz.figures.styles import NORMS
+from detr_viz.figures.view_contents import ViewContents
 
 _OURS = "% drawn by detr_viz "  # how our files begin
 _NOT_IN_LATEX = re.compile(r'["`{}\\]')  # no engine finds a file of such a name
@@ -128,7 +128,9 @@ def _plain_caption(shown: FigureContents | ViewContents) -> str:
         about, image = shown.about, shown.image
         short = f" (weights \\texttt{{{shown.sha256[:12]}}})" if shown.sha256 else ""
     else:
-        title, rule = shown.title, [*reading_rule(shown), normalisation(shown.style)]
+        title, rule = shown.title, reading_rule(shown)
+        if ALL_TERMS not in shown.modes:  # whose scale is another, and said
+            rule = [*rule, normalisation(shown.style)]
         if len(shown.subjects) == 1:
             del rule[0]  # the model's name
         about, image = "; ".join(shown.queries), image_name(shown)

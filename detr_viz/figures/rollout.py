@@ -17,7 +17,7 @@ from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, MapRow, Section, number
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.text import clean
-from detr_viz.figures.reading_rule import DASH, TIMES, describe, normalisation
+from detr_viz.figures.reading_rule import DASH, TIMES, normalisation
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
     DEFAULT_STYLE,
@@ -25,6 +25,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

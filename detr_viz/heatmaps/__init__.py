@@ -9,9 +9,9 @@ from detr_viz.common.lazy import public
 __getattr__, __all__ = public(
     __name__,
     {
-        "Heatmaps": "npz",
-        "HeatmapError": "npz",
-        "STORED_WITHIN": "npz",
+        "Heatmaps": "schema",
+        "HeatmapError": "schema",
+        "STORED_WITHIN": "schema",
         "load": "npz",
         "load_meta": "npz",
         "of": "npz",

@@ -7,62 +7,32 @@ verdict.same, verdict.heads[0], verdict.changed
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from detr_viz.detections.boxes import iou
 from detr_viz.detections.matching import assign
-from detr_viz.heatmaps.distances import distances
+from detr_viz.heatmaps.changes import (
+    HeadChange,
+    PartChange,
+    QueryChange,
+    box_shares,
+    head_changes,
+    part_changes,
+    query_change,
+)
 from detr_viz.heatmaps.limits import Limits, between
-from detr_viz.heatmaps.npz import STORED_WITHIN, Heatmaps
 from detr_viz.heatmaps.patterns import likeness
 from detr_viz.heatmaps.reasons import reasons
+from detr_viz.heatmaps.schema import Heatmaps
 
 STATES = ("same", "different", "not run")  # of an outcome
-
-
-@dataclass(frozen=True)
-class HeadChange:
-    """How far one head's map of one query has moved; fields as in distances.Distances.
-
-    query, other: its ids in the old and the new file.
-    excess: the largest share of a limit that is used up; over 1 it is too far.
-    """
-
-    mode: str
-    layer: int
-    query: int
-    other: int
-    label: str
-    head: int
-    max_abs: float
-    total_variation: float
-    jensen_shannon: float
-    peak_shift: float
-    centroid_shift: float
-    excess: float
-
-
-@dataclass(frozen=True)
-class QueryChange:
-    """A query and the one that it is compared with: ids, class names, scores, overlap of boxes."""
-
-    query: int
-    other: int
-    labels: tuple[str, str]
-    scores: tuple[float, float]
-    iou: float
-    excess: float
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What a comparison has found.
 
-    heads, queries   worst first
+    heads, queries, parts   worst first
     gone, new        queries that only the old, only the new file has
     cannot           why maps could not be compared at all, else ""
     changed          what else is not as it was, in words: weights, image, recipe, versions
@@ -82,6 +52,7 @@ class Comparison:
     likeness: tuple[str, ...] = ()
     other_weights: bool = False
     known_inputs: bool = True
+    parts: tuple[PartChange, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -99,7 +70,9 @@ class Comparison:
     @property
     def used(self) -> float:
         """The largest share of a limit that is used up."""
-        return max((change.excess for change in (*self.heads, *self.queries)), default=0.0)
+        return max(
+            (change.excess for change in (*self.heads, *self.queries, *self.parts)), default=0.0
+        )
 
 
 @dataclass(frozen=True)
@@ -132,14 +105,15 @@ class Outcome:
         """Without the maps, and of what has passed only the worst head and query."""
         verdict = self.verdict
         if verdict is not None and verdict.same:
-            verdict = replace(verdict, heads=verdict.heads[:1], queries=verdict.queries[:1])
+            heads, queries, parts = verdict.heads[:1], verdict.queries[:1], verdict.parts[:1]
+            verdict = replace(verdict, heads=heads, queries=queries, parts=parts)
         return replace(self, verdict=verdict, old=None, made=None)
 
 
 def judge(
     old: Heatmaps, new: Heatmaps, limits: Limits | None = None, *, strict: bool = False
 ) -> Comparison:
-    """Every map of every query that both files have.
+    """Every map of every query that both files have, what falls off it, and its sampling points.
 
     Queries of the same weights are matched by their ids, those of different ones by their boxes
     (one to one, the largest sum of overlaps, at least half each), then by their ids. Rounding of a
@@ -152,8 +126,9 @@ def judge(
     gone = tuple(int(q) for i, q in enumerate(old.query_ids) if i not in used)
     more = tuple(int(q) for j, q in enumerate(new.query_ids) if j not in others)
     cannot = _cannot(old, new)
-    heads = [] if cannot else list(_heads(old, new, pairs, limits))
-    queries = [_query(old, new, i, j, limits) for i, j in pairs]
+    heads = [] if cannot else list(head_changes(old, new, pairs, limits))
+    parts = [] if cannot else list(part_changes(old, new, pairs, limits))
+    queries = [query_change(old, new, i, j, limits) for i, j in pairs]
     far = any(change.excess > 1 for change in heads)
     return Comparison(
         heads=tuple(sorted(heads, key=lambda c: (-c.excess, -c.total_variation))),
@@ -166,6 +141,7 @@ def judge(
         likeness=tuple(_likeness(old, new, pairs)) if far else (),
         other_weights=strict and _other_weights(old, new),
         known_inputs=all("image_sha256" in maps.meta for maps in (old, new)),
+        parts=tuple(sorted(parts, key=lambda change: -change.excess)),
     )
 
 
@@ -181,17 +157,11 @@ def _pairs(old: Heatmaps, new: Heatmaps) -> list[tuple[int, int]]:
     """
     pairs: list[tuple[int, int]] = []
     if _other_weights(old, new):
-        pairs = [(i, j) for i, j, _ in assign(_shares(old), _shares(new), 0.5)]
+        pairs = [(i, j) for i, j, _ in assign(box_shares(old), box_shares(new), 0.5)]
     used, others = {i for i, _ in pairs}, {j for _, j in pairs}
     places = {int(q): j for j, q in enumerate(new.query_ids) if j not in others}
     left = ((i, places.get(int(q))) for i, q in enumerate(old.query_ids) if i not in used)
     return sorted([*pairs, *((i, j) for i, j in left if j is not None)])
-
-
-def _shares(maps: Heatmaps) -> NDArray[np.float64]:
-    """Boxes as shares of the image, which may have been resized."""
-    height, width = maps.image_hw_px
-    return maps.boxes_xyxy_px / np.asarray([width, height, width, height], np.float64)
 
 
 def _cannot(old: Heatmaps, new: Heatmaps) -> str:
@@ -199,47 +169,45 @@ def _cannot(old: Heatmaps, new: Heatmaps) -> str:
     if a != b:
         only = sorted(a ^ b)
         return f"only one of them has maps of {' and '.join(only)}"
-    shapes = [tuple(maps.grid_hw.tolist()) for maps in (old, new)]
-    if shapes[0] != shapes[1]:
-        said = " and ".join("{1} x {0}".format(*shape) for shape in shapes)
-        return f"their maps have {said} cells"
+    if old.kind != new.kind:
+        return f"their attention is {old.kind} and {new.kind}"
+    if words := _other_grids(old, new):
+        return words
     heads = [m.shape[1] for maps in (old, new) for m in list(maps.maps.values())[:1]]
     if len(set(heads)) > 1:
         return f"they have {heads[0]} and {heads[1]} heads"
+    a, b = set(old.samples), set(new.samples)
+    if a != b:
+        return f"only one of them has the sampling points of {' and '.join(sorted(a ^ b))}"
+    points = [array.shape[-2] for maps in (old, new) for array in list(maps.samples.values())[:1]]
+    if len(set(points)) > 1:
+        return f"they have {points[0]} and {points[1]} sampling points a level"
     return ""
 
 
-def _heads(
-    old: Heatmaps, new: Heatmaps, pairs: list[tuple[int, int]], limits: Limits
-) -> Iterator[HeadChange]:
-    if not pairs:
-        return
-    rounding = sum(STORED_WITHIN[str(maps.meta.get("store", "float32"))] for maps in (old, new))
-    atol = limits.atol + rounding
-    olds, news = (list(places) for places in zip(*pairs, strict=True))
-    for mode in old.maps:
-        apart = distances(old.maps[mode][olds], new.maps[mode][news], atol)
-        shift = np.maximum(apart.peak_shift, apart.centroid_shift)
-        excess = np.max(
-            [
-                _share(apart.max_abs, atol),
-                _share(apart.total_variation, limits.max_tv + rounding),
-                _share(shift, limits.max_shift),
-            ],
-            axis=0,
-        )
-        columns = {f.name: getattr(apart, f.name).tolist() for f in fields(apart)}
-        for n, row in enumerate(excess.tolist()):
-            where = {
-                "mode": mode,
-                "layer": int(old.layers[0]),
-                "query": int(old.query_ids[olds[n]]),
-                "other": int(new.query_ids[news[n]]),
-                "label": str(old.label_names[olds[n]]),
-            }
-            for head, most in enumerate(row):
-                numbers = {name: column[n][head] for name, column in columns.items()}
-                yield HeadChange(**where, head=head, **numbers, excess=most)
+def _other_grids(old: Heatmaps, new: Heatmaps) -> str:
+    """Both grids in words where they are not the same; strides only where both are known."""
+    levels = [len(maps.grid_hw) for maps in (old, new)]
+    if levels == [1, 1] and old.hw != new.hw:
+        (h, w), (other_h, other_w) = old.hw, new.hw
+        return f"their maps have {w} x {h} and {other_w} x {other_h} cells"
+    same = levels[0] == levels[1] and old.grid_hw.tolist() == new.grid_hw.tolist()
+    if same and all(
+        a == b or 0 in (a, b)
+        for a, b in zip(old.strides.tolist(), new.strides.tolist(), strict=True)
+    ):
+        return ""
+    words = " and ".join(map(_grid_words, (old, new)))
+    if levels[0] != levels[1]:
+        return f"they have {levels[0]} and {levels[1]} levels: {words}"
+    return f"their grids are {words}"
+
+
+def _grid_words(maps: Heatmaps) -> str:
+    strides = maps.strides.tolist()
+    places = [f" of {stride} px" if stride else "" for stride in strides]
+    cells = [f"{w} x {h} cells" for h, w in maps.grid_hw.tolist()]
+    return " + ".join(map("{}{}".format, cells, places))
 
 
 def _likeness(old: Heatmaps, new: Heatmaps, pairs: list[tuple[int, int]]) -> Iterator[str]:
@@ -247,33 +215,10 @@ def _likeness(old: Heatmaps, new: Heatmaps, pairs: list[tuple[int, int]]) -> Ite
     olds, news = (list(places) for places in zip(*pairs, strict=True))
     found: dict[str, list[str]] = {}
     for mode in old.maps:
-        if words := likeness(old.maps[mode][olds], new.maps[mode][news]):
+        outside = None
+        if old.kind != "dense":
+            outside = old.outside[mode][olds], new.outside[mode][news]
+        if words := likeness(old.maps[mode][olds], new.maps[mode][news], outside):
             found.setdefault(words, []).append(mode)
     for words, modes in found.items():
         yield f"{words} ({', '.join(modes)})"
-
-
-def _share(value: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
-    """How much of a limit is used up; where it is 0, all or nothing; by no number, all."""
-    used = value / limit if limit > 0 else np.where(value > 0, np.inf, 0.0)
-    return np.where(np.isfinite(value), used, np.inf)
-
-
-def _query(old: Heatmaps, new: Heatmaps, i: int, j: int, limits: Limits) -> QueryChange:
-    boxes = _shares(old)[[i]], _shares(new)[[j]]
-    # one that has no area overlaps nothing, not even itself
-    overlap = 1.0 if np.array_equal(*boxes) else float(iou(*boxes)[0, 0])
-    scores = float(old.scores[i]), float(new.scores[j])
-    labels = str(old.label_names[i]), str(new.label_names[j])
-    excess = max(
-        float(_share(np.asarray(1 - overlap), 1 - limits.min_iou)),
-        float(_share(np.asarray(abs(scores[0] - scores[1])), limits.max_score)),
-    )
-    return QueryChange(
-        query=int(old.query_ids[i]),
-        other=int(new.query_ids[j]),
-        labels=labels,
-        scores=scores,
-        iou=overlap,
-        excess=float("inf") if labels[0] != labels[1] else excess,
-    )

@@ -1,17 +1,16 @@
-"""The .npz format of saved maps, schema version 2: plain arrays and one JSON string, no pickles.
+"""The .npz format of saved maps, schema version 3: plain arrays and one JSON string, no pickles.
 
 save("cat.npz", explanation, [3, 17], ["combine", "position"])
 load("cat.npz").maps["position"]                # (2, heads, h, w)
 
-Version 2 has the CRC-32 of each array in its meta, so that a file that has rotted is told from one
-that holds other maps, and may hold the maps in float16. Files of version 1 are read too.
+The arrays are listed in schema.py. The meta has the CRC-32 of each, so that a file that has rotted
+is told from one that holds other maps; maps may be in float16. Versions 1 and 2 are read too.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,53 +20,20 @@ from numpy.typing import NDArray
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason, replacing
 from detr_viz.heatmaps import safe_npz
+from detr_viz.heatmaps.checked import Checked
+from detr_viz.heatmaps.schema import (
+    SCHEMA_VERSION,
+    STORES,
+    HeatmapError,
+    Heatmaps,
+    lack,
+    no_weights,
+)
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
 
-SCHEMA_VERSION = 2
-STORES = ("float32", "float16")
-# Absolute; of values up to 1 float16 keeps 11 bits, and steps of 6e-8 near 0.
-STORED_WITHIN = {"float32": 0.0, "float16": 2.0**-12}
-_ROUNDING = 1e-3  # of the sum of a map
 _MOST_BYTES = 1 << 27  # of all arrays: 900 queries x 8 heads x 3 modes at 25 x 34 are 73 MB
-_FIELDS = {  # name -> (dtype, number of dimensions)
-    "query_ids": (np.int64, 1),
-    "scores": (np.float32, 1),
-    "labels": (np.int64, 1),
-    "label_names": (np.str_, 1),
-    "boxes_xyxy_px": (np.float32, 2),
-    "image_hw_px": (np.int64, 1),
-    "grid_hw": (np.int64, 1),
-    "layers": (np.int64, 1),
-}
-
-
-class HeatmapError(UserError):
-    """A file of saved maps that cannot be read."""
-
-
-@dataclass(frozen=True, eq=False)
-class Heatmaps:
-    """Saved maps of q queries at one decoder layer.
-
-    maps           mode -> float32 (q, heads, h, w), each sums to 1 over (h, w)
-    query_ids, scores, labels, label_names   (q,)
-    boxes_xyxy_px  float32 (q, 4), pixels of the original image
-    image_hw_px, grid_hw   int64 (2,);   layers  int64 (1,), from 0
-    meta           what made them (ExplanationBase.meta), with the scale and the modes
-    """
-
-    maps: Mapping[str, NDArray[np.float32]]
-    query_ids: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    label_names: NDArray[np.str_]
-    boxes_xyxy_px: NDArray[np.float32]
-    image_hw_px: NDArray[np.int64]
-    grid_hw: NDArray[np.int64]
-    layers: NDArray[np.int64]
-    meta: Mapping[str, Any]
 
 
 def of(
@@ -88,23 +54,89 @@ def of(
     output = explanation.output(layer)
     meta = {**explanation.meta, "schema_version": SCHEMA_VERSION}
     meta |= {"scale": scale, "modes": list(modes), "layer": layer, **more}
+    place = _grids(explanation, layer)
+    maps = {mode: explanation.maps(mode, ids, layer, scale) for mode in modes}
+    points = {mode: _samples(explanation, mode, ids, layer) for mode in modes}
     return Heatmaps(
-        maps={mode: explanation.maps(mode, ids, layer, scale) for mode in modes},
+        maps=maps,
+        levels={
+            mode: _levels(explanation, mode, ids, layer, scale, len(place["strides"]))
+            for mode in modes
+        },
+        outside={
+            mode: np.zeros(array.shape[:2], np.float32)
+            if place["kind"] == "dense"
+            else _outside(explanation, mode, ids, layer, scale)
+            for mode, array in maps.items()
+        },
+        samples={mode: found[0] for mode, found in points.items() if found is not None},
+        sample_weights={mode: found[1] for mode, found in points.items() if found is not None},
         query_ids=np.asarray(ids, np.int64),
         scores=output.scores[ids],
         labels=output.labels[ids],
         label_names=np.asarray([explanation.class_names[output.labels[q]] for q in ids], np.str_),
         boxes_xyxy_px=output.boxes_xyxy_px[ids],
         image_hw_px=np.asarray(explanation.image.hw, np.int64),
-        grid_hw=np.asarray(explanation.grid_hw, np.int64),
         layers=np.asarray([layer], np.int64),
         meta=meta,
+        **place,
     )
+
+
+# ---- what an explanation knows of its attention; without levels it is one grid of dense maps ----
+
+
+def _grids(e: ExplanationBase, layer: int) -> dict[str, Any]:
+    """The fields of Heatmaps that say where the cells are, and what kind of attention it is."""
+    if hasattr(e, "grids"):
+        grids = e.grids(layer)
+        cells, strides = [grid.hw for grid in grids], [grid.stride for grid in grids]
+        input_hw = grids[0].input_hw
+        valid_hw = grids[0].valid_hw or input_hw  # None: all of it shows the image
+    else:
+        cells, strides, input_hw, valid_hw = [e.grid_hw], [e.stride], e.input_hw, e.input_hw
+    return {
+        "grid_hw": np.asarray(cells, np.int64).reshape(-1, 2),
+        "strides": np.asarray(strides, np.int64),
+        "kind": str(e.kind(layer)) if hasattr(e, "kind") else "dense",
+        "valid_hw_px": np.asarray(valid_hw, np.int64),
+        "input_hw_px": np.asarray(input_hw, np.int64),
+    }
+
+
+def _levels(
+    e: ExplanationBase, mode: str, ids: list[int], layer: int, scale: str, count: int
+) -> tuple[NDArray[np.float32], ...]:
+    """The maps of each level alone; () where there is but one."""
+    if count == 1:
+        return ()
+    made = (e.maps(mode, ids, layer, scale, level=k) for k in range(count))
+    return tuple(np.asarray(maps, np.float32) for maps in made)
+
+
+def _outside(
+    e: ExplanationBase, mode: str, ids: list[int], layer: int, scale: str
+) -> NDArray[np.float32]:
+    """The mass off the map (q, heads), which rounding can make a little less than 0."""
+    found = np.asarray(e.outside(mode, ids, layer, scale), np.float32)
+    return np.maximum(found, 0)
+
+
+def _samples(
+    e: ExplanationBase, mode: str, ids: list[int], layer: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Points (q, heads, L, P, 2) and weights (q, heads, L, P), or None where none are sampled."""
+    found = e.samples(mode, ids, layer) if hasattr(e, "samples") else None
+    if found is None:
+        return None
+    points, weights = found
+    return np.asarray(points, np.float32), np.asarray(weights, np.float32)
 
 
 def of_arrays(maps: Mapping[str, NDArray[Any]], **meta: Any) -> Heatmaps:
     """Maps from anywhere, (q, heads, h, w) by mode, as those of queries 0, 1, ... of no class.
 
+    They are dense attention on one grid, of which it is not known where it lies in an image.
     ValueError where shapes differ, or weights are negative, no numbers, or more than 1 in all.
     """
     arrays = {mode: np.asarray(array, np.float32) for mode, array in maps.items()}
@@ -112,18 +144,24 @@ def of_arrays(maps: Mapping[str, NDArray[Any]], **meta: Any) -> Heatmaps:
     if len(shapes) != 1 or len(shape := next(iter(shapes))) != 4 or not min(shape[1:]):
         raise ValueError(f"maps of one shape (q, heads, h, w) are needed, not {sorted(shapes)}")
     for mode, array in arrays.items():
-        if trouble := _no_weights(array):
+        if trouble := no_weights(array):
             raise ValueError(f"{mode} has {trouble}: weights are those of a softmax")
     count, heads, height, width = shape
     return Heatmaps(
         maps=arrays,
+        levels={mode: () for mode in arrays},
+        outside={mode: lack(array) for mode, array in arrays.items()},
         query_ids=np.arange(count),
         scores=np.zeros(count, np.float32),
         labels=np.zeros(count, np.int64),
         label_names=np.asarray([""] * count, np.str_),
         boxes_xyxy_px=np.tile(np.asarray([0, 0, 1, 1], np.float32), (count, 1)),
         image_hw_px=np.ones(2, np.int64),
-        grid_hw=np.asarray([height, width], np.int64),
+        grid_hw=np.asarray([[height, width]], np.int64),
+        strides=np.zeros(1, np.int64),
+        kind="dense",
+        valid_hw_px=np.zeros(2, np.int64),
+        input_hw_px=np.zeros(2, np.int64),
         layers=np.zeros(1, np.int64),
         meta={"schema_version": SCHEMA_VERSION, "num_heads": heads, "modes": list(arrays), **meta},
     )
@@ -143,18 +181,16 @@ def write(
     if store not in STORES:
         raise UserError(f"maps are stored as {' or '.join(STORES)}, not {store}")
     path = Path(path)
-    arrays: dict[str, Any] = {
-        f"maps_{mode}": maps.astype(store) for mode, maps in heatmaps.maps.items()
-    }
-    arrays |= {name: getattr(heatmaps, name) for name in _FIELDS}
-    meta = {**heatmaps.meta, "store": store, "crc32": safe_npz.checksums(arrays)}
+    arrays = heatmaps.arrays(store)
+    meta = {**heatmaps.meta, "schema_version": SCHEMA_VERSION}
+    meta |= {"store": store, "crc32": safe_npz.checksums(arrays)}
     size = sum(array.nbytes for array in arrays.values())
     if size > _MOST_BYTES:
         raise HeatmapError(
             f"{path} would hold {size:,} bytes of maps, and {_MOST_BYTES:,} are read: choose fewer "
             "queries or modes, a smaller size, or float16"
         )
-    _Checked(path, dict(arrays), meta).heatmaps()
+    Checked(path, dict(arrays), meta).heatmaps()
     arrays["meta"] = np.asarray(json.dumps(meta, ensure_ascii=False, sort_keys=True))
     with replacing(path, way_out) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
@@ -180,13 +216,13 @@ def save(
 def load(path: str | Path) -> Heatmaps:
     """Read a file that `save` wrote; HeatmapError on anything else, whoever made it."""
     arrays, meta = _read(path)
-    return _Checked(path, arrays, meta).heatmaps()
+    return Checked(path, arrays, meta).heatmaps()
 
 
 def load_meta(path: str | Path) -> dict[str, Any]:
     """The meta alone, quickly; HeatmapError as of `load`, of what is wrong with the meta."""
     _, meta = _read(path, "meta")
-    _Checked(path, {}, meta).check_version()
+    Checked(path, {}, meta).check_version()
     return meta
 
 
@@ -199,107 +235,3 @@ def _read(path: str | Path, *only: str) -> tuple[dict[str, NDArray[Any]], Any]:
         raise HeatmapError(f"cannot read saved maps {path}: {reason(error)}") from error
     except (ValueError, RecursionError) as error:  # a null character in the path, bad JSON
         raise HeatmapError(f"{path} is not a file of saved maps (.npz): {reason(error)}") from error
-
-
-class _Checked:
-    """What a file holds, believed piece by piece. HeatmapError at the first that is wrong."""
-
-    def __init__(self, path: str | Path, arrays: dict[str, NDArray[Any]], meta: Any) -> None:
-        self._path, self._arrays, self._meta = path, arrays, meta
-
-    def heatmaps(self) -> Heatmaps:
-        self._check_meta()
-        self._check_fields()
-        self._check_sums()
-        maps = {
-            name.removeprefix("maps_"): self._maps(name)
-            for name in self._arrays
-            if name.startswith("maps_")
-        }
-        if not maps:
-            raise self._wrong(" has no maps: write it again")
-        fields = {name: self._arrays[name] for name in _FIELDS}
-        return Heatmaps(maps=maps, meta=self._meta, **fields)
-
-    def _wrong(self, words: str) -> HeatmapError:
-        return HeatmapError(f"{self._path}{words}")
-
-    def _check_meta(self) -> None:
-        missing = [name for name in _FIELDS if name not in self._arrays]
-        if missing:
-            raise self._wrong(f" lacks {', '.join(missing)}: it was not written by --save-maps")
-        self.check_version()
-
-    def check_version(self) -> None:
-        found = self._meta.get("schema_version") if isinstance(self._meta, dict) else None
-        if type(found) is int and found > SCHEMA_VERSION:
-            raise self._wrong(
-                f" has schema version {found}, this detr_viz reads up to {SCHEMA_VERSION}: "
-                "it was written by a newer detr_viz, install that"
-            )
-        if type(found) is not int or found < 1:
-            raise self._wrong(f" has schema version {str(found)[:40]}: write it again")
-
-    def _check_fields(self) -> None:
-        for name, (dtype, ndim) in _FIELDS.items():
-            array = self._arrays[name]
-            if not np.issubdtype(array.dtype, dtype) or array.ndim != ndim:
-                raise self._wrong(f": {name} is {array.dtype} {array.shape}: {self._not_ours}")
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise self._wrong(f": {name} has values that are no numbers: write it again")
-        count = len(self._arrays["query_ids"])
-        ids = self._arrays["query_ids"]
-        if len(np.unique(ids)) < count or (ids < 0).any():
-            raise self._wrong(": its queries are no ids, each once: write it again")
-        if not count:
-            raise self._wrong(" has no queries: write it again")
-        sizes = {"scores": (count,), "labels": (count,), "label_names": (count,)}
-        sizes |= {"boxes_xyxy_px": (count, 4), "image_hw_px": (2,), "grid_hw": (2,)}
-        for name, shape in {**sizes, "layers": (1,)}.items():
-            if self._arrays[name].shape != shape:
-                found = self._arrays[name].shape
-                raise self._wrong(f": {name} is {found}, expected {shape}: {self._not_ours}")
-        for name in ("image_hw_px", "grid_hw"):
-            if (self._arrays[name] < 1).any():
-                raise self._wrong(f": {name} has none: write it again")
-
-    @property
-    def _not_ours(self) -> str:
-        return f"not schema version {self._meta['schema_version']}"
-
-    def _check_sums(self) -> None:
-        """That the arrays are those that were written; version 1 has no sums."""
-        if self._meta["schema_version"] < 2:
-            return
-        said = self._meta.get("crc32")
-        for name, found in safe_npz.checksums(self._arrays).items():
-            if not isinstance(said, dict) or said.get(name) != found:
-                raise self._wrong(f" is damaged: the CRC-32 of {name[:60]} is not the one it had")
-        gone = [name for name in said if name not in self._arrays]
-        if gone:
-            raise self._wrong(f" is damaged: it has no {gone[0][:60]} any more")
-
-    def _maps(self, name: str) -> NDArray[np.float32]:
-        array = self._arrays[name]
-        store = self._meta.get("store", "float32")
-        count, heads = len(self._arrays["query_ids"]), self._meta.get("num_heads")
-        expected = (count, heads, *self._arrays["grid_hw"].tolist())
-        if type(heads) is not int or heads < 1:
-            raise self._wrong(f": {str(heads)[:20]} heads: write it again")
-        if store not in STORES or array.shape != expected or array.dtype != np.dtype(store):
-            raise self._wrong(
-                f": {name[:60]} is {array.dtype} {array.shape}, expected {str(store)[:20]} "
-                f"{expected}"
-            )
-        maps = array.astype(np.float32)
-        if trouble := _no_weights(maps):
-            raise self._wrong(f": {name[:60]} has {trouble}: write it again")
-        return maps
-
-
-def _no_weights(maps: NDArray[np.float32]) -> str:
-    """What is wrong with maps (..., h, w) that came from elsewhere, or ""."""
-    if not (np.isfinite(maps).all() and (maps >= 0).all()):
-        return "values that are no weights"
-    # sampled attention may sum to less than 1; rounding makes it a little more
-    return "maps of more than 1 in all" if (maps.sum((-2, -1)) > 1 + _ROUNDING).any() else ""

@@ -18,26 +18,27 @@ _SUM = 0.01  # how far the sum of a map may be from the one it had
 _FLOOR = 1e-12  # of weights whose logarithm is taken
 
 
-def likeness(old: NDArray, new: NDArray) -> str:
-    """In words, what has become of maps (q, heads, h, w) of one mode; "" where nothing fits."""
+def likeness(old: NDArray, new: NDArray, outside: tuple[NDArray, NDArray] | None = None) -> str:
+    """In words, what has become of maps (q, heads, h, w) of one mode; "" where nothing fits.
+
+    outside: the mass (q, heads) that falls off the old and the new maps; None where none does.
+    """
     old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
     change = np.abs(new - old).sum()
     if not change or not np.isfinite(change):
         return ""
-    for pattern in (_sums, _order, _mirrored, _sharper):
+    off = outside or (np.zeros(old.shape[:2]), np.zeros(new.shape[:2]))
+    sums = [maps.sum((-2, -1)) + mass for maps, mass in zip((old, new), off, strict=True)]
+    if (np.abs(sums[1] - sums[0]) > _SUM).any():
+        return "maps do not sum to what they did, as if the softmax were not over the keys"
+    for pattern in (_order, _mirrored, _sharper):
         for words, expected in pattern(old, new):
-            if expected is None or np.abs(new - expected).sum() <= _LEFT * change:
+            if np.abs(new - expected).sum() <= _LEFT * change:
                 return words
     return ""
 
 
-Found = Iterator[tuple[str, NDArray | None]]  # words, and the maps that they would make of the old
-
-
-def _sums(old: NDArray, new: NDArray) -> Found:
-    before, after = (maps.sum((-2, -1)) for maps in (old, new))
-    if (np.abs(after - before) > _SUM).any():
-        yield "maps do not sum to what they did, as if the softmax were not over the keys", None
+Found = Iterator[tuple[str, NDArray]]  # words, and the maps that they would make of the old
 
 
 def _order(old: NDArray, new: NDArray) -> Found:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from detr_viz.common.files import printable
-from detr_viz.heatmaps.npz import Heatmaps
+from detr_viz.heatmaps.schema import Heatmaps
 
 # In the order in which it would explain them.
 _INPUTS = {"weights file": "weights_sha256", "image": "image_sha256", "model": "model_type"}

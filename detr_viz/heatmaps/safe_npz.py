@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from detr_viz.common.files import reason
 
-_MOST_MEMBERS = 1000
+MOST_MEMBERS = 1000
 _MOST_HEADER = 10_000  # characters of a .npy header, as numpy has it
 _POINTER = b"version https://git-lfs"
 _PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -64,7 +64,7 @@ def _said(error: Exception) -> str:
 def _read(file: IO[bytes], most_bytes: int, only: Collection[str]) -> dict[str, NDArray[Any]]:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        if len(members) > _MOST_MEMBERS:
+        if len(members) > MOST_MEMBERS:
             raise ArchiveError(f"it has {len(members)} members")
         arrays: dict[str, NDArray[Any]] = {}
         left = most_bytes

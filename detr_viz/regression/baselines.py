@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from detr_viz import models
+from detr_viz import adapters, models
 from detr_viz.attention.terms import PRECISIONS, SCALES, check_mode
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
@@ -82,7 +82,7 @@ class BaselineSpec:
             and entry["weights_is"] in (DEMO, FILE, NAME)
             and (entry["weights"] is None) == (entry["weights_is"] == DEMO)
             and entry["relative_to"] in (FOLDER, ROOT)
-            and entry["type"] in models.names()
+            and entry["type"] in (*models.names(), *adapters.names())
             and entry["scale"] in SCALES
             and entry["precision"] in PRECISIONS
             and all(map(_is_mode, modes))

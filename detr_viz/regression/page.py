@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import detr_viz
-from detr_viz.heatmaps.compare import Comparison, HeadChange, Outcome, QueryChange
-from detr_viz.heatmaps.npz import Heatmaps
-from detr_viz.regression.tables import why, worst
+from detr_viz.heatmaps.changes import HeadChange, PartChange, QueryChange
+from detr_viz.heatmaps.compare import Comparison, Outcome
+from detr_viz.heatmaps.schema import Heatmaps
+from detr_viz.regression.tables import part_words, why, worst
 
 _MOST = 24  # heads of a baseline that are shown
 _WIDE_PX = 144  # of a map on the page
@@ -95,6 +96,7 @@ def _section(outcome: Outcome) -> Iterator[str]:
         f"scores {limits.max_score:g}, box IoU from {limits.min_iou:g}"
     )
     parts = [f"<p>{escape(why(verdict))}</p><p class=quiet>{allowed}</p>", *_queries(verdict)]
+    parts += _moved(verdict)
     if outcome.old is not None and outcome.made is not None:
         parts += _heads(verdict, outcome.old, outcome.made)
     elif said := worst(verdict):  # one of very many: the maps are not shown
@@ -131,6 +133,24 @@ def _query(change: QueryChange) -> str:
     return f"<tr><td>{query}<td>{label}<td>{scores}<td class=n>{change.iou:.3f}</tr>"
 
 
+def _moved(verdict: Comparison) -> Iterator[str]:
+    """A table of what has moved beside the maps: mass off the map, sampling points."""
+    far = [change for change in verdict.parts if change.excess > 1]
+    if far:
+        head = "<tr><th>mode<th>layer<th>head<th>query<th>what has moved</tr>"
+        yield f"<table>{head}{''.join(map(_part, far[:_MOST]))}</table>"
+    if len(far) > _MOST:
+        yield f"<p class=quiet>and {len(far) - _MOST} more</p>"
+
+
+def _part(change: PartChange) -> str:
+    query = f"{change.query} {escape(change.label)}"
+    return (
+        f"<tr><td>{escape(change.mode)}<td class=n>{change.layer}<td class=n>{change.head}"
+        f"<td>{query}<td>{part_words(change)}</tr>"
+    )
+
+
 def _heads(verdict: Comparison, old: Heatmaps, new: Heatmaps) -> Iterator[str]:
     far = [change for change in verdict.heads if change.excess > 1]
     if not far:
@@ -144,8 +164,7 @@ def _heads(verdict: Comparison, old: Heatmaps, new: Heatmaps) -> Iterator[str]:
 
 
 def _figure(change: HeadChange, old: Heatmaps, new: Heatmaps) -> str:
-    before = _map(old, change.mode, change.query, change.head)
-    after = _map(new, change.mode, change.other, change.head)
+    before, after = _map(old, change, change.query), _map(new, change, change.other)
     most = max(float(before.max()), float(after.max()))
     apart = after - before
     largest = float(np.abs(apart).max())
@@ -160,6 +179,8 @@ def _figure(change: HeadChange, old: Heatmaps, new: Heatmaps) -> str:
         f" · centre {change.centroid_shift:.1f}"
     )
     where = f"{escape(change.mode)}, layer {change.layer}, head {change.head}"
+    if change.level is not None:
+        where += f", level {change.level}"
     title = f"<b>{where}</b>, query {change.query}"
     panels = "".join(f"<div>{image}{escape(words)}</div>" for words, image in shown)
     return (
@@ -168,9 +189,11 @@ def _figure(change: HeadChange, old: Heatmaps, new: Heatmaps) -> str:
     )
 
 
-def _map(maps: Heatmaps, mode: str, query: int, head: int) -> NDArray[np.float32]:
+def _map(maps: Heatmaps, change: HeadChange, query: int) -> NDArray[np.float32]:
     (place,) = np.flatnonzero(maps.query_ids == query)[:1]
-    return maps.maps[mode][place, head]
+    mode = change.mode
+    made = maps.maps[mode] if change.level is None else maps.levels[mode][change.level]
+    return made[place, change.head]
 
 
 def _picture(values: NDArray, low: float, high: float, colors: str) -> str:

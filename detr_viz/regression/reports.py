@@ -127,6 +127,7 @@ def as_json(outcomes: Sequence[Outcome]) -> str:
     """Counts, and each baseline with its numbers; null for what is infinite.
 
     heads: all that are too far from where they were, worst first; else the one nearest to it.
+    parts: the same of mass off the map and of sampling points, where there are such.
     excess: the largest share of a limit that is used up.
     """
     made = {
@@ -147,7 +148,11 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
         entry["queries"] = [asdict(change) for change in verdict.queries]
     entry |= {"changed": verdict.changed, "limits": asdict(verdict.limits)}
     far = [change for change in verdict.heads if change.excess > 1] or verdict.heads[:1]
-    return {**entry, "heads": [asdict(change) for change in far]}
+    entry["heads"] = [asdict(change) for change in far]
+    if verdict.parts:
+        moved = [change for change in verdict.parts if change.excess > 1] or verdict.parts[:1]
+        entry["parts"] = [asdict(change) for change in moved]
+    return entry
 
 
 def _finite(value: Any) -> Any:

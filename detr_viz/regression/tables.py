@@ -7,13 +7,15 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 
 from detr_viz.common.files import printable
-from detr_viz.heatmaps.compare import Comparison, HeadChange, QueryChange
+from detr_viz.heatmaps.changes import HeadChange, PartChange, QueryChange
+from detr_viz.heatmaps.compare import Comparison
 from detr_viz.heatmaps.limits import Limits
 
 _WIDE = 79  # columns
 _MOST = 12  # rows that are told of a file
 _NAME = 15  # characters of a query's name
 _HEADS = f"  {'mode':<8}  {'query':<{_NAME}}  layer head   max |d|      TV     JSD   peak centre"
+_PARTS = f"  {'mode':<8}  {'query':<{_NAME}}  layer head  what has moved"
 _QUERIES = f"  {'query':<{_NAME}}  {'class':<22}  {'score':<14}  box IoU"
 
 
@@ -46,7 +48,13 @@ def lines(name: str, verdict: Comparison) -> Iterator[str]:
     limits = verdict.limits
     allowed = f"  {'allowed':<{_NAME + 22}}  {limits.atol:8.2g} {limits.max_tv:7.2g} {'':7} "
     allowed += f"{limits.max_shift:6.1f} {limits.max_shift:6.1f}"
-    yield from _table(_HEADS, allowed, map(_head, apart))
+    levels = dict.fromkeys(change.level for change in apart)
+    for level in sorted(levels, key=lambda level: -1 if level is None else level):
+        if level is not None:
+            yield f"  maps of level {level} alone:"
+        yield from _table(_HEADS, allowed, (_head(c) for c in apart if c.level == level))
+    moved = [change for change in verdict.parts if change.excess > 1]
+    yield from _table(_PARTS, _allowed_of_parts(limits), map(_part, moved))
 
 
 def why(verdict: Comparison) -> str:
@@ -59,13 +67,29 @@ def why(verdict: Comparison) -> str:
 
 def worst(verdict: Comparison) -> str:
     """The head that moved farthest, in words; "" where none is too far from where it was."""
-    change = next(iter(verdict.heads), None)
-    if change is None or change.excess <= 1:
+    head, part = next(iter(verdict.heads), None), next(iter(verdict.parts), None)
+    if head is not None and head.excess > 1:
+        moved = f"total variation {head.total_variation:.2g}"
+        if head.level is not None:
+            moved = f"level {head.level}, {moved}"
+    elif part is not None and part.excess > 1:
+        head, moved = part, part_words(part)
+    else:
         return ""
     return (
-        f"worst: {change.mode}, layer {change.layer}, head {change.head}, query {change.query} "
-        f"{printable(change.label)}, total variation {change.total_variation:.2g}"
+        f"worst: {head.mode}, layer {head.layer}, head {head.head}, query {head.query} "
+        f"{printable(head.label)}, {moved}"
     )
+
+
+def part_words(change: PartChange) -> str:
+    """What of a head has moved beside its map, and how far."""
+    if change.part == "outside":
+        return f"mass off the map: {change.change:.2g}"
+    point = f"level {change.level}, point {change.point}"
+    if change.part == "point":
+        return f"{point}: {change.change:.1f} cells"
+    return f"weight of {point}: {change.change:.2g}"
 
 
 def _table(head: str, allowed: str, made: Iterable[str]) -> Iterator[str]:
@@ -82,6 +106,11 @@ def _allowed_of_queries(limits: Limits) -> str:
     return (
         f"  {'allowed':<{_NAME}}  {'':<22}  {f'± {limits.max_score:g}':<14}  {limits.min_iou:7.3g}"
     )
+
+
+def _allowed_of_parts(limits: Limits) -> str:
+    words = f"mass and weight {limits.atol:.2g}, {limits.max_shift:g} cells"
+    return f"  {'allowed':<{_NAME + 22}}  {words}"
 
 
 def _ids(queries: tuple[int, ...]) -> str:
@@ -111,6 +140,13 @@ def _head(change: HeadChange) -> str:
         f"{change.head:>4}  {change.max_abs:8.2g} {change.total_variation:7.2g} "
         f"{change.jensen_shannon:7.2g} "
         f"{change.peak_shift:6.1f} {change.centroid_shift:6.1f}"
+    )
+
+
+def _part(change: PartChange) -> str:
+    return (
+        f"  {_fitted(change.mode, 8)}  {_fitted(f'{change.query} {change.label}', _NAME)}  "
+        f"{change.layer:>5} {change.head:>4}  {part_words(change)}"
     )
 
 

@@ -98,7 +98,7 @@ def test_size_and_scale_reach_the_maps_and_the_figure(here, capsys):
         made = saved[name].meta["preprocessing"]
         sizes[name] = made["size_px"], made["max_size_px"]
     assert sizes == {"a": (128, 213), "b": (96, 100), "c": (128, 213)}
-    assert saved["b"].grid_hw.tolist() == [12, 12]
+    assert saved["b"].hw == (12, 12)
     assert saved["c"].maps["position"].max() < saved["a"].maps["position"].max()  # flatter
     with Image.open("a.png") as a, Image.open("c.png") as c:
         assert "layer's own scale" in c.text["Description"]

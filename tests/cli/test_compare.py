@@ -29,13 +29,18 @@ def saved(queries: int = 3, modes=("combine", "position"), **meta) -> Heatmaps:
     boxes = np.stack([left, 0 * left, left + 40, 0 * left + 40], -1)
     return Heatmaps(
         maps={mode: drawn.astype(np.float32) for mode in modes},
+        outside={mode: np.zeros((queries, HEADS), np.float32) for mode in modes},
         query_ids=np.arange(10, 10 + queries),
         scores=np.linspace(0.9, 0.5, queries).astype(np.float32),
         labels=np.arange(queries),
         label_names=np.asarray([f"class {i}" for i in range(queries)]),
         boxes_xyxy_px=boxes.astype(np.float32),
         image_hw_px=np.asarray([100, 200]),
-        grid_hw=np.asarray(HW),
+        grid_hw=np.asarray([HW]),
+        strides=np.asarray([16]),
+        kind="dense",
+        valid_hw_px=np.asarray([80, 128]),
+        input_hw_px=np.asarray([80, 128]),
         layers=np.asarray([5]),
         meta={"weights_sha256": "ab" * 32, "image_sha256": "cd" * 32, "layer": 5, **meta},
     )
@@ -161,7 +166,7 @@ def test_other_weights_are_matched_by_their_boxes():
     ("change", "says"),
     [
         ({"maps": {"combine": saved().maps["combine"]}}, "only one of them has maps of position"),
-        ({"grid_hw": np.asarray([8, 5])}, "their maps have 8 x 5 and 5 x 8 cells"),
+        ({"grid_hw": np.asarray([[8, 5]])}, "their maps have 8 x 5 and 5 x 8 cells"),
         ({"maps": {m: a[:, :3] for m, a in saved().maps.items()}}, "they have 4 and 3 heads"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from conftest import demo_model
 from network_tools import hooks, of_batch, tiny
 
-from detr_viz import models
+from detr_viz import explain, models
 from detr_viz.attention import dense
 from detr_viz.explanation.capture import record
 
@@ -80,3 +82,23 @@ def test_the_last_call_is_kept():
         model.network(torch.rand(1, 3, 40, 56))
         model.network(torch.rand(1, 3, 24, 32))
     assert of_batch(calls["cross", 1]).c_k.shape[2] == 3 * 4
+
+
+def test_threads_keep_their_own_calls():
+    """Each of four threads explains images of its own with one network, ablations between them."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = demo_model("detr")
+    images = [np.random.default_rng(k).integers(0, 255, (64, 80, 3), np.uint8) for k in range(4)]
+    alone = [explain(model, image, sites=["encoder"]) for image in images]
+    expected = [(e.maps(), e.attention(("encoder", 1), rows=[5])) for e in alone]
+
+    def run(k: int) -> None:
+        for _ in range(6):
+            e = explain(model, images[k], sites=["encoder"])
+            np.testing.assert_array_equal(e.maps(), expected[k][0])
+            np.testing.assert_array_equal(e.attention(("encoder", 1), rows=[5]), expected[k][1])
+            e.ablate("head:1")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, demo_model
 
 from detr_viz import explain, load_model
+from detr_viz.checkpoints.checkpoint import load_checkpoint
 from detr_viz.checkpoints.load_model import in_precision
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.precision import check_precision, fp32_rule, in_tf32
+from detr_viz.images.read import load_image, resized
 
 SCENE = str(ROOT / "image/scene_1.jpg")
 
@@ -39,6 +43,61 @@ def test_bfloat16_is_near_float32_and_its_maps_are_its_own(name):
     assert (a.meta["precision"], b.meta["precision"]) == ("float32", "bfloat16")
 
 
+@pytest.mark.parametrize("name", ["detr", "cd_detr"])
+def test_float64_is_float64_throughout(name):
+    """Against the network as it was trained, whose batch norm is not folded, all in float64."""
+    model = in_precision(demo_model(name), "float64")
+    assert {p.dtype for p in model.network.parameters()} == {torch.float64}
+    checkpoint = load_checkpoint(type=name)
+    plain = checkpoint.spec.build(checkpoint.config).double().eval()
+    plain.load_state_dict(checkpoint.state_dict)
+    e = explain(model, SCENE, layers="all", sites=["encoder", "decoder"])
+    with torch.inference_mode():
+        raw = plain(model.prepare(pixels_of(model)))
+        expected = model.spec.class_probabilities(raw["pred_logits"])[0]
+        forwarded = model.forward(model.prepare(pixels_of(model)), [e.num_layers - 1])
+    scores = forwarded.class_scores[e.num_layers - 1][0]
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-11)  # float32 is off by 1e-6
+    np.testing.assert_allclose(e.class_scores, expected, atol=1e-7)
+    tested = [value for value in e.meta["residuals"].values() if value is not None]
+    assert max(tested) < 1e-12
+    assert (e.meta["precision"], e.meta["dtype"]) == ("float64", "float64")
+    exact = explain(demo_model(name), SCENE, layers="all")
+    apart = np.abs(e.maps("combine") - exact.maps("combine")).max()
+    assert 0 < apart < 1e-4
+
+
+def pixels_of(model) -> np.ndarray:
+    return resized(load_image(SCENE), model.size, model.max_size)[None]
+
+
+@pytest.mark.parametrize("mode", ["autocast", "inference", "default dtype"])
+def test_the_callers_arithmetic_does_not_reach_in(mode):
+    model, expected = demo_model("cd_detr"), explain(demo_model("cd_detr"), SCENE)
+    contexts = {
+        "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+        "inference": torch.inference_mode,
+        "default dtype": default_float64,
+    }
+    with contexts[mode]():
+        found = explain(model, SCENE)
+        np.testing.assert_array_equal(found.maps("position"), expected.maps("position"))
+        ablated = found.ablate("head:3")
+    np.testing.assert_array_equal(found.class_scores, expected.class_scores)
+    after = expected.ablate("head:3").after
+    np.testing.assert_array_equal(ablated.after.class_scores, after.class_scores)
+
+
+@contextmanager
+def default_float64():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_a_model_may_be_loaded_in_another_precision():
     model = load_model(type="detr", precision="bfloat16", device="cpu")
     assert model.precision == "bfloat16" and model.network.input_dtype == torch.bfloat16
@@ -52,6 +111,9 @@ def test_what_a_device_cannot(precision, says):
     with pytest.raises(UserError, match=says):
         load_model(type="detr", precision=precision, device="cpu")
     check_precision("tf32", torch.device("cuda"))
+    check_precision("float64", torch.device("cuda"))
+    with pytest.raises(UserError, match="float64 is not for mps"):
+        check_precision("float64", torch.device("mps"))
 
 
 def test_torch_multiplies_as_asked_and_afterwards_as_before():

@@ -282,11 +282,8 @@ def test_another_precision_says_what_it_moves(tmp_path, capsys):
         (["--queries", "99"], "no query 99"),
         (["--queries", "class:dog"], "no class is named"),
         (["--type", "cd_detr"], "is for one model"),
-        (["--jobs", "2"], "--jobs is not for --rollout"),
         (["--ablate", "content"], "--ablate is not for"),
         (["--biography", "3"], "--biography"),
-        (["--caption"], "--caption is not for"),
-        (["--format", "npz"], "leave npz out"),
     ],
 )
 def test_mistakes(refused, argv, says):

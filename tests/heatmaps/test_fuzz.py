@@ -12,11 +12,12 @@ from functools import cache
 import numpy as np
 import pytest
 from conftest import demo_explanation
+from fake_sampled import FakeSampled
 
 from detr_viz import heatmaps
 from detr_viz.heatmaps.compare import judge
 from detr_viz.heatmaps.limits import Limits
-from detr_viz.heatmaps.npz import HeatmapError, Heatmaps
+from detr_viz.heatmaps.schema import HeatmapError, Heatmaps
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
@@ -35,27 +36,31 @@ SEVERAL = [
 ]
 
 
+KINDS = ("dense", "sampled")  # one level; two levels with sampling points
+kinds = st.sampled_from(KINDS)
+
+
 @cache
-def whole() -> bytes:
+def whole(kind: str) -> bytes:
     """A small file as `save` writes it."""
     import tempfile
     from pathlib import Path
 
     with tempfile.TemporaryDirectory() as folder:
-        e = demo_explanation("detr")
+        e = demo_explanation("detr") if kind == "dense" else FakeSampled()
         path = heatmaps.save(Path(folder) / "a.npz", e, [3], ["combine"], store="float16")
         return path.read_bytes()
 
 
 @cache
-def members() -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(whole())) as archive:
+def members(kind: str) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(whole(kind))) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 @cache
-def good() -> Heatmaps:
-    return loaded(whole())
+def good(kind: str) -> Heatmaps:
+    return loaded(whole(kind))
 
 
 def loaded(data: bytes) -> Heatmaps:
@@ -64,12 +69,12 @@ def loaded(data: bytes) -> Heatmaps:
         return heatmaps.load("fuzz.npz")
 
 
-def held(data: bytes) -> None:
+def held(data: bytes, kind: str) -> None:
     """What must be true of every file there is."""
     tracemalloc.start()
     try:
         found = loaded(data)
-        verdict = judge(good(), found, EXACT)
+        verdict = judge(good(kind), found, EXACT)
     except HeatmapError as error:
         assert "fuzz.npz" in str(error) and "\n" not in str(error) and len(str(error)) < 600
         return
@@ -78,58 +83,73 @@ def held(data: bytes) -> None:
         tracemalloc.stop()
         assert peak < MOST_BYTES
     if verdict.same:
-        np.testing.assert_array_equal(found.maps["combine"], good().maps["combine"])
-        np.testing.assert_array_equal(found.boxes_xyxy_px, good().boxes_xyxy_px)
-        assert found.query_ids.tolist() == good().query_ids.tolist()
-        assert found.label_names.tolist() == good().label_names.tolist()
+        known = good(kind)
+        np.testing.assert_array_equal(found.maps["combine"], known.maps["combine"])
+        np.testing.assert_array_equal(found.boxes_xyxy_px, known.boxes_xyxy_px)
+        assert found.query_ids.tolist() == known.query_ids.tolist()
+        assert found.label_names.tolist() == known.label_names.tolist()
+        assert found.kind == kind and found.grid_hw.tolist() == known.grid_hw.tolist()
+        if kind == "sampled":
+            np.testing.assert_array_equal(found.outside["combine"], known.outside["combine"])
+            for a, b in zip(found.levels["combine"], known.levels["combine"], strict=True):
+                np.testing.assert_array_equal(a, b)
+            for name in ("samples", "sample_weights"):
+                a, b = (getattr(maps, name)["combine"] for maps in (found, known))
+                np.testing.assert_array_equal(a, b)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def warm():
-    held(whole())
+    for kind in KINDS:
+        held(whole(kind), kind)
 
 
 @hypothesis.settings(max_examples=800, deadline=None, derandomize=True, database=None)
 @hypothesis.given(
+    kind=kinds,
     place=st.integers(0, 20_000),
     gone=st.integers(0, 40),
     put=st.sampled_from(SEVERAL) | st.binary(),
 )
-def test_bytes_of_the_file(place, gone, put):
-    data = whole()
+def test_bytes_of_the_file(kind, place, gone, put):
+    data = whole(kind)
     place %= len(data)
-    held(data[:place] + put + data[place + gone :])
+    held(data[:place] + put + data[place + gone :], kind)
 
 
 @hypothesis.settings(max_examples=800, deadline=None, derandomize=True, database=None)
 @hypothesis.given(
-    name=st.sampled_from(["maps_combine.npy", "scores.npy", "boxes_xyxy_px.npy", "meta.npy"])
-    | st.sampled_from(["label_names.npy", "grid_hw.npy", "query_ids.npy"]),
+    kind=kinds,
+    data=st.data(),
     place=st.integers(0, 20_000),
     gone=st.integers(0, 40),
     put=st.sampled_from(SEVERAL) | st.binary(),
-    kind=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
+    packing=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
 )
-def test_bytes_of_an_array(name, place, gone, put, kind):
+def test_bytes_of_an_array(kind, data, place, gone, put, packing):
     """Packed again, so that the archive's own sums fit."""
-    member = members()[name]
+    name = data.draw(st.sampled_from(sorted(members(kind))))
+    member = members(kind)[name]
     place %= len(member)
-    changed = members() | {name: member[:place] + put + member[place + gone :]}
-    held(packed(changed, kind))
+    changed = members(kind) | {name: member[:place] + put + member[place + gone :]}
+    held(packed(changed, packing), kind)
 
 
 @hypothesis.settings(max_examples=400, deadline=None, derandomize=True, database=None)
-@hypothesis.given(data=st.data())
-def test_arrays_of_another_kind(data):
+@hypothesis.given(kind=kinds, data=st.data())
+def test_arrays_of_another_kind(kind, data):
     """With sums that fit, as from a hand that knows the format."""
-    arrays = {name: np.load(io.BytesIO(raw)) for name, raw in members().items()}
+    arrays = {name: np.load(io.BytesIO(raw)) for name, raw in members(kind).items()}
     name = data.draw(st.sampled_from(sorted(arrays.keys() - {"meta.npy"})))
     dtype = data.draw(st.sampled_from(["<f2", "<f4", "<f8", ">f4", "<i8", "<i4", "|b1", "<U3"]))
-    shape = data.draw(st.lists(st.integers(0, 9), max_size=5).map(tuple))
+    own = arrays[name].shape  # at times its shape is right, and only its values are not
+    shape = data.draw(st.just(own) | st.lists(st.integers(0, 9), max_size=5).map(tuple))
     fill = data.draw(st.sampled_from([0, 1, -1, 7, np.nan, np.inf, 65504, 1e-8]))
     with np.errstate(all="ignore"):
         hypothesis.assume(np.isfinite(fill) or dtype[1] in "fU")
         arrays[name] = np.full(shape, fill).astype(dtype)
+    if data.draw(st.integers(0, 9)) == 0:
+        del arrays[name]
     meta = json.loads(str(arrays.pop("meta.npy")))
     meta["crc32"] = {
         key.removesuffix(".npy"): f"{zlib.crc32(_said(a) + a.tobytes()):08x}"
@@ -137,11 +157,11 @@ def test_arrays_of_another_kind(data):
     }
     change = data.draw(st.sampled_from(["", "num_heads", "store", "schema_version", "crc32"]))
     if change:
-        meta[change] = data.draw(st.none() | st.integers(-2, 3) | st.text(max_size=3) | st.just([]))
+        meta[change] = data.draw(st.none() | st.integers(-2, 4) | st.text(max_size=3) | st.just([]))
     buffer = io.BytesIO()
     named = {key.removesuffix(".npy"): array for key, array in arrays.items()}
     np.savez(buffer, **named, meta=np.asarray(json.dumps(meta)))
-    held(buffer.getvalue())
+    held(buffer.getvalue(), kind)
 
 
 def _said(array: np.ndarray) -> bytes:

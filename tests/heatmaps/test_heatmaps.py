@@ -27,6 +27,7 @@ class Photo:
     """What `save` asks of ExplanationBase, with maps of one's own at 25 x 34."""
 
     grid_hw, meta, class_names = (25, 34), {"num_heads": 8}, ("cat",)
+    stride, input_hw = 32, (800, 1066)
 
     class image:
         hw = (800, 1066)
@@ -61,7 +62,12 @@ def test_fields_types_and_values(explanation, tmp_path):
         "labels": (np.int64, (2,)),
         "boxes_xyxy_px": (np.float32, (2, 4)),
         "image_hw_px": (np.int64, (2,)),
-        "grid_hw": (np.int64, (2,)),
+        "outside_combine": (np.float32, (2, 8)),
+        "outside_position": (np.float32, (2, 8)),
+        "grid_hw": (np.int64, (1, 2)),
+        "strides": (np.int64, (1,)),
+        "valid_hw_px": (np.int64, (2,)),
+        "input_hw_px": (np.int64, (2,)),
         "layers": (np.int64, (1,)),
     }
     for name, (dtype, shape) in expected.items():
@@ -72,13 +78,17 @@ def test_fields_types_and_values(explanation, tmp_path):
     assert arrays["image_hw_px"].tolist() == [512, 512]
     np.testing.assert_array_equal(arrays["maps_position"], explanation.maps("position", [3, 1]))
     np.testing.assert_array_equal(arrays["boxes_xyxy_px"], explanation.boxes_xyxy_px[[3, 1]])
-    assert set(arrays) == {*expected, "label_names", "meta"}
+    assert arrays["kind"].shape == () and str(arrays["kind"]) == "dense"
+    assert arrays["grid_hw"].tolist() == [[16, 16]] and arrays["strides"].tolist() == [8]
+    assert arrays["valid_hw_px"].tolist() == arrays["input_hw_px"].tolist() == [128, 128]
+    assert not arrays["outside_combine"].any()  # dense attention stays on the map
+    assert set(arrays) == {*expected, "label_names", "kind", "meta"}
 
 
 def test_meta_says_what_made_it(explanation, tmp_path):
     path = heatmaps.save(tmp_path / "m.npz", explanation, [0], ["content"], layer=1, scale="layer")
     meta = heatmaps.load(path).meta
-    assert meta["schema_version"] == 2
+    assert meta["schema_version"] == 3
     assert meta["model_type"] == explanation.model_type
     assert meta["attention_site"] == "decoder cross-attention"
     assert (meta["scale"], meta["layer"], meta["modes"]) == ("layer", 1, ["content"])
@@ -160,15 +170,6 @@ def test_what_is_whole_is_read_whoever_packed_it(arrays, tmp_path):
     assert heatmaps.load(written(tmp_path / "a.npz", arrays)).query_ids.tolist() == [2, 5]
 
 
-def test_a_file_of_version_1_is_read(arrays, tmp_path):
-    meta = json.loads(str(arrays["meta"]))
-    del meta["crc32"], meta["store"]
-    old = {**arrays, "meta": np.asarray(json.dumps(meta | {"schema_version": 1}))}
-    np.savez_compressed(tmp_path / "old.npz", **old)
-    back = heatmaps.load(tmp_path / "old.npz")
-    np.testing.assert_array_equal(back.maps["content"], arrays["maps_content"])
-
-
 CHANGED = {
     "a mode shorter": ({"maps_combine": lambda a: a[:, :3]}, r"maps_combine is float32 \(2, 3"),
     "doubles": ({"maps_combine": lambda a: a.astype(float)}, "maps_combine is float64"),
@@ -205,8 +206,10 @@ def test_arrays_that_are_not_ours(arrays, tmp_path, name):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema_version": 3}, "newer detr_viz"),
-        ({"schema_version": "2"}, "schema version 2: write"),
+        ({"schema_version": 4}, "newer detr_viz"),
+        ({"schema_version": "3"}, "schema version 3: write"),
+        ({"schema_version": 2}, "not schema version 2"),
+        ({"schema_version": 1}, "not schema version 1"),
         ({"schema_version": True}, "schema version True"),
         ({"schema_version": 0}, "schema version 0"),
         ({"num_heads": 4}, "expected float32"),

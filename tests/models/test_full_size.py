@@ -37,7 +37,7 @@ def test_the_six_commands_on_a_photo(folder, capsys, name, plot):
     saved = heatmaps.load(out.with_suffix(".npz"))
     # 300 x 451 is resized to 800 x 1202, stride 32
     assert saved.maps[plot].shape == (3, 8, 25, 38)
-    assert saved.grid_hw.tolist() == [25, 38]
+    assert saved.hw == (25, 38)
     np.testing.assert_allclose(saved.maps[plot].sum((-1, -2)), 1, atol=1e-5)
     assert saved.meta["residuals"]["5"] < 1e-5
     with Image.open(out) as picture:
@@ -49,5 +49,5 @@ def test_dc5_doubles_the_grid(folder, capsys):
     out = folder / "dc5.png"
     assert cli.main([*argv, "--dilation", "--size", "256", "--out", str(out), "--save-maps"]) == 0
     saved = heatmaps.load(out.with_suffix(".npz"))
-    assert saved.grid_hw.tolist() == [16, 24]  # 256 x 384 at stride 16
+    assert saved.hw == (16, 24)  # 256 x 384 at stride 16
     assert saved.meta["dilation"] is True

@@ -1,0 +1,136 @@
+"""What a file of saved maps holds: its fields, its versions, and what weights of attention are.
+
+The arrays of version 3; q queries, M heads, L levels (finest first), h x w the finest grid.
+
+    maps_<mode>            (q, M, h, w); of several levels their sum, coarse cells spread evenly
+    maps_<mode>.l<k>       (q, M, h_k, w_k) of level k, only where L > 1
+    outside_<mode>         float32 (q, M): what falls off the map; with the map it sums to 1
+    samples_<mode>         float32 (q, M, L, P, 2), and
+    sample_weights_<mode>  (q, M, L, P): only of attention that samples points
+
+Versions 1 and 2 have one level, no `outside` and none of the fields of MORE_FIELDS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr_viz.common.errors import UserError
+
+SCHEMA_VERSION = 3
+STORES = ("float32", "float16")
+KINDS = ("dense", "sampled", "factored", "roi")
+# Absolute; of values up to 1 float16 keeps 11 bits, and steps of 6e-8 near 0.
+STORED_WITHIN = {"float32": 0.0, "float16": 2.0**-12}
+ROUNDING = 1e-3  # of the sum of a map
+MOST_LEVELS = 16
+MOST_POINTS = 1024  # of a head on a level
+_TINY_STEP = 2.0**-24  # of float16 below 6e-5, where it rounds every cell of a flat map alike
+FIELDS = {  # name -> (dtype, number of dimensions); of every version
+    "query_ids": (np.int64, 1),
+    "scores": (np.float32, 1),
+    "labels": (np.int64, 1),
+    "label_names": (np.str_, 1),
+    "boxes_xyxy_px": (np.float32, 2),
+    "image_hw_px": (np.int64, 1),
+    "grid_hw": (np.int64, 2),
+    "layers": (np.int64, 1),
+}
+MORE_FIELDS = {  # since version 3
+    "strides": (np.int64, 1),
+    "kind": (np.str_, 0),
+    "valid_hw_px": (np.int64, 1),
+    "input_hw_px": (np.int64, 1),
+}
+
+
+class HeatmapError(UserError):
+    """A file of saved maps that cannot be read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Heatmaps:
+    """Saved maps of q queries at one decoder layer, by M heads, on L levels (finest first).
+
+    maps            mode -> float32 (q, M, h, w) on the finest grid
+    outside         mode -> float32 (q, M): the mass that falls off the map; both sum to 1. 0 for
+                    dense attention; of plain arrays and older files, what their maps lack
+    query_ids, scores, labels, label_names   (q,)
+    boxes_xyxy_px   float32 (q, 4), pixels of the original image
+    image_hw_px     int64 (2,)
+    grid_hw         int64 (L, 2): the network's own grids, padding included
+    strides         int64 (L,): pixels of the network input a cell; 0 where that is not known
+    kind            of attention, one of KINDS
+    valid_hw_px     int64 (2,): pixels of the network input that show the image, from its top left
+    input_hw_px     int64 (2,): the network input with its padding; both 0 where not known
+    layers          int64 (1,), from 0
+    meta            what made them (ExplanationBase.meta), with the scale and the modes
+    levels          mode -> float32 (q, M, h_k, w_k) of each level; () where there is but one
+    samples         mode -> float32 (q, M, L, P, 2): x, y of each point as shares of the level's
+                    whole grid; below 0 or above 1 it lies outside
+    sample_weights  mode -> float32 (q, M, L, P); both are empty where no points are sampled
+    """
+
+    maps: Mapping[str, NDArray[np.float32]]
+    outside: Mapping[str, NDArray[np.float32]]
+    query_ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    label_names: NDArray[np.str_]
+    boxes_xyxy_px: NDArray[np.float32]
+    image_hw_px: NDArray[np.int64]
+    grid_hw: NDArray[np.int64]
+    strides: NDArray[np.int64]
+    kind: str
+    valid_hw_px: NDArray[np.int64]
+    input_hw_px: NDArray[np.int64]
+    layers: NDArray[np.int64]
+    meta: Mapping[str, Any]
+    levels: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict)
+    samples: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    sample_weights: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """(h, w) of the finest grid, in cells."""
+        height, width = self.grid_hw[0].tolist()
+        return height, width
+
+    def arrays(self, store: str) -> dict[str, NDArray[Any]]:
+        """As a file has them by name. store: one of STORES, for all but outside and samples."""
+        arrays = {f"maps_{mode}": maps.astype(store) for mode, maps in self.maps.items()}
+        for mode, parts in self.levels.items():
+            arrays |= {f"maps_{mode}.l{k}": part.astype(store) for k, part in enumerate(parts)}
+        arrays |= {f"outside_{mode}": array for mode, array in self.outside.items()}
+        arrays |= {f"samples_{mode}": array for mode, array in self.samples.items()}
+        for mode, array in self.sample_weights.items():
+            arrays[f"sample_weights_{mode}"] = array.astype(store)
+        return arrays | {n: np.asarray(getattr(self, n)) for n in (*FIELDS, *MORE_FIELDS)}
+
+
+def rounding(maps: NDArray[Any]) -> float:
+    """How far the sum of a map (..., h, w) may be from what it is, by the type it is stored in."""
+    cells = maps.shape[-2] * maps.shape[-1]
+    return ROUNDING + (cells * _TINY_STEP / 2 if maps.dtype == np.float16 else 0.0)
+
+
+def no_weights(maps: NDArray[Any], most: float = 1 + ROUNDING) -> str:
+    """What is wrong with weights (..., h, w) that came from elsewhere, or "".
+
+    most: the largest sum over (h, w).
+    """
+    if not (np.isfinite(maps).all() and (maps >= 0).all()):
+        return "values that are no weights"
+    # where some falls off the map they sum to less than 1; rounding makes it a little more
+    return "maps of more than 1 in all" if (maps.sum((-2, -1)) > most).any() else ""
+
+
+def lack(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What maps (..., h, w) of which nothing else is known sum to less than 1; 0 for rounding."""
+    missing = 1 - maps.sum((-2, -1))
+    return np.where(missing > ROUNDING, missing, 0).astype(np.float32)
