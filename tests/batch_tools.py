@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -133,17 +134,32 @@ def run_here(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess([*argv], code, out.getvalue(), err.getvalue())
 
 
-def start(*argv: str) -> subprocess.Popen:
+def start(*argv: str, env: dict[str, str] | None = None) -> subprocess.Popen:
     """A run in a session of its own, with Ctrl-C as in a terminal."""
     return subprocess.Popen(
         [*COMMAND, *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **ALONE},
+        env={**os.environ, **ALONE, **(env or {})},
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def sign(path: Path) -> dict[str, str]:
+    """The environment of a Python process that writes `path` as soon as it answers to Ctrl-C.
+
+    On a busy machine its modules take longer to import than a test would wait.
+    """
+    folders = [str(ROOT / "tests/sign"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"TEST_SIGN": str(path), "PYTHONPATH": os.pathsep.join(folders)}
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.001)
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -17,11 +17,9 @@ ROOT = Path(__file__).parent.parent
 WORKERS = 4  # at most; each holds its own models
 # The files that take longest, longest first: begun first, so that no worker ends long after others.
 LONGEST = (
-    "batch/test_resume.py",
     "batch/test_cluster_runs.py",
-    "regression/test_pytest_plugin.py",
+    "batch/test_resume.py",
     "figures/test_layout.py",
-    "batch/test_batch.py",
     "cli/test_cli.py",
     "regression/test_regression.py",
     "figures/test_decoder_figures.py",
@@ -29,6 +27,8 @@ LONGEST = (
     "cli/test_atlas_command.py",
     "explanation/test_faithfulness.py",
     "figures/test_contact.py",
+    "batch/test_batch.py",
+    "regression/test_pytest_plugin.py",
 )
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -39,15 +39,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Whole suites and folders run on several CPUs, file by file, unless the command says how.
 
-    A few files or tests run in this process, where starting workers takes longer than they gain;
-    so do all with -n 0, --pdb or without pytest-xdist (-p no:xdist).
+    Files and tests that are named run in this process, for starting workers takes longer than they
+    gain; so do all with -n 0, -s, --pdb or without pytest-xdist (-p no:xdist).
     """
     option = config.option
     is_worker = "PYTEST_XDIST_WORKER" in os.environ
     if is_worker or not hasattr(option, "numprocesses") or option.numprocesses is not None:
         return
     folders = [arg for arg in config.args if Path(arg.partition("::")[0]).is_dir()]
-    if option.dist == "no" and folders and not option.collectonly:
+    alone = option.collectonly or option.capture == "no"
+    if option.dist == "no" and folders and not alone:
         option.numprocesses, option.maxprocesses = "logical", option.maxprocesses or WORKERS
         option.dist = "loadfile"  # a file's tests share what its fixtures build
         option.loadscopereorder = False  # the order is that of pytest_collection_modifyitems

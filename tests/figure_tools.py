@@ -41,10 +41,14 @@ def numbers_of(fig: Figure) -> list[Text]:
     return [t for t in fig.axes[0].texts if t.get_color() == elements.NUMBER_INK]
 
 
-def extent(text: Text) -> Bbox:
-    """Of a drawn text, in pixels; y counts down, as a figure's other artists do."""
+def extent(text: Text, height: int | None = None) -> Bbox:
+    """Of a drawn text, in pixels; y counts down, as a figure's other artists do.
+
+    height: of the sheet; looking for it takes as long as the figure has artists.
+    """
     fig = text.get_figure()
-    box, height = text.get_window_extent(fig.canvas.get_renderer()), sheet_of(fig).shape[0]
+    box = text.get_window_extent(fig.canvas.get_renderer())
+    height = height or sheet_of(fig).shape[0]
     return Bbox.from_extents(box.x0, height - box.y1, box.x1, height - box.y0)
 
 
@@ -152,7 +156,7 @@ def check_texts(fig: Figure) -> tuple[np.ndarray, np.ndarray]:
     height, width = sheet_of(fig).shape[:2]
     assert fig.canvas.get_width_height() == (width, height)
     drawn = fig.axes[0].texts
-    found = np.array([extent(text).extents for text in drawn])
+    found = np.array([extent(text, height).extents for text in drawn])
     page_itself = np.array([(0, 0, width, height)])
     assert _within(found, page_itself).all(), _named(drawn, ~_within(found, page_itself)[:, 0])
     meet = np.triu(_overlap(found, found) > 2, k=1)

@@ -17,8 +17,10 @@ from batch_tools import (
     picture,
     run,
     run_here,
+    sign,
     start,
     table,
+    wait_for,
 )
 from PIL import Image
 
@@ -164,7 +166,8 @@ def test_killed_and_resumed_is_as_never_interrupted(after, whole, here, monkeypa
 @pytest.mark.parametrize("after_s", [0.2, 0.4, 0.7, 1.2])
 def test_ctrl_c_while_all_is_being_started_is_quiet(after_s, here):
     folder_of_scenes(here / "in", 40)
-    process = start(*QUICK, "--image", "in", "--jobs", "3")
+    process = start(*QUICK, "--image", "in", "--jobs", "3", env=sign(here / "begun"))
+    wait_for(here / "begun", process)
     time.sleep(after_s)
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)

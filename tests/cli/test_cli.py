@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from batch_tools import sign, wait_for
 from conftest import ROOT
 from PIL import Image
 
@@ -240,9 +241,11 @@ def test_ctrl_c_is_quiet(after_s, here):
         [*COMMAND, "--image", "shapes.png", "--queries", "all", "--plot", "all", "--out", "figs"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env={**os.environ, **sign(here / "begun")},
         # a shell starts background jobs with Ctrl-C ignored, and tests may run in one
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+    wait_for(here / "begun", process)
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
