@@ -1,26 +1,29 @@
-"""How far a quicker and less exact run lies from the same run in float32."""
+"""How far a run of another precision lies from the same run in float32."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detr_viz.explanation.stored import StoredExplanation
 
 
-def deviation(exact: Sequence[StoredExplanation], found: Sequence[StoredExplanation]) -> float:
-    """The largest difference of a weight, of all that was kept of the same models; 0 of nothing."""
-    apart = [0.0]
-    for one, other in zip(exact, found, strict=True):
-        for name in ("stored", "attended"):
-            known = getattr(one, name)
-            apart += [
-                float(np.abs(known[key] - array).max())
-                for key, array in getattr(other, name).items()
-                if array.size
-            ]
-    return max(apart)
+def deviation(exact: Sequence[StoredExplanation], other: Sequence[StoredExplanation]) -> float:
+    """The largest difference of a weight in all stored arrays of the same models; 0 of nothing."""
+    pairs = [
+        pair
+        for one, two in zip(exact, other, strict=True)
+        for pair in zip(_arrays(one), _arrays(two), strict=True)
+    ]
+    return max((float(np.abs(a - b).max()) for a, b in pairs if a.size), default=0.0)
+
+
+def _arrays(stored: StoredExplanation) -> Iterator[NDArray[np.float32]]:
+    for levels in stored.stored.values():
+        yield from levels
+    yield from stored.attended.values()
 
 
 def moved(precision: str, apart: float, what: str = "attention weights") -> str:
