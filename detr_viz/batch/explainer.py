@@ -26,7 +26,7 @@ class BatchExplainer(Generic[T]):
 
     use        what becomes of an image that was read, and of what each model has found in it; what
                it raises, and what a model fails with, is that image's Failure
-    reference  the same models in float32, where `models` are quicker and less exact
+    reference  the same models in float32, where `models` are of another precision
     """
 
     def __init__(

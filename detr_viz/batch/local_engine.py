@@ -28,7 +28,7 @@ class LocalEngine:
     """The models in this process, reading and drawing in workers beside it.
 
     batch_size: images of equal shapes that share a forward pass. reference: the same models in
-    float32, where `models` are quicker and less exact; the first image goes through both, and `say`
+    float32, where `models` are of another precision; the first image goes through both, and `say`
     is told how far its weights are apart.
     """
 

@@ -1,4 +1,4 @@
-"""How exactly the network computes: float32, or quicker and less exact, and what that costs.
+"""How exactly the network computes: float32, quicker and less exact, or slower and more exact.
 
 float32   every product in float32, on a GPU too (torch's own default there is TF32 in convolutions)
 tf32      products of 10-bit mantissas, sums in float32: NVIDIA GPUs from Ampere on

@@ -235,7 +235,7 @@ def render_image(
 ) -> Iterator[str]:
     """Explain and draw one image in this process; yields the lines to print.
 
-    exact: the same models in float32, where `models` are quicker and less exact.
+    exact: the same models in float32, where `models` are of another precision.
     """
     from detr_viz.images.read import load_image
 
