@@ -32,7 +32,7 @@ class ModelSpec:
     num_classes          sizes -> number of real classes
     pairwise             detections are the top (query, class) pairs (focal loss),
                          not a class a query
-    cell_rule            where a cell lies: "aligned" or "centered" (cells.Placement)
+    cell_rule            where a cell lies: "aligned" or "centered" (grids.Grid)
     """
 
     name: str
