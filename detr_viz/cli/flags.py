@@ -266,8 +266,8 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="float32",
-        help="of the network's arithmetic: tf32 and bfloat16 are quicker and less exact, float64 is "
-        "slow and more exact; a run that draws says how far weights move (default: %(default)s)",
+        help="of the network's arithmetic: tf32 and bfloat16 are quicker and less exact, float64 "
+        "is slow and more exact; a run that draws says how far weights move (default: %(default)s)",
     )
     add("--classes", metavar="FILE", help="class names, line n names class n (from 0)")
     add("--nheads", type=positive, metavar="N", help="attention heads, where the file is silent")
