@@ -1,1 +1,1 @@
-"""What an attention site attended with, and its maps: tensor maths; no model, image or file."""
+"""The inputs of an attention site and its maps: tensor maths; no model, image or file."""

@@ -1,8 +1,8 @@
-"""What every kind of attention offers, and what some offer beyond it.
+"""The protocol of every kind of attention, and protocols of what only some kinds offer.
 
-Of one call of one site, of one image, split into heads. For dense, sampled and factored attention
-one identity holds, and is the self-check: weights (M, q, S) @ value (M, S, D) is the context that
-the network itself computed (M, q, D). S counts the cells of all levels.
+All of them describe one call of one site for one image, split into heads. For dense, sampled and
+factored attention one identity holds, and is the self-check: weights (M, q, S) @ value (M, S, D)
+is the context (M, q, D) that the network itself computed. S counts the cells of all levels.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from detr_viz.explanation.removals import Removal
 
-Rows = Sequence[int] | None  # of what attends; None: all
-# Where there is attention: ("cross" | "decoder" | "encoder", layer), the kinds of terms.SITES.
+Rows = Sequence[int] | None  # indices of the tokens that attend; None: all
+# An attention site: ("cross" | "decoder" | "encoder", layer); the words are keys of terms.SITES.
 Where = tuple[str, int]
 
 
@@ -28,10 +28,10 @@ class Attention(Protocol):
     """The weights with which M heads of `num_rows` tokens mix the values of S tokens.
 
     kind        "dense", "sampled", "factored" or "roi"
-    grids       where the S tokens lie, level by level, finest first; () where keys are queries
-    modes       mode -> the formula that a figure prints; only those that there are
-    term_names  what the logits are a sum of; () where they are no sum
-    value       (M, S, D), or None where the weights mix no values of tokens
+    grids       positions of the S tokens, level by level, finest first; () if keys are queries
+    modes       mode -> the formula that a figure prints; only the modes that this kind has
+    term_names  the terms whose sum the logits are; () if they are not a sum
+    value       (M, S, D), or None if the weights do not mix values of tokens
     """
 
     @property
@@ -50,28 +50,28 @@ class Attention(Protocol):
     def value(self) -> Tensor | None: ...
 
     def weights(self, mode: str = "combine", rows: Rows = None, scale: str = "mode") -> Tensor:
-        """(M, q, S), at least 0; a row sums to 1, or less where a part falls off the map."""
+        """(M, q, S), at least 0; a row sums to 1, or less if a part falls off the map."""
 
     def even(self, rows: Rows = None) -> Tensor:
-        """What weights that prefer nothing are, (M, q or 1, S)."""
+        """The weights of attention that prefers no key, (M, q or 1, S)."""
 
     def residual(self, out: Tensor, project_out: Callable[[Tensor], Tensor]) -> float:
-        """The self-check against what the site put out, (num_rows, C); NaN: untestable."""
+        """The self-check against the site's output (num_rows, C); NaN: cannot be tested."""
 
 
 @runtime_checkable
 class HasTerms(Protocol):
-    """The logits are a sum of terms, each named."""
+    """Attention whose logits are a sum of named terms."""
 
     term_names: tuple[str, ...]
 
     def term_logits(self, name: str, rows: Rows = None) -> Tensor:
-        """(M, q, n), n = S, or an axis' cells, or levels times points."""
+        """(M, q, n): n is S, or the cells of an axis, or levels times points."""
 
 
 @runtime_checkable
 class HasSamples(Protocol):
-    """The weights are those of P points on each of L levels."""
+    """Attention with one weight for each of P points on each of L levels."""
 
     def samples(self, mode: str = "combine", rows: Rows = None) -> tuple[Tensor, Tensor]:
         """xy (q, M, L, P, 2) in [0, 1] of each level's whole grid, weight (q, M, L, P)."""
@@ -79,7 +79,7 @@ class HasSamples(Protocol):
 
 @runtime_checkable
 class HasAxes(Protocol):
-    """The weights are a column times a row."""
+    """Attention whose weights are the product of a column and a row."""
 
     def axes(self, mode: str = "combine", rows: Rows = None) -> tuple[Tensor, Tensor]:
         """row (M, q, w), column (M, q, h)."""
@@ -87,7 +87,7 @@ class HasAxes(Protocol):
 
 @runtime_checkable
 class HasCells(Protocol):
-    """The output is a sum over the cells of a box."""
+    """Attention whose output is a sum over the cells of a box."""
 
     def cells(self, rows: Rows = None) -> tuple[NDArray[np.float32], ...]:
         """share (q, 7, 7), signed, boxes (q, 4), bias_share (q,)."""
@@ -95,7 +95,10 @@ class HasCells(Protocol):
 
 @runtime_checkable
 class Removable(Protocol):
-    """Parts can be taken out, and the rest attends."""
+    """Attention that can be computed again without some of its parts."""
 
     def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(weights (M, Q, S), context (M, Q, D)); hidden (Q, S): True where a row must not look."""
+        """(weights (M, Q, S), context (M, Q, D)) without a part.
+
+        hidden: (Q, S) True where a query must not attend.
+        """

@@ -2,10 +2,10 @@
 
 attention = ...                                 # DenseAttention, captured at one site
 attention.weights("position", rows=[3])         # (M, 1, K), every row sums to 1
-four_terms(attention, queries=[3])              # what content and position add to the logits
+four_terms(attention, queries=[3])              # the parts that content and position add to logits
 
-Tensor maths alone: it knows no model, no image, no file. Shapes are those of one image; of a batch
-in one call they all begin with B.
+Only tensor maths: no model, no image, no file. Shapes are those of one image; in a call with a
+batch they all begin with B.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from detr_viz.attention.terms import (
 if TYPE_CHECKING:
     from detr_viz.explanation.removals import Removal
 
-# The self-check's limit by the precision the layer ran in.
+# The limit of the self-check, by the precision of the layer.
 RESIDUAL_LIMITS = {
     torch.float64: 1e-4,
     torch.float32: 1e-4,
@@ -48,17 +48,17 @@ TF32_RESIDUAL_LIMIT = 5e-3
 
 @dataclass(frozen=True, eq=False)
 class DenseAttention:
-    """What one site attended with, after projection and split into heads (an `Attention`).
+    """Queries, keys and values of one site, projected and split into heads (an `Attention`).
 
     c_q, p_q  (M, Q, E)       content and position part of the queries
     c_k, p_k  (M, K, E)       the same of the keys
-    b_q, b_k  (M, 1, E)       shared bias, or None where each part has its own in it
+    b_q, b_k  (M, 1, E)       shared bias, or None if each part includes its own
     value     (M, K, D)
     scale                     the layer's own factor
-    mode_scales               mode -> factor when that mode's q and k attend on their own
+    mode_scales               mode -> factor if only that mode's q and k attend
     key_padding_mask          (K,) True = padding, or None
-    grids                     of the keys; () where these are queries
-    Parts that a model concatenates lie in orthogonal halves of E: the formula stays as it is.
+    grids                     of the keys; () if these are queries
+    Parts that a model concatenates lie in orthogonal halves of E: the formula is the same.
     """
 
     c_q: Tensor
@@ -77,7 +77,7 @@ class DenseAttention:
     term_names = tuple(TERMS)
 
     def of_image(self, i: int) -> DenseAttention:
-        """One image of a batch, whose fields begin with B (the shared bias does not)."""
+        """One image of a batch. All fields of a batch begin with B, but not the shared bias."""
         names = ("c_q", "p_q", "c_k", "p_k", "value", "key_padding_mask")
         fields = {name: getattr(self, name) for name in names}
         return replace(self, **{name: x if x is None else x[i] for name, x in fields.items()})
@@ -102,7 +102,7 @@ class DenseAttention:
         return formulas | {"combine": SEPARATE_COMBINE} if self.separate else formulas
 
     def scale_of(self, mode: str | Mode, rule: str = "mode") -> float:
-        """Factor of the logits of `mode`: its own, or the layer's (as for sums and a Mode)."""
+        """Factor of the logits of `mode`: its own, or the layer's (always for sums and a Mode)."""
         if rule not in SCALES:
             raise ValueError(f"scale {rule!r} is not one of {', '.join(SCALES)}")
         own = rule == "mode" and isinstance(mode, str) and not is_sum(mode)
@@ -111,11 +111,11 @@ class DenseAttention:
     def weights(
         self, mode: str | Mode = "combine", rows: Rows = None, scale: str = "mode"
     ) -> Tensor:
-        """(M, q, K), every row sums to 1; mode and scale as of the function `weights`."""
+        """(M, q, K), every row sums to 1; mode and scale as in the function `weights`."""
         return weights(self, mode, scale=scale, queries=rows)
 
     def even(self, rows: Rows = None) -> Tensor:
-        """(M, 1, K): the same weight on every key that is no padding."""
+        """(M, 1, K): the same weight on every key that is not padding."""
         return normalize(torch.zeros_like(logits(self, queries=[0])), self.key_padding_mask)
 
     def term_logits(self, name: str, rows: Rows = None) -> Tensor:
@@ -127,11 +127,11 @@ class DenseAttention:
         return residual(self, project_out, out)
 
     def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(weights (M, Q, K), context (M, Q, D)) where a part is taken out.
+        """(weights (M, Q, K), context (M, Q, D)) without a part.
 
-        The terms of the logits are added one by one: one that is zero and is taken out changes
-        nothing, to the bit. hidden: (Q, K) True where a query must not look. The weights of a head
-        that is taken out are 0, and of a query that has no key left.
+        The terms of the logits are added one by one, so that the removal of a term that is zero
+        does not change a single bit. hidden: (Q, K) True where a query must not attend. The weights
+        of a removed head are 0, and also those of a query without any key left.
         """
         kept = [logits(self, *parts) for name, parts in TERMS.items() if name not in removal.terms]
         scores = kept[0]
@@ -143,17 +143,18 @@ class DenseAttention:
         if hidden is not None:
             mask = mask | hidden[..., None, :, :]
         blind = mask.all(-1, keepdim=True)
-        left = scores.masked_fill(mask & ~blind, float("-inf")).softmax(-1).masked_fill(blind, 0)
+        scores = scores.masked_fill(mask & ~blind, float("-inf"))
+        remaining = scores.softmax(-1).masked_fill(blind, 0)
         if removal.head is not None:
-            left = left.clone()
-            left[..., removal.head, :, :] = 0
-        return left, left.to(self.value.dtype) @ self.value
+            remaining = remaining.clone()
+            remaining[..., removal.head, :, :] = 0
+        return remaining, remaining.to(self.value.dtype) @ self.value
 
 
 def separate(attention: DenseAttention) -> bool:
-    """Whether no content meets a position: c_q . p_k and p_q . c_k are 0 for every input.
+    """Whether c_q . p_k and p_q . c_k are 0 for every input.
 
-    So it is where a model lays the parts side by side in each head, not where it adds them.
+    They are if a model concatenates content and position in each head, not if it adds them.
     """
     if attention.b_q is not None or attention.b_k is not None:
         return False
@@ -170,7 +171,7 @@ def _sum_parts(attention: DenseAttention, side: str, parts: str) -> Tensor:
     total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
     for part in parts:
         value = getattr(attention, f"{part}_{side}")
-        if value is not None:  # a bias asked for at a site that has none
+        if value is not None:  # a site may have no shared bias
             total = total + value
     return total
 
@@ -217,9 +218,9 @@ def weights(
 ) -> Tensor:
     """Attention weights of one mode: (M, q, K), each row sums to 1.
 
-    mode is a key of MODES, a sum of terms ("cq.pk+pq.pk" is what Fig. 1 of the Conditional DETR
-    paper draws for DETR) or a Mode of your own, both at the layer's factor. scale "mode" uses the
-    factor of that mode's q and k attended on their own, "layer" the layer's own. Raises ValueError
+    mode is a key of MODES, a sum of terms (Fig. 1 of the Conditional DETR paper shows "cq.pk+pq.pk"
+    of DETR) or a Mode of your own; the last two use the layer's factor. scale "mode": the factor
+    for the case that only that mode's q and k attend; "layer": the layer's own. Raises ValueError
     on an unknown mode or scale.
     """
     if isinstance(mode, str):
@@ -236,9 +237,9 @@ def weights(
 def four_terms(
     attention: DenseAttention, queries: Sequence[int] | Tensor | None = None
 ) -> dict[tuple[str, str], Tensor]:
-    """Logits by (query part, key part), biases counted with content: they sum to combine's logits.
+    """Logits by (query part, key part); a bias counts as content. Their sum: combine's logits.
 
-    Keys are pairs of "content" and "position", the query's first; values (M, q, K) at the
+    Keys are pairs of "content" and "position", the query's part first; values (M, q, K) at the
     layer's scale, padding not masked.
     """
     sides = {"content": "cb", "position": "p"}
@@ -251,7 +252,7 @@ def four_terms(
 def nine_terms(
     attention: DenseAttention, queries: Sequence[int] | Tensor | None = None
 ) -> dict[tuple[str, str], Tensor]:
-    """Like `four_terms` with the shared biases apart: pairs of "content", "position", "bias"."""
+    """Like `four_terms`, but with the shared biases as a part of their own, "bias"."""
     sides = {"content": "c", "position": "p", "bias": "b"}
     return {
         (q, k): logits(attention, sides[q], sides[k], queries=queries)
@@ -262,22 +263,22 @@ def nine_terms(
 def residual(
     attention: DenseAttention, project_out: Callable[[Tensor], Tensor], out: Tensor
 ) -> float:
-    """How far the recomputed weights are from those the layer used; NaN where it cannot be tested.
+    """How far the recomputed weights are from those that the layer used.
 
         rec = project_out(weights @ value)     uni = the same with uniform weights
         residual = |rec - out| / |out - uni|   (Frobenius)
 
-    project_out (Q, C) -> (Q, C); out (Q, C), what the site put out.
-    Near 0 for right maps (2e-6 in float32), at least 0.17 for wrong ones. A site whose output does
-    not depend on its weights (|out - uni| < 1e-3 |out|) says nothing about them: NaN. One that
-    is not finite is wrong whatever the weights: inf.
+    project_out (Q, C) -> (Q, C); out (Q, C), the output of the site.
+    Near 0 for right maps (2e-6 in float32), at least 0.17 for wrong ones. NaN if it cannot be
+    tested, because the output does not depend on the weights (|out - uni| < 1e-3 |out|). inf if
+    the output is not finite.
     """
     if not out.isfinite().all():
         return float("inf")
     used = weights(attention, "combine", scale="layer")
     uniform = normalize(torch.zeros_like(used[..., :1, :]), attention.key_padding_mask)
     value = attention.value
-    # float64 on the CPU: some devices have none, and the norms must not add errors of their own
+    # float64 on the CPU: some devices do not have it, and the norms must not add rounding errors
     rec, uni = (
         project_out(merge_heads(w.to(value.dtype) @ value)).cpu().double() for w in (used, uniform)
     )

@@ -1,7 +1,7 @@
-"""Where the cells of a map lie in the photo.
+"""The positions of a map's cells in the photo.
 
-A grid is the network's own: where an image was padded, the grid covers the padding too, and
-`valid_hw` says which part of it shows the image.
+A grid is the one of the network: if an image was padded, the grid covers the padding too, and
+`valid_hw` says which part of the input shows the image.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ CELL_RULES = ("aligned", "centered")
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells that one level of tokens stands for.
+    """The cells of one level of tokens.
 
     hw        rows and columns of cells
     input_hw  pixels of the network's input, padding included
     stride    input pixels from cell to cell
     rule      aligned: cell i is centred on pixel index stride * i of the input (a ResNet's windows
-              are symmetric); centered: at (i + 0.5) / cells of it, as some models' own references
-              say, whatever the stride
+              are symmetric); centered: on the fraction (i + 0.5) / cells of it, whatever the
+              stride, as the reference points of some models say
     valid_hw  pixels of the input that show the image, from its top left corner; None: all
     name      for figures of several levels, such as "level 0, stride 8"
     """
@@ -41,7 +41,7 @@ class Grid:
 
     @property
     def cells(self) -> int:
-        """How many there are, h * w."""
+        """Number of cells, h * w."""
         return self.hw[0] * self.hw[1]
 
     @property
@@ -52,8 +52,8 @@ class Grid:
     def centers(self, image_px: int, axis: int) -> NDArray[np.float64]:
         """Centres of the cells along an axis (0: y, 1: x), pixel indices of the photo, (cells,).
 
-        Of a photo of image_px pixels along it: (x + 0.5) * image_px / shown - 0.5 for a cell that
-        is centred on pixel index x of the input.
+        image_px: the photo's pixels along that axis. A cell centred on pixel index x of the input
+        has its centre at (x + 0.5) * image_px / shown - 0.5.
         """
         at = np.arange(self.hw[axis], dtype=np.float64)
         if self.rule == "centered":
@@ -74,7 +74,7 @@ class Grid:
         return np.clip(u, 0, self.hw[axis] - 1)
 
     def borders(self, axis: int) -> NDArray[np.float64]:
-        """Where cells meet along an axis, as shares of the input, (cells + 1,) from 0 to 1.
+        """Borders of the cells along an axis, as fractions of the input, (cells + 1,), 0 to 1.
 
         A cell reaches halfway to its neighbours, the outer ones to the input's edges.
         """
@@ -90,21 +90,21 @@ class Grid:
 
 
 def finest(grids: tuple[Grid, ...]) -> int:
-    """Which of some levels has the most cells; the first of several."""
+    """Index of the level with the most cells; of equal ones the first."""
     return max(range(len(grids)), key=lambda level: (grids[level].cells, -level))
 
 
 def spread(maps: NDArray, source: Grid, target: Grid) -> NDArray:
-    """Maps (..., h, w) of one grid on another: each cell's value evenly over what it covers there.
+    """Maps (..., h, w) of one grid on another: each value spread evenly over the area of its cell.
 
-    Sums stay as they are.
+    Sums do not change.
     """
     rows, columns = (_shares(source.borders(axis), target.borders(axis)) for axis in (0, 1))
     return (rows.astype(maps.dtype) @ maps) @ columns.T.astype(maps.dtype)
 
 
 def by_level(flat: NDArray, grids: tuple[Grid, ...]) -> tuple[NDArray, ...]:
-    """(..., S), the cells of all levels one after the other -> (..., h, w) of each."""
+    """(..., S), the cells of all levels one after the other -> (..., h, w) of each level."""
     borders = np.cumsum([grid.cells for grid in grids])[:-1]
     parts = np.split(flat, borders, axis=-1)
     return tuple(
@@ -113,7 +113,7 @@ def by_level(flat: NDArray, grids: tuple[Grid, ...]) -> tuple[NDArray, ...]:
 
 
 def on_finest(levels: tuple[NDArray, ...], grids: tuple[Grid, ...]) -> NDArray:
-    """The sum of all levels' maps on the finest grid, (..., h, w); of one level, itself."""
+    """The sum of all levels' maps on the finest grid, (..., h, w); a single level unchanged."""
     if len(levels) == 1:
         return levels[0]
     target = grids[finest(grids)]
@@ -122,7 +122,7 @@ def on_finest(levels: tuple[NDArray, ...], grids: tuple[Grid, ...]) -> NDArray:
 
 
 def _shares(source: NDArray, target: NDArray) -> NDArray[np.float64]:
-    """(target cells, source cells): the share of each source cell that lies in a target cell."""
+    """(target cells, source cells): the fraction of each source cell that is in a target cell."""
     low = np.maximum(source[None, :-1], target[:-1, None])
     high = np.minimum(source[None, 1:], target[1:, None])
     return np.maximum(high - low, 0) / np.diff(source)[None]

@@ -28,7 +28,7 @@ def attend(
 
     q (B, M, Q, E), k (B, M, K, E), v (B, M, K, D) -> (B, M, Q, D); key_padding_mask (B, K) is True
     on padding, whose weight is exactly 0. hidden (B or 1, Q, K) is True where a query must not
-    look; one that has no key left gets 0.
+    attend; a query without any key left gets 0.
     """
     keep = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
     if hidden is not None:
@@ -39,11 +39,11 @@ def attend(
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None) -> Tensor:
-    """`attend` with a mask that is True on what has weight, a key at least in each row."""
-    # On mps torch up to 2.11 gives q's width, not v's; on a CPU it has its quick kernel for one
-    # width alone. Without a mask nothing is padded: the plain network stays as it is, to the bit.
+    """`attend` with a mask: True for keys that get a weight, at least one in each row."""
+    # On mps, torch up to 2.11 returns q's width, not v's; on a CPU its fast kernel needs equal
+    # widths. Without a mask nothing is padded: not a bit of the plain network's output changes.
     width, more = v.shape[-1], q.shape[-1] - v.shape[-1]
     if more and (q.device.type == "mps" or keep is not None):
         v = F.pad(v, (0, more))
-    made = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
-    return made[..., :width]
+    context = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
+    return context[..., :width]

@@ -1,4 +1,4 @@
-"""Glossary: dimension letters, names of the parts, modes, and the type of what is captured.
+"""Glossary: dimension letters, names of the parts, modes, terms, sites and precisions.
 
     B  images                 Q  object queries (rows)         M  heads
     K  keys = h * w cells     E  width of a head's query/key   D  width of a head's value = C / M
@@ -9,7 +9,7 @@ Every attention site of the family is, per head,
     logits = (c_q + p_q + b_q) . (c_k + p_k + b_k) * scale        weights = softmax(logits over K)
 
 with c the content part, p the position part (the papers say spatial) and b the bias of a projection
-that content and position share. A mode says which parts take part; nothing here imports torch.
+that content and position share. A mode is a choice of these parts. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PARTS = {"c": "content", "p": "position", "b": "bias"}
 
 @dataclass(frozen=True)
 class Mode:
-    """Parts of the query and of the key that take part, and the formula a figure prints."""
+    """The parts of the query and of the key that a mode uses, and the formula a figure prints."""
 
     q_parts: str
     k_parts: str
@@ -41,8 +41,8 @@ MODES: dict[str, Mode] = {
     "content": Mode("cb", "cb", "c_q · c_k"),
 }
 
-# The four products of a query part and a key part that the logits are a sum of; a shared bias is
-# counted with content.
+# The logits are the sum of these four products of a query part and a key part. A shared bias counts
+# as content.
 TERMS: dict[str, tuple[str, str]] = {
     "cq.ck": ("cb", "cb"),
     "cq.pk": ("cb", "p"),
@@ -51,13 +51,13 @@ TERMS: dict[str, tuple[str, str]] = {
 }
 
 
-MIXED = {"cq.pk", "pq.ck"}  # zero where a model lays content and position side by side
+MIXED = {"cq.pk", "pq.ck"}  # zero if a model concatenates content and position
 
-ALL_TERMS = "terms"  # a plot of all of them, of their sum and the weights
+ALL_TERMS = "terms"  # the plot of all terms, of their sum and of the weights
 
 
 def parse_terms(text: str) -> tuple[str, ...]:
-    """ "cq.pk + pq.pk" -> the names of TERMS that it sums; ValueError for anything else."""
+    """ "cq.pk + pq.pk" -> the names of the terms in the sum; ValueError for anything else."""
     names = tuple(name.strip() for name in text.split("+"))
     unknown = [name for name in names if name not in TERMS]
     if unknown or len(set(names)) < len(names):
@@ -72,16 +72,16 @@ def is_sum(mode: object) -> bool:
 
 
 def modes_of_plot(plot: str, modes: Sequence[str]) -> list[str]:
-    """The modes whose maps a plot is of, of a model that has these modes.
+    """The modes that a plot shows, for a model with these modes.
 
-    Of the ledger: each term attending by itself, and all of them.
+    ALL_TERMS: each term by itself, and combine.
     """
     known = {"all": [*modes], ALL_TERMS: [*TERMS, "combine"]}
     return known.get(plot, [plot])
 
 
 def check_mode(mode: str) -> None:
-    """ValueError for a name that is neither a mode's nor a sum of terms."""
+    """ValueError for a name that is neither a mode nor a sum of terms."""
     if is_sum(mode):
         parse_terms(mode)
     elif mode not in MODES:
@@ -89,26 +89,26 @@ def check_mode(mode: str) -> None:
 
 
 def formula_of(mode: str) -> str:
-    """What the logits of a mode are, by its name: a key of MODES, or a sum of terms."""
+    """The formula of a mode's logits. mode: a key of MODES, or a sum of terms."""
     if not is_sum(mode):
         return MODES["combine" if mode == ALL_TERMS else mode].formula
     sides = (name.split(".") for name in parse_terms(mode))
     return " + ".join(f"{q[0]}_q · {k[0]}_k" for q, k in sides)
 
 
-# combine, where content and position lie in orthogonal parts of every head: no cross terms
+# combine, if content and position lie in orthogonal parts of every head: no cross terms
 SEPARATE_COMBINE = "c_q · c_k + p_q · p_k"
 
-# Where there is attention: of the decoder's queries to the memory's cells, of queries to queries,
-# of cells to cells.
+# The attention sites: from the decoder's queries to the memory's cells, from queries to queries,
+# from cells to cells.
 SITES = {
     "cross": "decoder cross-attention",
     "decoder": "decoder self-attention",
     "encoder": "encoder self-attention",
 }
 
-# "mode": the scale of that q and k attended on their own; "layer": the layer's own scale, so that
-# the logits of content and position are their exact share of combine's.
+# "mode": the scale for the case that only that mode's q and k attend; "layer": the layer's own
+# scale, so that the logits of content and position are exact parts of combine's.
 SCALES = ("mode", "layer")
 
 PRECISIONS = (

@@ -1,4 +1,4 @@
-"""Where demo checkpoints and sample scenes are: beside the package, or where a wheel put them."""
+"""The paths of demo checkpoints and sample scenes: beside the package, or in a wheel's data."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ DEFAULT_IMAGE = "image/scene_1.jpg"
 
 
 def find(relative: str) -> Path:
-    """Path of a shipped file such as weights/detr_demo.pth, whether or not it is there."""
-    places = [ROOT, Path(sysconfig.get_path("data")) / "share" / "detr_viz"]
-    for place in places:
-        if (place / relative).exists():
-            return place / relative
+    """Path of a shipped file such as weights/detr_demo.pth, even if it does not exist."""
+    folders = [ROOT, Path(sysconfig.get_path("data")) / "share" / "detr_viz"]
+    for folder in folders:
+        if (folder / relative).exists():
+            return folder / relative
     return ROOT / relative

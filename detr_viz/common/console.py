@@ -9,7 +9,10 @@ from detr_viz.common.files import OutputError, reason
 
 
 def say(line: str, quiet: bool = False) -> None:
-    """Print a line, unless quiet; a reader that has gone (| head) is no reason to stop."""
+    """Print a line, unless quiet. A closed pipe (| head) does not stop the run.
+
+    OutputError if standard output cannot be written to for another reason.
+    """
     if quiet:
         return
     try:

@@ -1,4 +1,4 @@
-"""The one exception family that a user's mistake ends in, and how the command reports any error."""
+"""The base class of all errors that a user can cause, and how the command reports an error."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ EXIT_USER_ERROR, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
 
 
 class UserError(ValueError):
-    """A mistake the user can mend: one line that names the thing and the way out.
+    """A mistake that the user can correct: one line that names the thing and the way out.
 
     The command prints it to stderr and exits with code 2; the library raises it like a ValueError.
     """
 
 
 def in_a_line(error: BaseException) -> tuple[str, int]:
-    """What an error says to the user, on one line, and the exit code: 2 for a user's, 1 a bug."""
+    """(an error as one line for the user, exit code: 2 for a user's mistake, 1 for a bug)."""
     line = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "allocate memory" in line or "out of memory" in line:
         return "out of memory: use a smaller --size or fewer --queries", EXIT_USER_ERROR
@@ -26,7 +26,7 @@ def in_a_line(error: BaseException) -> tuple[str, int]:
 
 
 def report(error: Exception, show_traceback: bool = False) -> int:
-    """Print an error as one line on stderr; return the exit code: 2 for a user's, 1 for a bug."""
+    """Print an error as one line on stderr; return the exit code, see `in_a_line`."""
     if show_traceback:
         traceback.print_exception(error)
     line, code = in_a_line(error)

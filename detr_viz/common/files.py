@@ -1,5 +1,6 @@
-"""Output files: written to a temporary name beside the target, or in one folder of a run, then
-renamed; nothing half-written stays.
+"""Output files: written under a temporary name, then renamed, so that no half-written file stays.
+
+The temporary file lies beside the target, or in one folder of the run.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import NoReturn
 from detr_viz.common.errors import UserError
 
 _unfinished: set[Path] = set()
-_elsewhere: Path | None = None  # the folder for temporary files, where it is not the target's own
-# what the disk says when no other file can be written either
+_elsewhere: Path | None = None  # the folder for temporary files; None: the target's own
+# errors of the disk, after which no other file can be written either
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class OutputError(UserError):
-    """An output that cannot be written. problem: what is wrong, without the way out."""
+    """An output file that cannot be written. problem: the message without the way out."""
 
     def __init__(self, problem: str, way_out: str = "") -> None:
         super().__init__(f"{problem}; {way_out}" if way_out else problem)
@@ -29,12 +30,12 @@ class OutputError(UserError):
 
     @property
     def of_the_disk(self) -> bool:
-        """Whether the next file would fare no better: the disk is full, or cannot be written."""
+        """Whether other files would fail too: the disk is full, or cannot be written."""
         return isinstance(self.__cause__, OSError) and self.__cause__.errno in _DISK
 
 
 def reason(error: object) -> str:
-    """The plain words of an error, without its number and path, on one line."""
+    """An error's message on one line, without its number and path."""
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(words).split())
 
@@ -52,37 +53,36 @@ def path_text(path: object) -> str:
 
 
 def search(top: str | Path, suffix: str) -> list[Path]:
-    """Files of a suffix in a folder and below it, sorted, without hidden ones.
+    """Files with a suffix in a folder and its subfolders, sorted, without hidden ones.
 
-    Links to folders are followed, once each. UserError where a folder cannot be read: going on
-    would leave out what is in it unseen.
+    Links to folders are followed, once each. UserError if a folder cannot be read, since its files
+    would otherwise be left out without a word.
     """
-    found, seen = [], set()
+    paths, seen = [], set()
 
     def unreadable(error: OSError) -> NoReturn:
         raise UserError(f"cannot search {printable(error.filename)}: {reason(error)}") from None
 
     for folder, inner, files in os.walk(top, onerror=unreadable, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in seen:
+        real = os.path.realpath(folder)
+        if real in seen:
             inner.clear()
             continue
-        seen.add(place)
+        seen.add(real)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        found += [
+        paths += [
             Path(folder, name)
             for name in files
             if name.lower().endswith(suffix) and not name.startswith(".")
         ]
-    return sorted(found)
+    return sorted(paths)
 
 
 @contextmanager
 def replacing(path: str | Path, way_out: str = "choose another place with --out") -> Iterator[Path]:
-    """A temporary path to write to; on success it becomes `path` in one rename, else it is removed.
+    """A temporary path to write to; on success it is renamed to `path`, else it is removed.
 
-    The folder is made where it is missing. OSErrors come out as OutputError,
-    one line that names the file.
+    A missing folder is created. An OSError becomes an OutputError, one line that names the file.
     """
     path = Path(path)
     # the suffix stays, since writers choose the format by it
@@ -101,12 +101,12 @@ def replacing(path: str | Path, way_out: str = "choose another place with --out"
 
 
 def check_file(path: Path, way_out: str) -> None:
-    """OutputError where no file can be put at a path, before time is spent on it."""
+    """OutputError if no file can be written at a path; for a check before the work starts."""
     try:
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder; give a file name")
         if path.exists() and not path.is_file():
-            raise OutputError(f"cannot write {path}: it is no regular file", way_out)
+            raise OutputError(f"cannot write {path}: it is not a regular file", way_out)
         folder = path.parent
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
@@ -117,17 +117,17 @@ def check_file(path: Path, way_out: str) -> None:
 
 
 def put_temporaries_in(folder: Path | None) -> None:
-    """From now on temporary files of this process lie there, best on the targets' file system.
+    """From now on this process writes its temporary files there; None: beside each target.
 
-    For a process that can be killed: whoever cleans up knows where to look. None: beside each
-    target, as at first.
+    For a process that can be killed: another process can then remove its files. The folder should
+    be on the file system of the targets.
     """
     global _elsewhere
     _elsewhere = folder
 
 
 def discard_unfinished() -> None:
-    """Remove what is being written right now: for a process that ends on the spot."""
+    """Remove the files that are being written now, for a process that ends at once."""
     for temporary in list(_unfinished):
         _remove(temporary)
 

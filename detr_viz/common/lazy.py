@@ -1,4 +1,4 @@
-"""A package's public names, imported when they are used: `import detr_viz` stays light.
+"""A package's public names, each imported when it is first used: `import detr_viz` stays light.
 
 __getattr__, __all__ = public(__name__, {"load": "npz"})
 """
@@ -12,12 +12,12 @@ from importlib import import_module
 def public(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], list[str]]:
     """The `__getattr__` (PEP 562) and the `__all__` of a package.
 
-    homes: public name -> module below the package that has it.
+    homes: public name -> the module of the package that defines it.
     """
 
-    def find(name: str) -> object:
+    def attribute(name: str) -> object:
         if name in homes:
             return getattr(import_module(f"{package}.{homes[name]}"), name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return find, sorted(homes)
+    return attribute, sorted(homes)

@@ -1,4 +1,4 @@
-"""How far a batch is: a bar where stderr is a terminal, else a line now and then.
+"""How far a batch is: a bar if stderr is a terminal, else a line every few seconds.
 
 with Progress(len(inputs), quiet=args.quiet) as progress:
     progress.advance(failed=True)
@@ -24,14 +24,14 @@ _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
 
 
 class Progress:
-    """Counts the images of a batch and says how far it is; for use by one thread.
+    """Counts the images of a batch and shows how far it is; for use by one thread.
 
-    done: images that are through, failed and skipped ones among them.  failed, skipped: of these.
-    Make it when the first image is about to start. The rate is that of images worked on, failed
-    ones too, over the time since then or, where a resumed batch begins with skipped images, since
-    the last of these: they take no time, and would promise an end that does not come. The time
-    left takes it that no more will be skipped.
-    A stream that cannot be written to (closed, a full disk, none) ends the words, not the run.
+    done: finished images, with the failed and the skipped ones.  failed, skipped: some of these.
+    Create it just before the first image starts. The rate counts all images but the skipped ones,
+    over the time since the start. Images that a resumed batch skips at its beginning take no time,
+    so the clock starts again after the last of them. The time left assumes that no more images
+    are skipped.
+    If the stream cannot be written to (closed, full disk, none), the output stops, not the run.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Progress:
     ) -> None:
         """total: images in all.  stream: default sys.stderr.  every_s: seconds between lines.
 
-        what: one and many of what is counted.
+        what: the things that are counted, as singular with its article and as plural.
         """
         self._what = what
         self.done = self.failed = self.skipped = 0
@@ -57,12 +57,12 @@ class Progress:
         self._bar: tqdm | None = None
         with self._unless_broken():
             if self._stream is not None and total > 0 and self._stream.isatty():
-                with suppress(ImportError):  # without tqdm lines will do
+                with suppress(ImportError):  # without tqdm: lines instead of a bar
                     self._bar = _bar(total, self._stream, what[1])
                     self._every_s = _BAR_EVERY_S
 
     def advance(self, *, failed: bool = False, skipped: bool = False) -> None:
-        """One image more is through."""
+        """One more image is finished."""
         self.done += 1
         self.failed += failed
         self.skipped += skipped
@@ -73,7 +73,7 @@ class Progress:
             self._show(now)
 
     def note(self, line: str) -> None:
-        """A line of its own, above the bar; nothing where the progress is quiet."""
+        """Print a line above the bar; nothing if quiet."""
         with self._unless_broken():
             if self._bar is not None:
                 self._bar.write(self._showable(line), file=self._stream)
@@ -81,7 +81,7 @@ class Progress:
                 self._print(line)
 
     def close(self) -> None:
-        """Say the last; nothing is written from then on."""
+        """Show the final state; nothing is written after that."""
         if self._bar is not None or self.done > self._shown_done:
             self._show(self._clock(), last=True)
         with self._unless_broken():
@@ -102,8 +102,11 @@ class Progress:
 
     def _show(self, now: float, last: bool = False) -> None:
         self._shown, self._shown_done = now, self.done
-        words = [f"{self.failed} failed"] * (self.failed > 0)
-        words += [f"{self.skipped} skipped"] * (self.skipped > 0)
+        words = []
+        if self.failed:
+            words.append(f"{self.failed} failed")
+        if self.skipped:
+            words.append(f"{self.skipped} skipped")
         worked, seconds = self.done - self.skipped, now - self._start
         if worked and seconds > 0:
             words.append(rate(worked / seconds, self._what))
@@ -123,7 +126,7 @@ class Progress:
             self._stream.flush()
 
     def _showable(self, line: str) -> str:
-        """The line with escapes for what the stream has no characters for."""
+        """The line, with escapes for characters that the stream's encoding lacks."""
         coding = getattr(self._stream, "encoding", None) or "utf-8"
         return line.encode(coding, "backslashreplace").decode(coding)
 
@@ -131,7 +134,7 @@ class Progress:
     def _unless_broken(self) -> Iterator[None]:
         try:
             yield
-        except RuntimeError:  # from a signal handler, in the middle of another line: not said
+        except RuntimeError:  # from a signal handler, while another line is written: leave it out
             pass
         except (OSError, ValueError):
             if self._bar is not None:
@@ -140,17 +143,17 @@ class Progress:
 
 
 def rate(per_s: float, what: tuple[str, str] = ("an image", "images")) -> str:
-    """Images a second as words: 4.1 images/s; below one, 2.3 s an image."""
+    """A rate as text: "4.1 images/s"; below one a second "2.3 s an image"."""
     number, unit = (per_s, f"{what[1]}/s") if per_s >= 1 else (1 / per_s, f"s {what[0]}")
     return f"{number:.{1 if number < 99.95 else 0}f} {unit}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as words: 40 s, 3 min, 2 h 10 min; at least 1 s."""
+    """Seconds as text: "40 s", "3 min", "2 h 10 min"; at least "1 s"."""
     if round(seconds) < 60:
         return f"{max(1, round(seconds))} s"
     hours, minutes = divmod(round(seconds / 60), 60)
-    parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0)
+    parts = [f"{number} {unit}" for number, unit in ((hours, "h"), (minutes, "min")) if number]
     return " ".join(parts)
 
 
@@ -158,7 +161,7 @@ def _bar(total: int, stream: TextIO, what: str) -> tqdm:
     from tqdm import tqdm
 
     class Bar(tqdm):
-        # no thread that watches the bar, and no lock between processes: forks must be safe
+        # no monitor thread, and no lock between processes: both are unsafe with forks
         monitor_interval = 0
 
     Bar.set_lock(threading.RLock())
@@ -172,7 +175,7 @@ def _bar(total: int, stream: TextIO, what: str) -> tqdm:
 
 
 def _columns(stream: TextIO) -> int:
-    """Columns of the terminal but the last; tqdm shows nothing where a terminal says it has 0."""
+    """The terminal's columns less one, or 79 if it reports 0: then tqdm would show nothing."""
     try:
         columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError, AttributeError):

@@ -1,1 +1,1 @@
-"""What was detected: boxes, classes, which queries are meant, which are the same object."""
+"""Detections: boxes, classes, the choice of queries, and queries that show the same object."""

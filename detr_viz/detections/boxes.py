@@ -56,8 +56,8 @@ def corners_in(
 ) -> list[tuple[float, float]]:
     """Corners of a photo's box in a panel (hw at top, left) that shows the photo.
 
-    The edges of a line so wide lie on whole pixels, all of it inside. A box so thin that its lines
-    would meet is drawn as thick as shows what is in it.
+    A line of line_px along these corners has its edges on whole pixels and stays inside the panel.
+    A box that is thinner than two lines is made wider, so that its inside can be seen.
     """
     sides = []
     for low, high, side, photo_side in zip(

@@ -1,4 +1,4 @@
-"""What the heads of a detector make of one decoder layer's output."""
+"""The detections of one decoder layer: scores, labels and boxes of all queries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Of all Q queries of an image.
+    """Detections of all Q queries in one image.
 
     scores         (Q,) float32, the largest probability over the real classes
     labels         (Q,) int64, the class that has it

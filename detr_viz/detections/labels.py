@@ -11,9 +11,9 @@ from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text
 
 HOLE = "N/A"  # an id that no class has
-_MAX_BYTES = 1 << 20  # far beyond any list of names: a checkpoint given by mistake is not read
+_MAX_BYTES = 1 << 20  # larger than any list of names: a checkpoint given by mistake is not read
 
-# Indexed by COCO category id, ten a row; 0 and the ten ids that no annotation uses are holes.
+# Indexed by COCO category id, ten in a row; 0 and the ten unused ids are holes.
 _COCO = """
     N/A, person, bicycle, car, motorcycle, airplane, bus, train, truck, boat,
     traffic light, fire hydrant, N/A, stop sign, parking meter, bench, bird, cat, dog, horse,
@@ -36,8 +36,8 @@ class LabelError(UserError):
 def load_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Read a class file: line n names class n, counted from 0.
 
-    UTF-8, with or without a byte order mark, any kind of line ends. Spaces around a name do not
-    count; a blank line between names is a class without a name ("N/A"), blank lines at the end
+    UTF-8, with or without a byte order mark, any kind of line ends. Spaces around a name are
+    removed; a blank line between names is a class without a name ("N/A"), blank lines at the end
     are ignored. Raises LabelError for a file that is missing, empty, or not text.
     """
     path = os.fsdecode(path)
@@ -65,8 +65,8 @@ def load_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
 def names_for(num_classes: int, custom: Sequence[str] | None = None) -> tuple[str, ...]:
     """Names of `num_classes` classes: the custom ones, else COCO's for 91, else "class 0", ...
 
-    num_classes counts real classes, without DETR's no-object. Raises LabelError where the custom
-    list has another length.
+    num_classes counts real classes, without DETR's no-object. Raises LabelError if the custom list
+    has another length.
     """
     if custom is not None:
         if len(custom) != num_classes:
@@ -81,7 +81,7 @@ def names_for(num_classes: int, custom: Sequence[str] | None = None) -> tuple[st
 
 
 def _read(path: str, name: str) -> bytes:
-    """At most one byte more than a class file may have."""
+    """The file's content, cut one byte after the largest size of a class file."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise LabelError(f"{name} is not a file: give a text file, one class name a line")

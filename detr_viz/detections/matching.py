@@ -1,9 +1,9 @@
-"""Queries of different models that found the same object, matched one to one by their boxes.
+"""Queries of different models that show the same object, matched one to one by their boxes.
 
     objects = shared_objects([e.boxes_xyxy_px for e in explanations], chosen)
     objects[0].matches[1].query                     # model 1's query of the first object, or None
 
-Boxes are xyxy, of all models in the same units (pixels of the one image).
+Boxes are xyxy, in pixels of the same image for all models.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MIN_IOU = 0.5
 
 @dataclass(frozen=True)
 class Match:
-    """What one model has for an object.
+    """The query of one model for an object.
 
-    query    the model's query, None where it has none
+    query    the model's query, or None
     iou      of that query's box with the object's reference box; 1.0 for the reference itself.
-             Where query is None: the best of any query of the model, taken or not
-    nearest  where query is None: the query that has this best iou, None if nothing overlaps at all
+             If query is None: the best iou of any query of the model, even a matched one
+    nearest  if query is None: the query with this best iou, or None if no box overlaps
     """
 
     query: int | None
@@ -36,7 +36,7 @@ class Match:
 
 @dataclass(frozen=True)
 class SharedObject:
-    """One object: `reference` is the model whose box defines it; `matches` has one a model."""
+    """One object. reference: the model whose box defines it. matches: one for each model."""
 
     reference: int
     matches: tuple[Match, ...]
@@ -45,9 +45,9 @@ class SharedObject:
 def assign(a: NDArray, b: NDArray, min_iou: float = MIN_IOU) -> list[tuple[int, int, float]]:
     """Pairs (i, j, iou) of boxes a (N, 4) and b (M, 4), one to one, in order of i.
 
-    argmax over one-to-one pairings of sum iou(a_i, b_j), over pairs of at least min_iou (and of
-    more than 0) alone: a pair below counts nothing, so it cannot displace one that is good.
-    The same input gives the same answer, also where several pairings are equally good.
+    argmax over one-to-one pairings of sum iou(a_i, b_j). A pair with less than min_iou (or with 0)
+    counts as 0, so it cannot displace a good pair. The same input gives the same result, even if
+    several pairings are equally good.
     """
     value = iou(a, b)
     value[value < min_iou] = 0
@@ -65,43 +65,43 @@ def shared_objects(
     candidates: Sequence[Sequence[int]] | None = None,
     min_iou: float = MIN_IOU,
 ) -> list[SharedObject]:
-    """The objects that the chosen queries of all models show, each with a query of every model.
+    """The objects of the chosen queries of all models, each with a query of every model.
 
-    boxes        (Q_k, 4) a model: xyxy of all its queries
-    chosen       ids a model: the queries to show; every one stands in the result exactly once
-    candidates   ids a model: its confident queries; None: the chosen ones
-    min_iou      with less overlap (with the reference box) two queries are not of one object
+    boxes        (Q_k, 4) for each model: xyxy of all its queries
+    chosen       ids for each model: the queries to show; each is in the result exactly once
+    candidates   ids for each model: its confident queries; None: the chosen ones
+    min_iou      two queries with less overlap (with the reference box) are different objects
 
     Model 0's chosen queries are the first objects, in their order. Then for k = 1, 2, ...:
-      1. the objects so far whose own query is a candidate are matched (`assign`) with k's;
-      2. all that are left, with k's candidates and chosen queries;
-      3. all that are left, with k's other queries;
-      4. chosen queries of k still unused become new objects, at the end, in their order, with k as
-         reference. They are looked for in the models before k, among unused queries, by steps 1-3.
+      1. objects whose own query is a candidate are matched (`assign`) with k's candidates;
+      2. all objects without a match, with k's candidates and chosen queries;
+      3. all objects without a match, with k's other queries;
+      4. chosen queries of k that are still unused become new objects, at the end, in their order,
+         with k as reference. Steps 1-3 then match them with unused queries of the models before k.
     No query is used twice.
 
-    Candidates come first because a model has many more queries than objects: one that says
+    Candidates come first because a model has many more queries than objects: a query that says
     "no object", or a weak second one on the same object, may by chance overlap a little better
-    than the detection itself. The others still get their turn, so that a figure can show what a
-    model had where it detected nothing.
+    than the detection itself. The others follow, so that a figure can show the query of a model
+    that did not detect the object.
 
-    ValueError where the lists differ in length, boxes are not (Q, 4), or an id is wrong or twice.
+    ValueError if the lists differ in length, boxes are not (Q, 4), or an id is wrong or repeated.
     """
     if candidates is None:
         candidates = chosen
     _check(boxes, chosen, candidates)
     models = range(len(boxes))
-    origins: list[tuple[int, int]] = []  # (reference model, its query) an object
-    found: list[dict[int, Match]] = []  # model -> match, an object
+    origins: list[tuple[int, int]] = []  # of each object: (reference model, its query)
+    matches: list[dict[int, Match]] = []  # of each object: model -> match
     used: list[set[int]] = [set() for _ in models]
 
     def add(k: int, query: int) -> None:
         origins.append((k, query))
-        found.append({k: Match(query, 1.0)})
+        matches.append({k: Match(query, 1.0)})
         used[k].add(query)
 
-    def look(k: int) -> None:
-        """Steps 1 to 3: the objects that model k has no query of."""
+    def match_objects(k: int) -> None:
+        """Steps 1 to 3, for the objects without a query of model k."""
         named = dict.fromkeys([*candidates[k], *chosen[k]])
         for confident, ids in (
             (True, candidates[k]),
@@ -111,27 +111,27 @@ def shared_objects(
             missing = [
                 o
                 for o, (j, query) in enumerate(origins)
-                if k not in found[o] and (query in candidates[j] or not confident)
+                if k not in matches[o] and (query in candidates[j] or not confident)
             ]
             free = [int(q) for q in ids if q not in used[k]]
             wanted = np.reshape(
                 [boxes[j][q] for j, q in map(origins.__getitem__, missing)], (-1, 4)
             )
             for i, j, overlap in assign(wanted, boxes[k][free], min_iou):
-                found[missing[i]][k] = Match(free[j], overlap)
+                matches[missing[i]][k] = Match(free[j], overlap)
                 used[k].add(free[j])
 
     for k in models:
-        look(k)
+        match_objects(k)
         for query in chosen[k]:
             if query not in used[k]:
                 add(k, int(query))
         for earlier in range(k):
-            look(earlier)
+            match_objects(earlier)
 
     def match(o: int, k: int) -> Match:
-        if k in found[o]:
-            return found[o][k]
+        if k in matches[o]:
+            return matches[o][k]
         reference, query = origins[o]
         return _nearest(boxes[reference][query], boxes[k])
 
@@ -142,7 +142,7 @@ def shared_objects(
 
 
 def _nearest(box: NDArray, boxes: NDArray) -> Match:
-    """No query, but which of boxes (Q, 4) comes nearest to box (4,)."""
+    """A Match without a query: the one of boxes (Q, 4) with the largest iou with box (4,)."""
     overlap = iou(box[None], boxes)[0]
     if not overlap.any():
         return Match(None, 0.0)

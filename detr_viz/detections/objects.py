@@ -1,4 +1,4 @@
-"""The objects that a figure or a table is about: what --queries choose, in one model or several."""
+"""The objects of a figure or a table: the queries that --queries chooses, in one or more models."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ if TYPE_CHECKING:
     from detr_viz.detections.matching import SharedObject
     from detr_viz.explanation.results import ExplanationBase
 
-DETECTED = 0.5  # queries from this score on are matched first
+DETECTED = 0.5  # queries with at least this score are matched first
 
 
-def choose(found: Sequence[ExplanationBase], queries: str) -> list[SharedObject]:
-    """The objects of a figure: what --queries choose in every model, matched by box IoU.
+def choose(explanations: Sequence[ExplanationBase], queries: str) -> list[SharedObject]:
+    """The objects of a figure: the queries chosen in every model, matched by box IoU.
 
-    Ids are those of the first model; in the others its objects are looked for.
+    queries: text of --queries; ids in it are those of the first model, whose objects are then
+    matched with queries of the others. QueryError if no model has such a query.
     """
     from detr_viz.detections.matching import shared_objects  # slow to import
 
     chosen: list[list[int]] = []
     failed: list[QueryError] = []
-    for k, e in enumerate(found):
+    for k, e in enumerate(explanations):
         try:
             chosen.append([] if k and holds_ids(queries) else select(e, queries))
-        except QueryError as error:  # nothing here, but perhaps in another model
+        except QueryError as error:  # none in this model, but perhaps in another
             failed.append(error)
             chosen.append([])
     if not any(chosen):
         raise failed[0]
-    candidates = [[q for q in e.by_score() if e.scores[q] >= DETECTED] for e in found]
-    return shared_objects([e.boxes_xyxy_px for e in found], chosen, candidates)
+    candidates = [[q for q in e.by_score() if e.scores[q] >= DETECTED] for e in explanations]
+    return shared_objects([e.boxes_xyxy_px for e in explanations], chosen, candidates)
 
 
 def queries_of(objects: Sequence[SharedObject], k: int) -> list[int]:
+    """The queries of model k that have an object, in the objects' order."""
     matched = (shared.matches[k].query for shared in objects)
     return [query for query in matched if query is not None]

@@ -1,4 +1,4 @@
-"""Points of an image, as --points says them. Imports nothing heavy, for --help.
+"""Points of an image, as --points gives them. Imports nothing heavy, for --help.
 
 parse("300,200"), parse("grid:4x3")
 """
@@ -20,7 +20,7 @@ class Points:
     grid: tuple[int, int] | None = None
 
     def on(self, image_hw: tuple[int, int]) -> list[tuple[float, float]]:
-        """As (x, y) in pixels of an image; ValueError where a point lies outside."""
+        """As (x, y) in pixels of an image; ValueError if a point is outside."""
         height, width = image_hw
         if self.grid:
             columns, rows = self.grid
@@ -39,7 +39,7 @@ class Points:
 
 
 def parse(text: str) -> Points:
-    """Points by their text; ValueError for anything else."""
+    """The points of a text such as "300,200" or "grid:4x3"; ValueError for anything else."""
     word = text.strip()
     try:
         if word.startswith("grid:"):
@@ -49,7 +49,7 @@ def parse(text: str) -> Points:
             return Points(word, grid=(columns, rows))
         x, y = map(float, word.split(","))
     except ValueError:
-        raise ValueError(f"{text[:40]!r} is no point: say {SYNTAX}") from None
+        raise ValueError(f"{text[:40]!r} is not a point: write {SYNTAX}") from None
     if not (abs(x) < 1e6 and abs(y) < 1e6):
-        raise ValueError(f"{text[:40]!r} is no point: say {SYNTAX}")
+        raise ValueError(f"{text[:40]!r} is not a point: write {SYNTAX}")
     return Points(word, xy=(x, y))

@@ -20,47 +20,49 @@ SYNTAX = "top:5, score:0.5, class:cat,remote, point:x,y, 3,17 or all (join with 
 
 
 class QueryError(UserError):
-    """A choice of queries that cannot be read, or that nothing answers to."""
+    """A choice of queries that cannot be read, or that fits no query."""
 
 
 class NoQueryError(QueryError):
-    """A sound choice that nothing in this image answers to."""
+    """A valid choice that fits no query of this image."""
 
 
 def select(explanation: ExplanationBase, choice: str = DEFAULT) -> list[int]:
-    """Query ids that `choice` names, without repeats.
+    """Ids of the queries that fit `choice`, each once.
 
-    top:N        the N best          score:T      those with a score of at least T
-    class:A,B    those whose best class is one of these names
-    point:X,Y    those whose box holds the point, pixels of the original image
-    3,17 | all   ids, in the order given
-    Words joined by + are a union. Order: best first; where ids or `all` are among the words,
-    as written. A query's score is the largest over its classes. Raises QueryError, and where
-    nothing is left NoQueryError, which says what there was to choose from.
+    top:N        the N best queries
+    score:T      queries with a score of at least T
+    class:A,B    queries whose best class has one of these names
+    point:X,Y    queries whose box contains the point, pixels of the original image
+    3,17 | all   these ids, or all, in this order
+    Words joined by + are a union. Order: best first; but as written if one of the words is ids or
+    `all`. A query's score is the largest over its classes. Raises QueryError, or NoQueryError if
+    no query fits, with the best queries in its message.
     """
     words = [word.strip() for word in choice.split("+")]
     by_score = True
-    found: list[int] = []
+    ids: list[int] = []
     for word in words:
         key, colon, rest = word.partition(":")
         if colon and key in _RULES:
             hits = _RULES[key](explanation, rest.strip())
-            found += sorted(hits, key=lambda q: (-explanation.scores[q], q))
+            ids += sorted(hits, key=lambda q: (-explanation.scores[q], q))
         elif word == "all":
-            found += range(explanation.num_queries)
+            ids += range(explanation.num_queries)
             by_score = False
         else:
-            found += _ids(word, explanation.num_queries)
+            ids += _ids(word, explanation.num_queries)
             by_score = False
-    chosen = list(dict.fromkeys(found))
+    chosen = list(dict.fromkeys(ids))
     if not chosen:
-        raise NoQueryError(f"no query answers to {choice!r}: {_offer(explanation)}")
+        raise NoQueryError(f"no query answers to {choice!r}: {_best_queries(explanation)}")
     if by_score:
         chosen.sort(key=lambda q: (-explanation.scores[q], q))
     return chosen
 
 
-def _offer(explanation: ExplanationBase) -> str:
+def _best_queries(explanation: ExplanationBase) -> str:
+    """The best queries as text for a message."""
     best = explanation.by_score()[:3]
     listed = ", ".join(
         f"{q} ({explanation.label_name(q)} {explanation.scores[q]:.2f})" for q in best
@@ -95,7 +97,7 @@ def _top(explanation: ExplanationBase, rest: str) -> list[int]:
 
 def _score(explanation: ExplanationBase, rest: str) -> list[int]:
     least = _number(rest, f"score:{rest}")
-    import numpy as np  # --help does without
+    import numpy as np  # not at the top, for --help
 
     return np.flatnonzero(explanation.scores >= np.float32(least)).tolist()
 
@@ -153,7 +155,7 @@ _RULES: dict[str, Callable[[ExplanationBase, str], Sequence[int]]] = {
 
 
 def check_syntax(choice: str) -> None:
-    """Raise QueryError on a choice that no model could answer, before anything is loaded."""
+    """Raise QueryError on a choice that is wrong for every model, before anything is loaded."""
     for word in (part.strip() for part in choice.split("+")):
         key, colon, rest = word.partition(":")
         known = colon and key in _RULES and rest.strip()
@@ -163,7 +165,7 @@ def check_syntax(choice: str) -> None:
 
 
 def check_for(choice: str, class_names: Sequence[str], num_queries: int) -> None:
-    """Raise QueryError on a class or an id that a model has not, before any image is read."""
+    """Raise QueryError on a class or an id that a model lacks, before any image is read."""
     for word in (part.strip() for part in choice.split("+")):
         key, _, rest = word.partition(":")
         if key == "class":
@@ -173,5 +175,5 @@ def check_for(choice: str, class_names: Sequence[str], num_queries: int) -> None
 
 
 def holds_ids(choice: str) -> bool:
-    """Whether the choice names ids, which mean nothing in another model."""
+    """Whether the choice has ids, which have no meaning in another model."""
     return any(part.strip()[:1].isdecimal() for part in choice.split("+"))

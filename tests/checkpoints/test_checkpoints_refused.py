@@ -173,11 +173,11 @@ HUGE = DETR[FIRST].double()
 HUGE[0, 0] = 1e300
 
 CONTENTS = {
-    "list": ([DETR], "a list, no dict"),
-    "tensor": (torch.ones(3), "a Tensor, no dict"),
+    "list": ([DETR], "a list, not a dict"),
+    "tensor": (torch.ones(3), "a Tensor, not a dict"),
     "nothing": ({}, "holds an empty dict"),
     "no weights": ({"epoch": 3, "optimizer": {"lr": 0.1}}, "holds no weights, only epoch"),
-    "model is no dict": ({"model": "detr_resnet50"}, "holds no weights"),
+    "model is not a dict": ({"model": "detr_resnet50"}, "holds no weights"),
     "NaN": ({"model": changed(FIRST, NAN)}, f"{FIRST} has NaN or infinite"),
     "infinity": ({"model": changed(FIRST, INF)}, f"{FIRST} has NaN or infinite"),
     "beyond float32": ({"model": changed(FIRST, HUGE)}, f"{FIRST} has NaN or infinite"),

@@ -89,7 +89,7 @@ def test_points_and_grids():
     ["", "3", "3,", "1,2,3", "a,b", "nan,1", "inf,1", "grid:", "grid:3", "grid:0x2", "grid:99x99"],
 )
 def test_what_is_no_point(text):
-    with pytest.raises(ValueError, match="is no point: say x,y"):
+    with pytest.raises(ValueError, match="is not a point: write x,y"):
         parse(text)
 
 
@@ -113,7 +113,7 @@ def test_the_command(tmp_path, capsys):
     [
         (["--points", "3,4"], "are for --attention encoder"),
         (["--attention", "encoder", "--points", "900,4"], "outside the image, which is 512 x 512"),
-        (["--attention", "encoder", "--points", "x"], "is no point"),
+        (["--attention", "encoder", "--points", "x"], "is not a point"),
         (["--attention", "encoder", "--layer", "5"], "no encoder layer 5: this model has 0..1"),
         (["--attention", "encoder", "--plot", "terms"], "leave one of them out"),
         (["--attention", "encoder", "--ablate", "content"], "--ablate is not for"),
