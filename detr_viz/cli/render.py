@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         if options.out and options.paths.stem:
             options.paths.check()
         if style.cmap:
-            from detr_viz.figures.page.paint import colors  # matplotlib
+            from detr_viz.figures.page.colors import colors  # matplotlib
 
             colors(style)
     images = _inputs(args)

@@ -14,6 +14,7 @@ __getattr__, __all__ = public(
         "Style": "styles",
         "SUFFIXES": "styles",
         "compare": "head_maps",
+        "compare_models": "head_maps",
         "head_grid": "head_maps",
         "save": "page.save",
         "show": "page.save",

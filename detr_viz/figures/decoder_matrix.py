@@ -1,13 +1,13 @@
-"""Who looks at whom in the decoder, among some queries: a matrix a head.
+"""Decoder self-attention among some queries: a matrix for each head.
 
 e = explain(model, "photo.jpg", layers="all", sites=["decoder"])
 fig = query_matrix(e, [17, 3, 61], ["combine"])
 figures.save(fig, "matrix.png")
 
-    band        a layer and a mode: its name, then lines of matrices side by side
+    band        one layer and mode: its name, then lines of matrices side by side
       matrix    head 0
-                    17   3  61  others        whom it looks at
-        cat   17   .62 .10 .02   .26          a row: who looks
+                    17   3  61  others        the attended queries
+        cat   17   .62 .10 .02   .26          a row: the query that attends
 """
 
 from __future__ import annotations
@@ -20,17 +20,14 @@ import numpy as np
 
 from detr_viz.detections.matching import Match, SharedObject
 from detr_viz.figures.decoder import notes_of, subject_of
-from detr_viz.figures.head_maps import label_of, words_of
+from detr_viz.figures.labels import label_of, words_of
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
-from detr_viz.figures.page.elements import (
-    PageMetrics,
-    legible,
-)
+from detr_viz.figures.page.colors import colors
+from detr_viz.figures.page.elements import PageMetrics
 from detr_viz.figures.page.layout import check_size
 from detr_viz.figures.page.legend import with_notes
 from detr_viz.figures.page.matrix_layout import Band, Entry, Table
-from detr_viz.figures.page.paint import colors
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.panel_rows import columns
 from detr_viz.figures.reading_rule import (
@@ -67,24 +64,24 @@ def query_matrix(
     style: Style = DEFAULT_STYLE,
     page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
-    """Decoder self-attention among some queries: a matrix (q, q) a head, and what goes elsewhere.
+    """Decoder self-attention among some queries: for each head a matrix (q, q) and "others" (q,).
 
-    queries  ids of two at least, in the order to show
+    queries  ids of at least two, in the order to show
     Row i, column j: the weight that queries[i] gives to queries[j]. The column "others", in greys
-    from 0 to 1, is the sum of all it gives to queries that are not shown, so that a row sums to 1
-    (but not with heads "max", where every cell is the largest of any head). Colours have one scale
-    in all the figure, or as look.norm says: in a matrix, or in a query's row of all heads. Heads
-    "sort": by the mean entropy of the rows. The rest as in decoder_figures.decoder_grid.
+    from 0 to 1, is the sum of its weights of all other queries, so that a row sums to 1 (except
+    with heads "max", where every cell is the largest weight of any head). Colours have one scale in
+    the whole figure unless style.norm is "head" (each matrix its own) or "query" (each query's row
+    of all heads). Heads "sort": by the mean entropy of the rows. The rest as in decoder_grid.
     """
     if len(queries) < 2:
-        raise FigureError("a matrix is of two queries at least: choose more of them")
+        raise FigureError("a matrix needs at least two queries: choose more")
     subject = subject_of(e, queries, modes, layers, style)
     bands = [
         _band(subject, queries, layer, mode, scale, style, len(subject.layers), len(modes))
         for layer in subject.layers
         for mode in modes
     ]
-    style = replace(style, norm=style.norm or "figure")  # a number in a cell is that of all heads
+    style = replace(style, norm=style.norm or "figure")  # numbers in cells compare across heads
     lut = colors(replace(style, name="heat"))
     rest = e.num_queries - len(queries)
     notes = notes_of(subject, modes, scale, style)
@@ -93,25 +90,26 @@ def query_matrix(
     notes.append("rows look, columns are looked at; on the diagonal, at itself")
     with plain_settings():
         table = Table(bands, rest, PageMetrics(page_format, (1, 1)))
-        made = table.plan()
+        layout = table.layout()
         if rest:
             whole = "each row sums to 1" if style.heads != "max" else "rows do not sum to 1"
             notes.append(f"{table.rest_name}, grey: all that the other {rest} queries get; {whole}")
         if all(any(table.largest(band)) for band in bands):
             notes.append("after a head: its largest weight here")
-        notes += ["not all queries are named"] * table.thinned
+        if table.thinned:
+            notes.append("not all queries are named")
         if table.without:
             notes.append(f"cells without a number: below {table.without}")
-        made = with_notes(made, notes, style, table.page)
-    check_size(made.width, made.height, sum(len(band.labels) for band in bands))
-    sheet = tiles.blank_sheet(made.height, made.width)
+        layout = with_notes(layout, notes, style, table.page)
+    check_size(layout.width, layout.height, sum(len(band.labels) for band in bands))
+    sheet = tiles.blank_sheet(layout.height, layout.width)
     largest = max(float(band.shown.max()) for band in bands)
     inks = [_inks(band, lut, style, largest) for band in bands]
     for of_band, cells in zip(inks, table.cells, strict=True):
         for cell, (top, left, high, wide) in cells.items():
             sheet[top : top + high, left : left + wide, :3] = of_band[cell]
     fig, ax = figure_of(sheet, page_format.dpi)
-    write(ax, [*made.lines, *table.numbers(inks)], page_format.dpi)
+    write(ax, [*layout.lines, *table.numbers(inks)], page_format.dpi)
     title = f"decoder self-attention between queries, {heads_of(style)}".rstrip(",")
     about = "; ".join(words_of([subject], SharedObject(0, (Match(q, 1.0),)))[0] for q in queries)
     describe(fig, e, title, [*notes, normalisation(style)], about)
@@ -142,17 +140,18 @@ def _band(
     elif style.heads is None:
         order = [*range(len(weights))]
     else:
-        made = np.mean if style.heads == "mean" else np.max
-        shown, others = made(shown, 0, keepdims=True), made(others, 0, keepdims=True)
+        combined = np.mean if style.heads == "mean" else np.max
+        shown, others = combined(shown, 0, keepdims=True), combined(others, 0, keepdims=True)
         order, names = [0], columns(style, len(weights))
     labels = []
     for query in ids:
         label = label_of(subject.explanation, query, layer)
-        ink = legible(label.color, label.weak)
-        labels.append(Entry(label.title, str(query), ink, "" if label.weak else "bold"))
-    said = [f"layer {layer}"] * (layers > 1) + [mode_name(mode)] * (modes > 1)
+        labels.append(Entry(label.title, str(query), label.ink, label.style))
+    name = [f"layer {layer}"] if layers > 1 else []
+    if modes > 1:
+        name.append(mode_name(mode))
     return Band(
-        " ".join(said), tuple(names[m] for m in order), shown[order], others[order], tuple(labels)
+        " ".join(name), tuple(names[m] for m in order), shown[order], others[order], tuple(labels)
     )
 
 

@@ -1,4 +1,4 @@
-"""Where points of the image look in the encoder: a row a point, a panel a head.
+"""What cells of the image attend to in the encoder: a row for each point, a panel for each head.
 
 fig = encoder_grid(e, [(300, 200)], ["combine"])   # e of explain(..., sites=["encoder"])
 figures.save(fig, "encoder.png")
@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.attention.terms import formula_of, is_sum
+from detr_viz.attention.terms import formula_of
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.elements import Group, Label, MapRow, Section, number
+from detr_viz.figures.page.colors import BLUE
+from detr_viz.figures.page.elements import Group, Label, MapRow, Section
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
 from detr_viz.figures.reading_rule import (
     DASH,
-    TIMES,
+    LAYER_SCALE,
+    formula_note,
+    grid_note,
     heads_of,
-    listed,
     normalisation,
+    numbered,
 )
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from detr_viz.explanation.stored import StoredExplanation
 
 MARK = "the mark: the centre of the cell that looks; cells count from 0, across and down"
-_INK = "#0072B2"
 
 
 def cell_of(e: ExplanationBase, x: float, y: float) -> tuple[int, int]:
@@ -53,25 +55,30 @@ def cell_of(e: ExplanationBase, x: float, y: float) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class AttendingCell:
-    """A cell that looks: its number (row-major), how it is labelled, its centre in the photo."""
+    """A cell that attends: its number (row-major), its label, its centre in the photo."""
 
     cell: int
     label: Label
     mark: tuple[float, float]
 
 
-def places(
+def attending_cells(
     e: ExplanationBase, points: Sequence[tuple[float, float]], names: Sequence[str] | None = None
 ) -> list[AttendingCell]:
     """The cells whose centres are nearest to points; names as of `encoder_grid`."""
-    found, (ys, xs) = [], e.cell_centers_px()
+    cells, (ys, xs) = [], e.cell_centers_px()
     for i, (x, y) in enumerate(points):
         row, column = cell_of(e, x, y)
         title = clean(names[i]) if names else f"{x:.0f}, {y:.0f}"
-        label = Label(title, (f"cell {column}, {row}",), _INK)
+        label = Label(title, (f"cell {column}, {row}",), BLUE)
         mark = (float(xs[column]), float(ys[row]))
-        found.append(AttendingCell(row * e.grid_hw[1] + column, label, mark))
-    return found
+        cells.append(AttendingCell(row * e.grid_hw[1] + column, label, mark))
+    return cells
+
+
+def points_note(points: Sequence[tuple[float, float]]) -> str:
+    """The points in words, for metadata and captions."""
+    return f"Points {'; '.join(f'{x:g}, {y:g}' for x, y in points)} (pixels)"
 
 
 def encoder_grid(
@@ -87,42 +94,43 @@ def encoder_grid(
     """Encoder self-attention of the cells at some points, of every layer that was captured.
 
     points   (x, y) in pixels of the image: the cell whose centre is nearest attends, and its centre
-             is marked, on the very edge where it lies there
-    names    what a point is called; None: by its coordinates
-    The rest as in figures.head_grid. FigureError where no encoder layer was captured, or nothing is
-    to be drawn.
+             is marked, even where it lies on the very edge
+    names    of the points; None: their coordinates
+    The rest as in figures.head_grid. FigureError where no encoder layer was captured, or where
+    there is nothing to draw.
     """
     layers = [layer for kind, layer in e.sites if kind == "encoder"]
     if not (layers and points and modes):
         raise FigureError("nothing to draw: an encoder layer, a point and a mode are needed")
     check_heads(style, clean(e.model_title), e.num_heads)
     (h, w), grid = e.grid_hw, e.grid()
-    looking = places(e, points, names)
-    ids = [one.cell for one in looking]
-    made = {
+    cells = attending_cells(e, points, names)
+    ids = [one.cell for one in cells]
+    maps_of = {
         (layer, mode): e.attention(("encoder", layer), mode, ids, scale).reshape(len(ids), -1, h, w)
         for layer in layers
         for mode in modes
     }
     sections = []
-    for i, one in enumerate(looking):
+    for i, one in enumerate(cells):
         rows = []
-        for (layer, mode), maps in made.items():
-            said = [f"layer {layer}"] * (len(layers) > 1) + [mode] * (len(modes) > 1)
-            rows.append(shown_heads(MapRow(maps[i], grid, " ".join(said)), style))
+        for (layer, mode), maps in maps_of.items():
+            name = [f"layer {layer}"] if len(layers) > 1 else []
+            if len(modes) > 1:
+                name.append(mode)
+            rows.append(shown_heads(MapRow(maps[i], grid, " ".join(name)), style))
         sections.append(Section((Group(one.label, e.image.rgb, None, tuple(rows), "", one.mark),)))
-    where = f"encoder layer{'s' * (len(layers) > 1)} {listed(layers)}"
+    where = f"encoder {numbered('layer', layers)}"
     if e.num_encoder_layers:
         where += f" of 0{DASH}{e.num_encoder_layers - 1}"
     notes = [clean(e.model_title), where]
-    notes += [f"{'' if is_sum(mode) else f'{mode}  '}${formula_of(mode)}$" for mode in modes]
-    notes += ["logits at the layer's own scale"] * (scale == "layer")
-    notes.append(MARK)
-    notes.append(f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even")
+    notes += [formula_note(mode, formula_of(mode)) for mode in modes]
+    if scale == "layer":
+        notes.append(LAYER_SCALE)
+    notes += [MARK, grid_note(e.grid_hw)]
     fig = draw(sections, columns(style, e.num_heads), notes, style, page_format)
-    asked = "; ".join(f"{x:g}, {y:g}" for x, y in points)
     title = f"encoder self-attention {heads_of(style)}".rstrip(",")
     rule = [*notes, normalisation(style)]
-    describe(fig, e, title, rule, f"Points {asked} (pixels)")
+    describe(fig, e, title, rule, points_note(points))
     warn_if_high(fig, page_format, way_out="choose fewer points, layers or modes")
     return fig

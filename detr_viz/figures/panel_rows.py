@@ -1,4 +1,4 @@
-"""The rows of panels that stand beside a query: its maps, or the ledger of its logits."""
+"""The rows of panels beside a query: its maps, the terms of its logits, or its ablations."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class Panels(Protocol):
-    """Worked out once for all queries of a subject; then asked for each."""
+    """Rows are computed once for all queries of a model; then `rows` gives those of one query."""
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None: ...
 
-    def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]: ...
+    def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]: ...
 
 
 def columns(style: Style, heads: int) -> list[str]:
-    """What stands over the panels of a figure whose models have at most so many heads."""
+    """Names over the panels of a figure; heads: the most that a model of it has."""
     if style.heads is None:
         return [str(i) for i in range(heads)]
     if style.heads == "sort":
@@ -42,14 +42,14 @@ def _ordinal(n: int) -> str:
 
 
 def check_heads(style: Style, name: str, count: int) -> None:
-    """FigureError where a look asks for heads that a model does not have."""
+    """FigureError where a style names heads that a model does not have."""
     wrong = [n for n in style.heads if n >= count] if isinstance(style.heads, tuple) else []
     if wrong:
         raise FigureError(f"no head {wrong[0]}: {name} has 0..{count - 1}")
 
 
 def shown_heads(row: MapRow, style: Style) -> MapRow:
-    """A row of all heads with those that the look asks for."""
+    """The row with only the heads of the style, in its order."""
     maps = row.maps
     if style.heads is None:
         return row
@@ -58,23 +58,23 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
     elif style.heads == "sort":
         order = np.argsort(_entropy(maps), kind="stable").tolist()
     else:
-        made = maps.mean(0) if style.heads == "mean" else maps.max(0)
-        return replace(row, maps=made[None])
+        one_map = maps.mean(0) if style.heads == "mean" else maps.max(0)
+        return replace(row, maps=one_map[None])
     numbers = row.numbers and tuple(row.numbers[n] for n in order)
     if style.heads == "sort":
-        said = numbers or [number(maps[n].max()) for n in order]
-        numbers = tuple(f"{n}: {text}" for n, text in zip(order, said, strict=True))
+        texts = numbers or [number(maps[n].max()) for n in order]
+        numbers = tuple(f"{n}: {text}" for n, text in zip(order, texts, strict=True))
     return replace(row, maps=maps[order], numbers=numbers)
 
 
 def _entropy(maps: np.ndarray) -> np.ndarray:
-    """Of every map (M, h, w), nats; infinite where there is nothing."""
+    """Entropy of every map (M, h, w) in nats; infinite where all of it is 0."""
     logs = np.log(maps, out=np.zeros(maps.shape), where=maps > 0)
     return np.where(maps.any((1, 2)), -(maps * logs).sum((1, 2)), np.inf)
 
 
 class MapPanels:
-    """A row a mode."""
+    """A row for each mode."""
 
     def __init__(self, modes: Sequence[str | Mode], scale: str, style: Style) -> None:
         self._modes, self._scale, self._style = modes, scale, style
@@ -84,22 +84,21 @@ class MapPanels:
         e = subject.explanation
         check_heads(self._style, subject.name, subject.explanation.num_heads)
         for layer in subject.layers if queries else ():
-            made = [(mode_name(m), e.maps(m, queries, layer, self._scale)) for m in self._modes]
+            maps = [e.maps(mode, queries, layer, self._scale) for mode in self._modes]
             for i, query in enumerate(queries):
-                rows = tuple(
-                    shown_heads(MapRow(maps[i], e.grid(layer), name), self._style)
-                    for name, maps in made
+                self._rows[id(e), layer, query] = tuple(
+                    shown_heads(MapRow(of_mode[i], e.grid(layer), mode_name(mode)), self._style)
+                    for mode, of_mode in zip(self._modes, maps, strict=True)
                 )
-                self._rows[id(e), layer, query] = rows
 
-    def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
+    def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         return self._rows[id(subject.explanation), layer, query]
 
 
 class TermPanels:
-    """A row a term that is not zero, one of their sum, one of the weights.
+    """A row for each term that is not zero, one for their sum, one for the weights.
 
-    Terms and sum of a query have one scale; with norm "figure" those of all queries.
+    The terms and the sum of a query have one scale; with norm "figure" all queries have the same.
     """
 
     def __init__(self, style: Style) -> None:
@@ -113,61 +112,63 @@ class TermPanels:
                 f"terms are those of single heads, not of {style.heads}: name heads by number (0,3)"
             )
         self._style = style
-        self._ledgers: dict[tuple[int, int, int], tuple[LogitTerms, Grid]] = {}
+        self._terms: dict[tuple[int, int, int], tuple[LogitTerms, Grid]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         e = subject.explanation
         for layer in subject.layers if queries else ():
             check_heads(self._style, subject.name, subject.explanation.num_heads)
-            found = e.logit_terms(queries, layer)
+            terms = e.logit_terms(queries, layer)
             for i, query in enumerate(queries):
-                self._ledgers[id(e), layer, query] = found.of([i]), e.grid(layer)
+                self._terms[id(e), layer, query] = terms.of([i]), e.grid(layer)
 
-    def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
-        found, grid = self._ledgers[id(subject.explanation), layer, query]
-        all_of_them = [book for book, _ in self._ledgers.values()]
-        reach = max(_reach(b) for b in (all_of_them if self._style.norm == "figure" else [found]))
+    def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
+        terms, grid = self._terms[id(subject.explanation), layer, query]
+        on_one_scale = [terms]
+        if self._style.norm == "figure":
+            on_one_scale = [other for other, _ in self._terms.values()]
+        reach = max(map(_reach, on_one_scale))
         rows = [
-            MapRow(part[0], grid, name.replace(".", " · "), _percent(found.shares[name][0]), reach)
-            for name, part in found.terms.items()
+            MapRow(part[0], grid, name.replace(".", " · "), _percent(terms.shares[name][0]), reach)
+            for name, part in terms.terms.items()
             if part.any()
         ]
-        largest = [f"{value:.1f}" for value in np.abs(found.total[0]).max((1, 2))]
-        rows.append(MapRow(found.total[0], grid, f"sum ±{reach:.3g}", tuple(largest), reach))
-        rows.append(MapRow(found.weights[0], grid, "weights"))
+        largest = [f"{value:.1f}" for value in np.abs(terms.total[0]).max((1, 2))]
+        rows.append(MapRow(terms.total[0], grid, f"sum ±{reach:.3g}", tuple(largest), reach))
+        rows.append(MapRow(terms.weights[0], grid, "weights"))
         return tuple(shown_heads(row, self._style) for row in rows)
 
 
 class AblationPanels:
-    """A row of the attention as it is, and one for each part that was taken out, with its box."""
+    """A row of the attention as it is, and one for each removed part, with the box without it."""
 
     def __init__(self, style: Style, ablations: Sequence[Sequence[Ablation]]) -> None:
         self._style, self._ablations = style, iter(ablations)
-        self._found: dict[int, Sequence[Ablation]] = {}
+        self._of_models: dict[int, Sequence[Ablation]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         check_heads(self._style, subject.name, subject.explanation.num_heads)
-        self._found[id(subject.explanation)] = next(self._ablations)
+        self._of_models[id(subject.explanation)] = next(self._ablations)
 
-    def of(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
+    def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         e = subject.explanation
         grid = e.grid(layer)
         rows = [MapRow(e.maps("combine", [query], layer, "layer")[0], grid, "as it is")]
-        for found in self._found[id(e)]:
-            maps = found.weights[layer][query].reshape(-1, *grid.hw)
-            name = f"{found.removal.words}: {found.kept_scores()[query]:.2f}"
-            if (now := int(found.after.labels[query])) != found.before.labels[query]:
+        for ablation in self._of_models[id(e)]:
+            maps = ablation.weights[layer][query].reshape(-1, *grid.hw)
+            name = f"{ablation.removal.words}: {ablation.kept_scores()[query]:.2f}"
+            if (now := int(ablation.after.labels[query])) != ablation.before.labels[query]:
                 name += f", {class_name(e, now)}"
-            if found.removal.box and not e.cells_inside()[query].any():
+            if ablation.removal.box and not e.cells_inside()[query].any():
                 name += " (no cell in its box)"
-            box = found.after.boxes_xyxy_px[query]
+            box = ablation.after.boxes_xyxy_px[query]
             rows.append(MapRow(maps, grid, name, box_xyxy_px=box))
         return tuple(shown_heads(row, self._style) for row in rows)
 
 
-def _reach(ledger: LogitTerms) -> float:
+def _reach(terms: LogitTerms) -> float:
     """The largest of all terms and of their sum, either way; 1 where all are 0."""
-    parts = (*ledger.terms.values(), ledger.total)
+    parts = (*terms.terms.values(), terms.total)
     return max(float(np.abs(part).max()) for part in parts) or 1.0
 
 

@@ -1,4 +1,4 @@
-"""What a figure says of itself: the reading rule under it, and its metadata."""
+"""What a reader must know about a figure: the reading rule under it, and its metadata."""
 
 from __future__ import annotations
 
@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 
 TIMES, DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 
+# Notes that several kinds of figures have.
+LAYER_SCALE = "logits at the layer's own scale"
+OWN_OUTPUT = "box, class and score: that layer's own"
+SAME_CONTENT = "in layer 0 content is the same for every query"
+SORTED_HEADS = "in each row the head of the least entropy first, its number before the colon"
+
 
 @dataclass(frozen=True, eq=False)
 class ShownModel:
-    """A model's explanation, what it is called, and the decoder layers shown.
+    """A model's explanation, its name in the figure, and the decoder layers shown.
 
-    label: what it is called beside its rows, where the names of all begin alike and are long.
+    label: the name beside its rows; shorter where the names of all models begin alike.
     """
 
     explanation: ExplanationBase
@@ -35,9 +41,12 @@ class ShownModel:
 
 @dataclass(frozen=True, eq=False)
 class FigureContents:
-    """All that a figure shows; `queries`: a line of words for each; `width_in`: of the figure.
+    """All that a figure of head maps shows.
 
-    removed, removed_in: what was taken out (removals.py) and in which decoder layers.
+    queries     a line of words for each
+    removed     the removed parts (explanation/removals.py)
+    removed_in  the decoder layers that they were removed from
+    width_in    of the figure
     """
 
     subjects: tuple[ShownModel, ...]
@@ -54,15 +63,17 @@ class FigureContents:
     def title(self) -> str:
         """Models and modes in a line."""
         models = listed([clean(s.name) for s in self.subjects])
-        modes = listed([mode_name(m) for m in self.modes])
-        said = "terms of the logits" if ALL_TERMS in self.modes else f"{modes} attention"
-        title = f"{models}: {said} {heads_of(self.style)}".rstrip(",")
-        title += f", without {listed(self.removed)}" if self.removed else ""
-        return title + ", a query's biography" * self.biography
+        content = f"{listed([mode_name(m) for m in self.modes])} attention"
+        if ALL_TERMS in self.modes:
+            content = "terms of the logits"
+        title = f"{models}: {content} {heads_of(self.style)}".rstrip(",")
+        if self.removed:
+            title += f", without {listed(self.removed)}"
+        return f"{title}, a query's biography" if self.biography else title
 
 
 def class_name(explanation: ExplanationBase, label: int) -> str:
-    """Class name, or its number, with a warning, where no font here has the characters."""
+    """A class's name; its number, with a warning, where no installed font has the characters."""
     name = clean(explanation.class_names[label])
     if name and not drawable(name):
         warnings.warn(
@@ -75,9 +86,9 @@ def class_name(explanation: ExplanationBase, label: int) -> str:
 
 
 def heads_of(style: Style) -> str:
-    """Of which heads the maps are, after "attention"."""
+    """The words after "attention" that name the heads of the maps."""
     if isinstance(style.heads, tuple):
-        return f"of head{'s' * (len(style.heads) > 1)} {listed(style.heads)}"
+        return f"of {numbered('head', style.heads)}"
     return {
         "mean": "as the mean of all heads",
         "max": "as the largest weight of any head, cell by cell,",
@@ -90,8 +101,8 @@ def mode_name(mode: str | Mode) -> str:
 
 
 def formulas(shown: FigureContents, mode: str | Mode) -> list[str]:
-    """What the mode's logits are: once for all models, or with the name of each."""
-    found = []
+    """The formula of the mode's logits: once for all models, or one with the name of each."""
+    texts = []
     for subject in shown.subjects:
         e = subject.explanation
         of_layers: dict[str, list[int]] = {}
@@ -101,10 +112,10 @@ def formulas(shown: FigureContents, mode: str | Mode) -> list[str]:
             most, *rare = sorted(of_layers, key=lambda f: -len(of_layers[f]))
             return [f"${most}$", *(f"in layer {listed(of_layers[f])} ${f}$" for f in rare)]
         general = formula_of(mode) if isinstance(mode, str) else mode_name(mode)
-        found.append(next(iter(of_layers)) if len(of_layers) == 1 else general)
-    if len(set(found)) == 1:
-        return [f"${found[0]}$"]
-    return [f"{clean(s.name)} ${f}$" for s, f in zip(shown.subjects, found, strict=True)]
+        texts.append(next(iter(of_layers)) if len(of_layers) == 1 else general)
+    if len(set(texts)) == 1:
+        return [f"${texts[0]}$"]
+    return [f"{clean(s.name)} ${f}$" for s, f in zip(shown.subjects, texts, strict=True)]
 
 
 def listed(words: Sequence[object]) -> str:
@@ -113,8 +124,13 @@ def listed(words: Sequence[object]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
+def numbered(noun: str, numbers: Sequence[int]) -> str:
+    """layer 2; layers 0, 1 and 2."""
+    return f"{noun}{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
+
+
 def each(shown: FigureContents, facts: Sequence[str]) -> list[str]:
-    """A fact of each subject: said once where all share it, else with the subject's name."""
+    """A fact of each model: once where all models share it, else with the name of each."""
     if len(set(facts)) == 1:
         return [facts[0]]
     return [f"{clean(s.name)}: {f}" for s, f in zip(shown.subjects, facts, strict=True)]
@@ -124,31 +140,41 @@ def layers_of(subject: ShownModel) -> str:
     last = subject.explanation.num_layers - 1
     if len(subject.layers) == last + 1 > 1:
         return f"decoder layers 0{DASH}{last}"
-    plural = "s" if len(subject.layers) > 1 else ""
-    return f"decoder layer{plural} {listed(subject.layers)} of 0{DASH}{last}"
+    return f"decoder {numbered('layer', subject.layers)} of 0{DASH}{last}"
 
 
-def grid_of(subject: ShownModel) -> str:
-    h, w = subject.explanation.grid_hw
+def grid_note(grid_hw: tuple[int, int]) -> str:
+    """How many cells a map has, and the weight of each in an even map."""
+    h, w = grid_hw
     return f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even"
 
 
+def grid_of(subject: ShownModel) -> str:
+    return grid_note(subject.explanation.grid_hw)
+
+
+def formula_note(mode: str, formula: str) -> str:
+    """The formula of a mode's logits; a sum of terms needs no name before it."""
+    return f"${formula}$" if is_sum(mode) else f"{mode}  ${formula}$"
+
+
 def reading_rule(shown: FigureContents) -> list[str]:
-    """What a reader must know, once, piece by piece; formulas between dollar signs."""
+    """What a reader must know, as notes; formulas stand between dollar signs."""
     subjects = shown.subjects
     notes = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
     notes += each(shown, [layers_of(s) for s in subjects])
     if any(s.layers != (s.explanation.num_layers - 1,) for s in subjects):
-        notes.append("box, class and score: that layer's own")
+        notes.append(OWN_OUTPUT)
     for mode in shown.modes:
         first, *others = formulas(shown, mode)
         named = isinstance(mode, str) and not is_sum(mode)
         notes += [f"{mode}  {first}" if named else first, *others]
         if is_sum(mode) and set(parse_terms(str(mode))) <= MIXED:
             zero = [f"layer {n}" for s in subjects for n in s.layers if n in s.explanation.separate]
-            notes += [f"exactly 0 in {listed(dict.fromkeys(zero))}: even maps"] * bool(zero)
+            if zero:
+                notes.append(f"exactly 0 in {listed(dict.fromkeys(zero))}: even maps")
     if shown.style.heads == "sort":
-        notes.append("in each row the head of the least entropy first, its number before the colon")
+        notes.append(SORTED_HEADS)
     elif shown.style.heads == "max":
         notes.append("the largest weight of any head, cell by cell")
     if shown.biography:
@@ -156,7 +182,7 @@ def reading_rule(shown: FigureContents) -> list[str]:
         if any(s.explanation.reference_px is not None for s in shown.subjects):
             notes.append("the ring: the query's reference point")
     if shown.removed:
-        layers = f"layer{'s' * (len(shown.removed_in) > 1)} {listed(shown.removed_in)}"
+        layers = numbered("layer", shown.removed_in)
         notes.append(
             f"rows below the first: without that part in {layers}, and the box that is left"
         )
@@ -164,43 +190,46 @@ def reading_rule(shown: FigureContents) -> list[str]:
         if any(name.startswith("box:") for name in shown.removed):
             notes.append("hidden: the cells inside or outside each query's own box")
     if ALL_TERMS in shown.modes:
-        notes += ledger_rule(shown)
+        notes += terms_rule(shown)
     elif shown.scale == "layer":
-        notes.append("logits at the layer's own scale")
+        notes.append(LAYER_SCALE)
     if "content" in shown.modes and any(0 in s.layers for s in subjects):
-        notes.append("in layer 0 content is the same for every query")
+        notes.append(SAME_CONTENT)
     if len(subjects) > 1:
         early = any(s.layers[-1] < s.explanation.num_layers - 1 for s in subjects)
-        notes.append("queries matched by box IoU" + " at the last layer" * early)
+        where = " at the last layer" if early else ""
+        notes.append(f"queries matched by box IoU{where}")
     return [*notes, *each(shown, [grid_of(s) for s in subjects])]
 
 
-def ledger_rule(shown: FigureContents) -> list[str]:
-    """How the rows of terms are read."""
+def terms_rule(shown: FigureContents) -> list[str]:
+    """How to read the rows of terms."""
     scaled = "all on one scale" if shown.style.norm == "figure" else "a query's on one scale"
     if shown.style.norm != "figure" and any(len(s.layers) > 1 for s in shown.subjects):
         scaled += " in each layer"
-    zero = [
-        (s.name, [n for n in s.layers if n in s.explanation.separate])
-        for s in shown.subjects
-        if s.explanation.separate & {*s.layers}
-    ]
-    everywhere = [(s.name, [*s.layers]) for s in shown.subjects] == zero
-    where = listed([f"{clean(name)} layer{'s' * (len(n) > 1)} {listed(n)}" for name, n in zero])
-    apart = "cq · pk and pq · ck are exactly 0" + f" in {where}" * (not everywhere)
-    apart += ": content and position lie apart"
-    return [
+    notes = [
         f"terms of the logits, centred over the cells, {scaled}",
         "red adds attention, blue takes it away",
         "%: cov(term, sum) / var(sum)",
         "numbers in the sum: the largest, either way",
         "±: where colours end",
-        *[apart] * bool(zero),
     ]
+    zero = [
+        (s.name, [n for n in s.layers if n in s.explanation.separate])
+        for s in shown.subjects
+        if s.explanation.separate & {*s.layers}
+    ]
+    where = ""
+    if zero != [(s.name, [*s.layers]) for s in shown.subjects]:
+        places = [f"{clean(name)} {numbered('layer', layers)}" for name, layers in zero]
+        where = f" in {listed(places)}"
+    if zero:
+        notes.append(f"cq · pk and pq · ck are exactly 0{where}: content and position lie apart")
+    return notes
 
 
 def normalisation(style: Style) -> str:
-    """How colours or lines relate to weights, in words."""
+    """What colours or lines say about weights, in words."""
     if style.scaling is None:
         shares = listed([round(share * 100) for share in CONTOUR_SHARES])
         return f"inside the lines lie {shares} % of each map's mass"

@@ -1,4 +1,4 @@
-"""Attention rollout beside the last layer's attention: a row a query, or a point of the image.
+"""Attention rollout beside the last layer's attention: a row for each query or point.
 
 fig = rollout_grid(e, [3])      # e of explain(..., layers="all", sites=["encoder", "decoder"])
 fig = encoder_rollout_grid(e, [(300, 200)])
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.figures.encoder import MARK, places
-from detr_viz.figures.head_maps import label_of
+from detr_viz.figures.encoder import MARK, attending_cells, points_note
+from detr_viz.figures.labels import finite, label_of
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.elements import Group, MapRow, Section, number
+from detr_viz.figures.page.elements import Group, MapRow, Section
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.text import clean
-from detr_viz.figures.reading_rule import DASH, TIMES, normalisation
+from detr_viz.figures.reading_rule import DASH, grid_note, normalisation
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
     DEFAULT_STYLE,
@@ -45,31 +45,32 @@ def rollout_grid(
     e: Explanation | ExplanationBase,
     queries: Sequence[int],
     *,
-    found: Rollout | None = None,
+    rollout: Rollout | None = None,
     style: Style = DEFAULT_STYLE,
     page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
-    """For some queries: the last cross-attention, rollout in the decoder, and on in the encoder.
+    """Of queries: the last cross-attention, rollout in the decoder, and with the encoder.
 
-    found         what rollout.of_queries has made of these queries; None: made here, of an
-                  Explanation of all layers
+    rollout   of these queries, from rollout.of_queries; None: computed here, which needs an
+              Explanation of all layers
     style, page_format   as in figures.head_grid
-    The figure has `fig.facts`. FigureError where there is
-    nothing to draw, UserError where a layer was not captured.
+    The figure has `fig.facts`. FigureError where there is nothing to draw, UserError where a layer
+    was not captured.
     """
     ids = list(queries)
     if not ids:
         raise FigureError("nothing to draw: name at least one query")
-    if found is None:
+    if rollout is None:
         from detr_viz.explanation.rollout import of_queries
 
-        found = of_queries(e, ids)
-    maps = np.stack([found.last, found.decoder, found.both], 1).reshape(len(ids), 3, *e.grid_hw)
+        rollout = of_queries(e, ids)
+    maps = np.stack([rollout.last, rollout.decoder, rollout.both], 1).reshape(
+        len(ids), 3, *e.grid_hw
+    )
     groups = []
     for i, query in enumerate(ids):
         label = label_of(e, query, e.num_layers - 1, f"query {query}")
-        box = e.boxes_xyxy_px[query]
-        box = box if np.isfinite(box).all() else None
+        box = finite(e.boxes_xyxy_px[query])
         groups.append(Group(label, e.image.rgb, box, (_row(e, maps[i]),)))
     notes = [
         "last layer: its cross-attention, mean of heads",
@@ -77,10 +78,8 @@ def rollout_grid(
         f"with encoder: and encoder {_layers(e.num_encoder_layers - 1)}",
     ]
     columns = ("last layer", "rollout", "with encoder")
-    asked = f"Queries {', '.join(map(str, ids))}"
-    return _figure(
-        e, groups, columns, notes, "what queries have of the image", asked, style, page_format
-    )
+    title, about = "what queries have of the image", f"Queries {', '.join(map(str, ids))}"
+    return _figure(e, groups, columns, notes, title, about, style, page_format)
 
 
 def encoder_rollout_grid(
@@ -92,35 +91,34 @@ def encoder_rollout_grid(
     style: Style = DEFAULT_STYLE,
     page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
-    """For some points: the last encoder layer's self-attention, and rollout in the encoder.
+    """Of some points: the last encoder layer's self-attention, and rollout in the encoder.
 
-    maps  float32 (points, 2, K) of the cells nearest to them: the last layer's weights, mean of
-          heads, and rollout.of_cells without what a cell keeps of itself; None: made here
+    maps  float32 (points, 2, K) of the nearest cells: the last layer's weights, mean of heads, and
+          rollout.of_cells without what a cell keeps of itself; None: computed here
     points, names as in encoder_grid; the rest as in rollout_grid.
     """
     if not points:
         raise FigureError("nothing to draw: name at least one point")
-    looking, last = places(e, points, names), e.num_encoder_layers - 1
+    cells, last = attending_cells(e, points, names), e.num_encoder_layers - 1
     if maps is None:
         from detr_viz.explanation import rollout
 
-        ids = [one.cell for one in looking]
+        ids = [one.cell for one in cells]
         rolled = rollout.of_cells(e, ids, stays=False)
         attended = rollout.head_mean(e.attention_at(("encoder", last)), ids).cpu().numpy()
         maps = np.stack([attended, rolled], 1)
     maps = maps.reshape(len(points), 2, *e.grid_hw)
     groups = [
         Group(one.label, e.image.rgb, None, (_row(e, maps[i]),), "", one.mark)
-        for i, one in enumerate(looking)
+        for i, one in enumerate(cells)
     ]
     notes = [
         "last layer: its self-attention, mean of heads",
         f"rollout: encoder {_layers(last)}, without what a cell keeps of itself",
         MARK,
     ]
-    asked = f"Points {'; '.join(f'{x:g}, {y:g}' for x, y in points)} (pixels)"
-    columns = ("last layer", "rollout")
-    return _figure(e, groups, columns, notes, "what cells are made of", asked, style, page_format)
+    columns, title = ("last layer", "rollout"), "what cells are made of"
+    return _figure(e, groups, columns, notes, title, points_note(points), style, page_format)
 
 
 def _layers(last: int) -> str:
@@ -136,16 +134,13 @@ def _figure(
     groups: Sequence[Group],
     columns: Sequence[str],
     notes: Sequence[str],
+    title: str,
     about: str,
-    asked: str,
     style: Style,
     page_format: PageFormat,
 ) -> Figure:
-    h, w = e.grid_hw
-    grid = f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even"
-    said = [clean(e.model_title), *notes, *_RULE, grid]
-    fig = draw([Section((group,)) for group in groups], columns, said, style, page_format)
-    rule = [*said, normalisation(style)]
-    describe(fig, e, f"attention rollout, {about}", rule, asked)
+    rule = [clean(e.model_title), *notes, *_RULE, grid_note(e.grid_hw)]
+    fig = draw([Section((group,)) for group in groups], columns, rule, style, page_format)
+    describe(fig, e, f"attention rollout, {title}", [*rule, normalisation(style)], about)
     warn_if_high(fig, page_format, above=2)
     return fig

@@ -1,6 +1,6 @@
-"""How figures may look: names of styles, norms and presets. Imports nothing heavy, for --help.
+"""How figures are drawn: names of styles, norms and presets. Imports nothing heavy, for --help.
 
-look = Look(style="heat", norm="figure", cmap="viridis")
+style = Style("heat", norm="figure", cmap="viridis")
 page_format = PageFormat.of("slide", dpi=200)     # 13.3 in wide, its own size of type, 200 dpi
 """
 
@@ -29,8 +29,6 @@ HEADS = {
 INTERPOLATIONS = ("cubic", "linear", "nearest")
 SUFFIXES = (".png", ".pdf", ".svg")  # of figures
 CONTOUR_SHARES = (0.5, 0.8, 0.95)  # of a map's mass
-
-
 _MAX_WIDTH_PX = 20_000  # matplotlib's limit is 2 ** 16, for either side
 
 
@@ -40,13 +38,13 @@ class FigureError(UserError):
 
 @dataclass(frozen=True)
 class Style:
-    """How maps are drawn. FigureError for what there is not, or what does not go together.
+    """How maps are drawn. FigureError for unknown names, and for options that exclude each other.
 
     name           one of STYLES
-    norm           one of NORMS; None: head. Contours have none: they are shares of a map's own mass
+    norm           one of NORMS; None: head. Contours have no norm: they are shares of a map's mass
     cmap           name of a matplotlib colour map; None: inferno
     interpolation  between cell centres; None: nearest for heat, else cubic
-    heads          numbers of those to show, in that order, or one of HEADS; None: all
+    heads          numbers of the heads to show, in that order, or one of HEADS; None: all
     """
 
     name: str = "overlay"
@@ -90,9 +88,9 @@ DEFAULT_STYLE = Style()
 
 @dataclass(frozen=True)
 class PageFormat:
-    """What a figure is made for. Inches; `type_size` multiplies text, gaps and lines.
+    """The page that a figure is for. Inches; `type_size` multiplies text, gaps and lines.
 
-    height_in  what it should not exceed: panels shrink for it as far as they can
+    height_in  the height to keep to: panels shrink for it as far as they can
     """
 
     width_in: float
@@ -107,20 +105,21 @@ class PageFormat:
         """The preset's format (None: the default), with another width or resolution if given."""
         if preset is not None and preset not in PRESETS:
             raise FigureError(f"preset {preset!r} is not one of {', '.join(PRESETS)}")
-        made = DEFAULT_PAGE_FORMAT if preset is None else PRESETS[preset]
-        made = replace(
-            made,
-            width_in=made.width_in if width_in is None else width_in,
-            dpi=made.dpi if dpi is None else dpi,
+        page_format = DEFAULT_PAGE_FORMAT if preset is None else PRESETS[preset]
+        page_format = replace(
+            page_format,
+            width_in=page_format.width_in if width_in is None else width_in,
+            dpi=page_format.dpi if dpi is None else dpi,
         )
-        if not (0 < made.width_in < math.inf and 0 < made.dpi < math.inf):
-            raise FigureError(f"a figure cannot be {made.width_in:g} in wide at {made.dpi:g} dpi")
-        if made.width_in * made.dpi > _MAX_WIDTH_PX:
+        width, dots = page_format.width_in, page_format.dpi
+        if not (0 < width < math.inf and 0 < dots < math.inf):
+            raise FigureError(f"a figure cannot be {width:g} in wide at {dots:g} dpi")
+        if width * dots > _MAX_WIDTH_PX:
             raise FigureError(
-                f"{made.width_in:g} in at {made.dpi:g} dpi are more than {_MAX_WIDTH_PX} pixels: "
+                f"{width:g} in at {dots:g} dpi are more than {_MAX_WIDTH_PX} pixels: "
                 "lower the width or the dpi"
             )
-        return made
+        return page_format
 
 
 # 1541 pixels. Text of 6 to 7 pt at this width is still read when the figure is printed in a column

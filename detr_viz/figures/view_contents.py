@@ -1,4 +1,4 @@
-"""What a figure that is no head_grid says of itself: its metadata, and the words of a caption."""
+"""What a figure other than head_grid shows, in words: for its metadata and its caption."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ViewContents:
-    """What a figure that is no head_grid shows, in words; formulas stand between dollar signs.
+    """What a figure other than head_grid shows, in words; formulas stand between dollar signs.
 
-    model, weights, sha256   of the explanation; texts, "" where not known
+    model, weights, sha256   of the explanation; "" where not known
     title     what is shown, without the model's name
-    rule      what a reader must know, piece by piece
-    about     of which queries or points it is
+    rule      notes: what a reader must know
+    about     the queries or points shown
     """
 
     model: str
@@ -50,7 +50,7 @@ class ViewContents:
 def describe(
     figure: Figure, e: ExplanationBase, title: str, rule: Sequence[str], about: str
 ) -> None:
-    """Give a figure that is no head_grid its `shown`, for a caption, and its `facts`."""
+    """Set a figure's `shown`, from which captions are written, and its `facts`."""
     meta = e.meta
     figure.shown = ViewContents(
         model=clean(e.model_title),

@@ -415,7 +415,7 @@ def test_different_images_are_not_compared():
 @pytest.mark.parametrize(("models", "matches"), [(1, 2), (2, 1), (0, 0)])
 def test_as_many_matches_as_models(models, matches):
     objects = [SharedObject(0, (Match(0, 1.0),) * matches)]
-    with pytest.raises(FigureError, match="must be as many"):
+    with pytest.raises(FigureError, match="must be equally many"):
         figures.compare([fake() for _ in range(models)], objects)
 
 

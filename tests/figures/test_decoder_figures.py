@@ -330,7 +330,7 @@ def test_too_many_for_the_page():
 
 @pytest.mark.parametrize("queries", [[], [0]])
 def test_one_is_no_matrix(queries):
-    with pytest.raises(FigureError, match="two queries at least"):
+    with pytest.raises(FigureError, match="at least two queries"):
         query_matrix(by_hand(), queries, ["combine"])
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from detr_viz import figures
 from detr_viz.common.errors import UserError
-from detr_viz.figures import head_maps
+from detr_viz.figures import labels
 from detr_viz.figures.styles import FigureError, PageFormat, Style
 
 INFERNO_TOP = (252, 255, 164)
@@ -207,7 +207,7 @@ def test_a_class_keeps_its_colour():
 
 
 def test_a_name_that_no_font_has(monkeypatch):
-    monkeypatch.setattr(head_maps, "drawable", lambda text: text.isascii())
+    monkeypatch.setattr(labels, "drawable", lambda text: text.isascii())
     example = fake(names=("cat", "\N{CJK UNIFIED IDEOGRAPH-732B}"), scores=(0.9, 0.8))
     with pytest.warns(UserWarning, match="no installed font has all characters"):
         fig = figures.head_grid(example, [0, 1])

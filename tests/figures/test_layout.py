@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from detr_viz import figures
 from detr_viz.detections.matching import shared_objects
-from detr_viz.figures import head_maps
 from detr_viz.figures.page import elements
+from detr_viz.figures.page.colors import PALETTE
 from detr_viz.figures.styles import PRESETS, FigureError, PageFormat, Style
 
 LONG = ("baseball glove", "an exceedingly long class name that never ends", "Donaudampfschifffahrt")
@@ -269,7 +269,7 @@ def test_a_query_of_three_digits_stays_on_one_line():
 
 
 @pytest.mark.parametrize("weak", [False, True])
-@pytest.mark.parametrize("color", [*head_maps.PALETTE, "#ffffff", "#000000"])
+@pytest.mark.parametrize("color", [*PALETTE, "#ffffff", "#000000"])
 def test_labels_have_contrast(color, weak):
     """WCAG 2: (1.05) / (L + 0.05) of at least 4.5 on white."""
     assert 1.05 / (elements.luminance(elements.legible(color, weak)) + 0.05) >= 4.5

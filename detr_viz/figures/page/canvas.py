@@ -44,9 +44,9 @@ def figure_of(sheet: np.ndarray, dpi: float) -> tuple[Figure, Axes]:
 
 
 def _add_pixels(ax: Axes, sheet: np.ndarray) -> None:
-    """The sheet as one image that goes to a canvas of its own size as it is.
+    """The sheet as one image. On a canvas of the same size its pixels are copied unchanged.
 
-    matplotlib would resample it, by float arrays of many times its size.
+    matplotlib would resample it, with float arrays of many times its size.
     """
     from matplotlib.image import AxesImage
 
@@ -78,7 +78,7 @@ def _add_pixels(ax: Axes, sheet: np.ndarray) -> None:
 
 
 def write(ax: Axes, lines: Sequence[TextLine], dpi: float) -> None:
-    """Text where a plan has put it, over all else."""
+    """Lines of text at their positions, over everything else."""
     pen = Lettering(dpi)
     for line in lines:
         ax.text(
@@ -101,7 +101,7 @@ def warn_if_high(
     above: int = 1,
     way_out: str = "choose fewer queries, or one mode",
 ) -> None:
-    """A warning of a figure that is higher than its format; above: whose, callers from this one."""
+    """Warn of a figure higher than its format; above: the caller whose line the warning names."""
     # in whole pixels, as it is laid out
     high = int(fig.get_figheight() * page_format.dpi) / page_format.dpi
     if high > page_format.height_in:

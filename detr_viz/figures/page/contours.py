@@ -1,11 +1,11 @@
-"""Lines round the places that hold half, most and nearly all of a map's weight.
+"""Lines around the cells that hold half, most and nearly all of a map's weight.
 
     level  = contours.level(map_hw, 0.8)                     cells above it hold 80 % of the map
     drawn  = contours.lines(maps, grid, (114, 152))         drawn[map][share] -> [(n, 2), ...]
 
 Letters: M maps, h w cells of a map, H W pixels of a panel. A panel spans [0, W] x [0, H] in x to
 the right and y down, so pixel j is centred at j + 0.5. The lines are those of the picture that
-`compose.resample` makes of a map.
+`tiles.resample` makes of a map.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def level(map_hw: np.ndarray, share: float) -> float | None:
     Cells are taken from the largest down until their sum is share * sum(map). The level is halfway
     between the last one taken and the next: no line at it meets a cell's centre, and the cells
     above hold the share, over by less than the last one. Equal cells (to 1e-6 of their weight)
-    cannot be parted: all of them are taken or none, whichever comes closer to the share, and all
-    where both are as close. None if that takes every cell or not one: there is nothing to part.
+    cannot be parted: all of them are taken or none, whichever comes closer to the share; all where
+    both are equally close. None if every cell is taken, or none: no line separates them then.
 
     The cells above are the discrete highest-density region: Hyndman (1996), Computing and graphing
     highest density regions.
@@ -69,8 +69,8 @@ def lines(
     if, and only if, its weight is above the level. A share that has no level has no lines.
 
     cubic, linear: straight between points that are a quarter of a cell apart or less; nearest: the
-    outlines of cells, which are met by the edge where a cell is cut. Of cubic lines, those round
-    what the interpolation adds between the cells are left out: no cell's weight is there.
+    outlines of cells, which end at the edge where it cuts a cell. Cubic lines around peaks that the
+    interpolation adds between the cells are left out: no cell has such a weight.
     """
     from contourpy import LineType, contour_generator
 
@@ -86,9 +86,9 @@ def lines(
         generator = contour_generator(z=field, line_type=LineType.ChunkCombinedOffset)
         for s, share in enumerate(shares):
             at = level(map_hw, share)
-            (found,), (offsets,) = generator.lines(at) if at is not None else ([None], [None])
-            if found is not None:
-                points.append(found)
+            (xy_of_lines,), (offsets,) = generator.lines(at) if at is not None else ([None], [None])
+            if xy_of_lines is not None:
+                points.append(xy_of_lines)
                 counts.extend(np.diff(offsets.astype(np.intp)))
                 owners.extend([(m, s)] * (len(offsets) - 1))
 

@@ -1,8 +1,8 @@
 """What a figure consists of, and the measures of its page. Nothing here places or draws.
 
-    Section   an object: a heading, where it has several groups
-      Group   one photo with one box, labelled: a query of one model at one layer
-        MapRow   a panel a head: one mode
+    Section   one object; it has a heading where it has several groups
+      Group   one photo with one box and a label: a query of one model at one layer
+        MapRow   one mode: a panel for each head
 
 Pixels count from the page's top left corner.
 """
@@ -37,9 +37,9 @@ _MIN_PANEL_PX = 8
 
 @dataclass(frozen=True, eq=False)
 class AttendedQueries:
-    """What weights (M, 1, Q) are of, if not of cells: all queries, by their boxes (Q, 4).
+    """All queries by their boxes (Q, 4), where weights (M, 1, Q) are those of queries, not cells.
 
-    query: the one that looks, itself among them.
+    query: the one that attends; it is one of them.
     """
 
     query: int
@@ -50,10 +50,10 @@ class AttendedQueries:
 class MapRow:
     """One row of panels: maps (M, h, w), where their cells lie, a name if its group has several.
 
-    numbers  what is printed in the panels; None: each map's largest weight
-    reach    of signed maps: the value at which colours end, either way; 0 for weights
-    box_xyxy_px   in its panels, in place of the group's
-    rivals   where the weights are those of queries
+    numbers      what is printed in the panels; None: each map's largest weight
+    reach        of signed maps: the value at which colours end, either way; 0 for weights
+    box_xyxy_px  in its panels, in place of the group's
+    attended     the queries, where the weights are those of queries
     """
 
     maps: NDArray[np.float32]
@@ -62,7 +62,7 @@ class MapRow:
     numbers: tuple[str, ...] | None = None
     reach: float = 0.0
     box_xyxy_px: NDArray[np.float32] | None = None
-    rivals: AttendedQueries | None = None
+    attended: AttendedQueries | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,23 @@ class Label:
     color: str
     weak: bool = False
 
+    @property
+    def ink(self) -> str:
+        """The class colour, dark enough for the title."""
+        return legible(self.color, self.weak)
+
+    @property
+    def style(self) -> str:
+        """The font style of the title."""
+        return "" if self.weak else "bold"
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """A photo (H0, W0, 3), a box in its pixels (None: none found), and the rows of maps beside it.
+    """A photo (H0, W0, 3), a box in its pixels (None: no box), and the rows of maps beside it.
 
-    remark: what stands in place of photo and panels where there are no rows. mark: a point (x, y)
-    of the photo that is marked in it and in every panel.
+    remark  stands in place of photo and panels where there are no rows
+    mark    a point (x, y) of the photo that is marked in it and in every panel
     """
 
     label: Label
@@ -93,7 +103,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """The groups of one object. A heading where a group's label does not say what it is."""
+    """The groups of one object, with a heading where the labels of groups do not name it."""
 
     groups: tuple[Group, ...]
     heading: Label | None = None
@@ -114,7 +124,7 @@ class TextLine:
 
 @dataclass(frozen=True)
 class GroupPosition:
-    """Where a group's photo and rows begin (pixels from the top); None: it has only a remark."""
+    """Where a group's photo and rows begin, pixels from the top; None: the group is a remark."""
 
     photo_top: int | None = None
     row_tops: tuple[int, ...] = ()
@@ -122,12 +132,13 @@ class GroupPosition:
 
 @dataclass(frozen=True)
 class PageLayout:
-    """The page. Edges and sizes in pixels; `spots` are the groups, in order of their sections.
+    """Where everything on the page is, edges and sizes in pixels.
 
-    plates      for every row of panels, in order, what each panel's number takes of it: (height,
-                width) and the corner (1 low, 1 right); () where panels have no numbers
+    positions   of the groups, in the order of their sections
+    plates      for every row of panels, in order, the plate of each panel's number: (height, width)
+                and the corner (1 low, 1 right); () where panels have no numbers
     bar         top, left, height, width of the colour bar
-    samples     left, right and middle of a line drawn as each contour is
+    samples     left, right and middle of a sample line for each contour
     """
 
     width: int
@@ -136,7 +147,7 @@ class PageLayout:
     photo_hw: tuple[int, int]
     panel_lefts: tuple[int, ...]
     photo_left: int
-    spots: tuple[GroupPosition, ...]
+    positions: tuple[GroupPosition, ...]
     lines: tuple[TextLine, ...]
     plates: tuple[tuple[tuple[tuple[int, int], tuple[int, int]], ...], ...] = ()
     bar: tuple[int, int, int, int] | None = None

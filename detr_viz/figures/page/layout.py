@@ -1,11 +1,11 @@
 """Where everything in a figure goes: whole pixels for panels, measured text around them.
 
-    one row a group          label | photo | panel panel ...
+    groups of one row       label | photo | panel panel ...
 
-    several rows a group     photo   name | panel panel ...
-                             label   name | panel panel ...
+    groups of several       photo   name | panel panel ...
+                            label   name | panel panel ...
 
-A section that has a heading begins with it, on a line of its own. Nothing here draws.
+The heading of a section stands above it, on a line of its own. Nothing here draws.
 """
 
 from __future__ import annotations
@@ -35,64 +35,64 @@ from detr_viz.figures.page.elements import (
     Section,
     TextLine,
     all_groups,
-    legible,
 )
 from detr_viz.figures.styles import PageFormat, Style
 
 _SECTION_GAP, _GROUP_GAP = 9.0, 5.0  # points, where groups belong together
-_LABEL_SHARE = 0.15  # of the page for labels at most: longer names are broken, then shortened,
-_LABEL_PT = 52.0  # but never below this, which holds "0.98 · query 123"
-_PHOTO_SHARE = 1.9  # stacked rows: width of the one photo, in panels
+_LABEL_SHARE = 0.15  # of the page, for labels at most: longer names are broken, then shortened
+_LABEL_PT = 52.0  # of a label at least: it holds "0.98 · query 123"
+_PHOTO_SHARE = 1.9  # width of the photo beside several rows, in panels
 _MAX_PIXELS = 250_000_000  # 1 GB for the page, as much again to draw it
 _MAX_SIDE_PX = 65_000  # matplotlib's own limit is 2 ** 16
-_LEAST_PANEL_PT = 12.0  # panels are not shrunk below, to make a figure less high
+_LEAST_PANEL_PT = 12.0  # panels do not shrink below this for a format's height
 
 
-def plan(
+def page_layout(
     sections: Sequence[Section],
     heads: Sequence[str],
     notes: Sequence[str],
     style: Style,
     page_format: PageFormat,
 ) -> PageLayout:
-    """Lay the page out: at most as wide as its format, as high as it must be.
+    """The page: at most as wide as its format, as high as it must be.
 
-    heads: a name a column; notes: pieces of the reading rule at the bottom right. Panels shrink
-    where that brings the figure down to the format's height; where nothing does, they stay.
-    Raises FigureError for a page too narrow for its panels, or too large to draw.
+    heads  a name for each column
+    notes  pieces of the reading rule at the bottom right
+    Panels shrink where that brings the figure down to the format's height; where it cannot, they
+    keep their size. Raises FigureError for a page too narrow for its panels, or too large to draw.
     """
-    first = made = _plan(sections, heads, notes, style, page_format)
+    first = layout = _unchecked_layout(sections, heads, notes, style, page_format)
     limit_px = page_format.height_in * page_format.dpi
-    rows = sum(len(spot.row_tops) for spot in made.spots)
+    rows = sum(len(position.row_tops) for position in layout.positions)
     for _ in range(8):
-        if made.height <= limit_px or not rows:
+        if layout.height <= limit_px or not rows:
             break
-        height, width = made.panel_hw
-        smaller = min(width * (1 - (made.height - limit_px) / rows / height), width - 1)
+        height, width = layout.panel_hw
+        smaller = min(width * (1 - (layout.height - limit_px) / rows / height), width - 1)
         if smaller < _LEAST_PANEL_PT * page_format.type_size * page_format.dpi / 72:
             break
-        made = _plan(sections, heads, notes, style, page_format, smaller)
-    if made.height > limit_px:
-        made = first
-    if style.heads == "sort" and rows and not made.plates:
+        layout = _unchecked_layout(sections, heads, notes, style, page_format, smaller)
+    if layout.height > limit_px:
+        layout = first
+    if style.heads == "sort" and rows and not layout.plates:
         raise FigureError(
             "the panels are too small to say which head is which: make the figure wider, show "
             "fewer rows, or name --heads by number"
         )
-    check_size(made.width, made.height, rows)
-    return made
+    check_size(layout.width, layout.height, rows)
+    return layout
 
 
 def check_size(width: int, height: int, rows: int) -> None:
-    """FigureError for a page too large to draw."""
+    """FigureError for a page too large to draw; rows: how many it has."""
     if height > _MAX_SIDE_PX or height * width > _MAX_PIXELS:
         raise FigureError(
-            f"{rows} row{'s' * (rows > 1)} make a figure of {width} x {height} pixels: "
+            f"{rows} row{'s' if rows > 1 else ''} make a figure of {width} x {height} pixels: "
             "choose fewer queries or modes, a lower dpi or a smaller width"
         )
 
 
-def _plan(
+def _unchecked_layout(
     sections: Sequence[Section],
     heads: Sequence[str],
     notes: Sequence[str],
@@ -103,23 +103,22 @@ def _plan(
     groups = all_groups(sections)
     page = PageMetrics(page_format, groups[0].photo.shape[:2], panel_limit_px)
     stacked = max(len(g.rows) for g in groups) > 1
-    made = (_stacked if stacked else _single)(sections, heads, page)
-    made = legend.with_head_names(made, heads, page)
-    made = legend.with_numbers(made, groups, style, page)
-    made = legend.with_legend(made, groups, style, page)
+    layout = (_stacked if stacked else _single)(sections, heads, page)
+    layout = legend.with_head_names(layout, heads, page)
+    layout = legend.with_numbers(layout, groups, style, page)
+    layout = legend.with_legend(layout, groups, style, page)
     signed = any(row.reach for group in groups for row in group.rows)
-    return legend.with_notes(made, notes, style, page, signed)
+    return legend.with_notes(layout, notes, style, page, signed)
 
 
 def label_lines(label: Label, limit: float, page: PageMetrics) -> list[TextLine]:
     """Title and details as lines; baselines from the top of the first line's capitals, x = 0."""
-    ink, style = legible(label.color, label.weak), "" if label.weak else "bold"
-    title = page.pen.fit(label.title, limit, page.class_pt, style)
+    title = page.pen.fit(label.title, limit, page.class_pt, label.style)
     details = page.pen.join(list(label.details), limit, page.small_pt, " · ")
     lines, baseline = [], 0
     for text in title:
         baseline += page.px(CLASS_PT * (LINE if lines else CAP))
-        lines.append(TextLine(text, 0, baseline, page.class_pt, ink, style))
+        lines.append(TextLine(text, 0, baseline, page.class_pt, label.ink, label.style))
     for text in chain.from_iterable(page.pen.fit(d, limit, page.small_pt) for d in details):
         baseline += page.px(SMALL_PT * LINE + 0.6)
         lines.append(TextLine(text, 0, baseline, page.small_pt, GRAY))
@@ -133,18 +132,17 @@ def _moved(label: Sequence[TextLine], x: float, top: float, align: str) -> list[
 def _heading(
     label: Label, top: int, limit: float, right: float, page: PageMetrics
 ) -> tuple[list[TextLine], int]:
-    """A section's first line, and where what follows it begins.
+    """A section's heading, and the top of what follows it.
 
-    The first of the page stands beside the names of the heads, if it ends before the limit. All
-    end before `right`.
+    The first heading of the page stands beside the names of the heads where it ends before the
+    limit. All headings end before `right`.
     """
     pen, baseline = page.pen, top + page.px(CLASS_PT * CAP)
     room = right - page.margin
-    ink, style = legible(label.color, label.weak), "" if label.weak else "bold"
-    title = pen.shorten(label.title, room * 0.6, page.class_pt, style)
-    lines = [TextLine(title, page.margin, baseline, page.class_pt, ink, style)]
+    title = pen.shorten(label.title, room * 0.6, page.class_pt, label.style)
+    lines = [TextLine(title, page.margin, baseline, page.class_pt, label.ink, label.style)]
     if label.details:
-        x = page.margin + pen.width(title, page.class_pt, style) + page.px(WIDE)
+        x = page.margin + pen.width(title, page.class_pt, label.style) + page.px(WIDE)
         text = pen.shorten(" · ".join(label.details), right - x, page.small_pt)
         lines.append(TextLine(text, x, baseline, page.small_pt, GRAY))
     end = lines[-1].x + page.widest(lines[-1:])
@@ -155,9 +153,9 @@ def _heading(
 
 
 def _remark(group: Group, x: float, right: float, page: PageMetrics) -> list[TextLine]:
-    """What is said in place of panels, on at most two lines; baselines are still to be set."""
-    found = page.pen.fit(group.remark, right - x, page.small_pt) if group.remark else []
-    return [TextLine(text, x, 0, page.small_pt, NOTE_GRAY, "italic") for text in found]
+    """A group's remark on at most two lines; their baselines are set later."""
+    texts = page.pen.fit(group.remark, right - x, page.small_pt) if group.remark else []
+    return [TextLine(text, x, 0, page.small_pt, NOTE_GRAY, "italic") for text in texts]
 
 
 def _centred(remark: Sequence[TextLine], middle: float, page: PageMetrics) -> list[TextLine]:
@@ -182,7 +180,7 @@ def _single(sections: Sequence[Section], heads: Sequence[str], page: PageMetrics
     right = total - page.margin
     names_left = legend.head_names_left(lefts[0], width, heads, page)
     grouped = any(len(s.groups) > 1 or s.heading for s in sections)
-    top, spots, lines = page.header, [], []
+    top, positions, lines = page.header, [], []
     for section in sections:
         if section.heading:
             heading, top = _heading(section.heading, top, names_left, right, page)
@@ -195,9 +193,9 @@ def _single(sections: Sequence[Section], heads: Sequence[str], page: PageMetrics
             lines += _moved(label, left, top + (slot - label[-1].baseline) / 2, "right")
             if group.rows:
                 panel_top = top + (slot - height) // 2
-                spots.append(GroupPosition(panel_top, (panel_top,)))
+                positions.append(GroupPosition(panel_top, (panel_top,)))
             else:
-                spots.append(GroupPosition())
+                positions.append(GroupPosition())
                 lines += _centred(remark, top + slot / 2, page)
             bottom = top + slot
             top = bottom + page.gap
@@ -209,7 +207,7 @@ def _single(sections: Sequence[Section], heads: Sequence[str], page: PageMetrics
         photo_hw=(height, width),
         panel_lefts=lefts,
         photo_left=left + page.pad,
-        spots=tuple(spots),
+        positions=tuple(positions),
         lines=tuple(lines),
     )
 
@@ -237,7 +235,7 @@ def _stacked(sections: Sequence[Section], heads: Sequence[str], page: PageMetric
     lefts = page.columns(total - page.margin, count, width)
     right = total - page.margin
     names_left = legend.head_names_left(lefts[0], width, heads, page)
-    top, spots, lines = page.header, [], []
+    top, positions, lines = page.header, [], []
     for section in sections:
         if section.heading:
             heading, top = _heading(section.heading, top, names_left, right, page)
@@ -260,7 +258,7 @@ def _stacked(sections: Sequence[Section], heads: Sequence[str], page: PageMetric
                 remark = _remark(group, lefts[0], right, page)
                 slot_bottom = top + len(remark) * page.px(SMALL_PT * LINE)
                 lines += _centred(remark, max(middle, (top + slot_bottom) / 2), page)
-            spots.append(GroupPosition(photo_top, tuple(row_tops)))
+            positions.append(GroupPosition(photo_top, tuple(row_tops)))
             bottom = max(slot_bottom, int(placed[-1].baseline) + page.px(SMALL_PT * 0.3))
             top = bottom + page.px(_GROUP_GAP)
         top = bottom + page.px(_SECTION_GAP)
@@ -271,6 +269,6 @@ def _stacked(sections: Sequence[Section], heads: Sequence[str], page: PageMetric
         photo_hw=photo_hw,
         panel_lefts=lefts,
         photo_left=page.margin,
-        spots=tuple(spots),
+        positions=tuple(positions),
         lines=tuple(lines),
     )

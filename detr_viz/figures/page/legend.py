@@ -1,4 +1,4 @@
-"""What is written around and in a page's panels; each function returns the plan with more in it.
+"""What is written around and in a page's panels; each function adds to the layout it returns.
 
 Head names once on top, each panel's maximum in a corner, a colour bar or the samples of contour
 lines, and the reading rule at the bottom right.
@@ -30,11 +30,11 @@ from detr_viz.figures.page.elements import (
 from detr_viz.figures.page.query_links import coverage
 from detr_viz.figures.styles import CONTOUR_SHARES, Style
 
-OF_NUMBERS = ("%: ", "numbers ")  # notes on what is printed in panels begin so
+NUMBER_NOTES = ("%: ", "numbers ")  # how notes on the numbers in panels begin
 Corner = tuple[int, int]  # (1 low, 1 right)
 _CORNERS: tuple[Corner, ...] = ((1, 1), (1, 0), (0, 1), (0, 0))
-_LIKED = (0.0, 0.05, 0.05, 0.1)  # what a row's other corners must hide less than the first
-_CLEARLY = 0.15  # a panel leaves the row's corner where another hides so much less
+_EXTRA_COST = (0.0, 0.05, 0.05, 0.1)  # so much less must a row's other corners hide
+_CLEAR_GAIN = 0.15  # a panel leaves its row's corner where another hides so much less
 _INSET, _ABOVE = 2.0, 1.2  # points around a number on its plate
 _BOX_LINE = 0.6  # points that the box's line reaches beyond it
 _BAR_PT, _SAMPLE_PT = (60.0, 5.0), 12.0  # colour bar: length and height; a contour's sample
@@ -51,49 +51,49 @@ def _numbers_only(heads: Sequence[str], panel_width: int, page: PageMetrics) -> 
 
 
 def _head_right(panels_left: int, panel_width: int, page: PageMetrics) -> float:
-    """Where the word before the numbers ends: a space before the first of them."""
+    """Right edge of the word before the numbers: a space before the first number."""
     return panels_left + (panel_width - page.pen.width("0", page.text_pt)) / 2 - page.px(2)
 
 
 def head_names_left(
     panels_left: int, panel_width: int, heads: Sequence[str], page: PageMetrics
 ) -> float:
-    """What stands beside the names of the heads must end before this."""
+    """Where the names of the heads begin: what stands beside them must end before this."""
     if not _numbers_only(heads, panel_width, page):
         return panels_left
     end = _head_right(panels_left, panel_width, page)
     return end - page.pen.width("head", page.text_pt) - page.px(WIDE)
 
 
-def with_head_names(made: PageLayout, heads: Sequence[str], page: PageMetrics) -> PageLayout:
-    """Over the panels, once: "head 0" ...; only numbers, after one "head", over narrow panels.
+def with_head_names(layout: PageLayout, heads: Sequence[str], page: PageMetrics) -> PageLayout:
+    """Over the panels, once: "head 0" and so on; over narrow panels numbers after one "head".
 
     heads: numbers, or other names of columns, which are shortened to their panels.
     """
     baseline = page.header - page.px(AIR)
-    wide = made.panel_hw[1] + page.gap
+    wide = layout.panel_hw[1] + page.gap
     names = [page.pen.shorten(name, wide, page.text_pt) for name in _whole_names(heads)]
     lines = []
-    if _numbers_only(heads, made.panel_hw[1], page):
+    if _numbers_only(heads, layout.panel_hw[1], page):
         names = list(heads)
-        x = _head_right(made.panel_lefts[0], made.panel_hw[1], page)
+        x = _head_right(layout.panel_lefts[0], layout.panel_hw[1], page)
         lines.append(TextLine("head", x, baseline, page.text_pt, INK, align="right"))
-    for left, name in zip(made.panel_lefts, names, strict=True):
-        x = left + made.panel_hw[1] / 2
+    for left, name in zip(layout.panel_lefts, names, strict=True):
+        x = left + layout.panel_hw[1] / 2
         lines.append(TextLine(name, x, baseline, page.text_pt, INK, align="center"))
-    return replace(made, lines=(*made.lines, *lines))
+    return replace(layout, lines=(*layout.lines, *lines))
 
 
 def with_numbers(
-    made: PageLayout, groups: Sequence[Group], style: Style, page: PageMetrics
+    layout: PageLayout, groups: Sequence[Group], style: Style, page: PageMetrics
 ) -> PageLayout:
-    """Every panel's maximum in that corner of it where it hides least; none in small panels."""
-    height, width = made.panel_hw
+    """The number of every panel, in the corner where it hides least; small panels have none."""
+    height, width = layout.panel_hw
     if width < page.px(4.5 * SMALL_PT) or height < page.px(1.8 * SMALL_PT):
-        return made
+        return layout
     inset, above, cap = page.px(_INSET), page.px(_ABOVE), page.px(SMALL_PT * CAP)
     lines, plates, shared = [], [], largest_weight(groups)
-    tops = iter([top for spot in made.spots for top in spot.row_tops])
+    tops = iter([top for position in layout.positions for top in position.row_tops])
     for group in groups:
         for row in group.rows:
             top, texts = next(tops), row.numbers
@@ -103,13 +103,13 @@ def with_numbers(
             sizes = [(cap + inset + above, wide) for wide in widths]
             scale = {"query": row.maps.max(), "figure": shared}.get(style.norm or "")
             scale = row.reach or scale
-            corners = _corners(row, group, made.panel_hw, sizes, page.px(_BOX_LINE), scale)
+            corners = _corners(row, group, layout.panel_hw, sizes, page.px(_BOX_LINE), scale)
             plates.append(tuple(zip(sizes, corners, strict=True)))
-            for text, (low, right), left in zip(texts, corners, made.panel_lefts, strict=False):
+            for text, (low, right), left in zip(texts, corners, layout.panel_lefts, strict=False):
                 baseline = top + (height - inset if low else cap + inset)
                 x, align = (left + width - inset, "right") if right else (left + inset, "left")
                 lines.append(TextLine(text, x, baseline, page.small_pt, NUMBER_INK, align=align))
-    return replace(made, lines=(*made.lines, *lines), plates=tuple(plates))
+    return replace(layout, lines=(*layout.lines, *lines), plates=tuple(plates))
 
 
 def _corners(
@@ -120,14 +120,14 @@ def _corners(
     line_px: int,
     scale: float | None,
 ) -> list[Corner]:
-    """For every panel the corner where its plate hides little; the row's common one if it does.
+    """For every panel the corner where its plate hides little: the row's common corner if it does.
 
-    What a plate hides: the largest weight under it, as a share of the scale's end (None: of the
-    panel's largest), and the box.
+    A plate hides the largest weight under it, as a share of the scale's end (None: of the panel's
+    largest weight), and the box.
     """
     cost = np.empty((len(row.maps), len(_CORNERS)))
-    seen = np.abs(row.maps) if row.rivals is None else coverage(row, group.photo.shape[:2])
-    for m, (cells, size_hw) in enumerate(zip(seen, sizes, strict=True)):
+    visible = np.abs(row.maps) if row.attended is None else coverage(row, group.photo.shape[:2])
+    for m, (cells, size_hw) in enumerate(zip(visible, sizes, strict=True)):
         largest = max(float(cells.max() if scale is None else scale), np.finfo(np.float32).tiny)
         for i, corner in enumerate(_CORNERS):
             rows, columns = (
@@ -140,15 +140,15 @@ def _corners(
             )
             hidden = float(cells[rows, columns].max()) / largest
             cost[m, i] = hidden + _box_in_the_way(group, panel_hw, size_hw, corner, line_px)
-    common = int((cost.mean(0) + _LIKED).argmin())
-    better = cost[:, common] > cost.min(1) + _CLEARLY
+    common = int((cost.mean(0) + _EXTRA_COST).argmin())
+    better = cost[:, common] > cost.min(1) + _CLEAR_GAIN
     return [_CORNERS[i] for i in np.where(better, cost.argmin(1), common)]
 
 
 def _box_in_the_way(
     group: Group, panel_hw: tuple[int, int], size_hw: tuple[int, int], corner: Corner, line_px: int
 ) -> float:
-    """How much it matters that a plate covers the box: its inside less than its outline."""
+    """The cost of a plate that covers the box: its inside costs less than its outline."""
     if group.box_xyxy_px is None:
         return 0.0
     scale = [panel_hw[1] / group.photo.shape[1], panel_hw[0] / group.photo.shape[0]] * 2
@@ -162,22 +162,22 @@ def _box_in_the_way(
 
 
 def largest_weight(groups: Sequence[Group]) -> float:
-    """The largest of all maps of weights: the end of a colour bar."""
+    """The largest weight of all maps: the end of a colour bar. Signed maps do not count."""
     rows = (row for g in groups for row in g.rows if not row.reach)
     return max((float(row.maps.max()) for row in rows), default=0.0)
 
 
 def with_legend(
-    made: PageLayout, groups: Sequence[Group], style: Style, page: PageMetrics
+    layout: PageLayout, groups: Sequence[Group], style: Style, page: PageMetrics
 ) -> PageLayout:
     """The colour bar of a shared scale, or a sample of each contour line; at the bottom right.
 
-    Words give way where the page is too narrow for them.
+    It has fewer words where the page is too narrow for all.
     """
     if style.name != "contour" and style.norm != "figure":
-        return made
+        return layout
     for wordy in (True, False):
-        key = _Key(made, page)
+        key = _Key(layout, page)
         if style.name == "contour":
             key.write("of each map's mass" if wordy else "of the mass", 3)
             for share in reversed(CONTOUR_SHARES):
@@ -186,14 +186,14 @@ def with_legend(
         else:
             key.write(number(largest_weight(groups)), 2)
             key.bar_of(1.0 if wordy else 0.6)
-            what = "query" if any(r.rivals for g in groups for r in g.rows) else "cell"
+            what = "query" if any(r.attended for g in groups for r in g.rows) else "cell"
             key.write(f"weight of a {what}  0" if wordy else "0", 0)
         if key.x >= page.margin:
             break
     return replace(
-        made,
+        layout,
         height=key.baseline + page.px(SMALL_PT * 0.24),
-        lines=(*made.lines, *key.lines),
+        lines=(*layout.lines, *key.lines),
         samples=tuple(key.samples),
         bar=key.bar,
     )
@@ -202,10 +202,10 @@ def with_legend(
 class _Key:
     """One line under the panels, written from the right."""
 
-    def __init__(self, made: PageLayout, page: PageMetrics) -> None:
+    def __init__(self, layout: PageLayout, page: PageMetrics) -> None:
         self.page = page
-        self.x: float = made.width - page.margin
-        self.baseline = made.height + page.px(4 + SMALL_PT * CAP)
+        self.x: float = layout.width - page.margin
+        self.baseline = layout.height + page.px(4 + SMALL_PT * CAP)
         self.middle = self.baseline - page.px(SMALL_PT * CAP) / 2
         self.lines: list[TextLine] = []
         self.samples: list[tuple[float, float, float]] = []
@@ -229,34 +229,34 @@ class _Key:
 
 
 def _scaling(style: Style, numbered: bool) -> list[str]:
-    """How colours are to be compared, and what the numbers are."""
+    """Which colours can be compared, and what the numbers are."""
     if style.scaling is None:
-        return ["numbers: each map's largest weight"] * numbered
-    plain, with_numbers = {
+        return ["numbers: each map's largest weight"] if numbered else []
+    scale, meaning = {
         "head": ("each panel on its own scale", ", from 0 to the number in it"),
         "query": ("each row on one scale", ", from 0 to its largest number"),
         "figure": ("all panels on one scale", "; numbers: each one's largest weight"),
     }[style.scaling]
-    return [plain + with_numbers * numbered]
+    return [scale + meaning if numbered else scale]
 
 
 def with_notes(
-    made: PageLayout, notes: Sequence[str], style: Style, page: PageMetrics, signed: bool = False
+    layout: PageLayout, notes: Sequence[str], style: Style, page: PageMetrics, signed: bool = False
 ) -> PageLayout:
     """The reading rule at the bottom right, on as few lines as it needs.
 
-    signed: some rows are no weights, and have a scale of their own.
+    signed: some rows are not weights, and have a scale of their own.
     """
-    scaling = _scaling(style, bool(made.plates))
-    if not made.plates:
-        notes = [note for note in notes if not note.startswith(OF_NUMBERS)]
+    scaling = _scaling(style, bool(layout.plates))
+    if not layout.plates:
+        notes = [note for note in notes if not note.startswith(NUMBER_NOTES)]
     if signed:
         scaling = [f"weights: {piece}" for piece in scaling]
     pieces = [*notes, *scaling]
     if page.stretched:
         pieces.append("photo not in its true proportions")
-    x, limit = made.width - page.margin, made.width - 2 * page.margin
-    baseline, lines = made.height + page.px(4), []
+    x, limit = layout.width - page.margin, layout.width - 2 * page.margin
+    baseline, lines = layout.height + page.px(4), []
     for text in page.pen.join(
         page.pen.broken(pieces, limit, page.small_pt), limit, page.small_pt, "  ·  "
     ):
@@ -268,4 +268,4 @@ def with_notes(
             lines.append(line)
         lines[-1] = replace(lines[-1], x=x, align="right")
     height = baseline + page.px(SMALL_PT * 0.24) + page.margin
-    return replace(made, height=height, lines=(*made.lines, *lines))
+    return replace(layout, height=height, lines=(*layout.lines, *lines))

@@ -1,7 +1,7 @@
 """Where everything goes in a figure of matrices: cells, names before them and over them.
 
 table = Table(bands, rest, page)
-made = table.plan()                     # then the cells are in table.cells
+layout = table.layout()                 # then the cells are in table.cells
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from detr_viz.figures.page.elements import (
 from detr_viz.figures.styles import FigureError
 
 _CELL_PT = 5.4  # of the numbers
-_MOST_PT, _HIGH_PT = 20.0, 12.0  # width and height of a cell at most
-_SEEN_PX = 4  # width of a cell at least
+_WIDEST_PT, _HIGHEST_PT = 20.0, 12.0  # of a cell
+_LEAST_PX = 4  # width of a cell at least
 _BETWEEN, _BESIDE, _LINES, _BANDS = 5.0, 1.5, 5.0, 9.0  # points: heads, others, lines, bands
 _NAME_SHARE = 0.2  # of the page, for names of classes at most
 
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """Matrices (M, q, q) of a layer and a mode, what goes to the others (M, q), names of heads."""
+    """Matrices (M, q, q) of one layer and mode, the weights of all other queries (M, q), names."""
 
     name: str
     heads: tuple[str, ...]
@@ -57,7 +57,10 @@ class Band:
 
 
 class Table:
-    """Where everything goes, in pixels: as many heads side by side as leave room for numbers."""
+    """Positions in pixels, for as many heads side by side as leave room for numbers.
+
+    rest: how many queries are not shown
+    """
 
     def __init__(self, bands: Sequence[Band], rest: int, page: PageMetrics) -> None:
         self.bands, self.rest, self.page = bands, rest, page
@@ -80,8 +83,11 @@ class Table:
         self.cells: list[dict[tuple[int, int, int], tuple[int, int, int, int]]] = []
 
     def _choose_widths(self) -> None:
-        """How many heads stand side by side, and how large cells are: numbers first, then rows that
-        can all be named, then at least seen."""
+        """How many heads stand side by side, and how large cells are.
+
+        Cells with room for numbers are best, then rows that all have room for a name, then cells
+        that are just visible.
+        """
         page, pen = self.page, self.page.pen
         heads = max(len(band.heads) for band in self.bands)
         need = int(pen.width(".00", self.cell_pt)) + page.px(1.2)
@@ -89,22 +95,22 @@ class Table:
         over = page.px(TEXT_PT * CAP + SMALL_PT * CAP + 1.7 * AIR + _LINES)
         across, small = _halves(heads), _halves(heads)[::-1]
         tries = [(n, need) for n in across if 4 * n >= heads]
-        tries += [(n, int(row * 0.6)) for n in small] + [(n, _SEEN_PX) for n in small]
+        tries += [(n, int(row * 0.6)) for n in small] + [(n, _LEAST_PX) for n in small]
         most = min(
             page.page_format.height_in * page.page_format.dpi, 3 * page.width * len(self.bands)
         )
         for limit, (self.across, least) in product((most, math.inf), tries):
             wide_enough = any(self._fill(n, need) >= least for n in ("others", f"+{self.rest}"))
-            self.high = self.wide if least == _SEEN_PX else row
+            self.high = self.wide if least == _LEAST_PX else row
             if wide_enough and self._lines() * (self.count * self.high + over) <= limit:
                 break
-        if self.wide < _SEEN_PX:
+        if self.wide < _LEAST_PX:
             raise FigureError(
                 f"a figure {page.page_format.width_in:g} in wide is too narrow for a matrix of "
                 f"{self.count} queries: choose fewer, or make it wider"
             )
         self.numbered = self.wide >= need and self.high >= row
-        higher = min(max(self.wide, row), page.px(_HIGH_PT))
+        higher = min(max(self.wide, row), page.px(_HIGHEST_PT))
         if self.numbered and self._lines() * (self.count * higher + over) <= most:
             self.high = higher
         self.gap = 1 if self.wide >= 12 else 0
@@ -113,11 +119,11 @@ class Table:
         self.thinned = max(self.every_row, self.every_column) > 1
 
     def _lines(self) -> int:
-        """Of matrices, in all bands."""
+        """How many lines of matrices there are in all bands."""
         return sum(-(-len(band.heads) // self.across) for band in self.bands)
 
     def _fill(self, rest_name: str, need: int) -> int:
-        """Set and give the width of cells, where the others are called so."""
+        """Set and return the width of cells where the column of the others has this name."""
         page = self.page
         self.rest_name, self.beside = rest_name, 0
         if self.rest:
@@ -125,35 +131,36 @@ class Table:
             self.beside = page.px(_BESIDE) + max(label, need)
         room = page.width - self.left - page.margin
         room -= self.across * self.beside + (self.across - 1) * page.px(_BETWEEN)
-        self.wide = max(min(room // (self.across * self.count), page.px(_MOST_PT)), 0)
+        self.wide = max(min(room // (self.across * self.count), page.px(_WIDEST_PT)), 0)
         return self.wide
 
     @property
     def _digits(self) -> int:
-        """Digits that a number in a cell may have, 2 or 3: more would say less."""
+        """Digits that a number in a cell may have: 3 where they fit, else 2."""
         room = self.wide - self.page.px(0.6)
-        return 2 + (self.page.pen.width(".888", self.cell_pt) <= room)
+        return 3 if self.page.pen.width(".888", self.cell_pt) <= room else 2
 
     def largest(self, band: Band) -> list[str]:
-        """What follows the names of heads: each one's largest weight, where cells have no number
-        and there is room; else nothing."""
-        said = [f"  {number(float(shown.max()))}" for shown in band.shown]
+        """What follows each head's name: its largest weight, where cells have no numbers and there
+        is room; else nothing.
+        """
+        texts = [f"  {number(float(shown.max()))}" for shown in band.shown]
         room = self.count * self.wide + self.beside
-        titles = (name + text for name, text in zip(band.heads, said, strict=True))
+        titles = (name + text for name, text in zip(band.heads, texts, strict=True))
         fits = all(self.page.pen.width(title, self.page.text_pt) <= room for title in titles)
-        return said if fits and not self.numbered else [""] * len(said)
+        return texts if fits and not self.numbered else [""] * len(texts)
 
     @property
     def without(self) -> str:
-        """Below which weight cells have no number; "" where all have one, or none."""
+        """The weight below which cells have no number; "" where all cells have one, or none has."""
         shares = [band.others for band in self.bands] if self.rest else []
         smallest = min(float(a.min()) for a in (*shares, *(band.shown for band in self.bands)))
         if not self.numbered or len(number(smallest)) <= self._digits + 1:
             return ""
         return number(10.0**-self._digits)
 
-    def plan(self) -> PageLayout:
-        """The page but for its notes and numbers; where cells lie, in `cells`."""
+    def layout(self) -> PageLayout:
+        """The page without its notes and numbers; sets `cells`."""
         page, lines = self.page, []
         one = self.count * self.wide + self.beside
         step = one + page.px(_BETWEEN)
@@ -161,7 +168,7 @@ class Table:
         width = self.left + most * step - page.px(_BETWEEN) + page.margin
         top = page.margin
         for band in self.bands:
-            places: dict[tuple[int, int, int], tuple[int, int, int, int]] = {}
+            positions: dict[tuple[int, int, int], tuple[int, int, int, int]] = {}
             if band.name:
                 baseline = top + page.px(TEXT_PT * CAP)
                 lines.append(TextLine(band.name, page.margin, baseline, page.text_pt, INK, "bold"))
@@ -181,15 +188,15 @@ class Table:
                         for j in range(self.count):
                             x = left + j * self.wide
                             size = self.high - self.gap, self.wide - self.gap
-                            places[head, i, j] = (y, x, *size)
+                            positions[head, i, j] = (y, x, *size)
                         if self.rest:
                             x = left + self.count * self.wide + page.px(_BESIDE)
                             wide = self.beside - page.px(_BESIDE)
-                            places[head, i, self.count] = (y, x, self.high - self.gap, wide)
+                            positions[head, i, self.count] = (y, x, self.high - self.gap, wide)
                 bottom = top + self.count * self.high
                 top = bottom + page.px(_LINES)
             top = bottom + page.px(_BANDS)
-            self.cells.append(places)
+            self.cells.append(positions)
         return PageLayout(
             width=max(width, page.width // 2),
             height=bottom,
@@ -197,7 +204,7 @@ class Table:
             photo_hw=(1, 1),
             panel_lefts=(),
             photo_left=0,
-            spots=(),
+            positions=(),
             lines=tuple(lines),
         )
 
@@ -222,7 +229,7 @@ class Table:
     def _over(
         self, band: Band, head: int, left: int, baseline: int, ids_base: int
     ) -> list[TextLine]:
-        """Over a matrix: its head, and whom the columns are."""
+        """What stands over a matrix: its head, and the queries of the columns."""
         page, pen = self.page, self.page.pen
         inner = self.count * self.wide
         title = band.heads[head] + self.largest(band)[head]
@@ -245,9 +252,9 @@ class Table:
         return lines
 
     def numbers(self, inks: Sequence[np.ndarray]) -> list[TextLine]:
-        """What is printed in cells, after `plan`: in black or white, whichever is read better.
+        """The numbers in cells, after `layout`: in black or white, whichever has more contrast.
 
-        inks: of each band, the colours of its cells, (M, q, q + 1, 3) uint8
+        inks: the colours of the cells of each band, (M, q, q + 1, 3) uint8
         """
         if not self.numbered:
             return []
@@ -269,8 +276,8 @@ class Table:
 
 
 def _halves(count: int) -> list[int]:
-    """8, 4, 2, 1."""
-    found = [count]
-    while found[-1] > 1:
-        found.append(-(-found[-1] // 2))
-    return found
+    """The count, half of it and so on down to 1, rounded up: 8, 4, 2, 1."""
+    halves = [count]
+    while halves[-1] > 1:
+        halves.append(-(-halves[-1] // 2))
+    return halves

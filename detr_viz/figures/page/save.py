@@ -53,7 +53,7 @@ def save(fig: Figure, path: str | Path, metadata: Mapping[str, str] | None = Non
 
 
 def _save_png(fig: Figure, path: Path, facts: Mapping[str, str]) -> None:
-    """RGB: a page has no transparency, and is a third quicker and a tenth smaller without it."""
+    """As RGB: a page needs no transparency; without it saving takes two thirds of the time."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
@@ -77,7 +77,7 @@ def _save_png(fig: Figure, path: Path, facts: Mapping[str, str]) -> None:
 
 
 def _warn_of_outlines(fig: Figure) -> None:
-    """matplotlib embeds a font with PostScript outlines as if it were TrueType."""
+    """Warn of fonts with PostScript outlines: matplotlib embeds them as if they were TrueType."""
     from matplotlib.text import Text
 
     used = {text.get_fontproperties().get_file() for text in fig.findobj(Text)} - {None}
@@ -90,7 +90,7 @@ def _warn_of_outlines(fig: Figure) -> None:
 
 
 def _name_fallbacks(fig: Figure) -> None:
-    """Fonts for a viewer that has no DejaVu Sans; only names, what is drawn here stays the same."""
+    """Name other fonts for a viewer without DejaVu Sans; the drawing itself stays the same."""
     from matplotlib.text import Text
 
     for text in fig.findobj(Text):

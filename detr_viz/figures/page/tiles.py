@@ -1,9 +1,9 @@
-"""Photo and maps to pixels: every cell where it lies, every panel at the size it is shown.
+"""Photo and maps to pixels: every cell in its place, every panel at the size of the page.
 
-    photo  = compose.resize_photo(rgb, (114, 152))
-    table  = compose.blend_table(lut)                                  (256, 3) uint8 colours
+    photo  = tiles.resize_photo(rgb, (114, 152))
+    table  = tiles.blend_table(lut)                                  (256, 3) uint8 colours
     levels = tiles.resample(maps / maps.max((1, 2), keepdims=True), grid, (114, 152))
-    tiles  = compose.colorize(levels, compose.backdrop(photo), table)  (N, 114, 152, 4) uint8
+    tiles  = tiles.colorize(levels, tiles.backdrop(photo), table)  (N, 114, 152, 4) uint8
 
 Letters: N panels, h w cells of a map, H W pixels of a panel, H0 W0 pixels of the photo. A panel
 shows the whole photo. numpy and Pillow only: what a colour means is decided by the caller.
@@ -24,7 +24,7 @@ _GRAY_RANGE = (44.0, 122.0)
 MIDDLE_GRAY = 79  # what a photo's median becomes in it
 _MEDIAN_TONE = 0.45  # where in the range the photo's median goes, as far as
 _GAMMAS = (0.5, 1.7)  # a gamma in these limits can bring it
-_MIN_SPAN = 50.0  # tones of a foggy photo are not spread further: that would show noise
+_MIN_SPAN = 50.0  # the tones of a foggy photo are spread no further: that would show noise
 _HIGHLIGHTS = 1.15  # the brightest 2 % may pass the range by so much of it
 
 _OPACITY = 0.94  # of the largest weight: the object stays visible under it

@@ -96,7 +96,7 @@ class HeadMapsView(View):
         def figure() -> Figure:
             from detr_viz import figures
 
-            return figures.compare(
+            return figures.compare_models(
                 result.shown,
                 result.objects,
                 ALL_TERMS if recipe.plot == ALL_TERMS else _modes(result.shown, recipe),
@@ -203,7 +203,7 @@ def _numbers(result: HeadMapsResult, recipe: Recipe) -> Iterator[tuple[str, Call
         return
     found, tags = result.shown, [""]
     if len(found) > 1:
-        from detr_viz.figures.head_maps import names_of
+        from detr_viz.figures.labels import names_of
 
         tags = [f"_{slug}" for slug in _slugs(names_of(found))]
     layered = any(len(e.layers) > 1 for e in found)

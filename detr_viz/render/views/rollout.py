@@ -69,7 +69,7 @@ class RolloutView(View):
                 "": lambda: rollout_grid(
                     e,
                     result.queries,
-                    found=result,
+                    rollout=result,
                     style=recipe.style,
                     page_format=recipe.page_format,
                 )

@@ -1,0 +1,156 @@
+"""The rows of panels that one object has: a section a query or model, a group a layer or model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detr_viz.detections.boxes import iou
+from detr_viz.detections.matching import MIN_IOU, Match, SharedObject
+from detr_viz.figures.labels import finite, label_of
+from detr_viz.figures.page.elements import GRAY, Group, Label, Section
+from detr_viz.figures.panel_rows import Panels
+from detr_viz.figures.reading_rule import ShownModel, class_name
+
+if TYPE_CHECKING:
+    from detr_viz.explanation.results import ExplanationBase
+
+SAME_BOX = 0.5  # a box that overlaps its own of the layer before by less has moved
+_NEXT_BEST = 3  # classes of a biography, with the best
+
+
+def sections_of(
+    subjects: Sequence[ShownModel], shared: SharedObject, maps: Panels, biography: bool
+) -> list[Section]:
+    """The sections of one object: one, or one for each model where each has several layers."""
+    pairs = list(zip(subjects, shared.matches, strict=True))
+    if biography or any(len(s.layers) > 1 for s in subjects):
+        sections = [_through_layers(s, match, shared, subjects, maps) for s, match in pairs]
+        if not biography:
+            return sections
+        return [
+            _with_changes(s, match.query, section)
+            for (s, match), section in zip(pairs, sections, strict=True)
+        ]
+    if len(subjects) > 1:
+        return [_side_by_side(pairs, shared.reference, maps)]
+    ((subject, match),) = pairs
+    assert match.query is not None
+    label = label_of(subject.explanation, match.query, subject.layers[-1], f"query {match.query}")
+    return [Section((_group(subject, subject.layers[-1], match.query, label, maps),))]
+
+
+def _through_layers(
+    subject: ShownModel,
+    match: Match,
+    shared: SharedObject,
+    subjects: Sequence[ShownModel],
+    maps: Panels,
+) -> Section:
+    """One query of one model: a group a layer."""
+    if match.query is None:
+        first, query = subjects[shared.reference], shared.matches[shared.reference].query
+        assert query is not None
+        heading = replace(label_of(first.explanation, query, first.layers[-1]), details=())
+        return Section((_missing(subject, match),), heading)
+    details = [subject.name] if len(subjects) > 1 else []
+    details.append(f"query {match.query}")
+    if subject is not subjects[shared.reference]:
+        reference = subjects[shared.reference], shared.matches[shared.reference]
+        details.append(f"IoU {_overlap(reference, (subject, match)):.2f}")
+    groups = []
+    for layer in subject.layers:
+        own = label_of(subject.explanation, match.query, layer)
+        label = replace(own, title=f"layer {layer}", details=(own.title, *own.details))
+        groups.append(_group(subject, layer, match.query, label, maps))
+    return Section(
+        tuple(groups), label_of(subject.explanation, match.query, subject.layers[-1], *details)
+    )
+
+
+def _with_changes(subject: ShownModel, query: int | None, section: Section) -> Section:
+    """The section with what changed in the query from each layer to the next, and its reference."""
+    if query is None:
+        return section
+    e, groups = subject.explanation, []
+    reference = None if e.reference_px is None else tuple(map(float, e.reference_px[query]))
+    for layer, group, before in zip(
+        subject.layers, section.groups, (None, *subject.layers), strict=False
+    ):
+        output, details = e.output(layer), list(group.label.details)
+        others = np.argsort(-output.class_scores[query], kind="stable")[1:_NEXT_BEST]
+        # the number first: what is too long is cut at its end
+        details += [f"{output.class_scores[query, i]:.2f} {class_name(e, i)}" for i in others]
+        changes = [] if before is None else _changes(e, query, before, layer)
+        title = f"{group.label.title}: changed" if changes else group.label.title
+        label = replace(group.label, title=title, details=(*changes, *details))
+        groups.append(replace(group, label=label, mark=reference))
+    return replace(section, groups=tuple(groups))
+
+
+def _changes(e: ExplanationBase, query: int, before: int, layer: int) -> list[str]:
+    """What changed in a query since the layer before, in words."""
+    old, new = e.output(before), e.output(layer)
+    words = []
+    if old.labels[query] != new.labels[query]:
+        words.append(f"was {class_name(e, int(old.labels[query]))}")
+    overlap = float(iou(old.boxes_xyxy_px[[query]], new.boxes_xyxy_px[[query]])[0, 0])
+    if overlap < SAME_BOX:
+        words.append(f"box moved, IoU {overlap:.2f}")
+    return words
+
+
+def _side_by_side(
+    pairs: Sequence[tuple[ShownModel, Match]], reference: int, maps: Panels
+) -> Section:
+    """One object in several models, at one layer each: a group a model."""
+    first, best = pairs[reference]
+    assert best.query is not None
+    heading = replace(label_of(first.explanation, best.query, first.layers[-1]), details=())
+    others = [pair for pair in pairs if pair[0] is not first and pair[1].query is not None]
+    if len(pairs) == 2 and others:
+        overlap = _overlap(pairs[reference], others[0])
+        heading = replace(heading, details=(f"boxes: IoU {overlap:.2f}",))
+    groups = []
+    for subject, match in pairs:
+        if match.query is None:
+            groups.append(_missing(subject, match))
+            continue
+        layer = subject.layers[-1]
+        own = label_of(subject.explanation, match.query, layer, f"query {match.query}")
+        details = own.details if own.title == heading.title else (own.title, *own.details)
+        if subject is not first and len(pairs) > 2:
+            details += (f"IoU {_overlap(pairs[reference], (subject, match)):.2f}",)
+        label = replace(own, title=subject.label, details=details)
+        groups.append(_group(subject, layer, match.query, label, maps))
+    return Section(tuple(groups), heading)
+
+
+def _overlap(a: tuple[ShownModel, Match], b: tuple[ShownModel, Match]) -> float:
+    """IoU of the boxes as they are drawn: at the last layer shown of each model."""
+    one, other = (
+        s.explanation.output(s.layers[-1]).boxes_xyxy_px[[match.query]] for s, match in (a, b)
+    )
+    return float(iou(one, other)[0, 0])
+
+
+def _group(subject: ShownModel, layer: int, query: int, label: Label, maps: Panels) -> Group:
+    e = subject.explanation
+    box = finite(e.output(layer).boxes_xyxy_px[query])
+    return Group(label, e.image.rgb, box, maps.rows(subject, layer, query))
+
+
+def _missing(subject: ShownModel, match: Match) -> Group:
+    """A model that has no query for an object: a remark in place of panels."""
+    e = subject.explanation
+    remark = "no matching box"
+    if match.nearest is not None and match.iou >= MIN_IOU:
+        remark += f" left: query {match.nearest}, IoU {match.iou:.2f}, is another object's"
+    elif match.nearest is not None:
+        name, score = class_name(e, int(e.labels[match.nearest])), e.scores[match.nearest]
+        near = f"query {match.nearest}, {name} {score:.2f}, IoU {match.iou:.2f}"
+        remark += f" (the nearest: {near})"
+    return Group(Label(subject.label, (), GRAY, weak=True), e.image.rgb, None, (), remark)
