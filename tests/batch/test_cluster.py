@@ -298,10 +298,11 @@ def test_who_answers_but_is_no_cluster_is_given_up(job, monkeypatch, capfd):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        job.args.ray_address = f"127.0.0.1:{other.getsockname()[1]}"
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        job = replace(job, options=RunOptions(ray_address=address))
         made = RayEngine(job.sources, job.recipe, job.paths, job.options)
         began = time.monotonic()
-        with pytest.raises(UserError, match=f"at {job.args.ray_address} cannot be joined"):
+        with pytest.raises(UserError, match=f"at {address} cannot be joined"):
             list(made.run(iter(items(2)), job.temporary, print))
     assert time.monotonic() - began < 15
     assert capfd.readouterr() == ("", "")
