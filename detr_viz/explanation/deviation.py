@@ -1,4 +1,4 @@
-"""How far a quicker and less exact run lies from the same run in float32."""
+"""The difference between a run in another precision and the same run in float32."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from detr_viz.explanation.stored import StoredExplanation
 
 
-def deviation(exact: Sequence[StoredExplanation], found: Sequence[StoredExplanation]) -> float:
-    """The largest difference of a weight, of all that was kept of the same models; 0 of nothing."""
-    apart = [0.0]
-    for one, other in zip(exact, found, strict=True):
+def deviation(exact: Sequence[StoredExplanation], other: Sequence[StoredExplanation]) -> float:
+    """The largest difference of a stored weight, model by model; 0 if nothing is stored."""
+    differences = [0.0]
+    for in_float32, in_precision in zip(exact, other, strict=True):
         for name in ("stored", "attended"):
-            known = getattr(one, name)
-            apart += [
-                float(np.abs(known[key] - array).max())
-                for key, array in getattr(other, name).items()
+            arrays = getattr(in_float32, name)
+            differences += [
+                float(np.abs(arrays[key] - array).max())
+                for key, array in getattr(in_precision, name).items()
                 if array.size
             ]
-    return max(apart)
+    return max(differences)
 
 
-def moved(precision: str, apart: float, what: str = "attention weights") -> str:
-    """How far another precision is from float32, as a line to print."""
-    return f"note: {precision} moves {what} by up to {apart:.2g} from float32's"
+def deviation_note(precision: str, difference: float, subject: str = "attention weights") -> str:
+    """The difference between another precision and float32, as a line to print."""
+    return f"note: {precision} moves {subject} by up to {difference:.2g} from float32's"
