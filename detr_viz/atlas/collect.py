@@ -21,7 +21,7 @@ from detr_viz.batch.tasks import Failure, Setup
 from detr_viz.common.files import check_file, replacing
 from detr_viz.common.progress import Progress
 from detr_viz.detections.queries import NoQueryError, check_for, select
-from detr_viz.explanation.deviation import moved
+from detr_viz.explanation.deviation import deviation_note
 from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
 from detr_viz.render.recipe import Recipe
 from detr_viz.render.views.base import Needs
@@ -106,7 +106,7 @@ class Collector:
             for about in [(mode, queries, layer, table.scale)]
         )
         what = f"the attention weights of {ready.item.path}"
-        self.say(moved(self._recipe.precision, apart, what))
+        self.say(deviation_note(self._recipe.precision, apart, what))
 
     def _chosen(self, e: Explanation) -> list[int]:
         try:

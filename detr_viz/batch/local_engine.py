@@ -14,7 +14,7 @@ from detr_viz.batch.scheduler import Item, Pipeline, Ready
 from detr_viz.batch.tasks import Draw, Setup
 from detr_viz.batch.worker_process import WorkerProcess
 from detr_viz.detections.queries import NoQueryError
-from detr_viz.explanation.deviation import moved
+from detr_viz.explanation.deviation import deviation_note
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
 from detr_viz.render.run import deviations, measure, needs_of
@@ -84,6 +84,6 @@ class LocalEngine:
             for what, value in deviations(measured, exact, recipe).values():
                 apart[what] = max(value, apart.get(what, 0.0))
             for what, value in apart.items():
-                self._say(moved(recipe.precision, value, f"the {what} of {item.path}"))
+                self._say(deviation_note(recipe.precision, value, f"the {what} of {item.path}"))
         self.done[item.i] = replace(done, rows=measured.rows)
         return Draw(item.i, item.path, item.name, measured, self._paths)

@@ -1,12 +1,12 @@
-"""The decoder run again with a part of its cross-attention taken out.
+"""The decoder run again without a part of its cross-attention.
 
-    before = as_it_is(detector, memory, image_hw)
-    found = ablate(detector, memory, image_hw, removal, layers, inside, before)
-    found.before.scores, found.after.scores
+    before = unchanged(detector, memory, image_hw)
+    ablation = ablate(detector, memory, image_hw, removal, layers, inside, before)
+    ablation.before.scores, ablation.after.scores
 
-Before and after come of one kernel (`Removable.without`), which adds the terms of the logits one by
-one: what is taken out and was zero changes nothing, to the bit. Backbone and encoder are not run
-again.
+One kernel (`Removable.without`) computes both results. It adds the terms of the logits one by one,
+so that the removal of a term that is zero does not change a single bit. Backbone and encoder do not
+run again.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from detr_viz.explanation.removals import NOTHING, Removal
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """What the last decoder layer says before and after, of all Q queries.
+    """Detections of the last decoder layer before and after a removal, of all Q queries.
 
     layers   decoder layers whose cross-attention was changed
     iou      (Q,) overlap of each query's boxes before and after
-    weights  decoder layer -> attention weights after, (Q, heads, K) float32; 0 of a head that was
-             taken out, and of a query that has no key left
+    weights  decoder layer -> attention weights after, (Q, heads, K) float32; 0 for a removed head,
+             and for a query without any key left
     """
 
     removal: Removal
@@ -47,18 +47,18 @@ class Ablation:
     weights: Mapping[int, NDArray[np.float32]] = field(repr=False)
 
     def kept_scores(self) -> NDArray[np.float32]:
-        """(Q,): what the class that a query had before is still given."""
+        """(Q,): the score after the removal of the class that the query had before."""
         return self.after.class_scores[np.arange(len(self.before.labels)), self.before.labels]
 
 
 def check_removable(detector: Detector, attention: object) -> None:
-    """UserError where a detector cannot decode again, or its attention has no parts to take out."""
+    """UserError if a detector cannot decode again, or its attention has no removable parts."""
     if not isinstance(detector, Redecodes):
         raise UserError(
             f"ablations run the decoder again, which {detector.info.title} does not offer here"
         )
     if not isinstance(attention, Removable):
-        raise UserError(f"the attention of {detector.info.title} has no parts to be taken out")
+        raise UserError(f"the attention of {detector.info.title} has no parts that can be removed")
 
 
 def ablate(
@@ -70,9 +70,9 @@ def ablate(
     inside: Tensor,
     before: Detections,
 ) -> Ablation:
-    """Decode one image without a part; layers: where it is taken out.
+    """Decode one image without a part of the cross-attention in these layers.
 
-    inside: (Q, K) True where a key's cell lies in the query's box. before: of `as_it_is`.
+    inside: (Q, K) True where a key's cell is in the query's box. before: the result of `unchanged`.
     """
     hidden = {"inside": inside, "outside": ~inside}.get(removal.box)
     forwarded, weights = decoded(detector, memory, removal, layers, hidden)
@@ -91,8 +91,8 @@ def ablate(
     )
 
 
-def as_it_is(detector: Detector, memory: Any, image_hw: tuple[int, int]) -> Detections:
-    """What the last layer says with nothing taken out, by the kernel of ablations."""
+def unchanged(detector: Detector, memory: Any, image_hw: tuple[int, int]) -> Detections:
+    """Detections of the last layer without any removal, by the kernel of ablations."""
     forwarded, _ = decoded(detector, memory, NOTHING, ())
     return forwarded.detections(detector.info.num_layers - 1, 0, image_hw)
 
@@ -104,10 +104,10 @@ def decoded(
     layers: Sequence[int],
     hidden: Tensor | None = None,
 ) -> tuple[Forwarded, dict[int, Tensor]]:
-    """The result for one image, and layer -> the weights (M, Q, K) that were used there.
+    """(the result for one image, layer -> the weights (M, Q, K) used there).
 
-    hidden: (Q, K) True where a query must not look, in these layers. All layers run in one kernel,
-    so that results with and without can be compared.
+    hidden: (Q, K) True where a query must not attend, in these layers. All layers use the same
+    kernel, so that results with and without a removal can be compared.
     """
     weights: dict[int, Tensor] = {}
     hooks = []
@@ -116,7 +116,7 @@ def decoded(
             continue
         here = (removal, hidden) if layer in layers else (NOTHING, None)
 
-        def instead(
+        def replacement(
             args: tuple,
             kwargs: dict,
             out: Any,
@@ -128,6 +128,6 @@ def decoded(
             weights[layer], context = attention.without(*here)
             return site.replaced(out, context)
 
-        hooks.append((site.module, instead))
+        hooks.append((site.module, replacement))
     with torch.inference_mode(), hooked(hooks):
         return detector.decode(memory, (detector.info.num_layers - 1,)), weights

@@ -1,11 +1,11 @@
-"""Forward hooks as a context manager; the handles are removed whatever happens.
+"""Forward hooks as a context manager; the handles are removed even after an error.
 
 with record(detector.attention_sites(), [("cross", 5)]) as calls:
     detector.forward(pixels, [5])
-calls["cross", 5].attention                     # an Attention, read when first asked for
+calls["cross", 5].attention                     # an Attention, computed at its first use
 
-A record belongs to the run that asked for it, not to the network: where several threads
-explain with one network, each keeps its own calls.
+A record belongs to one run, not to the network: if several threads explain with one network, each
+gets its own calls.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from detr_viz.attention.base import Attention, Where
 from detr_viz.attention.grids import Grid
 from detr_viz.explanation.detector import AttentionSite
 
-# What the hooks of the running context belong to.
+# The records that the running context belongs to.
 _owner: ContextVar[tuple[object, ...]] = ContextVar("owner", default=())
 
 
@@ -32,7 +32,7 @@ _owner: ContextVar[tuple[object, ...]] = ContextVar("owner", default=())
 class AttentionCall:
     """One call of an attention site, for one image of the batch.
 
-    args, kwargs, out  what its module was called with and put out
+    args, kwargs, out  arguments and output of its module
     grids              of the memory's cells
     """
 
@@ -44,7 +44,7 @@ class AttentionCall:
     grids: tuple[Grid, ...] = ()
 
     def of_image(self, image: int, grids: tuple[Grid, ...]) -> AttentionCall:
-        """The call as another image of the batch has it."""
+        """The same call for another image of the batch."""
         return replace(self, image=image, grids=grids)
 
     @cached_property
@@ -61,15 +61,16 @@ class AttentionCall:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what the site put out."""
+        """Type of the site's output."""
         return self.site.output(self.out, self.image).dtype
 
 
 @contextmanager
 def hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
-    """Forward hooks (args, kwargs, out) -> out or None, for calls in this context alone.
+    """Forward hooks (args, kwargs, out) -> out or None, only for calls in this context.
 
-    Another thread that runs the same modules meanwhile is not heard. The hooks go whatever happens.
+    Calls of the same modules in another thread are not hooked. The hooks are removed at the end,
+    even after an error.
     """
     me = object()
     handles = []
@@ -97,8 +98,8 @@ def record(
 ) -> Iterator[dict[Where, AttentionCall]]:
     """Keep the last call of each wanted site while the block runs.
 
-    KeyError names the sites there are. Only references are kept, so the forward pass costs nothing
-    extra.
+    KeyError for an unknown site, with the known ones. Only references are kept, so the forward pass
+    needs no extra time.
     """
     calls: dict[Where, AttentionCall] = {}
     hooks = []

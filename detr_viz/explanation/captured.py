@@ -1,4 +1,4 @@
-"""Results that know what was captured: maps of any mode and query, worked out when asked for."""
+"""Results with the captured attention: maps of any mode and query are computed when needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detr_viz.attention.grids import by_level
 from detr_viz.attention.terms import Mode
 from detr_viz.common.errors import UserError
 from detr_viz.detections.detections import Detections
-from detr_viz.explanation.ablation import Ablation, ablate, as_it_is, check_removable
+from detr_viz.explanation.ablation import Ablation, ablate, check_removable, unchanged
 from detr_viz.explanation.capture import AttentionCall
 from detr_viz.explanation.detector import Detector
 from detr_viz.explanation.logit_term_arrays import LogitTerms
@@ -31,11 +31,11 @@ from detr_viz.explanation.sites import resolve_layers
 
 @dataclass(frozen=True, eq=False)
 class Explanation(ExplanationBase):
-    """Results whose maps are worked out from the captured attention, for any mode and query.
+    """Results whose maps are computed from the captured attention, for any mode and query.
 
-    calls   every captured attention site, ("cross" | "decoder" | "encoder", layer)
-    model   what it was made with
-    memory  what the decoder was given, as the model understands it
+    calls   every captured attention site, ("cross" | "decoder" | "encoder", layer) -> its call
+    model   the detector that ran
+    memory  the decoder's input, in the model's own form
     """
 
     calls: Mapping[Where, AttentionCall] = field(repr=False)
@@ -48,7 +48,7 @@ class Explanation(ExplanationBase):
         return tuple(self.calls)
 
     def attention_at(self, site: Where) -> Attention:
-        """What a captured site attended with; ValueError names those there are."""
+        """The attention of a captured site; ValueError for others, with the captured ones."""
         return self._call(site).attention
 
     def _call(self, site: Where) -> AttentionCall:
@@ -66,9 +66,9 @@ class Explanation(ExplanationBase):
     ) -> NDArray[np.float32]:
         """Attention weights of any captured site, (rows, heads, keys); each row sums to 1.
 
-        rows: ids of what attends, queries or cells (row-major in the grid); None: all. keys: the
-        memory's cells, level by level; of ("decoder", n) the queries. mode, scale as in `maps`.
-        ValueError on anything unknown.
+        rows: ids of the queries or cells that attend (cells row-major in the grid); None: all.
+        keys: the memory's cells, level by level; for ("decoder", n) the queries. mode, scale as in
+        `maps`. ValueError on anything unknown.
         """
         attention = self.attention_at(site)
         count = attention.num_rows
@@ -81,25 +81,25 @@ class Explanation(ExplanationBase):
         return weights.to("cpu", torch.float32).numpy()
 
     def ablate(self, removal: str | Removal, layers: str | int | Sequence[int] = "all") -> Ablation:
-        """Run the decoder again with a part of its cross-attention taken out.
+        """Run the decoder again without a part of its cross-attention.
 
         removal  "position" or "content" (every term that has a part of it), "term:cq.pk", "head:3",
-                 "box:inside" or "box:outside" (the cells there, of each query's own box: those
-                 whose centres lie in it)
-        layers   where: as in `explain`
-        ValueError for a removal that there is not, UserError for a head or a layer, and where the
+                 "box:inside" or "box:outside" (the cells whose centres are inside or outside each
+                 query's own box)
+        layers   the layers where it is removed, as in `explain`
+        ValueError for an unknown removal. UserError for an unknown head or layer, or if the
         detector has no such parts.
         """
-        taken = parse_removal(removal) if isinstance(removal, str) else removal
-        if taken.head is not None and taken.head >= self.num_heads:
-            raise UserError(f"no head {taken.head}: this model has 0..{self.num_heads - 1}")
+        part = parse_removal(removal) if isinstance(removal, str) else removal
+        if part.head is not None and part.head >= self.num_heads:
+            raise UserError(f"no head {part.head}: this model has 0..{self.num_heads - 1}")
         check_removable(self.model, self.attention_at(("cross", self.layers[-1])))
         with own_arithmetic(self.model.precision, self.model.device):
             return ablate(
                 self.model,
                 self.memory,
                 self.image.hw,
-                taken,
+                part,
                 resolve_layers(layers, self.num_layers),
                 torch.from_numpy(self.cells_inside()).to(self.model.device),
                 self._before_ablation,
@@ -107,8 +107,8 @@ class Explanation(ExplanationBase):
 
     @cached_property
     def _before_ablation(self) -> Detections:
-        """Once for all that is taken out."""
-        return as_it_is(self.model, self.memory, self.image.hw)
+        """The detections without a removal, computed once for all removals."""
+        return unchanged(self.model, self.memory, self.image.hw)
 
     def _level_maps(
         self, mode: str | Mode, queries: list[int], layer: int, scale: str

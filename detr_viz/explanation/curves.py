@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Faithfulness:
-    """The score that each of q queries gives its class, over S shares of the K cells.
+    """Scores of q queries for their own classes, at S shares of the K cells.
 
     queries    their ids
-    layers     decoder layers in whose cross-attention cells are hidden
-    scale      that of the maps, as of Explanation.maps
-    shares     (S,) from 0 to 1, the same counted from either end
-    scores     (q,) as it is, with no cell hidden
-    maps       mode -> (q, h, w) mean of the heads in the last layer, by which cells are ranked
-    deletion   mode -> (q, S): the cells of most weight, so many, are hidden
-    insertion  mode -> (q, S): they alone are seen
-    random     (q, R, S): deletion in R random orders. Insertion in the same orders from their ends
-               hides the same cells: random[..., ::-1]. The area is one.
+    layers     decoder layers in which cells are hidden from the cross-attention
+    scale      of the maps, as in Explanation.maps
+    shares     (S,) from 0 to 1, symmetric: 1 - share is a share too
+    scores     (q,) with no cell hidden
+    maps       mode -> (q, h, w) mean of the heads in the last layer; they rank the cells
+    deletion   mode -> (q, S): this share of the cells, those of most weight, is hidden
+    insertion  mode -> (q, S): only this share of the cells is visible
+    random     (q, R, S): deletion in R random orders. Insertion in the reversed orders hides the
+               same cells: it is random[..., ::-1], with the same area.
     """
 
     queries: tuple[int, ...]
@@ -37,5 +37,5 @@ class Faithfulness:
 
 
 def area(curves: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Under curves (..., S) over shares (S,), by the trapezoid rule: (...)."""
+    """Areas (...) under curves (..., S) over shares (S,), by the trapezoid rule."""
     return ((curves[..., 1:] + curves[..., :-1]) / 2 * np.diff(shares)).sum(-1)

@@ -1,7 +1,7 @@
-"""What a network must offer to be explained, ours and other people's alike.
+"""The protocol of a network that can be explained, one of ours or another one.
 
-A `Detector` makes images into detections, and names the attention sites whose calls can be
-captured. Nothing above this package asks for more, but for `Redecodes`, which ablations need.
+A `Detector` turns images into detections, and names the attention sites whose calls can be
+captured. The rest of the tool needs nothing else, except that ablations need `Redecodes`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DetectorInfo:
-    """What is known of a detector, as plain values: it can be printed, hashed and sent.
+    """The facts of a detector as plain values, which can be printed, hashed and sent.
 
     type            word of --type, or an adapter's name
     title           as papers write it
-    weights         file name of the checkpoint;  path: as it was named;  sha256: of the file
-    class_names     one a real class
+    weights         file name of the checkpoint;  path: as it was given;  sha256: of the file
+    class_names     one for each real class
     num_queries, num_heads, num_layers, num_encoder_layers   num_layers: of the decoder
     modes           of the cross-attention
-    pairwise        detections are the top (query, class) pairs, not a class a query
+    pairwise        detections are the top (query, class) pairs, not one class for each query
     size, max_size  shorter side that images are resized to, and the bound on the longer one, pixels
-    options         what leaves no trace in the weights: name -> value (dilation, ...)
-    notes           what had to be assumed
+    options         (name, value) of settings that cannot be seen in the weights (dilation, ...)
+    notes           assumptions that were made
     """
 
     type: str
@@ -61,12 +61,12 @@ class DetectorInfo:
 class AttentionSite:
     """A place in a network where attention is computed.
 
-    module       what is hooked: the module whose call is the attention
+    module       the module whose call is the attention; it is hooked
     read         (args, kwargs, out, image, grids) of such a call -> the Attention of one image of
                  the batch; grids are the memory's
-    project_out  (n, C) context, heads merged -> what the module puts out
-    logits       (args, kwargs, image, rows) -> the logits (M, q, K) as the network itself
-                 multiplies them, to check a sum of terms by; None where they are not to be had
+    project_out  (n, C) context, heads merged -> the module's output
+    logits       (args, kwargs, image, rows) -> the logits (M, q, K) as the network itself computes
+                 them, to check a sum of terms with; None if they are not available
     """
 
     module: nn.Module
@@ -75,25 +75,25 @@ class AttentionSite:
     logits: Callable[[tuple[Any, ...], Mapping[str, Any], int, Sequence[int]], Tensor] | None = None
 
     def output(self, out: Any, image: int) -> Tensor:
-        """What the module put out for one image, (n, C)."""
+        """The module's output for one image, (n, C)."""
         return (out[0] if isinstance(out, tuple) else out)[image]
 
     def replaced(self, out: Any, context: Tensor) -> Any:
-        """What the module would put out for a single image with this context (M, n, D)."""
+        """The module's output for a single image if its context were this one, (M, n, D)."""
         projected = self.project_out(context.transpose(-2, -3).flatten(-2))[None]
         return (projected, *out[1:]) if isinstance(out, tuple) else projected
 
 
 @dataclass(frozen=True, eq=False)
 class Forwarded:
-    """What a network made of a batch of images.
+    """A network's results for a batch of images.
 
     class_scores      decoder layer -> (B, Q, classes) probabilities of the real classes
     boxes             decoder layer -> (B, Q, 4) cx, cy, w, h in [0, 1] of the image
-    memory            what the decoder was given, as the detector alone understands it
-    memory_of         (memory, i) -> that of one image
+    memory            the decoder's input, in the detector's own form
+    memory_of         (memory, i) -> the memory of image i
     grids             of the memory's cells, level by level, finest first
-    reference_points  (Q, 2) or (B, Q, 2): x, y in [0, 1] where queries stand before they look
+    reference_points  (Q, 2) or (B, Q, 2): x, y in [0, 1] of the queries before the decoder
     """
 
     class_scores: Mapping[int, Tensor]
@@ -104,7 +104,7 @@ class Forwarded:
     reference_points: Tensor | None = None
 
     def detections(self, layer: int, image: int, image_hw: tuple[int, int]) -> Detections:
-        """What a decoder layer's output says of an image of this size in pixels."""
+        """The detections of a decoder layer in an image of this size in pixels."""
         scores = self.class_scores[layer][image].float().cpu().numpy()
         boxes = self.boxes[layer][image].float().cpu().numpy()
         return Detections(
@@ -124,7 +124,7 @@ class Forwarded:
 
 
 class Detector(Protocol):
-    """A network in evaluation mode, with what its checkpoint said."""
+    """A network in evaluation mode, with the facts of its checkpoint."""
 
     @property
     def info(self) -> DetectorInfo: ...
@@ -134,30 +134,30 @@ class Detector(Protocol):
     def precision(self) -> str: ...
     @property
     def dtype(self) -> torch.dtype:
-        """Of its parameters, as they are described in files."""
+        """Type of its parameters, as files name it."""
 
     def input_hw(
         self, image_hw: tuple[int, int], size: int | None, max_size: int | None
     ) -> tuple[int, int]:
-        """Pixels that an image is resized to; None: the detector's own sizes."""
+        """(h, w) in pixels that an image is resized to; None: the detector's own sizes."""
 
     def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor:
-        """Resized images of one size as the network's input: its own mean, deviation, padding."""
+        """The network's input from resized images of one size, normalised and padded."""
 
     def attention_sites(self) -> Mapping[Where, AttentionSite]: ...
 
     def forward(self, pixels: Tensor, layers: Sequence[int]) -> Forwarded:
-        """Run it; with the outputs of these decoder layers, and of the last."""
+        """Run the network; with the outputs of these decoder layers and of the last."""
 
 
 @runtime_checkable
 class Redecodes(Protocol):
-    """The decoder can be run again from what it was given: for ablations and faithfulness."""
+    """A detector whose decoder can run again on its memory, for ablations and faithfulness."""
 
     def decode(self, memory: Any, layers: Sequence[int]) -> Forwarded: ...
 
     def scores_with_hidden(self, memory: Any, hidden: Tensor, layers: Sequence[int]) -> Tensor:
         """Class scores (B, Q, classes) of one image's memory, decoded once for each of B masks.
 
-        hidden: (B, Q, S) True where a query must not look, in these decoder layers.
+        hidden: (B, Q, S) True where a query must not attend, in these decoder layers.
         """

@@ -1,4 +1,4 @@
-"""How far a run of another precision lies from the same run in float32."""
+"""The difference between a run in another precision and the same run in float32."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def _arrays(stored: StoredExplanation) -> Iterator[NDArray[np.float32]]:
     yield from stored.attended.values()
 
 
-def moved(precision: str, apart: float, what: str = "attention weights") -> str:
-    """How far another precision is from float32, as a line to print."""
-    return f"note: {precision} moves {what} by up to {apart:.2g} from float32's"
+def deviation_note(precision: str, difference: float, subject: str = "attention weights") -> str:
+    """The difference between another precision and float32, as a line to print."""
+    return f"note: {precision} moves {subject} by up to {difference:.2g} from float32's"

@@ -1,9 +1,9 @@
-"""image + model -> Explanation: detections, and attention maps of any mode when asked for.
+"""image + model -> Explanation: detections, and attention maps of any mode.
 
     e = explain(model, "photo.jpg")
     e.scores, e.labels, e.boxes_xyxy_px             # (Q,), (Q,), (Q, 4)
     e.maps("position", queries=[3])                 # (1, heads, h, w)
-    e.output(0).boxes_xyxy_px                       # as decoder layer 0 alone would put them
+    e.output(0).boxes_xyxy_px                       # the boxes of decoder layer 0
 
 (The file is not called explain.py, so that `from detr_viz import explain` is always the function.)
 """
@@ -39,7 +39,7 @@ from detr_viz.images.resize import MEAN_RGB, STD_RGB, resized
 
 
 class SelfCheckError(UserError):
-    """The recomputed weights do not give back what the layer put out."""
+    """The recomputed weights do not reproduce the layer's output."""
 
 
 def _residual_limit(dtype: torch.dtype, device: torch.device) -> float:
@@ -56,9 +56,9 @@ def _check_residuals(
     for (kind, layer), value in residuals.items():
         limit = _residual_limit(calls[kind, layer].dtype, device)
         if value > limit:
-            place = "decoder layer" if kind == "cross" else f"{SITES[kind]}, layer"
+            site = "decoder layer" if kind == "cross" else f"{SITES[kind]}, layer"
             raise SelfCheckError(
-                f"self-check failed in {place} {layer}: residual {value:.2g} is above "
+                f"self-check failed in {site} {layer}: residual {value:.2g} is above "
                 f"{limit:g}, so these maps are not the network's own; please report it"
             )
     return residuals
@@ -73,25 +73,25 @@ def explain(
     size: int | None = None,
     max_size: int | None = None,
 ) -> Explanation:
-    """Run the detector once and keep what its decoder cross-attention attended with.
+    """Run the detector once and keep the queries, keys and values of its cross-attention.
 
     image     file, array (H, W, 3) uint8, PIL image, or load_image's result
     layers    decoder layers to capture: "last", "all", a number from 0, or several
     sites     further attention to capture: "encoder", "decoder" (self-attention of all layers), or
               pairs such as ("encoder", 0), ("decoder", "last")
     size, max_size   shorter side and bound on the longer one, pixels; None: the model's own
-    Raises UserError on a bad image or layer, SelfCheckError where the recomputed weights do not
-    give back what the layer put out.
+    Raises UserError on a bad image or layer, SelfCheckError if the recomputed weights do not
+    reproduce the layer's output.
     """
     info = model.info
-    resolve_layers(layers, info.num_layers)  # before time is spent
+    resolve_layers(layers, info.num_layers)  # errors before the forward pass
     resolve_sites(sites, info)
     picture = load_image(image)
     pixels = resized(picture, size or info.size, max_size or info.max_size)
-    (found,) = explain_batch(model, [picture], pixels[None], layers, size, max_size, sites)
-    if isinstance(found, SelfCheckError):
-        raise found
-    return found
+    (result,) = explain_batch(model, [picture], pixels[None], layers, size, max_size, sites)
+    if isinstance(result, SelfCheckError):
+        raise result
+    return result
 
 
 def explain_batch(
@@ -188,7 +188,7 @@ def _describe(
     attention: Attention,
     residuals: Mapping[Where, float],
 ) -> dict[str, Any]:
-    """Plain values for JSON: what made this explanation."""
+    """Plain values for JSON: how this explanation was computed."""
     grid = attention.grids[0]
     return {
         "model_type": info.type,

@@ -1,13 +1,13 @@
-"""Do a map's top cells matter? A query's score as they are hidden from it, or alone left to it.
+"""Whether a map's top cells matter: a query's score with these cells hidden, or with only these.
 
-found = faithfulness(e, [3], ["combine"])
-found.deletion["combine"], found.insertion["combine"]      # (1, S) over found.shares (S,)
-area(found.deletion["combine"], found.shares)               # (1,)
+curves = faithfulness(e, [3], ["combine"])
+curves.deletion["combine"], curves.insertion["combine"]     # (1, S) over curves.shares (S,)
+area(curves.deletion["combine"], curves.shares)             # (1,)
 
-Petsiuk et al., "RISE", BMVC 2018, delete and insert pixels of the image; here cells of the memory
-are hidden from one query's cross-attention, and the other queries still see all. A map that tells
-what the query's class rests on lets the score fall early in deletion (a small area under the curve)
-and rise early in insertion (a large one), both measured against cells in random order.
+Petsiuk et al., "RISE", BMVC 2018, delete and insert pixels of the image. Here cells of the memory
+are hidden from one query's cross-attention; the other queries still see all cells. If a map shows
+the cells that the query's class depends on, its score falls early in deletion (a small area under
+the curve) and rises early in insertion (a large one), compared with cells in random order.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ORDERS", "SHARES", "Faithfulness", "area", "faithfulness"]
 
-# Of the cells; dense at both ends, where curves bend, and the same counted from either end.
+# Shares of the cells up to one half; 1 - share is used too. Dense at both ends, where curves bend.
 SHARES = (0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2)
 ORDERS = 5  # random ones
 _SEED = 2018
-_MOST_FLOATS = 50_000_000  # of a pass: 200 MB
+_MOST_FLOATS = 50_000_000  # in one pass: 200 MB
 
 
 def faithfulness(
@@ -45,16 +45,16 @@ def faithfulness(
     orders: int = ORDERS,
     watch: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> Faithfulness:
-    """Run the decoder again for each query alone, in batches, with more and more cells hidden.
+    """Run the decoder again for one query after the other, with more and more cells hidden.
 
-    modes, scale  the maps that rank cells, as of Explanation.maps, at the last layer
-    layers        decoder layers in which cells are hidden: as in `explain`
-    watch         gives the queries back one by one, and so sees how far the run is
-    The score is that of the class which the query has with all cells. Where no cell is left the
-    attention is 0. Random orders are the same in every run. ValueError for a mode or a query that
-    there is not, UserError for a layer.
+    modes, scale  the maps that rank cells, as in Explanation.maps, at the last layer
+    layers        decoder layers in which cells are hidden, as in `explain`
+    watch         a wrapper that yields the queries again, to show progress
+    The score is of the class that the query has with all cells. Attention without any cell left
+    is 0. Random orders are the same in every run. ValueError for an unknown mode or query,
+    UserError for an unknown layer.
     """
-    ids, places = list(queries), resolve_layers(layers, e.num_layers)
+    ids, hidden_layers = list(queries), resolve_layers(layers, e.num_layers)
     check_removable(e.model, e.attention_at(("cross", e.num_layers - 1)))
     modes = tuple(dict.fromkeys(modes))
     if not modes:
@@ -68,27 +68,27 @@ def faithfulness(
         ranked = [np.argsort(-maps[mode][i].ravel(), kind="stable") for mode in modes]
         rng = np.random.default_rng((_SEED, query))
         shuffled = [rng.permutation(cells) for _ in range(orders)]
-        # an order from its end inserts what the order deletes
-        asked = [*ranked, *(order[::-1] for order in ranked), *shuffled]
-        found = _deletion(e, query, asked, counts, places)
+        # insertion in an order is deletion in the reversed order
+        orders_of_query = [*ranked, *(order[::-1] for order in ranked), *shuffled]
+        scores = _deletion(e, query, orders_of_query, counts, hidden_layers)
         for k, mode in enumerate(modes):
-            curves["deletion"][mode].append(found[k])
-            curves["insertion"][mode].append(found[len(modes) + k][::-1])
-        random.append(found[2 * len(modes) :])
+            curves["deletion"][mode].append(scores[k])
+            curves["insertion"][mode].append(scores[len(modes) + k][::-1])
+        random.append(scores[2 * len(modes) :])
     shape = (len(ids), len(counts))
-    made = {
+    arrays = {
         way: {mode: np.reshape(rows, shape) for mode, rows in by_mode.items()}
         for way, by_mode in curves.items()
     }
     baseline = np.reshape(random, (len(ids), orders, len(counts)))
-    plain = next(iter(made["deletion"].values()))[:, 0]
+    plain = next(iter(arrays["deletion"].values()))[:, 0]
     return Faithfulness(
-        tuple(ids), places, scale, counts / cells, plain, maps, **made, random=baseline
+        tuple(ids), hidden_layers, scale, counts / cells, plain, maps, **arrays, random=baseline
     )
 
 
 def _counts(cells: int) -> NDArray[np.intp]:
-    """How many cells are hidden, step by step: from none to all."""
+    """Number of hidden cells at each step, from none to all."""
     low = {round(share * cells) for share in SHARES}
     return np.array(sorted(low | {cells - count for count in low}))
 
@@ -100,9 +100,9 @@ def _deletion(
     counts: NDArray[np.intp],
     layers: Sequence[int],
 ) -> NDArray[np.float64]:
-    """(orders, S): the score left when the first cells of an order, so many, are hidden.
+    """(orders, S): the score if the first `counts` cells of an order are hidden.
 
-    None and all are the same in every order, and are run once.
+    The steps with none and with all cells hidden are the same in every order, and run once.
     """
     inner = counts[1:-1]
     hidden = np.zeros((2 + len(orders) * len(inner), counts[-1]), bool)
@@ -119,7 +119,7 @@ def _deletion(
 def _scores(
     e: Explanation, query: int, hidden: NDArray[np.bool_], layers: Sequence[int]
 ) -> NDArray[np.float64]:
-    """What the query gives its class, (n,), with cells (n, K) hidden from it alone."""
+    """The query's score for its class, (n,), with cells (n, K) hidden from this query only."""
     info = e.model.info
     cells, label = hidden.shape[1], int(e.labels[query])
     value = e.attention_at(("cross", e.num_layers - 1)).value
@@ -133,6 +133,6 @@ def _scores(
         mask = torch.zeros((len(rows), e.num_queries, cells), dtype=torch.bool, device=rows.device)
         mask[:, query] = rows
         with own_arithmetic(e.model.precision, e.model.device):
-            made = e.model.scores_with_hidden(e.memory, mask, layers)
-        scores.append(made[:, query, label].cpu())
+            class_scores = e.model.scores_with_hidden(e.memory, mask, layers)
+        scores.append(class_scores[:, query, label].cpu())
     return torch.cat(scores).double().numpy()

@@ -1,8 +1,8 @@
-"""Captured attention -> LogitTerms: what each product of query and key parts adds to the logits.
+"""Captured attention -> LogitTerms: the part of each product of query and key parts in the logits.
 
-A softmax does not see what is the same for every key, so logits are centred over the keys. A term's
-share is cov(term, sum) / var(sum): the covariance decomposition of the sum's variance, whose shares
-sum to 1; one is negative where the term works against the sum.
+A constant over all keys does not change a softmax, so the mean over the keys is subtracted. A
+term's share is cov(term, sum) / var(sum), the covariance decomposition of the sum's variance. The
+shares sum to 1; a share is negative if the term works against the sum.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from detr_viz.explanation.logit_term_arrays import LogitTerms
 def logit_terms(call: AttentionCall, rows: Sequence[int], keys: tuple[int, ...]) -> LogitTerms:
     """The terms of a captured call of dense attention.
 
-    rows: of what attends. keys: the shape of the keys, (h, w) of the cells or (Q,). Padded keys
-    have logits of 0 and take no part in means and shares.
+    rows: indices of the queries. keys: the shape of the keys, (h, w) of the cells or (Q,). Padded
+    keys have logits of 0 and are left out of means and shares.
     """
     with torch.inference_mode():
         return _logit_terms(call, rows, keys)
@@ -56,7 +56,7 @@ def _logit_terms(call: AttentionCall, rows: Sequence[int], keys: tuple[int, ...]
 
 
 def _residual(call: AttentionCall, rows: Sequence[int], whole: Tensor) -> float:
-    """Against the logits as the network multiplies them; NaN where these are not to be had."""
+    """Largest difference from the network's own logits; NaN if these are not available."""
     if call.site.logits is None:
         return math.nan
     used = call.site.logits(call.args, call.kwargs, call.image, rows)

@@ -1,10 +1,10 @@
-"""How exactly the network computes: float32, quicker and less exact, or slower and more exact.
+"""Precisions of the network's arithmetic, and the settings of torch for each.
 
 float32   every product in float32, on a GPU too (torch's own default there is TF32 in convolutions)
 tf32      products of 10-bit mantissas, sums in float32: NVIDIA GPUs from Ampere on
 bfloat16  backbone and encoder in bfloat16; the decoder, whose attention is shown, and the heads in
-          float32, since 8 bits of mantissa are 4 pixels of a box 1000 pixels wide
-float64   all of it: slow, to compare with a reference; CPUs and NVIDIA GPUs
+          float32: with 8 bits of mantissa a box of 1000 pixels would be off by up to 4 pixels
+float64   everything in float64: slow, to compare with a reference; CPUs and NVIDIA GPUs
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from detr_viz.common.errors import UserError
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """UserError for one there is not, or where the device cannot compute so."""
+    """UserError for an unknown precision, or one that the device cannot compute in."""
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision == "tf32" and device.type != "cuda":
@@ -44,11 +44,12 @@ def in_tf32() -> bool:
 
 @contextmanager
 def own_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """The tool's own rules while the block runs, whatever the caller has set: no autocast, no
-    gradients, products of float32 as `precision` says.
+    """The tool's own settings inside the block, whatever the caller's settings are.
+
+    No autocast, no gradients, products of float32 as `precision` says.
     """
-    quiet = torch.autocast(device.type, enabled=False)
-    with torch.inference_mode(), quiet, fp32_rule(precision):
+    no_autocast = torch.autocast(device.type, enabled=False)
+    with torch.inference_mode(), no_autocast, fp32_rule(precision):
         yield
 
 
@@ -56,7 +57,7 @@ def own_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
 def fp32_rule(precision: str) -> Iterator[None]:
     """Products of float32 on a GPU in TF32 for "tf32", else exactly; afterwards as before."""
     backends = [torch.backends.cuda.matmul, torch.backends.cudnn]
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # the old names must not be mixed in
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # do not mix in the older names
         backends[1:] = [torch.backends.cudnn.conv]
         name, value = "fp32_precision", "tf32" if precision == "tf32" else "ieee"
     else:

@@ -1,4 +1,4 @@
-"""What can be taken out of a cross-attention, by name. Imports nothing heavy, for --help.
+"""Parts that can be removed from a cross-attention, by name. Imports nothing heavy, for --help.
 
 parse("position"), parse("term:cq.pk"), parse("head:3"), parse("box:inside")
 """
@@ -15,12 +15,12 @@ _SIDES = {"inside", "outside"}
 
 @dataclass(frozen=True)
 class Removal:
-    """What is taken out of an attention.
+    """The parts to remove from an attention.
 
-    name   as it was said
+    name   as the user wrote it
     terms  of the logits, by their names in TERMS
-    head   a head's output, or None
-    box    "inside" or "outside": the keys there, of each query's own box; or ""
+    head   the head whose output is removed, or None
+    box    "inside" or "outside": the keys inside or outside each query's own box; or ""
     """
 
     name: str
@@ -30,7 +30,7 @@ class Removal:
 
     @property
     def words(self) -> str:
-        """For a row of a figure."""
+        """The removal as the title of a row in a figure."""
         if self.box:
             return f"{self.box} hidden"
         if self.head is not None:
@@ -44,19 +44,19 @@ NOTHING = Removal("nothing")
 
 
 def parse(text: str) -> Removal:
-    """A removal by its name; ValueError for anything else.
+    """The removal of a text such as "head:3"; ValueError for anything else.
 
-    position and content take every term that they have a part in; what is left of position is
-    cq.ck, of content pq.pk.
+    "position" and "content" remove every term with a part of that name: without position the logits
+    are cq.ck, without content pq.pk.
     """
-    kind, _, what = text.strip().partition(":")
-    if kind in ("position", "content") and not what:
+    kind, _, value = text.strip().partition(":")
+    if kind in ("position", "content") and not value:
         letter = kind[0]
         return Removal(kind, tuple(name for name in TERMS if letter in (name[0], name[3])))
-    if kind == "term" and what in TERMS:
-        return Removal(f"term:{what}", (what,))
-    if kind == "head" and what.isdecimal() and len(what) < 5:
-        return Removal(f"head:{int(what)}", head=int(what))
-    if kind == "box" and what in _SIDES:
-        return Removal(f"box:{what}", box=what)
-    raise ValueError(f"{text[:40]!r} is nothing that can be taken out: say {SYNTAX}")
+    if kind == "term" and value in TERMS:
+        return Removal(f"term:{value}", (value,))
+    if kind == "head" and value.isdecimal() and len(value) < 5:
+        return Removal(f"head:{int(value)}", head=int(value))
+    if kind == "box" and value in _SIDES:
+        return Removal(f"box:{value}", box=value)
+    raise ValueError(f"{text[:40]!r} cannot be removed: write {SYNTAX}")

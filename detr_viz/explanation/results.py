@@ -1,8 +1,8 @@
-"""What a detector found in one image and how its decoder looked at it, in numpy alone.
+"""The detections in one image and the attention maps of the decoder, in numpy alone.
 
-`ExplanationBase` is what figures, tables and saved maps are made of. Of its two kinds, an
-Explanation (explain_image.py, torch) works maps out from the captured attention when they are
-asked for; a StoredExplanation holds those of some queries, and can be sent to a process that has no
+Figures, tables and saved maps take an `ExplanationBase`. It has two kinds: an Explanation
+(captured.py, torch) computes maps from the captured attention when they are needed. A
+StoredExplanation (stored.py) holds the maps of some queries, and can be sent to a process without
 torch.
 """
 
@@ -26,27 +26,27 @@ from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
 @dataclass(frozen=True, eq=False)
 class ExplanationBase:
-    """Detections and what is known of their attention maps. Arrays are numpy.
+    """Detections and the facts of their attention maps. Arrays are numpy.
 
     image             the picture as read (rgb uint8 (H0, W0, 3), path, sha256); without its pixels
                       in a run that keeps them elsewhere
     attention_kind    of the cross-attention: "dense", "sampled", ...
-    term_names        what its logits are a sum of; () where they are no sum
-    layer_grids       captured layer -> where the cells of its levels lie, finest first
+    term_names        the terms whose sum its logits are; () if they are not a sum
+    layer_grids       captured layer -> grids of its levels, finest first
     scores            (Q,) float32, the largest probability over the real classes
     labels            (Q,) int64, the class that has it; names in class_names
     boxes_xyxy_px     (Q, 4) float32, pixels of the original image
     class_scores      (Q, classes) float32
-                      (these four are the last decoder layer's, whatever was captured)
+                      (these four are of the last decoder layer, whatever layers were captured)
     layers            decoder layers whose cross-attention was captured, from 0, ascending
-    outputs           captured layer -> what that layer's own output says
-    formulas          captured layer -> mode -> what its logits are
-    separate          captured layers in which no content meets a position
-    reference_px      (Q, 2) float32 x, y: where a query stands before it looks, pixels of the
-                      original image; None where a model's queries have no such point
-    residuals         layer -> residual of the self-check; NaN where it cannot be tested
-    meta              plain values that say how this was made
-    pairwise          detections are the top (query, class) pairs, not a class a query
+    outputs           captured layer -> detections of that layer's own output
+    formulas          captured layer -> mode -> formula of its logits
+    separate          captured layers without products of content and position
+    reference_px      (Q, 2) float32 x, y: a query's reference point before the decoder, pixels of
+                      the original image; None if the model's queries have no such point
+    residuals         layer -> residual of the self-check; NaN if it cannot be tested
+    meta              plain values that say how this was computed
+    pairwise          detections are the top (query, class) pairs, not one class for each query
     """
 
     model_type: str
@@ -73,19 +73,19 @@ class ExplanationBase:
     meta: Mapping[str, Any]
     pairwise: bool
 
-    # ---- where the maps lie --------------------------------------------------------------------
+    # ---- grids of the maps ---------------------------------------------------------------------
 
     def kind(self, layer: int | None = None) -> str:
-        """Of a captured layer's cross-attention: "dense", "sampled", "factored" or "roi"."""
+        """Kind of a captured layer's cross-attention: "dense", "sampled", "factored" or "roi"."""
         self.pick_layer(layer)
         return self.attention_kind
 
     def grids(self, layer: int | None = None) -> tuple[Grid, ...]:
-        """Where the cells of a captured layer's levels lie, finest first."""
+        """Grids of a captured layer's levels, finest first."""
         return self.layer_grids[self.pick_layer(layer)]
 
     def grid(self, layer: int | None = None) -> Grid:
-        """The finest of them, on which `maps` are."""
+        """The finest grid of a captured layer, which is the grid of `maps`."""
         levels = self.grids(layer)
         return levels[finest(levels)]
 
@@ -96,12 +96,12 @@ class ExplanationBase:
 
     @property
     def stride(self) -> int:
-        """Pixels of the network's input from cell to cell of that grid."""
+        """Pixels of the network's input from cell to cell, in the last captured layer's maps."""
         return self.grid().stride
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """(h, w) of the resized image that the network was given, pixels, without padding."""
+        """(h, w) in pixels of the resized image in the network's input, without padding."""
         return self.grid().shown_hw
 
     def cell_centers_px(
@@ -112,7 +112,7 @@ class ExplanationBase:
         return tuple(grid.centers(self.image.hw[axis], axis) + 0.5 for axis in (0, 1))
 
     def cells_inside(self, layer: int | None = None) -> NDArray[np.bool_]:
-        """(Q, h * w): which cells have their centres in each query's box."""
+        """(Q, h * w): True for cells whose centres are in the query's box."""
         y, x = self.cell_centers_px(layer)
         left, top, right, bottom = (side[:, None] for side in self.boxes_xyxy_px.T)
         rows, columns = (top <= y) & (y <= bottom), (left <= x) & (x <= right)
@@ -136,7 +136,7 @@ class ExplanationBase:
         """(query, label, score), best first, as the authors' evaluation counts them.
 
         DETR: every query once, with its best class. Focal-loss models: the top `limit` pairs of
-        query and class, where a query may stand more than once.
+        query and class, which may have the same query more than once.
         """
         if not self.pairwise:
             return [(q, int(self.labels[q]), float(self.scores[q])) for q in self.by_score()]
@@ -146,7 +146,7 @@ class ExplanationBase:
         return [(int(i // classes), int(i % classes), float(flat[i])) for i in order]
 
     def pick_layer(self, layer: int | None = None) -> int:
-        """A captured layer: the last captured one for None. ValueError names those there are."""
+        """The layer, or the last captured one for None; ValueError if it was not captured."""
         if layer is None:
             return self.layers[-1]
         if layer not in self.layers:
@@ -155,13 +155,13 @@ class ExplanationBase:
         return layer
 
     def output(self, layer: int | None = None) -> Detections:
-        """Scores, labels and boxes as a captured layer's own output gives them; see pick_layer."""
+        """Scores, labels and boxes of a captured layer's own output; see pick_layer."""
         return self.outputs[self.pick_layer(layer)]
 
-    # ---- where it looked -----------------------------------------------------------------------
+    # ---- attention maps ------------------------------------------------------------------------
 
     def formula(self, mode: str | Mode, layer: int | None = None) -> str:
-        """What a mode's logits are at a layer: parts of the query times parts of the key."""
+        """Formula of a mode's logits at a layer: parts of the query times parts of the key."""
         if isinstance(mode, Mode):
             return mode.formula
         return self.formulas[self.pick_layer(layer)].get(mode) or formula_of(mode)
@@ -174,15 +174,18 @@ class ExplanationBase:
         scale: str = "mode",
         level: str | int = "sum",
     ) -> NDArray[np.float32]:
-        """Cross-attention maps, float32 (q, heads, h, w).
+        """Cross-attention maps of these queries (None: all), float32 (q, heads, h, w).
 
-        Each sums to 1 over (h, w), less what falls off the map (`outside`). For these queries only
-        (None: all). mode: one of `modes`; of dense attention, softmax((parts of q) . (parts of k) *
-        scale), also a sum of terms ("cq.pk+pq.pk") or a Mode of your own. scale "mode": the factor
-        of the mode's q and k attended on their own; "layer": the layer's, so that logits of
-        position and content are their share of combine's (where a model concatenates them). level
-        "sum": all levels on the finest grid, each coarse cell spread evenly over it; a number: that
-        level alone, on its own grid. ValueError on anything unknown.
+        Each map sums to 1 over (h, w), less the part that falls off the map (`outside`).
+
+        mode   one of `modes`; for dense attention, softmax((parts of q) . (parts of k) * scale),
+               also a sum of terms ("cq.pk+pq.pk") or a Mode of your own
+        scale  "mode": the factor for the case that only that mode's q and k attend; "layer": the
+               layer's own, so that logits of position and content are exact parts of combine's
+               (if the model concatenates them)
+        level  "sum": all levels on the finest grid, each coarse cell spread evenly over it; a
+               number: that level alone, on its own grid
+        ValueError on anything unknown.
         """
         levels = self.level_maps(mode, queries, layer, scale)
         if level != "sum":
@@ -198,7 +201,7 @@ class ExplanationBase:
         layer: int | None = None,
         scale: str = "mode",
     ) -> tuple[NDArray[np.float32], ...]:
-        """The same level by level: (q, heads, h, w) on each of `grids`."""
+        """The maps of each level: (q, heads, h, w) on each of `grids`."""
         self._check_mode(mode)
         return self._level_maps(mode, self._chosen(queries), self.pick_layer(layer), scale)
 
@@ -209,7 +212,7 @@ class ExplanationBase:
         layer: int | None = None,
         scale: str = "mode",
     ) -> NDArray[np.float32]:
-        """The share of attention that falls off the map, (q, heads); 0 for dense attention."""
+        """The part of the attention that falls off the map, (q, heads); 0 for dense attention."""
         levels = self.level_maps(mode, queries, layer, scale)
         if self.kind(layer) == "dense":
             return np.zeros(levels[0].shape[:2], np.float32)
@@ -222,8 +225,9 @@ class ExplanationBase:
         queries: Sequence[int] | int | None = None,
         layer: int | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Sampling points xy (q, heads, L, P, 2) in [0, 1] of each level's grid, and their weights
-        (q, heads, L, P); None where attention takes no samples.
+        """Sampling points and their weights; None if the attention takes no samples.
+
+        xy (q, heads, L, P, 2) in [0, 1] of each level's grid, weights (q, heads, L, P).
         """
         self._check_mode(mode)
         return self._samples(mode, self._chosen(queries), self.pick_layer(layer))
@@ -233,13 +237,15 @@ class ExplanationBase:
     ) -> LogitTerms:
         """The terms of the cross-attention's logits; queries and layer as in `maps`."""
         if not self.term_names:
-            raise UserError(f"the attention of {self.model_title} is no sum of terms to be shown")
+            raise UserError(f"the attention of {self.model_title} is not a sum of terms")
         return self._logit_terms(self._chosen(queries), self.pick_layer(layer))
 
     def _check_mode(self, mode: str | Mode) -> None:
         own = not isinstance(mode, str) or is_sum(mode)
         if own and not self.term_names:
-            raise UserError(f"the attention of {self.model_title} is no sum of terms: take a mode")
+            raise UserError(
+                f"the attention of {self.model_title} is not a sum of terms: take a mode"
+            )
         if is_sum(mode):
             check_mode(str(mode))
         elif isinstance(mode, str) and mode not in self.modes:
@@ -255,7 +261,7 @@ class ExplanationBase:
             raise ValueError(f"query {bad[0]} is not one of 0..{self.num_queries - 1}")
         return chosen
 
-    # What the public methods promise, once their arguments are known to be sound.
+    # The public methods call these after they have checked the arguments.
 
     def _level_maps(
         self, mode: str | Mode, queries: list[int], layer: int, scale: str

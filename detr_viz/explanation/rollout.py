@@ -1,25 +1,26 @@
-"""Attention rollout: what a query has of each cell, through all layers. An approximation.
+"""Attention rollout: the share of each cell in a query, through all layers. An approximation.
 
 e = explain(model, "photo.jpg", layers="all", sites=["encoder", "decoder"])
-found = of_queries(e, [3])                      # found.decoder, found.both (1, K): rows sum to 1
-of_cells(e, [120])                              # (1, K): the same of cells, through the encoder
+rollout = of_queries(e, [3])                    # rollout.decoder, rollout.both (1, K)
+of_cells(e, [120])                              # (1, K): the same for cells, through the encoder
 
-Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: a layer hands on half of
-what a token was and half of what it attends to, the weights being the mean of the heads',
+Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: a layer's output is one
+half the token itself and one half the tokens that it attends to. A is the mean of the heads:
 
     R <- (0.5 A + 0.5 I) R        A (N, N), every row sums to 1
 
-What the values hold, FFNs and layer norms is left out, and the half is a convention. In a decoder
-the tokens are Q queries and K cells. Self-attention S mixes what queries have of queries, R_qq, and
-of cells, R_qi; cross-attention C adds what the cells are made of, R_m (themselves, or what the
-encoder has made them of):
+The content of the values, FFNs and layer norms are left out, and the half is a convention. In a
+decoder the tokens are Q queries and K cells. R_qq is the share of queries in queries, R_qi that of
+cells in queries. Self-attention S mixes both. Cross-attention C adds R_m, the share of input cells
+in the memory's cells (the identity, or the encoder's rollout):
 
     R_qq <- S' R_qq, R_qi <- S' R_qi with S' = 0.5 S + 0.5 I      at first R_qq = I, R_qi = 0
     R_qq <- 0.5 R_qq, R_qi <- 0.5 R_qi + 0.5 C R_m
 
-A row of [R_qi, R_qq] sums to 1. The part of it that has come from cells is 1 - 2^-layers for every
-query, whatever the weights are: it tells nothing, and R_qi is shown divided by it. R_qi is linear
-in R_m, so the encoder is applied to the rows of some queries at the end, and no (K, K) is held.
+A row of [R_qi, R_qq] sums to 1. The part of R_qi in that sum is 1 - 2^-layers for every query,
+whatever the weights are. So it carries no information, and R_qi is divided by it. R_qi is linear in
+R_m, so the encoder is applied at the end to the rows of the chosen queries, without any (K, K)
+matrix.
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ from detr_viz.common.errors import UserError
 if TYPE_CHECKING:
     from detr_viz.explanation.captured import Explanation
 
-_MOST_WEIGHTS = 1 << 24  # of all heads at a time: 64 MB of float32
+_MOST_WEIGHTS = 1 << 24  # computed at once, of all heads: 64 MB of float32
 
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """Of q queries over the K cells of the finest grid, float32 (q, K); every row sums to 1.
+    """Maps of q queries over the K cells of the finest grid, float32 (q, K); every row sums to 1.
 
     last     the last layer's cross-attention, mean of the heads
-    decoder  what the decoder's layers have taken from the memory's cells, as a share of all cells
-    both     the same of what the encoder was given: the decoder's and the encoder's layers
+    decoder  shares of the memory's cells in a query, through the decoder's layers
+    both     shares of the encoder's input cells, through the encoder's and the decoder's layers
     """
 
     last: NDArray[np.float32]
@@ -58,13 +59,13 @@ class Rollout:
 
 
 def head_mean(attention: Attention, rows: Sequence[int] | None = None) -> Tensor:
-    """A layer's own weights, mean of the heads, (rows, K); a few rows of all heads at a time."""
+    """A layer's weights, mean of the heads, (rows, K); computed a few rows at a time."""
     chosen = range(attention.num_rows) if rows is None else rows
     return torch.cat([part for _, part in _parts(attention, chosen)])
 
 
 def _parts(attention: Attention, rows: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
-    """(places in `rows`, mean weights) of so many rows at a time as there is room for."""
+    """(positions in `rows`, mean weights) of at most _MOST_WEIGHTS weights at a time."""
     keys = attention.even([0]).shape[-1]
     step = max(1, _MOST_WEIGHTS // (attention.num_heads * keys))
     for start in range(0, len(rows), step):
@@ -86,19 +87,19 @@ def through_encoder(rows: Tensor, layers: Sequence[Attention]) -> Tensor:
 def through_decoder(between: Sequence[Tensor], across: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """R_qi (Q, K) with R_m = I, and R_qq (Q, Q).
 
-    between, across: layer by layer the weights S (Q, Q) of self-attention and C (Q, K) of
+    between, across: for each layer the weights S (Q, Q) of self-attention and C (Q, K) of
     cross-attention.
     """
     queries = torch.eye(len(across[0]), dtype=across[0].dtype, device=across[0].device)
     cells = torch.zeros_like(across[0])
-    for own, looked in zip(between, across, strict=True):
-        queries, cells = (0.5 * own @ r + 0.5 * r for r in (queries, cells))
-        queries, cells = 0.5 * queries, 0.5 * cells + 0.5 * looked
+    for self_weights, cross_weights in zip(between, across, strict=True):
+        queries, cells = (0.5 * self_weights @ r + 0.5 * r for r in (queries, cells))
+        queries, cells = 0.5 * queries, 0.5 * cells + 0.5 * cross_weights
     return cells, queries
 
 
 def of_queries(e: Explanation, queries: Sequence[int]) -> Rollout:
-    """The rollout of some queries; UserError where a layer's attention was not captured."""
+    """The rollout of some queries; UserError if a layer's attention was not captured."""
     info = e.model.info
     between, across, encoder = (
         _all_of(e, kind, count)
@@ -113,16 +114,16 @@ def of_queries(e: Explanation, queries: Sequence[int]) -> Rollout:
         crossed = [head_mean(attention) for attention in across]
         cells, _ = through_decoder([head_mean(attention) for attention in between], crossed)
         chosen = cells[ids]
-        found = crossed[-1][ids], chosen, through_encoder(chosen, encoder)
+        parts = crossed[-1][ids], chosen, through_encoder(chosen, encoder)
         grids = across[-1].grids
-        return Rollout(*(_normalised(part, grids) for part in found))
+        return Rollout(*(_normalised(part, grids) for part in parts))
 
 
 def of_cells(e: Explanation, cells: Sequence[int], stays: bool = True) -> NDArray[np.float32]:
-    """What cells of the memory are made of by the encoder's rollout, (n, K); rows sum to 1.
+    """Shares of the encoder's input cells in cells of the memory, (n, K); rows sum to 1.
 
-    stays=False: without the 2^-layers that a cell has of itself by the identities alone, which
-    outshines the rest where layers are few.
+    stays=False: without the share 2^-layers of a cell in itself that comes from the identities
+    alone. With few layers it would be much larger than all other shares.
     """
     encoder = _all_of(e, "encoder", e.model.info.num_encoder_layers)
     grids = encoder[0].grids

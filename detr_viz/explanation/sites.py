@@ -1,4 +1,4 @@
-"""Names of layers and attention sites, made into numbers and pairs."""
+"""From names of layers and attention sites to numbers and pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def resolve_layers(
 ) -> tuple[int, ...]:
     """Ascending numbers of "last", "all", a number from 0, or several of these; else UserError."""
     if not num_layers:
-        raise UserError(f"this model has no {stack} layers to look at")
+        raise UserError(f"this model has no {stack} layers")
     wanted: set[int] = set()
     for item in [layers] if np.ndim(layers) == 0 else layers:
         if item == "all":
@@ -29,24 +29,26 @@ def resolve_layers(
             wanted.add(index(item))
         else:
             raise UserError(
-                f"no {stack} layer {item}: this model has 0..{num_layers - 1} (or say last)"
+                f"no {stack} layer {item}: this model has 0..{num_layers - 1} (or write last)"
             )
     if not wanted:
-        raise UserError('layers is empty: name one, or say "last" or "all"')
+        raise UserError('layers is empty: name one, or write "last" or "all"')
     return tuple(sorted(wanted))
 
 
 def resolve_sites(sites: Sequence[str | Where], info: DetectorInfo) -> tuple[Where, ...]:
     """Names ("encoder": all its layers) and pairs ("encoder", 0) as pairs; UserError for others."""
-    found: dict[Where, None] = {}
+    pairs: dict[Where, None] = {}
     for site in [sites] if isinstance(sites, str) else sites:
         pair = (site, "all") if isinstance(site, str) else site
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise UserError(f'{site!r} is no attention site: say "encoder", or ("encoder", 0)')
+            raise UserError(
+                f'{site!r} is not an attention site: write "encoder", or ("encoder", 0)'
+            )
         kind, which = pair
         if kind not in SITES:
             raise UserError(f"no attention site {kind!r}: there is {', '.join(SITES)}")
         stack = "encoder" if kind == "encoder" else "decoder"
         count = info.num_encoder_layers if kind == "encoder" else info.num_layers
-        found |= dict.fromkeys((kind, n) for n in resolve_layers(which, count, stack))
-    return tuple(found)
+        pairs |= dict.fromkeys((kind, n) for n in resolve_layers(which, count, stack))
+    return tuple(pairs)

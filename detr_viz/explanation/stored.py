@@ -1,4 +1,4 @@
-"""Results with the maps of some queries and modes kept: plain data, to be sent or saved."""
+"""Results with the maps of some queries and modes: plain data, which can be sent or saved."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Samples = tuple[NDArray[np.float32], NDArray[np.float32]]
 class StoredExplanation(ExplanationBase):
     """Maps of some queries and modes, at one scale.
 
-    kept            the queries whose maps there are
-    scale           the one they were made at
-    stored          (mode, layer) -> of each level, float32 (kept, heads, h, w)
-    stored_samples  (mode, layer) -> of attention that takes samples
-    stored_terms    layer -> of the queries kept, where they were asked for
-    attended        (site, mode) -> float32 (rows, heads, keys) of further attention, at that scale
-    rows            site -> the ids of what attends there, in the order of `attended`
+    kept            ids of the queries with maps
+    scale           of the maps
+    stored          (mode, layer) -> maps of each level, float32 (kept, heads, h, w)
+    stored_samples  (mode, layer) -> points and weights, of attention that takes samples
+    stored_terms    layer -> terms of the logits of these queries, if requested
+    attended        (site, mode) -> weights of further sites at that scale, (rows, heads, keys)
+    rows            site -> ids of the queries or cells that attend, in the order of `attended`
     """
 
     kept: tuple[int, ...]
@@ -43,7 +43,7 @@ class StoredExplanation(ExplanationBase):
 
     @property
     def sites(self) -> tuple[Where, ...]:
-        """The attention sites that there is something of."""
+        """The attention sites with stored weights."""
         return (*(("cross", layer) for layer in self.layers), *self.rows)
 
     def attention(
@@ -53,7 +53,10 @@ class StoredExplanation(ExplanationBase):
         rows: Sequence[int] | int | None = None,
         scale: str = "mode",
     ) -> NDArray[np.float32]:
-        """Attention weights of a site that was kept, (rows, heads, keys); see Explanation."""
+        """Stored attention weights of a site, (rows, heads, keys); see Explanation.
+
+        ValueError for weights that are not stored.
+        """
         known = self.rows.get(site, ())
         wanted = known if rows is None else [rows] if np.ndim(rows) == 0 else rows
         if scale != self.scale or (site, mode) not in self.attended or {*wanted} - {*known}:
@@ -94,9 +97,10 @@ def store(
 ) -> StoredExplanation:
     """The explanation with the maps of these queries and modes at captured layers.
 
-    terms      with the terms of the logits too
-    layers     None: all that were captured; the others are left out, as if they had not been
-    attention  further sites, with the ids of what attends there: their weights of the same modes
+    terms      whether the terms of the logits are stored too
+    layers     the captured layers to store, None: all; the result does not know the others
+    attention  further sites, with the ids of the queries or cells that attend: their weights of the
+               same modes are stored
     """
     kept = tuple(dict.fromkeys(queries))
     chosen = explanation.layers if layers is None else tuple(sorted({*layers}))
@@ -118,7 +122,7 @@ def store(
         kept=kept,
         scale=scale,
         stored={pair: explanation.level_maps(pair[0], kept, pair[1], scale) for pair in pairs},
-        stored_samples={pair: found for pair, found in samples.items() if found is not None},
+        stored_samples={pair: points for pair, points in samples.items() if points is not None},
         stored_terms=(
             {n: explanation.logit_terms(kept, n) for n in chosen} if terms and kept else {}
         ),
@@ -132,7 +136,7 @@ def store(
 
 
 def _of_sites(meta: Mapping[str, Any], sites: Sequence[Where]) -> Mapping[str, Any]:
-    """The meta with the residuals of these sites alone."""
+    """The meta with the residuals of these sites only."""
     residuals = meta.get("residuals")
     if not isinstance(residuals, Mapping):
         return meta

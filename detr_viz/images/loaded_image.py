@@ -1,4 +1,4 @@
-"""One picture in memory, what is known of it without its pixels, and the error for a bad one."""
+"""A picture in memory, the facts of a picture without its pixels, and the error for a bad one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from detr_viz.common.errors import UserError
 
-MAX_PIXELS = 178_956_970  # where Pillow's default warning about a bomb turns into an error
+MAX_PIXELS = 178_956_970  # Pillow's default limit, above which it raises DecompressionBombError
 
 
 class ImageError(UserError):
@@ -17,11 +17,11 @@ class ImageError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """One picture, upright (EXIF applied), opaque, in the pixels that boxes are measured in.
+    """One picture, upright (EXIF applied) and opaque. Boxes are measured in its pixels.
 
     rgb: uint8 (H0, W0, 3), read-only.  path: as given, None for arrays and PIL images.
-    sha256: hex, of the file's bytes; of the RGB pixels where there is no file.
-    notes: what had to be decided about it, one short line each.
+    sha256: hex, of the file's bytes, or of the RGB pixels if there is no file.
+    notes: decisions that were made in reading it, one short line each.
     """
 
     rgb: np.ndarray = field(repr=False)
@@ -36,13 +36,13 @@ class LoadedImage:
 
     @property
     def facts(self) -> ImageFacts:
-        """All but the pixels."""
+        """Everything but the pixels."""
         return ImageFacts(self.hw, self.path, self.sha256, self.notes)
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of a picture without its pixels; fields as in LoadedImage."""
+    """A LoadedImage without its pixels; fields as there."""
 
     hw: tuple[int, int]
     path: str | None

@@ -23,19 +23,19 @@ from detr_viz.common.files import path_text
 from detr_viz.images.loaded_image import MAX_PIXELS, ImageError, LoadedImage
 from detr_viz.images.to_rgb import frame_note, to_rgb
 
-_ONE_AT_A_TIME = threading.Lock()  # Pillow's settings and the warning filters belong to everybody
+_ONE_AT_A_TIME = threading.Lock()  # Pillow's settings and warning filters are shared by all threads
 
 
 def load_image(
     source: str | os.PathLike[str] | np.ndarray | Image.Image | LoadedImage,
 ) -> LoadedImage:
-    """Read a picture whatever its kind: a file, a numpy array or a PIL image.
+    """Read a picture: a file, a numpy array or a PIL image.
 
     Arrays: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA; uint8, or floats in [0, 1]; they are copied.
-    Of files with several frames or pages the first is taken; a PIL image stays at its frame.
-    EXIF orientation is applied, to PIL images too. Transparency is laid over white. Deeper
-    samples are scaled to 8 bits, never clipped. Color profiles are ignored, as in the official
-    evaluation. Raises ImageError for everything that cannot be read whole.
+    Of a file with several frames or pages the first is read; of a PIL image its current frame.
+    EXIF orientation is applied, to PIL images too. Transparent pixels are shown on white. Samples
+    of more bits are scaled to 8 bits, never clipped. Color profiles are ignored, as in the official
+    evaluation. Raises ImageError for everything that cannot be read completely.
     """
     if isinstance(source, LoadedImage):
         return source
@@ -61,7 +61,7 @@ def _from_file(path: str) -> LoadedImage:
     name = path_text(path)
     with _open_regular(path, name) as file, _pillow_errors(name):
         with _pillow_rules(), Image.open(file) as im:
-            # EPS would run a program, Ghostscript, on the file; of stubs Pillow knows the name only
+            # for EPS Pillow would run Ghostscript on the file; of a stub it knows only the name
             if im.format == "EPS" or isinstance(im, ImageFile.StubImageFile):
                 raise ImageError(f"{name} is {im.format}, which is not read: convert it to PNG")
             rgb, notes = to_rgb(im, name)
@@ -70,7 +70,7 @@ def _from_file(path: str) -> LoadedImage:
 
 
 def _open_regular(path: str, name: str) -> BinaryIO:
-    """Open for reading; a pipe or a device might never end, so only regular files will do."""
+    """Open for reading; only regular files, since a pipe or a device might never end."""
     if path.startswith(("http://", "https://")):
         raise ImageError(f"{name} is a web address: download it and give the file")
     try:
@@ -95,7 +95,7 @@ def _open_regular(path: str, name: str) -> BinaryIO:
 
 
 def sha256(file: BinaryIO) -> str:
-    """Of a file's bytes, from its start, hex."""
+    """sha256 (hex) of a file's bytes, from its start."""
     digest = hashlib.sha256()
     file.seek(0)
     while block := file.read(1 << 20):
@@ -134,10 +134,10 @@ def _from_array(array: np.ndarray) -> LoadedImage:
 
 @contextmanager
 def _pillow_rules() -> Iterator[None]:
-    """Our rules while Pillow works, the caller's afterwards.
+    """This package's settings of Pillow inside the block, the caller's settings afterwards.
 
-    A cut file is an error even where the program allowed it; the limit on pixels is MAX_PIXELS or
-    the program's own if lower; nothing is printed.
+    A truncated file is an error even if the caller allowed it; the limit on pixels is MAX_PIXELS,
+    or the caller's own if that is lower; nothing is printed.
     """
     log, silent = logging.getLogger("PIL"), logging.NullHandler()
     with _ONE_AT_A_TIME, warnings.catch_warnings():
@@ -156,7 +156,7 @@ def _pillow_rules() -> Iterator[None]:
 
 @contextmanager
 def _pillow_errors(name: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into one line."""
+    """Turn any error of a decoder into an ImageError of one line."""
     try:
         yield
     except ImageError:

@@ -22,10 +22,10 @@ STD_RGB = (0.229, 0.224, 0.225)
 def target_size(h: int, w: int, short: int = 800, longest: int = 1333) -> tuple[int, int]:
     """(new_h, new_w) in pixels of the official evaluation transform, never below 1.
 
-    The shorter side becomes `short`, or round(longest * shorter / longer) where the longer one
-    would pass `longest`; the longer side is truncated, and so may pass it a little after all.
-    Where that rounds the shorter side to 0 (longer than 2 * longest : 1), the result is
-    `longest` by 1. Raises ImageError for sizes below 1.
+    The shorter side becomes `short`, or round(longest * shorter / longer) if the longer side would
+    exceed `longest`. The longer side is truncated, and may still exceed `longest` a little. If the
+    shorter side rounds to 0 (a ratio of more than 2 * longest : 1), the result is `longest` by 1.
+    Raises ImageError for sizes below 1.
     Source: facebookresearch/detr, datasets/transforms.py, `resize`.
     """
     if min(h, w) < 1:
@@ -46,10 +46,10 @@ def target_size(h: int, w: int, short: int = 800, longest: int = 1333) -> tuple[
 
 
 def resized(image: LoadedImage, short: int = 800, longest: int = 1333) -> np.ndarray:
-    """The picture at the network's size, uint8 (h, w, 3); (h, w) is `target_size` of it.
+    """The picture at the network's size, uint8 (h, w, 3), with (h, w) as `target_size` gives it.
 
-    Pillow's bilinear filter on uint8, as the official evaluation transform. short, longest in
-    pixels.
+    Pillow's bilinear filter on uint8, as in the official evaluation transform. short, longest in
+    pixels. ImageError for more than MAX_PIXELS.
     """
     h, w = target_size(*image.hw, short, longest)
     if h * w > MAX_PIXELS:
@@ -66,7 +66,7 @@ def normalised(pixels: np.ndarray, device: torch.device | str = "cpu") -> torch.
     """
     import torch
 
-    # divisors as tensors: a plain number would be made a factor on some devices
+    # divisors as tensors: some devices multiply by the inverse of a plain number instead
     mean, std, white = (
         torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
         for values in (MEAN_RGB, STD_RGB, [255])

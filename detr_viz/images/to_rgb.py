@@ -21,10 +21,13 @@ _TURNS = {
 
 
 def to_rgb(im: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read-only uint8 (H, W, 3) of the frame where `im` stands, and notes."""
+    """(read-only uint8 (H, W, 3) of the current frame of `im`, notes).
+
+    name: of the picture, for the ImageError of one without pixels.
+    """
     if 0 in im.size:
         raise ImageError(f"{name} has no pixels ({im.width} x {im.height})")
-    im.load()  # before EXIF is asked: TIFF turns itself upright here
+    im.load()  # before EXIF is read: for TIFF, Pillow turns the image upright here
     turn = _turn(im)
     eight, notes = _eight_bits(im)
     rgb, transparent = _over_white(eight)
@@ -45,7 +48,8 @@ def _turn(im: Image.Image) -> Image.Transpose | None:
 
 
 def frame_note(im: Image.Image) -> tuple[str, ...]:
-    if im.format == "PSD":  # its "frames" are layers; what was read is all of them together
+    """A note if only the first of several frames or pages is read."""
+    if im.format == "PSD":  # its "frames" are layers; Pillow reads all of them together
         return ()
     kind = {"TIFF": "page", "DCX": "page", "MPO": "picture"}.get(im.format or "", "frame")
     start = "animated: first" if kind == "frame" else "first"
@@ -57,7 +61,7 @@ def frame_note(im: Image.Image) -> tuple[str, ...]:
 
 
 def _eight_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """The same picture with 8 bits a sample. (Pillow itself clips I and F when it converts.)"""
+    """The same picture with 8 bits a sample. (Pillow's own conversion clips modes I and F.)"""
     if im.mode.startswith("I;16"):
         out, notes = _from_16_bits(im)
     elif im.mode in ("I", "F"):
@@ -71,13 +75,13 @@ def _eight_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _from_16_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """White is 65535 (12-bit TIFF: 4095), as the formats say, however dark that leaves it."""
+    """White is 65535 (12-bit TIFF: 4095), as the formats say, even if the picture is then dark."""
     tags = getattr(im, "tag_v2", {})
     samples = np.asarray(im)
     brightest = int(samples.max())
     white = 4095 if tags.get(_TIFF_BITS) == (12,) and brightest <= 4095 else 65535
     gray = ((np.arange(65536) * 255 + white // 2) // white).astype(np.uint8)[samples]
-    if tags.get(_TIFF_PHOTOMETRIC) == 0:  # 0 is white: Pillow minds that at 8 bits only
+    if tags.get(_TIFF_PHOTOMETRIC) == 0:  # 0 is white: Pillow handles that only for 8 bits
         gray = 255 - gray
     return Image.fromarray(gray), (
         f"16-bit: {white} is full scale, the largest sample is {brightest}",
@@ -85,9 +89,9 @@ def _from_16_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _from_32_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """White is the first of 1 (F), 255, 65535 (I) that no sample passes.
+    """White is the first of 1 (F), 255 and 65535 (I) that no sample exceeds.
 
-    Where all are passed, or samples are negative, the range of 0 and the samples is shown.
+    If samples exceed all of these or are negative, the range of the samples and 0 is shown.
     """
     samples = np.asarray(im).astype(np.float64)
     notes: tuple[str, ...] = ()

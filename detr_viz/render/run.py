@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from detr_viz.checkpoints.sources import named
 from detr_viz.detections.objects import choose
-from detr_viz.explanation.deviation import moved
+from detr_viz.explanation.deviation import deviation_note
 from detr_viz.render import views
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
@@ -254,7 +254,7 @@ def render_image(
     for one in draw(measured, picture, recipe, paths, image.name, keep=show is not None):
         if one.view in apart:
             what, value = apart[one.view]
-            yield moved(recipe.precision, value, what)
+            yield deviation_note(recipe.precision, value, what)
         yield from (f"note: {note}" for note in one.notes)
         yield from one.lines
         yield from (f"wrote {path}" for path in one.files)
