@@ -14,6 +14,7 @@ from detr_viz import explain
 from detr_viz.atlas.box_frame import BINS, PER_BOX, ZONES, frame_of, zone_masks
 from detr_viz.atlas.statistics import HeadStatistics, interval
 from detr_viz.atlas.table import COLUMNS, EVEN, IN_BOX, AtlasTable
+from detr_viz.attention.grids import Grid
 from detr_viz.demo.measure import Geometry, baselines, measure_maps, peak_offsets
 from detr_viz.demo.shapes import held_out_seeds, scene
 from detr_viz.explanation.results import ExplanationBase
@@ -24,13 +25,16 @@ class Seen:
 
     cell_centers_px, cells_inside = ExplanationBase.cell_centers_px, ExplanationBase.cells_inside
 
-    def __init__(self, boxes, made, hw=(120, 160), stride=10, rule="centered"):
+    def __init__(self, boxes, made, hw=(120, 160), stride=10, rule="centered", input_hw=None):
         self.boxes_xyxy_px = np.asarray(boxes, np.float32)
         self.made = np.asarray(made, np.float32)
         self.image = SimpleNamespace(hw=hw)
-        self.grid_hw, self.stride, self.cell_rule = self.made.shape[-2:], stride, rule
-        self.input_hw = hw
+        self.grid_hw = self.made.shape[-2:]
+        self._grid = Grid(self.grid_hw, input_hw or hw, stride, rule)
         self.num_queries = len(self.boxes_xyxy_px)
+
+    def grid(self, layer=None):
+        return self._grid
 
     def maps(self, mode, queries, layer, scale):
         return self.made[queries]
@@ -84,12 +88,12 @@ def test_bins_hold_what_lies_on_their_pixels(box):
 def test_territories_of_aligned_cells_end_halfway():
     """Input 64, stride 16, image 128: centres at pixels 1, 33, 65, 97, so borders at 17, 49, 81."""
     made = np.random.default_rng(4).dirichlet(np.ones(16), 1).reshape(1, 1, 4, 4)
-    seen = Seen([(32, 48, 80, 112)], made, hw=(128, 128), stride=16, rule="aligned")
-    seen.input_hw = (64, 64)
+    box, input_hw = (32, 48, 80, 112), (64, 64)
+    seen = Seen([box], made, hw=(128, 128), stride=16, rule="aligned", input_hw=input_hw)
     owner = np.digitize(np.arange(128) + 0.5, [17, 49, 81])
     around = frame_of(seen, [0])
     mass = around.rows[0] @ seen.made[0, 0] @ around.columns[0].T
-    expected = binned(seen.made[0, 0], (32, 48, 80, 112), owner, owner)
+    expected = binned(seen.made[0, 0], box, owner, owner)
     np.testing.assert_allclose(mass, expected, atol=1e-7)
 
 
