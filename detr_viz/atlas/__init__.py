@@ -1,8 +1,9 @@
-"""What each head does over a dataset: attention in coordinates of the boxes, summed up as it comes.
+"""What each head does over a dataset: attention in coordinates of the boxes, summed over images.
 
-geometry.py  a box's surroundings: which share of which cell lies in which bin, and zones
-tally.py     sums over objects, whose size does not depend on how many there are
-book.py      the tallies of a model, and rows of a table
-figure.py    tallies -> a figure
-command.py   the atlas command
+box_frame.py   the box as the unit square: the share of each cell in each bin, and zones
+statistics.py  sums over objects; their size does not depend on the number of objects
+table.py       the statistics of one model, and the rows of its table
+words.py       the words of its figure
+figure.py      a table as a figure
+collect.py     images through the models into tables
 """

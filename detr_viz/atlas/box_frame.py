@@ -1,8 +1,8 @@
-"""A box as the unit square, with a margin: which cells lie where around it.
+"""A box as the unit square, with a margin: where the cells of a map lie around it.
 
-Bins are squares of a 1/16 of the box's sides, from half a box left of it (and above) to half a box
-beyond. A cell's territory reaches halfway to its neighbours, those at the rim to the image's edge:
-what a map has on a cell is spread evenly over it. Letters: q objects, K = h w cells.
+Bins have sides of 1/16 of the box's sides; they reach half a box beyond it on every side. A cell's
+territory reaches halfway to its neighbours, and at the rim to the image's edge; the weight of a
+cell is spread evenly over its territory. Letters: q objects, K = h w cells.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ MARGIN = 0.5  # boxes to each side
 PER_BOX = 16  # bins along a side of the box
 BINS = round((1 + 2 * MARGIN) * PER_BOX)
 ZONES = ("left", "right", "top", "bottom", "inside", "background")
-BAND = 0.25  # of the box: as near to an edge is on it, farther outside is background
-LEAST_CELLS = 2  # across a box; in a narrower one, left and right cannot be told apart
+BAND = 0.25  # of the box: what is nearer to an edge is on it; farther outside is background
+LEAST_CELLS = 2  # across a box; in a narrower one left and right cannot be distinguished
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class BoxFrame:
     """The boxes of q objects of one image, and where the cells lie around them.
 
     rows, columns   (q, BINS, h) and (q, BINS, w): share of each row's (column's) territory that
-                    lies in each bin; of what is on a cell, a bin has their product
+                    lies in each bin; the product of both is a bin's share of a cell's weight
     visible         (q, BINS, BINS) share of each bin that lies in the image
     inside          (q, K) cells whose centres lie in the box
     in_any          (K,) cells whose centres lie in any of the q boxes
@@ -50,14 +50,14 @@ class BoxFrame:
     resolved: NDArray[np.bool_]
 
     def of(self, some: NDArray) -> BoxFrame:
-        """Of some of the objects, by a mask (q,)."""
+        """The frame of some of the objects, by a mask (q,)."""
         whole = {"in_any": self.in_any}
         names = [f.name for f in fields(self) if f.name not in whole]
         return BoxFrame(**whole, **{name: getattr(self, name)[some] for name in names})
 
 
-def surroundings(e: ExplanationBase, queries: list[int]) -> BoxFrame:
-    """Of the boxes as the last layer puts them."""
+def frame_of(e: ExplanationBase, queries: list[int]) -> BoxFrame:
+    """The frame of these queries' boxes from the last layer."""
     (height, width), boxes = e.image.hw, e.boxes_xyxy_px[queries].astype(np.float64)
     y, x = e.cell_centers_px()
     low, high = boxes[:, :2], np.maximum(boxes[:, 2:], boxes[:, :2] + 1e-6)
@@ -85,7 +85,7 @@ def surroundings(e: ExplanationBase, queries: list[int]) -> BoxFrame:
 
 
 def _pitch(centres: NDArray, image_px: int) -> float:
-    """Pixels from cell to cell along an axis; of a single cell, those it has to itself."""
+    """Pixels from cell to cell along an axis; of a single cell, the whole image."""
     return float(centres[1] - centres[0]) if len(centres) > 1 else float(image_px)
 
 
@@ -111,9 +111,9 @@ def _shares(
 def zone_masks() -> NDArray[np.float64]:
     """(5, BINS, BINS): share of each bin that is left, right, top, bottom and inside.
 
-    Inside: farther than BAND from every edge. Of the rest, in the square that reaches BAND beyond
-    the box, each bin is with the nearest edge, shared where two are as near. What remains is
-    background.
+    Inside is farther than BAND from every edge. Every other bin of the square that reaches BAND
+    beyond the box belongs to the nearest edge, or in equal shares to several that are equally near.
+    All other bins are background.
     """
     at = (np.arange(BINS) + 0.5) / PER_BOX - MARGIN
     y, x = (side[..., None] for side in np.meshgrid(at, at, indexing="ij"))

@@ -1,4 +1,4 @@
-"""Many images through the models into a table a model, and the tables and figures as files."""
+"""Many images through the models: a table for each model; then tables and figures as files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector
     from detr_viz.images.collect import Input
 
-_MOST_FAILURES = 20  # that are said
+_MOST_FAILURES = 20  # that are printed
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class AtlasOptions:
 
 
 class Collector:
-    """A table a model, filled image by image.
+    """A table for each model, filled image by image.
 
-    reference: the models in float32, where others are used: the first image with a query goes
-    through both, and `say` hears how far the maps are apart.
+    reference: the models in float32, where others are used. The first image with a query goes
+    through both, and `say` is called with the distance between their maps.
     """
 
     def __init__(
@@ -84,25 +84,27 @@ class Collector:
             for info in (model.info for model in loaded)
         ]
 
-    def _enter(self, ready: Ready, found: Sequence[Explanation]) -> None:
+    def _enter(self, ready: Ready, explanations: Sequence[Explanation]) -> None:
         """An image counts for all models or, where one of them fails, for none."""
-        chosen = [self._chosen(e) for e in found]
+        chosen = [self._chosen(e) for e in explanations]
         if all(chosen) and (exact := self.explainer.exact(ready)) is not None:
-            self._compare(ready, found, exact, chosen)
-        for table, e, queries in zip(self.tables, found, chosen, strict=True):
+            self._compare(ready, explanations, exact, chosen)
+        for table, e, queries in zip(self.tables, explanations, chosen, strict=True):
             table.add(e, queries)
 
     def _compare(
         self,
         ready: Ready,
-        found: Sequence[Explanation],
+        explanations: Sequence[Explanation],
         exact: Sequence[Explanation],
         chosen: Sequence[list[int]],
     ) -> None:
         apart = max(
             float(abs(one.maps(*about) - two.maps(*about)).max())
-            for table, one, two, queries in zip(self.tables, found, exact, chosen, strict=True)
-            for layer, mode in table.tallies
+            for table, one, two, queries in zip(
+                self.tables, explanations, exact, chosen, strict=True
+            )
+            for layer, mode in table.statistics
             for about in [(mode, queries, layer, table.scale)]
         )
         what = f"the attention weights of {ready.item.path}"
@@ -121,7 +123,7 @@ def checked(
     options: AtlasOptions,
     tables: Sequence[AtlasTable],
 ) -> None:
-    """UserError for what cannot be drawn or written, before an image is read."""
+    """UserError where a figure cannot be drawn or a file written, before an image is read."""
     from detr_viz.atlas import figure
 
     for model in loaded:
@@ -137,22 +139,25 @@ def collect(
     images: Sequence[Input],
     recipe: Recipe,
     options: AtlasOptions,
-    team: list[WorkerProcess],
+    workers: list[WorkerProcess],
 ) -> list[str]:
-    """All images through the collector; why some failed. team: processes that read, more may be
-    started.
+    """All images through the collector; returns the errors of those that failed.
+
+    workers: processes that read; it may grow
     """
     if not options.jobs:
-        team += worker_process.start(worker_process.default_count(collector.device) - len(team))
-    for worker in team:
+        workers += worker_process.start(
+            worker_process.default_count(collector.device) - len(workers)
+        )
+    for worker in workers:
         worker.set_up(Setup(recipe, Path(tempfile.gettempdir())))
     size = options.batch_size or (8 if collector.device == "cuda" else 1)
     items = (Item(i, image.path, image.name) for i, image in enumerate(images))
     failures: list[str] = []
-    alone = len(images) == 1  # its failure is the run's
+    alone = len(images) == 1  # its failure is that of the run
     with Progress(len(images), quiet=options.quiet or alone) as progress:
         collector.say = progress.note
-        for item, outcome in Pipeline(team, size).run(items, collector.explainer):
+        for item, outcome in Pipeline(workers, size).run(items, collector.explainer):
             failed = isinstance(outcome, Failure)
             progress.advance(failed=failed)
             if failed:
@@ -188,7 +193,7 @@ def write(table: AtlasTable, stem: str, options: AtlasOptions) -> Iterator[str]:
 
 
 def stems(loaded: Sequence[Detector]) -> list[str]:
-    """The checkpoints' names as those of files, no two the same."""
+    """File names, without suffix, from the names of the checkpoints; no two are the same."""
     paths = [Path(model.info.path) for model in loaded]
     named = [re.sub(r"[^\w.-]+", "_", path.stem).strip("._") or "model" for path in paths]
     same = len({name.lower() for name in named}) < len(named)

@@ -1,20 +1,18 @@
-"""The atlas of one model as a figure: a row a mode (and layer), a column a head."""
+"""The atlas of one model as a figure: a row for each mode and layer, a column for each head."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-import detr_viz
-from detr_viz.atlas.box_frame import BAND, LEAST_CELLS, MARGIN
-from detr_viz.atlas.statistics import SEEN, HeadRole, HeadStatistics
-from detr_viz.atlas.table import EVEN, IN_BOX, AtlasTable
+from detr_viz.atlas.box_frame import MARGIN
+from detr_viz.atlas.table import AtlasTable
+from detr_viz.atlas.words import Row, facts_of, largest, notes_of, objects_of, role_lines, rows_of
 from detr_viz.attention.grids import Grid
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
+from detr_viz.figures.page.colors import colors
 from detr_viz.figures.page.elements import (
     AIR,
     CAP,
@@ -27,10 +25,8 @@ from detr_viz.figures.page.elements import (
     TEXT_PT,
     PageMetrics,
     TextLine,
-    number,
 )
 from detr_viz.figures.page.layout import check_size
-from detr_viz.figures.page.paint import colors
 from detr_viz.figures.page.text import Lettering, clean, plain_settings
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
@@ -44,70 +40,58 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_UNSEEN = 237  # grey, where hardly any image was
+_UNSEEN = 237  # grey, where hardly any object has the image
 _ROW_GAP = 5.0  # points
-_TOO_SMALL = "too small"
-_LEAST_KIND = 0.75  # size of the words under panels, of other small text
+_LEAST_ROLE = 0.75  # size of the words under panels, of other small text
 _WIDEST = "peak to edge 88.8"
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A tally in words and pictures: lines beside its panels, maps (M, B, B), a kind a head."""
-
-    title: str
-    details: tuple[str, ...]
-    maps: np.ndarray
-    kinds: Sequence[HeadRole | None]
-
-
 def atlas_figure(
-    book: AtlasTable, *, style: Style = DEFAULT_STYLE, page_format: PageFormat = DEFAULT_PAGE_FORMAT
+    table: AtlasTable,
+    *,
+    style: Style = DEFAULT_STYLE,
+    page_format: PageFormat = DEFAULT_PAGE_FORMAT,
 ) -> Figure:
-    """Mean maps around the box, what each head is, and the numbers of each mode.
+    """Mean maps around the box, the role of each head, and the numbers of each mode.
 
-    look: norm "head" (each panel on its own scale), "query" (each row; the default) or "figure",
+    style: norm "head" (each panel on its own scale), "query" (each row; the default) or "figure",
     colour map, interpolation. FigureError where no object was added, or for a page too narrow.
     """
-    if not book.objects:
+    if not table.objects:
         raise FigureError("nothing to draw: no object was found in any image")
     with plain_settings():
-        return _Sheet(book, style, page_format).figure()
+        return _Sheet(table, style, page_format).figure()
 
 
-def check(book: AtlasTable, style: Style, page_format: PageFormat) -> None:
-    """FigureError where its figure could not be drawn, before anything is in it."""
+def check(table: AtlasTable, style: Style, page_format: PageFormat) -> None:
+    """FigureError where the figure of this table, which may still be empty, cannot be drawn."""
     with plain_settings():
-        _Sheet(book, style, page_format)
+        _Sheet(table, style, page_format)
 
 
 class _Sheet:
-    """Everything measured first, then drawn; pixels from the top left corner."""
+    """The page: everything is measured first, then drawn. Pixels from the top left corner."""
 
-    def __init__(self, book: AtlasTable, style: Style, page_format: PageFormat) -> None:
-        self.book, self.style, self.page_format = book, style, page_format
+    def __init__(self, table: AtlasTable, style: Style, page_format: PageFormat) -> None:
+        self.table, self.style, self.page_format = table, style, page_format
         self.page, self.pen = PageMetrics(page_format, (1, 1)), Lettering(page_format.dpi)
-        several = len({layer for layer, _ in book.tallies}) > 1
-        self.rows = [
-            _row(f"{mode}, layer {layer}" if several else mode, tally)
-            for (layer, mode), tally in book.tallies.items()
-        ]
-        self.heads = max(tally.heads for tally in book.tallies.values())
+        self.rows = rows_of(table)
+        self.heads = max(statistics.heads for statistics in table.statistics.values())
         self._measure_across()
         self._measure_down()
 
     def _measure_across(self) -> None:
         page = self.page
-        said = [(row.title, page.text_pt, "bold") for row in self.rows]
-        said += [(text, page.small_pt, "") for row in self.rows for text in row.details]
-        said.append((_WIDEST, page.small_pt, ""))  # so that numbers do not change the layout
-        names = max(self.pen.width(*text) for text in said)
+        beside = [(row.title, page.text_pt, "bold") for row in self.rows]
+        beside += [(text, page.small_pt, "") for row in self.rows for text in row.details]
+        beside.append((_WIDEST, page.small_pt, ""))  # so that numbers do not change the layout
+        names = max(self.pen.width(*text) for text in beside)
         self.left = round(page.margin + names + page.px(AIR * 2))
         words = [
             text
             for row in self.rows
-            for kind, values in zip(row.kinds, row.maps, strict=True)
-            for text in _lines(kind, values)
+            for role, values in zip(row.roles, row.maps, strict=True)
+            for text in role_lines(role, values)
         ]
         widest = max(self.pen.width(text, page.small_pt, style) for text, style in words)
         for lines in (1, 2):  # two lines of panels where one would make the words tiny
@@ -115,8 +99,8 @@ class _Sheet:
             gaps = (self.across - 1) * page.gap
             room = page.width - self.left - page.margin - gaps
             self.panel = page.panel_width(room, self.across)
-            self.kind_pt = page.small_pt * min(1.0, self.panel / widest)  # one size for all
-            if self.kind_pt >= _LEAST_KIND * page.small_pt:
+            self.role_pt = page.small_pt * min(1.0, self.panel / widest)  # one size for all
+            if self.role_pt >= _LEAST_ROLE * page.small_pt:
                 break
         self.width = self.left + self.across * self.panel + gaps + page.margin
 
@@ -125,17 +109,20 @@ class _Sheet:
         self.line = line
         self.title_base = page.margin + page.px(CLASS_PT * CAP)
         name = page.px(AIR) + page.px(TEXT_PT * LINE)  # of a head, over its panel
-        self.kind_line = self.pen.px(self.kind_pt * LINE)
-        under = page.px(AIR * 0.6) + self.pen.px(self.kind_pt * CAP) + self.kind_line
+        self.role_line = self.pen.px(self.role_pt * LINE)
+        under = page.px(AIR * 0.6) + self.pen.px(self.role_pt * CAP) + self.role_line
         beside = page.px(TEXT_PT * CAP) + 3 * line
         lines = -(-self.heads // self.across)
-        self.names = range(len(self.rows)) if lines > 1 else range(1)  # rows that have them
-        self.line_step = self.panel + under + name * (lines > 1) + page.px(AIR)
+        self.names = range(len(self.rows)) if lines > 1 else range(1)  # rows with names of heads
+        over = name if lines > 1 else 0
+        self.line_step = self.panel + under + over + page.px(AIR)
         high = (lines - 1) * self.line_step + self.panel + under
-        step = max(high, beside) + page.px(_ROW_GAP) + name * (lines > 1)
+        step = max(high, beside) + page.px(_ROW_GAP) + over
         top = self.title_base + name + page.px(AIR)
         self.tops = [top + i * step for i in range(len(self.rows))]
-        self.notes = self._notes()
+        notes, limit = notes_of(self.table, self.rows, self.style), self.width - 2 * page.margin
+        size = page.small_pt
+        self.notes = self.pen.join(self.pen.broken(notes, limit, size), limit, size, "  ·  ")
         self.notes_base = self.tops[-1] + step + page.px(SMALL_PT * CAP)
         below = (len(self.notes) - 1) * line + page.px(SMALL_PT * 0.3) + page.margin
         self.height = self.notes_base + below
@@ -147,12 +134,12 @@ class _Sheet:
         for row, top in zip(self.rows, self.tops, strict=True):
             lines += [*self._beside(row, top), *self._under(row, top)]
         right = self.width - self.page.margin
-        for i, said in enumerate(self.notes):
+        for i, note in enumerate(self.notes):
             base = self.notes_base + i * self.line
-            lines.append(TextLine(said, right, base, self.page.small_pt, NOTE_GRAY, "", "right"))
+            lines.append(TextLine(note, right, base, self.page.small_pt, NOTE_GRAY, "", "right"))
         self._add_boxes(ax)
         write(ax, lines, self.page_format.dpi)
-        fig.facts = self._facts()
+        fig.facts = facts_of(self.table, self.rows, self.notes)
         warn_if_high(fig, self.page_format, above=2, way_out="choose fewer layers, or one mode")
         return fig
 
@@ -163,12 +150,12 @@ class _Sheet:
 
     def _pixels(self) -> np.ndarray:
         lut = colors(Style(name="heat", cmap=self.style.cmap))
-        of_all = max(_most(row.maps) for row in self.rows)
+        of_all = max(largest(row.maps) for row in self.rows)
         sheet = tiles.blank_sheet(self.height, self.width)
         for row, top in zip(self.rows, self.tops, strict=True):
-            of_row = _most(row.maps)
+            of_row = largest(row.maps)
             for head, values in enumerate(row.maps):
-                last = {"head": _most(values), "figure": of_all}.get(self.style.norm, of_row)
+                last = {"head": largest(values), "figure": of_all}.get(self.style.norm, of_row)
                 levels = _smooth(np.nan_to_num(values), self.panel, self.style.smoothing)
                 shown = lut[np.clip(levels / (last or 1) * 255, 0, 255).round().astype(np.intp)]
                 shown[_smooth(np.isnan(values), self.panel, "nearest") > 0.5] = _UNSEEN
@@ -177,18 +164,14 @@ class _Sheet:
         return sheet
 
     def _title(self) -> list[TextLine]:
-        page, about = self.page, self._about()
+        page, about = self.page, objects_of(self.table)
         room = self.width - 2 * page.margin - self.pen.width(about, page.small_pt) - page.px(8)
-        title = self.pen.shorten(clean(self.book.name), room, page.class_pt, "bold")
+        title = self.pen.shorten(clean(self.table.name), room, page.class_pt, "bold")
         end = self.width - page.margin
         return [
             TextLine(title, page.margin, self.title_base, page.class_pt, INK, "bold"),
             TextLine(about, end, self.title_base, page.small_pt, GRAY, align="right"),
         ]
-
-    def _about(self) -> str:
-        count, images = self.book.objects, self.book.images
-        return f"{count} object{'s' * (count != 1)} in {images} image{'s' * (images != 1)}"
 
     def _head_names(self) -> list[TextLine]:
         names = ["head 0", *map(str, range(1, self.heads))]
@@ -201,24 +184,24 @@ class _Sheet:
                 lines.append(TextLine(name, left, top - self.page.px(AIR), size, INK))
         return lines
 
-    def _beside(self, row: _Row, top: int) -> list[TextLine]:
+    def _beside(self, row: Row, top: int) -> list[TextLine]:
         page = self.page
         base = top + page.px(TEXT_PT * CAP)
         lines = [TextLine(row.title, page.margin, base, page.text_pt, INK, "bold")]
-        for i, said in enumerate(row.details, 1):
+        for i, detail in enumerate(row.details, 1):
             at = base + i * self.line
-            lines.append(TextLine(said, page.margin, at, page.small_pt, GRAY))
+            lines.append(TextLine(detail, page.margin, at, page.small_pt, GRAY))
         return lines
 
-    def _under(self, row: _Row, top: int) -> list[TextLine]:
+    def _under(self, row: Row, top: int) -> list[TextLine]:
         lines = []
-        below = self.panel + self.page.px(AIR * 0.6) + self.pen.px(self.kind_pt * CAP)
-        for head, (kind, values) in enumerate(zip(row.kinds, row.maps, strict=True)):
+        below = self.panel + self.page.px(AIR * 0.6) + self.pen.px(self.role_pt * CAP)
+        for head, (role, values) in enumerate(zip(row.roles, row.maps, strict=True)):
             left, above = self._at(top, head)
             middle, base = left + self.panel / 2, above + below
-            for i, (said, style) in enumerate(_lines(kind, values)):
-                at, ink = base + i * self.kind_line, INK if style else GRAY
-                lines.append(TextLine(said, middle, at, self.kind_pt, ink, style, "center"))
+            for i, (text, style) in enumerate(role_lines(role, values)):
+                at, ink = base + i * self.role_line, INK if style else GRAY
+                lines.append(TextLine(text, middle, at, self.role_pt, ink, style, "center"))
         return lines
 
     def _add_boxes(self, ax: Axes) -> None:
@@ -243,74 +226,6 @@ class _Sheet:
                 zorder=order,
             )
             ax.add_collection(boxes, autolim=False)
-
-    def _notes(self) -> list[str]:
-        chance, boxed = (self.book.chance[name].means() for name in (EVEN, IN_BOX))
-        scale = {"head": "each panel on its own scale", "figure": "all panels on one scale"}
-        scale = scale.get(self.style.norm, "each row on one scale")
-        pieces = [
-            "white: the box, with half of it to each side",
-            "colour: mean attention (1: all of it, evenly over the box)",
-            scale,
-            "below: where most of a map lies, for how many objects (?: not surely most), and the "
-            "largest mean",
-            f"an edge: within {number(BAND)} of the box",
-            "peak to edge: cells",
-            f"even over the image: in box {number(float(chance['mass_in_box'][0]))}, peak to edge "
-            f"{chance['peak_to_edge'][0]:.1f}",
-        ]
-        if self.book.chance[IN_BOX].objects:
-            pieces.append(f"even in the box: peak to edge {boxed['peak_to_edge'][0]:.1f}")
-        small = self.book.objects - self.book.chance[EVEN].resolved
-        if small:
-            pieces.append(f"panels are without {small} narrower than {LEAST_CELLS} cells")
-        if any(np.isnan(row.maps).any() for row in self.rows) and self.book.objects:
-            pieces.append(f"grey: in the image for fewer than {SEEN:.0%} of the objects")
-        if self.book.scale == "layer":
-            pieces.append("logits at the layer's own scale")
-        limit, size = self.width - 2 * self.page.margin, self.page.small_pt
-        return self.pen.join(self.pen.broken(pieces, limit, size), limit, size, "  ·  ")
-
-    def _facts(self) -> dict[str, str]:
-        kinds = [
-            f"{row.title}: "
-            + ", ".join(f"{k.zone} {k.share:.0%}" if k else _TOO_SMALL for k in row.kinds)
-            for row in self.rows
-        ]
-        return {
-            "Title": f"{clean(self.book.name)}: what each head does, {self._about()}",
-            "Software": f"detr_viz {detr_viz.__version__}",
-            "Description": ". ".join([*kinds, *self.notes, self.book.made_of]).rstrip(". "),
-        }
-
-
-def _lines(kind: HeadRole | None, values: np.ndarray) -> list[tuple[str, str]]:
-    """Zone, in bold where it is clear; its share, and the most that the mean map has."""
-    if kind is None:
-        return [(_TOO_SMALL, "")]
-    numbers = (f"{kind.share:.0%} · {_amount(_most(values))}", "")
-    return [(kind.zone, "bold") if kind.clear else (f"{kind.zone}?", ""), numbers]
-
-
-def _row(title: str, tally: HeadStatistics) -> _Row:
-    found = {name: float(values.mean()) for name, values in tally.means().items()}
-    if not tally.objects:  # only measured
-        return _Row(title, (), tally.mean_map(), tally.kinds())
-    details = (
-        f"entropy {number(found['entropy'])}",
-        f"in box {number(found['mass_in_box'])}",
-        f"peak to edge {found['peak_to_edge']:.1f}",
-    )
-    return _Row(title, details, tally.mean_map(), tally.kinds())
-
-
-def _amount(value: float) -> str:
-    return number(value) if value < 0.995 else f"{value:.1f}"
-
-
-def _most(values: np.ndarray) -> float:
-    """The largest; 0 where there is none."""
-    return float(np.nan_to_num(values).max())
 
 
 def _smooth(values: np.ndarray, side: int, interpolation: str) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Sums over objects: what heads do, in as much memory for a million objects as for one.
+"""Sums over objects: what heads do. A million objects need no more memory than one.
 
-tally = Tally(heads=8)
-tally.add(e.maps("position", queries), surroundings(e, queries))
-tally.mean_map(), tally.kinds()
+statistics = HeadStatistics(heads=8)
+statistics.add(e.maps("position", queries), frame_of(e, queries))
+statistics.mean_map(), statistics.roles()
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ MEANS = (
 )
 SEEN = 0.05  # of the objects
 _SIGMAS = 1.96  # of a 95 % interval
-_PLACE_RANGE, _PLACE_BINS = (-2.0, 3.0), 320  # a 64th of a box each, what is beyond at the ends
+# Bins of 1/64 of a box; the last ones at both ends also hold what lies beyond.
+_PLACE_RANGE, _PLACE_BINS = (-2.0, 3.0), 320
 
 
 @dataclass(frozen=True)
 class HeadRole:
-    """What a head is: the zone that holds most of its map for the largest share of the objects.
+    """What a head does: the zone that holds most of its map for the most objects.
 
     share        of the objects, with its 95 % interval (Wilson 1927) from low to high
-    second       the zone of the next most, and its share
-    clear        whether it is more than half of them, by the whole interval
+    second       the zone of the second largest share, and that share
+    clear        whether the whole interval is above one half
     """
 
     zone: str
@@ -45,7 +46,7 @@ class HeadRole:
 class HeadStatistics:
     """One mode (and layer) of a model, over the objects of many images.
 
-    objects, resolved   how many were added; of these, how many count for maps, zones and kinds
+    objects, resolved   how many were added; how many of them count for maps, zones and roles
     """
 
     def __init__(self, heads: int) -> None:
@@ -60,8 +61,8 @@ class HeadStatistics:
         self._votes = np.zeros((heads, len(ZONES)))
         self._masks = zone_masks()
 
-    def add(self, maps: NDArray, around: BoxFrame, even: bool = False) -> None:
-        """Maps (q, M, h, w) of q objects. even: any cell may be the peak, as in a map of chance."""
+    def add(self, maps: NDArray, frame: BoxFrame, even: bool = False) -> None:
+        """Add maps (q, M, h, w) of q objects. even: every cell is the peak, in its share."""
         weights = maps.astype(np.float64)
         flat = weights.reshape(*weights.shape[:2], -1)
         if even:
@@ -73,44 +74,44 @@ class HeadStatistics:
         entropy = -(flat * logs).sum(-1) / max(math.log(flat.shape[-1]), 1e-9)
         of_each = {
             "entropy": entropy,
-            "mass_in_box": _dot(flat, around.inside),
-            "mass_on_found": flat @ around.in_any.astype(np.float64),
-            "peak_in_box": _dot(peaks, around.inside),
-            "peak_to_edge": _dot(peaks, around.to_edge),
+            "mass_in_box": _dot(flat, frame.inside),
+            "mass_on_found": flat @ frame.in_any.astype(np.float64),
+            "peak_in_box": _dot(peaks, frame.inside),
+            "peak_to_edge": _dot(peaks, frame.to_edge),
         }
-        sides = np.einsum("qmk,qsk->sqm", peaks, around.to_sides)
+        sides = np.einsum("qmk,qsk->sqm", peaks, frame.to_sides)
         of_each |= dict(zip(MEANS[5:], sides, strict=True))
         self.objects += len(flat)
         for name, values in of_each.items():
             self._sums[name] = self._sums[name] + values.sum(0)
         self._squares += (entropy**2).sum(0)
-        self._add_places(peaks, around)
-        self._add_zones(weights, around)
+        self._add_places(peaks, frame)
+        self._add_zones(weights, frame)
 
-    def _add_places(self, peaks: NDArray, around: BoxFrame) -> None:
+    def _add_places(self, peaks: NDArray, frame: BoxFrame) -> None:
         low, high = _PLACE_RANGE
-        share = (around.places - low) / (high - low)
+        share = (frame.places - low) / (high - low)
         bins = np.clip(share * _PLACE_BINS, 0, _PLACE_BINS - 1).astype(np.intp)  # (q, 2, K)
         q, m, k = np.nonzero(peaks)
         for axis in (0, 1):
             np.add.at(self._places, (m, axis, bins[q, axis, k]), peaks[q, m, k])
 
-    def _add_zones(self, weights: NDArray, around: BoxFrame) -> None:
-        some = around.resolved
+    def _add_zones(self, weights: NDArray, frame: BoxFrame) -> None:
+        some = frame.resolved
         if not some.any():
             return
         mass = np.einsum(
             "qby,qmyx,qcx->qmbc",
-            around.rows[some],
+            frame.rows[some],
             weights[some],
-            around.columns[some],
+            frame.columns[some],
             optimize=True,
         )
         zones = np.einsum("qmbc,zbc->qmz", mass, self._masks)
         zones = np.concatenate([zones, 1 - zones.sum(-1, keepdims=True)], -1)
         self.resolved += int(some.sum())
         self._mass += mass.sum(0)
-        self._visible += around.visible[some].sum(0)
+        self._visible += frame.visible[some].sum(0)
         self._zones += zones.sum(0)
         np.add.at(
             self._votes, (np.arange(self.heads)[None].repeat(len(zones), 0), zones.argmax(-1)), 1
@@ -123,33 +124,33 @@ class HeadStatistics:
         Entropy is divided by log K; distances are in cells.
         """
         count = self.objects or math.nan
-        found = {name: total / count for name, total in self._sums.items()}
-        spread = np.maximum(self._squares / count - found["entropy"] ** 2, 0)
-        found["entropy_sd"] = np.sqrt(spread)
+        means = {name: total / count for name, total in self._sums.items()}
+        spread = np.maximum(self._squares / count - means["entropy"] ** 2, 0)
+        means["entropy_sd"] = np.sqrt(spread)
         for axis, name in enumerate(("peak_x", "peak_y")):
-            found[name] = _medians(self._places[:, axis])
-        return found
+            means[name] = _medians(self._places[:, axis])
+        return means
 
     def zones(self) -> NDArray[np.float64]:
         """Mean mass in each of ZONES, (M, 6); NaN without resolved objects."""
         return self._zones / (self.resolved or math.nan)
 
     def mean_map(self) -> NDArray[np.float64]:
-        """(M, BINS, BINS): mean attention there, of the objects for which it is in the image.
+        """(M, BINS, BINS): mean attention in each bin, over the objects that have it in the image.
 
-        As the share of a map a box's area: 1 everywhere in the box is all attention, evenly spread
-        over it. NaN where fewer than SEEN of the objects have shown what is there: a few would make
-        a mean of their own.
+        Unit: share of a map per area of the box; 1 everywhere in the box is all attention, evenly
+        spread over it. NaN where fewer than SEEN of the objects have the bin in the image: the mean
+        of so few would not compare.
         """
         enough = self._visible > SEEN * max(self.resolved, 1)
-        seen = np.where(enough, self._visible, np.nan)
-        return self._mass * PER_BOX**2 / seen
+        visible = np.where(enough, self._visible, np.nan)
+        return self._mass * PER_BOX**2 / visible
 
-    def kinds(self) -> list[HeadRole | None]:
-        """What each head is; None without resolved objects."""
-        return [self._kind(votes) for votes in self._votes]
+    def roles(self) -> list[HeadRole | None]:
+        """What each head does; None without resolved objects."""
+        return [self._role(votes) for votes in self._votes]
 
-    def _kind(self, votes: NDArray) -> HeadRole | None:
+    def _role(self, votes: NDArray) -> HeadRole | None:
         if not self.resolved:
             return None
         first, second = np.argsort(-votes, kind="stable")[:2]
@@ -171,7 +172,7 @@ def _dot(weights: NDArray, values: NDArray) -> NDArray:
 
 
 def _medians(counts: NDArray) -> NDArray[np.float64]:
-    """Of histograms (M, bins) over _PLACE_RANGE; NaN of empty ones."""
+    """Medians of histograms (M, bins) over _PLACE_RANGE; NaN of empty histograms."""
     below = counts.cumsum(-1)
     total = below[:, -1:]
     at = (below >= total / 2).argmax(-1)

@@ -1,8 +1,8 @@
-"""The atlas of one model: a tally a mode and layer, and two of maps that know nothing, as a table.
+"""The atlas of one model as a table: statistics of each mode and layer, and of two even maps.
 
-book = Book("DETR (detr_demo.pth)", ["combine"], layers=[5], heads=8, scale="mode")
-book.add(e, queries)                            # of each image
-book.rows()                                     # texts, for the columns COLUMNS
+table = AtlasTable("DETR (detr_demo.pth)", ["combine"], layers=[5], heads=8, scale="mode")
+table.add(e, queries)                           # of each image
+table.rows()                                    # texts, for the columns COLUMNS
 """
 
 from __future__ import annotations
@@ -11,27 +11,29 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from detr_viz.atlas.box_frame import ZONES, surroundings
+from detr_viz.atlas.box_frame import ZONES, frame_of
 from detr_viz.atlas.statistics import MEANS, HeadRole, HeadStatistics
 from detr_viz.explanation.results import ExplanationBase
 
-EVEN, IN_BOX = "even over the image", "even in the box"  # what chance does
+EVEN, IN_BOX = "even over the image", "even in the box"  # maps to compare with
 _MEASURED = ("entropy", "entropy_sd", *MEANS[1:], "peak_x", "peak_y")
-_KIND = ("kind", "share", "share_low", "share_high", "second", "second_share", "clear")
+_ROLE = ("kind", "share", "share_low", "share_high", "second", "second_share", "clear")
 COLUMNS = (
     *("model", "layer", "mode", "head", "objects", "objects_resolved"),
-    *_KIND,
+    *_ROLE,
     *_MEASURED,
     *(f"mass_{zone}" for zone in ZONES),
 )
 
 
 class AtlasTable:
-    """Tallies by (layer, mode), and of two maps to compare with: of the same objects, EVEN over
-    the image and even IN_BOX, on the cells whose centres it holds (objects without are left out).
+    """Statistics of the maps of one model, and of two even maps of the same objects.
 
-    images: how many were added, those without an object too. made_of: weights and queries in words,
-    for the figure's metadata.
+    statistics  by (layer, mode)
+    chance      of EVEN, an even map over the image, and of IN_BOX, an even map over the cells whose
+                centres the box holds (objects without such a cell do not count)
+    images      how many were added, including those without an object
+    source      weights and queries in words, for the figure's metadata
     """
 
     def __init__(
@@ -41,10 +43,12 @@ class AtlasTable:
         layers: Sequence[int],
         heads: int,
         scale: str,
-        made_of: str = "",
+        source: str = "",
     ) -> None:
-        self.name, self.scale, self.made_of, self.images = name, scale, made_of, 0
-        self.tallies = {(layer, mode): HeadStatistics(heads) for layer in layers for mode in modes}
+        self.name, self.scale, self.source, self.images = name, scale, source, 0
+        self.statistics = {
+            (layer, mode): HeadStatistics(heads) for layer in layers for mode in modes
+        }
         self.chance = {EVEN: HeadStatistics(1), IN_BOX: HeadStatistics(1)}
 
     @property
@@ -57,52 +61,51 @@ class AtlasTable:
         sound = [q for q in queries if np.isfinite(e.boxes_xyxy_px[q]).all()]
         if not sound:
             return
-        around = surroundings(e, sound)
-        for (layer, mode), tally in self.tallies.items():
-            tally.add(e.maps(mode, sound, layer, self.scale), around)
-        inside = around.inside.astype(np.float64)
+        frame = frame_of(e, sound)
+        for (layer, mode), statistics in self.statistics.items():
+            statistics.add(e.maps(mode, sound, layer, self.scale), frame)
+        inside = frame.inside.astype(np.float64)
         even = np.full_like(inside, 1 / inside.shape[1])
-        self.chance[EVEN].add(even.reshape(-1, 1, *e.grid_hw), around, even=True)
-        some = around.inside.any(1)
+        self.chance[EVEN].add(even.reshape(-1, 1, *e.grid_hw), frame, even=True)
+        some = frame.inside.any(1)
         if some.any():
             within = inside[some] / inside[some].sum(1, keepdims=True)
             within = within.reshape(-1, 1, *e.grid_hw)
-            self.chance[IN_BOX].add(within, around.of(some), even=True)
+            self.chance[IN_BOX].add(within, frame.of(some), even=True)
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """A row a head, one of the mean of all heads, then what chance does."""
-        for (layer, mode), tally in self.tallies.items():
-            yield from self._of(tally, str(layer), mode)
-        for mode, tally in self.chance.items():
-            yield from self._of(tally, "", mode)
+        """A row for each head, one for the mean of all heads, then those of the even maps."""
+        for (layer, mode), statistics in self.statistics.items():
+            yield from self._of(statistics, str(layer), mode)
+        for mode, statistics in self.chance.items():
+            yield from self._of(statistics, "", mode)
 
-    def _of(self, tally: HeadStatistics, layer: str, mode: str) -> Iterator[tuple[str, ...]]:
-        means, zones, kinds = tally.means(), tally.zones(), tally.kinds()
+    def _of(self, statistics: HeadStatistics, layer: str, mode: str) -> Iterator[tuple[str, ...]]:
+        means, zones, roles = statistics.means(), statistics.zones(), statistics.roles()
         about = (self.name, layer, mode)
-        counts = (str(tally.objects), str(tally.resolved))
-        for head in range(tally.heads):
+        counts = (str(statistics.objects), str(statistics.resolved))
+        for head in range(statistics.heads):
             numbers = [*(means[name][head] for name in _MEASURED), *zones[head]]
-            number = str(head) if tally.heads > 1 else ""
-            said = _words(kinds[head])
-            yield (*about, number, *counts, *said, *map(_text, numbers))
-        if tally.heads > 1:
+            number = str(head) if statistics.heads > 1 else ""
+            yield (*about, number, *counts, *_words(roles[head]), *map(_text, numbers))
+        if statistics.heads > 1:
             numbers = [*(means[name].mean() for name in _MEASURED), *zones.mean(0)]
             yield (*about, "mean", *counts, *_words(None), *map(_text, numbers))
 
 
-def _words(kind: HeadRole | None) -> tuple[str, ...]:
-    if kind is None:
-        return ("",) * len(_KIND)
-    shares = map(_text, (kind.share, kind.low, kind.high))
+def _words(role: HeadRole | None) -> tuple[str, ...]:
+    if role is None:
+        return ("",) * len(_ROLE)
+    shares = map(_text, (role.share, role.low, role.high))
     return (
-        kind.zone,
+        role.zone,
         *shares,
-        kind.second,
-        _text(kind.second_share),
-        "yes" if kind.clear else "no",
+        role.second,
+        _text(role.second_share),
+        "yes" if role.clear else "no",
     )
 
 
 def _text(value: float) -> str:
-    """Four digits; nothing where there is no number."""
+    """A number with four digits; "" where it is not finite."""
     return f"{value:.4g}" if np.isfinite(value) else ""

@@ -64,7 +64,7 @@ def detections(logits: Tensor, boxes: Tensor, focal: bool) -> tuple[Tensor, Tens
 def evaluate(model: nn.Module, scenes: Sequence[Scene], focal: bool, batch: int = 20) -> Accuracy:
     """Accuracy of a model in eval mode on scenes of one size; focal as in `detections`."""
     device = next(model.parameters()).device
-    found = []
+    predicted = []
     for start in range(0, len(scenes), batch):
         part = scenes[start : start + batch]
         rgb = torch.stack([torch.from_numpy(s.rgb) for s in part]).permute(0, 3, 1, 2)
@@ -73,19 +73,21 @@ def evaluate(model: nn.Module, scenes: Sequence[Scene], focal: bool, batch: int 
             scores, labels, boxes = detections(
                 out["pred_logits"][i].float().cpu(), out["pred_boxes"][i].float().cpu(), focal
             )
-            found.append((scores, labels, boxes * part[i].rgb.shape[0]))
-    return average_precision(scenes, found)
+            predicted.append((scores, labels, boxes * part[i].rgb.shape[0]))
+    return average_precision(scenes, predicted)
 
 
 def average_precision(
-    scenes: Sequence[Scene], found: Iterable[tuple[ArrayLike, ArrayLike, ArrayLike]]
+    scenes: Sequence[Scene], predicted: Iterable[tuple[ArrayLike, ArrayLike, ArrayLike]]
 ) -> Accuracy:
     """COCO's own evaluation of (scores, labels, boxes xyxy in pixels) per scene."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     truth, results = [], []
-    for i, (one, (scores, labels, boxes)) in enumerate(zip(scenes, found, strict=True), start=1):
+    for i, (one, (scores, labels, boxes)) in enumerate(
+        zip(scenes, predicted, strict=True), start=1
+    ):
         for (x0, y0, x1, y1), label in zip(
             one.boxes_xyxy_px.tolist(), one.labels.tolist(), strict=True
         ):
@@ -113,25 +115,25 @@ def average_precision(
             "annotations": truth,
         }
         coco.createIndex()
-        judged = COCOeval(coco, coco.loadRes(results), "bbox")
-        judged.evaluate()
-        judged.accumulate()
-        judged.summarize()
-    ap, ap50, ap75 = (float(v) for v in judged.stats[:3])
+        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    ap, ap50, ap75 = (float(v) for v in evaluation.stats[:3])
     return Accuracy(ap50, ap75, ap)
 
 
 def evaluate_checkpoint(weights: str, scenes: Sequence[Scene]) -> Accuracy:
-    """Accuracy of a checkpoint by the way a user takes: load_model, explain, detections."""
+    """Accuracy of a checkpoint through the public functions: load_model, explain, detections."""
     from detr_viz import explain, load_model
 
     model = load_model(weights, device="cpu")
-    found = []
+    predicted = []
     for one in scenes:
         e = explain(model, one.rgb)
         queries, labels, scores = map(np.array, zip(*e.detections(_TOP_PAIRS), strict=True))
-        found.append((scores, labels, e.boxes_xyxy_px[queries]))
-    return average_precision(scenes, found)
+        predicted.append((scores, labels, e.boxes_xyxy_px[queries]))
+    return average_precision(scenes, predicted)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a DETR is trained with: Hungarian matching and the set losses, for all layers at once.
+"""The training losses of a DETR: Hungarian matching and set losses, for all layers at once.
 
 Shape letters: L decoder layers, B images, G query groups, Q queries of a group, T target slots (an
 image's objects first, then empty ones with label -1), K classes. Boxes: cx, cy, w, h in [0, 1].
@@ -58,12 +58,12 @@ def match(
     table = cost.double().cpu().numpy()
     counts = (target_labels >= 0).sum(-1).tolist()
     chosen = torch.full((*logits.shape[:3], labels.shape[1]), -1, dtype=torch.int64)
-    found = chosen.numpy()
+    queries_of_targets = chosen.numpy()  # shares its memory
     for layer in range(table.shape[0]):
         for image, count in enumerate(counts):
             for group in range(table.shape[2]):
                 queries, targets = linear_sum_assignment(table[layer, image, group, :, :count])
-                found[layer, image, group, targets] = queries
+                queries_of_targets[layer, image, group, targets] = queries
     return chosen.to(logits.device)
 
 
@@ -96,9 +96,9 @@ def set_loss(
         weight = torch.ones(nothing + 1, device=logits.device)
         weight[nothing] = NO_OBJECT
         class_loss = layers * F.cross_entropy(logits.flatten(0, 3), wanted.flatten(), weight)
-    found, target = boxes[layer, image, group, query], target_boxes[image, slot]
-    l1 = (found - target).abs().sum() / count
-    overlap = (1 - giou(corners(found), corners(target))).sum() / count
+    predicted, target = boxes[layer, image, group, query], target_boxes[image, slot]
+    l1 = (predicted - target).abs().sum() / count
+    overlap = (1 - giou(corners(predicted), corners(target))).sum() / count
     return {"class": class_loss, "l1": BOX_L1 * l1, "giou": BOX_GIOU * overlap}
 
 

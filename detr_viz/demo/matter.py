@@ -1,12 +1,12 @@
-"""Which term makes the last layer's logits, and what matters: demo checkpoints, held-out scenes.
+"""The share of each term in the last layer's logits, and the effect of removing parts.
 
     python -m detr_viz.demo.matter --scenes 100
 
-Of every query that found an object (as in measure.py): the mean share of each term, over heads; and
-for each part that is taken out of all decoder layers, how many of the objects keep their class with
-a score of one half, what score that class keeps, and the overlap of the boxes before and after.
-Last, the areas under deletion and insertion curves (faithfulness.py) of each mode's top cells, and
-of cells in random order.
+It reads demo checkpoints and held-out scenes. For every query that matches an object (as in
+measure.py): the mean share of each term, over heads; and for each part that is removed from all
+decoder layers, how many of the objects keep their class with a score of one half, the score of that
+class, and the overlap of the boxes with and without the part. Last, the areas under deletion and
+insertion curves (faithfulness.py) of each mode's top cells, and of cells in random order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from detr_viz import models
 from detr_viz.attention.terms import TERMS
 from detr_viz.checkpoints.load_model import load_model
 from detr_viz.cli.arguments import positive
-from detr_viz.demo.measure import SCORE, found_queries, scenes
+from detr_viz.demo.measure import SCORE, matched_queries, scenes
 from detr_viz.explanation.explain_image import explain
 from detr_viz.explanation.faithfulness import area, faithfulness
 
@@ -34,16 +34,16 @@ def measurements(name: str, weights: str | None, count: int) -> tuple[np.ndarray
     shares, rows = [], {part: [] for part in parts}
     for picture in scenes(count):
         e = explain(model, picture.rgb)
-        ids = found_queries(e, picture)
+        ids = matched_queries(e, picture)
         if not len(ids):
             continue
-        book = e.logit_terms(ids)
-        shares.append(np.stack([book.shares[term] for term in TERMS], -1))
+        terms = e.logit_terms(ids)
+        shares.append(np.stack([terms.shares[term] for term in TERMS], -1))
         for part in parts:
-            found = e.ablate(part)
-            score = found.kept_scores()[ids]
-            rows[part].append(np.stack([score >= SCORE, score, found.iou[ids]], -1))
-    return np.concatenate(shares), {part: np.concatenate(made) for part, made in rows.items()}
+            ablation = e.ablate(part)
+            score = ablation.kept_scores()[ids]
+            rows[part].append(np.stack([score >= SCORE, score, ablation.iou[ids]], -1))
+    return np.concatenate(shares), {part: np.concatenate(parts) for part, parts in rows.items()}
 
 
 def areas(name: str, weights: str | None, count: int) -> dict[str, np.ndarray]:
@@ -52,21 +52,21 @@ def areas(name: str, weights: str | None, count: int) -> dict[str, np.ndarray]:
     rows: dict[str, list[np.ndarray]] = {}
     for picture in scenes(count):
         e = explain(model, picture.rgb)
-        ids = found_queries(e, picture)
+        ids = matched_queries(e, picture)
         if not ids:
             continue
-        found = faithfulness(e, ids, e.modes)
+        curves = faithfulness(e, ids, e.modes)
         for mode in e.modes:
-            pair = found.deletion[mode], found.insertion[mode]
-            made = np.stack([area(curves, found.shares) for curves in pair], -1)
-            rows.setdefault(mode, []).append(made)
-        random = area(found.random, found.shares).mean(-1)
+            pair = curves.deletion[mode], curves.insertion[mode]
+            both = np.stack([area(scores, curves.shares) for scores in pair], -1)
+            rows.setdefault(mode, []).append(both)
+        random = area(curves.random, curves.shares).mean(-1)
         rows.setdefault("random", []).append(np.stack([random, random], -1))
-    return {mode: np.concatenate(made) for mode, made in rows.items()}
+    return {mode: np.concatenate(parts) for mode, parts in rows.items()}
 
 
 def report(name: str, weights: str | None, count: int) -> str:
-    """Markdown: shares, then a row a part; heads as the range of their rows; then areas."""
+    """Markdown: shares, then a row for each part, heads as the range of their rows; then areas."""
     shares, rows = measurements(name, weights, count)
     title = models.REGISTRY[name].title
     means = ", ".join(
@@ -74,13 +74,13 @@ def report(name: str, weights: str | None, count: int) -> str:
     )
     lines = [f"{title}, {count} scenes, {len(shares)} objects found; shares: {means}", ""]
     lines += ["| without | objects kept | score | box IoU |", "|---|---|---|---|"]
-    single = {part: made.mean(0) for part, made in rows.items() if part in PARTS}
+    single = {part: of_part.mean(0) for part, of_part in rows.items() if part in PARTS}
     lines += [f"| {part} | {a:.0%} | {b:.2f} | {c:.2f} |" for part, (a, b, c) in single.items()]
-    heads = np.stack([made.mean(0) for part, made in rows.items() if part not in PARTS])
+    heads = np.stack([of_part.mean(0) for part, of_part in rows.items() if part not in PARTS])
     (a, b, c), (d, e, f) = heads.min(0), heads.max(0)
     lines.append(f"| one head | {a:.0%} to {d:.0%} | {b:.2f} to {e:.2f} | {c:.2f} to {f:.2f} |")
     lines += ["", "| cells by | deletion | insertion |", "|---|---|---|"]
-    curves = {mode: made.mean(0) for mode, made in areas(name, weights, count).items()}
+    curves = {mode: of_mode.mean(0) for mode, of_mode in areas(name, weights, count).items()}
     lines += [f"| {mode} | {a:.2f} | {b:.2f} |" for mode, (a, b) in curves.items()]
     return "\n".join(lines)
 
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     if args.weights and len(args.type) > 1:
-        parser.error("--weights is of one type: say which with --type")
+        parser.error("--weights is a checkpoint of one type: name that type with --type")
     for name in args.type:
         print(report(name, args.weights, args.scenes), end="\n\n")
 

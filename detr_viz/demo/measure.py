@@ -1,8 +1,8 @@
-"""What the last layer's maps say, in numbers: by model, mode and head, over held-out scenes.
+"""The last layer's maps in numbers: by model, mode and head, over held-out scenes.
 
     python -m detr_viz.demo.measure --scenes 200
 
-For every query that found an object (score >= 0.5, its class, IoU >= 0.5 with it), per head:
+For every query that matches an object (score >= 0.5, its class, IoU >= 0.5 with it), per head:
 
     mass in box      share of the map on cells whose centre lies in the predicted box
     mass on objects  the same for the union of all objects of the scene (drawn boxes)
@@ -69,8 +69,8 @@ class Geometry:
         return np.where((dx <= 0) & (dy <= 0), inside, outside) / self.pitch_px
 
 
-def found_queries(e: Explanation, drawn: Scene) -> list[int]:
-    """Queries that found an object, at most one an object, the best first."""
+def matched_queries(e: Explanation, drawn: Scene) -> list[int]:
+    """Queries that match an object, at most one for each object, the best first."""
     overlap = boxes.iou(e.boxes_xyxy_px, drawn.boxes_xyxy_px)
     taken: set[int] = set()
     queries = []
@@ -122,7 +122,7 @@ def peak_offsets(maps: NDArray, predicted: NDArray, geometry: Geometry) -> NDArr
 def measurements(
     name: str, weights: str | None, count: int
 ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
-    """mode -> (n, heads, 5) of COLUMNS and mode -> (n, heads, 2) offsets, n queries that found."""
+    """mode -> (n, heads, 5) of COLUMNS and mode -> (n, heads, 2) offsets, n matched queries."""
     model = load_model(weights, name, device="cpu")
     modes: dict[str, str | Mode] = {mode: mode for mode in model.spec.modes}
     if name == "detr":
@@ -131,7 +131,7 @@ def measurements(
     offsets: dict[str, list[NDArray]] = {}
     for drawn in scenes(count):
         e = explain(model, drawn.rgb)
-        queries = found_queries(e, drawn)
+        queries = matched_queries(e, drawn)
         if not queries:
             continue
         geometry, predicted = Geometry.of(e), e.boxes_xyxy_px[queries]
@@ -147,9 +147,9 @@ def measurements(
 
 
 def baselines(predicted: NDArray, objects: NDArray, geometry: Geometry) -> dict[str, NDArray]:
-    """Columns of a map that knows nothing, and of one that knows the box only: (q, 1, 5) each.
+    """Columns of an even map over the image, and of an even map over the box: (q, 1, 5) each.
 
-    Weights are even over all cells, or over those in the box; the peak is any of them.
+    Every cell with weight is the peak, in its share.
     """
     everywhere, in_box_only = [], []
     on_objects = geometry.inside(objects)

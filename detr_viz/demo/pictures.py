@@ -1,4 +1,4 @@
-"""Held-out scenes as pictures: what the demo checkpoints are measured on, for any command.
+"""Held-out scenes as picture files, for any command: the demo checkpoints are measured on them.
 
 python -m detr_viz.demo.pictures --out scenes/ --count 500
 """

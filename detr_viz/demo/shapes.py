@@ -11,12 +11,8 @@ shows the same scene at 128 and at 512 pixels. Held-out seeds lie above every tr
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -24,11 +20,9 @@ from PIL import Image, ImageDraw
 CLASSES = ("circle", "square", "triangle", "star", "ring", "cross")
 HELD_OUT_FIRST_SEED = 1_000_000_000
 _SUPERSAMPLE = 4
-_GRAIN_CELLS = (
-    160  # the noise is laid on this grid and stretched, so that it too is part of the scene
-)
+_GRAIN_CELLS = 160  # a side of the noise's grid, which is stretched to the size of the image
 
-# Backgrounds are quiet and close to grey; each goes with the objects that stand out from it.
+# Backgrounds are calm and close to grey; objects have inks that stand out from them.
 _BACKGROUNDS = (
     ((236, 230, 218), (222, 214, 203)),  # cream
     ((222, 230, 224), (200, 214, 208)),  # pale sage
@@ -64,7 +58,7 @@ _TEXTURES = ("plain", "stripes", "dots", "checks", "rings", "shade")
 
 @dataclass(frozen=True)
 class Distribution:
-    """What scenes are drawn from; lengths in units of the image side."""
+    """The range of scenes; lengths in units of the image side."""
 
     long_side: tuple[float, float]
     max_objects: int
@@ -102,7 +96,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """A coarse grid of colours (rows, columns, 3) to be smoothed over; noise in grey levels."""
+    """A coarse grid of colours (rows, columns, 3), smoothed when drawn; noise in grey levels."""
 
     grid: np.ndarray
     grain: np.ndarray
@@ -133,15 +127,15 @@ def describe(seed: int, distribution: str = "default") -> tuple[Backdrop, list[S
     mix = rng.uniform(0, 1, (4, 4, 1)).astype(np.float32)
     grid = tones[0] + (tones[1] - tones[0]) * mix + rng.normal(0, 2.5, (4, 4, 3)).astype(np.float32)
     inks = [ink for ink in _INKS if _difference(ink, tones.mean(0)) > 70]
-    # A few inks a scene look better together than one for each object.
+    # A few inks for a whole scene look better than one for each object.
     inks = [inks[i] for i in rng.permutation(len(inks))[: rng.integers(3, 6)]]
 
     objects: list[Shape] = []
     for _ in range(int(rng.integers(1, rule.max_objects + 1))):
-        box = _free_place(rng, rule, [s.box for s in objects])
+        box = _free_box(rng, rule, [s.box for s in objects])
         if box is not None:
-            objects.append(_dress(rng, box, inks))
-    # Drawn last: its many numbers would push every later draw around.
+            objects.append(_random_shape(rng, box, inks))
+    # Drawn last: its many random numbers would change every later draw.
     strength = rng.uniform(2.0, 8.0)
     grain = rng.normal(0, strength, (_GRAIN_CELLS, _GRAIN_CELLS)).astype(np.float32)
     return Backdrop(grid, grain), objects
@@ -156,16 +150,16 @@ def training_seeds(seed: int, count: int) -> range:
 
 
 def held_out_seeds(count: int) -> range:
-    """Seeds no training may use; the scenes that accuracy is measured on."""
+    """Seeds that no training may use: of the scenes that accuracy is measured on."""
     return range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + count)
 
 
 def _difference(a: Sequence[float], b: Sequence[float]) -> float:
-    """How far two colours lie apart, weighted roughly as the eye does."""
+    """Distance of two colours, weighted roughly as the eye does."""
     return float(np.sqrt((((np.asarray(a) - np.asarray(b)) ** 2) * (0.9, 1.5, 0.6)).sum()))
 
 
-def _free_place(
+def _free_box(
     rng: np.random.Generator, rule: Distribution, taken: list[tuple[float, float, float, float]]
 ) -> tuple[float, float, float, float] | None:
     for _ in range(40):
@@ -188,7 +182,7 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return w * h / smaller
 
 
-def _dress(
+def _random_shape(
     rng: np.random.Generator,
     box: tuple[float, float, float, float],
     inks: list[tuple[int, int, int]],
@@ -298,64 +292,3 @@ def _fill(shape: Shape, crop: tuple[int, int, int, int], size: int) -> np.ndarra
         amount = 0.5 + along / max(x1 - x0, y1 - y0)
     first, second = np.array(shape.colors, np.float32)
     return first + (second - first) * np.clip(amount, 0, 1)[..., None].astype(np.float32)
-
-
-@dataclass(frozen=True)
-class SceneSet:
-    """Many scenes of one size.
-
-    rgb: uint8 (N, S, S, 3); boxes_xyxy: float32 (N, 6, 4) in units of the image side;
-    labels: int64 (N, 6), -1 where there is no object.
-    """
-
-    rgb: np.ndarray
-    boxes_xyxy: np.ndarray
-    labels: np.ndarray
-
-
-def _draw_chunk(job: tuple[Sequence[int], int, float]) -> tuple[np.ndarray, ...]:
-    seeds, size_px, big_share = job
-    most = max(d.max_objects for d in DISTRIBUTIONS.values())
-    rgb = np.empty((len(seeds), size_px, size_px, 3), np.uint8)
-    boxes = np.zeros((len(seeds), most, 4), np.float32)
-    labels = np.full((len(seeds), most), -1, np.int64)
-    for i, seed in enumerate(seeds):
-        kind, fine = np.random.default_rng([seed, 99]).random(2)
-        # Half is drawn larger and shrunk as a user's picture would be, which blurs a little.
-        drawn_px = size_px * 2 if fine < 0.5 else size_px
-        one = scene(seed, drawn_px, "big" if kind < big_share else "default")
-        picture = Image.fromarray(one.rgb)
-        if drawn_px != size_px:
-            picture = picture.resize((size_px, size_px), Image.Resampling.BILINEAR)
-        rgb[i] = np.asarray(picture)
-        boxes[i, : len(one.labels)] = one.boxes_xyxy_px / drawn_px
-        labels[i, : len(one.labels)] = one.labels
-    return rgb, boxes, labels
-
-
-def training_set(
-    seed: int, count: int, size_px: int, big_share: float, cache: Path, workers: int = 2
-) -> SceneSet:
-    """Draw (or read back from the folder `cache`) the scenes that training looks at.
-
-    big_share of them come from the "big" distribution, the others from the default one.
-    """
-    path = Path(cache) / f"scenes_{seed}_{count}_{size_px}_{round(big_share * 100)}.npz"
-    if not path.exists():
-        seeds = training_seeds(seed, count)
-        jobs = [(seeds[i : i + 250], size_px, big_share) for i in range(0, count, 250)]
-        if workers > 1:
-            # spawn: the caller may hold threads, which a fork does not survive
-            with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-                parts = list(pool.map(_draw_chunk, jobs))
-        else:
-            parts = [_draw_chunk(job) for job in jobs]
-        rgb, boxes, labels = (np.concatenate(p) for p in zip(*parts, strict=True))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with open(unfinished, "wb") as file:
-            np.savez(file, rgb=rgb, boxes=boxes, labels=labels)
-        os.replace(unfinished, path)
-        return SceneSet(rgb, boxes, labels)
-    with np.load(path, allow_pickle=False) as arrays:
-        return SceneSet(arrays["rgb"], arrays["boxes"], arrays["labels"])

@@ -1,11 +1,11 @@
-"""How weights/ was made: small genuine detectors, trained in about an hour of one CPU core.
+"""The training of the demo weights: small detectors, about an hour each on one CPU core.
 
     python -m detr_viz.demo.train --type cd_detr --out weights/cd_detr_demo.pth
     python -m detr_viz.demo.train --type detr --out weights/detr_demo.pth
 
-Two helpers exist in training only and are dropped on saving: several groups of queries that are
-matched apart (the first is kept), and a class head on every cell of the projected feature map.
-The schedule follows the clock (--minutes), so a busy machine sees fewer images but ends on time.
+Two helpers exist in training only and are not saved: several groups of queries, each matched on its
+own (the first is kept), and a class head on every cell of the projected feature map. The schedule
+follows the clock (--minutes): on a busy machine training sees fewer images but ends on time.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from detr_viz.common.files import replacing
 from detr_viz.demo.evaluate import evaluate, normalize
-from detr_viz.demo.shapes import CLASSES, SceneSet, scene, training_seeds, training_set
-from detr_viz.demo.trainee import MAX_SIZE, RECIPES, SIZE, Trainee, TrainingConfig
+from detr_viz.demo.shapes import CLASSES, scene, training_seeds
+from detr_viz.demo.trainee import CONFIGS, MAX_SIZE, SIZE, Trainee, TrainingConfig
+from detr_viz.demo.training_set import SceneSet, training_set
 from detr_viz.models import get
 
 _PROGRESS_SEED = 999  # scenes that show progress; neither trained on nor held out
@@ -83,28 +84,28 @@ def export(trainee: Trainee, path: Path, meta: dict[str, Any]) -> None:
     write_atomically({"model": state, "meta": meta}, path)
 
 
-def measure(trainee: Trainee, kind: str, recipe: TrainingConfig, scenes: int, size_px: int) -> str:
-    """Accuracy of what would ship now, on scenes that are neither trained on nor held out."""
-    model = get(kind).build(recipe.config(trainee.focal))
+def measure(trainee: Trainee, kind: str, config: TrainingConfig, scenes: int, size_px: int) -> str:
+    """Accuracy of the model as it would ship now, on scenes neither trained on nor held out."""
+    model = get(kind).build(config.network(trainee.focal))
     model.load_state_dict(trainee.shipped())
-    seen = [scene(seed, size_px) for seed in training_seeds(_PROGRESS_SEED, scenes)]
-    return f"{evaluate(model.eval(), seen, trainee.focal)}  ({scenes} scenes at {size_px} px)"
+    drawn = [scene(seed, size_px) for seed in training_seeds(_PROGRESS_SEED, scenes)]
+    return f"{evaluate(model.eval(), drawn, trainee.focal)}  ({scenes} scenes at {size_px} px)"
 
 
 class Run:
-    """One training: everything that must survive an interruption, and the loop."""
+    """One training: all state that must survive an interruption, and its steps."""
 
-    def __init__(self, args: argparse.Namespace, recipe: TrainingConfig) -> None:
-        self.args, self.recipe = args, recipe
+    def __init__(self, args: argparse.Namespace, config: TrainingConfig) -> None:
+        self.args, self.config = args, config
         torch.manual_seed(args.seed)
         self.rng = np.random.default_rng([args.seed, 1])
-        self.trainee = Trainee(args.type, recipe).to(args.device)
+        self.trainee = Trainee(args.type, config).to(args.device)
         self.trainee.model.backbone.to(memory_format=torch.channels_last)  # 4 % quicker on a CPU
         weights = [p for p in self.trainee.parameters() if p.dim() > 1]
         rest = [p for p in self.trainee.parameters() if p.dim() <= 1]
         groups = [{"params": weights}, {"params": rest, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(
-            groups, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
+            groups, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
         self.steps = self.images = 0
         self.seconds = 0.0
@@ -113,30 +114,30 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """Share of the training that is done, by steps when --steps is given, else by the clock."""
+        """Finished share of the training: by steps where --steps is given, else by the clock."""
         if self.args.steps:
             return self.steps / self.args.steps
         return self.seconds / (60 * self.args.minutes)
 
     def step(self, data: SceneSet) -> None:
         """One batch."""
-        recipe, progress = self.recipe, self.progress
-        pick = self.rng.integers(len(data.rgb), size=recipe.batch)
-        size = recipe.size_px(progress, self.rng)
+        config, progress = self.config, self.progress
+        pick = self.rng.integers(len(data.rgb), size=config.batch)
+        size = config.size_px(progress, self.rng)
         images, boxes = augment(data.rgb[pick], data.boxes_xyxy[pick], size, self.rng)
         labels = torch.from_numpy(data.labels[pick])
         device = self.args.device
         losses = self.trainee(images.to(device), labels.to(device), boxes.to(device))
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(self.trainee.parameters(), recipe.clip)
-        warm = min(1.0, (self.steps + 1) / recipe.warmup_steps)
-        rate = recipe.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        nn.utils.clip_grad_norm_(self.trainee.parameters(), config.clip)
+        warm = min(1.0, (self.steps + 1) / config.warmup_steps)
+        rate = config.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.steps += 1
-        self.images += recipe.batch
+        self.images += config.batch
         self.since += 1
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
@@ -163,7 +164,7 @@ class Run:
         self.rng.bit_generator.state = state["rng"]
 
     def meta(self) -> dict[str, Any]:
-        recipe = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.recipe).items()}
+        config = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
         return {
             "type": self.args.type,
             "nheads": 8,
@@ -172,7 +173,7 @@ class Run:
             "max_size": MAX_SIZE,
             "stride": self.trainee.stride,
             "seed": self.args.seed,
-            "recipe": recipe,
+            "recipe": config,
             "steps": self.steps,
             "images": self.images,
             "minutes": round(self.seconds / 60, 1),
@@ -186,12 +187,12 @@ class Run:
         )
 
 
-def train(args: argparse.Namespace, recipe: TrainingConfig) -> None:
+def train(args: argparse.Namespace, config: TrainingConfig) -> None:
     """Train until the time or the steps are used up, then write args.out."""
     cache = Path(args.cache)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)  # fails now rather than in an hour
-    data = training_set(args.seed, recipe.scenes, SIZE, recipe.big_share, cache)
-    run = Run(args, recipe)
+    data = training_set(args.seed, config.scenes, SIZE, config.big_share, cache)
+    run = Run(args, config)
     kept = cache / f"{args.type}_{args.seed}_resume.pth"
     if args.resume and kept.exists():
         run.restore(kept)
@@ -209,18 +210,18 @@ def train(args: argparse.Namespace, recipe: TrainingConfig) -> None:
             last_save = run.seconds
             run.save(kept)
             export(run.trainee, cache / f"{args.type}_{args.seed}_latest.pth", run.meta())
-            size = 96 if run.progress < recipe.small_until else SIZE
-            print(f"  {measure(run.trainee, args.type, recipe, 100, size)}", flush=True)
+            size = 96 if run.progress < config.small_until else SIZE
+            print(f"  {measure(run.trainee, args.type, config, 100, size)}", flush=True)
     run.save(kept)
     export(run.trainee, Path(args.out), run.meta())
-    print(f"  {measure(run.trainee, args.type, recipe, 300, SIZE)}\nwrote {args.out}", flush=True)
+    print(f"  {measure(run.trainee, args.type, config, 300, SIZE)}\nwrote {args.out}", flush=True)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     add = parser.add_argument
-    add("--type", required=True, choices=sorted(RECIPES), help="the model to train")
+    add("--type", required=True, choices=sorted(CONFIGS), help="the model to train")
     add("--out", required=True, help="checkpoint to write")
     add("--minutes", type=float, default=55.0, help="length of the training (default %(default)s)")
     add("--steps", type=int, default=0, help="length in batches instead: repeatable to the digit")
@@ -246,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train one demo checkpoint."""
     args = parse(argv)
     torch.set_num_threads(args.threads)
-    train(args, RECIPES[args.type])
+    train(args, CONFIGS[args.type])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The network in training: its sizes, first values, and the two helpers that do not ship."""
+"""The network in training: its sizes, initial values, and the two helpers that do not ship."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_SIZE = 213
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What a training is made of; lengths of phases are shares of its time."""
+    """All choices of a training; lengths of phases are shares of its time."""
 
     enc_layers: int = 2
     dec_layers: int = 3
@@ -41,9 +41,9 @@ class TrainingConfig:
     scenes: int = 24_000
     big_share: float = 0.25
     small_until: float = 0.55  # at 96 px, then at 96, 112 or 128
-    mixed_until: float = 0.75  # then at 128 px: accuracy at a size not finished at is poor
+    mixed_until: float = 0.75  # then at 128 px: accuracy is poor at a size it does not finish at
 
-    def config(self, focal: bool, groups: int = 1) -> DetrConfig:
+    def network(self, focal: bool, groups: int = 1) -> DetrConfig:
         """Sizes of the network; one more logit, no-object, for the softmax model."""
         return DetrConfig(
             num_queries=self.queries * groups,
@@ -63,15 +63,15 @@ class TrainingConfig:
 
 
 # One encoder layer and a shallower body leave more of the localising to Conditional DETR's decoder,
-# whose maps are the point; DETR needs the deeper net to be accurate in the same time.
-RECIPES = {
+# and the demo shows its maps; DETR needs the deeper net to be as accurate in the same time.
+CONFIGS = {
     "detr": TrainingConfig(lr=5e-4),
     "cd_detr": TrainingConfig(lr=6e-4, enc_layers=1, blocks=(2, 2)),
 }
 
 
 def initialise(model: nn.Module, focal: bool) -> None:
-    """The authors' first values: Xavier in the transformer, boxes that start at their reference."""
+    """The authors' initial values: Xavier in the transformer, boxes start at their reference."""
     for name, p in model.named_parameters():
         if p.dim() > 1 and name.startswith("transformer."):
             nn.init.xavier_uniform_(p)
@@ -90,7 +90,8 @@ def separate_groups(model: nn.Module, groups: int) -> None:
     def apart(site: nn.Module, args: tuple[AttentionInputs]) -> tuple[AttentionInputs]:
         (parts,) = args
         batch = parts.c_q.shape[0]
-        known: dict[int, Tensor] = {}  # one tensor stays one: sites tell self-attention by it
+        # one tensor stays one: sites recognise self-attention by that
+        known: dict[int, Tensor] = {}
         for x in parts[:5]:
             if id(x) not in known:
                 rows = x.expand(batch, -1, -1)
@@ -109,15 +110,15 @@ def separate_groups(model: nn.Module, groups: int) -> None:
 class Trainee(nn.Module):
     """A model with its training-only helpers; forward gives the weighted losses by name."""
 
-    def __init__(self, kind: str, recipe: TrainingConfig) -> None:
+    def __init__(self, kind: str, training: TrainingConfig) -> None:
         super().__init__()
         self.focal = get(kind).pairwise
-        self.groups, self.stride = recipe.groups, 4 * 2 ** (len(recipe.blocks) - 1)
-        config = recipe.config(self.focal, recipe.groups)
+        self.groups, self.stride = training.groups, 4 * 2 ** (len(training.blocks) - 1)
+        config = training.network(self.focal, training.groups)
         self.model = get(kind).build(config, norm_layer=nn.BatchNorm2d)
         initialise(self.model, self.focal)
-        separate_groups(self.model, recipe.groups)
-        self.cell_head = nn.Conv2d(recipe.d_model, len(CLASSES) + 1, 1)
+        separate_groups(self.model, training.groups)
+        self.cell_head = nn.Conv2d(training.d_model, len(CLASSES) + 1, 1)
         self.cells: Tensor | None = None
         self.model.input_proj.register_forward_hook(self._keep)
 
@@ -128,12 +129,12 @@ class Trainee(nn.Module):
         out = self.model(images, None, aux=True)
         layers = [*out["aux_outputs"], out]
         logits = torch.stack([o["pred_logits"] for o in layers])
-        found = torch.stack([o["pred_boxes"] for o in layers])
-        logits, found = (x.unflatten(2, (self.groups, -1)) for x in (logits, found))
-        losses = set_loss(logits, found, labels, boxes, self.focal)
+        predicted = torch.stack([o["pred_boxes"] for o in layers])
+        logits, predicted = (x.unflatten(2, (self.groups, -1)) for x in (logits, predicted))
+        losses = set_loss(logits, predicted, labels, boxes, self.focal)
         cells = self.cell_head(self.cells)
-        wanted = cell_targets(labels, boxes, cells.shape[-2:], self.stride, images.shape[-2:])
-        losses["cells"] = F.cross_entropy(cells, torch.where(wanted < 0, len(CLASSES), wanted))
+        targets = cell_targets(labels, boxes, cells.shape[-2:], self.stride, images.shape[-2:])
+        losses["cells"] = F.cross_entropy(cells, torch.where(targets < 0, len(CLASSES), targets))
         return losses
 
     def shipped(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A figure's caption for LaTeX: a file beside it that states all a reader must know."""
+"""A figure's caption for LaTeX: a file beside the figure with all that a reader must know."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from detr_viz.figures.reading_rule import (
 from detr_viz.figures.styles import NORMS
 from detr_viz.figures.view_contents import ViewContents
 
-_OURS = "% drawn by detr_viz "  # how our files begin
+_FIRST_WORDS = "% drawn by detr_viz "  # how the files written here begin
 _NOT_IN_LATEX = re.compile(r'["`{}\\]')  # no engine finds a file of such a name
 _FILE_SIGNS = {"%": r"\csname @percentchar\endcsname", "#": r"\csname c_hash_str\endcsname"}
-_ONE_COLUMN_IN, _PAGE_IN = 4.0, 8.5  # figures up to these widths go into one column, on a page
-_NAMED, _ALL_NAMED = 6, 8  # of more than 8 queries a caption names 6
+_ONE_COLUMN_IN, _PAGE_IN = 4.0, 8.5  # widths up to which figures fit one column, and a page
+_NAMED, _ALL_NAMED = 6, 8  # a caption names 6 queries where there are more than 8
 _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -68,7 +68,7 @@ def latex(shown: FigureContents | ViewContents, figure: str | Path) -> str:
     name = _NOT_IN_LATEX.sub("-", clean(path.name))
     label = re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-") or "attention"
     environment = "figure" if shown.width_in <= _ONE_COLUMN_IN else "figure*"
-    # as wide as it was made, so that its type is as large; slides and posters are scaled to fit
+    # in its own width, so that its type keeps its size; slides and posters are scaled to fit
     printed = shown.width_in <= _PAGE_IN
     width = (
         f"{math.floor(round(shown.width_in * 100, 3)) / 100:.2f}in" if printed else r"\linewidth"
@@ -84,7 +84,7 @@ def latex(shown: FigureContents | ViewContents, figure: str | Path) -> str:
         )
     return "\n".join(
         [
-            f"{_OURS}{detr_viz.__version__}",
+            f"{_FIRST_WORDS}{detr_viz.__version__}",
             *(f"% {line}" for line in comments),
             f"\\begin{{{environment}}}[t]",
             r"  \centering",
@@ -106,21 +106,21 @@ def _included(name: str) -> str:
 
 
 def _hashes(shown: FigureContents | ViewContents) -> list[str]:
-    """The weights with all of their sha256, a line each."""
+    """The weights of each model with the whole sha256."""
     if isinstance(shown, ViewContents):
         return [f"weights {clean(shown.weights)} sha256 {shown.sha256}"] if shown.sha256 else []
     return list(filter(None, map(weights_of, shown.subjects)))
 
 
 def _has_words(shown: FigureContents | ViewContents) -> bool:
-    """Whether `_caption` has sentences of its own for what is shown."""
+    """Whether `_caption` has sentences for the contents of this figure."""
     return isinstance(shown, FigureContents) and not (
         ALL_TERMS in shown.modes or shown.removed or shown.biography or shown.style.heads == "max"
     )
 
 
 def _plain_caption(shown: FigureContents | ViewContents) -> str:
-    """Title and reading rule as sentences: of any figure."""
+    """Title and reading rule as sentences, for figures that `_caption` has no sentences for."""
     if isinstance(shown, ViewContents):
         models, title, rule = shown.model, f"{shown.model}: {shown.title}", list(shown.rule)
         if rule and clean(rule[0]) == models:
@@ -129,7 +129,7 @@ def _plain_caption(shown: FigureContents | ViewContents) -> str:
         short = f" (weights \\texttt{{{shown.sha256[:12]}}})" if shown.sha256 else ""
     else:
         title, rule = shown.title, reading_rule(shown)
-        if ALL_TERMS not in shown.modes:  # whose scale is another, and said
+        if ALL_TERMS not in shown.modes:  # their scale is another one, and a note names it
             rule = [*rule, normalisation(shown.style)]
         if len(shown.subjects) == 1:
             del rule[0]  # the model's name
@@ -153,9 +153,12 @@ def _with_formulas(note: str) -> str:
     if len(pieces) % 2 == 0:
         return escape(note)
     return "".join(
-        "$" + piece.replace("·", r"\cdot ").replace("  ", " ") + "$" if i % 2 else escape(piece)
-        for i, piece in enumerate(pieces)
+        _mathematics(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces)
     )
+
+
+def _mathematics(formula: str) -> str:
+    return "$" + formula.replace("·", r"\cdot ").replace("  ", " ") + "$"
 
 
 def _caption(shown: FigureContents) -> str:
@@ -183,9 +186,9 @@ def _caption(shown: FigureContents) -> str:
 def _mode(shown: FigureContents, mode: str | Mode) -> str:
     """A mode's name with what its logits are, in mathematics."""
     pieces = []
-    for said in formulas(shown, mode):
-        name, product, _ = said.rsplit("$", 2)  # a name may have that sign too
-        pieces.append(escape(name) + "$" + product.replace("·", r"\cdot ").replace("  ", " ") + "$")
+    for text in formulas(shown, mode):
+        name, product, _ = text.rsplit("$", 2)  # a name may have that sign too
+        pieces.append(escape(name) + _mathematics(product))
     if not isinstance(mode, str):
         return "; ".join(pieces)
     return f"\\emph{{{escape(mode_name(mode))}}} ({'; '.join(pieces)})"
@@ -195,8 +198,8 @@ def _reading(shown: FigureContents) -> str:
     """What colour or lines mean."""
     style = shown.style
     if style.scaling is None:
-        said = normalisation(style)
-        return f"{escape(said[0].upper() + said[1:])}, the densest cells first."
+        text = normalisation(style)
+        return f"{escape(text[0].upper() + text[1:])}, the densest cells first."
     where = " over the photo" if style.name == "overlay" else ""
     scaled = f"{NORMS[style.scaling]} (normalisation \\emph{{{style.scaling}}})"
     known = f"Brighter colour{where} is more attention"  # of the default map
@@ -204,26 +207,32 @@ def _reading(shown: FigureContents) -> str:
 
 
 def _rows(shown: FigureContents) -> str:
-    """What a row is, and which queries there are."""
+    """What a row is, and which queries are shown."""
     compared = len(shown.subjects) > 1
     layered = any(len(s.layers) > 1 for s in shown.subjects)
-    inner = ["model"] * compared + ["layer"] * layered + ["mode"] * (len(shown.modes) > 1)
+    inner = ["model"] if compared else []
+    if layered:
+        inner.append("layer")
+    if len(shown.modes) > 1:
+        inner.append("mode")
     queries = escape(_queries(shown))
     if not inner:
         return f"A row is one object query ({queries}) with its predicted box."
-    said = f"Rows are ordered by object query ({'at the last layer shown: ' * layered}{queries}), "
-    said += f"then by {listed(inner)}"
-    said += "; queries of different models are matched by box IoU" * compared
-    return f"{said}. Boxes are predicted{' by each layer on its own' * layered}."
+    if layered:
+        queries = f"at the last layer shown: {queries}"
+    order = f"Rows are ordered by object query ({queries}), then by {listed(inner)}"
+    if compared:
+        order += "; queries of different models are matched by box IoU"
+    return f"{order}. Boxes are predicted{' by each layer on its own' if layered else ''}."
 
 
 def _queries(shown: FigureContents) -> str:
-    """The queries in words: all of a few, of many the first and how many more there are."""
+    """The queries in words: all of a few; of many the first ones and the number of the others."""
     lines, each = shown.queries, len(shown.subjects)
     count, named = len(lines) // each, max(_NAMED // each, 1)
     if len(lines) <= _ALL_NAMED or count <= named:
         return "; ".join(lines)
-    more = f"and {count - named} more" + " objects" * (each > 1)
+    more = f"and {count - named} more{' objects' if each > 1 else ''}"
     return "; ".join([*lines[: named * each], more])
 
 
@@ -233,16 +242,16 @@ def _short_hash(subject: ShownModel) -> str:
 
 
 def caption_path(figure: str | Path) -> Path:
-    """<figure's stem>.tex. OutputError where that is a folder, or not ours: a manuscript, say."""
+    """<figure's stem>.tex. OutputError where it is a folder, or a file that we did not write."""
     path = Path(figure).with_suffix(".tex")
     try:
         with path.open("rb") as file:
-            begins = file.read(len(_OURS))
+            begins = file.read(len(_FIRST_WORDS))
     except FileNotFoundError:
         return path
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)}; choose another --out") from error
-    if begins not in (b"", _OURS.encode()):
+    if begins not in (b"", _FIRST_WORDS.encode()):
         raise OutputError(f"{path} was not written by --caption: move it, or choose another --out")
     return path
 
@@ -252,11 +261,11 @@ def save_caption(
 ) -> Path:
     """Write <figure's stem>.tex beside a figure; an older one is replaced. Raises OutputError.
 
-    recipe: a digest, see recipe.py.
+    recipe: the digest of the run's recipe (render/recipe.py); "" for none.
     """
     path = caption_path(figure)
     first, rest = latex(shown, figure).split("\n", 1)
-    marked = [first, *[f"% recipe {recipe}"] * bool(recipe), rest]
+    lines = [first, f"% recipe {recipe}", rest] if recipe else [first, rest]
     with replacing(path) as part:
-        part.write_text("\n".join(marked), encoding="utf-8")
+        part.write_text("\n".join(lines), encoding="utf-8")
     return path

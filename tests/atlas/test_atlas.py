@@ -11,9 +11,10 @@ from conftest import demo_model
 from scipy import stats
 
 from detr_viz import explain
-from detr_viz.atlas.box_frame import BINS, PER_BOX, ZONES, surroundings, zone_masks
+from detr_viz.atlas.box_frame import BINS, PER_BOX, ZONES, frame_of, zone_masks
 from detr_viz.atlas.statistics import HeadStatistics, interval
 from detr_viz.atlas.table import COLUMNS, EVEN, IN_BOX, AtlasTable
+from detr_viz.attention.grids import Grid
 from detr_viz.demo.measure import Geometry, baselines, measure_maps, peak_offsets
 from detr_viz.demo.shapes import held_out_seeds, scene
 from detr_viz.explanation.results import ExplanationBase
@@ -24,13 +25,16 @@ class Seen:
 
     cell_centers_px, cells_inside = ExplanationBase.cell_centers_px, ExplanationBase.cells_inside
 
-    def __init__(self, boxes, made, hw=(120, 160), stride=10, rule="centered"):
+    def __init__(self, boxes, made, hw=(120, 160), stride=10, rule="centered", input_hw=None):
         self.boxes_xyxy_px = np.asarray(boxes, np.float32)
         self.made = np.asarray(made, np.float32)
         self.image = SimpleNamespace(hw=hw)
-        self.grid_hw, self.stride, self.cell_rule = self.made.shape[-2:], stride, rule
-        self.input_hw = hw
+        self.grid_hw = self.made.shape[-2:]
+        self._grid = Grid(self.grid_hw, input_hw or hw, stride, rule)
         self.num_queries = len(self.boxes_xyxy_px)
+
+    def grid(self, layer=None):
+        return self._grid
 
     def maps(self, mode, queries, layer, scale):
         return self.made[queries]
@@ -39,7 +43,7 @@ class Seen:
 def tally_of(seen: Seen, **more) -> HeadStatistics:
     ids = list(range(seen.num_queries))
     tally = HeadStatistics(seen.made.shape[1])
-    tally.add(seen.made, surroundings(seen, ids), **more)
+    tally.add(seen.made, frame_of(seen, ids), **more)
     return tally
 
 
@@ -70,7 +74,7 @@ def binned(made: np.ndarray, box: tuple[int, ...], owner_y, owner_x) -> np.ndarr
 def test_bins_hold_what_lies_on_their_pixels(box):
     made = np.random.default_rng(3).dirichlet(np.ones(192), 2).reshape(1, 2, 12, 16)
     seen = Seen([box], made)
-    around = surroundings(seen, [0])
+    around = frame_of(seen, [0])
     owner_y, owner_x = np.arange(120) // 10, np.arange(160) // 10
     for head in range(2):
         mass = around.rows[0] @ seen.made[0, head] @ around.columns[0].T
@@ -84,12 +88,12 @@ def test_bins_hold_what_lies_on_their_pixels(box):
 def test_territories_of_aligned_cells_end_halfway():
     """Input 64, stride 16, image 128: centres at pixels 1, 33, 65, 97, so borders at 17, 49, 81."""
     made = np.random.default_rng(4).dirichlet(np.ones(16), 1).reshape(1, 1, 4, 4)
-    seen = Seen([(32, 48, 80, 112)], made, hw=(128, 128), stride=16, rule="aligned")
-    seen.input_hw = (64, 64)
+    box, input_hw = (32, 48, 80, 112), (64, 64)
+    seen = Seen([box], made, hw=(128, 128), stride=16, rule="aligned", input_hw=input_hw)
     owner = np.digitize(np.arange(128) + 0.5, [17, 49, 81])
-    around = surroundings(seen, [0])
+    around = frame_of(seen, [0])
     mass = around.rows[0] @ seen.made[0, 0] @ around.columns[0].T
-    expected = binned(seen.made[0, 0], (32, 48, 80, 112), owner, owner)
+    expected = binned(seen.made[0, 0], box, owner, owner)
     np.testing.assert_allclose(mass, expected, atol=1e-7)
 
 
@@ -148,7 +152,7 @@ def test_a_head_is_what_it_is_for_most():
     boxes = [(40, 30, 100, 90)] * 4  # cells 4 to 9 across, 3 to 8 down
     seen = Seen(boxes, np.concatenate([first, first, first, second]))
     tally = tally_of(seen)
-    kinds = tally.kinds()
+    kinds = tally.roles()
     assert [kind.zone for kind in kinds] == [*ZONES, "left"]
     assert [kind.share for kind in kinds] == [1] * 6 + [0.75]
     assert [kind.clear for kind in kinds] == [True] * 6 + [False]  # 3 of 4 may be chance
@@ -170,7 +174,7 @@ def test_narrow_boxes_have_no_sides():
     tally = tally_of(seen)
     assert (tally.objects, tally.resolved) == (2, 1)
     alone = tally_of(Seen([(40, 30, 59, 70)], made))
-    assert alone.kinds() == [None, None]
+    assert alone.roles() == [None, None]
     assert np.isnan(alone.mean_map()).all() and np.isnan(alone.zones()).all()
     assert alone.means()["mass_in_box"] == pytest.approx([1, 0])
 
@@ -180,7 +184,7 @@ def test_memory_does_not_grow():
     one = tally_of(seen)
     small = len(pickle.dumps(one))
     for _ in range(300):
-        one.add(seen.made, surroundings(seen, [0]))
+        one.add(seen.made, frame_of(seen, [0]))
     assert one.objects == 301 and len(pickle.dumps(one)) - small < 64
 
 
@@ -201,7 +205,7 @@ def test_the_demos_maps_are_measured_as_in_the_readme(name):
         chance[EVEN].append(found["uniform"])
         chance[IN_BOX].append(found["uniform in the box"])
     names = ("entropy", "mass_in_box", "mass_on_found", "peak_to_edge", "peak_in_box")
-    means = book.tallies[2, "combine"].means()
+    means = book.statistics[2, "combine"].means()
     made = np.stack([means[n] for n in names], -1)
     np.testing.assert_allclose(made, np.concatenate(rows).mean(0), rtol=2e-5, atol=1e-6)
     medians = (np.median(np.concatenate(places), 0) + 1) / 2  # from half boxes off the centre
@@ -250,7 +254,7 @@ def test_what_few_objects_have_shown_is_left_open():
     middle, rim = (40, 40, 72, 72), (128, 40, 160, 72)
     tally = tally_of(Seen([middle] * 40, np.repeat(made, 40, 0)))
     assert not np.isnan(tally.mean_map()).any()
-    tally.add(made, surroundings(Seen([rim], made), [0]))
+    tally.add(made, frame_of(Seen([rim], made), [0]))
     both = tally.mean_map()[0]
     np.testing.assert_allclose(both, 32 * 32 / (160 * 120), rtol=1e-5)  # even, so even there too
     only = tally_of(Seen([rim] * 40 + [middle], np.repeat(made, 41, 0))).mean_map()[0]

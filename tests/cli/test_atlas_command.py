@@ -154,7 +154,7 @@ def test_the_scale_is_the_layers_where_asked_for(explanation):
         book.add(explanation, [0, 1, 2])
         maps = explanation.maps("position", [0, 1, 2], 2, scale).reshape(3, 8, -1)
         entropy = stats.entropy(maps, axis=-1).mean(0) / np.log(maps.shape[-1])
-        found = book.tallies[2, "position"].means()["entropy"]
+        found = book.statistics[2, "position"].means()["entropy"]
         np.testing.assert_allclose(found, entropy, rtol=1e-4)
     notes = [" ".join(texts(atlas_figure(book))) for book in books.values()]
     assert ["own scale" in said for said in notes] == [False, True]
@@ -272,7 +272,7 @@ def test_panels_are_the_mean_maps(book):
     sheet, lut = sheet_of(fig), colors(Style(name="heat", cmap="viridis"))
     squares = fig.axes[0].collections[0].get_paths()
     assert len(squares) == 16
-    maps = [m for tally in book.tallies.values() for m in tally.mean_map()]
+    maps = [m for tally in book.statistics.values() for m in tally.mean_map()]
     for path, values in zip(squares, maps, strict=True):
         (x0, y0), (x1, y1) = path.vertices[0], path.vertices[2]
         for i, j in ((2, 5), (12, 20), (16, 16), (5, 28)):
@@ -290,12 +290,12 @@ def test_numbers_and_kinds_are_the_books(book):
     fig = atlas_figure(book)
     numbers = [t.split(" · ")[1] for t in texts(fig) if "% · " in t and len(t) < 14]
     assert len(numbers) == 16
-    most = [np.nanmax(m) for tally in book.tallies.values() for m in tally.mean_map()]
+    most = [np.nanmax(m) for tally in book.statistics.values() for m in tally.mean_map()]
     for said, value in zip(numbers, most, strict=True):
         assert float(said) == pytest.approx(value, abs=0.051 if value >= 1 else 0.006)
     said = texts(fig)
-    for tally in book.tallies.values():
-        for kind in tally.kinds():
+    for tally in book.statistics.values():
+        for kind in tally.roles():
             assert kind.zone + "?" * (not kind.clear) in said
             assert any(t.startswith(f"{kind.share:.0%} · ") for t in said)
         assert f"entropy {tally.means()['entropy'].mean():.2f}".replace("0.", ".") in said
@@ -305,7 +305,7 @@ def test_numbers_and_kinds_are_the_books(book):
 def test_scales_that_panels_share(book):
     """The largest value of what shares a scale has the last colour, all else less."""
     lut = colors(Style(name="heat")).astype(int).sum(1)
-    maps = np.nan_to_num(np.stack([t.mean_map() for t in book.tallies.values()]))
+    maps = np.nan_to_num(np.stack([t.mean_map() for t in book.statistics.values()]))
     most = maps.max((2, 3))
     for norm, last in (
         ("head", most),

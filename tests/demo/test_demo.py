@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import torchvision.ops
 from PIL import Image
 
-from detr_viz.demo import losses, shapes, train, trainee
+from detr_viz.demo import losses, shapes, train, trainee, training_set
 from detr_viz.demo.evaluate import average_precision, detections
 from detr_viz.models import get
 from detr_viz.models.config import read_config
@@ -111,9 +111,9 @@ def test_held_out_seeds_are_never_trained_on():
 
 
 def test_training_set_is_cached_and_equal_when_read_back(tmp_path):
-    first = shapes.training_set(1, 6, 64, 0.5, tmp_path, workers=1)
+    first = training_set.training_set(1, 6, 64, 0.5, tmp_path, workers=1)
     assert [p.suffix for p in tmp_path.iterdir()] == [".npz"]
-    again = shapes.training_set(1, 6, 64, 0.5, tmp_path, workers=1)
+    again = training_set.training_set(1, 6, 64, 0.5, tmp_path, workers=1)
     assert first.rgb.shape == (6, 64, 64, 3) and first.boxes_xyxy.shape == (6, 6, 4)
     for name in ("rgb", "boxes_xyxy", "labels"):
         assert (getattr(first, name) == getattr(again, name)).all()
@@ -275,8 +275,8 @@ def test_query_groups_do_not_see_each_other(kind):
 def test_a_short_run_saves_what_loads_strictly_and_says_the_same(
     kind, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setitem(train.RECIPES, kind, SMALL)
-    monkeypatch.setattr(train, "training_set", lambda *a: shapes.training_set(*a, workers=1))
+    monkeypatch.setitem(train.CONFIGS, kind, SMALL)
+    monkeypatch.setattr(train, "training_set", lambda *a: training_set.training_set(*a, workers=1))
     kept = {}
     real_export = train.export
     monkeypatch.setattr(
@@ -316,7 +316,7 @@ def test_a_short_run_saves_what_loads_strictly_and_says_the_same(
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     args = argparse.Namespace(type="detr", seed=3, device="cpu", steps=4, minutes=1.0)
-    data = shapes.training_set(3, 12, 128, 0.0, tmp_path, workers=1)
+    data = training_set.training_set(3, 12, 128, 0.0, tmp_path, workers=1)
     whole = train.Run(args, SMALL)
     for _ in range(4):
         whole.step(data)
@@ -334,7 +334,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss(tmp_path):
-    data = shapes.training_set(4, 2, 128, 0.0, tmp_path, workers=1)
+    data = training_set.training_set(4, 2, 128, 0.0, tmp_path, workers=1)
     args = argparse.Namespace(type="cd_detr", seed=4, device="cpu", steps=1000, minutes=1.0)
     run = train.Run(args, replace(SMALL, warmup_steps=1, lr=2e-3))
     run.step(data)

@@ -11,7 +11,7 @@ from detr_viz.demo.measure import (
     COLUMNS,
     Geometry,
     baselines,
-    found_queries,
+    matched_queries,
     measure_maps,
     peak_offsets,
     report,
@@ -87,7 +87,7 @@ def test_an_object_is_found_once(explanation):
     from detr_viz.demo.shapes import scene
 
     drawn = scene(2_000_000_018, 512)
-    queries = found_queries(explanation, drawn)
+    queries = matched_queries(explanation, drawn)
     assert sorted(explanation.labels[queries]) == sorted(drawn.labels)
 
 
@@ -107,7 +107,7 @@ def test_what_matters_is_what_ablations_say():
 
     (picture,) = scenes(1)
     e = explain(demo_model("detr"), picture.rgb)
-    ids = found_queries(e, picture)
+    ids = matched_queries(e, picture)
     shares, rows = matter.measurements("detr", None, 1)
     assert len(shares) == len(ids) > 0
     np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-4)

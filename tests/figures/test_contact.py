@@ -25,7 +25,9 @@ from test_fonts import CAT, DOG, build_font, forget
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError
-from detr_viz.figures.contact_sheet import best_grid, contact_sheet, shorten_middle
+from detr_viz.figures.contact_sheet import contact_sheet
+from detr_viz.figures.page.text import shorten_middle
+from detr_viz.figures.page.thumbnail_grid import best_grid
 
 A4 = (595.44, 841.68)
 DEJAVU = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))

@@ -8,6 +8,7 @@ installed font is looked for only where a text has characters (Chinese, say) tha
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
@@ -42,7 +43,7 @@ class Run(NamedTuple):
 
 
 def plain_settings() -> AbstractContextManager[None]:
-    """matplotlib's own settings of what text and lines are drawn like, whatever a user's are."""
+    """matplotlib's default settings for drawing text and lines, whatever a user has configured."""
     import matplotlib
 
     names = [n for n in matplotlib.rcParamsDefault if n.startswith(("text.", "path.", "agg."))]
@@ -56,9 +57,9 @@ def clean(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def font_file(characters: frozenset[str], style: str = "") -> str | None:
-    """File of a font with all these characters; None: none has.
+    """File of a font with all these characters; None where no font has them.
 
-    matplotlib's DejaVu Sans first, then what is installed, TrueType before other outlines.
+    matplotlib's DejaVu Sans first, then installed fonts, TrueType before other outlines.
     """
     import matplotlib
     from matplotlib.font_manager import fontManager, get_font
@@ -73,7 +74,7 @@ def font_file(characters: frozenset[str], style: str = "") -> str | None:
         close = entry.weight if isinstance(entry.weight, int) else 400
         return entry.style != "normal", "serif" in entry.name.lower(), abs(close - weight)
 
-    # Last Resort, which matplotlib brings, has a box with a number for every character there is
+    # Last Resort, which comes with matplotlib, has a box with a number for every character
     real = [e for e in fontManager.ttflist if not e.name.startswith("Last Resort")]
     installed = [e.fname for e in sorted(real, key=unlike)]
     other = None
@@ -90,7 +91,7 @@ def font_file(characters: frozenset[str], style: str = "") -> str | None:
 
 @lru_cache(maxsize=64)
 def is_truetype(path: str) -> bool:
-    """Whether a font has TrueType outlines, the only ones a PDF of matplotlib's holds properly."""
+    """Whether a font has TrueType outlines: matplotlib embeds no others properly in a PDF."""
     from matplotlib.font_manager import get_font
 
     table = get_font(path).get_sfnt_table("maxp")
@@ -107,7 +108,7 @@ def _properties(size_pt: float, style: str, path: str) -> FontProperties:
     from matplotlib.font_manager import FontProperties, get_font
 
     family = FAMILY if Path(path).name in _FILES.values() else get_font(path).family_name
-    # family, weight and style say again what the file is: an SVG names its font, it has none inside
+    # family, weight and style repeat what the file is: an SVG names its font and embeds none
     return FontProperties(
         family=family,
         size=size_pt,
@@ -134,6 +135,29 @@ def _width(text: str, size_pt: float, style: str, dpi: float, hinting: str) -> f
     return float(measured[0]) if text else 0.0
 
 
+def shorten_middle(text: str, limit: float, width: Callable[[str], float]) -> str:
+    """The text, or as much of it as fits: its beginning, an ellipsis, twice as much of its end."""
+
+    def short(count: int) -> str:
+        return text[: count // 3].rstrip() + ELLIPSIS + text[len(text) - count + count // 3 :]
+
+    if width(text) <= limit:
+        return text
+    return short(_most(len(text), lambda count: width(short(count)) <= limit))
+
+
+def _most(length: int, fits: Callable[[int], bool]) -> int:
+    """The most characters, fewer than all, that fit; 0 where none do."""
+    most, too_many = 0, length
+    while too_many - most > 1:
+        middle = (most + too_many) // 2
+        if fits(middle):
+            most = middle
+        else:
+            too_many = middle
+    return most
+
+
 class Lettering:
     """Measures and breaks text at one resolution. Sizes in points, widths in pixels."""
 
@@ -148,7 +172,7 @@ class Lettering:
         return max(1, round(pt * self.dpi / 72))
 
     def properties(self, text: str, size_pt: float, style: str = "") -> FontProperties:
-        """Font to draw this text with; DejaVu Sans where no font has it all."""
+        """Font to draw this text with; DejaVu Sans where no font has all its characters."""
         path = font_file(frozenset(text), style) or font_file(frozenset(), style)
         assert path is not None
         return _properties(size_pt, style, path)
@@ -158,14 +182,14 @@ class Lettering:
         return _width(text, size_pt, style, self.dpi, self._hinting)
 
     def _advance(self, text: str, size_pt: float, style: str = "") -> float:
-        """Where the next text goes on: the width with the spaces at both ends."""
+        """Where the next text begins: the width with the spaces at both ends."""
         return self.width(f"|{text}|", size_pt, style) - self.width("||", size_pt, style)
 
     def runs(self, text: str, size_pt: float) -> list[Run]:
         """One line as pieces of one font each. Between dollar signs c_q is c with a subscript q.
 
-        Wide gaps (two spaces and more) part pieces too: text is slightly wider in a vector file,
-        and centred on short pieces that does not show.
+        Wide gaps (two spaces and more) separate pieces too: text is slightly wider in a vector
+        file, and with short, centred pieces that is not visible.
         """
         small, drop = size_pt * _SUBSCRIPT_SIZE, size_pt * _SUBSCRIPT_DROP * self.dpi / 72
         pieces: list[tuple[str, float, float, str]] = []
@@ -191,35 +215,32 @@ class Lettering:
         """The text, or as much of its beginning as fits the limit, with an ellipsis."""
         if self.width(text, size_pt, style) <= limit_px:
             return text
-        fits, too_long = 0, len(text)
-        while too_long - fits > 1:
-            middle = (fits + too_long) // 2
-            short = text[:middle].rstrip() + ELLIPSIS
-            if self.width(short, size_pt, style) <= limit_px:
-                fits = middle
-            else:
-                too_long = middle
-        return text[:fits].rstrip() + ELLIPSIS
+
+        def short(count: int) -> str:
+            return text[:count].rstrip() + ELLIPSIS
+
+        count = _most(len(text), lambda count: self.width(short(count), size_pt, style) <= limit_px)
+        return short(count)
 
     def fit(
         self, text: str, limit_px: float, size_pt: float, style: str = "", lines: int = 2
     ) -> list[str]:
-        """The text broken into at most so many lines, shortened where it must be.
+        """The text broken into at most so many lines; the last is shortened where it is too long.
 
-        It is broken after spaces, and after _ and - inside words, as names of files have them.
+        Lines break after spaces, and after _ and - inside words, for names of files.
         """
-        words, done = _BREAKS.split(text), []
-        while words and len(done) < lines - 1:
+        words, out = _BREAKS.split(text), []
+        while words and len(out) < lines - 1:
             count = len(words)
             while (
                 count > 1 and self.width("".join(words[:count]).strip(), size_pt, style) > limit_px
             ):
                 count -= 1
-            done.append("".join(words[:count]).strip())
+            out.append("".join(words[:count]).strip())
             words = words[count:]
         if words:
-            done.append("".join(words).strip())
-        return [self.shorten(line, limit_px, size_pt, style) for line in done]
+            out.append("".join(words).strip())
+        return [self.shorten(line, limit_px, size_pt, style) for line in out]
 
     def join(self, pieces: list[str], limit_px: float, size_pt: float, separator: str) -> list[str]:
         """Pieces (some with $formulas$) joined into few lines that fit; no piece is broken."""
@@ -233,7 +254,7 @@ class Lettering:
         return out
 
     def broken(self, pieces: list[str], limit_px: float, size_pt: float) -> list[str]:
-        """Pieces, those too long for a line parted at spaces; formulas stay whole."""
+        """The pieces; those too long for a line are broken at spaces. Formulas stay whole."""
         out: list[str] = []
         for piece in pieces:
             if self.length(piece, size_pt) <= limit_px:
