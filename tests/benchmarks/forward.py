@@ -27,10 +27,10 @@ sys.path[:0] = map(str, (HERE, HERE.parent, HERE.parent.parent))
 
 from conftest import filled_state_dict
 from golden.fillrule import image
+from network_tools import as_detector
 from plain import PlainDETR
 
 from detr_viz import models
-from detr_viz.attention.dense import weights
 from detr_viz.explanation.capture import record
 from detr_viz.images.read import load_image
 from detr_viz.images.resize import to_tensor
@@ -78,21 +78,22 @@ def main() -> None:
     ours.fold_batch_norm()
     if peak:
         del plain
+    sites = as_detector(ours, "detr").attention_sites()
     x = to_tensor(load_image(image(480, 640, 1)), 800, 1333)
 
     def captured() -> None:
-        with record(ours, [("cross", 5)]) as recorded:
+        with record(sites, [("cross", 5)]) as calls:
             ours(x)
-        site = recorded["cross", 5]
-        assert site.residual < 1e-4
+        call = calls["cross", 5]
+        assert call.residual < 1e-4
         for mode in spec.modes:
-            weights(site.terms, mode, queries=[0, 1, 2, 3, 4])
+            call.attention.weights(mode, [0, 1, 2, 3, 4])
 
     def everything() -> None:
-        with record(ours, ours.attention_sites()) as recorded:
+        with record(sites, sites) as calls:
             ours(x)
-        for where, site in recorded.items():
-            assert where == ("decoder", 0) or site.residual < 1e-4
+        for where, call in calls.items():
+            assert where == ("decoder", 0) or call.residual < 1e-4
 
     if peak:
         with torch.inference_mode():
