@@ -42,16 +42,16 @@ def run(args: argparse.Namespace) -> int:
         if outcome.verdict.same:
             same += 1
             continue
-        assert outcome.path is not None and outcome.old is not None and outcome.made is not None
+        assert outcome.path is not None and outcome.old is not None and outcome.new is not None
         for line in lines(outcome.name, outcome.verdict):
             say(line, args.quiet)
-        if not len(outcome.made.query_ids):
+        if not len(outcome.new.query_ids):
             failed += 1
             name = printable(outcome.name)
             print(f"error: {name}: no query is left, so it stays as it was", file=sys.stderr)
             continue
         store = str(outcome.old.meta.get("store", "float32"))
-        path = write(outcome.path, outcome.made, store, "see to its folder, or check it out anew")
+        path = write(outcome.path, outcome.new, store, "see to its folder, or check it out anew")
         updated += 1
         say(f"rewrote {path}", args.quiet)
     counts = {"rewritten": updated, "the same": same, "not run": failed}

@@ -1,6 +1,6 @@
-"""How far apart two saved files are: maps head by head, mass off the map, sampling points, queries.
+"""Differences between two saved files: maps head by head, mass off the map, samples, queries.
 
-pairs: (place in old, place in new) of the queries that are compared.
+pairs: (index in old, index in new) of the queries that are compared.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Pairs = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class HeadChange:
-    """How far one head's map of one query has moved; fields as in distances.Distances.
+    """The change of one head's map of one query; fields as in distances.Distances.
 
-    query, other: its ids in the old and the new file.
-    level: whose maps these are; None for the map on the finest grid, of all levels together.
-    excess: the largest share of a limit that is used up; over 1 it is too far.
+    query, other: ids of the query in the old and the new file.
+    level: of the map; None for the map on the finest grid, of all levels together.
+    excess: change divided by limit, the largest of several; above 1 it is too large.
     """
 
     mode: str
@@ -46,7 +46,7 @@ class HeadChange:
 
 @dataclass(frozen=True)
 class PartChange:
-    """How far one head's attention of one query has moved in what its map does not show.
+    """A change of one head's attention of one query that its map does not show.
 
     part           "outside": mass off the map; "point": a sampling point; "weight": of a point
     level, point   of the point that moved farthest; None for "outside"
@@ -68,7 +68,7 @@ class PartChange:
 
 @dataclass(frozen=True)
 class QueryChange:
-    """A query and the one that it is compared with: ids, class names, scores, overlap of boxes."""
+    """A query before and after: ids, class names, scores, overlap of the boxes."""
 
     query: int
     other: int
@@ -81,7 +81,7 @@ class QueryChange:
 def head_changes(
     old: Heatmaps, new: Heatmaps, pairs: Pairs, limits: Limits
 ) -> Iterator[HeadChange]:
-    """Every map of these queries, and where there are several levels, those of each level."""
+    """The change of every map of these queries, and with several levels also of each level."""
     if not pairs:
         return
     rounding = _rounding(old, new)
@@ -93,7 +93,7 @@ def head_changes(
         for k, (a, b) in enumerate(zip(before, after, strict=True)):
             apart = distances(a[olds], b[news], atol)
             if old.kind != "dense":
-                apart = _without_light(apart, a[olds], b[news], atol)
+                apart = _without_empty(apart, a[olds], b[news], atol)
             shift = np.maximum(apart.peak_shift, apart.centroid_shift)
             excess = np.max(
                 [
@@ -112,8 +112,8 @@ def head_changes(
                     yield HeadChange(**where, head=head, **numbers, excess=most, level=level)
 
 
-def _without_light(apart: Distances, p: NDArray, q: NDArray, atol: float) -> Distances:
-    """Without the shift of centres where hardly any mass is on a map: noise moves those."""
+def _without_empty(apart: Distances, p: NDArray, q: NDArray, atol: float) -> Distances:
+    """The same with a centroid_shift of 0 for maps almost without mass, which is only noise."""
     mass = np.minimum(p.sum((-2, -1)), q.sum((-2, -1)))
     return replace(apart, centroid_shift=np.where(mass > atol, apart.centroid_shift, 0.0))
 
@@ -121,9 +121,9 @@ def _without_light(apart: Distances, p: NDArray, q: NDArray, atol: float) -> Dis
 def part_changes(
     old: Heatmaps, new: Heatmaps, pairs: Pairs, limits: Limits
 ) -> Iterator[PartChange]:
-    """Mass off the map, and the sampling point and the weight that have moved farthest.
+    """Changes of the mass off the map, and the largest changes of a sampling point and of a weight.
 
-    Of dense attention there is none: what is off its map is what the map lacks.
+    None for dense attention, which has no points and no mass off the map.
     """
     if not pairs or old.kind == "dense":
         return
@@ -132,13 +132,13 @@ def part_changes(
     sizes = old.grid_hw[:, None, ::-1].astype(np.float64)  # (L, 1, 2): w, h
     for mode in old.maps:
         apart = np.abs(_apart(old.outside[mode][olds], new.outside[mode][news]))
-        found = {"outside": (apart[:, :, None, None], limits.atol)}
+        changes = {"outside": (apart[:, :, None, None], limits.atol)}
         if mode in old.samples:
-            ways = _apart(old.samples[mode][olds], new.samples[mode][news]) * sizes
-            found["point"] = (np.hypot(ways[..., 0], ways[..., 1]), limits.max_shift)
+            shifts = _apart(old.samples[mode][olds], new.samples[mode][news]) * sizes
+            changes["point"] = (np.hypot(shifts[..., 0], shifts[..., 1]), limits.max_shift)
             weights = (old.sample_weights[mode][olds], new.sample_weights[mode][news])
-            found["weight"] = (np.abs(_apart(*weights)), atol)
-        for part, (change, limit) in found.items():
+            changes["weight"] = (np.abs(_apart(*weights)), atol)
+        for part, (change, limit) in changes.items():
             yield from _parts(old, new, mode, pairs, part, change, limit)
 
 
@@ -175,7 +175,7 @@ def _apart(old: NDArray, new: NDArray) -> NDArray[np.float64]:
 
 
 def _rounding(old: Heatmaps, new: Heatmaps) -> float:
-    """Of weights that are stored as float16."""
+    """Largest rounding error of the weights, which is not 0 for those stored as float16."""
     return sum(STORED_WITHIN[str(maps.meta.get("store", "float32"))] for maps in (old, new))
 
 
@@ -190,15 +190,15 @@ def _where(old: Heatmaps, new: Heatmaps, mode: str, i: int, j: int) -> dict[str,
 
 
 def _used(value: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
-    """How much of a limit is used up; where it is 0, all or nothing; by no number, all."""
+    """value / limit; with a limit of 0: inf for any change; inf for NaN too."""
     used = value / limit if limit > 0 else np.where(value > 0, np.inf, 0.0)
     return np.where(np.isfinite(value), used, np.inf)
 
 
 def query_change(old: Heatmaps, new: Heatmaps, i: int, j: int, limits: Limits) -> QueryChange:
-    """How far a query's box, class and score have moved."""
+    """The change of a query's box, class and score."""
     boxes = box_shares(old)[[i]], box_shares(new)[[j]]
-    # one that has no area overlaps nothing, not even itself
+    # the iou of a box without area is 0, even with itself
     overlap = 1.0 if np.array_equal(*boxes) else float(iou(*boxes)[0, 0])
     scores = float(old.scores[i]), float(new.scores[j])
     labels = str(old.label_names[i]), str(new.label_names[j])
@@ -217,6 +217,6 @@ def query_change(old: Heatmaps, new: Heatmaps, i: int, j: int, limits: Limits) -
 
 
 def box_shares(maps: Heatmaps) -> NDArray[np.float64]:
-    """Boxes as shares of the image, which may have been resized."""
+    """Boxes as fractions of the image, since its size may have changed."""
     height, width = maps.image_hw_px
     return maps.boxes_xyxy_px / np.asarray([width, height, width, height], np.float64)

@@ -1,4 +1,4 @@
-"""A file of saved maps, believed piece by piece, whoever made it.
+"""The content of a file of saved maps, checked completely, since it may come from anywhere.
 
 Checked("cat.npz", arrays, meta).heatmaps()     # Heatmaps, or HeatmapError of one line
 """
@@ -35,7 +35,7 @@ _LEVEL = re.compile(r"\.l\d+\Z")  # the end of the name of one level's maps
 
 
 class Checked:
-    """What a file holds, in `heatmaps`. HeatmapError at the first thing that is wrong."""
+    """Checks the content of a file; `heatmaps` raises HeatmapError at the first error."""
 
     def __init__(self, path: str | Path, arrays: dict[str, NDArray[Any]], meta: Any) -> None:
         self._path, self._arrays, self._meta = path, arrays, meta
@@ -55,7 +55,7 @@ class Checked:
         maps = {m: self._maps(f"maps_{m}", (*rows, *grids[0])) for m in modes}
         fields = {name: self._arrays[name] for name in FIELDS}
         if self._version < 3:
-            fields |= self._known_to_the_meta()
+            fields |= self._fields_from_meta()
             return Heatmaps(
                 maps=maps,
                 meta=self._meta,
@@ -85,14 +85,14 @@ class Checked:
         )
 
     def check_version(self) -> None:
-        found = self._meta.get("schema_version") if isinstance(self._meta, dict) else None
-        if type(found) is int and found > SCHEMA_VERSION:
+        version = self._meta.get("schema_version") if isinstance(self._meta, dict) else None
+        if type(version) is int and version > SCHEMA_VERSION:
             raise self._wrong(
-                f" has schema version {found}, this detr_viz reads up to {SCHEMA_VERSION}: "
+                f" has schema version {version}, this detr_viz reads up to {SCHEMA_VERSION}: "
                 "it was written by a newer detr_viz, install that"
             )
-        if type(found) is not int or found < 1:
-            raise self._wrong(f" has schema version {str(found)[:40]}: write it again")
+        if type(version) is not int or version < 1:
+            raise self._wrong(f" has schema version {str(version)[:40]}: write it again")
 
     def _wrong(self, words: str) -> HeatmapError:
         return HeatmapError(f"{self._path}{words}")
@@ -139,8 +139,8 @@ class Checked:
         sizes |= self._sizes_of_grids()
         for name, shape in sizes.items():
             if self._arrays[name].shape != shape:
-                found = self._arrays[name].shape
-                raise self._wrong(f": {name} is {found}, expected {shape}: {self._not_ours}")
+                actual = self._arrays[name].shape
+                raise self._wrong(f": {name} is {actual}, expected {shape}: {self._not_ours}")
         for name in ("image_hw_px", "grid_hw"):
             if (self._arrays[name] < 1).any():
                 raise self._wrong(f": {name} has none: write it again")
@@ -173,7 +173,7 @@ class Checked:
         """[h, w] of each level."""
         return self._arrays["grid_hw"].reshape(-1, 2).tolist()
 
-    def _known_to_the_meta(self) -> dict[str, Any]:
+    def _fields_from_meta(self) -> dict[str, Any]:
         """The fields of version 3 of an older file: one level of dense attention."""
         stride, how = self._meta.get("stride_px"), self._meta.get("preprocessing")
         given = how.get("input_hw_px") if isinstance(how, dict) else None
@@ -188,27 +188,27 @@ class Checked:
         }
 
     def _check_crc32(self) -> None:
-        """That the arrays are those that were written; version 1 has no sums."""
+        """Check that the arrays have not changed since they were written; version 1 has no sums."""
         if self._version < 2:
             return
-        said = self._meta.get("crc32")
-        for name, found in safe_npz.checksums(self._arrays).items():
-            if not isinstance(said, dict) or said.get(name) != found:
+        in_meta = self._meta.get("crc32")
+        for name, crc32 in safe_npz.checksums(self._arrays).items():
+            if not isinstance(in_meta, dict) or in_meta.get(name) != crc32:
                 raise self._wrong(f" is damaged: the CRC-32 of {name[:60]} is not the one it had")
-        gone = [name for name in said if name not in self._arrays]
+        gone = [name for name in in_meta if name not in self._arrays]
         if gone:
             raise self._wrong(f" is damaged: it has no {gone[0][:60]} any more")
 
     # ---- the weights ------------------------------------------------------------------------
 
     def _modes(self) -> list[str]:
-        """In files of several levels ".l0" is the end of a level's name, and of no mode's."""
+        """Names of the modes. In files of several levels, names that end in ".l0" are levels."""
         several = self._version >= 3 and len(self._arrays["grid_hw"]) > 1
         names = [name for name in self._arrays if name.startswith("maps_")]
         return [n.removeprefix("maps_") for n in names if not (several and _LEVEL.search(n))]
 
     def _check_names(self, modes: list[str], levels: int) -> None:
-        """That no array of a map is left over."""
+        """Check that every array of a map belongs to a mode."""
         known = {f"{prefix}{mode}" for prefix in _PREFIXES for mode in modes}
         if levels > 1:
             known |= {f"maps_{mode}.l{k}" for mode in modes for k in range(levels)}
@@ -217,7 +217,7 @@ class Checked:
                 raise self._wrong(f": {name[:60]} belongs to no map: write it again")
 
     def _stored(self, name: str, shape: tuple[int, ...], store: object) -> NDArray[Any]:
-        """An array that has to be there, with this type and shape."""
+        """An array that must exist, with this type and shape."""
         if name not in self._arrays:
             raise self._wrong(f" lacks {name[:60]}: write it again")
         array = self._arrays[name]
@@ -247,7 +247,7 @@ class Checked:
         outside: NDArray[np.float32],
         levels: tuple[NDArray[np.float32], ...],
     ) -> None:
-        """That a map, and its levels together, sum to 1 with what falls off the map."""
+        """Check that a map, and its levels together, sum to 1 with the part off the map."""
         name = f"maps_{mode}"
         stored = [self._arrays[f"{name}.l{k}"] for k in range(len(levels))]
         for parts, arrays in (((maps,), [self._arrays[name]]), (levels, stored)):
@@ -262,8 +262,8 @@ class Checked:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Points (q, M, L, P, 2) and their weights (q, M, L, P)."""
         name = f"sample_weights_{mode}"
-        found = self._arrays[name].shape if name in self._arrays else ()
-        points = found[3] if len(found) == 4 else 1
+        actual = self._arrays[name].shape if name in self._arrays else ()
+        points = actual[3] if len(actual) == 4 else 1
         if not 1 <= points <= MOST_POINTS:
             raise self._wrong(f": {name[:60]} has {points} points: 1 to {MOST_POINTS} are read")
         shape = (*shape, points)
@@ -281,5 +281,5 @@ _OLD_FIELDS = {"grid_hw": (np.int64, 1)}  # of versions 1 and 2
 
 
 def _is_size(value: object) -> bool:
-    """A number of pixels that someone wrote down in JSON."""
+    """Whether a value from JSON is a number of pixels."""
     return type(value) is int and 1 <= value < 2**31

@@ -1,4 +1,4 @@
-"""Two saved files of maps, compared: how far apart, whether that is too far, and what lies behind.
+"""Comparison of two saved files of maps: their differences, the verdict, and possible causes.
 
 verdict = judge(load("old.npz"), load("new.npz"))
 verdict.same, verdict.heads[0], verdict.changed
@@ -30,16 +30,16 @@ STATES = ("same", "different", "not run")  # of an outcome
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison has found.
+    """The result of a comparison.
 
-    heads, queries, parts   worst first
+    heads, queries, parts   changes, the largest first
     gone, new        queries that only the old, only the new file has
-    cannot           why maps could not be compared at all, else ""
-    changed          what else is not as it was, in words: weights, image, recipe, versions
-    likeness         what the change looks like, in words: heads that changed places
-    limits           by which it was judged; rounding of float16 comes on top
-    other_weights    whether the file of weights is another, and that alone is a difference
-    known_inputs     whether the files say which weights and image they are of
+    cannot           the reason if maps could not be compared at all, else ""
+    changed          other changes in words: weights, image, recipe, versions
+    likeness         a description of the change in words, such as heads in another order
+    limits           the limits that were used; rounding of float16 is added to them
+    other_weights    whether the file of weights is another one and this counts as a difference
+    known_inputs     whether the files name their weights and image
     """
 
     heads: tuple[HeadChange, ...]
@@ -56,20 +56,20 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Whether nothing is further apart than the limits allow."""
+        """Whether no change is above the limits."""
         others = self.cannot or self.gone or self.new or self.other_weights
         return self.used <= 1 and not others
 
     @property
     def unexplained(self) -> str:
-        """What is said where nothing is known to lie behind a difference."""
+        """The text for a difference without a known cause."""
         if self.used <= 1:
             return "other queries"
         return "same inputs, different numbers" if self.known_inputs else "different numbers"
 
     @property
     def used(self) -> float:
-        """The largest share of a limit that is used up."""
+        """The largest change, divided by its limit."""
         return max(
             (change.excess for change in (*self.heads, *self.queries, *self.parts)), default=0.0
         )
@@ -77,16 +77,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a saved file: a verdict, the maps as they were and are; or the trouble.
+    """The result of a check of one saved file: a verdict with the old and new maps, or the trouble.
 
-    seconds: that it took, with the forward pass and the model where it was the first to need them.
+    seconds: its time, with loading the model and the forward pass if it was the first to need them.
     """
 
     name: str
     path: Path | None = None
     verdict: Comparison | None = None
     old: Heatmaps | None = None
-    made: Heatmaps | None = None
+    new: Heatmaps | None = None
     trouble: str = ""
     seconds: float = 0.0
 
@@ -102,23 +102,25 @@ class Outcome:
         return self.state == "same"
 
     def brief(self) -> Outcome:
-        """Without the maps, and of what has passed only the worst head and query."""
+        """Without the maps; if it has passed, with only the largest change of each kind."""
         verdict = self.verdict
         if verdict is not None and verdict.same:
             heads, queries, parts = verdict.heads[:1], verdict.queries[:1], verdict.parts[:1]
             verdict = replace(verdict, heads=heads, queries=queries, parts=parts)
-        return replace(self, verdict=verdict, old=None, made=None)
+        return replace(self, verdict=verdict, old=None, new=None)
 
 
 def judge(
     old: Heatmaps, new: Heatmaps, limits: Limits | None = None, *, strict: bool = False
 ) -> Comparison:
-    """Every map of every query that both files have, what falls off it, and its sampling points.
+    """Compare every map of every query that both files have, its mass off the map and its points.
 
-    Queries of the same weights are matched by their ids, those of different ones by their boxes
-    (one to one, the largest sum of overlaps, at least half each), then by their ids. Rounding of a
-    file that stores float16 is allowed for. limits: None for those of the files' precision. strict:
-    another file of weights is a difference, whatever the maps are.
+    With the same weights, queries are matched by their ids; with different weights by their boxes
+    (one to one, the largest sum of overlaps, at least half each), then by their ids. Rounding of
+    float16 is added to the limits.
+
+    limits: None for the limits of the files' precision.
+    strict: another file of weights counts as a difference, even with the same maps.
     """
     limits = limits or between(old.meta, new.meta)
     pairs = _pairs(old, new)
@@ -150,10 +152,10 @@ def _other_weights(old: Heatmaps, new: Heatmaps) -> bool:
 
 
 def _pairs(old: Heatmaps, new: Heatmaps) -> list[tuple[int, int]]:
-    """(place in old, place in new) of queries that are one.
+    """(index in old, index in new) of queries that belong together.
 
-    After other weights an id may stand for another object: what has the box comes first, and an id
-    only where no box is left for it.
+    With other weights an id may mean another object: queries are matched by their boxes first, and
+    the others by their ids.
     """
     pairs: list[tuple[int, int]] = []
     if _other_weights(old, new):
@@ -186,7 +188,7 @@ def _cannot(old: Heatmaps, new: Heatmaps) -> str:
 
 
 def _other_grids(old: Heatmaps, new: Heatmaps) -> str:
-    """Both grids in words where they are not the same; strides only where both are known."""
+    """Both grids in words if they differ, else "". Strides count only if both are known."""
     levels = [len(maps.grid_hw) for maps in (old, new)]
     if levels == [1, 1] and old.hw != new.hw:
         (h, w), (other_h, other_w) = old.hw, new.hw
@@ -211,14 +213,14 @@ def _grid_words(maps: Heatmaps) -> str:
 
 
 def _likeness(old: Heatmaps, new: Heatmaps, pairs: list[tuple[int, int]]) -> Iterator[str]:
-    """What the maps of the modes look like now; modes of one likeness together."""
+    """The likeness of each mode's maps in words; modes with the same likeness together."""
     olds, news = (list(places) for places in zip(*pairs, strict=True))
-    found: dict[str, list[str]] = {}
+    modes_by_words: dict[str, list[str]] = {}
     for mode in old.maps:
         outside = None
         if old.kind != "dense":
             outside = old.outside[mode][olds], new.outside[mode][news]
         if words := likeness(old.maps[mode][olds], new.maps[mode][news], outside):
-            found.setdefault(words, []).append(mode)
-    for words, modes in found.items():
+            modes_by_words.setdefault(words, []).append(mode)
+    for words, modes in modes_by_words.items():
         yield f"{words} ({', '.join(modes)})"

@@ -1,4 +1,4 @@
-"""How far attention maps are apart, head by head: pure arithmetic, in float64.
+"""Distances between attention maps, head by head: pure arithmetic, in float64.
 
 apart = distances(old, new, atol=1e-4)          # maps (q, heads, h, w)
 apart.total_variation                           # (q, heads), 0 to 1
@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True, eq=False)
 class Distances:
-    """Each field (...), one number a map; p and q the maps that are compared, over the cells i.
+    """Each field (...) has one number for each map; p and q are the maps, i the cells.
 
     max_abs          max_i |p_i - q_i|
-    total_variation  sum_i |p_i - q_i| / 2: the mass that has to be moved, 0 to 1
+    total_variation  sum_i |p_i - q_i| / 2: the mass to move from one map to the other, 0 to 1
     jensen_shannon   (KL(p || m) + KL(q || m)) / 2 in bits, m = (p + q) / 2: 0 to 1
                      (Lin 1991, IEEE Trans. Inf. Theory 37)
-    peak_shift       distance of the largest cells, in cells; 0 where neither map tells them apart
+    peak_shift       distance of the largest cells, in cells; 0 if neither map distinguishes them
     centroid_shift   distance of the centres of mass, in cells
     """
 
@@ -34,9 +34,9 @@ class Distances:
 def distances(p: ArrayLike, q: ArrayLike, atol: float = 0.0) -> Distances:
     """Compare maps (..., h, w) of equal shapes, of weights that are not negative.
 
-    atol: a map tells two cells apart where their weights differ by more. Of a flat map the largest
-    cell is an accident of rounding, and that it has moved says nothing.
-    ValueError where shapes differ or there is no cell.
+    atol: a map distinguishes two cells if their weights differ by more. In a flat map the largest
+    cell depends only on rounding, so a shift of it has no meaning.
+    ValueError if shapes differ or there is no cell.
     """
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     if p.shape != q.shape or p.ndim < 2 or not p.shape[-1] or not p.shape[-2]:
@@ -64,27 +64,27 @@ def _peak_shift(p: NDArray, q: NDArray, atol: float) -> NDArray[np.float64]:
     flat_p, flat_q = (maps.reshape(*maps.shape[:-2], -1) for maps in (p, q))
     at_p, at_q = flat_p.argmax(-1), flat_q.argmax(-1)
 
-    def told_apart(maps: NDArray, peak: NDArray, other: NDArray) -> NDArray[np.bool_]:
+    def distinct(maps: NDArray, peak: NDArray, other: NDArray) -> NDArray[np.bool_]:
         values = (np.take_along_axis(maps, at[..., None], -1)[..., 0] for at in (peak, other))
         return next(values) - next(values) > atol
 
-    moved = told_apart(flat_p, at_p, at_q) | told_apart(flat_q, at_q, at_p)
-    ways = np.stack(np.unravel_index(at_p, p.shape[-2:]), -1) - np.stack(
+    has_shift = distinct(flat_p, at_p, at_q) | distinct(flat_q, at_q, at_p)
+    shifts = np.stack(np.unravel_index(at_p, p.shape[-2:]), -1) - np.stack(
         np.unravel_index(at_q, q.shape[-2:]), -1
     )
-    return np.where(moved, _length(ways.astype(np.float64)), 0.0)
+    return np.where(has_shift, _length(shifts.astype(np.float64)), 0.0)
 
 
 def _centroid(maps: NDArray) -> NDArray[np.float64]:
     """(..., 2): row and column; the middle of the grid for a map of zeros."""
     mass = maps.sum((-2, -1))
-    found = []
+    centres = []
     for axis, size in ((-1, maps.shape[-2]), (-2, maps.shape[-1])):
         weighted = (maps.sum(axis) * np.arange(size)).sum(-1)
         middle = np.full_like(mass, (size - 1) / 2)
-        found.append(np.divide(weighted, mass, out=middle, where=mass > 0))
-    return np.stack(found, -1)
+        centres.append(np.divide(weighted, mass, out=middle, where=mass > 0))
+    return np.stack(centres, -1)
 
 
-def _length(ways: NDArray) -> NDArray[np.float64]:
-    return np.hypot(ways[..., 0], ways[..., 1])
+def _length(shifts: NDArray) -> NDArray[np.float64]:
+    return np.hypot(shifts[..., 0], shifts[..., 1])

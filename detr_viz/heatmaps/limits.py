@@ -1,4 +1,4 @@
-"""How far apart maps are still the same. Imports nothing heavy, for --help."""
+"""The limits up to which maps count as the same. Imports nothing heavy, for --help."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest differences that are no difference.
+    """The largest differences that still count as the same.
 
     atol       of a weight
     max_tv     total variation of a map, 0 to 1
@@ -25,16 +25,17 @@ class Limits:
     max_score: float
 
 
-# All that tests/benchmarks/noise.py measures is below (README, "Maps as tests"): EXACT is more than
-# twenty times that, and less than what 1 % of a projection does; COARSE is less than twice.
+# tests/benchmarks/noise.py measures the noise (README, "Maps as tests"). EXACT is more than twenty
+# times the noise, and less than the effect of a 1 % change of a projection. COARSE is less than
+# twice the noise.
 EXACT = Limits(atol=5e-4, max_tv=2e-3, max_shift=0.5, min_iou=0.99, max_score=1e-3)
 COARSE = Limits(atol=0.15, max_tv=0.25, max_shift=2.5, min_iou=0.95, max_score=0.25)
 
 
 def between(old: Mapping[str, Any], new: Mapping[str, Any], **own: float) -> Limits:
-    """Those for the less exact of two files, as their metas say; `own` instead where given.
+    """The limits for the less exact of two files, by their metas; `own` replaces single limits.
 
-    TypeError for an `own` that is no limit.
+    TypeError for an `own` that is not a field of Limits.
     """
     coarse = any(meta.get("precision") in ("tf32", "bfloat16") for meta in (old, new))
     return replace(COARSE if coarse else EXACT, **own)

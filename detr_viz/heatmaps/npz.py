@@ -3,8 +3,8 @@
 save("cat.npz", explanation, [3, 17], ["combine", "position"])
 load("cat.npz").maps["position"]                # (2, heads, h, w)
 
-The arrays are listed in schema.py. The meta has the CRC-32 of each, so that a file that has rotted
-is told from one that holds other maps; maps may be in float16. Versions 1 and 2 are read too.
+The arrays are listed in schema.py. The meta has the CRC-32 of each array, which distinguishes a
+damaged file from one with other maps. Maps may be in float16. Versions 1 and 2 are read too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def of(
 ) -> Heatmaps:
     """The maps of these queries and modes. more: plain values for the meta.
 
-    Scores, labels and boxes are as the layer's own output gives them.
+    Scores, labels and boxes are those of the layer's own output.
     """
     ids = list(queries)
     layer = explanation.pick_layer(layer)
@@ -69,8 +69,8 @@ def of(
             else _outside(explanation, mode, ids, layer, scale)
             for mode, array in maps.items()
         },
-        samples={mode: found[0] for mode, found in points.items() if found is not None},
-        sample_weights={mode: found[1] for mode, found in points.items() if found is not None},
+        samples={mode: pair[0] for mode, pair in points.items() if pair is not None},
+        sample_weights={mode: pair[1] for mode, pair in points.items() if pair is not None},
         query_ids=np.asarray(ids, np.int64),
         scores=output.scores[ids],
         labels=output.labels[ids],
@@ -83,11 +83,11 @@ def of(
     )
 
 
-# ---- what an explanation knows of its attention; without levels it is one grid of dense maps ----
+# ---- facts of an explanation's attention; one without levels has one grid of dense maps ----------
 
 
 def _grids(e: ExplanationBase, layer: int) -> dict[str, Any]:
-    """The fields of Heatmaps that say where the cells are, and what kind of attention it is."""
+    """The fields of Heatmaps for the grids and the kind of attention."""
     if hasattr(e, "grids"):
         grids = e.grids(layer)
         cells, strides = [grid.hw for grid in grids], [grid.stride for grid in grids]
@@ -107,37 +107,37 @@ def _grids(e: ExplanationBase, layer: int) -> dict[str, Any]:
 def _levels(
     e: ExplanationBase, mode: str, ids: list[int], layer: int, scale: str, count: int
 ) -> tuple[NDArray[np.float32], ...]:
-    """The maps of each level alone; () where there is but one."""
+    """The maps of each level alone; () if there is only one level."""
     if count == 1:
         return ()
-    made = (e.maps(mode, ids, layer, scale, level=k) for k in range(count))
-    return tuple(np.asarray(maps, np.float32) for maps in made)
+    levels = (e.maps(mode, ids, layer, scale, level=k) for k in range(count))
+    return tuple(np.asarray(maps, np.float32) for maps in levels)
 
 
 def _outside(
     e: ExplanationBase, mode: str, ids: list[int], layer: int, scale: str
 ) -> NDArray[np.float32]:
-    """The mass off the map (q, heads), which rounding can make a little less than 0."""
-    found = np.asarray(e.outside(mode, ids, layer, scale), np.float32)
-    return np.maximum(found, 0)
+    """The mass off the map (q, heads); at least 0, since rounding could make it negative."""
+    mass = np.asarray(e.outside(mode, ids, layer, scale), np.float32)
+    return np.maximum(mass, 0)
 
 
 def _samples(
     e: ExplanationBase, mode: str, ids: list[int], layer: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Points (q, heads, L, P, 2) and weights (q, heads, L, P), or None where none are sampled."""
-    found = e.samples(mode, ids, layer) if hasattr(e, "samples") else None
-    if found is None:
+    """Points (q, heads, L, P, 2) and weights (q, heads, L, P), or None if there are no samples."""
+    samples = e.samples(mode, ids, layer) if hasattr(e, "samples") else None
+    if samples is None:
         return None
-    points, weights = found
+    points, weights = samples
     return np.asarray(points, np.float32), np.asarray(weights, np.float32)
 
 
 def of_arrays(maps: Mapping[str, NDArray[Any]], **meta: Any) -> Heatmaps:
-    """Maps from anywhere, (q, heads, h, w) by mode, as those of queries 0, 1, ... of no class.
+    """Heatmaps from plain arrays (q, heads, h, w) by mode, for queries 0, 1, ... without classes.
 
-    They are dense attention on one grid, of which it is not known where it lies in an image.
-    ValueError where shapes differ, or weights are negative, no numbers, or more than 1 in all.
+    They count as dense attention on one grid, whose position in the image is not known.
+    ValueError if shapes differ, or weights are negative or NaN, or sum to more than 1.
     """
     arrays = {mode: np.asarray(array, np.float32) for mode, array in maps.items()}
     shapes = {array.shape for array in arrays.values()}
@@ -175,8 +175,8 @@ def write(
 ) -> Path:
     """Write maps to a file; the same input gives the same bytes.
 
-    store: float16 halves the file, and keeps the maps within STORED_WITHIN. HeatmapError for what
-    `load` would not take: maps that are none, a query twice, more than it reads.
+    store: float16 halves the file, with errors of at most STORED_WITHIN. HeatmapError for content
+    that `load` would reject: invalid maps, a repeated query, too many bytes.
     """
     if store not in STORES:
         raise UserError(f"maps are stored as {' or '.join(STORES)}, not {store}")
@@ -214,13 +214,13 @@ def save(
 
 
 def load(path: str | Path) -> Heatmaps:
-    """Read a file that `save` wrote; HeatmapError on anything else, whoever made it."""
+    """Read a file that `save` wrote; HeatmapError on any other file."""
     arrays, meta = _read(path)
     return Checked(path, arrays, meta).heatmaps()
 
 
 def load_meta(path: str | Path) -> dict[str, Any]:
-    """The meta alone, quickly; HeatmapError as of `load`, of what is wrong with the meta."""
+    """The meta only, which is fast; HeatmapError if the meta is wrong."""
     _, meta = _read(path, "meta")
     Checked(path, {}, meta).check_version()
     return meta

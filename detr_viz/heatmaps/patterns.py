@@ -1,9 +1,9 @@
-"""What a change of maps looks like: heads in another order, maps mirrored, sharper, wrong sums.
+"""Known patterns in a change of maps: heads in another order, maps mirrored, sharper, wrong sums.
 
 likeness(old, new)                              # "heads 2 and 5 have changed places", or ""
 
-Mistakes of a refactoring leave such marks; each is tried on the old maps, and told where it alone
-takes away nine tenths of the change.
+Mistakes in a refactoring cause such changes. Each pattern is applied to the old maps, and reported
+if it alone explains nine tenths of the change.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LEFT = 0.1  # share of the change that may stay unexplained
-_SUM = 0.01  # how far the sum of a map may be from the one it had
-_FLOOR = 1e-12  # of weights whose logarithm is taken
+_SUM = 0.01  # largest change of a map's sum
+_FLOOR = 1e-12  # smallest weight before its logarithm is taken
 
 
 def likeness(old: NDArray, new: NDArray, outside: tuple[NDArray, NDArray] | None = None) -> str:
-    """In words, what has become of maps (q, heads, h, w) of one mode; "" where nothing fits.
+    """The pattern in the change of maps (q, heads, h, w) of one mode, in words; "" if none fits.
 
-    outside: the mass (q, heads) that falls off the old and the new maps; None where none does.
+    outside: the mass (q, heads) that falls off the old and the new maps; None if there is none.
     """
     old, new = np.asarray(old, np.float64), np.asarray(new, np.float64)
     change = np.abs(new - old).sum()
@@ -38,11 +38,11 @@ def likeness(old: NDArray, new: NDArray, outside: tuple[NDArray, NDArray] | None
     return ""
 
 
-Found = Iterator[tuple[str, NDArray]]  # words, and the maps that they would make of the old
+Patterns = Iterator[tuple[str, NDArray]]  # (words, the old maps changed by this pattern)
 
 
-def _order(old: NDArray, new: NDArray) -> Found:
-    """The order of heads that suits best: the assignment of least sums of absolute differences."""
+def _order(old: NDArray, new: NDArray) -> Patterns:
+    """The best order of heads: the assignment with the least sum of absolute differences."""
     from scipy.optimize import linear_sum_assignment  # slow to import, and most checks pass
     from scipy.spatial.distance import cdist
 
@@ -56,23 +56,23 @@ def _order(old: NDArray, new: NDArray) -> Found:
     if len(moved) == 2:
         yield "heads {} and {} have changed places".format(*moved[0]), expected
     else:
-        said = ", ".join(f"{i} is now {j}" for i, j in moved)
-        yield f"heads are in another order ({said})", expected
+        order = ", ".join(f"{i} is now {j}" for i, j in moved)
+        yield f"heads are in another order ({order})", expected
 
 
-def _mirrored(old: NDArray, new: NDArray) -> Found:
-    ways: dict[str, Callable[[NDArray], NDArray]] = {
+def _mirrored(old: NDArray, new: NDArray) -> Patterns:
+    flips: dict[str, Callable[[NDArray], NDArray]] = {
         "mirrored left to right": lambda maps: maps[..., ::-1],
         "upside down": lambda maps: maps[..., ::-1, :],
         "turned by 180 degrees": lambda maps: maps[..., ::-1, ::-1],
     }
     if old.shape[-2] == old.shape[-1]:
-        ways["transposed, rows for columns"] = lambda maps: np.swapaxes(maps, -2, -1)
-    for name, way in ways.items():
-        yield f"maps are {name}", way(old)
+        flips["transposed, rows for columns"] = lambda maps: np.swapaxes(maps, -2, -1)
+    for name, flip in flips.items():
+        yield f"maps are {name}", flip(old)
 
 
-def _sharper(old: NDArray, new: NDArray) -> Found:
+def _sharper(old: NDArray, new: NDArray) -> Patterns:
     """softmax(a x) is softmax(x)^a, normalised: a by least squares over the logarithms."""
     logs = [np.log(np.maximum(maps, _FLOOR)).reshape(*maps.shape[:2], -1) for maps in (old, new)]
     x, y = (log - log.mean(-1, keepdims=True) for log in logs)

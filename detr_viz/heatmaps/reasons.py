@@ -1,4 +1,4 @@
-"""What two saved files say of how they were made, compared: what can stand behind other numbers."""
+"""Possible causes of a difference: the metas of two saved files compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from detr_viz.common.files import printable
 from detr_viz.heatmaps.schema import Heatmaps
 
-# In the order in which it would explain them.
+# The most likely cause first.
 _INPUTS = {"weights file": "weights_sha256", "image": "image_sha256", "model": "model_type"}
 _RECIPE = {
     "layer": "layer",
@@ -20,11 +20,11 @@ _RECIPE = {
     "dilation": "dilation",
 }
 _PLACES = {"number type": "dtype", "device": "device"}
-_LONGEST = 24  # characters of a value that is told
+_LONGEST = 24  # characters of a printed value
 
 
 def reasons(old: Heatmaps, new: Heatmaps) -> Iterator[str]:
-    """What is not as it was, but for the numbers, in words."""
+    """Everything but the maps that has changed, in words."""
     a, b = old.meta, new.meta
     yield from _changes(_INPUTS, a, b)
     names = [dict(zip(m.labels.tolist(), m.label_names.tolist(), strict=True)) for m in (old, new)]
@@ -53,10 +53,10 @@ def _changes(names: Mapping[str, str], old: Mapping[str, Any], new: Mapping) -> 
 
 
 def _recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What was asked for: the queries as they were said, where both say so; sizes, layer."""
-    asked = [_part(meta, "remake").get("queries") for meta in (old, new)]
-    if None not in asked and asked[0] != asked[1]:
-        yield f"queries {_short(asked[0])} to {_short(asked[1])}"
+    """Changed settings: the choice of queries if both files have it, sizes, layer and others."""
+    queries = [_part(meta, "remake").get("queries") for meta in (old, new)]
+    if None not in queries and queries[0] != queries[1]:
+        yield f"queries {_short(queries[0])} to {_short(queries[1])}"
     for what, key in _RECIPE.items():
         if old.get(key) != new.get(key):
             yield f"{what} {_short(old.get(key))} to {_short(new.get(key))}"
@@ -67,12 +67,12 @@ def _recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _part(meta: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = meta.get(key)
-    return found if isinstance(found, dict) else {}
+    part = meta.get(key)
+    return part if isinstance(part, dict) else {}
 
 
 def _short(value: object) -> str:
-    said = printable(value)
-    if len(said) == 64 and said.isalnum():  # a digest
-        return said[:8]
-    return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 1]}…"
+    text = printable(value)
+    if len(text) == 64 and text.isalnum():  # a digest
+        return text[:8]
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

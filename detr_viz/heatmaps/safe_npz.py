@@ -1,9 +1,9 @@
-"""Archives of arrays (.npz) from anywhere: nothing is believed, and no more is read than promised.
+"""Safe reading of archives of arrays (.npz) from anywhere, with a limit on the bytes.
 
     arrays = read("cat.npz", most_bytes=1 << 27)
 
-numpy.load trusts what an archive says of itself: it would run pickles if asked to, reserve what a
-header of a few bytes promises, and unpack all that a bomb holds.
+numpy.load trusts an archive: it would run pickles if allowed, reserve as much memory as a small
+header claims, and unpack a zip bomb.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
 class ArchiveError(ValueError):
-    """What is wrong with an archive, in words that follow its name."""
+    """An error of an archive; its text continues a sentence after the file's name."""
 
 
 def read(path: str | Path, most_bytes: int, *only: str) -> dict[str, NDArray[Any]]:
-    """All arrays of an archive, of together at most so many bytes; numbers and texts, no objects.
+    """All arrays of an archive: numbers and texts, no objects, at most `most_bytes` in all.
 
-    only: names of arrays; the others are passed over, those that are not there are left out.
-    ArchiveError where it is none, is damaged or promises more; OSError where it cannot be read.
+    only: names of arrays to read; without names, all. Missing names are left out.
+    ArchiveError if it is not an archive, is damaged or too large; OSError if it cannot be read.
     """
     with open(path, "rb") as file:
         begins = file.read(len(_POINTER))
@@ -52,10 +52,10 @@ def read(path: str | Path, most_bytes: int, *only: str) -> dict[str, NDArray[Any
                 raise
             raise ArchiveError(f"it is damaged: {reason(error)}") from error
         except Exception as error:  # a damaged archive makes zipfile raise nearly anything
-            raise ArchiveError(_said(error)) from error
+            raise ArchiveError(_error_text(error)) from error
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, zipfile.BadZipFile) and "not a zip file" in str(error):
         return "it is no zip archive, or is cut short"
     return f"it is damaged: {reason(error)[:200]}"
@@ -84,31 +84,33 @@ def _read(file: IO[bytes], most_bytes: int, only: Collection[str]) -> dict[str, 
 
 def _array(stream: IO[bytes], name: str, most_bytes: int) -> NDArray[Any]:
     """One array in numpy's format (numpy.lib.format, versions 1.0 to 3.0)."""
-    said = repr(name[:60])
+    title = repr(name[:60])
     version = np.lib.format.read_magic(stream)
     headers = {
         (1, 0): (2, np.lib.format.read_array_header_1_0),
         (2, 0): (4, np.lib.format.read_array_header_2_0),
     }
     if version not in headers:
-        raise ArchiveError(f"{said} is in a format of its own ({version})")
+        raise ArchiveError(f"{title} is in a format of its own ({version})")
     size_of_length, read_header = headers[version]
-    length = stream.read(size_of_length)  # numpy would read as much as that says
+    length = stream.read(size_of_length)  # numpy would read a header of any length
     if int.from_bytes(length, "little") > _MOST_HEADER:
-        raise ArchiveError(f"{said} has a header of {int.from_bytes(length, 'little'):,} bytes")
+        raise ArchiveError(f"{title} has a header of {int.from_bytes(length, 'little'):,} bytes")
     header = io.BytesIO(length + stream.read(int.from_bytes(length, "little")))
     shape, fortran, dtype = read_header(header, max_header_size=_MOST_HEADER)
     if dtype.hasobject or dtype.kind not in "biufSU" or not dtype.itemsize:
-        raise ArchiveError(f"{said} holds objects (a pickle) or records: nothing that is read here")
+        raise ArchiveError(
+            f"{title} holds objects (a pickle) or records: nothing that is read here"
+        )
     if len(shape) > 8 or any(n < 0 for n in shape):
-        raise ArchiveError(f"{said} has the shape {shape}")
+        raise ArchiveError(f"{title} has the shape {shape}")
     size = math.prod(shape) * dtype.itemsize
     if size > most_bytes:
-        raise ArchiveError(f"{said} is too large ({size:,} bytes)")
+        raise ArchiveError(f"{title} is too large ({size:,} bytes)")
     data = stream.read(size)
-    # one more reads to the end, and so to the check of the sum
+    # one byte more: at the end of the stream zipfile checks the CRC
     if len(data) < size or stream.read(1):
-        raise ArchiveError(f"{said} is not as long as it says")
+        raise ArchiveError(f"{title} is not as long as it says")
     flat = np.frombuffer(data, dtype) if size else np.empty(math.prod(shape), dtype)
     return flat.reshape(shape, order="F" if fortran else "C")
 
@@ -118,6 +120,6 @@ def checksums(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
     sums = {}
     for name, array in arrays.items():
         head = zlib.crc32(f"{array.dtype.str}{array.shape}".encode())
-        flat = np.ascontiguousarray(array).reshape(-1)  # and no copy of it, for it may be large
+        flat = np.ascontiguousarray(array).reshape(-1)  # a view, since the array may be large
         sums[name] = f"{zlib.crc32(flat.view(np.uint8), head):08x}"
     return sums

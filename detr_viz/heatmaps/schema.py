@@ -1,12 +1,12 @@
-"""What a file of saved maps holds: its fields, its versions, and what weights of attention are.
+"""The content of a file of saved maps: its fields, its versions, and valid attention weights.
 
 The arrays of version 3; q queries, M heads, L levels (finest first), h x w the finest grid.
 
-    maps_<mode>            (q, M, h, w); of several levels their sum, coarse cells spread evenly
-    maps_<mode>.l<k>       (q, M, h_k, w_k) of level k, only where L > 1
-    outside_<mode>         float32 (q, M): what falls off the map; with the map it sums to 1
+    maps_<mode>            (q, M, h, w); for several levels their sum, coarse cells spread evenly
+    maps_<mode>.l<k>       (q, M, h_k, w_k) of level k, only if L > 1
+    outside_<mode>         float32 (q, M): the mass off the map; with the map it sums to 1
     samples_<mode>         float32 (q, M, L, P, 2), and
-    sample_weights_<mode>  (q, M, L, P): only of attention that samples points
+    sample_weights_<mode>  (q, M, L, P): only for attention that samples points
 
 Versions 1 and 2 have one level, no `outside` and none of the fields of MORE_FIELDS.
 """
@@ -25,12 +25,12 @@ from detr_viz.common.errors import UserError
 SCHEMA_VERSION = 3
 STORES = ("float32", "float16")
 KINDS = ("dense", "sampled", "factored", "roi")
-# Absolute; of values up to 1 float16 keeps 11 bits, and steps of 6e-8 near 0.
+# Largest absolute rounding error. float16 keeps 11 bits of values up to 1; near 0 steps of 6e-8.
 STORED_WITHIN = {"float32": 0.0, "float16": 2.0**-12}
-ROUNDING = 1e-3  # of the sum of a map
+ROUNDING = 1e-3  # allowed in the sum of a map
 MOST_LEVELS = 16
-MOST_POINTS = 1024  # of a head on a level
-_TINY_STEP = 2.0**-24  # of float16 below 6e-5, where it rounds every cell of a flat map alike
+MOST_POINTS = 1024  # for a head on one level
+_TINY_STEP = 2.0**-24  # of float16 below 6e-5; there all cells of a flat map round the same way
 FIELDS = {  # name -> (dtype, number of dimensions); of every version
     "query_ids": (np.int64, 1),
     "scores": (np.float32, 1),
@@ -58,22 +58,22 @@ class Heatmaps:
     """Saved maps of q queries at one decoder layer, by M heads, on L levels (finest first).
 
     maps            mode -> float32 (q, M, h, w) on the finest grid
-    outside         mode -> float32 (q, M): the mass that falls off the map; both sum to 1. 0 for
-                    dense attention; of plain arrays and older files, what their maps lack
+    outside         mode -> float32 (q, M): the mass off the map; with the map it sums to 1. 0 for
+                    dense attention; for plain arrays and older files 1 minus the map's sum
     query_ids, scores, labels, label_names   (q,)
     boxes_xyxy_px   float32 (q, 4), pixels of the original image
     image_hw_px     int64 (2,)
     grid_hw         int64 (L, 2): the network's own grids, padding included
-    strides         int64 (L,): pixels of the network input a cell; 0 where that is not known
+    strides         int64 (L,): pixels of the network input from cell to cell; 0 if not known
     kind            of attention, one of KINDS
     valid_hw_px     int64 (2,): pixels of the network input that show the image, from its top left
-    input_hw_px     int64 (2,): the network input with its padding; both 0 where not known
+    input_hw_px     int64 (2,): the network input with its padding; both 0 if not known
     layers          int64 (1,), from 0
-    meta            what made them (ExplanationBase.meta), with the scale and the modes
-    levels          mode -> float32 (q, M, h_k, w_k) of each level; () where there is but one
-    samples         mode -> float32 (q, M, L, P, 2): x, y of each point as shares of the level's
-                    whole grid; below 0 or above 1 it lies outside
-    sample_weights  mode -> float32 (q, M, L, P); both are empty where no points are sampled
+    meta            how they were computed (ExplanationBase.meta), with the scale and the modes
+    levels          mode -> float32 (q, M, h_k, w_k) of each level; () if there is only one
+    samples         mode -> float32 (q, M, L, P, 2): x, y of each point as fractions of the level's
+                    whole grid; below 0 or above 1 it is outside
+    sample_weights  mode -> float32 (q, M, L, P); both are empty if no points are sampled
     """
 
     maps: Mapping[str, NDArray[np.float32]]
@@ -102,7 +102,7 @@ class Heatmaps:
         return height, width
 
     def arrays(self, store: str) -> dict[str, NDArray[Any]]:
-        """As a file has them by name. store: one of STORES, for all but outside and samples."""
+        """The arrays of a file by name. store: one of STORES, for all but outside and samples."""
         arrays = {f"maps_{mode}": maps.astype(store) for mode, maps in self.maps.items()}
         for mode, parts in self.levels.items():
             arrays |= {f"maps_{mode}.l{k}": part.astype(store) for k, part in enumerate(parts)}
@@ -114,23 +114,23 @@ class Heatmaps:
 
 
 def rounding(maps: NDArray[Any]) -> float:
-    """How far the sum of a map (..., h, w) may be from what it is, by the type it is stored in."""
+    """Largest rounding error of the sum of a map (..., h, w), by the type it is stored in."""
     cells = maps.shape[-2] * maps.shape[-1]
     return ROUNDING + (cells * _TINY_STEP / 2 if maps.dtype == np.float16 else 0.0)
 
 
 def no_weights(maps: NDArray[Any], most: float = 1 + ROUNDING) -> str:
-    """What is wrong with weights (..., h, w) that came from elsewhere, or "".
+    """The fault of weights (..., h, w) of unknown origin in words, or "".
 
-    most: the largest sum over (h, w).
+    most: the largest allowed sum over (h, w).
     """
     if not (np.isfinite(maps).all() and (maps >= 0).all()):
         return "values that are no weights"
-    # where some falls off the map they sum to less than 1; rounding makes it a little more
+    # less than 1 if a part falls off the map; a little more than 1 by rounding
     return "maps of more than 1 in all" if (maps.sum((-2, -1)) > most).any() else ""
 
 
 def lack(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What maps (..., h, w) of which nothing else is known sum to less than 1; 0 for rounding."""
+    """1 minus the sum of maps (..., h, w), (...); 0 if it is only rounding."""
     missing = 1 - maps.sum((-2, -1))
     return np.where(missing > ROUNDING, missing, 0).astype(np.float32)

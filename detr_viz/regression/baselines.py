@@ -1,7 +1,8 @@
-"""Baselines: saved maps that say how they are made again.
+"""Baselines: saved maps with the settings to compute them again.
 
-A baseline is a file of heatmaps.py whose meta has a `remake`: model, weights, image, queries and
-sizes, with paths relative to the file's folder or to a --root, so that a clone has them too.
+A baseline is a file of saved maps (heatmaps/npz.py) whose meta has an entry "remake": model,
+weights, image, queries and sizes. Paths are relative to the file's folder or to a --root, so that
+they are valid in a clone too.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from detr_viz.common.files import printable, reason, search
 from detr_viz.heatmaps.npz import HeatmapError, load_meta
 
 KEY = "remake"
-DEMO, FILE, NAME = "demo", "file", "name"  # what `weights` is
-FOLDER, ROOT = "folder", "root"  # what paths are relative to
+DEMO, FILE, NAME = "demo", "file", "name"  # values of weights_is
+FOLDER, ROOT = "folder", "root"  # values of relative_to
 
 
 @dataclass(frozen=True)
 class ModelKey:
-    """All that a model is loaded by; baselines of equal keys share it.
+    """The settings that a model is loaded with; baselines with equal keys share the model.
 
     weights: None for the demo of the type, else as load_model takes it.
     """
@@ -42,7 +43,7 @@ class ModelKey:
 
 @dataclass(frozen=True)
 class BaselineSpec:
-    """How a baseline is made again. Paths as they stand in the file, with "/".
+    """The settings to compute a baseline again. Paths as in the file, with "/".
 
     image: "" for the one that comes with the package.
     """
@@ -65,7 +66,7 @@ class BaselineSpec:
 
     @classmethod
     def parsed(cls, entry: Any) -> BaselineSpec:
-        """From a meta, which anyone may have written. ValueError where it is none."""
+        """From an entry of a meta, which may come from anywhere; ValueError if it is wrong."""
         names = [field.name for field in fields(cls)]
         if not isinstance(entry, dict) or sorted(entry) != sorted(names):
             raise ValueError("it does not say how it is made again")
@@ -99,7 +100,7 @@ class BaselineSpec:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline file, whose maps stay there. base: the folder that its paths start from."""
+    """A baseline file, without its maps. base: the folder that its paths are relative to."""
 
     path: Path
     name: str
@@ -115,18 +116,18 @@ class Baseline:
     def _place(self, path: str) -> Path:
         place = os.path.normpath(self.base / path)
         with suppress(ValueError):  # another drive
-            place = min(os.path.relpath(place), place, key=len)  # as short as it can be said
+            place = min(os.path.relpath(place), place, key=len)  # the shorter one, for messages
         return Path(place)
 
     @property
     def model(self) -> ModelKey:
-        made = self.remake
-        weights, classes = made.weights, made.classes
-        if weights is not None and made.weights_is == FILE:
+        spec = self.remake
+        weights, classes = spec.weights, spec.classes
+        if weights is not None and spec.weights_is == FILE:
             weights = str(self._place(weights))
         if classes is not None:
             classes = str(self._place(classes))
-        return ModelKey(made.type, weights, classes, made.nheads, made.dilation, made.precision)
+        return ModelKey(spec.type, weights, classes, spec.nheads, spec.dilation, spec.precision)
 
 
 def _is_mode(name: str) -> bool:
@@ -138,7 +139,7 @@ def _is_mode(name: str) -> bool:
 
 
 def read(path: Path, name: str, root: str | None = None) -> Baseline:
-    """A baseline; HeatmapError where it is none."""
+    """A baseline; HeatmapError if the file is not one."""
     meta = load_meta(path)
     try:
         remake = BaselineSpec.parsed(meta.get(KEY))
@@ -153,10 +154,10 @@ def read(path: Path, name: str, root: str | None = None) -> Baseline:
 
 
 def find(places: Sequence[str]) -> Iterator[tuple[Path, str]]:
-    """(path, name) of every file in these folders, and of the files themselves, each once.
+    """(path, name) of every .npz file in these folders, and of single files, each once.
 
-    Names are those below their folder; where there are several places, whole paths. UserError where
-    a place is none or has none.
+    places: folders or files. A name is the path below its folder, or the whole path if there are
+    several places. UserError for a place that does not exist or has no baselines.
     """
     seen: set[str] = set()
     for place in places:
@@ -164,14 +165,14 @@ def find(places: Sequence[str]) -> Iterator[tuple[Path, str]]:
         if not place:
             raise UserError("the path is empty: name a folder of baselines")
         if top.is_dir():
-            found = search(top, ".npz")
-            if not found:
+            files = search(top, ".npz")
+            if not files:
                 raise UserError(f"no baselines (.npz) in {top}: make some with the record command")
         elif top.exists():
-            found = [top]
+            files = [top]
         else:
             raise UserError(f"no file or folder {printable(top)}: check the path")
-        for path in found:
+        for path in files:
             if (real := os.path.realpath(path)) not in seen:
                 seen.add(real)
                 whole = len(places) > 1 or path == top
@@ -180,7 +181,7 @@ def find(places: Sequence[str]) -> Iterator[tuple[Path, str]]:
 
 
 def relative(path: str, start: str | Path) -> str:
-    """A path as it stands in a baseline. UserError where none leads there (another drive)."""
+    """A path as a baseline has it, relative to `start`. UserError on another drive."""
     try:
         return Path(os.path.relpath(os.path.realpath(path), os.path.realpath(start))).as_posix()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Baselines made again and judged, one after the other."""
+"""Baselines computed again and compared, one after the other."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Which baselines are made again, and how the models run.
+    """Which baselines are checked, and how the models run.
 
-    baselines  folders of baselines, or single ones
-    root       where paths of baselines recorded with --root start
+    baselines  folders of baselines, or single files
+    root       the folder of the paths in baselines that were recorded with --root
     only       patterns of names; None: all
-    cache      where downloads go
+    cache      folder for downloads
     """
 
     baselines: tuple[str, ...]
@@ -45,9 +45,9 @@ class CheckOptions:
 
 
 def outcomes(options: CheckOptions, own: Mapping[str, float]) -> Iterator[Outcome]:
-    """Every baseline with its outcome, those of one model together. UserError for no baseline.
+    """The outcome of every baseline, grouped by model. UserError for no baseline.
 
-    own: limits by their names, in place of the usual ones.
+    own: limits by name, which replace the defaults.
     """
     start = time.perf_counter()
     for outcome in _outcomes(options, own):
@@ -60,9 +60,9 @@ def _outcomes(options: CheckOptions, own: Mapping[str, float]) -> Iterator[Outco
     if options.device != "auto":
         from detr_viz.checkpoints.load_model import pick_device
 
-        pick_device(options.device)  # a mistake in it is said once
+        pick_device(options.device)  # here, so that a mistake is reported once
     if options.root is not None and not os.path.isdir(options.root):
-        raise UserError(f"--root {options.root} is no folder: check the path")
+        raise UserError(f"--root {options.root} is not a folder: check the path")
     known: list[Baseline] = []
     for path, name in places:
         try:
@@ -75,28 +75,30 @@ def _outcomes(options: CheckOptions, own: Mapping[str, float]) -> Iterator[Outco
 
 
 def _input(baseline: Baseline) -> tuple[str, int, int]:
-    """What the network is given: baselines of equal ones share a forward pass."""
+    """The network's input: baselines with the same input share a forward pass."""
     how = baseline.remake
     return str(baseline.image), how.size or 0, how.max_size or 0
 
 
 def chosen(options: CheckOptions) -> Iterator[tuple[Path, str]]:
-    """The files that are asked for. UserError where --only leaves none."""
-    found = list(find(options.baselines))
-    kept = [
+    """(path, name) of the chosen files. UserError if no name fits --only."""
+    files = list(find(options.baselines))
+    fitting = [
         (path, name)
-        for path, name in found
-        if options.only is None or any(_called(name, pattern) for pattern in options.only)
+        for path, name in files
+        if options.only is None or any(_fits(name, pattern) for pattern in options.only)
     ]
-    if not kept:
-        names = ", ".join(printable(name) for _, name in found[:3]) + ", …" * (len(found) > 3)
-        asked = " or ".join(repr(pattern) for pattern in options.only)
-        raise UserError(f"no baseline is called {asked}: there is {names}")
-    yield from kept
+    if not fitting:
+        names = [printable(name) for _, name in files[:3]]
+        if len(files) > 3:
+            names.append("…")
+        patterns = " or ".join(repr(pattern) for pattern in options.only)
+        raise UserError(f"no baseline is called {patterns}: there is {', '.join(names)}")
+    yield from fitting
 
 
-def _called(name: str, pattern: str) -> bool:
-    """By its name below the folder or by its file's name, with or without the suffix."""
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a pattern fits a path below the folder or a file name, with or without suffix."""
     names = (name, name.rpartition("/")[2])
     return any(fnmatch(n, pattern) or fnmatch(n.removesuffix(".npz"), pattern) for n in names)
 
@@ -142,19 +144,19 @@ def _of_input(
         if len(layers) == 1:
             yield from _not_run(options, group, error)
             return
-        for layer in layers:  # one that there is not any more must not take the others along
+        for layer in layers:  # a layer that no longer exists must not make the others fail
             alone = [baseline for baseline in group if baseline.remake.layer == layer]
             yield from _of_input(options, model, alone, own)
         return
     for baseline in group:
         try:
             old = load(baseline.path)
-            made = remade(baseline, old, e)
-            verdict = judge(old, made, between(old.meta, made.meta, **own), strict=True)
+            new = current_maps(baseline, old, e)
+            verdict = judge(old, new, between(old.meta, new.meta, **own), strict=True)
         except Exception as error:
             yield from _not_run(options, [baseline], error)
         else:
-            yield Outcome(baseline.name, baseline.path, verdict, old, made)
+            yield Outcome(baseline.name, baseline.path, verdict, old, new)
 
 
 def _not_run(
@@ -166,11 +168,11 @@ def _not_run(
         yield Outcome(baseline.name, trouble=in_a_line(error)[0])
 
 
-def remade(baseline: Baseline, old: Heatmaps, e: Explanation) -> Heatmaps:
-    """A baseline's maps as they are now.
+def current_maps(baseline: Baseline, old: Heatmaps, e: Explanation) -> Heatmaps:
+    """The maps of a baseline, computed now.
 
-    Of the queries that it has; where the weights are others, an id may stand for another object,
-    and the queries are chosen again.
+    For the same queries. With other weights an id may mean another object, so the queries are
+    chosen again.
     """
     how = baseline.remake
     if e.meta["weights_sha256"] == old.meta.get("weights_sha256"):

@@ -53,10 +53,10 @@ img { display: block; image-rendering: pixelated; border: 1px solid #dcdcdc; }
 
 
 def page(outcomes: Sequence[Outcome]) -> str:
-    """The whole document; what has not passed comes first and open, the rest folded."""
+    """The whole document; failed baselines come first and open, the others folded."""
     failed = [outcome for outcome in outcomes if not outcome.passed]
     passed = [outcome for outcome in outcomes if outcome.passed]
-    said = f"{len(failed)} of {len(outcomes)} baselines failed" if failed else "All baselines hold"
+    title = f"{len(failed)} of {len(outcomes)} baselines failed" if failed else "All baselines hold"
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     body = "\n".join(section for o in (*failed, *passed) for section in _section(o))
     return f"""<!DOCTYPE html>
@@ -66,11 +66,11 @@ def page(outcomes: Sequence[Outcome]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
-<title>Heatmaps: {escape(said)}</title>
+<title>Heatmaps: {escape(title)}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
-<h1>{escape(said)}</h1>
+<h1>{escape(title)}</h1>
 <p class="quiet">detr_viz {escape(detr_viz.__version__)}. {_READING}</p>
 {body}
 </body>
@@ -97,17 +97,18 @@ def _section(outcome: Outcome) -> Iterator[str]:
     )
     parts = [f"<p>{escape(why(verdict))}</p><p class=quiet>{allowed}</p>", *_queries(verdict)]
     parts += _moved(verdict)
-    if outcome.old is not None and outcome.made is not None:
-        parts += _heads(verdict, outcome.old, outcome.made)
-    elif said := worst(verdict):  # one of very many: the maps are not shown
-        parts.append(f"<p>{escape(said)}</p>")
+    if outcome.old is not None and outcome.new is not None:
+        parts += _heads(verdict, outcome.old, outcome.new)
+    elif text := worst(verdict):  # with very many failures the maps are not kept
+        parts.append(f"<p>{escape(text)}</p>")
     yield _details(outcome.state, name, "\n".join(parts), opened=True)
 
 
 def _details(state: str, name: str, content: str, opened: bool) -> str:
     kind = state.replace(" ", "")
+    tag = "<details open>" if opened else "<details>"
     return (
-        f"<details{' open' * opened}><summary><span class='state {kind}'>{state}</span> {name}"
+        f"{tag}<summary><span class='state {kind}'>{state}</span> {name}"
         f"</summary>\n{content}\n</details>"
     )
 
@@ -134,7 +135,7 @@ def _query(change: QueryChange) -> str:
 
 
 def _moved(verdict: Comparison) -> Iterator[str]:
-    """A table of what has moved beside the maps: mass off the map, sampling points."""
+    """A table of changes beside the maps: mass off the map, sampling points."""
     far = [change for change in verdict.parts if change.excess > 1]
     if far:
         head = "<tr><th>mode<th>layer<th>head<th>query<th>what has moved</tr>"
@@ -192,12 +193,12 @@ def _figure(change: HeadChange, old: Heatmaps, new: Heatmaps) -> str:
 def _map(maps: Heatmaps, change: HeadChange, query: int) -> NDArray[np.float32]:
     (place,) = np.flatnonzero(maps.query_ids == query)[:1]
     mode = change.mode
-    made = maps.maps[mode] if change.level is None else maps.levels[mode][change.level]
-    return made[place, change.head]
+    arrays = maps.maps[mode] if change.level is None else maps.levels[mode][change.level]
+    return arrays[place, change.head]
 
 
 def _picture(values: NDArray, low: float, high: float, colors: str) -> str:
-    """A map as an image of one pixel a cell, which the page enlarges without blurring."""
+    """A map as an image with one pixel for each cell, which the page enlarges without blur."""
     from matplotlib import colormaps
 
     span = high - low or 1.0

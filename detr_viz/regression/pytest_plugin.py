@@ -1,4 +1,4 @@
-"""A fixture for pytest that holds attention maps against saved ones; installed with the package.
+"""A fixture for pytest that compares attention maps with saved ones; installed with the package.
 
     def test_where_it_looks(heatmap_regression):
         heatmap_regression.check(explain(model, "image.jpg"), atol=0.01, max_tv=0.05)
@@ -46,14 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Session:
-    """What became of all maps of a test run; with pytest-xdist, of all its workers."""
+    """The outcomes of a test run; with pytest-xdist, of all its workers."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self.outcomes: list[Outcome] = []
         self.written: list[str] = []
-        self.checked: dict[Path, str] = {}  # file -> the test that it is of
-        self._said: list[str] = []  # of the report
+        self.checked: dict[Path, str] = {}  # file -> the test that uses it
+        self._report_lines: list[str] = []
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -64,12 +64,12 @@ class _Session:
             self.written += written
 
     def add(self, outcome: Outcome) -> None:
-        """Keep what became of a file; its maps only for a page, and of the first that failed."""
+        """Keep an outcome; with its maps only if a page will show them."""
         from detr_viz.regression.reports import MOST_SHOWN
 
         shown = sum(known.old is not None for known in self.outcomes)
-        asked = self._config.getoption("heatmap_report") is not None
-        keep = asked and not outcome.passed and shown < MOST_SHOWN
+        has_page = self._config.getoption("heatmap_report") is not None
+        keep = has_page and not outcome.passed and shown < MOST_SHOWN
         self.outcomes.append(outcome if keep else outcome.brief())
 
     def pytest_sessionfinish(self) -> None:
@@ -87,15 +87,15 @@ class _Session:
                 with replacing(path, "choose another --heatmap-report") as part:
                     text = page(self.outcomes)
                     part.write_text(text, encoding="utf-8", errors="backslashreplace")
-                self._said.append(f"wrote {path}")
+                self._report_lines.append(f"wrote {path}")
             except UserError as error:
-                self._said.append(f"error: {error}")
+                self._report_lines.append(f"error: {error}")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        said = [*(f"wrote {path}" for path in self.written), *self._said]
-        if said:
+        lines = [*(f"wrote {path}" for path in self.written), *self._report_lines]
+        if lines:
             terminalreporter.section("heatmaps")
-        for line in said:
+        for line in lines:
             terminalreporter.line(line)
 
 
@@ -106,7 +106,7 @@ def heatmap_regression(request: pytest.FixtureRequest) -> HeatmapRegression:
 
 
 class HeatmapRegression:
-    """Maps of one test against those that were saved."""
+    """Compares the maps of one test with saved ones."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self._request = request
@@ -124,15 +124,16 @@ class HeatmapRegression:
         store: str = "float32",
         **limits: float,
     ) -> None:
-        """Fail where maps are further from the saved ones than the limits allow.
+        """Fail if the maps differ from the saved ones by more than the limits.
 
         maps     an explanation; saved maps; or arrays (q, heads, h, w) by mode, whose maps sum to 1
-        name     of the file; needed where a test checks more than once (default: the test's)
+        name     of the file; needed if a test checks more than once (default: the test's)
         queries, modes, layer   of an explanation (default: the queries of the saved file, else the
                  five best; all modes; the last layer captured)
         store    float32, or float16 for half the file
-        limits   atol, max_tv, max_shift, min_iou, max_score; as regression.limits.Limits has them
-        Without a saved file it is written, and the test fails once. ValueError for wrong arguments.
+        limits   atol, max_tv, max_shift, min_iou, max_score; see heatmaps.limits.Limits
+        If there is no saved file, it is written, and the test fails once. ValueError for wrong
+        arguments.
         """
         __tracebackhide__ = True
         from detr_viz import heatmaps
@@ -165,17 +166,17 @@ class HeatmapRegression:
             return
         self._session.add(Outcome(label, path, verdict, old, now))
         if not verdict.same:
-            told = "\n".join(lines(str(path), verdict))
+            text = "\n".join(lines(str(path), verdict))
             pytest.fail(
-                f"the maps are not the same any more (--heatmap-regen rewrites them)\n{told}"
+                f"the maps are not the same any more (--heatmap-regen rewrites them)\n{text}"
             )
 
     def _path(self, name: str | None) -> Path:
-        """<test file>/<name>.npz; without a name that of the test, with its class before it."""
+        """<test file>/<name>.npz; the default name is that of the test after that of its class."""
         node = self._request.node
         classes = [part.name for part in node.listchain() if isinstance(part, pytest.Class)]
-        called = name or ".".join([*classes, node.name])
-        stem = re.sub(r"[^\w.-]+", "_", called).strip("_.") or "maps"
+        full_name = name or ".".join([*classes, node.name])
+        stem = re.sub(r"[^\w.-]+", "_", full_name).strip("_.") or "maps"
         test = Path(node.path)
         path = test.parent / test.stem / f"{stem}.npz"
         other = self._session.checked.setdefault(path, node.nodeid)
@@ -230,7 +231,7 @@ def _as_heatmaps(
         return maps
     if not isinstance(maps, Mapping):
         raise ValueError("an explanation, saved maps, or arrays by mode are needed")
-    made = heatmaps.of_arrays(maps)
-    if not len(made.query_ids):
+    result = heatmaps.of_arrays(maps)
+    if not len(result.query_ids):
         raise ValueError("maps of at least one query are needed")
-    return made
+    return result

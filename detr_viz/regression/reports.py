@@ -1,4 +1,4 @@
-"""What a check found, for people and for machines: HTML, JUnit XML, JSON, GitHub's own words."""
+"""Reports of a check: HTML, JUnit XML, JSON, annotations of GitHub Actions."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True)
 class Reports:
-    """The files of reports that are asked for, as they were named; None: not that one."""
+    """File names of the requested reports; None: no report of that kind."""
 
     report: str | None = None
     junit: str | None = None
     json: str | None = None
 
     def paths(self) -> dict[str, Path]:
-        """By kind. UserError where one cannot be written, before all else."""
-        asked = {kind: getattr(self, kind) for kind in _SUFFIXES}
-        paths = {kind: Path(path) for kind, path in asked.items() if path is not None}
+        """Kind -> path. UserError if a report cannot be written, before the work starts."""
+        names = {kind: getattr(self, kind) for kind in _SUFFIXES}
+        paths = {kind: Path(path) for kind, path in names.items() if path is not None}
         for kind, path in paths.items():
             if path.suffix.lower() != _SUFFIXES[kind]:
-                said = f"--{kind} {asked[kind]!r} is no {_SUFFIXES[kind]} file"
-                raise UserError(f"{said}: give a name such as heatmaps{_SUFFIXES[kind]}")
+                problem = f"--{kind} {names[kind]!r} is no {_SUFFIXES[kind]} file"
+                raise UserError(f"{problem}: give a name such as heatmaps{_SUFFIXES[kind]}")
             check_file(path, f"choose another --{kind}")
         return paths
 
 
 def write(paths: dict[str, Path], outcomes: Sequence[Outcome]) -> Iterator[Path]:
-    """Write the reports; and inside GitHub Actions annotations and a summary of the step.
+    """Write the reports; in GitHub Actions also annotations and a summary of the step.
 
-    Yields those written. OutputError at the end where one could not be.
+    Yields the path of each written report. OutputError at the end if one could not be written.
     """
     trouble: OutputError | None = None
     for kind, path in paths.items():
@@ -76,13 +76,13 @@ def _page(outcomes: Sequence[Outcome]) -> str:
 
 
 def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """How many are the same, different, not run."""
-    found = [outcome.state for outcome in outcomes]
-    return {state: found.count(state) for state in STATES}
+    """State -> number of outcomes."""
+    states = [outcome.state for outcome in outcomes]
+    return {state: states.count(state) for state in STATES}
 
 
-def _said(outcome: Outcome) -> str:
-    """Why it has not passed, on one line."""
+def _failure_text(outcome: Outcome) -> str:
+    """Why a baseline has not passed, on one line."""
     if outcome.verdict is None:
         return outcome.trouble
     return ". ".join(filter(None, (why(outcome.verdict), worst(outcome.verdict))))
@@ -92,13 +92,13 @@ def _said(outcome: Outcome) -> str:
 
 
 def junit(outcomes: Sequence[Outcome]) -> str:
-    """JUnit XML as CI systems read it: a failure is a difference, an error what could not run."""
-    found = counts(outcomes)
+    """JUnit XML: a difference is a failure, a baseline that could not run is an error."""
+    by_state = counts(outcomes)
     numbers = {
         "name": "detr_viz",
         "tests": str(len(outcomes)),
-        "failures": str(found["different"]),
-        "errors": str(found["not run"]),
+        "failures": str(by_state["different"]),
+        "errors": str(by_state["not run"]),
         "skipped": "0",
         "time": f"{sum(outcome.seconds for outcome in outcomes):.3f}",
     }
@@ -109,9 +109,9 @@ def junit(outcomes: Sequence[Outcome]) -> str:
         entry = ElementTree.SubElement(suite, "testcase", case)
         if not outcome.passed:
             kind = "error" if outcome.verdict is None else "failure"
-            reason = {"message": _xml(_said(outcome)), "type": outcome.state}
-            told = outcome.verdict and "\n".join(lines(outcome.name, outcome.verdict))
-            ElementTree.SubElement(entry, kind, reason).text = _xml(told or outcome.trouble)
+            reason = {"message": _xml(_failure_text(outcome)), "type": outcome.state}
+            text = outcome.verdict and "\n".join(lines(outcome.name, outcome.verdict))
+            ElementTree.SubElement(entry, kind, reason).text = _xml(text or outcome.trouble)
     suites = ElementTree.Element("testsuites")
     suites.append(suite)
     ElementTree.indent(suites)
@@ -119,23 +119,23 @@ def junit(outcomes: Sequence[Outcome]) -> str:
 
 
 def _xml(text: str) -> str:
-    """Without the characters that no XML may hold."""
+    """The text without characters that XML does not allow."""
     return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def as_json(outcomes: Sequence[Outcome]) -> str:
-    """Counts, and each baseline with its numbers; null for what is infinite.
+    """Counts, and the numbers of each baseline; null for infinite numbers.
 
-    heads: all that are too far from where they were, worst first; else the one nearest to it.
-    parts: the same of mass off the map and of sampling points, where there are such.
-    excess: the largest share of a limit that is used up.
+    heads: all heads above the limits, worst first; else the one with the largest change.
+    parts: the same for mass off the map and for sampling points, if there are any.
+    excess: the change divided by its limit, the largest if there are several limits.
     """
-    made = {
+    report = {
         "detr_viz": detr_viz.__version__,
         "counts": counts(outcomes),
         "baselines": [_entry(outcome) for outcome in outcomes],
     }
-    return json.dumps(_finite(made), indent=1, allow_nan=False) + "\n"
+    return json.dumps(_finite(report), indent=1, allow_nan=False) + "\n"
 
 
 def _entry(outcome: Outcome) -> dict[str, Any]:
@@ -168,10 +168,9 @@ def _finite(value: Any) -> Any:
 
 def _annotation(outcome: Outcome) -> str:
     """A workflow command (docs.github.com, "Workflow commands": escapes of data, properties)."""
+    text = _escaped(_failure_text(outcome))
     title = _escaped(f"heatmap {outcome.state}: {outcome.name}")
-    return (
-        f"::error title={title.replace(':', '%3A').replace(',', '%2C')}::{_escaped(_said(outcome))}"
-    )
+    return f"::error title={title.replace(':', '%3A').replace(',', '%2C')}::{text}"
 
 
 def _escaped(text: str) -> str:
@@ -179,20 +178,20 @@ def _escaped(text: str) -> str:
 
 
 def _add_summary(outcomes: Sequence[Outcome]) -> None:
-    """A table of what has not passed, at the end of the step's summary."""
+    """Add a table of failed baselines to the step's summary."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return
-    found = ", ".join(f"{n} {what}" for what, n in counts(outcomes).items() if n)
-    rows = [f"### Heatmaps: {found}", ""]
+    totals = ", ".join(f"{n} {state}" for state, n in counts(outcomes).items() if n)
+    rows = [f"### Heatmaps: {totals}", ""]
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if failed:
         rows += ["| baseline | | |", "|---|---|---|"]
-        rows += [f"| {_cell(o.name)} | {o.state} | {_cell(_said(o))} |" for o in failed]
+        rows += [f"| {_cell(o.name)} | {o.state} | {_cell(_failure_text(o))} |" for o in failed]
     with suppress(OSError), open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("\n".join(rows) + "\n")
 
 
 def _cell(text: str) -> str:
-    """Text in a table of Markdown, where nothing of it is markup."""
+    """Text for a table in Markdown, with every character of markup escaped."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""A verdict as lines of a terminal: what is too far apart, worst first, and what lies behind."""
+"""A comparison as lines for a terminal: the changes above the limits, worst first, and causes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from detr_viz.heatmaps.compare import Comparison
 from detr_viz.heatmaps.limits import Limits
 
 _WIDE = 79  # columns
-_MOST = 12  # rows that are told of a file
+_MOST = 12  # rows that are printed for a file
 _NAME = 15  # characters of a query's name
 _HEADS = f"  {'mode':<8}  {'query':<{_NAME}}  layer head   max |d|      TV     JSD   peak centre"
 _PARTS = f"  {'mode':<8}  {'query':<{_NAME}}  layer head  what has moved"
@@ -20,7 +20,7 @@ _QUERIES = f"  {'query':<{_NAME}}  {'class':<22}  {'score':<14}  box IoU"
 
 
 def lines(name: str, verdict: Comparison) -> Iterator[str]:
-    """A line that says how it stands; under it, where it is not the same, what is too far apart.
+    """A line with the state; if it is "different", followed by tables of what is above the limits.
 
     Maximum and total variation (TV) of the change of weights, Jensen-Shannon divergence in bits,
     shifts of peak and centre of mass in cells.
@@ -58,7 +58,7 @@ def lines(name: str, verdict: Comparison) -> Iterator[str]:
 
 
 def why(verdict: Comparison) -> str:
-    """What lies behind it, on one line."""
+    """Possible causes of a difference, on one line."""
     if verdict.cannot:
         return "; ".join((verdict.cannot, *verdict.changed))
     changed = verdict.changed or (verdict.unexplained,)
@@ -66,7 +66,7 @@ def why(verdict: Comparison) -> str:
 
 
 def worst(verdict: Comparison) -> str:
-    """The head that moved farthest, in words; "" where none is too far from where it was."""
+    """The head with the largest change, in words; "" if no change is above the limits."""
     head, part = next(iter(verdict.heads), None), next(iter(verdict.parts), None)
     if head is not None and head.excess > 1:
         moved = f"total variation {head.total_variation:.2g}"
@@ -83,7 +83,7 @@ def worst(verdict: Comparison) -> str:
 
 
 def part_words(change: PartChange) -> str:
-    """What of a head has moved beside its map, and how far."""
+    """A change of a head beside its map, in words."""
     if change.part == "outside":
         return f"mass off the map: {change.change:.2g}"
     point = f"level {change.level}, point {change.point}"
@@ -92,8 +92,8 @@ def part_words(change: PartChange) -> str:
     return f"weight of {point}: {change.change:.2g}"
 
 
-def _table(head: str, allowed: str, made: Iterable[str]) -> Iterator[str]:
-    rows = list(made)
+def _table(head: str, allowed: str, lines_of_rows: Iterable[str]) -> Iterator[str]:
+    rows = list(lines_of_rows)
     if rows:
         yield head
         yield allowed
@@ -114,23 +114,29 @@ def _allowed_of_parts(limits: Limits) -> str:
 
 
 def _ids(queries: tuple[int, ...]) -> str:
-    said = ", ".join(map(str, queries[:_MOST]))
-    return f"quer{'ies' if len(queries) > 1 else 'y'} {said}{', …' * (len(queries) > _MOST)}"
+    ids = [str(query) for query in queries[:_MOST]]
+    if len(queries) > _MOST:
+        ids.append("…")
+    return f"{'query' if len(queries) == 1 else 'queries'} {', '.join(ids)}"
 
 
 def _fitted(text: str, columns: int) -> str:
-    """Text in so many columns of a terminal: cut, or filled up with spaces."""
-    said, wide = "", 0
+    """Text in this number of terminal columns: cut, or filled with spaces."""
+    start, wide = "", 0
     for sign in (text := printable(text)):
         wide += _width(sign)
-        if wide + (said + sign != text) > columns:
-            return f"{said}…{' ' * (columns - 1 - sum(map(_width, said)))}"
-        said += sign
-    return said + " " * (columns - wide)
+        room = columns if start + sign == text else columns - 1  # one column for the "…"
+        if wide > room:
+            return f"{start}…{' ' * (columns - 1 - sum(map(_width, start)))}"
+        start += sign
+    return start + " " * (columns - wide)
 
 
 def _width(sign: str) -> int:
-    return 0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF")
+    """Columns of a terminal that a character takes."""
+    if unicodedata.combining(sign):
+        return 0
+    return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
 
 
 def _head(change: HeadChange) -> str:

@@ -211,7 +211,7 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--ablate", "nose"], "say position, content, head:N"),
+        (["--ablate", "nose"], "write position, content, head:N"),
         (["--ablate", "head:9"], "no head 9"),
         (["--ablate", "head:1", "--ablate-in", "5"], "no decoder layer 5"),
         (["--ablate", "head:1", "--ablate-in", "x"], "--ablate-in"),

@@ -295,7 +295,7 @@ MISTAKES = [
     (["check", "empty"], "no baselines (.npz) in empty"),
     (["check", "plain.npz"], "it does not say how it is made again"),
     (["check", "good", "--only", "z*"], "no baseline is called 'z*': there is a_detr"),
-    (["check", "good", "--root", "none"], "--root none is no folder"),
+    (["check", "good", "--root", "none"], "--root none is not a folder"),
     (["check", "good", "--atol", "x"], "is not a number"),
     (["update", "none"], "no file or folder none"),
     (["update", "good", "--max-shift", "x"], "is no distance"),
