@@ -118,6 +118,9 @@ def explain_batch(
     for kind, layer in wanted:
         if (kind, layer) not in sites:
             raise UserError(f"{info.title} does not show its {SITES[kind]}, layer {layer}")
+    for picture in pictures:  # boxes and maps would be off, without a word
+        if (wanted_hw := model.input_hw(picture.hw, size, max_size)) != pixels.shape[1:3]:
+            raise ValueError(f"pixels are {pixels.shape[1:3]}, the detector takes {wanted_hw}")
     with arithmetic, record(sites, wanted) as calls:
         forwarded = model.forward(model.prepare(pixels), layer_ids)
         for i, picture in enumerate(pictures):
