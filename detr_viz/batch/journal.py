@@ -5,29 +5,29 @@ at any moment goes on where it stopped; at its end the tables of what was drawn 
 from __future__ import annotations
 
 import errno
-import json
 import os
-import shutil
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from detr_viz.batch.index import COLUMNS, Done, in_rows, opened, read_index
+from detr_viz.batch.journal_lines import Failed, decoded, encoded
+from detr_viz.batch.run_folder import (
+    AT_START,
+    JOURNAL,
+    LOCK,
+    PLAIN_FILE,
+    clear,
+    disk_errors,
+    lock_folder,
+    unlock,
+)
 from detr_viz.common.errors import UserError
-from detr_viz.common.files import OutputError, reason
+from detr_viz.common.files import OutputError
 
-try:
-    import fcntl
-except ImportError:  # Windows: no lock
-    fcntl = None
-
-_AT_START, _LATER = "choose another place with --out", "mend that, then go on with --resume"
-_JOURNAL, _LOCK = "journal.jsonl", "lock"
 _DONE, _EMPTY, _FAILED = 1, 2, 3  # what became of an image; 0: not known yet
-_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_json = json.JSONEncoder(separators=(",", ":")).encode  # ASCII, on one line
 
 
 class Counts(NamedTuple):
@@ -36,11 +36,6 @@ class Counts(NamedTuple):
     done: int
     failed: int
     empty: int
-
-
-class _Failed(NamedTuple):
-    image: str
-    reason: str
 
 
 class Journal:
@@ -58,7 +53,7 @@ class Journal:
         end = f"-{tag}" if tag else ""
         self.temporary = out / f".detr_viz{end}"
         self._index, self._failures = out / f"index{end}.csv", out / f"failures{end}.csv"
-        self._path = self.temporary / _JOURNAL
+        self._path = self.temporary / JOURNAL
         self._images = images
         self._at = array("q", bytes(8 * len(images)))  # place in the journal << 2 | what became
         self._tally = [0, 0, 0, 0]
@@ -67,7 +62,7 @@ class Journal:
         self._lock: int | None = None
         self._fd: int | None = None
         try:
-            with _one_line(f"cannot write to {self.temporary}", _AT_START):
+            with disk_errors(f"cannot write to {self.temporary}", AT_START):
                 self._open(resume)
         except BaseException:
             self.close()
@@ -91,7 +86,7 @@ class Journal:
         The caller sees whether the files are still there, and passes what it keeps to done().
         """
         offset = self._earlier.get(image, -1)
-        outcome = _decoded(self._line(offset)) if offset >= 0 else None
+        outcome = decoded(self._line(offset)) if offset >= 0 else None
         return outcome if isinstance(outcome, Done) else None
 
     def done(self, i: int, outcome: Done) -> None:
@@ -102,7 +97,7 @@ class Journal:
 
     def failed(self, i: int, reason: str) -> None:
         """Record why images[i] failed; what was recorded of it before no longer counts."""
-        self._record(i, _FAILED, _Failed(self._images[i], reason))
+        self._record(i, _FAILED, Failed(self._images[i], reason))
 
     def finish(self) -> tuple[Path, Path | None]:
         """Write index.csv, and failures.csv where something failed; the paths of both.
@@ -113,16 +108,16 @@ class Journal:
         index, failures = self.temporary / "index.part", self.temporary / "failures.part"
         any_failed = self.counts.failed > 0
         try:
-            with _one_line(f"cannot write {self._index}"):
+            with disk_errors(f"cannot write {self._index}"):
                 self._write_tables(index, failures)
                 index.replace(self._index)
-            with _one_line(f"cannot write {self._failures}"):
+            with disk_errors(f"cannot write {self._failures}"):
                 if any_failed:
                     failures.replace(self._failures)
                 else:
                     self._failures.unlink(missing_ok=True)
         finally:
-            self._clear()
+            clear(self.temporary)
         self._end(remove=True)
         return self._index, self._failures if any_failed else None
 
@@ -133,13 +128,13 @@ class Journal:
     def _open(self, resume: bool) -> None:
         for target in (self._index, self._failures):  # said now, not after hours
             if target.is_dir():
-                raise OutputError(f"cannot write {target}: it is a folder; {_AT_START}")
-        self._lock = _locked(self.temporary)
-        self._clear()
+                raise OutputError(f"cannot write {target}: it is a folder; {AT_START}")
+        self._lock = lock_folder(self.temporary)
+        clear(self.temporary)
         # a journal without a line is of a run that did nothing: as if it had not been started
         if resume and not (self._path.exists() and self._path.stat().st_size):
             self._convert()
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (0 if resume else os.O_TRUNC) | _PLAIN
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (0 if resume else os.O_TRUNC) | PLAIN_FILE
         self._fd = os.open(self._path, flags, 0o666)
         self._reader: BinaryIO = self._path.open("rb")
         if resume:
@@ -152,37 +147,37 @@ class Journal:
         part, out = self.temporary / "journal.part", self.temporary.parent
         tables = [self._index] if self._index.exists() else sorted(out.glob("index*.csv"))
         said = self._index if self._index in tables else out / "index*.csv"
-        with _one_line(f"cannot go on from {said}", _AT_START), part.open("wb") as file:
+        with disk_errors(f"cannot go on from {said}", AT_START), part.open("wb") as file:
             for table in tables:
                 start, seen = file.tell(), set()
                 try:
                     for outcome in read_index(table):
                         if hash(outcome.image) in seen:  # sorted by hand: its rows are apart
-                            outcome = _Failed(outcome.image, "rows apart")
+                            outcome = Failed(outcome.image, "rows apart")
                         seen.add(hash(outcome.image))
-                        file.write(_encoded(outcome))
+                        file.write(encoded(outcome))
                 except UserError:
                     file.seek(start)
                     file.truncate()
         part.replace(self._path)
-        self._clear()
+        clear(self.temporary)
 
     def _load(self) -> None:
         """Note where the journal has what became of each image: its last line counts."""
         self._earlier = dict.fromkeys(self._images, -1)
         offset, line = 0, b"\n"
         for line in self._reader:
-            outcome = _decoded(line)
+            outcome = decoded(line)
             if outcome and outcome.image in self._earlier:
                 self._earlier[outcome.image] = offset
             offset += len(line)
         self._gap = b"" if line.endswith(b"\n") else b"\n"
 
-    def _record(self, i: int, kind: int, outcome: Done | _Failed) -> None:
-        line, offset = _encoded(outcome), self._earlier.get(outcome.image, -1)
+    def _record(self, i: int, kind: int, outcome: Done | Failed) -> None:
+        line, offset = encoded(outcome), self._earlier.get(outcome.image, -1)
         # a line that is there from an earlier run already is not written again
         if offset < 0 or self._line(offset) != line:
-            with _one_line(f"cannot write {self._path}"):
+            with disk_errors(f"cannot write {self._path}"):
                 offset = self._append(line)
             if outcome.image in self._earlier:
                 self._earlier[outcome.image] = -1
@@ -211,31 +206,21 @@ class Journal:
         return os.lseek(self._fd, 0, os.SEEK_CUR) - len(line)
 
     def _line(self, offset: int) -> bytes:
-        with _one_line(f"cannot read {self._path}"):
+        with disk_errors(f"cannot read {self._path}"):
             self._reader.seek(offset)
             return self._reader.readline()
 
     def _write_tables(self, index: Path, failures: Path) -> None:
         with opened(index, COLUMNS) as add, opened(failures, ("image", "reason")) as add_failure:
             for place in filter(None, self._at):
-                outcome = _decoded(self._line(place >> 2))
+                outcome = decoded(self._line(place >> 2))
                 if outcome is None:
                     raise OSError(f"{self._path} was changed during the run")
-                if isinstance(outcome, _Failed):
+                if isinstance(outcome, Failed):
                     add_failure(outcome)
                     continue
                 for row in in_rows(outcome):
                     add(row)
-
-    def _clear(self, keep: tuple[str, ...] = (_LOCK, _JOURNAL)) -> None:
-        """Empty the hidden folder, but for the plain files `keep`; what resists stays."""
-        with os.scandir(self.temporary) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        shutil.rmtree(entry)
-                    elif entry.name not in keep or entry.is_symlink():
-                        os.unlink(entry)
 
     def _end(self, remove: bool) -> None:
         """Close what is open. The lock goes last: what it guards must be gone by then."""
@@ -244,69 +229,9 @@ class Journal:
             self._reader.close()
         if remove:
             with suppress(OSError):
-                self._clear(keep=(_LOCK,))
-                (self.temporary / _LOCK).unlink(missing_ok=True)
+                clear(self.temporary, keep=(LOCK,))
+                (self.temporary / LOCK).unlink(missing_ok=True)
                 self.temporary.rmdir()
         if self._lock is not None:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing would not do: a fork has it open too
-            os.close(self._lock)
+            unlock(self._lock)
         self._fd = self._lock = None
-
-
-def _locked(folder: Path) -> int | None:
-    """Make the hidden folder and lock it; the lock, or None where there are no locks."""
-    while True:
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if folder.is_symlink() or folder.is_file():
-                raise OutputError(f"{folder} is no folder of a run: remove it") from None
-        if fcntl is None:
-            return None
-        try:
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
-        except FileNotFoundError:  # a run that ended just now took the folder with it
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # a run that ended may have deleted this file, and another made a new one
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock), os.stat(folder / _LOCK)):
-                    return lock
-        except OSError as error:
-            os.close(lock)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-                return None  # a file system without locks
-            raise UserError(
-                f"another run is writing to {folder.parent}: wait for it, or choose another --out"
-            ) from None
-        os.close(lock)
-
-
-def _encoded(outcome: Done | _Failed) -> bytes:
-    if isinstance(outcome, Done):
-        entry = vars(outcome)  # asdict() would copy each row
-    else:
-        entry = {"image": outcome.image, "failed": outcome.reason}
-    return _json(entry).encode() + b"\n"
-
-
-def _decoded(line: bytes) -> Done | _Failed | None:
-    """What a line of the journal says; None where it is torn or damaged."""
-    try:
-        entry = json.loads(line)
-        if "failed" in entry:
-            return _Failed(str(entry["image"]), str(entry["failed"]))
-        rows, files = tuple(map(tuple, entry["rows"])), tuple(entry["files"])
-        return Done(entry["image"], rows, files, str(entry.get("recipe", "")))
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-
-
-@contextmanager
-def _one_line(failure: str, way_out: str = _LATER) -> Iterator[None]:
-    """OSErrors come out as an OutputError."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{failure}: {reason(error)}; {way_out}") from error

@@ -1,4 +1,4 @@
-"""The flags of the command, in groups."""
+"""Groups of flags that several commands have: subject, page, running, speed."""
 
 from __future__ import annotations
 
@@ -10,33 +10,17 @@ from detr_viz.attention.terms import ALL_TERMS, MODES, PRECISIONS, SCALES, TERMS
 from detr_viz.cli.arguments import (
     colormap,
     dpi,
-    formats,
-    heads,
     layers,
-    per_page,
     points,
     positive,
     query_id,
-    removal,
-    shard,
     term_sum,
     width_in,
 )
 from detr_viz.detections.points import SYNTAX as POINTS
 from detr_viz.detections.queries import DEFAULT, SYNTAX
-from detr_viz.explanation import removals
-from detr_viz.figures.styles import HEADS, INTERPOLATIONS, NORMS, PRESETS, STYLES
+from detr_viz.figures.styles import PRESETS
 from detr_viz.render.views import names_of
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags of the command that draws."""
-    add_subject(parser, "what to draw")
-    _add_matter(parser)
-    _add_look(parser)
-    _add_outputs(parser)
-    add_running(parser)
-    _add_many(parser)
 
 
 def add_subject(
@@ -154,60 +138,6 @@ def add_subject(
     )
 
 
-def _add_matter(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("does it matter").add_argument
-    add(
-        "--ablate",
-        type=removal,
-        nargs="+",
-        action="extend",
-        metavar="PART",
-        help="run the decoder again without a part of its cross-attention, a row each, with the "
-        f"score that is left and the new box: {removals.SYNTAX}",
-    )
-    add(
-        "--ablate-in",
-        type=layers,
-        metavar="N",
-        help="the decoder layers to take it out of, or to hide cells in with --faithfulness: all, "
-        "last, or numbers from 0 (default: all)",
-    )
-    add(
-        "--faithfulness",
-        action="store_true",
-        help="deletion and insertion: how a query's score falls as its map's top cells are hidden "
-        "from it, and rises as they alone are seen, against cells in random order",
-    )
-    add(
-        "--rollout",
-        action="store_true",
-        help="what queries have of each cell through all layers, by attention rollout, an "
-        "approximation; with --attention encoder: what points of the image have",
-    )
-
-
-def _add_look(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how it looks")
-    add = group.add_argument
-    said = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
-    add("--style", choices=tuple(STYLES), help=_help(said, "overlay; heat for --plot terms"))
-    said = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
-    add("--norm", choices=tuple(NORMS), help=f"{_help(said, 'head')}; contours have none")
-    said = "; ".join(f"{name}: {words}" for name, words in HEADS.items())
-    add(
-        "--heads",
-        type=heads,
-        metavar="H",
-        help=f"numbers from 0 (0,3), or {said} (default: all; saved maps have all)",
-    )
-    add(
-        "--interpolation",
-        choices=INTERPOLATIONS,
-        help="between the cells of a map (default: cubic; nearest for heat)",
-    )
-    add_page(group)
-
-
 def add_page(group: argparse._ArgumentGroup) -> None:
     """Colours, width and resolution of a figure."""
     add = group.add_argument
@@ -217,33 +147,6 @@ def add_page(group: argparse._ArgumentGroup) -> None:
     add("--preset", choices=tuple(PRESETS), help=f"width, resolution and size of type: {widths}")
     add("--width", type=width_in, metavar="IN", help="another width: inches, or with cm, mm, pt")
     add("--dpi", type=dpi, metavar="N", help="another resolution: pixels an inch")
-
-
-def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("what to write").add_argument
-    add(
-        "--out",
-        metavar="PATH",
-        help="a .png, .pdf or .svg file; a folder for several images "
-        "(default: outputs/<image>_<type>_<plot>.png)",
-    )
-    add(
-        "--format",
-        type=formats,
-        metavar="F",
-        help="what goes into a folder, any of png,pdf,svg,npz,csv (default: png); npz or csv: the "
-        "numbers, as --save-maps has them",
-    )
-    add(
-        "--save-maps",
-        action="store_true",
-        help="also write the numbers: maps and weights as <figure stem>.npz, curves and the table "
-        "of --ablate as .csv",
-    )
-    add("--caption", action="store_true", help="also write a LaTeX figure as <figure stem>.tex")
-    add("--show", action="store_true", help="open the figures in a window")
-    add("--list-queries", action="store_true", help="print the table of queries, draw nothing")
-    add("--list-models", action="store_true", help="print types and known weights, then stop")
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:
@@ -279,28 +182,6 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     add("--cache", metavar="DIR", help="where downloads go (default: weights/)")
 
 
-def _add_many(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("many images").add_argument
-    add("--resume", action="store_true", help="skip what an earlier run with the same flags made")
-    add("--shard", type=shard, metavar="I/N", help="only part I (from 0) of N of the images")
-    add(
-        "--contact-sheet",
-        type=per_page,
-        nargs="?",
-        const=8,
-        metavar="N",
-        help="also make a PDF of all figures, at most N a page (default: 8)",
-    )
-    add_speed(add)
-    add(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        help="ray: the same run on a Ray cluster (default: %(default)s)",
-    )
-    add("--ray-address", metavar="A", help="the cluster; auto finds it (default: a local one)")
-
-
 def add_speed(add: Callable[..., object]) -> None:
     """How many images at a time."""
     add(
@@ -315,8 +196,3 @@ def add_speed(add: Callable[..., object]) -> None:
         metavar="N",
         help="images of one size that share a forward pass, never padded (default: 1; 8 on a GPU)",
     )
-
-
-def _help(said: str, default: str = "%(default)s") -> str:
-    """Help text of words that may hold a per cent sign."""
-    return f"{said.replace('%', '%%')} (default: {default})"

@@ -15,7 +15,7 @@ from detr_viz import adapters, models
 from detr_viz.attention.terms import ALL_TERMS
 from detr_viz.checkpoints.sources import ModelSource, precise
 from detr_viz.cli import rules
-from detr_viz.cli.flags import add_arguments
+from detr_viz.cli.render_flags import add_arguments
 from detr_viz.cli.settings import (
     check_heads,
     load_models,

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from detr_viz.batch import journal as module
+from detr_viz.batch import run_folder
 from detr_viz.batch.index import COLUMNS, Done, read_index
 from detr_viz.batch.journal import Counts, Journal
 from detr_viz.common.errors import UserError
@@ -498,13 +498,15 @@ def test_killed_at_any_line_of_the_module(tmp_path, resume, step):
     """
     code = """
         from detr_viz.batch import index as tables
-        from detr_viz.batch import journal as module
+        from detr_viz.batch import journal, journal_lines, run_folder
 
         pure = {f.__code__ for f in (
-            module._encoded, module._decoded, tables._joined, tables._parted, tables._whole,
+            journal_lines.encoded, journal_lines.decoded,
+            tables._joined, tables._parted, tables._whole,
             tables.read_index, tables.in_rows, Journal._line, Journal._load, Journal.earlier,
             Done.__init__, Done.__post_init__, Journal.counts.fget,
         )}
+        files = [m.__file__ for m in (journal, journal_lines, run_folder, tables)]
         root, resume, before = Path(sys.argv[1]), sys.argv[2] == "True", sys.argv[3]
         step = int(sys.argv[4])
         os.fsync = lambda fd: None  # a kill takes nothing from the system's memory
@@ -524,7 +526,7 @@ def test_killed_at_any_line_of_the_module(tmp_path, resume, step):
             count = 0
             def trace(frame, event, _):
                 nonlocal count
-                ours = frame.f_code.co_filename in (module.__file__, tables.__file__)
+                ours = frame.f_code.co_filename in files
                 if not ours or frame.f_code in pure:
                     return None
                 count += event == "line"
@@ -890,7 +892,7 @@ def test_a_run_in_the_same_process_is_another_run(out):
 @pytest.mark.parametrize("remade", [False, True])
 def test_the_lock_of_a_deleted_folder_is_no_lock(out, monkeypatch, remade):
     """A run that ends deletes the folder between another's open and its lock."""
-    flock, calls = module.fcntl.flock, []
+    flock, calls = run_folder.fcntl.flock, []
 
     def late(fd, how):
         calls.append(how)
@@ -902,7 +904,7 @@ def test_the_lock_of_a_deleted_folder_is_no_lock(out, monkeypatch, remade):
                 (out / ".detr_viz").rmdir()
         flock(fd, how)
 
-    monkeypatch.setattr(module.fcntl, "flock", late)
+    monkeypatch.setattr(run_folder.fcntl, "flock", late)
     with Journal(out, IMAGES) as journal:
         assert len(calls) == 2
         with pytest.raises(UserError, match="another run"):  # the lock guards the path
@@ -950,7 +952,7 @@ def test_where_there_are_no_locks_runs_go_on_without(out, monkeypatch, how):
         def flock(fd, how):
             raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(module, "fcntl", None if how == "no fcntl" else Refuses)
+    monkeypatch.setattr(run_folder, "fcntl", None if how == "no fcntl" else Refuses)
     with Journal(out, IMAGES) as journal:
         fill(journal)
         journal.finish()

@@ -1,0 +1,79 @@
+"""The hidden folder of a run: one run at a time has its lock; errors of the disk in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from detr_viz.common.errors import UserError
+from detr_viz.common.files import OutputError, reason
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock
+    fcntl = None
+
+JOURNAL, LOCK = "journal.jsonl", "lock"
+PLAIN_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)  # flags of os.open
+AT_START = "choose another folder with --out"
+LATER = "correct that, then continue with --resume"
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Make the hidden folder and lock it; the lock, or None where there are no locks."""
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if folder.is_symlink() or folder.is_file():
+                raise OutputError(f"{folder} is no folder of a run: remove it") from None
+        if fcntl is None:
+            return None
+        try:
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | PLAIN_FILE, 0o666)
+        except FileNotFoundError:  # a run that ended just now took the folder with it
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # a run that ended may have deleted this file, and another made a new one
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.stat(folder / LOCK)):
+                    return lock
+        except OSError as error:
+            os.close(lock)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                return None  # a file system without locks
+            raise UserError(
+                f"another run is writing to {folder.parent}: wait for it, or choose another --out"
+            ) from None
+        os.close(lock)
+
+
+def unlock(lock: int) -> None:
+    """Let go of a lock of `lock_folder`."""
+    fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough: a fork has the file open too
+    os.close(lock)
+
+
+def clear(folder: Path, keep: tuple[str, ...] = (LOCK, JOURNAL)) -> None:
+    """Empty the hidden folder except for the plain files `keep`; what cannot be removed stays."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry)
+                elif entry.name not in keep or entry.is_symlink():
+                    os.unlink(entry)
+
+
+@contextmanager
+def disk_errors(failure: str, way_out: str = LATER) -> Iterator[None]:
+    """An OSError in the block becomes an OutputError: the failure, its reason and the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{failure}: {reason(error)}; {way_out}") from error

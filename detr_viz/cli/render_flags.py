@@ -1,0 +1,128 @@
+"""The flags of the render command, in groups."""
+
+from __future__ import annotations
+
+import argparse
+
+from detr_viz.cli.arguments import formats, heads, layers, per_page, removal, shard
+from detr_viz.cli.flags import add_page, add_running, add_speed, add_subject
+from detr_viz.explanation import removals
+from detr_viz.figures.styles import HEADS, INTERPOLATIONS, NORMS, STYLES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags of the command that draws."""
+    add_subject(parser, "what to draw")
+    _add_matter(parser)
+    _add_look(parser)
+    _add_outputs(parser)
+    add_running(parser)
+    _add_many(parser)
+
+
+def _add_matter(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("does it matter").add_argument
+    add(
+        "--ablate",
+        type=removal,
+        nargs="+",
+        action="extend",
+        metavar="PART",
+        help="run the decoder again without a part of its cross-attention, a row each, with the "
+        f"score that is left and the new box: {removals.SYNTAX}",
+    )
+    add(
+        "--ablate-in",
+        type=layers,
+        metavar="N",
+        help="the decoder layers to take it out of, or to hide cells in with --faithfulness: all, "
+        "last, or numbers from 0 (default: all)",
+    )
+    add(
+        "--faithfulness",
+        action="store_true",
+        help="deletion and insertion: how a query's score falls as its map's top cells are hidden "
+        "from it, and rises as they alone are seen, against cells in random order",
+    )
+    add(
+        "--rollout",
+        action="store_true",
+        help="what queries have of each cell through all layers, by attention rollout, an "
+        "approximation; with --attention encoder: what points of the image have",
+    )
+
+
+def _add_look(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it looks")
+    add = group.add_argument
+    said = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
+    add("--style", choices=tuple(STYLES), help=_help(said, "overlay; heat for --plot terms"))
+    said = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
+    add("--norm", choices=tuple(NORMS), help=f"{_help(said, 'head')}; contours have none")
+    said = "; ".join(f"{name}: {words}" for name, words in HEADS.items())
+    add(
+        "--heads",
+        type=heads,
+        metavar="H",
+        help=f"numbers from 0 (0,3), or {said} (default: all; saved maps have all)",
+    )
+    add(
+        "--interpolation",
+        choices=INTERPOLATIONS,
+        help="between the cells of a map (default: cubic; nearest for heat)",
+    )
+    add_page(group)
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what to write").add_argument
+    add(
+        "--out",
+        metavar="PATH",
+        help="a .png, .pdf or .svg file; a folder for several images "
+        "(default: outputs/<image>_<type>_<plot>.png)",
+    )
+    add(
+        "--format",
+        type=formats,
+        metavar="F",
+        help="what goes into a folder, any of png,pdf,svg,npz,csv (default: png); npz or csv: the "
+        "numbers, as --save-maps has them",
+    )
+    add(
+        "--save-maps",
+        action="store_true",
+        help="also write the numbers: maps and weights as <figure stem>.npz, curves and the table "
+        "of --ablate as .csv",
+    )
+    add("--caption", action="store_true", help="also write a LaTeX figure as <figure stem>.tex")
+    add("--show", action="store_true", help="open the figures in a window")
+    add("--list-queries", action="store_true", help="print the table of queries, draw nothing")
+    add("--list-models", action="store_true", help="print types and known weights, then stop")
+
+
+def _add_many(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("many images").add_argument
+    add("--resume", action="store_true", help="skip what an earlier run with the same flags made")
+    add("--shard", type=shard, metavar="I/N", help="only part I (from 0) of N of the images")
+    add(
+        "--contact-sheet",
+        type=per_page,
+        nargs="?",
+        const=8,
+        metavar="N",
+        help="also make a PDF of all figures, at most N a page (default: 8)",
+    )
+    add_speed(add)
+    add(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: the same run on a Ray cluster (default: %(default)s)",
+    )
+    add("--ray-address", metavar="A", help="the cluster; auto finds it (default: a local one)")
+
+
+def _help(said: str, default: str = "%(default)s") -> str:
+    """Help text of words that may hold a per cent sign."""
+    return f"{said.replace('%', '%%')} (default: {default})"
