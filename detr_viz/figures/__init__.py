@@ -13,7 +13,6 @@ __getattr__, __all__ = public(
         "PageFormat": "styles",
         "Style": "styles",
         "SUFFIXES": "styles",
-        "compare": "head_maps",
         "compare_models": "head_maps",
         "head_grid": "head_maps",
         "save": "page.save",

@@ -44,7 +44,6 @@ __all__ = [
     "FigureError",
     "PageFormat",
     "Style",
-    "compare",
     "compare_models",
     "head_grid",
     "save",
@@ -133,9 +132,6 @@ def compare_models(
         for e, name, label in zip(explanations, shown_names, short_names(shown_names), strict=True)
     ]
     return _figure(subjects, objects, mode, scale, style, page_format, ablations, biography)
-
-
-compare = compare_models  # its earlier name
 
 
 def _figure(

@@ -108,7 +108,7 @@ def check_box(tile: Tile, fig: Figure, box_xyxy_px: np.ndarray) -> None:
 
 
 def test_an_object_has_a_heading_and_a_row_a_model():
-    fig = figures.compare([A, B], shared(A, B))
+    fig = figures.compare_models([A, B], shared(A, B))
     found = texts(fig)
     assert found.count("DETR") == found.count("Cond-DETR") == 4  # each object: both
     for heading, texts_under in {
@@ -137,7 +137,7 @@ def test_an_object_has_a_heading_and_a_row_a_model():
 
 
 def test_a_class_that_differs_is_said_beside_the_model():
-    fig = figures.compare([A, B], shared(A, B))
+    fig = figures.compare_models([A, B], shared(A, B))
     (tiger,), (heading,) = placed(fig, "tiger · 0.35"), placed(fig, "dog")
     assert tiger > heading and "cat · 0.97" not in all_text(fig)
     last_detr = [y for y in placed(fig, "DETR") if y < tiger][-1]
@@ -146,7 +146,7 @@ def test_a_class_that_differs_is_said_beside_the_model():
 
 
 def test_what_a_model_does_not_find_is_said_with_its_nearest_query():
-    fig = figures.compare([A, B], shared(A, B))
+    fig = figures.compare_models([A, B], shared(A, B))
     said = all_text(fig)
     nearest = "no matching box (the nearest: query 1, tiger 0.35, IoU 0.33)"
     assert said.count(nearest) == 1 and said.count("no matching box") == 2
@@ -161,17 +161,17 @@ def test_the_heading_is_the_reference_models():
     """Which has the object's box, whatever the other calls it or in which order they come."""
     objects = shared(A, B)
     assert objects[-1].reference == 1
-    fig = figures.compare([A, B], objects[-1:])
+    fig = figures.compare_models([A, B], objects[-1:])
     assert placed(fig, "teapot") and not placed(fig, "cat", "dog")
     assert "0.71 · query 2" in texts(fig)
     overlap = f"boxes: IoU {box_iou(A.boxes_xyxy_px[1], B.boxes_xyxy_px[1]):.2f}"
-    fig = figures.compare([A, B], [SharedObject(1, (Match(1, 0.6), Match(1, 1.0)))])
+    fig = figures.compare_models([A, B], [SharedObject(1, (Match(1, 0.6), Match(1, 1.0)))])
     assert placed(fig, "tiger") < placed(fig, "DETR") and not placed(fig, "dog")
     assert {overlap, "dog · 0.75", "0.35 · query 1"} <= set(texts(fig))
 
 
 def test_boxes_are_each_models_own():
-    fig = figures.compare([A, B], shared(A, B)[:2])
+    fig = figures.compare_models([A, B], shared(A, B)[:2])
     rows = photo_rows(fig)
     for row, (example, query) in zip(rows, [(A, 0), (B, 0), (A, 1), (B, 1)], strict=True):
         for tile in row:
@@ -179,7 +179,7 @@ def test_boxes_are_each_models_own():
 
 
 def test_models_with_fewer_heads_leave_columns_empty():
-    fig = figures.compare([A, B], shared(A, B)[:1])
+    fig = figures.compare_models([A, B], shared(A, B)[:1])
     first, second = photo_rows(fig)
     assert (len(first), len(second)) == (1 + 8, 1 + 5)
     assert [t.left for t in second] == [t.left for t in first][: 1 + 5]
@@ -193,7 +193,7 @@ def test_maps_are_each_models_own():
     a, b = replace(A), replace(B)
     a.made = np.broadcast_to(one_hot(A.grid_hw, (1, 1)), A.made.shape)
     b.made = np.broadcast_to(one_hot(B.grid_hw, (10, 14)), B.made.shape)
-    fig = figures.compare([a, b], shared(a, b)[:1], style=Style("heat", cmap="gray"))
+    fig = figures.compare_models([a, b], shared(a, b)[:1], style=Style("heat", cmap="gray"))
     sheet = np.asarray(fig.axes[0].images[0].get_array())
     for row, (y, x) in zip(photo_rows(fig), [(8.5 / 96, 8.5 / 128), (160.5 / 192, 224.5 / 256)],
                            strict=True):  # fmt: skip
@@ -205,12 +205,12 @@ def test_maps_are_each_models_own():
 
 
 def test_the_reading_rule_says_how_queries_were_matched_and_whose_grid_it_is():
-    rule = all_text(figures.compare([A, B], shared(A, B)[:1]))
+    rule = all_text(figures.compare_models([A, B], shared(A, B)[:1]))
     assert rule.count("queries matched by box IoU") == 1
     assert rule.count("map of 16 \N{MULTIPLICATION SIGN} 12 cells") == 1  # both have that
     finer = replace(B, grid_hw=(24, 32), stride=8)
     finer.made = np.full((3, 5, 24, 32), 1 / 768, np.float32)
-    rule = all_text(figures.compare([A, finer], shared(A, finer)[:1]))
+    rule = all_text(figures.compare_models([A, finer], shared(A, finer)[:1]))
     assert "DETR: map of 16 \N{MULTIPLICATION SIGN} 12 cells" in rule
     assert "Cond-DETR: map of 32 \N{MULTIPLICATION SIGN} 24 cells" in rule
     alone = all_text(figures.head_grid(A, [0]))
@@ -218,7 +218,7 @@ def test_the_reading_rule_says_how_queries_were_matched_and_whose_grid_it_is():
 
 
 def test_the_facts_name_all_models_and_what_has_no_match():
-    fig = figures.compare([A, B], shared(A, B), MODES[:2])
+    fig = figures.compare_models([A, B], shared(A, B), MODES[:2])
     assert fig.facts["Title"] == ("DETR and Cond-DETR: combine and position attention of each head")
     for part in (
         "DETR: cat, 0.98, query 0; Cond-DETR: cat, 0.97, query 0",
@@ -231,7 +231,7 @@ def test_the_facts_name_all_models_and_what_has_no_match():
 
 
 def test_one_model_compared_is_the_plain_figure():
-    pair = [figures.compare([A], shared(A)), figures.head_grid(A, [0, 1, 2])]
+    pair = [figures.compare_models([A], shared(A)), figures.head_grid(A, [0, 1, 2])]
     assert texts(pair[0]) == texts(pair[1])
     sheets = [np.asarray(fig.axes[0].images[0].get_array()) for fig in pair]
     assert np.array_equal(*sheets)
@@ -242,7 +242,7 @@ def test_one_model_compared_is_the_plain_figure():
 
 def test_three_models_say_each_ones_iou_with_the_reference():
     """C's first box is A's moved by 2: 38 x 40 in common, 1520 / 1680 = 0.90."""
-    fig = figures.compare([A, B, C], shared(A, B, C)[:1])
+    fig = figures.compare_models([A, B, C], shared(A, B, C)[:1])
     found = texts(fig)
     labels = {"0.97 · query 0 · IoU 0.60", "0.88 · query 0 · IoU 0.90"}
     joined = {" · ".join(found[i : i + 2]) for i in range(len(found))} | set(found)
@@ -257,7 +257,7 @@ def test_an_object_that_only_the_last_model_has():
     """The two before say so each, and its class is the heading."""
     extra = replace(C, labels=np.array([0, 4]), boxes_xyxy_px=C.boxes_xyxy_px - [[0], [60]])
     objects = shared(A, B, extra)
-    fig = figures.compare([A, B, extra], objects[-1:])
+    fig = figures.compare_models([A, B, extra], objects[-1:])
     assert objects[-1].reference == 2 and all_text(fig).count("no matching box") == 2
     assert "an exceedingly long class name that never ends" in texts(fig)
     check_page(fig)
@@ -280,21 +280,21 @@ def test_an_object_that_only_the_last_model_has():
 def test_models_of_one_title_go_by_their_checkpoints(titles, weights, names):
     models = [replace(A, model_title=t, meta={"weights": w})
               for t, w in zip(titles, weights, strict=True)]  # fmt: skip
-    fig = figures.compare(models, shared(*models)[:1])
+    fig = figures.compare_models(models, shared(*models)[:1])
     assert [s.name for s in fig.shown.subjects] == names
     assert all(texts(fig).count(name) == 1 for name in names)
 
 
 def test_names_of_ones_own():
-    fig = figures.compare([A, A], shared(A, A)[:1], names=["mine\n", "theirs"])
+    fig = figures.compare_models([A, A], shared(A, A)[:1], names=["mine\n", "theirs"])
     assert {"mine", "theirs"} <= set(texts(fig)) and "DETR" not in texts(fig)
     with pytest.raises(ValueError):
-        figures.compare([A, A], shared(A, A), names=["mine"])
+        figures.compare_models([A, A], shared(A, A), names=["mine"])
 
 
 def test_nothing_to_compare():
     with pytest.raises(FigureError, match="at least one query"):
-        figures.compare([A, B], [])
+        figures.compare_models([A, B], [])
 
 
 # --- layers -----------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ def test_layers_and_modes_of_two_queries():
 
 def test_several_layers_of_several_models_have_a_section_each():
     a, b = layered(A), layered(B)
-    fig = figures.compare([a, b], shared(a, b)[:3], layer=[1, 5])
+    fig = figures.compare_models([a, b], shared(a, b)[:3], layer=[1, 5])
     said = all_text(fig)
     headings = re.findall(r"0\.\d\d · (?:Cond-)?DETR · query \d(?: · IoU 0\.60)?", said)
     assert headings == [
@@ -399,7 +399,7 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> float:
 def test_the_iou_is_that_of_the_boxes_that_are_drawn():
     a, b = fake(layers=(2, 5)), fake(layers=(2, 5), model_title="Cond-DETR")
     b.boxes_xyxy_px[0, 2] += 12
-    fig = figures.compare([a, b], shared(a, b)[:1], layer=2)
+    fig = figures.compare_models([a, b], shared(a, b)[:1], layer=2)
     drawn = box_iou(a.output(2).boxes_xyxy_px[0], b.output(2).boxes_xyxy_px[0])
     assert abs(drawn - box_iou(a.boxes_xyxy_px[0], b.boxes_xyxy_px[0])) > 0.01
     assert f"boxes: IoU {drawn:.2f}" in texts(fig)
@@ -409,14 +409,14 @@ def test_the_iou_is_that_of_the_boxes_that_are_drawn():
 def test_different_images_are_not_compared():
     a, b = fake(), fake(image_hw=(96, 130))
     with pytest.raises(FigureError, match="of different images"):
-        figures.compare([a, b], shared(a, b))
+        figures.compare_models([a, b], shared(a, b))
 
 
 @pytest.mark.parametrize(("models", "matches"), [(1, 2), (2, 1), (0, 0)])
 def test_as_many_matches_as_models(models, matches):
     objects = [SharedObject(0, (Match(0, 1.0),) * matches)]
     with pytest.raises(FigureError, match="must be equally many"):
-        figures.compare([fake() for _ in range(models)], objects)
+        figures.compare_models([fake() for _ in range(models)], objects)
 
 
 def test_a_box_that_is_not_a_number_is_not_drawn():
@@ -429,12 +429,14 @@ def test_a_box_that_is_not_a_number_is_not_drawn():
 def test_a_taken_nearest_query_is_said_to_be_taken():
     a, b = fake(scores=(0.9, 0.8, 0.7)), fake(model_title="Cond-DETR")
     a.boxes_xyxy_px[1] = a.boxes_xyxy_px[0]
-    fig = figures.compare([a, b], shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], [[0, 1], []]))
+    fig = figures.compare_models(
+        [a, b], shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], [[0, 1], []])
+    )
     assert "no matching box left: query 0, IoU 1.00, is another object's" in texts(fig)
 
 
 def test_long_names_that_begin_alike_are_told_apart():
     a, b = (fake(meta={"weights": f"detr_r50_long_epoch_{n}.pth"}) for n in (50, 60))
-    fig = figures.compare([a, b], shared(a, b)[:1])
+    fig = figures.compare_models([a, b], shared(a, b)[:1])
     assert {"…epoch_50", "…epoch_60"} <= set(texts(fig))
     assert fig.facts["Title"].startswith("detr_r50_long_epoch_50 and detr_r50_long_epoch_60:")

@@ -125,7 +125,7 @@ def test_every_name_of_a_comparison_is_found_in_the_pdf(only_dejavu, tmp_path):
     a, b = fake(model_title="DETR"), fake(heads=4, names=("cat", "wolf", "teapot"))
     b.boxes_xyxy_px[2] += 60
     objects = shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], [[0, 1, 2], []])
-    fig = figures.compare([a, b], objects, page_format=PageFormat.of("slide", dpi=72))
+    fig = figures.compare_models([a, b], objects, page_format=PageFormat.of("slide", dpi=72))
     figures.save(fig, tmp_path / "a.pdf")
     words = PdfReader(tmp_path / "a.pdf").pages[0].extract_text()
     for text in ("cat", "dog", "wolf", "teapot", "DETR", "no matching box"):

@@ -82,7 +82,7 @@ def drawn(kind: str, page_format: PageFormat, style: Style) -> Figure:
     objects = shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], [[0, 1, 2], [0, 1, 2]])
     modes = MODES if kind == "compared modes" else "combine"
     layer = "all" if kind == "compared layers" else None
-    return figures.compare(
+    return figures.compare_models(
         [a, b], objects, modes, layer=layer, style=style, page_format=page_format
     )
 
