@@ -94,7 +94,8 @@ def run_batch(
         if left and stopped:
             return record.summary(None, None, stopped=True)
         if left:
-            raise UserError(f"{counted(left, 'image')} got lost on the way: go on with --resume")
+            verb = "has" if left == 1 else "have"
+            raise UserError(f"{counted(left, 'image')} {verb} no result: go on with --resume")
         return record.summary(*journal.finish(), stopped=False)
 
 

@@ -1,4 +1,4 @@
-"""The record command: the maps of images now, as baselines to check against later."""
+"""The record command: saves maps of images as baselines for the check command."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from detr_viz.images.collect import Input
 
 DESCRIPTION = (
-    "Save the maps of images as baselines, files that say how they are made again; the check "
-    "command does so and compares."
+    "Save the maps of images as baselines. A baseline has all settings to compute it again; the "
+    "check command does so and compares."
 )
 EPILOG = """\
 examples
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the baselines; a mistake ends it, and what was written stays."""
+    """Write the baselines; an error ends the run, and files written before stay."""
     queries = args.queries or DEFAULT
     check_syntax(queries)
     sources = sources_of(args)
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _labels(loaded: Sequence[Detector]) -> list[str]:
-    """What tells the files of one model from those of another: types, or names of weights."""
+    """A label of each model for its files: its type, or type and weights."""
     types = [model.info.type for model in loaded]
     if len(set(types)) == len(types):
         return types
@@ -115,7 +115,7 @@ def _record(
     label: str,
     written: dict[Path, str],
 ) -> Iterator[Path]:
-    """The baselines of an image. written: those of this run, with their images."""
+    """Write the baselines of an image. written: files of this run, with their images."""
     from detr_viz.explanation.explain_image import explain
 
     e = explain(model, image.path, layers=args.layer, size=args.size, max_size=args.max_size)

@@ -224,7 +224,7 @@ def test_the_command(tmp_path, capsys):
         (["--ablate", "content", "--biography", "3"], "--ablate shows the last layer"),
         (["--plot", "terms", "--style", "contour"], "terms have no contours"),
         (["--plot", "terms", "--heads", "mean"], "terms are those of single heads"),
-        (["--heads", "0,00"], "are no heads"),
+        (["--heads", "0,00"], "are not heads"),
         (["--heads", "8"], "no head 8: DETR has 0..7"),
     ],
 )

@@ -298,7 +298,7 @@ MISTAKES = [
     (["check", "good", "--root", "none"], "--root none is no folder"),
     (["check", "good", "--atol", "x"], "is not a number"),
     (["update", "none"], "no file or folder none"),
-    (["update", "good", "--max-shift", "x"], "is no distance"),
+    (["update", "good", "--max-shift", "x"], "is not a distance"),
 ]
 
 
