@@ -32,7 +32,7 @@ class Done:
     image: str  # as the input is named
     rows: tuple[tuple[str, ...], ...]  # one a query: "object" to "bottom"; empty: nothing to draw
     files: tuple[str, ...]  # relative to the output folder, '/' between folders
-    recipe: str = ""  # a digest of how it was made
+    recipe: str = ""  # digest of its recipe
 
     def __post_init__(self) -> None:
         if any(len(row) != len(_NOTHING) for row in self.rows):
@@ -53,7 +53,7 @@ def read_index(path: Path) -> Iterator[Done]:
                 rows = tuple(tuple(row[1:_FILES]) for row in group)
                 yield Done(image, rows if any(map(any, rows)) else (), _parted(files), recipe)
     except (ValueError, IndexError, csv.Error) as error:
-        raise UserError(f"{path} is no index of a run: {reason(error)}; remove it") from error
+        raise UserError(f"{path} is not the index of a run: {reason(error)}; remove it") from error
     finally:
         csv.field_size_limit(limit)
 

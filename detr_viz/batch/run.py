@@ -54,11 +54,11 @@ class Summary:
             yield f"stopped with {done} done: the same command with --resume goes on"
             return
         wrote = f"{counted(self.files, 'file')} for {counted(self.drawn, 'image')}"
-        yield f"wrote {wrote}; {self.index} lists what there is"
+        yield f"wrote {wrote}; {self.index} lists them"
         if self.skipped:
             yield f"{counted(self.skipped, 'image')} done by an earlier run"
         if self.counts.empty:
-            yield f"{counted(self.counts.empty, 'image')} without a query that was asked for"
+            yield f"{counted(self.counts.empty, 'image')} without a query that --queries chooses"
 
 
 def counted(number: int, word: str) -> str:
@@ -164,7 +164,7 @@ class RunRecord:
         """Print each note about an image; a note that was printed before is left out."""
         for note in outcome.notes if outcome is not None else ():
             if note not in self._noted and len(self._noted) < _MOST_NOTES:
-                self._progress.note(f"note: {self._inputs[i].path}: {note} (said once)")
+                self._progress.note(f"note: {self._inputs[i].path}: {note} (noted once)")
                 self._noted.add(note)
 
     def _say_failure(self, reason: str) -> None:
@@ -197,7 +197,7 @@ def stoppable(engine: Engine, say: Callable[[str], None]) -> Iterator[list[bool]
             os._exit(EXIT_INTERRUPTED)
         pressed.append(True)
         engine.stop()
-        say("stopping: what is being drawn is finished (Ctrl-C again: at once)")
+        say("stopping after the images that are being drawn (Ctrl-C again: at once)")
 
     before = signal.getsignal(signal.SIGINT)
     if before in (signal.SIG_IGN, None):  # the process must survive it, as under nohup

@@ -101,12 +101,12 @@ def _prepare_process() -> None:
         signal.signal(signal.SIGINT, end_at_once)
     if sys.stdout is None:  # started with it closed
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process runs)
-    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no error
+    if hasattr(sys.stdout, "reconfigure"):  # the terminal may be unable to show a name
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def end_at_once(*_: object) -> NoReturn:
-    """Ctrl-C: remove what is half-written and end the process, quietly.
+    """Ctrl-C: remove half-written files and end the process, without a message.
 
     A KeyboardInterrupt at any line of the program is not enough: the imports of large libraries
     turn it into other exceptions, or print and ignore it.

@@ -68,7 +68,7 @@ class Flags:
 
     @property
     def merged_heads(self) -> bool:
-        """Whether heads are sorted or made one."""
+        """Whether heads are sorted or merged."""
         return isinstance(self.args.heads, str)
 
     @property

@@ -52,9 +52,9 @@ def load_models(sources: Sequence[ModelSource], quiet: bool) -> list[Detector]:
 def say_notes(loaded: Sequence[Detector], quiet: bool) -> None:
     """Print what was assumed about the models."""
     for info in (model.info for model in loaded):
-        whose = f"{info.weights}: " if len(loaded) > 1 else ""
+        prefix = f"{info.weights}: " if len(loaded) > 1 else ""
         for note in info.notes:
-            say(f"note: {whose}{note}", quiet)
+            say(f"note: {prefix}{note}", quiet)
 
 
 def check_heads(style: Style, loaded: Sequence[Detector]) -> None:

@@ -64,8 +64,8 @@ def table(explanation: ExplanationBase, queries: Sequence[int], layer: int | Non
     output = explanation if layer is None else explanation.output(layer)
     names = [explanation.class_names[output.labels[q]] for q in queries]
     wide = max([len("class"), *map(len, names)])
-    whose = "" if layer is None else f" as decoder layer {layer} puts them"
-    lines = [f"{'query':>5}  {'class':<{wide}}  score  box: left top right bottom (px){whose}"]
+    source = "" if layer is None else f" of decoder layer {layer}"
+    lines = [f"{'query':>5}  {'class':<{wide}}  score  box: left top right bottom (px){source}"]
     for q, name in zip(queries, names, strict=True):
         box = " ".join(f"{value:7.1f}" for value in output.boxes_xyxy_px[q])
         lines.append(f"{q:>5}  {name:<{wide}}  {output.scores[q]:5.3f}  {box}")
@@ -100,7 +100,7 @@ def index_rows(
     """The rows of queries in an index, as texts, "object" to "bottom" (pixels).
 
     Queries of several models for the same object have the same number, from 1. Where all views
-    start at points, there is a row for each point, whose box is that point.
+    start at points, there is a row for each point, source box is that point.
     """
     names = [str(e.meta["weights"]) for e in explanations]  # numbered where one stands for several
     names = [f"{n} ({i})" if names.count(n) > 1 else n for i, n in enumerate(names, 1)]

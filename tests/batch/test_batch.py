@@ -102,7 +102,7 @@ def test_images_without_an_answer_are_not_failures(here, capsys):
     out, err = batch("--image", "a.png", "b.png", "--queries", "score:0.9", capsys=capsys)
     rows = table(here / "outputs/index.csv")
     assert [row["image"] for row in rows if not row["query"]] == ["b.png"]
-    assert "1 image without a query that was asked for" in out and "error" not in err
+    assert "1 image without a query that --queries chooses" in out and "error" not in err
     assert not (here / "outputs/failures.csv").exists()
     argv = ["--image", "b.png", "--queries", "score:0.9", "--out", "none", "--contact-sheet"]
     out, _ = batch(*argv, capsys=capsys)
@@ -169,7 +169,7 @@ def test_what_had_to_be_decided_about_an_image_is_said(here, capsys):
     out, _ = batch("--image", "a.png", "--out", "one", capsys=capsys)
     said = [line for line in out.splitlines() if line.startswith("note: a.png: ")]
     _, err = batch("--image", "a.png", "b.png", "--format", "npz", "--jobs", "1", capsys=capsys)
-    assert said and f"{said[0]} (said once)" in err.splitlines()
+    assert said and f"{said[0]} (noted once)" in err.splitlines()
 
 
 def test_names_that_are_too_long_are_cut(here, capsys):

@@ -396,7 +396,7 @@ def test_an_index_can_be_read_on_its_own(out):
     assert [next(outcomes), next(outcomes)] == [A, B]
     with pytest.raises(UserError) as caught:
         list(outcomes)
-    assert str(caught.value).startswith(f"{out / 'index.csv'} is no index of a run: ")
+    assert str(caught.value).startswith(f"{out / 'index.csv'} is not the index of a run: ")
     assert str(caught.value).endswith("; remove it") and "\n" not in str(caught.value)
     assert csv.field_size_limit() == limit
     with pytest.raises(FileNotFoundError):

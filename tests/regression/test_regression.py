@@ -390,13 +390,13 @@ def test_no_baseline_is_lost_to_another(here, capsys):
         shutil.copy("b.png", "x/a.png")
         argv = [*argv, *["--image", "a.png"] * ("--image" not in argv)]
         _, err = command(capsys, "record", "--out", "base", "--type", "detr", *argv, code=2)
-        assert "made in another way" in err and err.count("\n") == 1
+        assert "exists already with other settings" in err and err.count("\n") == 1
     assert Path("base/a_detr_combine.npz").read_bytes() == before
     recorded(capsys, "--type", "detr", "--image", "a.png")  # the same again is no loss
     shutil.copy("a.png", "a_cd.png")
     argv = ["--type", "detr", "cd_detr", "--image", "a.png", "a_cd.png"]
     _, err = command(capsys, "record", "--out", "other", *argv, code=2)
-    assert "a_cd_detr_combine.npz is there already, of a_cd.png" in err
+    assert "a_cd_detr_combine.npz exists already, for a_cd.png" in err
 
 
 def test_links_are_followed_and_hidden_files_are_not_ours(here, capsys):

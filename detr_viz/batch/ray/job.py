@@ -16,7 +16,7 @@ from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
 
 NEEDS = '--engine ray needs Ray: pip install "detr-viz[ray]" (or: pip install "ray[data]")'
-RESUME = "what is finished is kept: go on with --resume"
+RESUME = "finished images are kept: go on with --resume"
 _CPUS = 4  # of a worker at most: more threads gain little, fewer mean more models in memory
 _USED = 0.75  # of the CPUs at least, by workers of as many CPUs
 _LONGEST_BLOCK = {0: 16, 1: 128}  # images, by GPUs: some seconds of work
