@@ -86,7 +86,7 @@ def _one_thread_rule():
 
 @pytest.fixture(autouse=True)
 def _helpers_that_stay(request: pytest.FixtureRequest):
-    """Batches in this process draw with helper processes that an earlier test has left."""
+    """Batches in this process draw with worker processes that an earlier test has left."""
     if request.node.get_closest_marker("own_helpers"):
         yield
     else:

@@ -1,6 +1,6 @@
-"""What runs a batch, as a protocol: images in, what became of them out.
+"""The protocol of what runs a batch: it takes images and gives a result for each.
 
-local_engine.py is one process with its workers; ray/ has several such processes.
+local_engine.py is one process with worker processes beside it; ray/ has several such processes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ DIGITS = 16  # of a recipe in an index
 
 @dataclass(frozen=True)
 class Result:
-    """What became of image i. done: its entry in the index but for the files; None for a failure
-    and for what an earlier run made.
+    """The result of image i.
+
+    done: its entry in the index, without the files; None for a failure and for an image that is
+    skipped because an earlier run drew it.
     """
 
     i: int
@@ -28,15 +30,15 @@ class Result:
 
 
 class Engine(Protocol):
-    """What batch.run drives."""
+    """Runs the images of batch.run."""
 
     def run(
         self, items: Iterator[Item], temporary: Path, say: Callable[[str], None]
     ) -> Iterator[Result]:
-        """Every item with its result, in any order. temporary: the folder for unfinished files."""
+        """Yield each item's result, in any order. temporary: the folder for unfinished files."""
 
     def stop(self) -> None:
         """Begin nothing new; for a signal handler."""
 
     def kill(self) -> None:
-        """End all helper processes at once; for a signal handler."""
+        """End all worker processes at once; for a signal handler."""

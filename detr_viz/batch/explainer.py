@@ -1,7 +1,7 @@
 """Images through all models of a run, in batches that shrink where they fail.
 
 explainer = BatchExplainer(models, recipe, needs, use)
-made = explainer(batch)                         # a Pipeline's network: what `use` gives, or Failure
+results = explainer(batch)         # for each image what `use` returns, or a Failure
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ T = TypeVar("T")
 class BatchExplainer(Generic[T]):
     """The part of a run that has the models.
 
-    use        what becomes of an image that was read, and of what each model has found in it; what
-               it raises, and what a model fails with, is that image's Failure
+    use        is called with an image that was read and with the explanation of each model; an
+               error of it, or of a model, becomes the Failure of that image
     reference  the same models in float32, where `models` are of another precision
     """
 
@@ -42,47 +42,47 @@ class BatchExplainer(Generic[T]):
 
     def __call__(self, batch: Sequence[Ready]) -> list[T | Failure]:
         try:
-            found = self._explained(self.models, batch)
+            explanations = self._explain(self.models, batch)
         except Exception as error:
             failed = failure(error)  # the error itself would hold the memory of the batch
         else:
-            return [self._used(ready, each) for ready, each in zip(batch, found, strict=True)]
+            return [self._result(*pair) for pair in zip(batch, explanations, strict=True)]
         if len(batch) == 1:
             return [failed]
-        _give_back_memory()  # one of them may be at fault, or they are too many for it
-        return [made for ready in batch for made in self([ready])]
+        _free_gpu_memory()  # one image may be the cause, or the batch is too large
+        return [result for ready in batch for result in self([ready])]
 
     def exact(self, ready: Ready) -> list[Explanation] | None:
-        """What the models find in float32, of the first image that this is asked of; then None."""
-        from detr_viz.render.run import sound
+        """The explanations in float32 for the first image that this is called with; then None."""
+        from detr_viz.render.run import all_or_raise
 
         reference, self._reference = self._reference, None
         if reference is None:
             return None
-        (found,) = self._explained(reference, [ready])
-        return sound(found, self._recipe)
+        (explanations,) = self._explain(reference, [ready])
+        return all_or_raise(explanations, self._recipe)
 
-    def _explained(
+    def _explain(
         self, models: Sequence[Detector], batch: Sequence[Ready]
     ) -> list[tuple[Explanation | Exception, ...]]:
-        """What each model finds in each image."""
-        from detr_viz.render.run import explained
+        """For each image the explanation of each model, or the error."""
+        from detr_viz.render.run import explain_all
 
         facts = [ready.pixels.facts for ready in batch]
         pixels = [stacked(batch, k) for k in range(len(models))]
-        return explained(models, facts, pixels, self._recipe, self._needs)
+        return explain_all(models, facts, pixels, self._recipe, self._needs)
 
-    def _used(self, ready: Ready, found: Sequence[Explanation | Exception]) -> T | Failure:
-        from detr_viz.render.run import sound
+    def _result(self, ready: Ready, explanations: Sequence[Explanation | Exception]) -> T | Failure:
+        from detr_viz.render.run import all_or_raise
 
         try:
-            return self._use(ready, sound(found, self._recipe))
+            return self._use(ready, all_or_raise(explanations, self._recipe))
         except Exception as error:
             return failure(error)
 
 
-def _give_back_memory() -> None:
-    """Let go of what a GPU keeps for later."""
+def _free_gpu_memory() -> None:
+    """Give back the memory that torch keeps reserved on a GPU."""
     import torch
 
     if torch.cuda.is_available():

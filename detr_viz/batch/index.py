@@ -1,4 +1,4 @@
-"""index.csv and failures.csv: what became of the images of a run, as tables."""
+"""index.csv and failures.csv: the results of the images of a run, as tables."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _LONGEST_CELL = 1 << 24  # characters; the limit of csv, 131072, is less than ma
 
 @dataclass(frozen=True)
 class Done:
-    """An image that was dealt with. ValueError where a row has not one text for each column."""
+    """An image that is done. ValueError where a row does not have one text for each column."""
 
     image: str  # as the input is named
-    rows: tuple[tuple[str, ...], ...]  # one a query: "object" to "bottom"; none: nothing to draw
+    rows: tuple[tuple[str, ...], ...]  # one a query: "object" to "bottom"; empty: nothing to draw
     files: tuple[str, ...]  # relative to the output folder, '/' between folders
-    recipe: str = ""  # a digest of how it was made
+    recipe: str = ""  # digest of its recipe
 
     def __post_init__(self) -> None:
         if any(len(row) != len(_NOTHING) for row in self.rows):
@@ -40,7 +40,7 @@ class Done:
 
 
 def read_index(path: Path) -> Iterator[Done]:
-    """The outcomes in an index.csv, in its order. UserError where it is not one of ours."""
+    """The outcomes in an index.csv, in its order. UserError where no run wrote the file."""
     limit = csv.field_size_limit(_LONGEST_CELL)
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -53,7 +53,7 @@ def read_index(path: Path) -> Iterator[Done]:
                 rows = tuple(tuple(row[1:_FILES]) for row in group)
                 yield Done(image, rows if any(map(any, rows)) else (), _parted(files), recipe)
     except (ValueError, IndexError, csv.Error) as error:
-        raise UserError(f"{path} is no index of a run: {reason(error)}; remove it") from error
+        raise UserError(f"{path} is not the index of a run: {reason(error)}; remove it") from error
     finally:
         csv.field_size_limit(limit)
 
@@ -66,7 +66,10 @@ def _whole(line: str) -> str:
 
 @contextmanager
 def opened(path: Path, header: Sequence[str]) -> Iterator[Callable[[Sequence[str]], object]]:
-    """A csv file with a header; yields what adds a row. On the disk when all is written."""
+    """Open a csv file with a header; yields the function that adds a row.
+
+    At the end of the block all rows are on the disk.
+    """
     with path.open("w", encoding="utf-8", errors="detr_viz.as_named", newline="") as file:
         # csv only quotes a lone \r where lines end with it, so the \r goes afterwards
         lines = SimpleNamespace(write=lambda line: file.write(line[:-2] + "\n"))
@@ -74,11 +77,11 @@ def opened(path: Path, header: Sequence[str]) -> Iterator[Callable[[Sequence[str
         add(header)
         yield add
         file.flush()
-        os.fsync(file.fileno())  # some disks say only here that they are full
+        os.fsync(file.fileno())  # some disks report only here that they are full
 
 
 def _as_named(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Bytes of a name that are no UTF-8 as they are on the disk; other surrogates as \\ud800."""
+    """Write bytes of a name that are not UTF-8 as they are; other surrogates as \\ud800."""
     try:
         return codecs.lookup_error("surrogateescape")(error)
     except UnicodeError:
@@ -89,7 +92,7 @@ codecs.register_error("detr_viz.as_named", _as_named)
 
 
 def in_rows(done: Done) -> Iterator[tuple[str, ...]]:
-    """An image's rows of the index; one where there was nothing to draw."""
+    """The rows of an image in the index; one row where there was nothing to draw."""
     for row in done.rows or (_NOTHING,):
         yield (done.image, *row, _joined(done.files), done.recipe)
 

@@ -1,5 +1,6 @@
-"""What became of each image of a batch run: kept line by line, so that a run killed
-at any moment goes on where it stopped; at its end the tables of what was drawn and what failed.
+"""The results of a batch run, one line for each image, so that a killed run can be continued.
+
+At the end of the run it becomes two tables: the images that are done, and those that failed.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from detr_viz.batch.run_folder import (
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError
 
-_DONE, _EMPTY, _FAILED = 1, 2, 3  # what became of an image; 0: not known yet
+_DONE, _EMPTY, _FAILED = 1, 2, 3  # states of an image; 0: not known yet
 
 
 class Counts(NamedTuple):
-    """How many images were dealt with (`empty` of them without a row), and how many failed."""
+    """How many images are done (`empty` of them without a row), and how many failed."""
 
     done: int
     failed: int
@@ -41,10 +42,10 @@ class Counts(NamedTuple):
 class Journal:
     """The outcomes of a batch run that writes into the folder `out`; a context manager.
 
-    `images` are the inputs in the order of the tables, each there once. `tag` is part of
-    every name: runs with different tags share a folder. With `resume`, what the run before
-    recorded is kept: the journal that it left, else its index.csv, else those of other tags.
-    UserError where another run with this tag is at work; OutputError for what the disk refuses.
+    `images` are the inputs in the order of the tables, each once. `tag` is part of every name: runs
+    with different tags share a folder. With `resume`, the results of the run before are kept: from
+    its journal, else from its index.csv, else from those of other tags. UserError while another run
+    with this tag writes there; OutputError where the disk refuses to write.
     """
 
     temporary: Path  # the hidden folder, for files not yet finished: emptied at the start
@@ -55,10 +56,10 @@ class Journal:
         self._index, self._failures = out / f"index{end}.csv", out / f"failures{end}.csv"
         self._path = self.temporary / JOURNAL
         self._images = images
-        self._at = array("q", bytes(8 * len(images)))  # place in the journal << 2 | what became
-        self._tally = [0, 0, 0, 0]
+        self._entries = array("q", bytes(8 * len(images)))  # offset in the journal << 2 | state
+        self._numbers = [0, 0, 0, 0]
         self._earlier: dict[str, int] = {}  # where an earlier run recorded an image, or -1
-        self._gap = b""  # a line end, where the journal's last line may be torn
+        self._gap = b""  # a line end, where the journal's last line may be incomplete
         self._lock: int | None = None
         self._fd: int | None = None
         try:
@@ -76,34 +77,34 @@ class Journal:
 
     @property
     def counts(self) -> Counts:
-        """What became of the images so far."""
-        _, drawn, empty, failed = self._tally
+        """How many images are done, empty and failed so far."""
+        _, drawn, empty, failed = self._numbers
         return Counts(drawn + empty, failed, empty)
 
     def earlier(self, image: str) -> Done | None:
-        """What the run before recorded of an image; None where nothing, or where it failed.
+        """The record of an image from the run before; None where there is none, or it failed.
 
-        The caller sees whether the files are still there, and passes what it keeps to done().
+        The caller checks that the files still exist, and passes the record on to done().
         """
         offset = self._earlier.get(image, -1)
         outcome = decoded(self._line(offset)) if offset >= 0 else None
         return outcome if isinstance(outcome, Done) else None
 
     def done(self, i: int, outcome: Done) -> None:
-        """Record what became of images[i]; what was recorded of it before no longer counts."""
+        """Record images[i] as done; an earlier record of it no longer counts."""
         if outcome.image != self._images[i]:
             raise ValueError(f"image {i} is {self._images[i]!r}, not {outcome.image!r}")
         self._record(i, _DONE if outcome.rows else _EMPTY, outcome)
 
     def failed(self, i: int, reason: str) -> None:
-        """Record why images[i] failed; what was recorded of it before no longer counts."""
+        """Record why images[i] failed; an earlier record of it no longer counts."""
         self._record(i, _FAILED, Failed(self._images[i], reason))
 
     def finish(self) -> tuple[Path, Path | None]:
-        """Write index.csv, and failures.csv where something failed; the paths of both.
+        """Write index.csv, and failures.csv where an image failed; returns the paths of both.
 
-        They hold what was passed to done() and failed(), no other image. The hidden folder
-        goes, and the journal with it; on an OutputError the journal stays for a resumed run.
+        They hold only the images that were passed to done() and failed(). The hidden folder is
+        removed with the journal; on an OutputError the journal stays for a resumed run.
         """
         index, failures = self.temporary / "index.part", self.temporary / "failures.part"
         any_failed = self.counts.failed > 0
@@ -122,16 +123,16 @@ class Journal:
         return self._index, self._failures if any_failed else None
 
     def close(self) -> None:
-        """Let go of the folder; the journal stays for a resumed run, if it has a line."""
+        """Unlock the folder; the journal stays for a resumed run, if it has a line."""
         self._end(remove=self._fd is not None and os.fstat(self._fd).st_size == 0)
 
     def _open(self, resume: bool) -> None:
-        for target in (self._index, self._failures):  # said now, not after hours
+        for target in (self._index, self._failures):  # an error now, not after hours
             if target.is_dir():
                 raise OutputError(f"cannot write {target}: it is a folder; {AT_START}")
         self._lock = lock_folder(self.temporary)
         clear(self.temporary)
-        # a journal without a line is of a run that did nothing: as if it had not been started
+        # a journal without a line is from a run that did nothing, so it is ignored
         if resume and not (self._path.exists() and self._path.stat().st_size):
             self._convert()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (0 if resume else os.O_TRUNC) | PLAIN_FILE
@@ -141,18 +142,21 @@ class Journal:
             self._load()
 
     def _convert(self) -> None:
-        """The index.csv of a finished run as a journal; where there is none, those of runs with
-        other tags. What is damaged is left out.
+        """Make a journal from the index.csv of a finished run, else from those of other tags.
+
+        Damaged parts are left out.
         """
         part, out = self.temporary / "journal.part", self.temporary.parent
         tables = [self._index] if self._index.exists() else sorted(out.glob("index*.csv"))
-        said = self._index if self._index in tables else out / "index*.csv"
-        with disk_errors(f"cannot go on from {said}", AT_START), part.open("wb") as file:
+        source = self._index if self._index in tables else out / "index*.csv"
+        with disk_errors(f"cannot continue from {source}", AT_START), part.open("wb") as file:
             for table in tables:
                 start, seen = file.tell(), set()
                 try:
                     for outcome in read_index(table):
-                        if hash(outcome.image) in seen:  # sorted by hand: its rows are apart
+                        if (
+                            hash(outcome.image) in seen
+                        ):  # a user sorted the table: the rows of an image are apart
                             outcome = Failed(outcome.image, "rows apart")
                         seen.add(hash(outcome.image))
                         file.write(encoded(outcome))
@@ -163,7 +167,7 @@ class Journal:
         clear(self.temporary)
 
     def _load(self) -> None:
-        """Note where the journal has what became of each image: its last line counts."""
+        """Note the offset of each image's line in the journal: the last line counts."""
         self._earlier = dict.fromkeys(self._images, -1)
         offset, line = 0, b"\n"
         for line in self._reader:
@@ -175,29 +179,29 @@ class Journal:
 
     def _record(self, i: int, kind: int, outcome: Done | Failed) -> None:
         line, offset = encoded(outcome), self._earlier.get(outcome.image, -1)
-        # a line that is there from an earlier run already is not written again
+        # a line of an earlier run that is the same is not written again
         if offset < 0 or self._line(offset) != line:
             with disk_errors(f"cannot write {self._path}"):
                 offset = self._append(line)
             if outcome.image in self._earlier:
                 self._earlier[outcome.image] = -1
-        self._tally[self._at[i] & 3] -= 1
-        self._tally[kind] += 1
-        self._at[i] = offset << 2 | kind
+        self._numbers[self._entries[i] & 3] -= 1
+        self._numbers[kind] += 1
+        self._entries[i] = offset << 2 | kind
 
     def _append(self, line: bytes) -> int:
-        """Put a line at the end of the journal; where it begins."""
+        """Add a line to the end of the journal; returns its offset."""
         data, written = self._gap + line, 0
         try:
-            # One write, so that a kill tears the last line at worst. A disk that fills up takes
-            # a part of it; only the write of the rest says why.
+            # One write, so that a kill leaves at most the last line incomplete. A full disk takes
+            # a part of it; only the write of the rest gives the reason.
             while written < len(data):
                 n = os.write(self._fd, data[written:])
                 if n == 0:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 written += n
         except OSError:
-            self._gap = b"\n"  # in case the torn line cannot be taken back
+            self._gap = b"\n"  # in case the incomplete line cannot be removed
             if written:
                 with suppress(OSError):
                     os.ftruncate(self._fd, os.lseek(self._fd, 0, os.SEEK_CUR) - written)
@@ -212,8 +216,8 @@ class Journal:
 
     def _write_tables(self, index: Path, failures: Path) -> None:
         with opened(index, COLUMNS) as add, opened(failures, ("image", "reason")) as add_failure:
-            for place in filter(None, self._at):
-                outcome = decoded(self._line(place >> 2))
+            for entry in filter(None, self._entries):
+                outcome = decoded(self._line(entry >> 2))
                 if outcome is None:
                     raise OSError(f"{self._path} was changed during the run")
                 if isinstance(outcome, Failed):
@@ -223,7 +227,7 @@ class Journal:
                     add(row)
 
     def _end(self, remove: bool) -> None:
-        """Close what is open. The lock goes last: what it guards must be gone by then."""
+        """Close the files. The lock is released last, after the files that it guards."""
         if self._fd is not None:
             os.close(self._fd)
             self._reader.close()

@@ -1,4 +1,4 @@
-"""The lines of a journal: what became of one image, as JSON on one line."""
+"""The lines of a journal: the result of one image, as JSON on one line."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Failed(NamedTuple):
 
 
 def encoded(outcome: Done | Failed) -> bytes:
+    """The line of a result."""
     if isinstance(outcome, Done):
         entry = vars(outcome)  # asdict() would copy each row
     else:
@@ -26,7 +27,7 @@ def encoded(outcome: Done | Failed) -> bytes:
 
 
 def decoded(line: bytes) -> Done | Failed | None:
-    """What a line of the journal says; None where it is torn or damaged."""
+    """The result in a line of the journal; None where the line is incomplete or damaged."""
     try:
         entry = json.loads(line)
         if "failed" in entry:

@@ -1,4 +1,4 @@
-"""A batch in this process, with processes beside it that read and draw."""
+"""A batch with the models in this process and worker processes that read and draw."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class LocalEngine:
-    """The models in this process, reading and drawing in workers beside it.
+    """Runs the models in this process; worker processes read and draw.
 
     batch_size: images of equal shapes that share a forward pass. reference: the same models in
     float32, where `models` are of another precision; the first image goes through both, and `say`
-    is told how far its weights are apart.
+    is called with the distance between their weights.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class LocalEngine:
         models: Sequence[Detector],
         recipe: Recipe,
         paths: OutputPaths,
-        team: Sequence[WorkerProcess],
+        workers: Sequence[WorkerProcess],
         batch_size: int = 1,
         reference: Sequence[Detector] | None = None,
     ) -> None:
-        self._recipe, self._paths, self._team = recipe, paths, team
+        self._recipe, self._paths, self._workers = recipe, paths, workers
         self._batch_size = batch_size
         self.explainer = BatchExplainer(models, recipe, needs_of(recipe), self._task, reference)
-        self.done: dict[int, Done] = {}  # what will have become of the images in flight
+        self.done: dict[int, Done] = {}  # entries of the images in flight
         self._say: Callable[[str], None] = lambda line: None
         self._pipeline: Pipeline | None = None
         self._stopped = False
@@ -52,10 +52,10 @@ class LocalEngine:
     def run(
         self, items: Iterator[Item], temporary: Path, say: Callable[[str], None]
     ) -> Iterator[Result]:
-        for worker in self._team:
+        for worker in self._workers:
             worker.set_up(Setup(self._recipe, temporary.absolute()))
         self._say = say
-        self._pipeline = Pipeline(self._team, self._batch_size)
+        self._pipeline = Pipeline(self._workers, self._batch_size)
         if self._stopped:
             self._pipeline.stop()
         for item, outcome in self._pipeline.run(items, self.explainer):
@@ -67,23 +67,23 @@ class LocalEngine:
             self._pipeline.stop()
 
     def kill(self) -> None:
-        for worker in self._team:
+        for worker in self._workers:
             worker.kill()
 
-    def _task(self, ready: Ready, found: list[Explanation]) -> Draw | None:
-        """What is to be drawn of an image; None where it has no query that was asked for."""
+    def _task(self, ready: Ready, explanations: list[Explanation]) -> Draw | None:
+        """The task that draws an image; None where it has no query that the recipe chooses."""
         recipe, item = self._recipe, ready.item
         done = Done(item.path, (), (), recipe.digest(ready.pixels.facts)[:DIGITS])
         try:
-            measured = measure(found, recipe)
+            measured = measure(explanations, recipe)
         except NoQueryError:
             self.done[item.i] = done
             return None
         if (exact := self.explainer.exact(ready)) is not None:
-            apart: dict[str, float] = {}
+            distances: dict[str, float] = {}
             for what, value in deviations(measured, exact, recipe).values():
-                apart[what] = max(value, apart.get(what, 0.0))
-            for what, value in apart.items():
+                distances[what] = max(value, distances.get(what, 0.0))
+            for what, value in distances.items():
                 self._say(deviation_note(recipe.precision, value, f"the {what} of {item.path}"))
         self.done[item.i] = replace(done, rows=measured.rows)
         return Draw(item.i, item.path, item.name, measured, self._paths)

@@ -1,6 +1,6 @@
-"""Many images by one recipe: figures and maps of all, an index, the failures, resumed at will.
+"""Many images by one recipe: figures and maps of all, an index and the failures; can be resumed.
 
-What became of each image is in index.csv and failures.csv of the output folder.
+index.csv and failures.csv of the output folder list the result of each image.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
 
 EXIT_FAILURES = 1  # some images failed
-_MOST_NOTES, _MOST_FAILURES = 50, 20  # that are said during the run
+_MOST_NOTES, _MOST_FAILURES = 50, 20  # printed during the run
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. drawn: images that got their files now; skipped: images of which an earlier
-    run had made all; stopped: by Ctrl-C, before all images were through.
+    """How a run ended.
+
+    drawn    images whose files this run wrote
+    skipped  images whose files an earlier run wrote
+    stopped  by Ctrl-C, before all images were done
     """
 
     counts: Counts
@@ -45,22 +48,22 @@ class Summary:
     stopped: bool
 
     def lines(self) -> Iterator[str]:
-        """The end of a run in words."""
+        """The lines to print at the end of a run."""
         if self.stopped:
             done = counted(self.counts.done, "image")
             yield f"stopped with {done} done: the same command with --resume goes on"
             return
         wrote = f"{counted(self.files, 'file')} for {counted(self.drawn, 'image')}"
-        yield f"wrote {wrote}; {self.index} lists what there is"
+        yield f"wrote {wrote}; {self.index} lists them"
         if self.skipped:
             yield f"{counted(self.skipped, 'image')} done by an earlier run"
         if self.counts.empty:
-            yield f"{counted(self.counts.empty, 'image')} without a query that was asked for"
+            yield f"{counted(self.counts.empty, 'image')} without a query that --queries chooses"
 
 
 def counted(number: int, word: str) -> str:
     """1 image, 2 images."""
-    return f"{number} {word}{'s' * (number != 1)}"
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def run_batch(
@@ -72,31 +75,32 @@ def run_batch(
     resume: bool = False,
     quiet: bool = True,
 ) -> Summary:
-    """Draw all images; what fails is recorded and the run goes on.
+    """Draw all images; a failure is recorded and the run continues.
 
-    resume: what an earlier run made by the same recipe is skipped. quiet: no progress on stderr.
-    OutputError where the disk is full or cannot be written: what was finished stays, and a run
-    with `resume` goes on from there. UserError where another run writes there.
+    resume: skip images that an earlier run drew by the same recipe. quiet: no progress on stderr.
+    OutputError where the disk is full or cannot be written: finished files stay, and a run with
+    `resume` continues from there. UserError where another run writes to the same folder.
     """
     names = [image.path for image in inputs]
     with (
         Journal(paths.folder, names, tag=paths.tag, resume=resume) as journal,
         Progress(len(inputs), quiet=quiet) as progress,
     ):
-        books = RunRecord(recipe, inputs, paths, journal, progress)
+        record = RunRecord(recipe, inputs, paths, journal, progress)
         with stoppable(engine, progress.note) as stopped:
-            for result in engine.run(books.items(resume), journal.temporary, progress.note):
-                books.enter(result)
+            for result in engine.run(record.items(resume), journal.temporary, progress.note):
+                record.enter(result)
         left = len(inputs) - journal.counts.done - journal.counts.failed
         if left and stopped:
-            return books.summary(None, None, stopped=True)
+            return record.summary(None, None, stopped=True)
         if left:
-            raise UserError(f"{counted(left, 'image')} got lost on the way: go on with --resume")
-        return books.summary(*journal.finish(), stopped=False)
+            verb = "has" if left == 1 else "have"
+            raise UserError(f"{counted(left, 'image')} {verb} no result: go on with --resume")
+        return record.summary(*journal.finish(), stopped=False)
 
 
 class RunRecord:
-    """What is asked of a run, and what became of it."""
+    """The images of a run, and the results so far."""
 
     def __init__(
         self,
@@ -117,20 +121,20 @@ class RunRecord:
             yield Item(i, image.path, image.name, self._earlier(i) if resume else None)
 
     def _earlier(self, i: int) -> Earlier | None:
-        """What an earlier run made of an image, if it is all that this one would make."""
+        """What an earlier run wrote for an image, if no file of this run is missing."""
         with self._lock:
             done = self._journal.earlier(self._inputs[i].path)
         if done is None:
             return None
         recipe, name = self._recipe, self._inputs[i].name
         stems = [recipe.stem(name, view) for view in recipe.views]
-        there = [self._paths.folder / file for file in done.files]
-        if done.rows and not self._paths.is_met_by(there, stems):
+        written = [self._paths.folder / file for file in done.files]
+        if done.rows and not self._paths.is_complete(written, stems):
             return None
-        return Earlier(done.recipe, tuple(there))
+        return Earlier(done.recipe, tuple(written))
 
     def enter(self, result: Result) -> None:
-        """Record what became of an image. OutputError where the next would fare no better."""
+        """Record the result of an image. OutputError where the disk is full or broken."""
         with self._lock:
             self._enter(result.i, result.outcome, result.done)
         self._progress.advance(
@@ -140,7 +144,7 @@ class RunRecord:
     def _enter(self, i: int, outcome: Outcome | None, done: Done | None) -> None:
         if isinstance(outcome, Failure):
             if outcome.fatal:
-                raise OutputError(outcome.reason, "see to the disk, then go on with --resume")
+                raise OutputError(outcome.reason, "check the disk, then go on with --resume")
             self._journal.failed(i, outcome.reason)
             self._say_failure(outcome.reason)
         elif isinstance(outcome, Skipped):
@@ -157,10 +161,10 @@ class RunRecord:
             self._note(i, outcome)
 
     def _note(self, i: int, outcome: Drawn | None) -> None:
-        """Say what had to be decided about an image, the first time that it had to."""
+        """Print each note about an image; a note that was printed before is left out."""
         for note in outcome.notes if outcome is not None else ():
             if note not in self._noted and len(self._noted) < _MOST_NOTES:
-                self._progress.note(f"note: {self._inputs[i].path}: {note} (said once)")
+                self._progress.note(f"note: {self._inputs[i].path}: {note} (noted once)")
                 self._noted.add(note)
 
     def _say_failure(self, reason: str) -> None:
@@ -171,34 +175,35 @@ class RunRecord:
             self._progress.note("more failures: they are listed at the end")
 
     def summary(self, index: Path | None, failures: Path | None, stopped: bool) -> Summary:
-        counts, made = self._journal.counts, (self._drawn, self._skipped, self._files)
-        return Summary(counts, *made, index, failures, stopped)
+        totals = self._drawn, self._skipped, self._files
+        return Summary(self._journal.counts, *totals, index, failures, stopped)
 
 
 @contextmanager
 def stoppable(engine: Engine, say: Callable[[str], None]) -> Iterator[list[bool]]:
-    """While the block runs, Ctrl-C stops the engine (and puts True into the list); a second one
-    ends the process at once.
+    """In the block, Ctrl-C stops the engine and puts True into the list that this yields.
+
+    A second Ctrl-C ends the process at once.
     """
     pressed: list[bool] = []
     if threading.current_thread() is not threading.main_thread():
         yield pressed
         return
 
-    def answer(*_: object) -> None:
+    def on_interrupt(*_: object) -> None:
         if pressed:
             engine.kill()
             files.discard_unfinished()
             os._exit(EXIT_INTERRUPTED)
         pressed.append(True)
         engine.stop()
-        say("stopping: what is being drawn is finished (Ctrl-C again: at once)")
+        say("stopping after the images that are being drawn (Ctrl-C again: at once)")
 
     before = signal.getsignal(signal.SIGINT)
-    if before in (signal.SIG_IGN, None):  # told to live on, as by nohup
+    if before in (signal.SIG_IGN, None):  # the process must survive it, as under nohup
         yield pressed
         return
-    signal.signal(signal.SIGINT, answer)
+    signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield pressed
     finally:

@@ -1,4 +1,4 @@
-"""The hidden folder of a run: one run at a time has its lock; errors of the disk in one line."""
+"""The hidden folder of a run, with a lock for one run at a time; errors of the disk in one line."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ except ImportError:  # Windows: no lock
 JOURNAL, LOCK = "journal.jsonl", "lock"
 PLAIN_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)  # flags of os.open
 AT_START = "choose another folder with --out"
-LATER = "correct that, then continue with --resume"
+LATER = "correct that, then go on with --resume"
 
 
 def lock_folder(folder: Path) -> int | None:
-    """Make the hidden folder and lock it; the lock, or None where there are no locks."""
+    """Make the hidden folder and lock it; returns the lock, None on a system without locks."""
     while True:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
             if folder.is_symlink() or folder.is_file():
-                raise OutputError(f"{folder} is no folder of a run: remove it") from None
+                raise OutputError(f"{folder} is not the folder of a run: remove it") from None
         if fcntl is None:
             return None
         try:
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | PLAIN_FILE, 0o666)
-        except FileNotFoundError:  # a run that ended just now took the folder with it
+        except FileNotFoundError:  # a run that ended just now removed the folder
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # a run that ended may have deleted this file, and another made a new one
+            # a run that ended may have deleted this file, and another run may have made a new one
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(lock), os.stat(folder / LOCK)):
                     return lock
@@ -54,7 +54,7 @@ def lock_folder(folder: Path) -> int | None:
 
 
 def unlock(lock: int) -> None:
-    """Let go of a lock of `lock_folder`."""
+    """Release a lock of `lock_folder`."""
     fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough: a fork has the file open too
     os.close(lock)
 

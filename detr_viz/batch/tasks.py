@@ -1,4 +1,4 @@
-"""What the process with the network and those that read and draw say to each other."""
+"""The messages between the process with the network and the workers: tasks and their results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is the same for all images of a run. temporary: the folder for unfinished files."""
+    """Start a run with what all its images share. temporary: the folder for unfinished files."""
 
     recipe: Recipe
     temporary: Path
@@ -28,8 +28,8 @@ class Setup:
 
 @dataclass(frozen=True)
 class Earlier:
-    """What an earlier run made of an image: its recipe's digest, and the files (none where there
-    was nothing to draw).
+    """The result of an image in an earlier run: the digest of its recipe, and the files (none where
+    there was nothing to draw).
     """
 
     recipe: str
@@ -38,7 +38,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Read:
-    """Read image i and resize it for each model; skip it where what is there is what would be."""
+    """Read image i and resize it for each model; skip it where `earlier` needs no change."""
 
     i: int
     path: str
@@ -51,14 +51,14 @@ class Draw:
 
     i: int
     path: str
-    name: str  # what its files are called after
+    name: str  # the start of the names of its files
     measured: MeasuredImage
     paths: OutputPaths
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Image i will not be drawn."""
+    """Forget the pixels of image i: it will not be drawn."""
 
     i: int
 
@@ -68,7 +68,7 @@ Task = Setup | Read | Draw | Drop
 
 @dataclass(frozen=True)
 class Pixels:
-    """An image that was read: what is known of it, and the input of each size, uint8 (h, w, 3)."""
+    """An image that was read: its facts, and the input of each model, uint8 (h, w, 3)."""
 
     facts: ImageFacts
     inputs: tuple[np.ndarray, ...]
@@ -76,18 +76,20 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Skipped:
-    """The files that are there are the ones that would be made."""
+    """The files of an earlier run are the ones that this run would write."""
 
 
 @dataclass(frozen=True)
 class Drawn:
+    """The files that were written for an image, and notes for the user."""
+
     files: tuple[Path, ...]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an image came to nothing. fatal: so would the next, for the disk is full or broken."""
+    """Why an image failed. fatal: the disk is full or broken, so the next image would fail too."""
 
     reason: str
     fatal: bool = False

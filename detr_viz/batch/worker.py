@@ -1,8 +1,7 @@
-"""What a worker process does: it reads images and draws figures, by tasks; results go back.
+"""The work of a worker process: it reads images and draws figures; each task has a result.
 
-It keeps the pixels of the images it has read until it has drawn them, so that of a photo only the
-resized input goes to the main process, and only what was measured comes back. What a broken file
-does to the process that reads it stays there too.
+A worker keeps the pixels of an image from reading to drawing. So only the resized input goes to the
+main process, and only the measured values come back. A broken file can crash only the worker.
 """
 
 from __future__ import annotations
@@ -30,48 +29,48 @@ if TYPE_CHECKING:
 
 
 class ImageWorker:
-    """What a helper does with its orders; a process of its own is only one way to run it."""
+    """Does the tasks of one worker; usually in a process of its own, but any caller may use it."""
 
     def __init__(self) -> None:
         self._setup: Setup | None = None
         self._held: dict[int, LoadedImage] = {}
 
-    def answer(self, order: Task) -> TaskResult:
-        """Carry out an order; an error comes back as a Failure."""
+    def answer(self, task: Task) -> TaskResult:
+        """Do a task; an error comes back as a Failure."""
         try:
-            if isinstance(order, Setup):
-                self._start(order)
+            if isinstance(task, Setup):
+                self._start(task)
                 return None
-            if isinstance(order, Read):
-                return self._read(order)
-            if isinstance(order, Draw):
-                return self._draw(order)
-            self._held.pop(order.i, None)
+            if isinstance(task, Read):
+                return self._read(task)
+            if isinstance(task, Draw):
+                return self._draw(task)
+            self._held.pop(task.i, None)
             return None
         except Exception as error:
-            self._held.pop(getattr(order, "i", -1), None)
+            self._held.pop(getattr(task, "i", -1), None)
             return failure(error)
 
-    def _start(self, order: Setup) -> None:
+    def _start(self, task: Setup) -> None:
         from detr_viz.common import files
 
-        self._setup = order
-        files.put_temporaries_in(order.temporary)
+        self._setup = task
+        files.put_temporaries_in(task.temporary)
 
     @property
     def _recipe(self) -> Recipe:
         assert self._setup is not None
         return self._setup.recipe
 
-    def _read(self, order: Read) -> TaskResult:
+    def _read(self, task: Read) -> TaskResult:
         from detr_viz.images.read import load_image
         from detr_viz.render.run import inputs_of
 
-        if order.earlier is not None and self._is_done(order.path, order.earlier):
+        if task.earlier is not None and self._is_done(task.path, task.earlier):
             return Skipped()
-        picture = load_image(order.path)
+        picture = load_image(task.path)
         inputs = inputs_of(picture, self._recipe)
-        self._held[order.i] = picture
+        self._held[task.i] = picture
         return Pixels(picture.facts, inputs)
 
     def _is_done(self, path: str, earlier: Earlier) -> bool:
@@ -86,17 +85,17 @@ class ImageWorker:
             )
         return False
 
-    def _draw(self, order: Draw) -> Drawn:
+    def _draw(self, task: Draw) -> Drawn:
         from detr_viz.images.read import load_image
         from detr_viz.render import run
 
-        picture = self._held.pop(order.i, None)
-        if picture is None:  # it was read by a helper that is no more
-            picture = load_image(order.path)
-            known = {e.image.sha256 for r in order.measured.results.values() for e in r.shown}
+        picture = self._held.pop(task.i, None)
+        if picture is None:  # it was read by a worker that has died
+            picture = load_image(task.path)
+            known = {e.image.sha256 for r in task.measured.results.values() for e in r.shown}
             if known - {picture.sha256}:
-                return Failure(f"{order.path} was changed while it was drawn: go on with --resume")
-        made = run.draw(order.measured, picture, self._recipe, order.paths, order.name)
-        files = tuple(path for written in made for path in written.files)
-        notes = [*picture.notes, *(note for written in made for note in written.notes)]
+                return Failure(f"{task.path} was changed while it was drawn: go on with --resume")
+        views = run.draw(task.measured, picture, self._recipe, task.paths, task.name)
+        files = tuple(path for view in views for path in view.files)
+        notes = [*picture.notes, *(note for view in views for note in view.notes)]
         return Drawn(files, tuple(dict.fromkeys(notes)))

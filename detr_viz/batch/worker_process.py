@@ -1,4 +1,4 @@
-"""Helper processes of a batch, which read images and draw figures while the network runs."""
+"""Worker processes of a batch, which read images and draw figures while the network runs."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
 
 _NICE = 10  # drawing waits for the network, not the network for drawing
-_TRIES = 3  # at a process that lives long enough to be told what to do
+_TRIES = 3  # to start a process that lives long enough to be set up
 _STOP_S = 0.5  # for a process to end on its own
-# The maths libraries of a helper: a thread each. torch's in the main process has all cores.
+# The maths libraries of a worker have one thread each; torch in the main process has all cores.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def serve(connection: Connection) -> None:
-    """The life of a helper process: orders in, replies out, until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
-    with suppress(AttributeError, OSError):  # no such thing on Windows
+    """The main function of a worker process: tasks in, results out, until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
+    with suppress(AttributeError, OSError):  # Windows has no such function
         os.nice(_NICE)
-    desk = ImageWorker()
+    worker = ImageWorker()
     _warm_up()
     with suppress(EOFError, ConnectionError):
         while True:
-            connection.send(desk.answer(connection.recv()))
+            connection.send(worker.answer(connection.recv()))
 
 
 def _warm_up() -> None:
-    """What is slow to import, while the main process loads its model."""
+    """Import what is slow to import, while the main process loads its model."""
     os.environ["MPLBACKEND"] = "agg"
     import detr_viz.figures.head_maps
     import detr_viz.heatmaps.npz
@@ -46,7 +46,7 @@ def _warm_up() -> None:
 
 
 class WorkersDied(UserError):
-    """No helper stays alive; says how the last one ended."""
+    """No worker process stays alive. ended: how the last one died."""
 
     def __init__(self, ended: str) -> None:
         super().__init__(
@@ -56,7 +56,7 @@ class WorkersDied(UserError):
 
 
 class WorkerProcess:
-    """A helper process and the way to talk to it; for use by one thread.
+    """A worker process and the connection to it; for use by one thread.
 
     OSError where the system has no room for a process.
     """
@@ -69,7 +69,7 @@ class WorkerProcess:
         context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=serve, args=(theirs,), name="detr_viz helper", daemon=True
+            target=serve, args=(theirs,), name="detr_viz worker", daemon=True
         )
         with (
             _inherited,
@@ -81,24 +81,25 @@ class WorkerProcess:
         theirs.close()
 
     def set_up(self, setup: Setup) -> None:
-        """Tell the process what a run is about. WorkersDied where no process lives that long."""
+        """Send the settings of a run. WorkersDied where no process lives that long."""
         self._setup = setup
         try:
             self.ask(setup)
         except (EOFError, OSError):
             self.restart()
 
-    def ask(self, order: Task) -> TaskResult:
-        """Send an order and wait for the reply. EOFError or OSError where the process died."""
-        self._connection.send(order)
+    def ask(self, task: Task) -> TaskResult:
+        """Send a task and wait for the result. EOFError or OSError where the process died."""
+        self._connection.send(task)
         return self._connection.recv()
 
     def restart(self) -> str:
-        """Replace a process that died; returns how it ended, in words. WorkersDied where the new
-        ones die too.
+        """Replace a process that died; returns how it ended, as text.
+
+        WorkersDied where the new ones die too.
         """
         self.stop()
-        first = ended = _words(self._process.exitcode)
+        first = ended = _exit_text(self._process.exitcode)
         for _ in range(_TRIES):
             try:
                 self._start()
@@ -107,7 +108,7 @@ class WorkerProcess:
                 return first
             except (EOFError, ConnectionError):
                 self.stop()
-                ended = _words(self._process.exitcode)
+                ended = _exit_text(self._process.exitcode)
             except OSError as error:
                 self.stop()
                 ended = reason(error)
@@ -123,7 +124,7 @@ class WorkerProcess:
         self._connection.close()
 
     def stop(self) -> None:
-        """End the process, by force where it does not go on its own."""
+        """End the process, by force where it does not end on its own."""
         self.hang_up()
         if self._process.pid is None:
             return
@@ -133,15 +134,15 @@ class WorkerProcess:
             self._process.join()
 
 
-def _words(code: int | None) -> str:
-    """How a process ended."""
+def _exit_text(code: int | None) -> str:
+    """How a process ended, as text."""
     if code is None or code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     return f"{name}, perhaps for want of memory" if code == -signal.SIGKILL else name
 
 
-# What a process inherits is changed for all of this one, so one at a time is started.
+# A new process inherits settings that are changed for this whole process, so one starts at a time.
 _inherited = threading.Lock()
 
 
@@ -164,7 +165,7 @@ def _without_main() -> Iterator[None]:
     """Start a process that does not import the program it was started from.
 
     spawn would run the caller's script again, and one that has no `if __name__ == "__main__"` would
-    start another batch in every helper. Nothing that is sent lives in that script.
+    start another batch in every worker. No class of a task is defined in that script.
     """
     main: Any = sys.modules["__main__"]
     spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
@@ -181,13 +182,14 @@ def _without_main() -> Iterator[None]:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C does not reach a process that is started here, which will ignore it."""
+    """Keep Ctrl-C from a process that is started in the block; later it ignores Ctrl-C itself."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # else the first start has it start, and lift the mask
+    # otherwise the first start would also start the tracker, which unblocks the signal
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -196,34 +198,35 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def start(count: int) -> list[WorkerProcess]:
-    """Helpers that import what they need while the caller goes on. UserError where the system has
-    no room for so many processes.
+    """Start workers, which import what they need while the caller continues.
+
+    UserError where the system has no room for so many processes.
     """
-    team: list[WorkerProcess] = []
+    workers: list[WorkerProcess] = []
     try:
         for _ in range(count):
-            team.append(WorkerProcess())
+            workers.append(WorkerProcess())
     except OSError as error:
-        stop(team)
+        stop(workers)
         raise UserError(
-            f"cannot start process {len(team) + 1} of {count} that read and draw: "
+            f"cannot start process {len(workers) + 1} of {count} that read and draw: "
             f"{reason(error)}; use fewer --jobs"
         ) from error
-    return team
+    return workers
 
 
-def stop(team: Sequence[WorkerProcess]) -> None:
-    """End them all, waiting for all at a time."""
-    for helper in team:
-        helper.hang_up()
-    for helper in team:
-        helper.stop()
+def stop(workers: Sequence[WorkerProcess]) -> None:
+    """End all workers; the waiting times overlap."""
+    for worker in workers:
+        worker.hang_up()
+    for worker in workers:
+        worker.stop()
 
 
 def default_count(device: str) -> int:
-    """Helpers where --jobs does not say: few beside a network that has all cores itself.
+    """The number of workers without --jobs: few where the network itself needs the cores.
 
-    device: "cuda" where the network is elsewhere.
+    device: "cuda" where the network runs on a GPU.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1

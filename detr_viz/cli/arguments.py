@@ -39,7 +39,7 @@ def positive(text: str) -> int:
 def query_id(text: str) -> int:
     """A query's number, from 0."""
     if not text.isdecimal() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no query's number")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not the number of a query")
     return int(text)
 
 
@@ -55,7 +55,9 @@ def cells(text: str) -> float:
     """A distance on the grid of a map."""
     value = _number(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no distance in cells (say 0.5)")
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not a distance in cells (write 0.5, for example)"
+        )
     return value
 
 
@@ -72,10 +74,10 @@ def heads(text: str) -> str | tuple[int, ...]:
     if text in HEADS:
         return text
     numbers = text.split(",")
-    sound = all(n.isdecimal() and len(n) < 5 for n in numbers)
-    if not sound or len(set(map(int, numbers))) < len(numbers):
+    valid = all(n.isdecimal() and len(n) < 5 for n in numbers)
+    if not valid or len(set(map(int, numbers))) < len(numbers):
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} are no heads (say 0,3 or one of {', '.join(HEADS)})"
+            f"{text[:40]!r} are not heads (write 0,3 or one of {', '.join(HEADS)})"
         )
     return tuple(map(int, numbers))
 
@@ -89,7 +91,7 @@ def term_sum(text: str) -> str:
 
 
 def points(text: str) -> str:
-    """Points of an image, by their text."""
+    """Points of an image, in the form of their name."""
     try:
         return parse_points(text).name
     except ValueError as error:
@@ -97,7 +99,7 @@ def points(text: str) -> str:
 
 
 def removal(text: str) -> str:
-    """A part of a cross-attention that can be taken out, by its name."""
+    """The name of a part of a cross-attention that can be taken out."""
     try:
         return parse_removal(text).name
     except ValueError as error:
@@ -106,12 +108,14 @@ def removal(text: str) -> str:
 
 def formats(text: str) -> tuple[str, ...]:
     """Suffixes of what to write, in the order in which they are written: png,npz."""
-    asked = [word.strip().lower().removeprefix(".") for word in text.split(",")]
-    wrong = [word for word in asked if f".{word}" not in _FORMATS]
-    if wrong:
-        known = ", ".join(suffix[1:] for suffix in _FORMATS)
-        raise argparse.ArgumentTypeError(f"{wrong[0][:40]!r} is none of {known} (say png,npz)")
-    return tuple(suffix for suffix in _FORMATS if suffix[1:] in asked)
+    names = [word.strip().lower().removeprefix(".") for word in text.split(",")]
+    unknown = [word for word in names if f".{word}" not in _FORMATS]
+    if unknown:
+        choices = ", ".join(suffix[1:] for suffix in _FORMATS)
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0][:40]!r} is none of {choices} (write png,npz)"
+        )
+    return tuple(suffix for suffix in _FORMATS if suffix[1:] in names)
 
 
 def layers(text: str) -> str | int | list[int]:
@@ -121,25 +125,27 @@ def layers(text: str) -> str | int | list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and len(part) < 10 for part in parts):
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is neither last, all, a layer from 0 nor several (0,2,5)"
+            f"{text[:40]!r} is not last, all, a layer from 0 or several layers (0,2,5)"
         )
     return [int(part) for part in parts] if len(parts) > 1 else int(parts[0])
 
 
 def colormap(text: str) -> str:
-    """What may be the name of a colour map; matplotlib, which knows, is slow to import."""
+    """A possible name of a colour map; only matplotlib, slow to import, can check it."""
     if not text.strip() or len(text) > 60:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no name of a colour map (say viridis)")
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not the name of a colour map (write viridis, for example)"
+        )
     return text
 
 
 def shard(text: str) -> tuple[int, int]:
     """(i, n) of "i/n": part i, counted from 0, of the n that a batch is split into."""
     part, _, parts = text.partition("/")
-    known = all(number.isdecimal() and len(number) < 8 for number in (part, parts))
-    if not known or not int(part) < int(parts) <= _MOST_SHARDS:
+    valid = all(number.isdecimal() and len(number) < 8 for number in (part, parts))
+    if not valid or not int(part) < int(parts) <= _MOST_SHARDS:
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no part of a batch (say 0/4 for the first of four, up to 3/4)"
+            f"{text[:40]!r} is not a part of a batch (write 0/4 for the first of four, up to 3/4)"
         )
     return int(part), int(parts)
 
@@ -156,24 +162,24 @@ def width_in(text: str) -> float:
     if not _WIDTHS_IN[0] <= value <= _WIDTHS_IN[1]:
         low, high = _WIDTHS_IN
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no width of {low:g} to {high:g} inches (say 3.25 or 85mm)"
+            f"{text[:40]!r} is not a width of {low:g} to {high:g} inches (write 3.25 or 85mm)"
         )
     return value
 
 
 def dpi(text: str) -> float:
-    """Pixels an inch."""
+    """Pixels per inch."""
     value = _number(text)
     if not _DPIS[0] <= value <= _DPIS[1]:
         low, high = _DPIS
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no resolution of {low:g} to {high:g} dpi"
+            f"{text[:40]!r} is not a resolution of {low:g} to {high:g} dpi"
         )
     return value
 
 
 def _number(text: str) -> float:
-    """A finite number, or NaN, which lies in no range."""
+    """A finite number, or NaN, which no range contains."""
     try:
         return float(text)
     except ValueError:

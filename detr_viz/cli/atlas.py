@@ -1,4 +1,4 @@
-"""The atlas command: what each head does over many images, as a table and a figure a model."""
+"""The atlas command: each head over many images, as a table and a figure per model."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at all images; the exit code: 0, 1 where some failed."""
+    """Explain all images; returns the exit code: 0, or 1 where some failed."""
     queries = args.queries or _QUERIES
     check_syntax(queries)
     sources = sources_of(args)
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
         from detr_viz.figures.page.colors import colors
 
         colors(style)
-    words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
-    images = inputs.expand(words, args.image_root, Path(args.out))
+    inputs_given = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
+    images = inputs.expand(inputs_given, args.image_root, Path(args.out))
     from detr_viz.atlas import collect
     from detr_viz.batch import worker_process
     from detr_viz.render.recipe import of_models
@@ -91,18 +91,18 @@ def run(args: argparse.Namespace) -> int:
     options = collect.AtlasOptions(
         Path(args.out), args.format, style, page_format, args.jobs, args.batch_size, args.quiet
     )
-    team = worker_process.start(options.jobs or worker_process.default_count(args.device))
+    workers = worker_process.start(options.jobs or worker_process.default_count(args.device))
     try:
         loaded = load_models(sources, options.quiet)
-        exact, used = precise(loaded, args.precision)
-        recipe = of_models(used, _recipe(args, queries))
-        stems = collect.stems(used)
-        collector = collect.Collector(used, recipe, exact)
-        collect.checked(recipe, used, options, collector.tables)
-        del loaded, used, exact
-        failures = collect.collect(collector, images, recipe, options, team)
+        exact, models = precise(loaded, args.precision)
+        recipe = of_models(models, _recipe(args, queries))
+        stems = collect.stems(models)
+        collector = collect.Collector(models, recipe, exact)
+        collect.checked(recipe, models, options, collector.tables)
+        del loaded, models, exact
+        failures = collect.collect(collector, images, recipe, options, workers)
     finally:
-        worker_process.stop(team)
+        worker_process.stop(workers)
     _write(collector, stems, failures, len(images), queries, options)
     if failures:
         print(f"error: {len(failures)} of {len(images)} images failed", file=sys.stderr)
@@ -118,7 +118,7 @@ def _write(
     queries: str,
     options: AtlasOptions,
 ) -> None:
-    """All tables and figures; UserError where there is nothing to sum up."""
+    """Write all tables and figures; UserError where there is no object."""
     from detr_viz.atlas.collect import write
 
     if not any(table.objects for table in collector.tables):

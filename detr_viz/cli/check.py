@@ -1,4 +1,4 @@
-"""The check command: baselines are made again and compared."""
+"""The check command: computes baselines again and compares."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_places(parser)
     add_limits(parser)
     add = parser.add_argument_group("reports").add_argument
-    page = "a page with the maps of what failed: as they were, as they are, and the difference"
+    page = "a page with the maps of failures: before, now, and the difference"
     add("--report", metavar="FILE.html", help=page)
     add("--junit", metavar="FILE.xml", help="JUnit XML, one test case a baseline")
-    add("--json", metavar="FILE.json", help="all numbers of what failed, as JSON")
+    add("--json", metavar="FILE.json", help="all numbers of the failures, as JSON")
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def add_places(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(args: argparse.Namespace) -> CheckOptions:
-    """Which baselines, and how the models run, as the flags say."""
+    """The typed options of these flags."""
     return CheckOptions(
         baselines=tuple(args.baselines),
         root=args.root,
@@ -77,23 +77,25 @@ def options_of(args: argparse.Namespace) -> CheckOptions:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check; the exit code is 0 where all is the same, 1 where something is not, else 2."""
-    wanted = reports.Reports(args.report, args.junit, args.json).paths()
-    found: list[Outcome] = []
+    """Check; returns the exit code: 0 all the same, 1 some different, 2 some could not run."""
+    report_paths = reports.Reports(args.report, args.junit, args.json).paths()
+    results: list[Outcome] = []
     shown = 0
     for outcome in outcomes(options_of(args), limits_of(args)):
         shown += not outcome.passed
-        keep = "report" in wanted and not outcome.passed and shown <= reports.MOST_SHOWN
-        found.append(outcome if keep else outcome.brief())  # for there may be thousands
+        keep = "report" in report_paths and not outcome.passed and shown <= reports.MOST_SHOWN
+        results.append(
+            outcome if keep else outcome.brief()
+        )  # without its maps: there may be thousands
         if outcome.verdict is None:
             print(f"error: {printable(outcome.name)}: {outcome.trouble}", file=sys.stderr)
         elif not (args.quiet and outcome.passed):
             for line in lines(outcome.name, outcome.verdict):
                 say(line)
-    counts = reports.counts(found)
+    counts = reports.counts(results)
     trouble: UserError | None = None
     try:
-        for path in reports.write(wanted, found):
+        for path in reports.write(report_paths, results):
             say(f"wrote {path}", args.quiet)
     except UserError as error:
         trouble = error

@@ -41,22 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    """How far apart is still the same."""
+    """The limits within which two files are the same."""
     add = parser.add_argument_group("how far apart is still the same").add_argument
-    for name, (kind, metavar, said) in LIMITS.items():
+    for name, (kind, metavar, text) in LIMITS.items():
         defaults = f"{getattr(EXACT, name):g}; in bfloat16 and tf32 {getattr(COARSE, name):g}"
         flag = f"--{name.replace('_', '-')}"
-        add(flag, type=kind, metavar=metavar, help=f"{said} (default: {defaults})")
+        add(flag, type=kind, metavar=metavar, help=f"{text} (default: {defaults})")
 
 
 def limits_of(args: argparse.Namespace) -> dict[str, float]:
     """The limits that the flags give, by their names in Limits."""
-    asked = {name: getattr(args, name) for name in LIMITS}
-    return {name: value for name, value in asked.items() if value is not None}
+    limits = {name: getattr(args, name) for name in LIMITS}
+    return {name: value for name, value in limits.items() if value is not None}
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare; the exit code is 0 where all is the same, else 1."""
+    """Compare; returns the exit code: 0 all the same, 1 some different, 2 some failed."""
     from detr_viz import heatmaps
     from detr_viz.heatmaps.compare import STATES, judge
     from detr_viz.regression.tables import lines
@@ -88,21 +88,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pairs(old: str, new: str) -> Iterator[tuple[str, Path | None, Path | None]]:
-    """(name, old file, new file), None where there is none."""
+    """Yields (name, old file, new file); None for a file that one of the folders lacks."""
     a, b = Path(old), Path(new)
-    for said, path in ((old, a), (new, b)):
-        if not said or not path.exists():
-            raise UserError(f"no file or folder {printable(said)!r}: check the path")
+    for name, path in ((old, a), (new, b)):
+        if not name or not path.exists():
+            raise UserError(f"no file or folder {printable(name)!r}: check the path")
     if a.is_dir() != b.is_dir():
         raise UserError(f"{a} and {b}: give two files or two folders")
     if not a.is_dir():
         yield f"{a} and {b}", a, b
         return
-    theirs = [{p.relative_to(top): p for p in search(top, ".npz")} for top in (a, b)]
-    names = sorted(theirs[0].keys() | theirs[1].keys())
+    files = [{p.relative_to(top): p for p in search(top, ".npz")} for top in (a, b)]
+    names = sorted(files[0].keys() | files[1].keys())
     if not names:
         raise UserError(f"no saved maps (.npz) in {a} and {b}: make some with --save-maps")
-    if not theirs[0].keys() & theirs[1].keys():
+    if not files[0].keys() & files[1].keys():
         raise UserError(f"{a} and {b} have no file of one name: check the paths")
     for name in names:
-        yield name.as_posix(), theirs[0].get(name), theirs[1].get(name)
+        yield name.as_posix(), files[0].get(name), files[1].get(name)

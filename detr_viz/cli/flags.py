@@ -30,18 +30,22 @@ def add_subject(
     each: tuple[str, str, str] | None = None,
     plot: str = "combine",
 ) -> None:
-    """Whose maps of what. drawn: in figures, or else saved.
+    """Models, images, queries and layers.
 
-    each: what becomes of several models, what of several layers, and the queries by default. plot:
-    the default.
+    drawn: whether the command draws figures (else it saves maps). each: help texts for several
+    models, for several layers, and for the default of --queries. plot: the default.
     """
-    if each is None:
-        each = (
-            "are compared in one figure" if drawn else "have their files beside each other",
-            "a row each" if drawn else "a file each",
-            DEFAULT + "; top:1 for several layers" * drawn,
-        )
+    if each is None and drawn:
+        each = "are compared in one figure", "a row each", f"{DEFAULT}; top:1 for several layers"
+    elif each is None:
+        each = "have their files beside each other", "a file each", DEFAULT
     several, row, queries = each
+    plots, plot_help = [*MODES, "all"], "parts of query and key that attend; all: the three"
+    layer_help = "decoder layer"
+    if drawn:
+        plots.append(ALL_TERMS)
+        plot_help += "; terms: what each product of parts adds to the logits"
+        layer_help += ", or encoder layer,"
     types = (*models.names(), *adapters.names())
     group = parser.add_argument_group(title)
     add, one_of = group.add_argument, group.add_mutually_exclusive_group().add_argument
@@ -51,16 +55,14 @@ def add_subject(
         action="extend",
         choices=types,
         metavar="TYPE",
-        help=f"model family member: {', '.join(types)}; told by the weights where they "
-        f"tell (default: detr); several {several}",
+        help=f"model family member: {', '.join(types)}; the weights decide where "
+        f"they can (default: detr); several {several}",
     )
     one_of(
         "--plot",
-        choices=(*MODES, "all", *[ALL_TERMS] * drawn),
+        choices=plots,
         default=plot,
-        help="parts of query and key that attend; all: the three"
-        + "; terms: what each product of parts adds to the logits" * drawn
-        + " (default: %(default)s)",
+        help=f"{plot_help} (default: %(default)s)",
     )
     one_of(
         "--terms",
@@ -87,8 +89,8 @@ def add_subject(
             choices=tuple(names_of()),
             metavar="SITE",
             help="cross: where queries look; encoder: where points of the image look, by its "
-            "self-attention; decoder: at which queries queries look, and in a second figure who "
-            "looks at whom; several: figures of each (default: cross)",
+            "self-attention; decoder: which queries a query looks at, with a second figure of all "
+            "queries against all; several: figures of each (default: cross)",
         )
         add(
             "--points",
@@ -103,8 +105,8 @@ def add_subject(
             "--biography",
             type=query_id,
             metavar="Q",
-            help="one query through all decoder layers: --queries Q --layer all, its reference "
-            "point and next best classes, and where it changed its mind",
+            help="one query through all decoder layers (--queries Q --layer all), with its "
+            "reference point, its next best classes, and where it changes its class",
         )
     add("--image-root", metavar="DIR", help="where the paths of an @list or COCO file start")
     add(
@@ -126,7 +128,7 @@ def add_subject(
         type=layers,
         default="last",
         metavar="N",
-        help=f"decoder layer{', or encoder layer,' * drawn} counted from 0, last, or several, "
+        help=f"{layer_help} counted from 0, last, or several, "
         f"{row}: all or 0,2,5 (default: %(default)s)",
     )
     add(
@@ -141,16 +143,16 @@ def add_subject(
 def add_page(group: argparse._ArgumentGroup) -> None:
     """Colours, width and resolution of a figure."""
     add = group.add_argument
-    said = "any colour map of matplotlib (default: inferno)"
-    add("--cmap", type=colormap, metavar="NAME", help=said)
-    widths = ", ".join(f"{name} {made.width_in:g} in" for name, made in PRESETS.items())
+    text = "any colour map of matplotlib (default: inferno)"
+    add("--cmap", type=colormap, metavar="NAME", help=text)
+    widths = ", ".join(f"{name} {preset.width_in:g} in" for name, preset in PRESETS.items())
     add("--preset", choices=tuple(PRESETS), help=f"width, resolution and size of type: {widths}")
     add("--width", type=width_in, metavar="IN", help="another width: inches, or with cm, mm, pt")
     add("--dpi", type=dpi, metavar="N", help="another resolution: pixels an inch")
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:
-    """How the network runs, and what its file does not say."""
+    """How the network runs, and settings that a checkpoint may lack."""
     add = parser.add_argument_group("how to run").add_argument
     add("--size", type=positive, metavar="PX", help="shorter side (default: the model's, else 800)")
     add(
@@ -173,22 +175,27 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         "is slow and more exact; a run that draws says how far weights move (default: %(default)s)",
     )
     add("--classes", metavar="FILE", help="class names, line n names class n (from 0)")
-    add("--nheads", type=positive, metavar="N", help="attention heads, where the file is silent")
+    add(
+        "--nheads",
+        type=positive,
+        metavar="N",
+        help="attention heads, where the file does not say it",
+    )
     add(
         "--dilation",
         action=argparse.BooleanOptionalAction,
-        help="DC5: dilated last stage, where the file is silent",
+        help="DC5: dilated last stage, where the file does not say it",
     )
     add("--cache", metavar="DIR", help="where downloads go (default: weights/)")
 
 
 def add_speed(add: Callable[..., object]) -> None:
-    """How many images at a time."""
+    """How many images run at a time."""
     add(
         "--jobs",
         type=positive,
         metavar="N",
-        help="processes that read and draw beside the network (default: what the machine has)",
+        help="processes that read and draw beside the network (default: as the machine has cores)",
     )
     add(
         "--batch-size",

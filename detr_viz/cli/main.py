@@ -29,9 +29,9 @@ SUBCOMMANDS = {
     "atlas": "detr_viz.cli.atlas",
 }
 DEFAULT_COMMAND = "render"
-_SAID = {
+_SUMMARIES = {
     "record": "save maps as baselines",
-    "check": "make baselines again: do the heads still look where they did?",
+    "check": "compute baselines again: do the heads still look at the same places?",
     "update": "rewrite baselines that differ",
     "compare": "two saved files or folders, without a model",
     "atlas": "what each head does, summed up over many images",
@@ -41,8 +41,9 @@ _SAID = {
 def build_parser(
     module: ModuleType, prog: str | None = None, command: str = ""
 ) -> argparse.ArgumentParser:
-    """The parser of one command, with the flags that all commands have. command: the word that
-    was said for it, if one was.
+    """The parser of one command, with the flags that all commands have.
+
+    command: the word that selected it, "" for the default command without a word.
     """
     if prog is None:
         name = Path(sys.argv[0]).name
@@ -51,7 +52,7 @@ def build_parser(
     parser = OneLineParser(
         prog=prog,
         description=module.DESCRIPTION,
-        epilog=module.EPILOG + _others(module) * (not command),
+        epilog=module.EPILOG if command else module.EPILOG + _others(module),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -64,28 +65,28 @@ def build_parser(
 
 
 def _others(module: ModuleType) -> str:
-    """The other commands, for the help of the one that is meant without a word."""
+    """The list of the other commands, for the help of the default command."""
     if module.__name__ != SUBCOMMANDS[DEFAULT_COMMAND]:
         return ""
-    rows = [f"  %(prog)s {name:<8}  {said}" for name, said in _SAID.items()]
+    rows = [f"  %(prog)s {name:<8}  {summary}" for name, summary in _SUMMARIES.items()]
     return "\nother commands (each has its own --help)\n" + "\n".join(rows) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for a bug."""
     if argv is None:
-        _own_the_process()
+        _prepare_process()
     words = list(sys.argv[1:] if argv is None else argv)
-    said = words.pop(0) if words and words[0] in SUBCOMMANDS else ""
+    command = words.pop(0) if words and words[0] in SUBCOMMANDS else ""
     show_traceback = "--traceback" in words
     module = None
     try:
-        module = import_module(SUBCOMMANDS[said or DEFAULT_COMMAND])
-        if not said and words and not words[0].startswith("-"):
+        module = import_module(SUBCOMMANDS[command or DEFAULT_COMMAND])
+        if not command and words and not words[0].startswith("-"):
             near = get_close_matches(words[0], SUBCOMMANDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(SUBCOMMANDS)}"
             raise UserError(f"no command {words[0][:40]!r}: {hint} Images follow --image")
-        args = build_parser(module, command=said).parse_args(words)
+        args = build_parser(module, command=command).parse_args(words)
         return module.run(args)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -94,21 +95,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return getattr(module, "EXIT_BUG", code) if code == EXIT_BUG else code
 
 
-def _own_the_process() -> None:
-    """What only a process of our own may do: Ctrl-C (unless it is ignored) and standard output."""
+def _prepare_process() -> None:
+    """Set up Ctrl-C (unless it is ignored) and standard output, where the process is ours."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end_at_once)
     if sys.stdout is None:  # started with it closed
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process runs)
-    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no error
+    if hasattr(sys.stdout, "reconfigure"):  # the terminal may be unable to show a name
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def end_at_once(*_: object) -> NoReturn:
-    """Ctrl-C: remove what is half-written and end the process, quietly.
+    """Ctrl-C: remove half-written files and end the process, without a message.
 
-    A KeyboardInterrupt raised wherever the program happens to be would not do: inside the imports
-    of large libraries it comes out as other exceptions, or is printed and forgotten.
+    A KeyboardInterrupt at any line of the program is not enough: the imports of large libraries
+    turn it into other exceptions, or print and ignore it.
     """
     files.discard_unfinished()
     with suppress(Exception):

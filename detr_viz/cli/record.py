@@ -1,4 +1,4 @@
-"""The record command: the maps of images now, as baselines to check against later."""
+"""The record command: saves maps of images as baselines for the check command."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from detr_viz.images.collect import Input
 
 DESCRIPTION = (
-    "Save the maps of images as baselines, files that say how they are made again; the check "
-    "command does so and compares."
+    "Save the maps of images as baselines. A baseline has all settings to compute it again; the "
+    "check command does so and compares."
 )
 EPILOG = """\
 examples
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the baselines; a mistake ends it, and what was written stays."""
+    """Write the baselines; an error ends the run, and files written before stay."""
     queries = args.queries or DEFAULT
     check_syntax(queries)
     sources = sources_of(args)
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _labels(loaded: Sequence[Detector]) -> list[str]:
-    """What tells the files of one model from those of another: types, or names of weights."""
+    """A label of each model for its files: its type, or type and weights."""
     types = [model.info.type for model in loaded]
     if len(set(types)) == len(types):
         return types
@@ -115,7 +115,7 @@ def _record(
     label: str,
     written: dict[Path, str],
 ) -> Iterator[Path]:
-    """The baselines of an image. written: those of this run, with their images."""
+    """Write the baselines of an image. written: files of this run, with their images."""
     from detr_viz.explanation.explain_image import explain
 
     e = explain(model, image.path, layers=args.layer, size=args.size, max_size=args.max_size)
@@ -126,10 +126,10 @@ def _record(
         end = f"_layer{layer}" if layer < e.num_layers - 1 else ""
         path = out / f"{image.name}_{label}_{plot_label(args.plot)}{end}.npz"
         start = args.root if args.root is not None else path.parent
-        kind, place = _weights(weights, start)
-        remake = BaselineSpec(
+        kind, location = _weights(weights, start)
+        spec = BaselineSpec(
             type=model.info.type,
-            weights=place,
+            weights=location,
             weights_is=kind,
             image="" if args.image is None else relative(image.path, start),
             relative_to=FOLDER if args.root is None else ROOT,
@@ -144,33 +144,33 @@ def _record(
             nheads=args.nheads,
             dilation=args.dilation,
         )
-        _check_free(path, remake, written)
+        _check_free(path, spec, written)
         written[path] = image.path
-        made = of(e, ids, modes, layer=layer, scale=args.scale, **{KEY: remake.as_meta()})
-        yield write(path, made, args.store)
+        heatmaps = of(e, ids, modes, layer=layer, scale=args.scale, **{KEY: spec.as_meta()})
+        yield write(path, heatmaps, args.store)
 
 
-def _check_free(path: Path, remake: BaselineSpec, written: Mapping[Path, str]) -> None:
-    """UserError where a baseline would be lost that says something else."""
+def _check_free(path: Path, spec: BaselineSpec, written: Mapping[Path, str]) -> None:
+    """UserError where a baseline with other settings would be overwritten."""
     if path in written:
         raise UserError(
-            f"{path} is there already, of {printable(written[path])}: rename an image, or record "
+            f"{path} exists already, for {printable(written[path])}: rename an image, or record "
             "them into folders of their own"
         )
     if not path.exists():
         return
     try:
-        there = load_meta(path).get(KEY)
-    except UserError:  # damaged, or none of ours
-        there = None
-    if there != remake.as_meta():
+        stored = load_meta(path).get(KEY)
+    except UserError:  # damaged, or of another program
+        stored = None
+    if stored != spec.as_meta():
         raise UserError(
-            f"{path} is there already, made in another way: choose another --out, or remove it"
+            f"{path} exists already with other settings: choose another --out, or remove it"
         )
 
 
 def _weights(weights: str | None, start: str | Path) -> tuple[str, str | None]:
-    """(what they are, how they are called): files by a relative path, known names as they are."""
+    """(kind of weights, their name or path): files by a relative path, known names unchanged."""
     if weights is None:
         return DEMO, None
     return (FILE, relative(weights, start)) if os.path.exists(weights) else (NAME, weights)

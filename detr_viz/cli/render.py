@@ -1,4 +1,4 @@
-"""The render command: images -> figures and saved numbers; one image here, many through batch/."""
+"""The render command: images become figures and numbers; many images run through batch/."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if args.list_models:
         say(list_models())
         return 0
-    if not args.show:  # the variable may name a window system that is not here; files need none
+    if not args.show:  # MPLBACKEND may name a missing window system; files need none
         os.environ["MPLBACKEND"] = "agg"
-    rules.take_biography(args)
+    rules.expand_biography(args)
     flags = rules.Flags(args)
     check_syntax(DEFAULT if args.queries is None else args.queries)
     args.style = args.style or ("heat" if args.plot == ALL_TERMS else "overlay")
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             colors(style)
     images = _inputs(args)
     if args.classes is not None:
-        labels.load_class_names(args.classes)  # a mistake in it, before weights are read
+        labels.load_class_names(args.classes)  # errors in it, before weights are read
     recipe = recipe_of(args, style, page_format, flags.views)
     if flags.is_batch:
         return run_many(sources, recipe, images, options)
@@ -94,8 +94,8 @@ def run(args: argparse.Namespace) -> int:
 def _inputs(args: argparse.Namespace) -> list[Input]:
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     skip = None if args.list_queries else folder_of(args.out)
-    found = collect.expand(words, args.image_root, skip)
-    return collect.shard(found, *args.shard) if args.shard else found
+    inputs = collect.expand(words, args.image_root, skip)
+    return collect.shard(inputs, *args.shard) if args.shard else inputs
 
 
 # ---- in this process ----------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def run_here(
     options: RunOptions,
     all_queries: bool = False,
 ) -> int:
-    """One image after the other: one that is drawn, or the tables of several."""
+    """Draw one image, or print the tables of several, in this process."""
     loaded = load_models(sources, options.quiet)
     check_heads(recipe.style, loaded)
     from detr_viz.render.listing import list_image
@@ -117,23 +117,23 @@ def run_here(
 
     recipe = of_models(loaded, recipe)
     check_needs(recipe, loaded)
-    exact, used = precise(loaded, recipe.precision)
+    exact, detectors = precise(loaded, recipe.precision)
     failed = 0
     for image in images:
         try:
             if len(images) > 1:
                 say(f"{image.path}:", options.quiet)
             if options.list_queries:
-                lines = list_image(used, image, recipe, all_queries)
+                lines = list_image(detectors, image, recipe, all_queries)
             else:
                 lines = render_image(
-                    used,
+                    detectors,
                     image,
                     recipe,
                     options.paths,
                     exact=None if options.quiet else exact,
-                    watch=partial(_watched, quiet=options.quiet),
-                    show=_shown if options.show else None,
+                    watch=partial(_with_progress, quiet=options.quiet),
+                    show=_show if options.show else None,
                 )
             for line in lines:
                 say(line, options.quiet)
@@ -152,8 +152,8 @@ def run_here(
     return EXIT_FAILURES if failed else 0
 
 
-def _watched(queries: Sequence[Any], quiet: bool) -> Iterator[Any]:
-    """The queries, and how far the run is."""
+def _with_progress(queries: Sequence[Any], quiet: bool) -> Iterator[Any]:
+    """Yields the queries, and shows the progress."""
     from detr_viz.common.progress import Progress
 
     with Progress(len(queries), quiet=quiet, what=("a query", "queries")) as progress:
@@ -162,7 +162,7 @@ def _watched(queries: Sequence[Any], quiet: bool) -> Iterator[Any]:
             progress.advance()
 
 
-def _shown(figure: Any) -> None:
+def _show(figure: Any) -> None:
     from detr_viz import figures
 
     figures.show(figure)
@@ -177,9 +177,9 @@ def run_many(
     images: Sequence[Input],
     options: RunOptions,
 ) -> int:
-    """Draw them all; the exit code: 0, 1 where some failed, 130 after Ctrl-C."""
-    # Threads of torch that wait must not keep a core from the processes that draw. Read once, when
-    # torch is imported.
+    """Draw all images; returns the exit code: 0, 1 where some failed, 130 after Ctrl-C."""
+    # Waiting threads of torch must leave their cores to the processes that draw. torch reads this
+    # when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from detr_viz.batch import worker_process
     from detr_viz.batch.run import figures_of, run_batch
@@ -189,12 +189,12 @@ def run_many(
         from detr_viz.batch.ray.engine import check
 
         check(options.ray_address)
-        # what is known of the models is said here; the network runs elsewhere
+        # notes about the models are printed here; the network runs on the cluster
         here = [replace(source, device="cpu") for source in sources]
-    team = []
+    workers = []
     if local:
         device = sources[0].device
-        team = worker_process.start(options.jobs or worker_process.default_count(device))
+        workers = worker_process.start(options.jobs or worker_process.default_count(device))
     try:
         loaded = load_models(here, options.quiet)
         check_heads(recipe.style, loaded)
@@ -212,21 +212,23 @@ def run_many(
 
             device = loaded[0].device.type
             if not options.jobs:  # where --device auto has found a GPU, cores are free
-                team += worker_process.start(worker_process.default_count(device) - len(team))
-            exact, used = precise(loaded, recipe.precision)
+                workers += worker_process.start(worker_process.default_count(device) - len(workers))
+            exact, detectors = precise(loaded, recipe.precision)
             size = options.batch_size or (8 if device == "cuda" else 1)
-            engine = LocalEngine(used, recipe, paths, team, size, None if options.quiet else exact)
+            engine = LocalEngine(
+                detectors, recipe, paths, workers, size, None if options.quiet else exact
+            )
             del exact
         else:
             from detr_viz.batch.ray.engine import RayEngine
 
             engine = RayEngine(sources, recipe, paths, options)
-        del loaded  # in float32, perhaps of use for one image only
+        del loaded  # in float32, perhaps needed for one image only
         summary = run_batch(
             engine, recipe, images, paths, resume=options.resume, quiet=options.quiet
         )
     finally:
-        worker_process.stop(team)
+        worker_process.stop(workers)
     for line in summary.lines():
         say(line, options.quiet)
     if summary.stopped:
@@ -251,7 +253,7 @@ def run_many(
 
 
 def list_models() -> str:
-    """The types of --type and the names that --weights knows, as lines."""
+    """The types of --type and the names for --weights, as lines."""
     from detr_viz.checkpoints.downloads import KNOWN
 
     wide = max(len(name) for name in KNOWN)

@@ -13,15 +13,15 @@ from detr_viz.figures.styles import HEADS, INTERPOLATIONS, NORMS, STYLES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags of the command that draws."""
     add_subject(parser, "what to draw")
-    _add_matter(parser)
-    _add_look(parser)
+    _add_effects(parser)
+    _add_style(parser)
     _add_outputs(parser)
     add_running(parser)
     _add_many(parser)
 
 
-def _add_matter(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("does it matter").add_argument
+def _add_effects(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("effects of the attention").add_argument
     add(
         "--ablate",
         type=removal,
@@ -35,36 +35,36 @@ def _add_matter(parser: argparse.ArgumentParser) -> None:
         "--ablate-in",
         type=layers,
         metavar="N",
-        help="the decoder layers to take it out of, or to hide cells in with --faithfulness: all, "
+        help="decoder layers for --ablate, or for hiding cells with --faithfulness: all, "
         "last, or numbers from 0 (default: all)",
     )
     add(
         "--faithfulness",
         action="store_true",
-        help="deletion and insertion: how a query's score falls as its map's top cells are hidden "
-        "from it, and rises as they alone are seen, against cells in random order",
+        help="deletion and insertion: how a query's score falls as the top cells of its map are "
+        "hidden, and rises as only they are seen, compared with cells in random order",
     )
     add(
         "--rollout",
         action="store_true",
-        help="what queries have of each cell through all layers, by attention rollout, an "
-        "approximation; with --attention encoder: what points of the image have",
+        help="the share of each cell in queries through all layers, by attention rollout, an "
+        "approximation; with --attention encoder: in points of the image",
     )
 
 
-def _add_look(parser: argparse.ArgumentParser) -> None:
+def _add_style(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it looks")
     add = group.add_argument
-    said = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
-    add("--style", choices=tuple(STYLES), help=_help(said, "overlay; heat for --plot terms"))
-    said = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
-    add("--norm", choices=tuple(NORMS), help=f"{_help(said, 'head')}; contours have none")
-    said = "; ".join(f"{name}: {words}" for name, words in HEADS.items())
+    text = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
+    add("--style", choices=tuple(STYLES), help=_help(text, "overlay; heat for --plot terms"))
+    text = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
+    add("--norm", choices=tuple(NORMS), help=f"{_help(text, 'head')}; contours have none")
+    text = "; ".join(f"{name}: {words}" for name, words in HEADS.items())
     add(
         "--heads",
         type=heads,
         metavar="H",
-        help=f"numbers from 0 (0,3), or {said} (default: all; saved maps have all)",
+        help=f"numbers from 0 (0,3), or {text} (default: all; saved maps have all)",
     )
     add(
         "--interpolation",
@@ -87,7 +87,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         type=formats,
         metavar="F",
         help="what goes into a folder, any of png,pdf,svg,npz,csv (default: png); npz or csv: the "
-        "numbers, as --save-maps has them",
+        "numbers of --save-maps",
     )
     add(
         "--save-maps",
@@ -103,7 +103,11 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def _add_many(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("many images").add_argument
-    add("--resume", action="store_true", help="skip what an earlier run with the same flags made")
+    add(
+        "--resume",
+        action="store_true",
+        help="skip images that an earlier run with the same flags drew",
+    )
     add("--shard", type=shard, metavar="I/N", help="only part I (from 0) of N of the images")
     add(
         "--contact-sheet",
@@ -123,6 +127,6 @@ def _add_many(parser: argparse.ArgumentParser) -> None:
     add("--ray-address", metavar="A", help="the cluster; auto finds it (default: a local one)")
 
 
-def _help(said: str, default: str = "%(default)s") -> str:
-    """Help text of words that may hold a per cent sign."""
-    return f"{said.replace('%', '%%')} (default: {default})"
+def _help(text: str, default: str = "%(default)s") -> str:
+    """Help text with its default; per cent signs are escaped."""
+    return f"{text.replace('%', '%%')} (default: {default})"

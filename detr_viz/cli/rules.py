@@ -1,4 +1,4 @@
-"""Every rule of flags that say nothing together, as one table; checked before any time is spent."""
+"""All rules of flags that do not go together, as one table; checked before the work starts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Flags:
 
     @cached_property
     def sites(self) -> list[str]:
-        """What --attention names, each once."""
+        """The sites of --attention, each once."""
         return list(dict.fromkeys(self.args.attention or ()))
 
     @cached_property
     def views(self) -> list[str]:
-        """What is to be made of an image: names of views."""
+        """The names of the views to draw."""
         if self.args.rollout:
             return ["rollout_encoder" if self.sites == ["encoder"] else "rollout"]
         if self.args.faithfulness:
@@ -41,8 +41,8 @@ class Flags:
         return self.sites or [CROSS]
 
     @cached_property
-    def other(self) -> str:
-        """How the first view beside the maps is asked for; "" where there is none."""
+    def other_view(self) -> str:
+        """The flag of the first view beside the cross-attention maps; "" where there is none."""
         names = [name for name in self.views if name != CROSS]
         return views.REGISTRY[names[0]].words(names[0]) if names else ""
 
@@ -56,19 +56,19 @@ class Flags:
 
     @property
     def is_batch(self) -> bool:
-        """Whether images go through a batch: several of them, or a flag that only batches have."""
+        """Whether this is a batch: several images, or a flag that only batches have."""
         if self.args.list_queries:
             return False
-        asked = any(getattr(self.args, name) for name in _FOR_MANY)
-        return asked or self.args.engine == "ray" or self.several_images
+        batch_flag = any(getattr(self.args, name) for name in _FOR_MANY)
+        return batch_flag or self.args.engine == "ray" or self.several_images
 
     @property
-    def ledger(self) -> bool:
+    def draws_terms(self) -> bool:
         return self.args.plot == ALL_TERMS
 
     @property
     def merged_heads(self) -> bool:
-        """Whether heads are sorted or made one."""
+        """Whether heads are sorted or merged."""
         return isinstance(self.args.heads, str)
 
     @property
@@ -86,9 +86,9 @@ class Flags:
 
 Rule = tuple[Callable[[Flags], object], str | Callable[[Flags], str]]
 
-# What is wrong, and what is said then. Of several the first is said.
+# A test for a wrong combination, and its message. The first rule that applies is reported.
 RULES: tuple[Rule, ...] = (
-    # ---- what is taken out -----------------------------------------------------------------------
+    # ---- ablation --------------------------------------------------------------------------------
     (
         lambda f: f.args.ablate_in is not None and not (f.args.ablate or f.args.faithfulness),
         "--ablate-in is for --ablate and --faithfulness: give one of them too",
@@ -103,11 +103,11 @@ RULES: tuple[Rule, ...] = (
     ),
     # ---- terms -----------------------------------------------------------------------------------
     (
-        lambda f: f.ledger and f.args.style == "contour",
+        lambda f: f.draws_terms and f.args.style == "contour",
         "terms have no contours: take another --style",
     ),
     (
-        lambda f: f.ledger and f.merged_heads,
+        lambda f: f.draws_terms and f.merged_heads,
         "terms are those of single heads: name --heads by number (0,3)",
     ),
     # ---- views -----------------------------------------------------------------------------------
@@ -127,31 +127,31 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     (
-        lambda f: f.other and f.several_models,
-        lambda f: f"{f.other} is for one model: give one --type or --weights",
+        lambda f: f.other_view and f.several_models,
+        lambda f: f"{f.other_view} is for one model: give one --type or --weights",
     ),
     (
-        lambda f: f.other and f.ledger,
-        lambda f: f"--plot terms is not for {f.other}: leave one of them out",
+        lambda f: f.other_view and f.draws_terms,
+        lambda f: f"--plot terms is not for {f.other_view}: leave one of them out",
     ),
     (
-        lambda f: f.other and f.args.biography is not None,
-        lambda f: f"--biography is not for {f.other}: leave one of them out",
+        lambda f: f.other_view and f.args.biography is not None,
+        lambda f: f"--biography is not for {f.other_view}: leave one of them out",
     ),
     (
-        lambda f: f.other and f.args.ablate and CROSS not in f.views,
-        lambda f: f"--ablate is not for {f.other}: leave one of them out",
+        lambda f: f.other_view and f.args.ablate and CROSS not in f.views,
+        lambda f: f"--ablate is not for {f.other_view}: leave one of them out",
     ),
     (
-        lambda f: f.other and f.args.list_queries,
-        lambda f: f"--list-queries is not for {f.other}: leave one of them out",
+        lambda f: f.other_view and f.args.list_queries,
+        lambda f: f"--list-queries is not for {f.other_view}: leave one of them out",
     ),
     # ---- encoder, decoder ------------------------------------------------------------------------
     (
         lambda f: (
             f.args.points and f.args.queries is not None and not {CROSS, "decoder"} & {*f.sites}
         ),
-        "--points and --queries both say where: give one of them",
+        "--points and --queries both choose the points: give one of them",
     ),
     (
         lambda f: "decoder" in f.views and f.args.style not in (None, "overlay"),
@@ -171,7 +171,7 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         lambda f: f.args.rollout and not {*f.sites} <= {CROSS, "encoder"},
-        lambda f: f"there is no --rollout of --attention {f.sites[0]}: say cross or encoder",
+        lambda f: f"there is no --rollout of --attention {f.sites[0]}: give cross or encoder",
     ),
     (
         lambda f: f.args.rollout and f.args.plot != "combine",
@@ -206,7 +206,7 @@ RULES: tuple[Rule, ...] = (
     (
         lambda f: not f.args.list_queries and f.args.format and f.one_file,
         lambda f: (
-            f"--out {f.args.out} says its format itself: give --format a folder, or leave it out"
+            f"--out {f.args.out} has its format in its name: give a folder, or leave --format out"
         ),
     ),
     (
@@ -259,15 +259,15 @@ def check(flags: Flags) -> None:
 
 
 def check_atlas(args: argparse.Namespace) -> None:
-    """The same of the atlas command."""
+    """UserError for the first rule of the atlas command that is broken, or for a bad --out."""
     for is_wrong, words in ATLAS_RULES:
         if is_wrong(args):
             raise UserError(words.format(out=args.out))
     check_out(args.out, several=True)
 
 
-def take_biography(args: argparse.Namespace) -> None:
-    """--biography as the flags that it stands for. UserError where these are given too."""
+def expand_biography(args: argparse.Namespace) -> None:
+    """Replace --biography by the flags that it stands for. UserError where these are given too."""
     if args.biography is None:
         return
     if args.queries is not None or args.layer != "last":

@@ -1,4 +1,4 @@
-"""From argparse's flags to typed settings: models, recipe, options. Below this, none is known."""
+"""argparse flags become typed settings: models, recipe, options; other packages see only these."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEMO_LINE = (
 
 
 def sources_of(args: argparse.Namespace) -> list[ModelSource]:
-    """Where the models come from. UserError where types and weights do not pair."""
+    """The sources of the models. UserError where types and weights do not pair."""
     return [
         ModelSource(
             weights=weights,
@@ -41,7 +41,7 @@ def sources_of(args: argparse.Namespace) -> list[ModelSource]:
 
 
 def load_models(sources: Sequence[ModelSource], quiet: bool) -> list[Detector]:
-    """The models, in float32; says what must be known of them."""
+    """The models, in float32; prints notes about them."""
     loaded = load(sources, not quiet)
     if all(source.weights is None for source in sources):
         say(DEMO_LINE, quiet)
@@ -50,15 +50,15 @@ def load_models(sources: Sequence[ModelSource], quiet: bool) -> list[Detector]:
 
 
 def say_notes(loaded: Sequence[Detector], quiet: bool) -> None:
-    """What had to be assumed of the models."""
+    """Print what was assumed about the models."""
     for info in (model.info for model in loaded):
-        whose = f"{info.weights}: " if len(loaded) > 1 else ""
+        prefix = f"{info.weights}: " if len(loaded) > 1 else ""
         for note in info.notes:
-            say(f"note: {whose}{note}", quiet)
+            say(f"note: {prefix}{note}", quiet)
 
 
 def check_heads(style: Style, loaded: Sequence[Detector]) -> None:
-    """UserError for a head that one of the models has not."""
+    """UserError for a head that one of the models lacks."""
     for info in (model.info for model in loaded):
         if isinstance(style.heads, tuple) and max(style.heads) >= info.num_heads:
             raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{info.num_heads - 1}")
@@ -69,7 +69,7 @@ def style_of(args: argparse.Namespace) -> Style:
 
 
 def options_of(args: argparse.Namespace) -> RunOptions:
-    """How the render command runs."""
+    """The options of a run of the render command."""
     return RunOptions(
         out=args.out,
         formats=args.format or (".png",),
@@ -92,11 +92,11 @@ def options_of(args: argparse.Namespace) -> RunOptions:
 def recipe_of(
     args: argparse.Namespace, style: Style, page_format: PageFormat, views: Sequence[str]
 ) -> Recipe:
-    """What is made of an image, and how; the facts of the models are still to come."""
+    """The recipe of the render command, still without the facts of the models."""
     from detr_viz.render.recipe import Recipe
 
     layer, removed_in = (
-        tuple(said) if isinstance(said, list) else said for said in (args.layer, args.ablate_in)
+        tuple(value) if isinstance(value, list) else value for value in (args.layer, args.ablate_in)
     )
     several = layer == "all" or isinstance(layer, tuple)
     return Recipe(

@@ -1,4 +1,4 @@
-"""The update command: baselines that are not the same any more become what is now."""
+"""The update command: baselines that differ are replaced by new ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from detr_viz.regression.outcomes import outcomes
 from detr_viz.regression.tables import lines
 
 DESCRIPTION = (
-    "Rewrite the baselines that the check command finds different, and say what has changed; the "
-    "others stay as they are."
+    "Rewrite the baselines that the check command finds different, and print what has changed; "
+    "the others stay as they are."
 )
 EPILOG = """\
 examples
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Update; the exit code is 0, or 2 where a baseline could not be made again."""
+    """Update; returns the exit code: 0, or 2 where a baseline could not be computed again."""
     updated = same = failed = 0
     for outcome in outcomes(check.options_of(args), limits_of(args)):
         if outcome.verdict is None:
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"error: {name}: no query is left, so it stays as it was", file=sys.stderr)
             continue
         store = str(outcome.old.meta.get("store", "float32"))
-        path = write(outcome.path, outcome.new, store, "see to its folder, or check it out anew")
+        path = write(outcome.path, outcome.new, store, "check its folder, or check it out anew")
         updated += 1
         say(f"rewrote {path}", args.quiet)
     counts = {"rewritten": updated, "the same": same, "not run": failed}

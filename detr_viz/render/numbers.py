@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class Numbers(Protocol):
-    """What can be saved. suffix: of its file."""
+    """Numbers that can be saved. suffix: of their file."""
 
     suffix: str
 
     def write(self, path: Path, digest: str) -> None:
-        """Write them, with the digest of the recipe. OutputError for what the disk refuses."""
+        """Write them, with the digest of the recipe. OutputError where the disk refuses."""
 
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Plain arrays by their names, and what made them; np.load reads them without pickles.
+    """Named plain arrays and how they were computed; np.load reads them without pickles.
 
     meta: plain values, which become one JSON string, the array "meta".
     """

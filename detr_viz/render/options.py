@@ -1,4 +1,4 @@
-"""How a run goes, beside what is drawn: where to, how many at a time, what is said."""
+"""How a run goes: where files go, how many images at a time, what is printed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from detr_viz.render.paths import MAPS, NUMBERS, OutputPaths, output_paths
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the flags of a run say, but for models and recipe.
+    """The flags of a run, except for models and recipe.
 
     out           a file, a folder, or None: outputs/
     formats       suffixes of figures and of numbers (.npz, .csv: each view has one of them)
-    save_maps     numbers too
-    caption       a LaTeX file beside each figure
-    show          the figures in windows
-    list_queries  the tables alone
+    save_maps     write numbers too
+    caption       write a LaTeX file beside each figure
+    show          open the figures in windows
+    list_queries  print the tables of queries, draw nothing
     contact_sheet figures a page; None: no sheet
-    resume        what an earlier run made is skipped
+    resume        skip images that an earlier run drew
     shard         (i, n): part i of n of the images
-    jobs          processes beside the network; None: what the machine has
+    jobs          worker processes; None: as the machine has cores
     batch_size    images that share a forward pass; None: 1, 8 on a GPU
     engine        "local" or "ray";  ray_address: of the cluster, None: a local one
     """
@@ -43,7 +43,7 @@ class RunOptions:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Of what is written to a folder; .npz stands for numbers of any kind."""
+        """The suffixes of files in a folder; .npz stands for numbers of any kind."""
         figures = tuple(suffix for suffix in self.formats if suffix not in NUMBERS)
         return (*figures, MAPS) if self.saves_numbers else figures
 
@@ -53,12 +53,12 @@ class RunOptions:
 
     @property
     def draws(self) -> bool:
-        """Whether there is a figure among what is written."""
+        """Whether the run writes figures."""
         return bool({*self.formats} - {*NUMBERS})
 
     @property
     def tag(self) -> str:
-        """Part of the names of a shard's tables."""
+        """The part of the names of tables that tells shards apart."""
         return f"{self.shard[0]}-of-{self.shard[1]}" if self.shard else ""
 
     @property

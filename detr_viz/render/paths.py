@@ -1,4 +1,4 @@
-"""Where files go: --out checked before time is spent."""
+"""Where the files of a run go; --out is checked before the run starts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class OutputPaths:
     """Where the files of a run go, and with a stem, those of one view of one image.
 
     folder    of all of them
-    stem      what their names begin with, "/" between folders; "" for a whole run
-    suffixes  of figures (SUFFIXES), in the order in which an index names them, and .npz where the
-              numbers are saved too: <stem><end>.npz or .csv, as a view has them
+    stem      the start of their names, "/" between folders; "" for a whole run
+    suffixes  of figures (SUFFIXES), in the order of the index, and .npz where the numbers are
+              saved too: <stem><end>.npz or .csv, depending on the view
     caption   whether each figure gets a LaTeX file beside it
-    tag       of a part of a run that is split (--shard): part of the names of its tables
+    tag       of a shard (--shard): part of the names of its tables
     """
 
     folder: Path
@@ -34,7 +34,7 @@ class OutputPaths:
     tag: str = ""
 
     def at(self, stem: str) -> OutputPaths:
-        """The files of one view of one image; those that --out names itself stay."""
+        """The files of one view of one image; where --out names a file, that file."""
         return self if self.stem else replace(self, stem=stem)
 
     def ending(self, end: str) -> OutputPaths:
@@ -42,7 +42,7 @@ class OutputPaths:
         return replace(self, stem=self.stem + end)
 
     def named(self, files: Sequence[Path]) -> tuple[str, ...]:
-        """Paths as an index names them."""
+        """Paths as they stand in an index."""
         return tuple(path.relative_to(self.folder).as_posix() for path in files)
 
     @property
@@ -54,29 +54,29 @@ class OutputPaths:
         return MAPS in self.suffixes
 
     @property
-    def captioned(self) -> Path:
-        """The figure that a LaTeX file includes: of vectors where there is one."""
-        return _captioned(self.figures)
+    def caption_figure(self) -> Path:
+        """The figure that the LaTeX file includes: the .pdf where there is one."""
+        return _caption_figure(self.figures)
 
-    def is_met_by(self, files: Sequence[Path], stems: Sequence[str] = ()) -> bool:
-        """Whether an earlier run's files of an image, in its order, hold all that are wanted.
+    def is_complete(self, files: Sequence[Path], stems: Sequence[str] = ()) -> bool:
+        """Whether the files of an earlier run for an image, in its order, lack none of this run.
 
-        stems: of the image's views, None: this one alone.
+        stems: of the views of the image; (): only this one.
         """
         views = [self.at(stem) for stem in stems] or [self]
         owned: list[list[Path]] = [[] for _ in views]
         for path in files:
-            mine = [
+            own = [
                 i
                 for i, view in enumerate(views)
                 if path.parent == view._path("").parent
                 and path.name.startswith(view._path("").name)
             ]
-            if mine:  # the stem of one view may begin that of another
-                owned[max(mine, key=lambda i: len(views[i].stem))].append(path)
-        return all(view._is_met_by(mine) for view, mine in zip(views, owned, strict=True))
+            if own:  # the stem of one view may begin that of another
+                owned[max(own, key=lambda i: len(views[i].stem))].append(path)
+        return all(view._is_complete(own) for view, own in zip(views, owned, strict=True))
 
-    def _is_met_by(self, files: Sequence[Path]) -> bool:
+    def _is_complete(self, files: Sequence[Path]) -> bool:
         if self.saves_maps and not any(path.suffix in NUMBERS for path in files):
             return False
         drawn = [path for path in files if path.suffix in SUFFIXES]
@@ -85,16 +85,16 @@ class OutputPaths:
             one = replace(self, folder=stem.parent, stem=stem.name)
             wanted = set(one.figures)
             if self.caption:
-                wanted.add(one.captioned.with_suffix(".tex"))
-                mine = [path for path in drawn if path.with_suffix("") == stem]
-                if not mine or _captioned(mine) != one.captioned:
-                    return False  # that .tex includes another figure
+                wanted.add(one.caption_figure.with_suffix(".tex"))
+                own = [path for path in drawn if path.with_suffix("") == stem]
+                if not own or _caption_figure(own) != one.caption_figure:
+                    return False  # the .tex of the earlier run includes another figure
             if not wanted <= set(files):
                 return False
         return True
 
     def check(self) -> None:
-        """UserError where a file cannot be put, before time is spent on it."""
+        """UserError where a file cannot be written, before the work starts."""
         numbers = [self._path(MAPS)] if self.saves_maps else []
         for path in (*self.figures, *numbers):
             if path.is_dir():
@@ -102,17 +102,17 @@ class OutputPaths:
         if self.caption and self.figures:
             from detr_viz.figures.latex_caption import caption_path
 
-            caption_path(self.captioned)
+            caption_path(self.caption_figure)
 
     def numbers(self, end: str, suffix: str) -> Path:
-        """Of numbers that are saved."""
+        """The path of saved numbers."""
         return self._path(suffix, end)
 
     def _path(self, suffix: str, end: str = "") -> Path:
         return self.folder / f"{self.stem}{end}{suffix}"
 
 
-def _captioned(figures: Sequence[Path]) -> Path:
+def _caption_figure(figures: Sequence[Path]) -> Path:
     return next((path for path in figures if path.suffix.lower() == ".pdf"), figures[0])
 
 
@@ -122,16 +122,16 @@ def is_folder(out: str) -> bool:
 
 
 def check_out(out: str | None, several: bool) -> None:
-    """UserError where --out cannot work, before any time is spent."""
+    """UserError where nothing can be written to --out, before the work starts."""
     if out in ("", "-"):
-        raise UserError(f"--out {out!r} is no place: give a file or a folder")
+        raise UserError(f"--out {out!r} is not a path: give a file or a folder")
     try:
-        _check_place(out, several)
+        _check_folder(out, several)
     except OSError as error:
         raise UserError(f"cannot write to --out {out}: {reason(error)}; choose another") from None
 
 
-def _check_place(out: str | None, several: bool) -> None:
+def _check_folder(out: str | None, several: bool) -> None:
     if out is not None and not is_folder(out):
         if Path(out).suffix.lower() not in SUFFIXES:
             raise UserError(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")
@@ -148,7 +148,7 @@ def _check_place(out: str | None, several: bool) -> None:
 
 
 def folder_of(out: str | None) -> Path:
-    """The folder that --out names; outputs/ where there is none."""
+    """The folder of --out; outputs/ without --out."""
     if out is not None and not is_folder(out):
         return Path(out).parent
     return Path(out or "outputs")
@@ -157,7 +157,7 @@ def folder_of(out: str | None) -> Path:
 def output_paths(
     out: str | None, suffixes: tuple[str, ...], caption: bool, tag: str = ""
 ) -> OutputPaths:
-    """The files of a run: --out itself and what goes beside it, or what goes into a folder."""
+    """The files of a run: --out itself with the files beside it, or those in a folder."""
     if out is None or is_folder(out):
         return OutputPaths(folder_of(out), "", suffixes, caption, tag)
     path = Path(out)

@@ -1,6 +1,6 @@
-"""A recipe: all that decides what an image's outputs hold, but for the image.
+"""A recipe: all settings that decide the content of the files of an image.
 
-Its digest stands in every file that is written, so that a later run knows its own work again.
+Its digest stands in every file, so that a later run recognises the files that need no change.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from detr_viz.render.views import CROSS
 if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector
 
-_MOST_SAID = 4  # parts in a file's name
+_MOST_PARTS = 4  # that a file's name lists
 _SOFTWARE = ("torch", "numpy", "pillow", "matplotlib")  # their versions can change a file's bytes
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What tells one model from another: the weights, and what was said beside them."""
+    """What tells one model from another: the weights, and the settings given with them."""
 
     type: str
     weights: str
@@ -43,18 +43,18 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is drawn of an image, and how.
+    """What is drawn for an image, and how.
 
     plot      a mode, a sum of terms, "all" or terms.ALL_TERMS
-    queries   as --queries says it
+    queries   in the syntax of --queries
     layer     "last", "all", a decoder layer from 0, or several
     scale     one of terms.SCALES
     size, max_size   of the network's input, pixels; None: each model's own
     precision, device   of the network's arithmetic
-    biography  whether a figure of several layers says where a query changed its mind
-    removed, removed_in  what is taken out (removals.py), and in which decoder layers
-    views     what is made of an image: names of views.REGISTRY
-    points    of the image, as --points says them; none: the middles of the queries' boxes
+    biography  whether a figure of several layers marks where a query changed its class
+    removed, removed_in  the parts that are taken out (removals.py), and in which decoder layers
+    views     names of views.REGISTRY
+    points    of the image, in the syntax of --points; none: the middles of the queries' boxes
     """
 
     models: tuple[ModelFacts, ...]
@@ -81,21 +81,24 @@ class Recipe:
 
     @property
     def label(self) -> str:
-        """What follows an image's name in that of its files."""
+        """The part of a file's name after the name of the image."""
         parts = ["_vs_".join(model.type for model in self.models), plot_label(self.plot)]
-        parts += [f"biography_{self.queries}"] * self.biography
+        if self.biography:
+            parts.append(f"biography_{self.queries}")
         parts += self._removed_label
         heads = self.style.heads
         if heads is not None:
             parts += ["heads", *([heads] if isinstance(heads, str) else map(str, heads))]
-        parts += ["layers"] * (self.several_layers and not self.biography)
-        parts += [self.style.name] * (self.style.name != "overlay")
+        if self.several_layers and not self.biography:
+            parts.append("layers")
+        if self.style.name != "overlay":
+            parts.append(self.style.name)
         return "_".join(parts)
 
     @property
     def _removed_label(self) -> list[str]:
-        """What is taken out, and where, if that is soon said."""
-        few = self.removed[:_MOST_SAID] == self.removed
+        """The parts that are taken out, if they are few, and the layers."""
+        few = self.removed[:_MOST_PARTS] == self.removed
         parts = [plot_label(name).replace(":", "") for name in self.removed] if few else []
         layers = self.removed_in if isinstance(self.removed_in, tuple) else (self.removed_in,)
         where = [] if layers == ("all",) else ["in", *map(str, layers)]
@@ -103,7 +106,7 @@ class Recipe:
 
     @property
     def title(self) -> str:
-        """Models and plot in words: a line for a page of many figures."""
+        """Models, plot and queries in one line, for a page of many figures."""
         names = " and ".join(dict.fromkeys(m.weights for m in self.models))
         return f"{names}: {self.plot}, queries {self.queries}"
 
@@ -113,28 +116,28 @@ class Recipe:
         return tuple((self.size or m.size, self.max_size or m.max_size) for m in self.models)
 
     @cached_property
-    def _known(self) -> bytes:
+    def _settings(self) -> bytes:
         style = self.style
-        # what is left to a default is the same as what is asked for in so many words; the names are
-        # those in files that are already written
-        about = asdict(self) | {
+        # a default and the same value given by a flag are the same; the names are those in files
+        # that are already written
+        values = asdict(self) | {
             "page": asdict(self.page_format),
             "look": [style.name, style.scaling, style.cmap, style.smoothing, style.heads],
             "layer": sorted({*self.layer}) if isinstance(self.layer, tuple) else self.layer,
             "sizes": self.sizes,
         }
         for name in ("size", "max_size", "style", "page_format", "views", "points"):
-            del about[name]
+            del values[name]
         if self.views != (CROSS,):
-            about["queries"] += f" {' '.join(self.views)} {' '.join(self.points)}"
-        return json.dumps(about, sort_keys=True).encode()
+            values["queries"] += f" {' '.join(self.views)} {' '.join(self.points)}"
+        return json.dumps(values, sort_keys=True).encode()
 
     def of_view(self, name: str) -> Recipe:
-        """The recipe of one of its views: the digest in that view's files is of it."""
+        """The recipe of one of its views; the files of that view have the digest of it."""
         return replace(self, views=(name,), points=() if name == CROSS else self.points)
 
     def stem(self, name: str, view: str) -> str:
-        """What the files of an image that is called `name` begin with."""
+        """The start of the names of the files of the image `name`."""
         words = [name, self.label]
         if view != CROSS:
             words.append(view)
@@ -148,16 +151,16 @@ class Recipe:
         """`digest` where only the file's sha256 and its path are known."""
         name = Path(path).name if path else ""
         about = f"\n{image_sha256}\n{name}".encode(errors="surrogateescape")
-        return hashlib.sha256(self._known + about).hexdigest()
+        return hashlib.sha256(self._settings + about).hexdigest()
 
 
 def plot_label(plot: str) -> str:
-    """A plot in a file's name, where a point would begin a suffix."""
+    """A plot as part of a file's name, without points, which would begin a suffix."""
     return plot.replace(".", "")
 
 
 def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
-    """The recipe with the facts of these models, of where they run and of the software."""
+    """The recipe with the facts of these models, their device and the software."""
     facts = tuple(
         ModelFacts(
             type=info.type,
@@ -179,14 +182,14 @@ def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
     )
 
 
-# ---- known again --------------------------------------------------------------------------------
+# ---- digests in files ---------------------------------------------------------------------------
 
 _ENDS = {".png": b"IEND\xaeB`\x82", ".pdf": b"%%EOF", ".svg": b"</svg>", ".tex": b"\\end{figure"}
 _NEAR = 1 << 16  # bytes at either end of a file in which its digest stands
 
 
 def carries(path: Path, digest: str) -> bool:
-    """Whether a file was written by the recipe and image of this digest, and is whole."""
+    """Whether a file has this digest of recipe and image, and is complete."""
     try:
         if path.suffix == ".npz":
             return _archive_digest(path) == digest
@@ -194,7 +197,7 @@ def carries(path: Path, digest: str) -> bool:
             start = file.read(_NEAR)
             file.seek(max(path.stat().st_size - _NEAR, 0))
             end = file.read()
-    except Exception:  # gone, cut, not ours: it is made again
+    except Exception:  # missing, cut or of another program: it is written again
         return False
     if path.suffix == ".csv":  # the digest ends every line
         return end.endswith(f",{digest}\n".encode())

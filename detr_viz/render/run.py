@@ -1,11 +1,11 @@
 """The one loop: an image is read once, each detector runs once, views measure, then views draw.
 
-found = explained(models, [picture.facts], pixels, recipe)          # beside the network
-measured = measure(found[0], recipe)                                # plain data, to be sent
-written = draw(measured, picture, recipe, paths)                    # anywhere; without torch
+explanations = explain_all(models, [picture.facts], pixels, recipe, needs)   # with the network
+measured = measure(explanations[0], recipe)                # plain data, for another process
+written = draw(measured, picture, recipe, paths, name)     # in any process, without torch
 
-One image goes through these three in one process (render_image); a batch measures beside the
-network and draws in other processes (batch/).
+For one image all three run in one process (render_image); a batch draws in other processes
+(batch/).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredImage:
-    """What all views have measured of an image: plain data, to be drawn from.
+    """The results of all views for an image: plain data, from which figures are drawn.
 
     results  name of a view -> its result
     rows     of an index, see tables.index_rows
@@ -51,7 +51,7 @@ class MeasuredImage:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """What a view has written. figures: those that were drawn, where they are wanted."""
+    """The files and lines of a view. figures: filled only if the caller keeps them."""
 
     view: str
     files: tuple[Path, ...]
@@ -60,16 +60,16 @@ class Written:
     figures: tuple[Figure, ...] = ()
 
 
-# ---- beside the network -------------------------------------------------------------------------
+# ---- with the network ---------------------------------------------------------------------------
 
 
 def needs_of(recipe: Recipe) -> Needs:
-    """All that its views need: a detector runs once for them."""
+    """The needs of all its views together: a detector runs once for them."""
     return reduce(or_, (views.view(name).needs(recipe) for name in recipe.views))
 
 
 def check_needs(recipe: Recipe, models: Sequence[Detector]) -> None:
-    """UserError for a layer that one of the models has not, before an image is read."""
+    """UserError for a layer that one of the models lacks, before an image is read."""
     from detr_viz.explanation.sites import resolve_layers
 
     for model in models:
@@ -86,69 +86,74 @@ def check_needs(recipe: Recipe, models: Sequence[Detector]) -> None:
                     resolve_layers(recipe.removed_in, info.num_layers)
 
 
-def explained(
+def explain_all(
     models: Sequence[Detector],
     pictures: Sequence[LoadedImage | ImageFacts],
     pixels: Sequence[np.ndarray],
     recipe: Recipe,
     needs: Needs,
 ) -> list[tuple[Explanation | Exception, ...]]:
-    """What each model finds in each image, in one forward pass a model.
+    """For each image the explanation of each model, or its error; one forward pass per model.
 
-    pixels: of each model, uint8 (B, h, w, 3), as images.resized makes them.
+    pixels: for each model, uint8 (B, h, w, 3), from images.resized.
     """
     from detr_viz.explanation.explain_image import explain_batch
 
-    found = []
+    columns = []
     for model, array in zip(models, pixels, strict=True):
         with named(model.info.weights, len(models)):
-            found.append(
+            columns.append(
                 explain_batch(
                     model, pictures, array, needs.layers, recipe.size, recipe.max_size, needs.sites
                 )
             )
-    return list(zip(*found, strict=True))
+    return list(zip(*columns, strict=True))
 
 
 def inputs_of(picture: LoadedImage, recipe: Recipe) -> tuple[np.ndarray, ...]:
-    """An image as each model takes it, uint8 (h, w, 3)."""
+    """An image as the input of each model, uint8 (h, w, 3)."""
     from detr_viz.images.resize import resized
 
-    made = {size: resized(picture, *size) for size in dict.fromkeys(recipe.sizes)}
-    return tuple(made[size] for size in recipe.sizes)
+    arrays = {size: resized(picture, *size) for size in dict.fromkeys(recipe.sizes)}
+    return tuple(arrays[size] for size in recipe.sizes)
 
 
-def measure(found: Sequence[Explanation], recipe: Recipe, watch: Watch = iter) -> MeasuredImage:
-    """What all views measure of an image. NoQueryError where no query is as the recipe asks."""
-    objects = choose(found, recipe.queries)
-    with _notes():  # what there is to warn of is said when it is drawn
+def measure(
+    explanations: Sequence[Explanation], recipe: Recipe, watch: Watch = iter
+) -> MeasuredImage:
+    """The results of all views for an image. NoQueryError where the recipe chooses no query."""
+    objects = choose(explanations, recipe.queries)
+    with _notes():  # the same warnings come again when it is drawn
         results = {
-            name: views.view(name).measure(found, objects, recipe, watch) for name in recipe.views
+            name: views.view(name).measure(explanations, objects, recipe, watch)
+            for name in recipe.views
         }
-    return MeasuredImage(results, index_rows(found, objects, recipe))
+    return MeasuredImage(results, index_rows(explanations, objects, recipe))
 
 
 def deviations(
     measured: MeasuredImage, exact: Sequence[Explanation], recipe: Recipe
 ) -> dict[str, tuple[str, float]]:
-    """View -> (what, how far it lies from that of the same models in float32)."""
-    made = {}
+    """View -> (name of its weights, their distance from those of the same models in float32)."""
+    distances = {}
     for name, result in measured.results.items():
         view = views.view(name)
-        made[name] = view.what, view.deviation(result, exact, recipe)
-    return made
+        distances[name] = view.what, view.deviation(result, exact, recipe)
+    return distances
 
 
-def sound(found: Sequence[Explanation | Exception], recipe: Recipe) -> list[Explanation]:
-    """What all models have found in an image; raises what one of them failed with."""
-    for e, model in zip(found, recipe.models, strict=True):
+def all_or_raise(
+    explanations: Sequence[Explanation | Exception], recipe: Recipe
+) -> list[Explanation]:
+    """The explanations of all models; raises the error of a model that failed."""
+    for e, model in zip(explanations, recipe.models, strict=True):
         if isinstance(e, Exception):
-            with named(model.weights, len(found)):
+            with named(model.weights, len(explanations)):
                 raise e
-    return list(found)
+    return list(explanations)
 
 
-# ---- where it is drawn --------------------------------------------------------------------------
+# ---- drawing ------------------------------------------------------------------------------------
 
 
 def draw(
@@ -161,11 +166,11 @@ def draw(
 ) -> list[Written]:
     """Draw all views and write their files.
 
-    name: what the image's files are called after. keep: whether the figures are wanted afterwards.
-    OutputError for what the disk refuses, FigureError for what cannot be drawn; where a file has no
-    place nothing is written.
+    name: the start of the names of the image's files. keep: whether to return the figures.
+    OutputError where the disk refuses, FigureError for what cannot be drawn; if one file cannot be
+    written, none is.
     """
-    made = []
+    drawings = []
     for view, result in measured.results.items():
         shown = tuple(replace(e, image=picture) for e in result.shown)
         with _notes() as notes:
@@ -173,14 +178,14 @@ def draw(
         target = paths.at(recipe.stem(name, view))
         for end in drawn.figures:
             target.ending(end).check()
-        made.append((view, drawn, target, notes))
+        drawings.append((view, drawn, target, notes))
     written = []
-    for view, drawn, target, notes in made:
+    for view, drawn, target, notes in drawings:
         digest = recipe.of_view(view).digest(picture)
         files: list[Path] = []
         figures: dict[str, Figure] = {}
         with _notes() as more:
-            if target.figures:  # all are made before one is written
+            if target.figures:  # all figures are drawn before one is written
                 figures = {end: figure_of() for end, figure_of in drawn.figures.items()}
                 for end, figure in figures.items():
                     files += _save(figure, target.ending(end), digest)
@@ -189,9 +194,9 @@ def draw(
                 path = target.numbers(end, numbers.suffix)
                 numbers.write(path, digest)
                 files.append(path)
-        said = tuple(dict.fromkeys([*notes, *more, *drawn.notes]))
+        all_notes = tuple(dict.fromkeys([*notes, *more, *drawn.notes]))
         kept = tuple(figures.values()) if keep else ()
-        written.append(Written(view, tuple(files), said, tuple(drawn.lines), kept))
+        written.append(Written(view, tuple(files), all_notes, tuple(drawn.lines), kept))
     return written
 
 
@@ -203,11 +208,11 @@ def _save(figure: Figure, target: OutputPaths, digest: str) -> Iterator[Path]:
         figures.save(figure, path, {"Recipe": digest})
         yield path
     if target.caption:
-        yield latex_caption.save_caption(figure.shown, target.captioned, digest)
+        yield latex_caption.save_caption(figure.shown, target.caption_figure, digest)
 
 
 class _notes(list[str]):
-    """While the block runs, a warning is a note, not a line of stack."""
+    """In the block, a warning becomes a note of this list, without a stack line."""
 
     def __enter__(self) -> _notes:
         self._catch = warnings.catch_warnings(record=True)
@@ -220,7 +225,7 @@ class _notes(list[str]):
         self.extend(dict.fromkeys(str(one.message) for one in self._caught))
 
 
-# ---- one image here -----------------------------------------------------------------------------
+# ---- one image in this process ------------------------------------------------------------------
 
 
 def render_image(
@@ -240,20 +245,20 @@ def render_image(
     from detr_viz.images.read import load_image
 
     for view in recipe.views:
-        paths.at(recipe.stem(image.name, view)).check()  # of all, before time is spent
+        paths.at(recipe.stem(image.name, view)).check()  # all views, before the work starts
     picture = load_image(image.path)
     yield from (f"note: {image.path}: {note}" for note in picture.notes)
     pixels = inputs_of(picture, recipe)
     needs = needs_of(recipe)
-    found = explain_one(models, picture, pixels, recipe, needs)
-    yield from cut_notes(found, recipe)
-    measured = measure(found, recipe, watch)
-    apart = {}
+    explanations = explain_one(models, picture, pixels, recipe, needs)
+    yield from size_notes(explanations, recipe)
+    measured = measure(explanations, recipe, watch)
+    distances: dict[str, tuple[str, float]] = {}
     if exact is not None:
-        apart = deviations(measured, explain_one(exact, picture, pixels, recipe, needs), recipe)
+        distances = deviations(measured, explain_one(exact, picture, pixels, recipe, needs), recipe)
     for one in draw(measured, picture, recipe, paths, image.name, keep=show is not None):
-        if one.view in apart:
-            what, value = apart[one.view]
+        if one.view in distances:
+            what, value = distances[one.view]
             yield deviation_note(recipe.precision, value, what)
         yield from (f"note: {note}" for note in one.notes)
         yield from one.lines
@@ -269,16 +274,20 @@ def explain_one(
     recipe: Recipe,
     needs: Needs,
 ) -> list[Explanation]:
-    """What each model finds in one image. SelfCheckError where its maps are not its own."""
-    (found,) = explained(models, [picture], [array[None] for array in pixels], recipe, needs)
-    return sound(found, recipe)
+    """The explanation of each model for one image. SelfCheckError where a self-check fails."""
+    (explanations,) = explain_all(
+        models, [picture], [array[None] for array in pixels], recipe, needs
+    )
+    return all_or_raise(explanations, recipe)
 
 
-def cut_notes(found: Sequence[Explanation], recipe: Recipe) -> Iterator[str]:
-    """That a --size asked for was too much for the longer side."""
-    said = {}
-    for e, (_, bound) in zip(found, recipe.sizes, strict=True):
+def size_notes(explanations: Sequence[Explanation], recipe: Recipe) -> Iterator[str]:
+    """A note for each --size that --max-size has lowered."""
+    notes: dict[str, None] = {}
+    for e, (_, bound) in zip(explanations, recipe.sizes, strict=True):
         short = min(e.input_hw)
         if recipe.size and short < recipe.size:
-            said[f"note: --size {recipe.size} came down to {short}, for --max-size is {bound}"] = 1
-    yield from said
+            notes[f"note: --size {recipe.size} came down to {short}, for --max-size is {bound}"] = (
+                None
+            )
+    yield from notes

@@ -1,4 +1,4 @@
-"""Tables of queries as text: what they are, what is left without a part, shares of terms."""
+"""Tables of queries as text: classes and boxes, ablations, shares of terms, areas; index rows."""
 
 from __future__ import annotations
 
@@ -20,52 +20,52 @@ if TYPE_CHECKING:
 def ablation_table(
     explanation: ExplanationBase, queries: Sequence[int], ablations: Sequence[Ablation]
 ) -> str:
-    """Lines of what each removal does to these queries: score left to the class, new class, IoU."""
+    """Lines with the effect of each removal on these queries: score, new class, IoU."""
     e, names = explanation, explanation.class_names
-    parts = [found.removal.name for found in ablations]
+    parts = [ablation.removal.name for ablation in ablations]
     wide = max([len("without"), *map(len, parts)])
     empty = ~e.cells_inside().any(-1)
     longest = max([len("class"), *(len(names[e.labels[q]]) for q in queries)])
     lines = [f"query  {'class':<{longest}}  {'without':<{wide}}  score before, after  box IoU  now"]
     for q in queries:
-        for found, part in zip(ablations, parts, strict=True):
-            before, after = found.before.scores[q], found.kept_scores()[q]
-            now = found.after.labels[q]
-            other = names[now] if now != found.before.labels[q] else ""
-            if found.removal.box and empty[q]:
+        for ablation, part in zip(ablations, parts, strict=True):
+            before, after = ablation.before.scores[q], ablation.kept_scores()[q]
+            now = ablation.after.labels[q]
+            other = names[now] if now != ablation.before.labels[q] else ""
+            if ablation.removal.box and empty[q]:
                 other = f"{other} (no cell in its box)".strip()
             line = f"{q:>5}  {names[e.labels[q]]:<{longest}}  {part:<{wide}}  {before:12.3f}  "
-            lines.append(f"{line}{after:5.3f}  {found.iou[q]:7.2f}  {other}".rstrip())
+            lines.append(f"{line}{after:5.3f}  {ablation.iou[q]:7.2f}  {other}".rstrip())
     return "\n".join(lines)
 
 
 def shares_table(
     explanation: ExplanationBase, queries: Sequence[int], layer: int | None = None
 ) -> str:
-    """Lines of what share each term has in these queries' logits, a column a head."""
-    e, book = explanation, explanation.logit_terms(queries, layer)
+    """Lines with the share of each term in the logits of these queries, one column per head."""
+    e, terms = explanation, explanation.logit_terms(queries, layer)
     names = [e.label_name(q) for q in queries]
     longest = max([len("class"), *map(len, names)])
-    wide = max(len("share of"), *map(len, book.shares))
+    wide = max(len("share of"), *map(len, terms.shares))
     heads = "".join(f"{f'head {i}':>8}" for i in range(e.num_heads))
     lines = [f"query  {'class':<{longest}}  {'share of':<{wide}}{heads}"]
     for i, (query, name) in enumerate(zip(queries, names, strict=True)):
-        for term, shares in book.shares.items():
-            said = "".join(f"{'-' if x != x else f'{x:.0%}':>8}" for x in shares[i])
-            lines.append(f"{query:>5}  {name:<{longest}}  {term:<{wide}}{said}")
+        for term, shares in terms.shares.items():
+            columns = "".join(f"{'-' if x != x else f'{x:.0%}':>8}" for x in shares[i])
+            lines.append(f"{query:>5}  {name:<{longest}}  {term:<{wide}}{columns}")
     return "\n".join(lines)
 
 
 def table(explanation: ExplanationBase, queries: Sequence[int], layer: int | None = None) -> str:
     """Lines of id, class, score and box (left, top, right, bottom in pixels) of these queries.
 
-    As the last decoder layer's output gives them, or that of a captured `layer`, then said so.
+    They are those of the last decoder layer or, where the header says so, of a captured `layer`.
     """
     output = explanation if layer is None else explanation.output(layer)
     names = [explanation.class_names[output.labels[q]] for q in queries]
     wide = max([len("class"), *map(len, names)])
-    whose = "" if layer is None else f" as decoder layer {layer} puts them"
-    lines = [f"{'query':>5}  {'class':<{wide}}  score  box: left top right bottom (px){whose}"]
+    source = "" if layer is None else f" of decoder layer {layer}"
+    lines = [f"{'query':>5}  {'class':<{wide}}  score  box: left top right bottom (px){source}"]
     for q, name in zip(queries, names, strict=True):
         box = " ".join(f"{value:7.1f}" for value in output.boxes_xyxy_px[q])
         lines.append(f"{q:>5}  {name:<{wide}}  {output.scores[q]:5.3f}  {box}")
@@ -95,28 +95,28 @@ def areas_table(explanation: ExplanationBase, curves: Faithfulness) -> str:
 
 
 def index_rows(
-    found: Sequence[Explanation], objects: Sequence[SharedObject], recipe: Recipe
+    explanations: Sequence[Explanation], objects: Sequence[SharedObject], recipe: Recipe
 ) -> tuple[tuple[str, ...], ...]:
-    """What an index says of the queries, as texts, "object" to "bottom" (pixels).
+    """The rows of queries in an index, as texts, "object" to "bottom" (pixels).
 
-    Queries of several models that have found the same object have the same number, from 1. Where
-    all that is shown starts at points, a row a point, whose box is that point.
+    Queries of several models for the same object have the same number, from 1. Where all views
+    start at points, there is a row for each point, source box is that point.
     """
-    names = [str(e.meta["weights"]) for e in found]  # numbered where one stands for several
+    names = [str(e.meta["weights"]) for e in explanations]  # numbered where one stands for several
     names = [f"{n} ({i})" if names.count(n) > 1 else n for i, n in enumerate(names, 1)]
     if recipe.points and not {*recipe.views} - {"encoder", "rollout_encoder"}:
         from detr_viz.render.views.encoder import points_of
 
-        points = points_of(found[0], (), recipe).xy
+        points = points_of(explanations[0], (), recipe).xy
         return tuple(
             (str(number), names[0], "", "", "", "", *2 * (f"{x:.1f}", f"{y:.1f}"))
             for number, (x, y) in enumerate(points, 1)
         )
     from detr_viz.render.views.base import resolved
 
-    made = []
+    rows = []
     own = recipe.layer if {CROSS, "decoder"} & {*recipe.views} else "last"
-    for k, (e, model) in enumerate(zip(found, names, strict=True)):
+    for k, (e, model) in enumerate(zip(explanations, names, strict=True)):
         for layer in sorted(resolved(replace(recipe, layer=own), e.num_layers)):
             output = e.output(layer)
             for number, shared in enumerate(objects, 1):
@@ -124,5 +124,5 @@ def index_rows(
                     continue
                 box = [f"{side:.1f}" for side in output.boxes_xyxy_px[q]]
                 name, score = e.class_names[output.labels[q]], f"{output.scores[q]:.4f}"
-                made.append((str(number), model, str(layer), str(q), name, score, *box))
-    return tuple(made)
+                rows.append((str(number), model, str(layer), str(q), name, score, *box))
+    return tuple(rows)

@@ -102,7 +102,7 @@ def test_images_without_an_answer_are_not_failures(here, capsys):
     out, err = batch("--image", "a.png", "b.png", "--queries", "score:0.9", capsys=capsys)
     rows = table(here / "outputs/index.csv")
     assert [row["image"] for row in rows if not row["query"]] == ["b.png"]
-    assert "1 image without a query that was asked for" in out and "error" not in err
+    assert "1 image without a query that --queries chooses" in out and "error" not in err
     assert not (here / "outputs/failures.csv").exists()
     argv = ["--image", "b.png", "--queries", "score:0.9", "--out", "none", "--contact-sheet"]
     out, _ = batch(*argv, capsys=capsys)
@@ -169,7 +169,7 @@ def test_what_had_to_be_decided_about_an_image_is_said(here, capsys):
     out, _ = batch("--image", "a.png", "--out", "one", capsys=capsys)
     said = [line for line in out.splitlines() if line.startswith("note: a.png: ")]
     _, err = batch("--image", "a.png", "b.png", "--format", "npz", "--jobs", "1", capsys=capsys)
-    assert said and f"{said[0]} (said once)" in err.splitlines()
+    assert said and f"{said[0]} (noted once)" in err.splitlines()
 
 
 def test_names_that_are_too_long_are_cut(here, capsys):
@@ -209,7 +209,7 @@ def test_an_engine_that_loses_an_image_is_no_success(here):
     model = ModelFacts("detr", "w.pth", "00", 8, False, ("cat",), 800, 1333)
     inputs = [Input(f"{i}.png", str(i)) for i in range(3)]
     outputs = OutputPaths(here / "out")
-    with pytest.raises(UserError, match=r"^1 image got lost on the way: go on with --resume$"):
+    with pytest.raises(UserError, match=r"^1 image has no result: go on with --resume$"):
         run_batch(Loses(), Recipe((model,)), inputs, outputs)
     with Journal(outputs.folder, ["0.png", "1.png", "2.png"], resume=True) as journal:
         known = [journal.earlier(f"{i}.png") for i in range(3)]
@@ -315,10 +315,10 @@ def test_another_precision_says_what_it_costs_once(here, capsys):
     ("argv", "says"),
     [
         (["--image", "empty/"], "no images in empty/"),
-        (["--image", "a.png", "--shard", "4/4"], "no part of a batch"),
+        (["--image", "a.png", "--shard", "4/4"], "not a part of a batch"),
         (["--image", "a.png", "b.png", "--format", "jpg"], "'jpg' is none of png, pdf, svg, npz"),
         (["--image", "a.png", "b.png", "--out", "x.png"], "there are several images"),
-        (["--image", "a.png", "--format", "pdf", "--out", "x.png"], "--out x.png says its format"),
+        (["--image", "a.png", "--format", "pdf", "--out", "x.png"], "has its format in its name"),
         (["--image", "a.png", "b.png", "--show"], "--show is for one image"),
         (["--image", "a.png", "b.png", "--format", "npz", "--caption"], "--caption is for figures"),
         (["--image", "a.png", "--format", "pdf", "--contact-sheet"], "add png to --format"),

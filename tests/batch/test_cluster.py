@@ -198,15 +198,15 @@ def test_a_bug_comes_home_with_its_traceback():
 
 def test_what_ray_says_is_one_line():
     words = "ray::X()\n  File x\nModuleNotFoundError: No module named 'a'"
-    said = driver.about(RuntimeError(words))
+    said = driver.error_line(RuntimeError(words))
     assert said == "a worker of the Ray cluster has no a: install detr-viz on every node"
-    said = driver.about(RuntimeError("first\n  second\nthe last word"))
+    said = driver.error_line(RuntimeError("first\n  second\nthe last word"))
     assert "\n" not in said and "(the last word)" in said and "--resume" in said
 
 
 def engine(monkeypatch, job, *messages) -> RayEngine:
     made = RayEngine(job.sources, job.recipe, job.paths, job.options)
-    monkeypatch.setattr(made, "_ask", lambda *_: iter(messages))
+    monkeypatch.setattr(made, "_messages", lambda *_: iter(messages))
     return made
 
 

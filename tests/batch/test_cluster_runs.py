@@ -180,7 +180,7 @@ def test_ctrl_c_finishes_what_is_being_drawn_and_leaves_the_cluster(home, nodes)
     os.killpg(process.pid, signal.SIGINT)  # a terminal tells the whole group
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert "stopping: " in stderr and "Traceback" not in stderr
+    assert "stopping after" in stderr and "Traceback" not in stderr
     done = int(re.search(r"stopped with (\d+) images done", stdout)[1])
     assert 4 <= done < COUNT
     listed = (home / "stopped/.detr_viz/journal.jsonl").read_text().splitlines()

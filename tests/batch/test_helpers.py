@@ -37,7 +37,7 @@ RECIPE = Recipe((MODEL,))
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(files, "_elsewhere", None)  # and back: a desk says where, once and for all
+    monkeypatch.setattr(files, "_elsewhere", None)  # and back: a worker sets it for good
     picture(1).save("a.png")
     return tmp_path
 
@@ -125,33 +125,33 @@ def test_helpers_that_start_side_by_side_leave_no_trace_here(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     main = sys.modules["__main__"]
     before = main.__spec__, getattr(main, "__file__", None)
-    team: list[WorkerProcess] = []
-    threads = [threading.Thread(target=lambda: team.append(WorkerProcess())) for _ in range(4)]
+    workers: list[WorkerProcess] = []
+    threads = [threading.Thread(target=lambda: workers.append(WorkerProcess())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     try:
-        assert len(team) == 4 and "OMP_NUM_THREADS" not in os.environ
+        assert len(workers) == 4 and "OMP_NUM_THREADS" not in os.environ
         assert (main.__spec__, getattr(main, "__file__", None)) == before
         if Path("/proc/self/environ").exists():
-            for helper in team:
+            for helper in workers:
                 assert helper.ask(Drop(0)) is None
                 text = Path(f"/proc/{pid(helper)}/environ").read_bytes()
                 assert b"OMP_NUM_THREADS=1" in text.split(b"\0")
                 assert os.getpriority(os.PRIO_PROCESS, pid(helper)) >= 10
     finally:
-        worker_process.stop(team)
-    assert not any(helper._process.is_alive() for helper in team)
+        worker_process.stop(workers)
+    assert not any(helper._process.is_alive() for helper in workers)
 
 
 def test_a_script_without_a_main_guard_is_not_run_again(here):
     (here / "mine.py").write_text(
         "print('run')\n"
         "from detr_viz.batch import tasks, worker_process\n"
-        "team = worker_process.start(2)\n"
-        "print([helper.ask(tasks.Drop(0)) for helper in team])\n"
-        "worker_process.stop(team)\n"
+        "workers = worker_process.start(2)\n"
+        "print([helper.ask(tasks.Drop(0)) for helper in workers])\n"
+        "worker_process.stop(workers)\n"
     )
     done = subprocess.run(
         [sys.executable, "mine.py"],
@@ -165,48 +165,48 @@ def test_a_script_without_a_main_guard_is_not_run_again(here):
 
 @posix
 def test_stopping_many_takes_no_longer_than_one():
-    team = worker_process.start(4)
-    for helper in team:
+    workers = worker_process.start(4)
+    for helper in workers:
         helper.ask(Drop(0))
         os.kill(pid(helper), signal.SIGSTOP)  # none goes by itself
     began = time.monotonic()
-    worker_process.stop(team[:1])
+    worker_process.stop(workers[:1])
     one = time.monotonic() - began
     assert one >= 0.5
-    assert not team[0]._process.is_alive()
-    worker_process.stop(team[1:])
-    assert not any(helper._process.is_alive() for helper in team)
+    assert not workers[0]._process.is_alive()
+    worker_process.stop(workers[1:])
+    assert not any(helper._process.is_alive() for helper in workers)
 
 
-# ---- the desk -----------------------------------------------------------------------------------
+# ---- the worker ---------------------------------------------------------------------------------
 
 
 def draw_order(image: str, here: Path) -> tuple[ImageWorker, Draw]:
-    """A desk that does not hold the image, and the order to draw what was found in it."""
+    """A worker that does not hold the image, and the order to draw what was found in it."""
     e = demo_explanation("detr")
-    desk = ImageWorker()
-    desk.answer(Setup(replace(RECIPE, queries="top:1"), here))
-    pixels = desk.answer(Read(0, image))
-    desk.answer(Drop(0))
+    worker = ImageWorker()
+    worker.answer(Setup(replace(RECIPE, queries="top:1"), here))
+    pixels = worker.answer(Read(0, image))
+    worker.answer(Drop(0))
     kept = replace(store(e, [0], ["combine"], "mode"), image=pixels.facts)
     one = SharedObject(0, (Match(0, 1.0),))
     measured = MeasuredImage({"cross": HeadMapsResult((kept,), (one,), None, ((),))}, ())
-    return desk, Draw(0, image, "a", measured, OutputPaths(here, "", (".npz",)))
+    return worker, Draw(0, image, "a", measured, OutputPaths(here, "", (".npz",)))
 
 
 def test_an_image_that_was_changed_after_it_was_read_is_not_drawn(here):
-    desk, order = draw_order("a.png", here)
-    assert isinstance(desk.answer(order), Drawn)  # it is read again
+    worker, order = draw_order("a.png", here)
+    assert isinstance(worker.answer(order), Drawn)  # it is read again
     picture(2).save("a.png")
-    assert desk.answer(order) == Failure(
+    assert worker.answer(order) == Failure(
         "a.png was changed while it was drawn: go on with --resume"
     )
 
 
 def test_an_order_that_raises_is_a_failure_and_the_pixels_are_gone(here):
-    desk, order = draw_order("a.png", here)
-    desk.answer(Read(0, "a.png"))
+    worker, order = draw_order("a.png", here)
+    worker.answer(Read(0, "a.png"))
     (here / "taken.npz").mkdir()
     taken = replace(order, paths=OutputPaths(here, "taken", (".npz",)))
-    assert "it is a folder" in desk.answer(taken).reason
-    assert not desk._held
+    assert "it is a folder" in worker.answer(taken).reason
+    assert not worker._held

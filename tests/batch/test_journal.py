@@ -396,7 +396,7 @@ def test_an_index_can_be_read_on_its_own(out):
     assert [next(outcomes), next(outcomes)] == [A, B]
     with pytest.raises(UserError) as caught:
         list(outcomes)
-    assert str(caught.value).startswith(f"{out / 'index.csv'} is no index of a run: ")
+    assert str(caught.value).startswith(f"{out / 'index.csv'} is not the index of a run: ")
     assert str(caught.value).endswith("; remove it") and "\n" not in str(caught.value)
     assert csv.field_size_limit() == limit
     with pytest.raises(FileNotFoundError):
@@ -642,7 +642,7 @@ def test_a_full_disk_costs_only_the_outcome_that_found_no_room(out, monkeypatch,
             with pytest.raises(OutputError) as caught:
                 journal.done(1, B)
         assert str(caught.value) == (
-            f"cannot write {path}: No space left on device; mend that, then go on with --resume"
+            f"cannot write {path}: No space left on device; correct that, then go on with --resume"
         )
         assert len(path.read_bytes()) == len(whole) + (0 if cut else room)
         assert journal.counts == (1, 0, 0)
@@ -685,7 +685,7 @@ def test_tables_that_find_no_room_leave_everything_for_a_resumed_run(out, monkey
                 journal.finish()
         assert str(caught.value) == (
             f"cannot write {out / 'index.csv'}: Disk quota exceeded; "
-            "mend that, then go on with --resume"
+            "correct that, then go on with --resume"
         )
         assert sorted(os.listdir(journal.temporary)) == ["journal.jsonl", "lock"]
     assert (out / "index.csv").read_bytes() == old
@@ -715,7 +715,7 @@ def test_a_real_limit_on_the_size_of_files(tmp_path):
             print(error)
     """
     journal, index = tmp_path / ".detr_viz/journal.jsonl", tmp_path / "index.csv"
-    end = "File too large; mend that, then go on with --resume\n"
+    end = "File too large; correct that, then go on with --resume\n"
     finished(tmp_path, ["0.jpg"], {0: Done("0.jpg", (), ())})
     old = index.read_bytes()
     assert output(code, tmp_path, 50_000) == f"cannot write {journal}: {end}"
@@ -744,7 +744,7 @@ def test_no_room_to_go_on_from_an_index(tmp_path):
     """
     index = tmp_path / "index.csv"
     assert output(code, tmp_path) == (
-        f"cannot go on from {index}: File too large; choose another place with --out\n"
+        f"cannot continue from {index}: File too large; choose another folder with --out\n"
     )
     assert index.read_bytes() == old
     with Journal(tmp_path, images, resume=True) as journal:
@@ -801,7 +801,7 @@ def test_links_are_not_followed(out, tmp_path):
     hidden = out / ".detr_viz"
     for target in (elsewhere, tmp_path / "nowhere", elsewhere / "precious"):
         hidden.symlink_to(target)
-        with pytest.raises(OutputError, match=r"\.detr_viz is no folder of a run: remove it"):
+        with pytest.raises(OutputError, match=r"\.detr_viz is not the folder of a run: remove it"):
             Journal(out, IMAGES)
         hidden.unlink()
     hidden.mkdir()
@@ -830,7 +830,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / ".detr_viz").touch()
     with pytest.raises(OutputError, match=r"cannot write to .*out.\.detr_viz: .*; choose another"):
         Journal(tmp_path / "out", IMAGES)
-    with pytest.raises(OutputError, match="is no folder of a run: remove it"):
+    with pytest.raises(OutputError, match="is not the folder of a run: remove it"):
         Journal(tmp_path, IMAGES)
     assert there(tmp_path) == [".detr_viz", "out"]
 

@@ -21,7 +21,7 @@ from detr_viz.render.run import MeasuredImage
 SHAPES = ((4, 6, 3), (6, 4, 3))
 
 
-class Books:
+class Record:
     """What all made-up helpers of a test have seen, together."""
 
     def __init__(self) -> None:
@@ -41,8 +41,8 @@ class Books:
 class FakeHelper:
     """Answers at once; `crash` says on which orders the process dies instead."""
 
-    def __init__(self, books: Books, crash=lambda order, count: False, pause=0.0) -> None:
-        self.books, self.crash, self.pause = books, crash, pause
+    def __init__(self, record: Record, crash=lambda order, count: False, pause=0.0) -> None:
+        self.record, self.crash, self.pause = record, crash, pause
         self.counts: Counter = Counter()
 
     def ask(self, order):
@@ -56,21 +56,21 @@ class FakeHelper:
                 return Failure("bad is no image")
             if order.earlier is not None:
                 return Skipped()
-            self.books.enter(+1)
-            self.books.read_by[order.i] = self
+            self.record.enter(+1)
+            self.record.read_by[order.i] = self
             facts = ImageFacts((4, 6), order.path, "ab")
             return Pixels(facts, (np.full(SHAPES[order.i % 2], order.i % 256, np.uint8),))
         if isinstance(order, Drop):
-            self.books.enter(-1)
-            self.books.dropped.append(order.i)
+            self.record.enter(-1)
+            self.record.dropped.append(order.i)
             return None
         assert isinstance(order, Draw)
-        self.books.enter(-1)
-        self.books.drawn_by[order.i] = self
+        self.record.enter(-1)
+        self.record.drawn_by[order.i] = self
         return Drawn((Path(f"{order.i}.png"),), ())
 
     def restart(self) -> str:
-        self.books.restarts += 1
+        self.record.restarts += 1
         return "SIGKILL"
 
 
@@ -97,9 +97,9 @@ def items(count: int, bad: Sequence[int] = (), there: Sequence[int] = ()):
 @pytest.mark.parametrize("helpers", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_every_image_has_one_outcome_of_the_right_kind(helpers, batch_size):
-    books = Books()
-    team = [FakeHelper(books) for _ in range(helpers)]
-    found = list(Pipeline(team, batch_size).run(items(100, bad=(3, 50), there=(9, 51)), network))
+    record = Record()
+    workers = [FakeHelper(record) for _ in range(helpers)]
+    found = list(Pipeline(workers, batch_size).run(items(100, bad=(3, 50), there=(9, 51)), network))
     assert sorted(item.i for item, _ in found) == list(range(100))
     for item, outcome in found:
         kind = {3: Failure, 50: Failure, 9: Skipped, 51: Skipped}.get(item.i, Drawn)
@@ -107,22 +107,22 @@ def test_every_image_has_one_outcome_of_the_right_kind(helpers, batch_size):
             assert outcome is None
         else:
             assert isinstance(outcome, kind)
-    assert books.now == 0  # nothing is still held
-    assert all(books.drawn_by[i] is books.read_by[i] for i in books.drawn_by)
-    assert sorted(books.dropped) == [i for i in range(100) if i % 7 == 6]
+    assert record.now == 0  # nothing is still held
+    assert all(record.drawn_by[i] is record.read_by[i] for i in record.drawn_by)
+    assert sorted(record.dropped) == [i for i in range(100) if i % 7 == 6]
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_images_in_flight_are_bounded_however_slow_the_network(batch_size):
-    books = Books()
+    record = Record()
 
     def slow(batch):
         time.sleep(0.02)
         return network(batch)
 
-    list(Pipeline([FakeHelper(books)] * 2, batch_size).run(items(60), slow))
+    list(Pipeline([FakeHelper(record)] * 2, batch_size).run(items(60), slow))
     read_ahead = 4 * batch_size if batch_size > 1 else 2
-    assert 2 <= books.most <= read_ahead + batch_size + 2 * 2
+    assert 2 <= record.most <= read_ahead + batch_size + 2 * 2
 
 
 def test_a_batch_is_full_where_it_can_be():
@@ -133,7 +133,7 @@ def test_a_batch_is_full_where_it_can_be():
         sizes.append(len(batch))
         return network(batch)
 
-    list(Pipeline([FakeHelper(Books())] * 2, 4).run(items(80), counting))
+    list(Pipeline([FakeHelper(Record())] * 2, 4).run(items(80), counting))
     assert sum(sizes) == 80 and max(sizes) == 4
     assert sizes.count(4) >= 16
 
@@ -157,7 +157,7 @@ def test_a_rare_shape_does_not_wait_for_a_batch_that_never_comes():
         time.sleep(0.002)
         return network(batch)
 
-    list(Pipeline([Mixed(Books())] * 2, 8).run(items(1500), counting))
+    list(Pipeline([Mixed(Record())] * 2, 8).run(items(1500), counting))
     assert sorted(order) == list(range(1500))
     assert sizes.count(8) >= 0.8 * 1350 / 8  # of the shape that is common
     late = [place - i for place, i in enumerate(order)]
@@ -176,22 +176,22 @@ def test_batches_are_stacked_in_order():
 
 @pytest.mark.parametrize("kind", [Read, Draw])
 def test_an_order_that_kills_its_helper_once_is_tried_again(kind):
-    books = Books()
+    record = Record()
     crash = lambda order, count: isinstance(order, kind) and order.i == 5 and count == 1  # noqa: E731
     found = dict(
         (item.i, outcome)
-        for item, outcome in Pipeline([FakeHelper(books, crash)]).run(items(12), network)
+        for item, outcome in Pipeline([FakeHelper(record, crash)]).run(items(12), network)
     )
-    assert isinstance(found[5], Drawn) and len(found) == 12 and books.restarts == 1
+    assert isinstance(found[5], Drawn) and len(found) == 12 and record.restarts == 1
 
 
 @pytest.mark.parametrize(("kind", "word"), [(Read, "reads"), (Draw, "draws")])
 def test_an_order_that_kills_two_helpers_is_a_failure_and_the_rest_goes_on(kind, word):
-    books = Books()
+    record = Record()
     crash = lambda order, count: isinstance(order, kind) and order.i == 5  # noqa: E731
     found = dict(
         (item.i, outcome)
-        for item, outcome in Pipeline([FakeHelper(books, crash)] * 2).run(items(12), network)
+        for item, outcome in Pipeline([FakeHelper(record, crash)] * 2).run(items(12), network)
     )
     assert found[5] == Failure(f"the process that {word} it died twice (SIGKILL)")
     assert len(found) == 12 and isinstance(found[11], Drawn)
@@ -200,18 +200,18 @@ def test_an_order_that_kills_two_helpers_is_a_failure_and_the_rest_goes_on(kind,
 @pytest.mark.parametrize("helpers", [1, 2])
 def test_neighbours_that_kill_their_helpers_are_failures_each(helpers):
     crash = lambda order, count: order.i in range(4, 12)  # noqa: E731
-    team = [FakeHelper(Books(), crash) for _ in range(helpers)]
-    found = {item.i: outcome for item, outcome in Pipeline(team).run(items(20), network)}
+    workers = [FakeHelper(Record(), crash) for _ in range(helpers)]
+    found = {item.i: outcome for item, outcome in Pipeline(workers).run(items(20), network)}
     assert sorted(found) == list(range(20))
     assert {i for i, outcome in found.items() if isinstance(outcome, Failure)} == {*range(4, 12)}
 
 
 @pytest.mark.parametrize("kind", [Read, Draw])
 def test_helpers_that_cannot_live_end_the_run(kind):
-    team = [FakeHelper(Books(), lambda order, count: isinstance(order, kind)) for _ in range(2)]
+    workers = [FakeHelper(Record(), lambda order, count: isinstance(order, kind)) for _ in range(2)]
     found = []
     with pytest.raises(WorkersDied, match=r"keep dying \(SIGKILL\)"):
-        for outcome in Pipeline(team).run(items(500), network):
+        for outcome in Pipeline(workers).run(items(500), network):
             found.append(outcome)
     assert 9 <= len(found) <= 20  # what is known by then is handed over
 
@@ -221,10 +221,10 @@ def test_a_helper_that_cannot_be_replaced_ends_the_run():
         def restart(self):
             raise WorkersDied("no memory")
 
-    team = [Last(Books(), lambda order, count: order.i == 5)]
+    workers = [Last(Record(), lambda order, count: order.i == 5)]
     done = []
     with pytest.raises(WorkersDied, match="no memory"):
-        for item, _ in Pipeline(team).run(items(50), network):
+        for item, _ in Pipeline(workers).run(items(50), network):
             done.append(item.i)
     assert 0 in done and 5 not in done
 
@@ -236,13 +236,13 @@ def test_an_error_of_the_network_itself_comes_out_and_threads_end():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(Pipeline([FakeHelper(Books())] * 2).run(items(10), broken))
+        list(Pipeline([FakeHelper(Record())] * 2).run(items(10), broken))
     assert threading.active_count() == before
 
 
 def test_after_stop_nothing_new_begins_and_what_is_drawn_is_handed_over():
-    books = Books()
-    pipeline = Pipeline([FakeHelper(books, pause=0.002)] * 2)
+    record = Record()
+    pipeline = Pipeline([FakeHelper(record, pause=0.002)] * 2)
     found = []
     for item, outcome in pipeline.run(items(10_000), network):
         found.append((item.i, outcome))
@@ -250,12 +250,12 @@ def test_after_stop_nothing_new_begins_and_what_is_drawn_is_handed_over():
             pipeline.stop()
     drawn = {i for i, outcome in found if isinstance(outcome, Drawn)}
     assert 5 <= len(found) < 30
-    assert drawn == set(books.drawn_by)  # what was written is known to be written
+    assert drawn == set(record.drawn_by)  # what was written is known to be written
 
 
 def test_a_consumer_that_leaves_ends_the_threads():
     before = threading.active_count()
-    run = Pipeline([FakeHelper(Books())] * 2).run(items(1000), network)
+    run = Pipeline([FakeHelper(Record())] * 2).run(items(1000), network)
     next(run)
     run.close()
     assert threading.active_count() == before

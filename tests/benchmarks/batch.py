@@ -91,9 +91,9 @@ def batch(weights: str, folder: str, out: str) -> None:
     from detr_viz.render.paths import OutputPaths
     from detr_viz.render.recipe import Recipe, of_models
 
-    team = worker_process.start(worker_process.default_count("cpu"))
+    workers = worker_process.start(worker_process.default_count("cpu"))
     model = load_model(weights, device="cpu")
-    for helper in team:
+    for helper in workers:
         helper.ask(tasks.Drop(-1))  # its imports are done when it answers
     recipe = of_models([model], Recipe(()))
     found = collect.expand([folder])
@@ -101,10 +101,10 @@ def batch(weights: str, folder: str, out: str) -> None:
         model.network(to_tensor(load_image(found[0].path), 800, 1333))
     outputs = OutputPaths(Path(out), "", (".png", ".npz"))
     start = time.perf_counter()
-    summary = run_batch(LocalEngine([model], recipe, outputs, team), recipe, found, outputs)
+    summary = run_batch(LocalEngine([model], recipe, outputs, workers), recipe, found, outputs)
     seconds = time.perf_counter() - start
     assert summary.files == 2 * len(found) and not summary.counts.failed
-    for helper in team:
+    for helper in workers:
         helper.stop()
     print(json.dumps({"seconds": seconds}))
 

@@ -408,7 +408,7 @@ def test_captions_are_replaced_by_the_same(run):
 def test_the_table_of_an_early_layer_is_what_its_figure_shows(run):
     lines = run("--layer", "0", "--save-maps", "--out", "early.png")
     (header,) = (i for i, line in enumerate(lines) if line.split()[:2] == ["query", "class"])
-    assert lines[header].endswith("as decoder layer 0 puts them")
+    assert lines[header].endswith("of decoder layer 0")
     saved = heatmaps.load("early.npz")
     for row, line in enumerate(lines[header + 1 : header + 1 + len(saved.query_ids)]):
         query, name, score, *box = line.split()

@@ -224,7 +224,7 @@ def test_the_command(tmp_path, capsys):
         (["--ablate", "content", "--biography", "3"], "--ablate shows the last layer"),
         (["--plot", "terms", "--style", "contour"], "terms have no contours"),
         (["--plot", "terms", "--heads", "mean"], "terms are those of single heads"),
-        (["--heads", "0,00"], "are no heads"),
+        (["--heads", "0,00"], "are not heads"),
         (["--heads", "8"], "no head 8: DETR has 0..7"),
     ],
 )
@@ -242,7 +242,7 @@ def test_a_row_has_the_maps_and_the_box_of_its_own_query():
     subject = ShownModel(e, "DETR", (2,))
     panels.collect(subject, [13, 14])
     for query in (13, 14):
-        as_it_is, without = panels.of(subject, 2, query)
+        as_it_is, without = panels.rows(subject, 2, query)
         np.testing.assert_array_equal(without.maps.reshape(8, -1), found.weights[2][query])
         np.testing.assert_array_equal(without.box_xyxy_px, found.after.boxes_xyxy_px[query])
         np.testing.assert_allclose(as_it_is.maps, e.maps("combine", [query], 2)[0], atol=1e-6)

@@ -253,7 +253,7 @@ def test_colours_end_at_the_largest_term(norm):
 
     subject = ShownModel(e, "DETR", (2,))
     panels.collect(subject, queries)
-    reaches = [panels.of(subject, 2, query)[0].reach for query in queries]
+    reaches = [panels.rows(subject, 2, query)[0].reach for query in queries]
     largest = [
         max(np.abs(part).max() for part in (*book.terms.values(), book.total))
         for book in (e.logit_terms([query], 2) for query in queries)

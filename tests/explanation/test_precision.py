@@ -14,7 +14,8 @@ from detr_viz.checkpoints.checkpoint import load_checkpoint
 from detr_viz.checkpoints.load_model import in_precision
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.precision import check_precision, fp32_rule, in_tf32
-from detr_viz.images.read import load_image, resized
+from detr_viz.images.read import load_image
+from detr_viz.images.resize import resized
 
 SCENE = str(ROOT / "image/scene_1.jpg")
 

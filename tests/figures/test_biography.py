@@ -115,8 +115,8 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--biography", "x"], "is no query's number"),
-        (["--biography", "-1"], "is no query's number"),
+        (["--biography", "x"], "is not the number of a query"),
+        (["--biography", "-1"], "is not the number of a query"),
         (["--biography", "99"], "99"),
         (["--biography", "3", "--queries", "top:1"], "leave --queries and --layer out"),
         (["--biography", "3", "--layer", "1"], "leave --queries and --layer out"),

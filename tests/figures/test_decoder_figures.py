@@ -354,7 +354,7 @@ def test_one_query_has_no_matrix_and_layers_their_own_output(tmp_path, capsys):
     argv = ["--type", "detr", "--attention", "decoder", "--layer", "all", "--out", f"{tmp_path}/"]
     assert cli.main(argv) == 0
     said = capsys.readouterr().out
-    assert "one query makes no matrix" in said
+    assert "a matrix of query against query needs two" in said
     assert [path.name for path in tmp_path.iterdir()] == ["scene_1_detr_combine_layers_decoder.png"]
 
 

@@ -23,7 +23,13 @@ def test_the_stand_in_is_like_an_explanation():
     from detr_viz.explanation.captured import Explanation
 
     real = {f.name for f in fields(Explanation)} | set(dir(Explanation))
-    ours = {f.name for f in fields(FakeExplanation)} - {"made", "made_by", "labels_by", "calls", "cell_rule"}
+    ours = {f.name for f in fields(FakeExplanation)} - {
+        "made",
+        "made_by",
+        "labels_by",
+        "calls",
+        "cell_rule",
+    }
     assert ours <= real
     assert {"maps", "pick_layer", "label_name"} <= real
 

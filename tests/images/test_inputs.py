@@ -598,7 +598,7 @@ def test_shards(text, meant):
     ],
 )
 def test_what_is_no_shard(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="no part of a batch") as caught:
+    with pytest.raises(argparse.ArgumentTypeError, match="not a part of a batch") as caught:
         arguments.shard(text)
     assert len(str(caught.value)) < 150 and "\n" not in str(caught.value)
 

@@ -298,7 +298,7 @@ MISTAKES = [
     (["check", "good", "--root", "none"], "--root none is not a folder"),
     (["check", "good", "--atol", "x"], "is not a number"),
     (["update", "none"], "no file or folder none"),
-    (["update", "good", "--max-shift", "x"], "is no distance"),
+    (["update", "good", "--max-shift", "x"], "is not a distance"),
 ]
 
 
@@ -390,13 +390,13 @@ def test_no_baseline_is_lost_to_another(here, capsys):
         shutil.copy("b.png", "x/a.png")
         argv = [*argv, *["--image", "a.png"] * ("--image" not in argv)]
         _, err = command(capsys, "record", "--out", "base", "--type", "detr", *argv, code=2)
-        assert "made in another way" in err and err.count("\n") == 1
+        assert "exists already with other settings" in err and err.count("\n") == 1
     assert Path("base/a_detr_combine.npz").read_bytes() == before
     recorded(capsys, "--type", "detr", "--image", "a.png")  # the same again is no loss
     shutil.copy("a.png", "a_cd.png")
     argv = ["--type", "detr", "cd_detr", "--image", "a.png", "a_cd.png"]
     _, err = command(capsys, "record", "--out", "other", *argv, code=2)
-    assert "a_cd_detr_combine.npz is there already, of a_cd.png" in err
+    assert "a_cd_detr_combine.npz exists already, for a_cd.png" in err
 
 
 def test_links_are_followed_and_hidden_files_are_not_ours(here, capsys):
@@ -479,12 +479,12 @@ def test_a_query_that_is_gone_is_a_difference(here, capsys):
 
 
 def test_maps_that_are_no_numbers_are_neither_recorded_nor_the_same(here, capsys, monkeypatch):
-    from detr_viz.explanation import explain_image
+    from detr_viz.explanation.captured import Explanation
 
     recorded(capsys, "--type", "detr", "--image", "a.png", "--plot", "position")
-    right = explain_image.weights
+    right = Explanation.attention
     monkeypatch.setattr(
-        explain_image, "weights", lambda *args, **more: right(*args, **more) * np.nan
+        Explanation, "attention", lambda *args, **more: right(*args, **more) * np.float32(np.nan)
     )
     assert checked(capsys, code=1)[-1] == "1 different"
     argv = ["record", "--out", "new", "--type", "detr", "--image", "a.png"]

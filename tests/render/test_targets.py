@@ -59,8 +59,8 @@ def test_places_that_will_do(out):
 @pytest.mark.parametrize(
     ("out", "several", "says"),
     [
-        ("", False, "--out '' is no place"),
-        ("-", False, "--out '-' is no place"),
+        ("", False, "--out '' is not a path"),
+        ("-", False, "--out '-' is not a path"),
         ("a.jpg", False, "the suffix must be one of .png, .pdf, .svg"),
         ("a.png", True, "there are several images: give a folder"),
         ("file.txt/a.png", False, "file.txt is a file, not a folder"),

@@ -25,8 +25,8 @@ class ToyView(View):
     def needs(self, recipe):
         return Needs("last")
 
-    def measure(self, found, objects, recipe, watch=iter):
-        (e,), queries = found, tuple(queries_of(objects, 0))
+    def measure(self, explanations, objects, recipe, watch=iter):
+        (e,), queries = explanations, tuple(queries_of(objects, 0))
         maps = e.maps("combine", queries, e.num_layers - 1).mean(1)
         peaks = [np.unravel_index(one.argmax(), one.shape) for one in maps]
         return ToyResult((store(e, (), ()),), queries, np.array(peaks))

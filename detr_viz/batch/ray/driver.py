@@ -1,4 +1,4 @@
-"""The clerk: a process beside the command that joins a Ray cluster and hands images to workers."""
+"""The driver: a process beside the command that joins a Ray cluster and sends images to workers."""
 
 from __future__ import annotations
 
@@ -20,137 +20,138 @@ from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
 
 _STORE = 200_000_000  # bytes; what crosses is small, and Ray would take a third of the memory
-_LOOK_S, _NODES_S = 0.5, 5  # between looks at the run, at the nodes
-_ROOM_S, _ALONE_S = 30, 60  # how long to wait for CPUs unasked, for a node
-_DEATHS = 3  # of one worker, with no image done in between, end the run
+_CHECK_S, _NODES_S = 0.5, 5  # between two checks of the run, of the nodes
+_ROOM_S, _ALONE_S = 30, 60  # how long to wait for CPUs without a note, for a node
+_MOST_DEATHS = 3  # of one worker, with no image done in between; more end the run
 
 
 def serve() -> None:
-    """The life of the clerk: a job on stdin, messages on stdout (True when the cluster is joined,
-    None last); it ends when stdin is closed.
+    """The main function of the driver: a job on stdin, messages on stdout.
+
+    The message True says that the cluster is joined; None is the last. It ends when stdin closes.
     """
     source, channel = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     job, todo = pickle.load(source)
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, *[2] * (not job.options.traceback)):
+    for stream in (0, 1) if job.options.traceback else (0, 1, 2):
         os.dup2(nowhere, stream)
-    clerk = RayDriver(job, todo, channel)
-    threading.Thread(target=lambda: clerk.leave(source.read()), daemon=True).start()
+    driver = RayDriver(job, todo, channel)
+    threading.Thread(target=lambda: driver.leave(source.read()), daemon=True).start()
     try:
-        clerk.work()
+        driver.work()
     except Exception as error:
-        clerk.tell(Trouble.of(error))
+        driver.send(Trouble.of(error))
     finally:
         _leave(job.options.ray_address)
 
 
 class RayDriver:
-    """Hands images to workers in blocks, and passes on what they say."""
+    """Sends images to workers in blocks, and passes on their messages."""
 
     def __init__(self, job: Job, todo: Sequence[Item], channel: BinaryIO) -> None:
         self._job, self._channel = job, channel
         self._left = {item.i: item for item in todo}
-        self._heard: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._busy: set[str] = set()  # workers that have begun a block
         self._started: Counter[str] = Counter()  # starts when an image was done last
         self._stopped_at: float | None = None
-        self._over = self._noted = self._told_to_wait = False
+        self._over = self._noted = self._wait_noted = False
 
-    def tell(self, message: object) -> None:
-        with suppress(OSError):  # the command has gone: leave() hears that too
+    def send(self, message: object) -> None:
+        with suppress(OSError):  # the command has ended: leave() is called then too
             pickle.dump(message, self._channel)
             self._channel.flush()
 
     def leave(self, *_: object) -> None:
         """End work() soon; from another thread."""
-        self._heard.put(self._end)
+        self._events.put(self._end)
 
     def _end(self) -> None:
         self._over = True
 
     def work(self) -> None:
-        """The whole run. UserError where it cannot be brought to an end."""
+        """Do the whole run. UserError where it cannot be finished."""
         join(self._job.options.ray_address)
         self._share = divide(
             nodes(), self._job.sources[0].device, os.environ.get("OMP_NUM_THREADS")
         )
-        self.tell(True)
-        self._begun_at = self._noded_at = self._looked_at = self._heard_at = time.monotonic()
+        self.send(True)
+        self._begun_at = self._nodes_at = self._checked_at = self._message_at = time.monotonic()
         threading.Thread(target=self._stream, daemon=True).start()
         while not self._over:
             with suppress(queue.Empty):
-                self._heard.get(timeout=_LOOK_S)()
-            if time.monotonic() - self._looked_at >= _LOOK_S:
-                self._style(time.monotonic())
-        self.tell(None)
+                self._events.get(timeout=_CHECK_S)()
+            if time.monotonic() - self._checked_at >= _CHECK_S:
+                self._check_run(time.monotonic())
+        self.send(None)
 
-    # ---- in a thread of its own, since nothing can wake who waits for Ray ------------------------
+    # ---- in a thread of its own: nothing can wake a thread that waits for Ray --------------------
 
     def _stream(self) -> None:
         try:
             before = len(self._left) + 1
-            # Ray does a dead worker's block again; once more, as long as it helps, what it lost
+            # Ray repeats the block of a dead worker; images that are left after that go out again
             while before > len(self._left) > 0 and self._stopped_at is None:
                 before = len(self._left)
                 self._send_out()
         except Exception as error:
-            trouble = Trouble(about(error), True, Trouble.of(error).trace)
-            self._heard.put(lambda: self.tell(trouble))
+            trouble = Trouble(error_line(error), True, Trouble.of(error).trace)
+            self._events.put(lambda: self.send(trouble))
         else:
             self.leave()
 
     def _send_out(self) -> None:
-        for words in answers(self._job, list(self._left.values()), self._share):
-            self._heard.put(lambda words=words: self._hear(*words))
+        for message in worker_messages(self._job, list(self._left.values()), self._share):
+            self._events.put(lambda message=message: self._take(*message))
         through = threading.Event()
-        self._heard.put(through.set)
+        self._events.put(through.set)
         through.wait()
 
     # ---- in the main thread ---------------------------------------------------------------------
 
-    def _hear(self, worker: str, through: bool, messages: Sequence[Message]) -> None:
-        self._heard_at = time.monotonic()
-        (self._busy.discard if through else self._busy.add)(worker)
+    def _take(self, worker: str, done: bool, messages: Sequence[Message]) -> None:
+        self._message_at = time.monotonic()
+        (self._busy.discard if done else self._busy.add)(worker)
         for message in messages:
             if isinstance(message, Result):
                 self._left.pop(message.i, None)
                 self._started = self._starts()
             if not isinstance(message, str):
-                self.tell(message)
-            elif not self._noted:  # each worker says how far its first image is from float32
+                self.send(message)
+            elif not self._noted:  # each worker sends the deviation of its first image
                 self._noted = True
-                self.tell(message)
+                self.send(message)
 
     def _starts(self) -> Counter[str]:
-        """How often each worker was started: one that died is started again under its name."""
+        """The starts of each worker: one that died is started again under the same name."""
         with suppress(OSError):
             return Counter(name.partition("-")[0] for name in os.listdir(self._job.running))
         return Counter()
 
-    def _style(self, now: float) -> None:
-        """End a stopped run when its last block is through. UserError where no run can go on."""
-        self._looked_at = now
+    def _check_run(self, now: float) -> None:
+        """End a stopped run after its last block. UserError where the run cannot continue."""
+        self._checked_at = now
         if not self._job.running.exists():
             self._stopped_at = self._stopped_at or now
-            # a little later, for what workers say takes its time; one that is gone says nothing
-            quiet = now - max(self._stopped_at, self._heard_at)
-            self._over |= quiet > (_ALONE_S if self._busy else 2 * _LOOK_S)
+            # a little later: messages of workers need time, and a dead worker sends none
+            quiet = now - max(self._stopped_at, self._message_at)
+            self._over |= quiet > (_ALONE_S if self._busy else 2 * _CHECK_S)
             return
         starts = self._starts()
         again = starts - self._started
-        if again and max(again.values()) > _DEATHS:
+        if again and max(again.values()) > _MOST_DEATHS:
             raise UserError(
                 f"a worker dies again and again, perhaps for want of memory: {len(self._left)} "
                 f"images are left, {next(iter(self._left.values())).path} first; use a smaller "
                 "--size or leave that image out, then go on with --resume"
             )
-        if not starts and now - self._begun_at > _ROOM_S and not self._told_to_wait:
-            self._told_to_wait = True
-            self.tell(f"note: the Ray cluster is busy: waiting for {self._share} to be free")
-        if now - self._noded_at > _NODES_S:
+        if not starts and now - self._begun_at > _ROOM_S and not self._wait_noted:
+            self._wait_noted = True
+            self.send(f"note: the Ray cluster is busy: waiting for {self._share} to be free")
+        if now - self._nodes_at > _NODES_S:
             if any(map(self._share.fits, nodes())):
-                self._noded_at = now
-            elif now - self._noded_at > _ALONE_S:
+                self._nodes_at = now
+            elif now - self._nodes_at > _ALONE_S:
                 raise UserError(f"the Ray cluster has no node left with {self._share}: {RESUME}")
 
 
@@ -159,7 +160,7 @@ class RayDriver:
 
 def join(address: str | None) -> None:
     """Join a cluster, or start one on this machine. UserError where that fails."""
-    # There may be no network to report to; and nothing is started that was not asked for
+    # There may be no network for reports; and Ray must start nothing on its own
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
     try:
         import ray
@@ -191,7 +192,7 @@ def join(address: str | None) -> None:
 
 
 def _leave(address: str | None) -> None:
-    """End this process, and the cluster that it has started."""
+    """End this process, and the cluster that it started."""
     if address is None:
         with suppress(AttributeError, OSError):
             if os.getpgrp() == os.getpid():  # Ray's servers are in this group; workers follow them
@@ -204,8 +205,8 @@ def _leave(address: str | None) -> None:
 
 
 def _not_joined(address: str | None, error: Exception) -> str:
-    what = f"the Ray cluster at {address} cannot be joined" if address else "Ray does not start"
-    return f"{what}: {reason(error)[:300]}"
+    failure = f"the Ray cluster at {address} cannot be joined" if address else "Ray does not start"
+    return f"{failure}: {reason(error)[:300]}"
 
 
 def nodes() -> list[Mapping[str, float]]:
@@ -215,19 +216,19 @@ def nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def answers(
+def worker_messages(
     job: Job, items: Sequence[Item], share: Share
 ) -> Iterator[tuple[str, bool, list[Message]]]:
-    """What the workers say, as it comes: (who, whether a block is through, words)."""
+    """What the workers send, as it arrives: (worker, whether a block is done, messages)."""
     import ray
 
     from detr_viz.batch.ray.worker import Worker
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = 1  # byte: all words come as they are said
+    context.target_max_block_size = 1  # byte: each message arrives at once
     rows = [{"block": pickle.dumps(block)} for block in blocks(items, share)]
-    made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+    tables = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Worker,
         fn_constructor_args=(job, share),
         batch_size=1,
@@ -238,16 +239,16 @@ def answers(
             size=min(share.workers, len(rows)), max_tasks_in_flight_per_actor=2
         ),
     )
-    for table in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for words in table.column("words").to_pylist():
-            yield pickle.loads(words)
+    for table in tables.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for message in table.column("messages").to_pylist():
+            yield pickle.loads(message)
 
 
-def about(error: Exception) -> str:
-    """What an error of Ray's says, on one line."""
-    said = str(error)
-    if "No module named" in said:
-        missing = said.partition("No module named")[2].split()[0].strip("'\"")
+def error_line(error: Exception) -> str:
+    """An error of Ray as one line."""
+    text = str(error)
+    if "No module named" in text:
+        missing = text.partition("No module named")[2].split()[0].strip("'\"")
         return f"a worker of the Ray cluster has no {missing}: install detr-viz on every node"
-    last = reason(said.strip().rpartition("\n")[2])[:200]
-    return f"the Ray cluster failed ({last}): {RESUME} (--traceback shows what Ray says)"
+    last = reason(text.strip().rpartition("\n")[2])[:200]
+    return f"the Ray cluster failed ({last}): {RESUME} (--traceback shows the output of Ray)"

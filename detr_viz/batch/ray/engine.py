@@ -1,9 +1,9 @@
-"""A batch on a Ray cluster, through Ray Data (extra `ray`): many processes like LocalEngine's.
+"""A batch on a Ray cluster, through Ray Data (extra `ray`).
 
-Three kinds of process. The command's own has the journal and asks (here). Beside it the clerk talks
-to Ray, which prints, takes signals over and, where a cluster goes away, aborts the process that it
-is in: none of that may happen to the command (clerk.py). On the cluster the workers, actors of Ray
-Data, each with the models and helpers of its own, write the files (worker.py).
+There are three kinds of process. The command itself keeps the journal (this file). Beside it the
+driver uses Ray (driver.py): Ray prints, takes over signals and aborts its process when a cluster
+disappears, and none of that may happen to the command. On the cluster the workers, actors of Ray
+Data, write the files; each has its own models and its own worker processes (worker.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import detr_viz
 from detr_viz.batch.engine import Result
-from detr_viz.batch.ray.job import NEEDS, RESUME, Job, Message, Trouble, over
+from detr_viz.batch.ray.job import NEEDS, RESUME, Job, Message, Trouble, ended_folder
 from detr_viz.batch.scheduler import Item
 from detr_viz.checkpoints.sources import ModelSource
 from detr_viz.common.errors import UserError
@@ -31,19 +31,20 @@ from detr_viz.render.options import RunOptions
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
 
-_KNOCK_S, _JOIN_S, _START_S = 5, 60, 180  # for a port, a cluster that is there, a new one
+_KNOCK_S, _JOIN_S, _START_S = 5, 60, 180  # for a port, a running cluster, a new cluster
 _LEAVE_S = 15
 
 
 def check(address: str | None) -> None:
-    """UserError where Ray is not installed, or no cluster can be at an address: in seconds, where
-    Ray itself would take minutes to say so.
+    """UserError where Ray is not installed, or no cluster can be at an address.
+
+    This takes seconds; Ray itself would take minutes.
     """
     try:
-        there = all(find_spec(name) for name in ("ray", "pyarrow", "pandas"))
+        installed = all(find_spec(name) for name in ("ray", "pyarrow", "pandas"))
     except ImportError:
-        there = False
-    if not there:
+        installed = False
+    if not installed:
         raise UserError(NEEDS)
     if address in (None, "auto"):
         return
@@ -60,10 +61,10 @@ def check(address: str | None) -> None:
 
 
 class RayEngine:
-    """What batch.run drives; the work is done by workers on a cluster.
+    """Runs the images of batch.run on a cluster.
 
-    sources: of the models, which each worker loads itself. recipe: with the facts of the models
-    of this process, which the workers' must equal; the rest of a recipe (device, software) is that
+    sources: of the models, which each worker loads itself. recipe: has the facts of the models of
+    this process, which must equal those of the workers; device and software of a recipe are those
     of the worker that draws.
     """
 
@@ -77,7 +78,7 @@ class RayEngine:
         self._sources, self._recipe, self._paths, self._options = sources, recipe, paths, options
         self._running: Path | None = None
         self._stopped = False
-        self._clerk: subprocess.Popen[bytes] | None = None
+        self._driver: subprocess.Popen[bytes] | None = None
 
     def run(
         self, items: Iterator[Item], temporary: Path, say: Callable[[str], None]
@@ -88,29 +89,31 @@ class RayEngine:
         job = self._job(todo, temporary.absolute())
         seen: set[int] = set()
         try:
-            for message in self._ask(job, todo):
+            for message in self._messages(job, todo):
                 if isinstance(message, str):
                     say(message)
                 elif isinstance(message, Trouble):
                     raise message.error()
-                elif message.i not in seen:  # else a worker had answered before it died
+                elif (
+                    message.i not in seen
+                ):  # otherwise a worker sent it twice, because it died in between
                     seen.add(message.i)
                     yield message
         finally:
             self.stop()
-            self._dismiss()
+            self._end_driver()
 
     def stop(self) -> None:
         self._stopped = True
-        if self._running is not None:  # workers begin nothing new once it has gone
+        if self._running is not None:  # workers start no image once this folder is gone
             with suppress(OSError):
-                self._running.rename(over(self._running))
+                self._running.rename(ended_folder(self._running))
 
     def kill(self) -> None:
-        if self._clerk is not None:  # its session: a cluster that it has started goes with it
+        if self._driver is not None:  # and its session: a cluster that it started ends too
             with suppress(OSError, AttributeError):
-                os.killpg(self._clerk.pid, signal.SIGKILL)
-            self._clerk.kill()
+                os.killpg(self._driver.pid, signal.SIGKILL)
+            self._driver.kill()
 
     def _job(self, todo: Sequence[Item], temporary: Path) -> Job:
         self._running = temporary / f"run-{os.urandom(6).hex()}"
@@ -118,7 +121,7 @@ class RayEngine:
             self._running.mkdir()
         except OSError as error:
             raise OutputError(f"cannot write to {temporary}: {reason(error)}") from error
-        if self._stopped:  # while there was no such folder
+        if self._stopped:  # before the folder existed
             self.stop()
         folders = dict.fromkeys(os.path.dirname(item.path) for item in todo)
         return Job(
@@ -132,26 +135,26 @@ class RayEngine:
             inputs=tuple(folder for folder in folders if os.path.isdir(folder or ".")),
         )
 
-    def _ask(self, job: Job, todo: list[Item]) -> Iterator[Message]:
-        """What the clerk says, until it has no more to say."""
+    def _messages(self, job: Job, todo: list[Item]) -> Iterator[Message]:
+        """The messages of the driver, until the last."""
         address, joined = job.options.ray_address, False
-        self._clerk = clerk = subprocess.Popen(
+        self._driver = driver = subprocess.Popen(
             [sys.executable, "-c", "from detr_viz.batch.ray.driver import serve; serve()"],
-            # Ray puts it on the search path of its workers: those of a checkout find this package
-            # there, and nobody imports what lies in the folder that the user is in
+            # Ray puts this folder on the search path of its workers: so they find this package in a
+            # checkout, and import nothing from the folder that the user is in
             cwd=Path(detr_viz.__file__).parent.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is not for Ray's processes
         )
-        assert clerk.stdin is not None and clerk.stdout is not None
-        timer = threading.Timer(_START_S if address is None else _JOIN_S, clerk.kill)
+        assert driver.stdin is not None and driver.stdout is not None
+        timer = threading.Timer(_START_S if address is None else _JOIN_S, driver.kill)
         timer.daemon = True
         timer.start()
         try:
-            pickle.dump((job, todo), clerk.stdin)
-            clerk.stdin.flush()
-            while (message := pickle.load(clerk.stdout)) is not None:
+            pickle.dump((job, todo), driver.stdin)
+            driver.stdin.flush()
+            while (message := pickle.load(driver.stdout)) is not None:
                 timer.cancel()
                 if message is True:
                     joined = True
@@ -162,21 +165,21 @@ class RayEngine:
             if joined:
                 raise UserError(f"the Ray cluster {where} has gone away: {RESUME}") from None
             raise UserError(
-                f"the Ray cluster {where} cannot be joined: --traceback shows what Ray says"
+                f"the Ray cluster {where} cannot be joined: --traceback shows the output of Ray"
             ) from None
         finally:
             timer.cancel()
 
-    def _dismiss(self) -> None:
-        """Let the clerk leave the cluster; end it where it does not."""
-        clerk, self._clerk = self._clerk, None
-        if clerk is None:
+    def _end_driver(self) -> None:
+        """Let the driver leave the cluster; end it by force where it does not."""
+        driver, self._driver = self._driver, None
+        if driver is None:
             return
-        for pipe in (clerk.stdout, clerk.stdin):
+        for pipe in (driver.stdout, driver.stdin):
             with suppress(OSError):
                 pipe.close()
         try:
-            clerk.wait(_LEAVE_S)
+            driver.wait(_LEAVE_S)
         except subprocess.TimeoutExpired:
-            clerk.kill()
-            clerk.wait()
+            driver.kill()
+            driver.wait()

@@ -1,4 +1,4 @@
-"""What command, clerk and workers say to each other, and how a cluster is divided."""
+"""The messages between command, driver and workers, and how a cluster is divided."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
 
 NEEDS = '--engine ray needs Ray: pip install "detr-viz[ray]" (or: pip install "ray[data]")'
-RESUME = "what is finished is kept: go on with --resume"
+RESUME = "finished images are kept: go on with --resume"
 _CPUS = 4  # of a worker at most: more threads gain little, fewer mean more models in memory
 _USED = 0.75  # of the CPUs at least, by workers of as many CPUs
 _LONGEST_BLOCK = {0: 16, 1: 128}  # images, by GPUs: some seconds of work
@@ -24,12 +24,12 @@ _LONGEST_BLOCK = {0: 16, 1: 128}  # images, by GPUs: some seconds of work
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told.
+    """The settings of a worker.
 
     sources       of the models, which each worker loads itself
     options       of the run
     temporary     the folder for unfinished files, absolute
-    running       a folder that is there while the run goes on; in it a file a start of a worker
+    running       a folder that exists while the run goes on; it has a file for each worker start
     cwd           where the paths of images, weights and outputs start
     inputs        folders that the images are in, as the command sees them
     """
@@ -44,29 +44,29 @@ class Job:
     inputs: tuple[str, ...]
 
 
-def over(running: Path) -> Path:
-    """What the folder of a run that goes on is called once it is to begin nothing new."""
+def ended_folder(running: Path) -> Path:
+    """The name of the folder `running` after the run has been stopped."""
     return running.with_name(f"{running.name}-over")
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What ends a run. mine: the user can mend it. trace: where it came from."""
+    """An error that ends a run. by_user: the user can correct it. trace: where it came from."""
 
     line: str
-    mine: bool
+    by_user: bool
     trace: str
 
     @classmethod
     def of(cls, error: BaseException, where: str = "") -> Trouble:
         line, code = in_a_line(error)
-        mine = code == EXIT_USER_ERROR
-        line = line if mine else f"{type(error).__name__}: {error}"
-        return cls(where + line, mine, "".join(traceback.format_exception(error)))
+        by_user = code == EXIT_USER_ERROR
+        line = line if by_user else f"{type(error).__name__}: {error}"
+        return cls(where + line, by_user, "".join(traceback.format_exception(error)))
 
     def error(self) -> Exception:
-        """To be raised in the command."""
-        error = (UserError if self.mine else RuntimeError)(self.line)
+        """The exception to raise in the command."""
+        error = (UserError if self.by_user else RuntimeError)(self.line)
         error.__cause__ = RuntimeError(f"in another process:\n{self.trace}")
         return error
 
@@ -76,25 +76,26 @@ Message = Result | Trouble | str  # a str is a note
 
 @dataclass(frozen=True)
 class Share:
-    """How a cluster is divided: so many workers, of so many CPUs and GPUs each."""
+    """How a cluster is divided: the number of workers, and the CPUs and GPUs of each."""
 
     workers: int
     cpus: int
     gpus: int = 0
 
     def fits(self, node: Mapping[str, float]) -> bool:
-        """Whether a node has what a worker needs. node: its resources, as Ray names them."""
+        """Whether a node has enough for a worker. node: its resources, as Ray names them."""
         return node.get("CPU", 0) >= self.cpus and node.get("GPU", 0) >= self.gpus
 
     def __str__(self) -> str:
-        return f"{self.cpus} CPU{'s' * (self.cpus > 1)}" + " and a GPU" * (self.gpus > 0)
+        cpus = "1 CPU" if self.cpus == 1 else f"{self.cpus} CPUs"
+        return f"{cpus} and a GPU" if self.gpus else cpus
 
 
 def divide(nodes: Sequence[Mapping[str, float]], device: str, threads: str | None) -> Share:
     """The workers for a cluster. threads: OMP_NUM_THREADS, CPUs of a worker where it is a number.
 
-    A worker a GPU, with its part of the node's CPUs; without GPUs as large workers as leave few
-    CPUs idle. UserError where there is no CPU, or no GPU for --device cuda.
+    With GPUs, one worker for each, with its part of the node's CPUs; without, the largest workers
+    that leave few CPUs idle. UserError where there is no CPU, or no GPU for --device cuda.
     """
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     gpus = [int(node.get("GPU", 0)) if cpu else 0 for node, cpu in zip(nodes, cpus, strict=True)]
@@ -118,8 +119,10 @@ def divide(nodes: Sequence[Mapping[str, float]], device: str, threads: str | Non
 
 
 def blocks(items: Sequence[Item], share: Share) -> list[list[Item]]:
-    """Images that a worker takes at a time: enough that starts and ends of blocks cost little, few
-    enough that all workers end together. Where a worker dies its block is done again.
+    """The images that a worker takes at a time.
+
+    Long blocks cost less to start and end; short ones let all workers finish together. The block of
+    a worker that dies is done again.
     """
     size = min(_LONGEST_BLOCK[share.gpus], -(-len(items) // (4 * share.workers)))
     return [list(items[i : i + size]) for i in range(0, len(items), size)]

@@ -1,4 +1,4 @@
-"""The workers: processes of a Ray cluster that do blocks of images as a local run does."""
+"""The workers: processes of a Ray cluster that do blocks of images, as a local run does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from detr_viz.batch import worker_process
 from detr_viz.batch.engine import Result
 from detr_viz.batch.local_engine import LocalEngine
-from detr_viz.batch.ray.job import Job, Message, Share, Trouble, over
+from detr_viz.batch.ray.job import Job, Message, Share, Trouble, ended_folder
 from detr_viz.batch.scheduler import Item
 from detr_viz.batch.tasks import Failure, Skipped
 from detr_viz.checkpoints import sources
@@ -30,9 +30,9 @@ _SAME = "images, weights and --out must lie at the same place on all nodes"
 
 
 class Worker:
-    """An actor of Ray Data: blocks of images in, what is to be said of them out.
+    """An actor of Ray Data: blocks of images in, messages about them out.
 
-    It never raises: Ray would do a block again, and say so in words of its own.
+    It never raises: Ray would repeat the block, and print messages of its own.
     """
 
     def __init__(self, job: Job, share: Share) -> None:
@@ -40,7 +40,7 @@ class Worker:
 
         self._job = job
         self._name = ray.get_runtime_context().get_actor_id() or "worker"
-        self._group = 8 if share.gpus else 1  # results that are said at a time
+        self._group = 8 if share.gpus else 1  # results that are sent together
         self._where = f"worker {socket.gethostname()}: "
         self._trouble: Trouble | None = None
         try:
@@ -59,9 +59,9 @@ class Worker:
         job, options = self._job, self._job.options
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for a local run
         if not share.gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those are not for us
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the GPUs are for other workers
         default = share.cpus - 1 if share.gpus else share.cpus // 2
-        self._team = worker_process.start(options.jobs or max(1, default))
+        self._workers = worker_process.start(options.jobs or max(1, default))
         import torch
 
         torch.set_num_threads(share.cpus)
@@ -76,58 +76,63 @@ class Worker:
         import pyarrow as pa
 
         for block in table.column("block").to_pylist():
-            for through, messages in self._do(pickle.loads(block)):
-                words = pickle.dumps((self._name, through, messages))
-                yield pa.table({"words": pa.array([words], pa.binary())})
+            for done, messages in self._do(pickle.loads(block)):
+                message = pickle.dumps((self._name, done, messages))
+                yield pa.table({"messages": pa.array([message], pa.binary())})
 
     def _do(self, items: Sequence[Item]) -> Iterator[tuple[bool, list[Message]]]:
-        """(whether the block is through, what is to be said).
+        """Yields (whether the block is done, messages).
 
-        The same results at each place however often a block is done: of the second try after a
-        worker's death Ray leaves out as many as had come of the first.
+        The results have the same order each time that a block is done: after the death of a worker,
+        Ray drops as many items of the second try as it has from the first.
         """
         yield False, []
-        said: list[Message] = []
+        messages: list[Message] = []
         worked = 0
         try:
-            for result in in_order(self._results(items, said.append), items):
-                said.append(result)
+            for result in in_order(self._results(items, messages.append), items):
+                messages.append(result)
                 worked += not isinstance(result.outcome, Skipped)
                 if worked == self._group:
-                    yield False, said.copy()
-                    said.clear()
+                    yield False, messages.copy()
+                    messages.clear()
                     worked = 0
         except Exception as error:
             self._trouble = Trouble.of(error, self._where)
-        yield True, said if self._trouble is None else [*said, self._trouble]
+        yield True, messages if self._trouble is None else [*messages, self._trouble]
 
     def _results(self, items: Sequence[Item], say: Callable[[str], None]) -> Iterator[Result]:
         if self._trouble is not None:
             return
 
-        def said(note: str) -> None:
-            self._exact = None  # the deviation is said once
+        def say_once(note: str) -> None:
+            self._exact = None  # the deviation is reported once
             say(note)
 
         engine = LocalEngine(
-            self._models, self._recipe, self._job.paths, self._team, self._batch_size, self._exact
+            self._models,
+            self._recipe,
+            self._job.paths,
+            self._workers,
+            self._batch_size,
+            self._exact,
         )
 
-        def wanted() -> Iterator[Item]:
+        def unfinished() -> Iterator[Item]:
             for item in items:
                 if not self._job.running.exists():
                     engine.stop()
                     return
                 yield item
 
-        for result in engine.run(wanted(), self._job.temporary, said):
+        for result in engine.run(unfinished(), self._job.temporary, say_once):
             if isinstance(result.outcome, Failure) and result.outcome.fatal:
                 engine.stop()
             yield result
 
 
 def in_order(results: Iterator[Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Results in the order of their items; those that a stopped run leaves out are left out."""
+    """Results in the order of their items, without those that a stopped run leaves out."""
     waiting, done = deque(item.i for item in items), {}
     for result in results:
         done[result.i] = result
@@ -137,8 +142,10 @@ def in_order(results: Iterator[Result], items: Sequence[Item]) -> Iterator[Resul
 
 
 def check_place(job: Job, host: str) -> None:
-    """Go to the command's working directory. UserError where this machine, `host`, lacks it or the
-    folders of the images, or has another output folder than the command.
+    """Go to the command's working directory.
+
+    UserError where this machine, `host`, lacks it or a folder of the images, or where its output
+    folder is not the one of the command.
     """
     lacks = f"worker {host} has no folder"
     try:
@@ -150,7 +157,7 @@ def check_place(job: Job, host: str) -> None:
             raise UserError(f"{lacks} {os.path.abspath(folder)}: {_SAME}")
     out, until = job.temporary.parent, time.monotonic() + _SHARED_S
     # a folder of the same name need not be the same
-    while not (job.running.exists() or over(job.running).exists()):
+    while not (job.running.exists() or ended_folder(job.running).exists()):
         if time.monotonic() > until:
             if out.is_dir():
                 raise UserError(
@@ -160,18 +167,18 @@ def check_place(job: Job, host: str) -> None:
         time.sleep(0.2)
 
 
-def check_models(there: Recipe, here: Recipe) -> None:
+def check_models(own: Recipe, expected: Recipe) -> None:
     """UserError where a worker's models, or its detr-viz, are not those of the command."""
-    if there.software[0] != here.software[0]:
+    if own.software[0] != expected.software[0]:
         raise UserError(
-            f"it has detr-viz {there.software[0]}, this machine {here.software[0]}: "
+            f"it has detr-viz {own.software[0]}, this machine {expected.software[0]}: "
             "install the same on all nodes"
         )
-    for theirs, ours in zip(there.models, here.models, strict=True):
-        if theirs.sha256 != ours.sha256:
-            raise UserError(f"its file {ours.weights} differs from this machine's: {_SAME}")
-        if theirs != ours:
+    for own_model, model in zip(own.models, expected.models, strict=True):
+        if own_model.sha256 != model.sha256:
+            raise UserError(f"its file {model.weights} differs from this machine's: {_SAME}")
+        if own_model != model:
             raise UserError(
-                f"it takes {ours.weights} for another model than this machine does (class names, "
+                f"it takes {model.weights} for another model than this machine does (class names, "
                 "sizes): install the same detr-viz on all nodes"
             )

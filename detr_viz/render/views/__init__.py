@@ -1,4 +1,4 @@
-"""What can be made of an image, a file a view; a new one is a file and a line of REGISTRY.
+"""The views of an image, one file each; a new view is a file and one line of REGISTRY.
 
 view("encoder").needs(recipe)                      # which layers and sites must be captured
 """
@@ -19,16 +19,16 @@ CROSS = "cross"  # the view of the cross-attention's maps
 
 @dataclass(frozen=True)
 class ViewEntry:
-    """Where a view is, and the flag that asks for it: ATTENTION with its name, or one of its own.
+    """The module of a view, and the flag that selects it: ATTENTION with its name, or its own flag.
 
-    module: has VIEW, which is a View (base.py).
+    module: defines VIEW, a View (base.py).
     """
 
     module: str
     flag: str = ATTENTION
 
     def words(self, name: str) -> str:
-        """What a user writes to ask for it."""
+        """The text on the command line that selects it."""
         return f"{self.flag} {name}" if self.flag == ATTENTION else self.flag
 
 
@@ -43,10 +43,10 @@ REGISTRY: dict[str, ViewEntry] = {
 
 
 def view(name: str) -> View:
-    """The view of this name; its module is imported now."""
+    """The view of this name; this imports its module."""
     return import_module(REGISTRY[name].module).VIEW
 
 
 def names_of(flag: str = ATTENTION, registry: Mapping[str, ViewEntry] = REGISTRY) -> list[str]:
-    """The views that a flag asks for."""
+    """The views that a flag selects."""
     return [name for name, entry in registry.items() if entry.flag == flag]

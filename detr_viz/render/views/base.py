@@ -1,7 +1,7 @@
-"""What a view is: what it needs of a run, what it measures, what it draws.
+"""The protocol of a view: what it needs from a run, what it measures, what it draws.
 
-needs and measure run beside the network. What measure gives back is sent to the process that
-draws: plain data, which torch is not needed for.
+needs and measure run in the process of the network. The result of measure is plain data, without
+torch: it is sent to the process that draws.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Needs:
 
 
 class Result(Protocol):
-    """What a view has measured: a frozen dataclass of plain data.
+    """The measured values of a view: a frozen dataclass of plain data.
 
-    shown: what each model has found, without the pixels where these are kept elsewhere. Before it
-    is drawn, the pixels are put back.
+    shown: the explanation of each model; its pixels may be left out, and are put back before it is
+    drawn.
     """
 
     shown: tuple[StoredExplanation, ...]
@@ -61,12 +61,12 @@ class Result(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """What a view makes of its result; figures and numbers are made when they are wanted.
+    """The figures and numbers of a view; each is made when its function is called.
 
-    figures  what follows the stem of a figure's file ("" for the first) -> what makes the figure
-    numbers  what follows the stem of a file of numbers -> what makes them
-    notes    what a reader must know of how this was made, a line each
-    lines    tables, to be printed where one image is drawn
+    figures  end of the file name after the stem ("" for the first) -> function that draws it
+    numbers  end of the file name after the stem -> function that returns the numbers
+    notes    lines that a reader of the figures must know
+    lines    tables to print, where one image is drawn
     """
 
     figures: Mapping[str, Callable[[], Figure]]
@@ -76,7 +76,7 @@ class Drawn:
 
 
 class View(Protocol):
-    """name: as in the registry. what: the weights that another precision moves."""
+    """name: as in the registry. what: name of the weights that `deviation` compares."""
 
     name: str
     what: str = "attention weights"
@@ -86,19 +86,20 @@ class View(Protocol):
 
     def measure(
         self,
-        found: Sequence[Explanation],
+        explanations: Sequence[Explanation],
         objects: Sequence[SharedObject],
         recipe: Recipe,
         watch: Watch = iter,
     ) -> Result:
-        """All that takes torch, or the network.
+        """All that needs torch, or the network.
 
-        found: of each model. objects: what the recipe's queries choose. watch: gives the items of a
-        long loop back one by one, and so sees how far it is. UserError for what cannot be drawn.
+        explanations: one of each model. objects: the objects that the recipe's queries choose.
+        watch: wraps the items of a long loop, to show its progress. UserError for what cannot be
+        drawn.
         """
 
     def deviation(self, result: Result, exact: Sequence[Explanation], recipe: Recipe) -> float:
-        """How far the weights that are shown lie from those of the same models in float32."""
+        """The distance of the shown weights from those of the same models in float32."""
 
     def draw(self, result: Result, recipe: Recipe) -> Drawn:
         """Figures, numbers and lines; without torch. FigureError for what cannot be drawn."""

@@ -41,13 +41,13 @@ class DecoderView(View):
 
     def measure(
         self,
-        found: Sequence[Explanation],
+        explanations: Sequence[Explanation],
         objects: Sequence[SharedObject],
         recipe: Recipe,
         watch: Watch = iter,
     ) -> DecoderResult:
         queries = tuple(queries_of(objects, 0))
-        return DecoderResult((_stored(found[0], queries, recipe),), queries)
+        return DecoderResult((_stored(explanations[0], queries, recipe),), queries)
 
     def deviation(
         self, result: DecoderResult, exact: Sequence[Explanation], recipe: Recipe
@@ -74,8 +74,8 @@ class DecoderView(View):
         if len(queries) > 1:
             figures["_matrix"] = matrix
         else:
-            notes.append("one query makes no matrix of who looks at whom: show two or more")
-        if CROSS not in recipe.views:  # which has a table of its own
+            notes.append("a matrix of query against query needs two or more queries")
+        if CROSS not in recipe.views:  # the cross view prints the table itself
             last = e.layers[-1]
             lines.append(table(e, queries, None if last == e.num_layers - 1 else last))
         return Drawn(figures, {"": lambda: _numbers(e, queries, modes, recipe)}, notes, lines)
@@ -100,15 +100,15 @@ def _numbers(
     arrays = {
         "query_ids": np.asarray(queries, np.int64),
         "layers": np.asarray(layers, np.int64),
-        # of each layer's own output, of all queries: those that are looked at too
+        # of each layer's own output, of all queries, since each is a key too
         "boxes_xyxy_px": np.stack([e.output(n).boxes_xyxy_px for n in layers]),
         "scores": np.stack([e.output(n).scores for n in layers]),
         "labels": np.stack([e.output(n).labels for n in layers]),
         "image_hw_px": np.asarray(e.image.hw, np.int64),
     }
     for mode in modes:  # (layers, queries, heads, all queries)
-        made = [e.attention(("decoder", n), mode, queries, recipe.scale) for n in layers]
-        arrays[f"weights_{mode}"] = np.stack(made)
+        weights = [e.attention(("decoder", n), mode, queries, recipe.scale) for n in layers]
+        arrays[f"weights_{mode}"] = np.stack(weights)
     meta = {**e.meta, "view": "decoder", "scale": recipe.scale, "modes": list(modes)}
     return Arrays(arrays, meta)
 

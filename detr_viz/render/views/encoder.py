@@ -1,4 +1,4 @@
-"""--attention encoder: points of the image that look around."""
+"""--attention encoder: the self-attention of points of the image."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Attending:
-    """The points that look.
+class EncoderPoints:
+    """The points whose attention is shown.
 
-    xy: pixels of the image. names: what they are called; None: by where they are. cells: those
-    whose centres are nearest, by number (row-major).
+    xy: pixels of the image. names: None where the coordinates serve as names. cells: the cells with
+    the nearest centres, by number (row-major).
     """
 
     xy: tuple[tuple[float, float], ...]
@@ -42,7 +42,7 @@ class EncoderResult:
     """shown: of one model, with the weights of the points' cells at each encoder layer."""
 
     shown: tuple[StoredExplanation, ...]
-    points: Attending
+    points: EncoderPoints
 
 
 class EncoderView(View):
@@ -53,13 +53,13 @@ class EncoderView(View):
 
     def measure(
         self,
-        found: Sequence[Explanation],
+        explanations: Sequence[Explanation],
         objects: Sequence[SharedObject],
         recipe: Recipe,
         watch: Watch = iter,
     ) -> EncoderResult:
-        points = points_of(found[0], queries_of(objects, 0), recipe)
-        return EncoderResult((_stored(found[0], points, recipe),), points)
+        points = points_of(explanations[0], queries_of(objects, 0), recipe)
+        return EncoderResult((_stored(explanations[0], points, recipe),), points)
 
     def deviation(
         self, result: EncoderResult, exact: Sequence[Explanation], recipe: Recipe
@@ -87,7 +87,7 @@ class EncoderView(View):
         )
 
 
-def _stored(e: Explanation, points: Attending, recipe: Recipe) -> StoredExplanation:
+def _stored(e: Explanation, points: EncoderPoints, recipe: Recipe) -> StoredExplanation:
     layers = resolved(recipe, e.num_encoder_layers, "encoder")
     return store(
         e,
@@ -99,21 +99,23 @@ def _stored(e: Explanation, points: Attending, recipe: Recipe) -> StoredExplanat
     )
 
 
-def points_of(e: ExplanationBase, queries: Sequence[int], recipe: Recipe) -> Attending:
-    """The points asked for; else the middles of the boxes of the queries, and their classes."""
+def points_of(e: ExplanationBase, queries: Sequence[int], recipe: Recipe) -> EncoderPoints:
+    """The points of the recipe; else the middles of the queries' boxes, named by class."""
     if recipe.points:
         try:
             xy = [xy for words in recipe.points for xy in parse(words).on(e.image.hw)]
         except ValueError as error:
             raise UserError(f"--points {error}") from None
-        return Attending(tuple(xy), None, _cells(e, xy))
+        return EncoderPoints(tuple(xy), None, _cells(e, xy))
     ids = [q for q in queries if np.isfinite(e.boxes_xyxy_px[q]).all()]
     if not ids:
-        raise UserError("none of the queries has a box whose middle could look: give --points")
+        raise UserError(
+            "none of the queries has a finite box, whose middle would be a point: give --points"
+        )
     height, width = e.image.hw
     middles = [(box[:2] + box[2:]) / 2 for box in e.boxes_xyxy_px[ids]]
     inside = [(min(max(float(x), 0), width), min(max(float(y), 0), height)) for x, y in middles]
-    return Attending(tuple(inside), tuple(e.label_name(q) for q in ids), _cells(e, inside))
+    return EncoderPoints(tuple(inside), tuple(e.label_name(q) for q in ids), _cells(e, inside))
 
 
 def _cells(e: ExplanationBase, points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
@@ -124,8 +126,8 @@ def _cells(e: ExplanationBase, points: Sequence[tuple[float, float]]) -> tuple[i
     )
 
 
-def point_arrays(e: StoredExplanation, points: Attending) -> dict[str, np.ndarray]:
-    """What is saved of points: their pixels, (column, row) of their cells, the grid."""
+def point_arrays(e: StoredExplanation, points: EncoderPoints) -> dict[str, np.ndarray]:
+    """The arrays of points in a file: pixels, (column, row) of the cells, the grid."""
     cells = np.asarray(points.cells, np.int64)
     return {
         "points_xy_px": np.asarray(points.xy, np.float64),
@@ -136,18 +138,18 @@ def point_arrays(e: StoredExplanation, points: Attending) -> dict[str, np.ndarra
 
 
 def _numbers(
-    e: StoredExplanation, points: Attending, modes: Sequence[str], recipe: Recipe
+    e: StoredExplanation, points: EncoderPoints, modes: Sequence[str], recipe: Recipe
 ) -> Arrays:
     layers = [layer for _, layer in e.rows]
     arrays = point_arrays(e, points) | {"layers": np.asarray(layers, np.int64)}
     for mode in modes:
-        made = [
+        maps = [
             e.attention(("encoder", n), mode, points.cells, recipe.scale).reshape(
                 len(points.cells), -1, *e.grid_hw
             )
             for n in layers
         ]
-        arrays[f"maps_{mode}"] = np.stack(made)  # (layers, points, heads, h, w)
+        arrays[f"maps_{mode}"] = np.stack(maps)  # (layers, points, heads, h, w)
     meta = {**e.meta, "view": "encoder", "scale": recipe.scale, "modes": list(modes)}
     return Arrays(arrays, {**meta, "names": points.names and list(points.names)})
 

@@ -1,4 +1,4 @@
-"""--faithfulness: does a query's score rest on its map's top cells?"""
+"""--faithfulness: does the score of a query depend on the top cells of its map?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FaithfulnessView(View):
 
     def measure(
         self,
-        found: Sequence[Explanation],
+        explanations: Sequence[Explanation],
         objects: Sequence[SharedObject],
         recipe: Recipe,
         watch: Watch = iter,
@@ -45,7 +45,7 @@ class FaithfulnessView(View):
         from detr_viz.explanation.faithfulness import faithfulness
         from detr_viz.figures.faithfulness import check_width
 
-        (e,), ids = found, queries_of(objects, 0)
+        (e,), ids = explanations, queries_of(objects, 0)
         shown = _stored(e, ids, recipe)
         modes = modes_of_plot(recipe.plot, e.modes)
         check_width(shown, ids, len(modes), recipe.page_format)
@@ -81,15 +81,15 @@ COLUMNS = ("query", "class", "curve", "cells by", "order", "share", "score")
 
 
 def _rows(e: StoredExplanation, curves: Faithfulness) -> Iterator[tuple[object, ...]]:
-    """A row a point of a curve. order: of the random ones, from 0; their cells are by no mode."""
+    """One row per point of a curve. order: of the random curves, from 0; these have no mode."""
     for i, query in enumerate(curves.queries):
-        found = [
+        lines = [
             (way, mode, "", rows[i])
             for way in ("deletion", "insertion")
             for mode, rows in getattr(curves, way).items()
         ]
-        found += [("deletion", "random", k, row) for k, row in enumerate(curves.random[i])]
-        for way, mode, order, row in found:
+        lines += [("deletion", "random", k, row) for k, row in enumerate(curves.random[i])]
+        for way, mode, order, row in lines:
             for share, score in zip(curves.shares, row, strict=True):
                 name = e.label_name(query)
                 yield query, name, way, mode, order, f"{share:.6f}", f"{score:.6f}"

@@ -1,4 +1,4 @@
-"""--attention cross: maps of each head, their terms, what is left without a part, a biography."""
+"""--attention cross: maps of each head, the terms of their logits, ablations, a biography."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StoredAblation:
-    """An Ablation with the weights of some queries alone: plain data, to be sent.
+    """An Ablation with the weights of some queries only: plain data, for another process.
 
     weights: decoder layer -> query -> (heads, K)
     """
@@ -46,7 +46,7 @@ class StoredAblation:
     weights: Mapping[int, Mapping[int, NDArray[np.float32]]]
 
     def kept_scores(self) -> NDArray[np.float32]:
-        """(Q,): what the class that a query had before is still given."""
+        """(Q,): the score after the removal of the class that a query had before."""
         return self.after.class_scores[np.arange(len(self.before.labels)), self.before.labels]
 
 
@@ -54,8 +54,8 @@ class StoredAblation:
 class HeadMapsResult:
     """The maps of the objects' queries.
 
-    residual   how far the terms that are shown lie from the network's logits; None: none are shown
-    ablations  of each model, one for each part that is taken out
+    residual   distance of the sum of the shown terms from the network's logits; None: no terms
+    ablations  for each model, one for each part that is taken out
     """
 
     shown: tuple[StoredExplanation, ...]
@@ -72,18 +72,18 @@ class HeadMapsView(View):
 
     def measure(
         self,
-        found: Sequence[Explanation],
+        explanations: Sequence[Explanation],
         objects: Sequence[SharedObject],
         recipe: Recipe,
         watch: Watch = iter,
     ) -> HeadMapsResult:
-        shown = _stored(found, objects, recipe)
+        shown = _stored(explanations, objects, recipe)
         residual = None
         if recipe.plot == ALL_TERMS:
-            residual = max(book.residual for e in shown for book in e.stored_terms.values())
+            residual = max(terms.residual for e in shown for terms in e.stored_terms.values())
         ablations = tuple(
             tuple(_without(e, part, queries_of(objects, k), recipe) for part in recipe.removed)
-            for k, e in enumerate(found)
+            for k, e in enumerate(explanations)
         )
         return HeadMapsResult(shown, tuple(objects), residual, ablations)
 
@@ -111,16 +111,16 @@ class HeadMapsView(View):
         return Drawn({"": figure}, dict(_numbers(result, recipe)), (), list(_lines(result)))
 
 
-def _modes(found: Sequence[StoredExplanation], recipe: Recipe) -> list[str]:
-    """The modes whose maps are shown, or saved."""
-    return modes_of_plot(recipe.plot, found[0].modes)
+def _modes(explanations: Sequence[StoredExplanation], recipe: Recipe) -> list[str]:
+    """The modes of the maps that are shown or saved."""
+    return modes_of_plot(recipe.plot, explanations[0].modes)
 
 
 def _stored(
-    found: Sequence[Explanation], objects: Sequence[SharedObject], recipe: Recipe
+    explanations: Sequence[Explanation], objects: Sequence[SharedObject], recipe: Recipe
 ) -> tuple[StoredExplanation, ...]:
-    modes = modes_of_plot(recipe.plot, found[0].modes)
-    # what is shown beside ablations is the attention as it is used
+    modes = modes_of_plot(recipe.plot, explanations[0].modes)
+    # beside ablations stands the attention as the network uses it
     scale = "layer" if recipe.removed else recipe.scale
     return tuple(
         store(
@@ -131,23 +131,23 @@ def _stored(
             recipe.plot == ALL_TERMS,
             layers=resolved(recipe, e.num_layers),
         )
-        for k, e in enumerate(found)
+        for k, e in enumerate(explanations)
     )
 
 
 def _without(e: Explanation, part: str, queries: Sequence[int], recipe: Recipe) -> StoredAblation:
     with named(str(e.meta["weights"]), len(recipe.models)):
-        made: Ablation = e.ablate(part, recipe.removed_in)
+        ablation: Ablation = e.ablate(part, recipe.removed_in)
     shown = resolved(recipe, e.num_layers)
     return StoredAblation(
-        made.removal,
-        made.layers,
-        made.before,
-        made.after,
-        made.iou,
+        ablation.removal,
+        ablation.layers,
+        ablation.before,
+        ablation.after,
+        ablation.iou,
         {
             n: {q: weights[q].copy() for q in queries}
-            for n, weights in made.weights.items()
+            for n, weights in ablation.weights.items()
             if n in shown
         },
     )
@@ -157,39 +157,39 @@ def _without(e: Explanation, part: str, queries: Sequence[int], recipe: Recipe) 
 
 
 def _lines(result: HeadMapsResult) -> Iterator[str]:
-    found, headed = result.shown, len(result.shown) > 1
+    explanations, headed = result.shown, len(result.shown) > 1
     if result.residual is not None:
         yield f"the terms add up to the network's logits within {result.residual:.1e}"
-    for k, e in enumerate(found):
+    for k, e in enumerate(explanations):
         early = e.layers[-1] < e.num_layers - 1
-        # what is drawn; the last layer is what chooses
+        # the drawn layer; queries are chosen by the last
         yield from query_lines(
             e, queries_of(result.objects, k), headed, e.layers[-1] if early else None
         )
-    for k, e in enumerate(found):
+    for k, e in enumerate(explanations):
         ids = queries_of(result.objects, k)
         for layer in e.stored_terms if ids else ():
             if headed or len(e.layers) > 1:
-                yield f"{_called(e)}, layer {layer}"
+                yield f"{_model_name(e)}, layer {layer}"
             yield shares_table(e, ids, layer)
-    for k, e in enumerate(found):
+    for k, e in enumerate(explanations):
         ids = queries_of(result.objects, k)
         if result.ablations and result.ablations[k] and ids:
             if headed:
-                yield _called(e)
+                yield _model_name(e)
             yield ablation_table(e, ids, result.ablations[k])
 
 
 def query_lines(
     e: StoredExplanation | Explanation, ids: Sequence[int], headed: bool, layer: int | None = None
 ) -> Iterator[str]:
-    """The table of these queries; headed: under the model's name."""
+    """The table of these queries; headed: with the model's name above."""
     if headed:
-        yield _called(e)
+        yield _model_name(e)
     yield table(e, ids, layer)
 
 
-def _called(e: StoredExplanation | Explanation) -> str:
+def _model_name(e: StoredExplanation | Explanation) -> str:
     return f"{e.model_title} ({e.meta['weights']})"
 
 
@@ -197,22 +197,22 @@ def _called(e: StoredExplanation | Explanation) -> str:
 
 
 def _numbers(result: HeadMapsResult, recipe: Recipe) -> Iterator[tuple[str, Callable[[], Numbers]]]:
-    """A file a model and layer; where there is only one, <stem>.npz. Of ablations one table."""
+    """One file per model and layer; a single one is <stem>.npz. Ablations are one table."""
     if recipe.removed:
         yield "", partial(_ablations, result)
         return
-    found, tags = result.shown, [""]
-    if len(found) > 1:
+    explanations, tags = result.shown, [""]
+    if len(explanations) > 1:
         from detr_viz.figures.labels import names_of
 
-        tags = [f"_{slug}" for slug in _slugs(names_of(found))]
-    layered = any(len(e.layers) > 1 for e in found)
-    for k, e in enumerate(found):
+        tags = [f"_{slug}" for slug in _slugs(names_of(explanations))]
+    layered = any(len(e.layers) > 1 for e in explanations)
+    for k, e in enumerate(explanations):
         ids = queries_of(result.objects, k)
         for layer in e.layers if ids else ():
             end = tags[k] + (f"_layer{layer}" if layered else "")
-            made = _terms if recipe.plot == ALL_TERMS else _maps
-            yield end, partial(made, e, ids, layer, recipe)
+            numbers_of = _terms if recipe.plot == ALL_TERMS else _maps
+            yield end, partial(numbers_of, e, ids, layer, recipe)
 
 
 def _slugs(names: Sequence[str]) -> list[str]:
@@ -229,7 +229,7 @@ def _maps(e: StoredExplanation, ids: Sequence[int], layer: int, recipe: Recipe) 
 
 
 def _terms(e: StoredExplanation, ids: Sequence[int], layer: int, recipe: Recipe) -> Arrays:
-    book, output = e.logit_terms(ids, layer), e.output(layer)
+    terms, output = e.logit_terms(ids, layer), e.output(layer)
     arrays = {
         "query_ids": np.asarray(ids, np.int64),
         "scores": output.scores[list(ids)],
@@ -238,13 +238,13 @@ def _terms(e: StoredExplanation, ids: Sequence[int], layer: int, recipe: Recipe)
         "grid_hw": np.asarray(e.grid_hw, np.int64),
         "image_hw_px": np.asarray(e.image.hw, np.int64),
         "layers": np.asarray([layer], np.int64),
-        "total": book.total,  # (q, heads, h, w), as the terms
-        "weights": book.weights,
+        "total": terms.total,  # (q, heads, h, w), as the terms
+        "weights": terms.weights,
     }
-    arrays |= {f"logits_{name}": part for name, part in book.terms.items()}
-    arrays |= {f"shares_{name}": share for name, share in book.shares.items()}  # (q, heads)
-    meta = {**e.meta, "view": "terms", "layer": layer, "terms": list(book.terms)}
-    return Arrays(arrays, {**meta, "residual": book.residual})
+    arrays |= {f"logits_{name}": part for name, part in terms.terms.items()}
+    arrays |= {f"shares_{name}": share for name, share in terms.shares.items()}  # (q, heads)
+    meta = {**e.meta, "view": "terms", "layer": layer, "terms": list(terms.terms)}
+    return Arrays(arrays, {**meta, "residual": terms.residual})
 
 
 _ABLATION_COLUMNS = (

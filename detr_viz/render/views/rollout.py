@@ -1,4 +1,4 @@
-"""--rollout: what queries have of the image through all layers."""
+"""--rollout: the share of each cell of the image in queries, through all layers."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class RolloutView(View):
 
     def measure(
         self,
-        found: Sequence[Explanation],
+        explanations: Sequence[Explanation],
         objects: Sequence[SharedObject],
         recipe: Recipe,
         watch: Watch = iter,
     ) -> RolloutResult:
         from detr_viz.explanation.rollout import of_queries
 
-        (e,), queries = found, tuple(queries_of(objects, 0))
-        made = of_queries(e, queries)
+        (e,), queries = explanations, tuple(queries_of(objects, 0))
+        rollout = of_queries(e, queries)
         shown = store(e, (), (), layers=[e.num_layers - 1])
-        return RolloutResult((shown,), queries, made.last, made.decoder, made.both)
+        return RolloutResult((shown,), queries, rollout.last, rollout.decoder, rollout.both)
 
     def deviation(
         self, result: RolloutResult, exact: Sequence[Explanation], recipe: Recipe

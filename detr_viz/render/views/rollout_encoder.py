@@ -1,4 +1,4 @@
-"""--rollout with --attention encoder: what points of the image are made of through the encoder."""
+"""--rollout with --attention encoder: the shares of cells in points, through the encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from detr_viz.detections.objects import queries_of
 from detr_viz.explanation.stored import StoredExplanation, store
 from detr_viz.render.numbers import Arrays
 from detr_viz.render.views.base import Drawn, Needs, View, Watch
-from detr_viz.render.views.encoder import Attending, point_arrays, points_of
+from detr_viz.render.views.encoder import EncoderPoints, point_arrays, points_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class EncoderRolloutResult:
     """maps: float32 (points, 2, K): the last layer's attention, mean of heads, and rollout."""
 
     shown: tuple[StoredExplanation, ...]
-    points: Attending
+    points: EncoderPoints
     maps: NDArray[np.float32]
 
 
@@ -40,14 +40,14 @@ class EncoderRolloutView(View):
 
     def measure(
         self,
-        found: Sequence[Explanation],
+        explanations: Sequence[Explanation],
         objects: Sequence[SharedObject],
         recipe: Recipe,
         watch: Watch = iter,
     ) -> EncoderRolloutResult:
         from detr_viz.explanation.rollout import head_mean, of_cells
 
-        (e,) = found
+        (e,) = explanations
         points = points_of(e, queries_of(objects, 0), recipe)
         last = ("encoder", e.num_encoder_layers - 1)
         attended = head_mean(e.attention_at(last), points.cells).cpu().numpy()
@@ -58,7 +58,7 @@ class EncoderRolloutView(View):
     def deviation(
         self, result: EncoderRolloutResult, exact: Sequence[Explanation], recipe: Recipe
     ) -> float:
-        """Of the rollout with what a cell keeps of itself, which is the same in both."""
+        """Distance of the full rollouts; the part that a cell keeps of itself is equal in both."""
         from detr_viz.explanation.rollout import of_cells
 
         (e,) = exact
