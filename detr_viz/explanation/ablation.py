@@ -51,12 +51,17 @@ class Ablation:
         return self.after.class_scores[np.arange(len(self.before.labels)), self.before.labels]
 
 
-def check_removable(detector: Detector, attention: object) -> None:
-    """UserError if a detector cannot decode again, or its attention has no removable parts."""
+def check_redecodes(detector: Detector) -> None:
+    """UserError if a detector cannot decode again."""
     if not isinstance(detector, Redecodes):
         raise UserError(
             f"ablations run the decoder again, which {detector.info.title} does not offer here"
         )
+
+
+def check_removable(detector: Detector, attention: object) -> None:
+    """UserError if a detector cannot decode again, or its attention has no removable parts."""
+    check_redecodes(detector)
     if not isinstance(attention, Removable):
         raise UserError(f"the attention of {detector.info.title} has no parts that can be removed")
 

@@ -70,6 +70,7 @@ def needs_of(recipe: Recipe) -> Needs:
 
 def check_needs(recipe: Recipe, models: Sequence[Detector]) -> None:
     """UserError for a layer that one of the models lacks, before an image is read."""
+    from detr_viz.explanation.ablation import check_redecodes
     from detr_viz.explanation.sites import resolve_layers
 
     for model in models:
@@ -83,6 +84,7 @@ def check_needs(recipe: Recipe, models: Sequence[Detector]) -> None:
                     resolve_layers(layer, depths.get(kind, info.num_layers), stack)
                 resolve_layers(needs.layers, info.num_layers)
                 if needs.redecode:
+                    check_redecodes(model)
                     resolve_layers(recipe.removed_in, info.num_layers)
 
 
