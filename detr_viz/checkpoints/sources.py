@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
-    from detr_viz.models.detector import LoadedModel
+    from detr_viz.explanation.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,10 @@ def pair(
     return list(zip(kinds, weights, strict=True))
 
 
-def load(sources: Sequence[ModelSource], progress: bool = True) -> list[LoadedModel]:
+def load(sources: Sequence[ModelSource], progress: bool = True) -> list[Detector]:
     """The models of these sources, in float32. progress: of downloads, on stderr."""
-    from detr_viz.checkpoints.load_model import (
-        load_model,  # torch, only once the arguments are known to be sound
-    )
+    # torch, only once the arguments are known to be sound
+    from detr_viz.checkpoints.load_model import load_model
 
     loaded = []
     for source in sources:
@@ -71,8 +70,8 @@ def load(sources: Sequence[ModelSource], progress: bool = True) -> list[LoadedMo
 
 
 def precise(
-    loaded: Sequence[LoadedModel], precision: str
-) -> tuple[list[LoadedModel] | None, list[LoadedModel]]:
+    loaded: Sequence[Detector], precision: str
+) -> tuple[list[Detector] | None, list[Detector]]:
     """(the models in float32 where another precision is asked for, the models to use)."""
     if precision == "float32":
         return None, list(loaded)

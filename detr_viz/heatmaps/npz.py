@@ -83,23 +83,18 @@ def of(
     )
 
 
-# ---- facts of an explanation's attention; one without levels has one grid of dense maps ----------
+# ---- facts of an explanation's attention ---------------------------------------------------------
 
 
 def _grids(e: ExplanationBase, layer: int) -> dict[str, Any]:
     """The fields of Heatmaps for the grids and the kind of attention."""
-    if hasattr(e, "grids"):
-        grids = e.grids(layer)
-        cells, strides = [grid.hw for grid in grids], [grid.stride for grid in grids]
-        input_hw = grids[0].input_hw
-        valid_hw = grids[0].valid_hw or input_hw  # None: all of it shows the image
-    else:
-        cells, strides, input_hw, valid_hw = [e.grid_hw], [e.stride], e.input_hw, e.input_hw
+    grids = e.grids(layer)
+    input_hw = grids[0].input_hw
     return {
-        "grid_hw": np.asarray(cells, np.int64).reshape(-1, 2),
-        "strides": np.asarray(strides, np.int64),
-        "kind": str(e.kind(layer)) if hasattr(e, "kind") else "dense",
-        "valid_hw_px": np.asarray(valid_hw, np.int64),
+        "grid_hw": np.asarray([grid.hw for grid in grids], np.int64),
+        "strides": np.asarray([grid.stride for grid in grids], np.int64),
+        "kind": e.kind(layer),
+        "valid_hw_px": np.asarray(grids[0].valid_hw or input_hw, np.int64),
         "input_hw_px": np.asarray(input_hw, np.int64),
     }
 
@@ -126,7 +121,7 @@ def _samples(
     e: ExplanationBase, mode: str, ids: list[int], layer: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Points (q, heads, L, P, 2) and weights (q, heads, L, P), or None if there are no samples."""
-    samples = e.samples(mode, ids, layer) if hasattr(e, "samples") else None
+    samples = e.samples(mode, ids, layer)
     if samples is None:
         return None
     points, weights = samples

@@ -52,11 +52,6 @@ class RunOptions:
         return self.save_maps or bool({*self.formats} & {*NUMBERS})
 
     @property
-    def draws(self) -> bool:
-        """Whether the run writes figures."""
-        return bool({*self.formats} - {*NUMBERS})
-
-    @property
     def tag(self) -> str:
         """The part of the names of tables that tells shards apart."""
         return f"{self.shard[0]}-of-{self.shard[1]}" if self.shard else ""

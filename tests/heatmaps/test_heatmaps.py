@@ -16,6 +16,7 @@ import pytest
 from conftest import demo_explanation
 
 from detr_viz import heatmaps
+from detr_viz.attention.grids import Grid
 from detr_viz.common.errors import UserError
 from detr_viz.heatmaps import npz, safe_npz
 from detr_viz.heatmaps.npz import HeatmapError
@@ -26,8 +27,7 @@ MODES = ("combine", "position", "content")
 class Photo:
     """What `save` asks of ExplanationBase, with maps of one's own at 25 x 34."""
 
-    grid_hw, meta, class_names = (25, 34), {"num_heads": 8}, ("cat",)
-    stride, input_hw = 32, (800, 1066)
+    meta, class_names = {"num_heads": 8}, ("cat",)
 
     class image:
         hw = (800, 1066)
@@ -37,6 +37,15 @@ class Photo:
 
     def pick_layer(self, layer):
         return 5
+
+    def kind(self, layer):
+        return "dense"
+
+    def grids(self, layer):
+        return (Grid((25, 34), (800, 1066), 32),)
+
+    def samples(self, mode, ids, layer):
+        return None
 
     def output(self, layer):
         return SimpleNamespace(
