@@ -12,7 +12,7 @@ from detr_viz.atlas.words import Row, facts_of, largest, notes_of, objects_of, r
 from detr_viz.attention.grids import Grid
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
-from detr_viz.figures.page.colors import colors
+from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.page.elements import (
     AIR,
     CAP,
@@ -27,6 +27,7 @@ from detr_viz.figures.page.elements import (
     TextLine,
 )
 from detr_viz.figures.page.layout import check_size
+from detr_viz.figures.page.scale import plain_colors
 from detr_viz.figures.page.text import Lettering, clean, plain_settings
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
@@ -74,7 +75,10 @@ class _Sheet:
 
     def __init__(self, table: AtlasTable, style: Style, page_format: PageFormat) -> None:
         self.table, self.style, self.page_format = table, style, page_format
-        self.page, self.pen = PageMetrics(page_format, (1, 1)), Lettering(page_format.dpi)
+        self.page, self.pen = (
+            PageMetrics(page_format, (1, 1)),
+            Lettering(page_format.dpi, page_format.font),
+        )
         self.rows = rows_of(table)
         self.heads = max(statistics.heads for statistics in table.statistics.values())
         self._measure_across()
@@ -138,7 +142,7 @@ class _Sheet:
             base = self.notes_base + i * self.line
             lines.append(TextLine(note, right, base, self.page.small_pt, NOTE_GRAY, "", "right"))
         self._add_boxes(ax)
-        write(ax, lines, self.page_format.dpi)
+        write(ax, lines, self.page_format.dpi, self.page_format.font)
         fig.facts = facts_of(self.table, self.rows, self.notes)
         warn_if_high(fig, self.page_format, above=2, way_out="choose fewer layers, or one mode")
         return fig
@@ -149,7 +153,7 @@ class _Sheet:
         return self.left + column * (self.panel + self.page.gap), top + line * self.line_step
 
     def _pixels(self) -> np.ndarray:
-        lut = colors(Style(name="heat", cmap=self.style.cmap))
+        lut = plain_colors(self.style)
         of_all = max(largest(row.maps) for row in self.rows)
         sheet = tiles.blank_sheet(self.height, self.width)
         for row, top in zip(self.rows, self.tops, strict=True):
@@ -231,4 +235,7 @@ class _Sheet:
 def _smooth(values: np.ndarray, side: int, interpolation: str) -> np.ndarray:
     """Bins (B, B) as (side, side) pixels."""
     grid = Grid(values.shape, values.shape, 1, "centered")
-    return tiles.resample(values, grid, (side, side), interpolation)
+    method = "cubic" if interpolation == "smooth" else interpolation
+    return tiles.resample(
+        values, grid, (side, side), Crop.whole((side, side)), (side, side), method
+    )

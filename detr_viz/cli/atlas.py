@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ["MPLBACKEND"] = "agg"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for a batch
     if style.cmap:
-        from detr_viz.figures.page.colors import colors
+        from detr_viz.figures.page.scale import colors
 
         colors(style)
     inputs_given = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]

@@ -14,8 +14,8 @@ import numpy as np
 
 from detr_viz.attention.terms import formula_of
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.colors import BLUE
 from detr_viz.figures.page.elements import Group, Label, MapRow, Section
+from detr_viz.figures.page.key import Foot
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
@@ -70,7 +70,7 @@ def attending_cells(
     for i, (x, y) in enumerate(points):
         row, column = cell_of(e, x, y)
         title = clean(names[i]) if names else f"{x:.0f}, {y:.0f}"
-        label = Label(title, (f"cell {column}, {row}",), BLUE)
+        label = Label(title, (f"cell {column}, {row}",))
         mark = (float(xs[column]), float(ys[row]))
         cells.append(AttendingCell(row * e.grid_hw[1] + column, label, mark))
     return cells
@@ -128,7 +128,11 @@ def encoder_grid(
     if scale == "layer":
         notes.append(LAYER_SCALE)
     notes += [MARK, grid_note(e.grid_hw)]
-    fig = draw(sections, columns(style, e.num_heads), notes, style, page_format)
+    words = [clean(e.model_title), f"{where}, self-attention"]
+    if len(modes) == 1:
+        words.append(modes[0])
+    foot = Foot(tuple(words), tuple(notes), e.grid_hw)
+    fig = draw(sections, columns(style, e.num_heads), foot, style, page_format)
     title = f"encoder self-attention {heads_of(style)}".rstrip(",")
     rule = [*notes, normalisation(style)]
     describe(fig, e, title, rule, points_note(points))

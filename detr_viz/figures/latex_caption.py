@@ -202,7 +202,7 @@ def _reading(shown: FigureContents) -> str:
         return f"{escape(text[0].upper() + text[1:])}, the densest cells first."
     where = " over the photo" if style.name == "overlay" else ""
     scaled = f"{NORMS[style.scaling]} (normalisation \\emph{{{style.scaling}}})"
-    known = f"Brighter colour{where} is more attention"  # of the default map
+    known = f"Darker colour{where} is more attention"  # of the default map
     return f"{known if style.cmap is None else f'Colour{where} is attention'}, {scaled}."
 
 

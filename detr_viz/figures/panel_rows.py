@@ -11,8 +11,8 @@ import numpy as np
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.terms import Mode
 from detr_viz.explanation.logit_term_arrays import LogitTerms
-from detr_viz.figures.page.elements import MapRow, number
-from detr_viz.figures.reading_rule import ShownModel, class_name, mode_name
+from detr_viz.figures.page.elements import MapRow
+from detr_viz.figures.reading_rule import ShownModel, mode_name
 from detr_viz.figures.styles import FigureError, Style
 
 if TYPE_CHECKING:
@@ -59,12 +59,18 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
         order = np.argsort(_entropy(maps), kind="stable").tolist()
     else:
         one_map = maps.mean(0) if style.heads == "mean" else maps.max(0)
-        return replace(row, maps=one_map[None])
-    numbers = row.numbers and tuple(row.numbers[n] for n in order)
-    if style.heads == "sort":
-        texts = numbers or [number(maps[n].max()) for n in order]
-        numbers = tuple(f"{n}: {text}" for n, text in zip(order, texts, strict=True))
-    return replace(row, maps=maps[order], numbers=numbers)
+        return replace(row, maps=one_map[None], crossed=frozenset())
+    captions = row.captions and tuple(row.captions[n] for n in order)
+    names: tuple[str, ...] = ()
+    if style.heads == "sort" and captions:
+        captions = tuple(f"{n}: {text}" for n, text in zip(order, captions, strict=True))
+    elif style.heads == "sort":
+        names = tuple(map(str, order))
+    crossed = frozenset(i for i, n in enumerate(order) if n in row.crossed)
+    bars = tuple(row.bars[n] for n in order) if row.bars else ()
+    return replace(
+        row, maps=maps[order], captions=captions, bars=bars, crossed=crossed, head_names=names
+    )
 
 
 def _entropy(maps: np.ndarray) -> np.ndarray:
@@ -129,41 +135,53 @@ class TermPanels:
             on_one_scale = [other for other, _ in self._terms.values()]
         reach = max(map(_reach, on_one_scale))
         rows = [
-            MapRow(part[0], grid, name.replace(".", " · "), _percent(terms.shares[name][0]), reach)
+            MapRow(
+                part[0],
+                grid,
+                term_name(name),
+                captions=_percent(terms.shares[name][0]),
+                reach=reach,
+                bars=tuple(float(x) for x in np.nan_to_num(np.clip(terms.shares[name][0], 0, 1))),
+            )
             for name, part in terms.terms.items()
             if part.any()
         ]
-        largest = [f"{value:.1f}" for value in np.abs(terms.total[0]).max((1, 2))]
-        rows.append(MapRow(terms.total[0], grid, f"sum ±{reach:.3g}", tuple(largest), reach))
+        largest = tuple(f"\N{PLUS-MINUS SIGN}{v:.1f}" for v in np.abs(terms.total[0]).max((1, 2)))
+        rows.append(MapRow(terms.total[0], grid, "sum", captions=largest, reach=reach))
         rows.append(MapRow(terms.weights[0], grid, "weights"))
         return tuple(shown_heads(row, self._style) for row in rows)
 
 
+def term_name(name: str) -> str:
+    """cq.pk as c_q \N{MIDDLE DOT} p_k, letters with subscripts between dollar signs."""
+    return " \N{MIDDLE DOT} ".join(f"${part[0]}_{part[1:]}$" for part in name.split("."))
+
+
 class AblationPanels:
-    """A row of the attention as it is, and one for each removed part, with the box without it."""
+    """One row: the attention as it is, or without a part (`removed`, its place in ablations)."""
 
     def __init__(self, style: Style, ablations: Sequence[Sequence[Ablation]]) -> None:
         self._style, self._ablations = style, iter(ablations)
-        self._of_models: dict[int, Sequence[Ablation]] = {}
+        self.of_models: dict[int, Sequence[Ablation]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         check_heads(self._style, subject.name, subject.explanation.num_heads)
-        self._of_models[id(subject.explanation)] = next(self._ablations)
+        self.of_models[id(subject.explanation)] = next(self._ablations)
 
     def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         e = subject.explanation
-        grid = e.grid(layer)
-        rows = [MapRow(e.maps("combine", [query], layer, "layer")[0], grid, "as it is")]
-        for ablation in self._of_models[id(e)]:
-            maps = ablation.weights[layer][query].reshape(-1, *grid.hw)
-            name = f"{ablation.removal.words}: {ablation.kept_scores()[query]:.2f}"
-            if (now := int(ablation.after.labels[query])) != ablation.before.labels[query]:
-                name += f", {class_name(e, now)}"
-            if ablation.removal.box and not e.cells_inside()[query].any():
-                name += " (no cell in its box)"
-            box = ablation.after.boxes_xyxy_px[query]
-            rows.append(MapRow(maps, grid, name, box_xyxy_px=box))
-        return tuple(shown_heads(row, self._style) for row in rows)
+        row = MapRow(e.maps("combine", [query], layer, "layer")[0], e.grid(layer))
+        return (shown_heads(row, self._style),)
+
+    def without(
+        self, subject: ShownModel, layer: int, query: int, ablation: Ablation
+    ) -> tuple[MapRow, ...]:
+        grid = subject.explanation.grid(layer)
+        maps = ablation.weights[layer][query].reshape(-1, *grid.hw)
+        removal = ablation.removal
+        heads = {removal.head} if removal.head is not None else set()
+        row = MapRow(maps, grid, crossed=frozenset(heads))
+        return (shown_heads(row, self._style),)
 
 
 def _reach(terms: LogitTerms) -> float:

@@ -12,7 +12,7 @@ import detr_viz
 from detr_viz.attention.terms import ALL_TERMS, MIXED, Mode, formula_of, is_sum, parse_terms
 from detr_viz.figures.page.elements import number
 from detr_viz.figures.page.text import clean, drawable
-from detr_viz.figures.styles import CONTOUR_SHARES, NORMS, Style
+from detr_viz.figures.styles import NORMS, Style
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
@@ -153,9 +153,54 @@ def grid_of(subject: ShownModel) -> str:
     return grid_note(subject.explanation.grid_hw)
 
 
+def foot_words(shown: FigureContents) -> list[str]:
+    """The line under a figure: models, layers, modes, and what the numbers are."""
+    subjects = shown.subjects
+    words = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
+    layers = {s.layers for s in subjects}
+    if len(layers) == 1:
+        words.append(_layer_words(subjects[0]))
+    if ALL_TERMS in shown.modes:
+        words.append("logits by term, centred; bars: share of the logits")
+    elif len(shown.modes) == 1 and shown.style.heads is None:
+        words.append(mode_name(shown.modes[0]))
+    if shown.style.heads in ("mean", "max"):
+        words.append(f"{shown.style.heads} of heads")
+    if shown.removed:
+        words.append("bars: the score left")
+    if shown.style.name == "contour" and ALL_TERMS not in shown.modes:
+        words.append("%: of the image, in the line")
+    return words
+
+
+def _layer_words(subject: ShownModel) -> str:
+    last = subject.explanation.num_layers - 1
+    if subject.layers == (last,):
+        return "last decoder layer"
+    return layers_of(subject)
+
+
+def cells_of(shown: FigureContents) -> tuple[int, int] | None:
+    """(h, w) of the maps, where all have the same; else None."""
+    grids = {s.explanation.grid_hw for s in shown.subjects}
+    return tuple(next(iter(grids))) if len(grids) == 1 else None
+
+
 def formula_note(mode: str, formula: str) -> str:
     """The formula of a mode's logits; a sum of terms needs no name before it."""
     return f"${formula}$" if is_sum(mode) else f"{mode}  ${formula}$"
+
+
+def number_notes(style: Style) -> list[str]:
+    """What the numbers under the panels of maps are."""
+    if style.name == "contour":
+        return ["%: of the image, in the first line"]
+    notes = ["%: of a map's weight in the box"]
+    if style.scaling == "even":
+        notes.append("flat: no cell has twice the weight of an even map")
+    else:
+        notes.append("max: each map's largest weight")
+    return notes
 
 
 def reading_rule(shown: FigureContents) -> list[str]:
@@ -178,15 +223,18 @@ def reading_rule(shown: FigureContents) -> list[str]:
     elif shown.style.heads == "max":
         notes.append("the largest weight of any head, cell by cell")
     if shown.biography:
-        notes.append("changed: another class, or a box whose IoU with the row above is below 0.5")
+        notes.append(
+            "red: another class than in the row above, or a box whose IoU with it is < 0.5"
+        )
         if any(s.explanation.reference_px is not None for s in shown.subjects):
             notes.append("the ring: the query's reference point")
     if shown.removed:
         layers = numbered("layer", shown.removed_in)
         notes.append(
-            f"rows below the first: without that part in {layers}, and the box that is left"
+            f"rows below the first: without that part in {layers}; blue: the box that is left, "
+            "white: the box as it was"
         )
-        notes.append("after the colon: the score that the class is left, and another class if so")
+        notes.append("bars: the score that the class is left")
         if any(name.startswith("box:") for name in shown.removed):
             notes.append("hidden: the cells inside or outside each query's own box")
     if ALL_TERMS in shown.modes:
@@ -199,6 +247,8 @@ def reading_rule(shown: FigureContents) -> list[str]:
         early = any(s.layers[-1] < s.explanation.num_layers - 1 for s in subjects)
         where = " at the last layer" if early else ""
         notes.append(f"queries matched by box IoU{where}")
+    if ALL_TERMS not in shown.modes:
+        notes += number_notes(shown.style)
     return [*notes, *each(shown, [grid_of(s) for s in subjects])]
 
 
@@ -209,10 +259,9 @@ def terms_rule(shown: FigureContents) -> list[str]:
         scaled += " in each layer"
     notes = [
         f"terms of the logits, centred over the cells, {scaled}",
-        "red adds attention, blue takes it away",
-        "%: cov(term, sum) / var(sum)",
-        "numbers in the sum: the largest, either way",
-        "±: where colours end",
+        "orange adds attention, blue takes it away",
+        "%, bars: cov(term, sum) / var(sum)",
+        "numbers under the sum: the largest, either way",
     ]
     zero = [
         (s.name, [n for n in s.layers if n in s.explanation.separate])
@@ -231,8 +280,11 @@ def terms_rule(shown: FigureContents) -> list[str]:
 def normalisation(style: Style) -> str:
     """What colours or lines say about weights, in words."""
     if style.scaling is None:
-        shares = listed([round(share * 100) for share in CONTOUR_SHARES])
-        return f"inside the lines lie {shares} % of each map's mass"
+        shares = listed([round(share * 100) for share in style.contours])
+        return (
+            f"inside the lines lie {shares} % of each map's mass; maps whose first line would hold "
+            "more than a third of the image are coloured instead"
+        )
     return f"normalisation {style.scaling} ({NORMS[style.scaling]})"
 
 
@@ -248,7 +300,7 @@ def metadata(shown: FigureContents) -> dict[str, str]:
     style = shown.style
     drawn = f"style {style.name}, {style.smoothing} interpolation"
     if style.name != "contour":
-        drawn += f", colour map {'inferno' if style.cmap is None else style.cmap}"
+        drawn += f", colour map {'ember' if style.cmap is None else style.cmap}"
     checks = each(shown, [_checked(s) for s in shown.subjects])
     scale = "layer" if ALL_TERMS in shown.modes else shown.scale
     rule = "; ".join([*plain, f"scale {scale}", normalisation(style), drawn, *checks])

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from detr_viz.figures.page.colors import PALETTE
 from fake_explanation import MODES, FakeExplanation, fake
 from figure_tools import boxes_of, check_page, corners, extent, numbers_of, texts, tiles_of
 from matplotlib.figure import Figure
@@ -16,7 +17,6 @@ from matplotlib.figure import Figure
 from detr_viz import figures
 from detr_viz.detections.matching import shared_objects
 from detr_viz.figures.page import elements
-from detr_viz.figures.page.colors import PALETTE
 from detr_viz.figures.styles import PRESETS, FigureError, PageFormat, Style
 
 LONG = ("baseball glove", "an exceedingly long class name that never ends", "Donaudampfschifffahrt")

@@ -200,11 +200,6 @@ class Table:
         return PageLayout(
             width=max(width, page.width // 2),
             height=bottom,
-            panel_hw=(self.high, self.wide),
-            photo_hw=(1, 1),
-            panel_lefts=(),
-            photo_left=0,
-            positions=(),
             lines=tuple(lines),
         )
 

@@ -7,12 +7,15 @@ installed font is looked for only where a text has characters (Chinese, say) tha
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from detr_viz.figures.styles import FigureError
 
 if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import RendererAgg
@@ -23,7 +26,18 @@ FAMILY = "DejaVu Sans"
 SVG_FALLBACKS = ("Verdana", "sans-serif")
 ELLIPSIS = "…"
 _OWN_SIGNS = "\N{EN DASH}…"  # with all of Latin, what DejaVu Sans is known to have
-_FILES = {"": "DejaVuSans.ttf", "bold": "DejaVuSans-Bold.ttf", "italic": "DejaVuSans-Oblique.ttf"}
+_FILES = {
+    "sans": {
+        "": "DejaVuSans.ttf",
+        "bold": "DejaVuSans-Bold.ttf",
+        "italic": "DejaVuSans-Oblique.ttf",
+    },
+    "serif": {
+        "": "DejaVuSerif.ttf",
+        "bold": "DejaVuSerif-Bold.ttf",
+        "italic": "DejaVuSerif-Italic.ttf",
+    },
+}
 _FORMULA = re.compile(r"(.*?)(?:([A-Za-z])_([A-Za-z0-9])|$)")  # text, letter, subscript
 _BREAKS = re.compile(r"(?<=[ _-])(?=.)")
 _WORDS = re.compile(r"\$[^$]*\$|[^\s$]+")
@@ -56,16 +70,16 @@ def clean(text: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def font_file(characters: frozenset[str], style: str = "") -> str | None:
+def font_file(characters: frozenset[str], style: str = "", font: str = "sans") -> str | None:
     """File of a font with all these characters; None where no font has them.
 
-    matplotlib's DejaVu Sans first, then installed fonts, TrueType before other outlines.
+    The font that is asked for first (sans and serif are matplotlib's DejaVu), then installed fonts,
+    TrueType before other outlines. FigureError where the font is not installed.
     """
-    import matplotlib
     from matplotlib.font_manager import fontManager, get_font
 
-    own = str(Path(matplotlib.get_data_path(), "fonts", "ttf", _FILES[style]))
-    if all(c < "\u0180" or c in _OWN_SIGNS for c in characters):
+    own = _named_file(font, style)
+    if font in _FILES and all(c < "\u0180" or c in _OWN_SIGNS for c in characters):
         return own
     codes = {ord(c) for c in characters}
     weight = 700 if style == "bold" else 400
@@ -90,6 +104,28 @@ def font_file(characters: frozenset[str], style: str = "") -> str | None:
 
 
 @lru_cache(maxsize=64)
+def _named_file(font: str, style: str) -> str:
+    """The file of "sans", "serif" or an installed font, in a style."""
+    import matplotlib
+    from matplotlib.font_manager import FontProperties, fontManager
+
+    if font in _FILES:
+        return str(Path(matplotlib.get_data_path(), "fonts", "ttf", _FILES[font][style]))
+    names = {entry.name for entry in fontManager.ttflist if not entry.name.startswith("Last Resor")}
+    known = {name.casefold(): name for name in names}
+    if font.casefold() not in known:
+        near = difflib.get_close_matches(font.casefold(), known, n=3, cutoff=0.5)
+        have = ", ".join(known[n] for n in near) or "sans or serif"
+        raise FigureError(f"no font {font!r} is installed: try {have}")
+    wanted = FontProperties(
+        family=known[font.casefold()],
+        weight="bold" if style == "bold" else "normal",
+        style="italic" if style == "italic" else "normal",
+    )
+    return str(fontManager.findfont(wanted, fallback_to_default=False))
+
+
+@lru_cache(maxsize=64)
 def is_truetype(path: str) -> bool:
     """Whether a font has TrueType outlines: matplotlib embeds no others properly in a PDF."""
     from matplotlib.font_manager import get_font
@@ -107,7 +143,8 @@ def drawable(text: str) -> bool:
 def _properties(size_pt: float, style: str, path: str) -> FontProperties:
     from matplotlib.font_manager import FontProperties, get_font
 
-    family = FAMILY if Path(path).name in _FILES.values() else get_font(path).family_name
+    own = Path(path).name in _FILES["sans"].values()
+    family = FAMILY if own else get_font(path).family_name
     # family, weight and style repeat what the file is: an SVG names its font and embeds none
     return FontProperties(
         family=family,
@@ -126,9 +163,9 @@ def _renderer(dpi: float) -> RendererAgg:
 
 
 @lru_cache(maxsize=20_000)
-def _width(text: str, size_pt: float, style: str, dpi: float, hinting: str) -> float:
+def _width(text: str, size_pt: float, style: str, dpi: float, hinting: str, face: str) -> float:
     """Width of one line in pixels. Figures of a run share most of their words."""
-    path = font_file(frozenset(text), style) or font_file(frozenset(), style)
+    path = font_file(frozenset(text), style, face) or font_file(frozenset(), style, face)
     assert path is not None
     font = _properties(size_pt, style, path)
     measured = _renderer(dpi).get_text_width_height_descent(text, font, False)
@@ -159,12 +196,12 @@ def _most(length: int, fits: Callable[[int], bool]) -> int:
 
 
 class Lettering:
-    """Measures and breaks text at one resolution. Sizes in points, widths in pixels."""
+    """Measures and breaks text of a font at one resolution. Sizes in points, widths in pixels."""
 
-    def __init__(self, dpi: float) -> None:
+    def __init__(self, dpi: float, font: str = "sans") -> None:
         import matplotlib
 
-        self.dpi = dpi
+        self.dpi, self.font = dpi, font
         self._hinting = str(matplotlib.rcParams["text.hinting"])
 
     def px(self, pt: float) -> int:
@@ -173,13 +210,14 @@ class Lettering:
 
     def properties(self, text: str, size_pt: float, style: str = "") -> FontProperties:
         """Font to draw this text with; DejaVu Sans where no font has all its characters."""
-        path = font_file(frozenset(text), style) or font_file(frozenset(), style)
+        path = font_file(frozenset(text), style, self.font)
+        path = path or font_file(frozenset(), style, self.font)
         assert path is not None
         return _properties(size_pt, style, path)
 
     def width(self, text: str, size_pt: float, style: str = "") -> float:
         """Width of one line in pixels."""
-        return _width(text, size_pt, style, self.dpi, self._hinting)
+        return _width(text, size_pt, style, self.dpi, self._hinting, self.font)
 
     def _advance(self, text: str, size_pt: float, style: str = "") -> float:
         """Where the next text begins: the width with the spaces at both ends."""
