@@ -121,14 +121,14 @@ def encoder_grid(
             rows.append(shown_heads(MapRow(maps[i], grid, " ".join(name)), style))
         sections.append(Section((Group(one.label, e.image.rgb, None, tuple(rows), "", one.mark),)))
     where = f"encoder {numbered('layer', layers)}"
-    if e.num_encoder_layers:
+    if e.num_encoder_layers > 1:
         where += f" of 0{DASH}{e.num_encoder_layers - 1}"
     notes = [clean(e.model_title), where]
     notes += [formula_note(mode, formula_of(mode)) for mode in modes]
     if scale == "layer":
         notes.append(LAYER_SCALE)
     notes += [MARK, grid_note(e.grid_hw)]
-    words = [clean(e.model_title), f"{where}, self-attention"]
+    words = [clean(e.model_title), f"{where if len(layers) < 2 else 'encoder'} self-attention"]
     if len(modes) == 1:
         words.append(modes[0])
     foot = Foot(tuple(words), tuple(notes), e.grid_hw)

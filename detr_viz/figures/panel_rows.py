@@ -192,4 +192,4 @@ def _reach(terms: LogitTerms) -> float:
 
 def _percent(shares: np.ndarray) -> tuple[str, ...]:
     # + 0.0: no negative zero
-    return tuple("-" if np.isnan(x) else f"{round(float(x), 2) + 0.0:.0%}" for x in shares)
+    return tuple("-" if np.isnan(x) else f"{round(float(x) * 100) + 0.0:.0f} %" for x in shares)

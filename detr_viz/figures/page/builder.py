@@ -79,7 +79,14 @@ class PageBuilder:
         self.lines: list[TextLine] = []
         self.bars: list[Bar] = []
         self._letters = chain(string.ascii_lowercase, (f"a{c}" for c in string.ascii_lowercase))
-        self._first_caption = any(g.box_xyxy_px is not None for g in self.groups)
+        self._first_caption = style.name != "contour" and any(
+            text.endswith("%")
+            for group, texts in zip(self.groups, self.texts, strict=True)
+            for row, of_row in zip(group.rows, texts, strict=True)
+            for text in of_row
+            if row.captions is None
+        )
+        self.says_in_box = not self._first_caption
 
     # ---- measures ----------------------------------------------------------------------------
 
@@ -87,6 +94,13 @@ class PageBuilder:
     def line(self) -> int:
         """From the top of a line of captions to the top of what follows."""
         return self.page.px(SMALL_PT * CAP + AIR)
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether anything stands under the panels."""
+        texts = any(text for group in self.texts for row in group for text in row)
+        bars = any(row.bars for group in self.groups for row in group.rows)
+        return texts or bars or any(group.score is not None for group in self.groups)
 
     @property
     def label_height(self) -> int:
@@ -169,10 +183,12 @@ class PageBuilder:
     def caption_text(self, group: int, row: int, head: int, room: float) -> str:
         """The text under a panel; the first that is a share says of what, if there is room."""
         text = self.texts[group][row][head]
-        if self._first_caption and text.endswith("%"):
+        own = self.groups[group].rows[row].captions is not None
+        if self._first_caption and text.endswith("%") and not own:
             self._first_caption = False
             if self.page.pen.width(text + IN_BOX, self.page.small_pt) <= room:
                 text += IN_BOX
+                self.says_in_box = True
         if self.page.pen.width(text, self.page.small_pt) > room:
             text = text.replace("flat, ", "flat ").replace(", max ", " ")
         return self.page.pen.shorten(text, room, self.page.small_pt)

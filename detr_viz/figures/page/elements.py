@@ -316,5 +316,5 @@ def score_text(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in whole per cent, 0 % and 100 % only for what is nearly so."""
-    return f"{round(100 * share + 0.0)} %"
+    """A share in whole per cent; <1 % for what rounds to 0 but is not nearly 0."""
+    return "<1 %" if 0.0005 < share < 0.005 else f"{round(100 * share + 0.0)} %"

@@ -66,7 +66,7 @@ def with_foot(
     if page.stretched:
         words.append("photo not in its true proportions")
     place = _Place(layout, groups, page)
-    for size in (2, 1, 0):
+    for size in (2, 1):
         key = _key(layout, page, style, groups, foot, size)
         left = place.left(words, foot, key.x - page.px(6), size)
         if left is not None and key.x >= page.margin:

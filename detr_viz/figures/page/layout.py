@@ -19,6 +19,8 @@ Nothing here draws.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 from detr_viz.figures.page import key
 from detr_viz.figures.page.builder import PageBuilder
@@ -43,6 +45,7 @@ _MAX_SIDE_PX = 65_000  # matplotlib's own limit is 2 ** 16
 _LEAST_PANEL_PT = 12.0  # panels do not shrink below this for a format's height
 _PANORAMA = 2.2  # width / height from which on heads stand in two lines
 _MOST_ABREAST = 8  # heads in a line
+_ABREAST_FROM_IN = 10.0  # pages this wide may have two queries abreast
 _MERGED_SHARE = 0.26  # of the page, for the one panel of a row at most
 
 Layout = Callable[[PageBuilder], tuple[int, int]]
@@ -62,13 +65,37 @@ def page_layout(
     Panels shrink where that brings the figure down to the format's height; where it cannot, they
     keep their size. Raises FigureError for a page too narrow for its panels, or too large to draw.
     """
-    arrange = _arrangement(sections, heads, page_format)
+    layouts = [
+        _fitted(arrange, sections, heads, foot, style, page_format)
+        for arrange in _arrangements(sections, heads, page_format)
+    ]
+    layout = max(layouts, key=_size)
+    check_size(layout.width, layout.height, len({panel.top for panel in layout.maps}))
+    return layout
+
+
+def _size(layout: PageLayout) -> int:
+    """By which of several layouts the best is chosen: the width of its panels."""
+    return max((panel.width for panel in layout.maps), default=0)
+
+
+def _fitted(
+    arrange: Layout,
+    sections: Sequence[Section],
+    heads: Sequence[str],
+    foot: key.Foot,
+    style: Style,
+    page_format: PageFormat,
+) -> PageLayout:
+    """A layout whose panels shrink to the format's height, as far as they can."""
 
     def unchecked(limit: float | None = None) -> PageLayout:
         builder = PageBuilder(sections, heads, style, page_format, limit)
-        width, height = arrange(builder)
-        layout = builder.layout(width, height)
-        return key.with_foot(layout, builder.groups, foot, style, builder.page)
+        layout = builder.layout(*arrange(builder))
+        words = foot.words if builder.says_in_box else (*foot.words, "% in box")
+        return key.with_foot(
+            layout, builder.groups, replace(foot, words=words), style, builder.page
+        )
 
     first = layout = unchecked()
     limit_px = page_format.height_in * page_format.dpi
@@ -82,10 +109,7 @@ def page_layout(
         if smaller < _LEAST_PANEL_PT * page_format.type_size * page_format.dpi / 72:
             break
         layout = unchecked(smaller)
-    if layout.height > limit_px:
-        layout = first
-    check_size(layout.width, layout.height, len({panel.top for panel in layout.maps}))
-    return layout
+    return first if layout.height > limit_px else layout
 
 
 def check_size(width: int, height: int, rows: int) -> None:
@@ -97,18 +121,20 @@ def check_size(width: int, height: int, rows: int) -> None:
         )
 
 
-def _arrangement(
+def _arrangements(
     sections: Sequence[Section], heads: Sequence[str], page_format: PageFormat
-) -> Layout:
+) -> list[Layout]:
+    """The layouts that suit; of several the one with the largest panels is taken."""
     groups = all_groups(sections)
-    if (len(heads) == 1 and all(row.name for g in groups for row in g.rows)) or len(heads) == 1:
-        return merged
+    if len(heads) == 1:
+        return [merged]
     if max(len(g.rows) for g in groups) > 1:
-        return stacked
+        return [stacked]
     height, width = groups[0].photo.shape[:2]
     if page_format.grid or len(heads) > _MOST_ABREAST or width / height > _PANORAMA:
-        return grid
-    return lines
+        wide = page_format.width_in >= _ABREAST_FROM_IN and len(groups) > 1
+        return [grid, partial(grid, abreast=2)] if wide else [grid]
+    return [lines]
 
 
 def lines(b: PageBuilder) -> tuple[int, int]:
@@ -124,7 +150,7 @@ def lines(b: PageBuilder) -> tuple[int, int]:
     top = page.margin + b.names_height
     index = 0
     for k, section in enumerate(b.sections):
-        top += page.px(SECTION_GAP) if k and section.heading else 0
+        top += page.px(SECTION_GAP) if k and len(section.groups) > 1 else 0
         if section.heading:
             heading = b.lettered(section.heading)
             # beside the names of the heads where it is short
@@ -153,7 +179,7 @@ def _line(b: PageBuilder, index: int, top: int, lefts: Sequence[int], hw: tuple[
         panel = b.panel(index, 0, head, top, left, hw)
         b.row_bar(panel)
         b.caption(panel)
-    return top + hw[0] + b.page.px(AIR * 0.8 + TEXT_PT * CAP)
+    return top + hw[0] + (b.page.px(AIR * 0.8 + TEXT_PT * CAP) if b.has_captions else 0)
 
 
 def merged(b: PageBuilder) -> tuple[int, int]:
@@ -174,11 +200,13 @@ def merged(b: PageBuilder) -> tuple[int, int]:
     first = page.margin + width + page.px(WIDE)
     lefts = [first + i * (width + page.gap) for i in range(abreast)]
     right = max(lefts[-1] + width, page.margin + page.px(150))
-    top = page.margin
+    top, before = page.margin, []
     for k, (label, photo, cells) in enumerate(blocks):
         top += page.px(ROW_GAP) if k else 0
         base = top + page.px(CLASS_PT * CAP)
-        named = any(name for name, _, _ in cells)
+        names = [name for name, _, _ in cells]
+        named = any(names) and (k == 0 or names != before)
+        before = names
         b.label(b.lettered(label), page.margin, base, first - page.px(2) if named else right)
         top += b.label_height
         if not cells:
@@ -191,7 +219,8 @@ def merged(b: PageBuilder) -> tuple[int, int]:
             for left, (name, group, row) in zip(lefts, cells[start:], strict=False):
                 panel = b.panel(group, row, 0, top, left, hw)
                 b.caption(panel)
-                b.column_name(name, panel, top - page.px(AIR))
+                if named:
+                    b.column_name(name, panel, top - page.px(AIR))
             bottom = top + hw[0] + page.px(AIR * 0.8 + TEXT_PT * CAP)
             top = bottom
     return right + page.margin, bottom

@@ -14,19 +14,17 @@ from detr_viz.figures.page.elements import (
     SMALL_PT,
     TEXT_PT,
     WIDE,
+    Panel,
     TextLine,
 )
 
 _MOST = 8  # heads in a line
 _BLOCK_GAP = 5.0  # points between queries
-_ABREAST_FROM_IN = 10.0  # pages this wide may have two queries abreast
 
 
-def grid(b: PageBuilder) -> tuple[int, int]:
-    """Blocks of a photo and its panels under each other, or two abreast on a wide page."""
+def grid(b: PageBuilder, abreast: int = 1) -> tuple[int, int]:
+    """Blocks of a photo and its panels under each other, so many abreast."""
     page, count = b.page, len(b.columns.names)
-    blocks = sum(len(section.groups) for section in b.sections)
-    abreast = 2 if page.page_format.width_in >= _ABREAST_FROM_IN and blocks > 2 else 1
     across = min(math.ceil(count / 2), _MOST) if count > 2 else count
     down = math.ceil(count / across)
     pad = 2 * page.px(WIDE)
@@ -113,20 +111,19 @@ def _block(
     return last + (page.px(TEXT_PT * CAP + AIR * 0.8 + SMALL_PT * 0.2) if down == 2 else 0)
 
 
-def _names(b: PageBuilder, panel, baseline: float, first_of_page: bool) -> None:
+def _names(b: PageBuilder, panel: Panel, baseline: float, first_of_page: bool) -> None:
     """The head at the left, the share at the right."""
-    page = b.page
+    page, pen = b.page, b.page.pen
     name = b.columns.names[panel.head]
+    text = b.texts[panel.group][panel.row][panel.head]
+    needed = pen.width(text, page.small_pt) + page.px(2)
     if b.columns.numbered and first_of_page:
-        name = f"head {name}"
-    wide = page.pen.width(name, page.text_pt)
-    text = b.caption_text(panel.group, panel.row, panel.head, panel.width - wide - page.px(3))
-    if wide + page.pen.width(text, page.small_pt) + page.px(3) > panel.width:
-        name = b.columns.names[panel.head]
-        wide = page.pen.width(name, page.text_pt)
-        text = b.caption_text(panel.group, panel.row, panel.head, panel.width - wide - page.px(2))
-    name = page.pen.shorten(name, panel.width, page.text_pt)
+        whole = f"head {name}"
+        name = whole if pen.width(whole, page.text_pt) + needed <= panel.width else name
+    name = pen.shorten(name, panel.width, page.text_pt)
+    left = panel.width - pen.width(name, page.text_pt) - page.px(2)
+    text = b.caption_text(panel.group, panel.row, panel.head, left)
     b.lines.append(TextLine(name, panel.left, baseline, page.text_pt, INK))
-    x = panel.left + panel.width
     if text:
+        x = panel.left + panel.width
         b.lines.append(TextLine(text, x, baseline, page.small_pt, GRAY, align="right"))

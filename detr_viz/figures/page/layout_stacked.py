@@ -100,11 +100,10 @@ class _Names:
         names = {row.name for group in b.groups for row in group.rows}
         self.longest = max(page.pen.length(name, page.text_pt) for name in names)
         count = len(b.columns.names)
-        guess = page.page_height if hasattr(page, "page_height") else None
         width = page.panel_width(page.width - 2 * page.margin - count * page.gap, count + 1.6)
-        height = guess or page.panel_height(width)
+        height = page.panel_height(width)
         formulas = any("$" in name for name in names)
-        self.turned = self.longest <= height * 1.05 and not formulas
+        self.turned = self.longest <= height * 1.3 and not formulas
         pad = page.px(_NAME_PAD)
         self.width = pad + (page.px(TEXT_PT) if self.turned else int(self.longest) + 1)
 

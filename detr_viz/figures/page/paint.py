@@ -143,8 +143,9 @@ class _Sheet:
             return
         ground_of = self._ground(group, row, crop, hw)
         if row.attended is not None or row.samples is not None:
+            gray = np.repeat(ground_of[..., None], 3, -1)
             for panel in panels:
-                tiles.paste(self.pixels, ground_of, panel.top, panel.left)
+                tiles.paste(self.pixels, gray, panel.top, panel.left)
             return
         tile, bleed = self._tiles(row, maps, group, crop, hw, ground_of)
         for pixels, panel in zip(tile, panels, strict=True):

@@ -58,6 +58,8 @@ def captions(row: MapRow, group: Group, style: Style) -> tuple[str, ...]:
             text.insert(0, "flat")
         if style.scaling in ("head", "query", "figure"):
             text.append(f"max {number(float(one.max()))}")
+    for place in row.crossed:
+        texts[place] = ["removed"]
     names = row.head_names or ("",) * len(row.maps)
     return tuple(
         f"{name}: {', '.join(text)}" if name and text else name or ", ".join(text)
