@@ -97,7 +97,7 @@ def decoder_grid(
     words = [clean(subject.name), f"self-attention of {layers_of(subject)}"]
     if len(modes) == 1:
         words.append(mode_name(modes[0]))
-    words.append("boxes: the queries it looks at, as opaque as the weight is large")
+    words.append("boxes: queries it looks at")
     foot = Foot(tuple(words), tuple(notes))
     fig = draw(sections, columns(style, e.num_heads), foot, style, page_format)
     title = f"decoder self-attention {heads_of(style)}".rstrip(",")

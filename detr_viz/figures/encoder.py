@@ -1,5 +1,7 @@
 """What cells of the image attend to in the encoder: a row for each point, a panel for each head.
 
+Of the mean of all heads, the maps stand around the photo, joined to their points.
+
 fig = encoder_grid(e, [(300, 200)], ["combine"])   # e of explain(..., sites=["encoder"])
 figures.save(fig, "encoder.png")
 """
@@ -16,6 +18,7 @@ from detr_viz.attention.terms import formula_of
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, Label, MapRow, Section
 from detr_viz.figures.page.key import Foot
+from detr_viz.figures.page.layout_around import MOST, around
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
@@ -132,7 +135,9 @@ def encoder_grid(
     if len(modes) == 1:
         words.append(modes[0])
     foot = Foot(tuple(words), tuple(notes), e.grid_hw)
-    fig = draw(sections, columns(style, e.num_heads), foot, style, page_format)
+    alone = isinstance(style.heads, str) and style.heads != "sort" and len(maps_of) == 1
+    arrange = around if alone and 1 < len(cells) <= MOST else None
+    fig = draw(sections, columns(style, e.num_heads), foot, style, page_format, arrange)
     title = f"encoder self-attention {heads_of(style)}".rstrip(",")
     rule = [*notes, normalisation(style)]
     describe(fig, e, title, rule, points_note(points))

@@ -115,7 +115,7 @@ def _laid_out(
     top = page.margin + page.px(TEXT_PT * CAP + AIR)
     for i, label in enumerate(labels):
         under = top + height + page.px(AIR)
-        lines += [replace(t, x=page.margin, baseline=under + t.baseline) for t in label]
+        lines += [replace(t, x=page.margin + t.x, baseline=under + t.baseline) for t in label]
         panels.append(Panel(i, PHOTO, 0, top, page.margin, height, width))
         panels += [Panel(i, 0, k, top, x, height, width) for k, x in enumerate(lefts)]
         plots.append(tuple((x, top, across, high) for x in plot_lefts))

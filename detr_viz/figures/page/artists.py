@@ -134,6 +134,38 @@ def add_crosses(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
     pen.lines(crossed, GRAY, 0.6, 5.0, capstyle="butt")
 
 
+def add_joins(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
+    """Lines from maps to their points in the photo, each with a dot on its point."""
+    segments, dots = [], []
+    for panel, photo in layout.joined:
+        crop = layout.crops[photo.group]
+        point = crop.on_panel(np.array(groups[panel.group].mark), photo.left, photo.top, photo.hw)
+        x = panel.left + (panel.width if panel.left < photo.left else 0)
+        segments.append(np.array([(x, panel.top + panel.height / 2), point]))
+        dots.append(point)
+    pen.lines(segments, "#ffffff", 1.2, 4.8, capstyle="butt")
+    pen.lines(segments, BOX_BLUE, 0.5, 4.9, capstyle="butt")
+    if dots:
+        from matplotlib.collections import EllipseCollection
+
+        size = [3.4 * pen.unit_px] * len(dots)
+        pen.ax.add_collection(
+            EllipseCollection(
+                size,
+                size,
+                [0] * len(dots),
+                units="xy",
+                offsets=dots,
+                transOffset=pen.ax.transData,
+                facecolors=BOX_BLUE,
+                edgecolors="#ffffff",
+                linewidths=pen.width(0.6),
+                zorder=5.0,
+            ),
+            autolim=False,
+        )
+
+
 def add_bars(ax: Axes, layout: PageLayout) -> None:
     """Bars: all of it light, the value's part in colour."""
     from matplotlib.collections import PolyCollection
@@ -160,7 +192,7 @@ def add_marks(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
     centers, sizes = [], []
     for panel in layout.panels:
         mark, crop = groups[panel.group].mark, layout.crops[panel.group]
-        if mark is None or panel.row == LOCATOR:
+        if mark is None or panel.row == LOCATOR or (panel.row == PHOTO and layout.joined):
             continue
         wide = min(max(2.4 * pen.unit_px, min(panel.hw) / 18), min(panel.hw) / 5)
         half = wide * 0.8

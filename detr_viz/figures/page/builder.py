@@ -78,6 +78,7 @@ class PageBuilder:
         self.panels: list[Panel] = []
         self.lines: list[TextLine] = []
         self.bars: list[Bar] = []
+        self.joined: list[tuple[Panel, Panel]] = []
         self._letters = chain(string.ascii_lowercase, (f"a{c}" for c in string.ascii_lowercase))
         self._first_caption = style.name != "contour" and any(
             text.endswith("%")
@@ -260,6 +261,7 @@ class PageBuilder:
             lines=tuple(self.lines),
             bars=tuple(self.bars),
             crops=tuple(self.crops),
+            joined=tuple(self.joined),
         )
 
 

@@ -59,8 +59,11 @@ def level(map_hw: np.ndarray, share: float) -> float | None:
 
 def held_cells(maps: np.ndarray, share: float) -> np.ndarray:
     """(M,): the part of all cells that is above the level of a share; 1 where there is no level."""
-    levels = [level(one, share) for one in maps]
-    return np.array([1.0 if v is None else float((m > v).mean()) for m, v in zip(maps, levels)])
+    parts = []
+    for one in maps:
+        at = level(one, share)
+        parts.append(1.0 if at is None else float((one > at).mean()))
+    return np.array(parts)
 
 
 def is_spread(maps: np.ndarray, share: float) -> np.ndarray:

@@ -10,7 +10,7 @@ Pixels count from the page's top left corner.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detr_viz.figures.page.text import Lettering
@@ -228,6 +228,7 @@ class PageLayout:
 
     panels   photos, maps and locators
     crops    of each group, in the order of the sections
+    joined   (map, photo): a line from the map to its group's mark in the photo
     """
 
     width: int
@@ -238,7 +239,7 @@ class PageLayout:
     bars: tuple[Bar, ...] = ()
     signs: tuple[KeySign, ...] = ()
     crops: tuple[Crop, ...] = ()
-    joined: tuple[tuple[Panel, Panel], ...] = field(default=())
+    joined: tuple[tuple[Panel, Panel], ...] = ()
 
     @property
     def maps(self) -> list[Panel]:

@@ -65,40 +65,31 @@ def with_foot(
     words = list(foot.words)
     if page.stretched:
         words.append("photo not in its true proportions")
-    place = _Place(layout, groups, page)
-    for size in (2, 1):
-        key = _key(layout, page, style, groups, foot, size)
-        left = place.left(words, foot, key.x - page.px(6), size)
-        if left is not None and key.x >= page.margin:
+    place, end = _Place(layout, groups, page), layout.width - page.margin
+    keys = [_key(layout, page, style, groups, foot, size) for size in (2, 1, 0)]
+    below = 0
+    for key, with_cells in zip(keys[:2], (True, False), strict=True):
+        room = key.x - page.px(6) if key.lines else end
+        left = place.left(words, foot, room, with_cells) if key.x >= page.margin else None
+        if left is not None:
             break
-    two_lines = left is None
-    if two_lines:
-        step = page.px(SMALL_PT * LINE + AIR)
-        for size in (2, 1, 0):
-            key = _key(layout, page, style, groups, foot, size)
-            if key.x >= page.margin:
-                break
-        left = place.left(words, foot, layout.width - page.margin, 0, True) or ([], [])
-        if left[0]:
-            left = (
-                [replace(t, baseline=t.baseline + step) for t in left[0]],
-                [replace(s, y=s.y + step) for s in left[1]],
-            )
-        else:
-            two_lines = False
+    else:  # the key alone, the words under it
+        key = next((key for key in keys if key.x >= page.margin), keys[-1])
+        left = place.left(words, foot, end, True) or place.shortened(words, end)
+        below = page.px(SMALL_PT * LINE + AIR) if key.lines and words else 0
     lines, signs = left
-    bottom = key.baseline + page.px(SMALL_PT * 0.3)
-    if two_lines:
-        bottom += step
     layout = replace(
         layout,
-        height=bottom + page.margin,
-        lines=(*layout.lines, *key.lines, *lines),
+        height=key.baseline + below + page.px(SMALL_PT * 0.3) + page.margin,
+        lines=(
+            *layout.lines,
+            *key.lines,
+            *(replace(line, baseline=line.baseline + below) for line in lines),
+        ),
         ramps=(*layout.ramps, *key.ramps),
-        signs=(*layout.signs, *key.signs, *signs),
+        signs=(*layout.signs, *key.signs, *(replace(sign, y=sign.y + below) for sign in signs)),
     )
-    notes = list(foot.notes) if page.page_format.notes else []
-    return with_notes(layout, notes, page) if notes else layout
+    return with_notes(layout, foot.notes, page) if page.page_format.notes else layout
 
 
 def with_notes(layout: PageLayout, notes: Sequence[str], page: PageMetrics) -> PageLayout:
@@ -123,34 +114,20 @@ class _Place:
         self._layout, self._groups, self._page = layout, groups, page
 
     def left(
-        self, words: list[str], foot: Foot, limit: float, size: int, last: bool = False
+        self, words: list[str], foot: Foot, limit: float, with_cells: bool
     ) -> tuple[list[TextLine], list[KeySign]] | None:
-        """The words, and the size of a cell; None where they do not fit. last: shortened instead.
-
-        size: 2 with the size of a cell
-        """
+        """The words, and the size of a cell if there is room; None where the words do not fit."""
         page = self._page
         base = _baseline(self._layout.height, page)
         text = _SEPARATOR.join(words)
         width, x = page.pen.length(text, page.text_pt) if text else 0, page.margin
         if x + width > limit:
-            if not last:
-                return None
-            text = page.pen.shorten(text.replace("$", ""), limit - x, page.text_pt)
-            width = page.pen.width(text, page.text_pt)
-        lines = [
-            TextLine(
-                run.text,
-                x + run.left + run.width / 2,
-                base + run.drop,
-                run.size_pt,
-                GRAY,
-                run.style,
-                "center",
-            )
-            for run in page.pen.runs(text, page.text_pt)
-        ]
-        if foot.cells is None or (size < 2 and not last):
+            return None
+        lines = []
+        for run in page.pen.runs(text, page.text_pt):
+            middle, at = x + run.left + run.width / 2, base + run.drop
+            lines.append(TextLine(run.text, middle, at, run.size_pt, GRAY, run.style, "center"))
+        if foot.cells is None or not with_cells:
             return lines, []
         h, w = foot.cells
         note, side = f"1 of {w} \N{MULTIPLICATION SIGN} {h} cells", self._cell_px()
@@ -161,6 +138,14 @@ class _Place:
         middle = base - page.px(TEXT_PT * CAP) / 2
         lines.append(TextLine(note, start + side + page.px(2), base, page.text_pt, GRAY))
         return lines, [KeySign("cell", start + side / 2, middle, side)]
+
+    def shortened(self, words: list[str], limit: float) -> tuple[list[TextLine], list[KeySign]]:
+        """As many of the words as fit."""
+        page = self._page
+        text = _SEPARATOR.join(words).replace("$", "")
+        text = page.pen.shorten(text, limit - page.margin, page.text_pt)
+        base = _baseline(self._layout.height, page)
+        return [TextLine(text, page.margin, base, page.text_pt, GRAY)], []
 
     def _cell_px(self) -> float:
         """The width of a cell in the panels, where all show the whole photo; else 0."""

@@ -57,17 +57,19 @@ def page_layout(
     foot: key.Foot,
     style: Style,
     page_format: PageFormat,
+    arrange: Layout | None = None,
 ) -> PageLayout:
     """The page: at most as wide as its format, as high as it must be.
 
     heads  a name for each column
     foot   what is written under the panels
+    arrange  the layout; None: the one that suits
     Panels shrink where that brings the figure down to the format's height; where it cannot, they
     keep their size. Raises FigureError for a page too narrow for its panels, or too large to draw.
     """
     layouts = [
-        _fitted(arrange, sections, heads, foot, style, page_format)
-        for arrange in _arrangements(sections, heads, page_format)
+        _fitted(one, sections, heads, foot, style, page_format)
+        for one in ([arrange] if arrange else _arrangements(sections, heads, page_format))
     ]
     layout = max(layouts, key=_size)
     check_size(layout.width, layout.height, len({panel.top for panel in layout.maps}))

@@ -44,7 +44,7 @@ def grid(b: PageBuilder, abreast: int = 1) -> tuple[int, int]:
             right = page.margin + block
             b.label(b.lettered(section.heading), page.margin, top + page.px(CLASS_PT * CAP), right)
             bottom = top = top + b.label_height + page.px(1)
-        for group in section.groups:
+        for _ in section.groups:
             if place == 0:
                 top = bottom + (page.px(_BLOCK_GAP) if index and not section.heading else 0)
             left = page.margin + place * (block + pad)

@@ -25,7 +25,7 @@ from detr_viz.figures.page.elements import (
     all_groups,
 )
 from detr_viz.figures.page.key import Foot
-from detr_viz.figures.page.layout import page_layout
+from detr_viz.figures.page.layout import Layout, page_layout
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.styles import PageFormat, Style
 
@@ -44,17 +44,19 @@ def draw(
     foot: Foot,
     style: Style,
     page_format: PageFormat,
+    arrange: Layout | None = None,
 ) -> Figure:
     """A page of sections.
 
     heads  a name for each column
     foot   what is written under the panels
+    arrange  the layout; None: the one that suits
     The vector artists are in the image's pixels. Raises FigureError.
     """
     lut = scale.colors(style)  # an unknown colour map is an error before anything is laid out
     foot = replace(foot, lut=lut)
     with plain_settings():
-        layout = page_layout(sections, heads, foot, style, page_format)
+        layout = page_layout(sections, heads, foot, style, page_format, arrange)
     return paint(all_groups(sections), layout, style, page_format)
 
 
@@ -72,6 +74,7 @@ def paint(
     query_links.add(pen, groups, layout, style)
     samples.add(pen, groups, layout)
     artists.add_boxes(pen, groups, layout)
+    artists.add_joins(pen, groups, layout)
     artists.add_crosses(pen, groups, layout)
     artists.add_marks(pen, groups, layout)
     artists.add_bars(ax, layout)
