@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from detr_viz.figures.page.colors import PALETTE
 from fake_explanation import MODES, FakeExplanation, fake
-from figure_tools import boxes_of, check_page, corners, extent, numbers_of, texts, tiles_of
+from figure_tools import boxes_of, check_page, corners, extent, texts, tiles_of
 from matplotlib.figure import Figure
 
 from detr_viz import figures
