@@ -18,7 +18,7 @@ OLD_HALO, OLD_BOX, HALO, BOX, TICK_HALO, TICK = 4.0, 4.1, 4.2, 4.3, 4.4, 4.5
 FRAME_HALO, FRAME, CROSS = 4.6, 4.7, 5.0
 SAMPLES = 5.4
 _KEY = 6  # the small drawings of the key
-_TOUCH = 2  # pixels that extents may share, by rounding
+_TOUCH = 1  # pixel that extents may share, by rounding
 
 
 class Tile(NamedTuple):
@@ -254,12 +254,12 @@ def check_page(fig: Figure) -> None:
     _check_lines(fig, photos, maps, locators)
     _check_ellipses(fig, panels)
     bars = [p.vertices for c in _of(fig, PolyCollection) for p in c.get_paths()]
-    apart = [
-        *(_ends(c, fig) for c in lines_of(fig)),
-        *(_ends(c, fig) for c in _of(fig, LineCollection) if c.get_zorder() == _KEY),
-    ]
-    signs = [ends for group in apart for ends in group if not _within(ends[None], maps).any()]
-    alone = np.array([*signs, *(np.hstack([b.min(0), b.max(0)]) for b in bars)]).reshape(-1, 4)
+    signs = [_ends(c, fig) for c in _of(fig, LineCollection) if c.get_zorder() == _KEY]
+    for lines in lines_of(fig):
+        in_key = ~(_overlap(_ends(lines, fig, 0), maps) > 0).any(1)
+        signs.append(_ends(lines, fig)[in_key])
+    bars = np.array([np.hstack([b.min(0), b.max(0)]) for b in bars]).reshape(-1, 4)
+    alone = np.concatenate([*signs, bars])
     assert _within(alone, page_itself).all()
     assert (_overlap(alone, np.concatenate([shown, found])) < 1).all()
 
@@ -292,8 +292,9 @@ def _check_lines(fig: Figure, photos: np.ndarray, maps: np.ndarray, locators: np
     if frames is not None:
         assert (_within(_ends(frames, fig, 0), locators, beyond=0.5).sum(1) == 1).all()
     for lines in lines_of(fig):
-        for ends in _ends(lines, fig, 0):
-            assert _within(ends[None], maps).sum() == 1 or not (_overlap(ends[None], maps) > 0).any()
+        ends = _ends(lines, fig, 0)
+        samples = ~(_overlap(ends, maps) > 0).any(1)  # in the key
+        assert ((_within(ends, maps).sum(1) == 1) | samples).all()
     for paths in _of(fig, PathCollection):
         ends = [np.hstack([p.vertices.min(0), p.vertices.max(0)]) for p in paths.get_paths()]
         if ends:
@@ -338,7 +339,7 @@ def _of(fig: Figure, kind: type) -> list:
 
 def _edges(tiles: list[Tile]) -> np.ndarray:
     """x0, y0, x1, y1 of tiles, (n, 4)."""
-    return np.array([(t.left, t.top, t.right, t.bottom) for t in tiles]).reshape(-1, 4)
+    return np.array([(t.left, t.top, t.right, t.bottom) for t in tiles], int).reshape(-1, 4)
 
 
 def _ends(lines: LineCollection, fig: Figure, half: float | None = None) -> np.ndarray:

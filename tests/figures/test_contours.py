@@ -16,7 +16,7 @@ CENTERED = Grid((1, 1), (1, 1), 32, "centered")
 
 
 def lines(maps: np.ndarray, grid: Grid, panel_hw: tuple[int, int], *args, **options):
-    """Of maps on a grid like this, of as many cells as they have; three shares if none are named."""
+    """Of maps on a grid like this, of as many cells as they have; three shares by default."""
     if not args:
         options.setdefault("shares", SHARES)
     return contours.lines(maps, replace(grid, hw=maps.shape[-2:]), panel_hw, *args, **options)
