@@ -44,7 +44,7 @@ def captions(row: MapRow, group: Group, style: Style) -> tuple[str, ...]:
     """
     if row.captions is not None:
         return row.captions
-    if row.reach:
+    if row.reach or row.cells is not None:
         return ("",) * len(row.maps)
     if style.name == "contour":
         return _held(row, style)
