@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from detr_viz.figures.page.artists import Pen
-from detr_viz.figures.page.elements import INK, PHOTO, Group, PageLayout
+from detr_viz.figures.page.elements import INK, LOCATOR, PHOTO, Group, PageLayout
 from detr_viz.figures.page.key import dot_radius, level_color
 
 _RING_PT = 0.35
