@@ -18,40 +18,30 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
 DPI = 220  # wide enough for the page of a repository
-_SURE = ["--queries", "score:0.5"]
 _FILLED = "<filled>"  # stands for the checkpoint that is filled by a rule
 
 # Name of the picture -> arguments of the command.
-PICTURES: dict[str, list[str]] = {
+PICTURES = {
     **{
-        f"{name}_{mode}_feature_image": ["--type", kind, "--plot", mode, *_SURE]
+        f"{name}_{mode}_feature_image": f"--type {kind} --plot {mode} --queries score:0.5"
         for name, kind in (("detr", "detr"), ("conditional_detr", "cd_detr"))
         for mode in ("combine", "position", "content")
     },
-    "detr_terms_feature_image": ["--type", "detr", "--plot", "terms", "--queries", "top:1"],
-    "faithfulness": [*"--type cd_detr --faithfulness --plot all --queries top:3".split()],
-    "decoder_self_attention": [*"--type detr --attention decoder --queries score:0.9".split()],
-    "encoder_points": [
-        *"--type cd_detr --attention encoder --heads mean --points 340,150 100,200 190,200".split()
-    ],
-    "ablation": [*"--type cd_detr --ablate content position head:3 --queries top:1".split()],
-    "style_contour": [
-        *"--type cd_detr --plot position --style contour --queries top:2".split(),
-        *("--image", "image/scene_4.jpg"),
-    ],
-    "style_heat": [
-        *"--type cd_detr --plot position --style heat --norm query --queries top:2".split(),
-        *("--image", "image/scene_4.jpg"),
-    ],
-    "compare_position": [
-        *"--type detr cd_detr --plot position --queries top:2".split(),
-        *("--image", "image/scene_2.jpg"),
-    ],
-    "layers": [*"--type cd_detr --layer all --image image/scene_3.jpg".split()],
-    "photo_layout": [
-        *("--type", "cd_detr", "--weights", _FILLED, "--image", "image/photo_coffee.jpg"),
-        *("--queries", "91,34"),
-    ],
+    "detr_terms_feature_image": "--type detr --plot terms --queries top:1",
+    "faithfulness": "--type cd_detr --faithfulness --plot all --queries top:3",
+    "decoder_self_attention": "--type detr --attention decoder --queries score:0.9",
+    "encoder_points": "--type cd_detr --attention encoder --heads mean "
+    "--points 340,150 100,200 190,200",
+    "ablation": "--type cd_detr --ablate content position head:3 --queries top:1",
+    "style_contour": "--type cd_detr --plot position --style contour --queries top:2 "
+    "--image image/scene_4.jpg",
+    "style_heat": "--type cd_detr --plot position --style heat --norm query --queries top:2 "
+    "--image image/scene_4.jpg",
+    "compare_position": "--type detr cd_detr --plot position --queries top:2 "
+    "--image image/scene_2.jpg",
+    "layers": "--type cd_detr --layer all --image image/scene_3.jpg",
+    "photo_layout": f"--type cd_detr --weights {_FILLED} --queries 91,34 "
+    "--image image/photo_coffee.jpg",
 }
 
 
@@ -72,7 +62,7 @@ def draw(name: str, out: Path, more: Sequence[str] = ()) -> Path:
 
     with tempfile.TemporaryDirectory() as folder:
         more = more or ("--dpi", str(DPI))
-        argv = [str(ROOT / a) if a.startswith("image/") else a for a in PICTURES[name]]
+        argv = [str(ROOT / a) if a.startswith("image/") else a for a in PICTURES[name].split()]
         if _FILLED in argv:
             argv[argv.index(_FILLED)] = str(filled_checkpoint(Path(folder)))
         # into a folder: a view may write a second figure beside the first

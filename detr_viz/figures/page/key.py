@@ -248,7 +248,8 @@ def _weight_key(
             ],
             share,
         )
-        key.write(f"{what}: even spread" if size == 2 else "even spread" if size else "even", 0)
+        text = f"{what}: even spread" if size == 2 else "even spread" if size else "even"
+        key.write(f"{text} \N{MULTIPLICATION SIGN}1", 0)
         return
     largest = max(float(row.maps.max()) for row in rows)
     end = {
