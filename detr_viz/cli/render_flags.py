@@ -96,14 +96,7 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
         help="for --style contour: per cent of a map that its lines hold, such as 50,80,95; the "
         "first is the full line (default: 50)",
     )
-    add("--font", default="sans", metavar="F", help="sans, serif, or an installed font's name")
     add("--letters", action="store_true", help="(a), (b) and so on before the queries")
-    add(
-        "--notes",
-        action="store_true",
-        help="print under the figure all that a reader must know; it always stands in the caption "
-        "and in the file's metadata",
-    )
     add_page(group)
 
 

@@ -79,7 +79,8 @@ def style_of(args: argparse.Namespace) -> Style:
 
 def page_format_of(args: argparse.Namespace) -> PageFormat:
     page_format = PageFormat.of(args.preset, args.width, args.dpi)
-    return replace(page_format, font=args.font, letters=args.letters, notes=args.notes)
+    letters = getattr(args, "letters", False)  # atlas has none
+    return replace(page_format, font=args.font, letters=letters, notes=args.notes)
 
 
 def check_look(style: Style, page_format: PageFormat) -> None:

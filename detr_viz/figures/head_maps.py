@@ -90,8 +90,8 @@ def head_grid(
                  with the layer before is below 0.5), its reference point, its next best classes
     Under each panel stands the share of its map that lies in the box. The figure carries what it
     shows as `fig.shown`, and as `fig.facts` (Title, Software, Description), which `save` writes
-    into the file. Raises FigureError for what cannot be drawn, ValueError for a mode, query or layer that
-    does not exist.
+    into the file. Raises FigureError for what cannot be drawn, ValueError for a mode, query or
+    layer that does not exist.
     """
     name = model_name(explanation.model_title, 0)
     subject = ShownModel(explanation, name, _layers(explanation, layer))

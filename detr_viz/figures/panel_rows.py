@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.terms import Mode
 from detr_viz.explanation.logit_term_arrays import LogitTerms
-from detr_viz.figures.page.elements import MapRow
+from detr_viz.figures.page.elements import BoxCells, MapRow, SamplePoints
 from detr_viz.figures.reading_rule import ShownModel, mode_name
 from detr_viz.figures.styles import FigureError, Style
 
@@ -53,6 +53,8 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
     maps = row.maps
     if style.heads is None:
         return row
+    if (row.samples or row.cells) and isinstance(style.heads, str):
+        raise FigureError(f"style {style.name} shows single heads: name them by number (0,3)")
     if isinstance(style.heads, tuple):
         order = [*style.heads]
     elif style.heads == "sort":
@@ -68,8 +70,19 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
         names = tuple(map(str, order))
     crossed = frozenset(i for i, n in enumerate(order) if n in row.crossed)
     bars = tuple(row.bars[n] for n in order) if row.bars else ()
+    samples = row.samples and replace(
+        row.samples, xy=row.samples.xy[order], weights=row.samples.weights[order]
+    )
+    cells = row.cells and replace(row.cells, shares=row.cells.shares[order])
     return replace(
-        row, maps=maps[order], captions=captions, bars=bars, crossed=crossed, head_names=names
+        row,
+        maps=maps[order],
+        captions=captions,
+        bars=bars,
+        crossed=crossed,
+        head_names=names,
+        samples=samples,
+        cells=cells,
     )
 
 
@@ -91,14 +104,68 @@ class MapPanels:
         check_heads(self._style, subject.name, subject.explanation.num_heads)
         for layer in subject.layers if queries else ():
             maps = [e.maps(mode, queries, layer, self._scale) for mode in self._modes]
+            more = [self._instead_of_maps(subject, mode, queries, layer) for mode in self._modes]
             for i, query in enumerate(queries):
                 self._rows[id(e), layer, query] = tuple(
-                    shown_heads(MapRow(of_mode[i], e.grid(layer), mode_name(mode)), self._style)
-                    for mode, of_mode in zip(self._modes, maps, strict=True)
+                    shown_heads(
+                        MapRow(of_mode[i], e.grid(layer), mode_name(mode), **own[i]), self._style
+                    )
+                    for mode, of_mode, own in zip(self._modes, maps, more, strict=True)
                 )
+
+    def _instead_of_maps(
+        self, subject: ShownModel, mode: str | Mode, queries: Sequence[int], layer: int
+    ) -> list[dict[str, Any]]:
+        """What the style shows in place of the map of each query, as arguments of MapRow."""
+        if self._style.name == "points":
+            return [{"samples": one} for one in sample_points(subject, str(mode), queries, layer)]
+        if self._style.name == "cells":
+            return [{"cells": one} for one in box_cells(subject, queries, layer)]
+        return [{}] * len(queries)
 
     def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         return self._rows[id(subject.explanation), layer, query]
+
+
+def sample_points(
+    subject: ShownModel, mode: str, queries: Sequence[int], layer: int
+) -> list[SamplePoints]:
+    """The sampling points of queries in pixels of the photo; FigureError where there are none."""
+    e = subject.explanation
+    samples = e.samples(mode, queries, layer)
+    if samples is None:
+        raise FigureError(
+            f"style points shows where heads sample the image, and {subject.name} attends to all "
+            "of it: take overlay, heat or contour"
+        )
+    xy, weights = samples
+    grids, photo_hw = e.grids(layer), e.image.rgb.shape[:2]
+    # xy is in [0, 1] of each level's whole input, padding included
+    scale = np.array(
+        [[grid.input_hw[k] / grid.shown_hw[k] * photo_hw[k] for k in (1, 0)] for grid in grids]
+    )
+    strides = tuple(grid.stride for grid in grids)
+    return [
+        SamplePoints(
+            np.asarray(xy[i] * scale[:, None], np.float32),
+            weights[i],
+            strides,
+            None if e.reference_px is None else tuple(map(float, e.reference_px[query])),
+        )
+        for i, query in enumerate(queries)
+    ]
+
+
+def box_cells(subject: ShownModel, queries: Sequence[int], layer: int) -> list[BoxCells]:
+    """The cells of queries' boxes; FigureError where the attention has none."""
+    cells = getattr(subject.explanation, "cells", None)
+    if cells is None:
+        raise FigureError(
+            f"style cells shows the cells of a box, and the attention of {subject.name} reads "
+            "none: take overlay, heat or contour"
+        )
+    shares, boxes = cells(queries, layer)
+    return [BoxCells(share, box) for share, box in zip(shares, boxes, strict=True)]
 
 
 class TermPanels:
@@ -108,6 +175,8 @@ class TermPanels:
     """
 
     def __init__(self, style: Style) -> None:
+        if style.name in ("points", "cells"):
+            raise FigureError(f"terms have no {style.name}: take style overlay or heat")
         if style.name == "contour":
             raise FigureError(
                 "contours hold shares of a map's mass, and terms of logits have none: take style "

@@ -285,6 +285,10 @@ def terms_rule(shown: FigureContents) -> list[str]:
 
 def normalisation(style: Style) -> str:
     """What colours or lines say about weights, in words."""
+    if style.name == "points":
+        return "a circle is a sampling point, its area the weight, its colour the level"
+    if style.name == "cells":
+        return "cells of the box: shares of the output, orange adds, blue takes away"
     if style.scaling is None:
         shares = listed([round(share * 100) for share in style.contours])
         return (

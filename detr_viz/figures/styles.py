@@ -15,6 +15,8 @@ STYLES = {
     "overlay": "the map's colour over the grey photo",
     "heat": "the map alone, cell by cell",
     "contour": "a line around the densest half of the map, over the untouched photo",
+    "points": "circles where a head samples the photo, area by weight; of sampled attention",
+    "cells": "the cells of the box that a query reads, signed; of attention by RoI cells",
 }
 NORMS = {
     "even": "relative to an even spread, on one logarithmic scale for all panels of all figures",
@@ -49,6 +51,12 @@ RAMPS = {
     ),
 }
 SUFFIXES = (".png", ".pdf", ".svg")  # of figures
+# Styles that no norm applies to, and why.
+_UNSCALED = {
+    "contour": "contours, which hold shares of each map's own mass",
+    "points": "points, whose area is their weight",
+    "cells": "cells, whose shares have one scale for both signs",
+}
 CONTOUR_SHARES = (0.5,)  # of a map's mass, without --contours
 FONTS = ("sans", "serif")  # or the name of an installed font
 _MAX_WIDTH_PX = 20_000  # matplotlib's limit is 2 ** 16, for either side
@@ -100,10 +108,10 @@ class Style:
             raise FigureError(f"zoom {self.zoom!r} is neither auto, none nor a factor from 1 on")
         if not self.contours or not all(0 < share < 1 for share in self.contours):
             raise FigureError(f"contours {self.contours!r}: shares of a map between 0 and 1")
-        if self.name == "contour" and self.norm is not None:
+        if self.name in _UNSCALED and self.norm is not None:
             raise FigureError(
-                f"norm {self.norm!r} says nothing about contours, which hold shares of each map's "
-                "own mass: leave it out, or take style overlay or heat"
+                f"norm {self.norm!r} says nothing about {_UNSCALED[self.name]}: leave it out, or "
+                "take style overlay or heat"
             )
         if self.name == "contour" and self.interpolation == "smooth":
             raise FigureError(
@@ -114,7 +122,7 @@ class Style:
     @property
     def scaling(self) -> str | None:
         """The norm in force; None for contours."""
-        return None if self.name == "contour" else self.norm or "even"
+        return None if self.name in _UNSCALED else self.norm or "even"
 
     @property
     def smoothing(self) -> str:

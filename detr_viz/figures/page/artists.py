@@ -69,6 +69,10 @@ def add_boxes(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
         if panel.row == LOCATOR:
             frames.append(_view_frame(panel, group, crop))
             continue
+        if panel.row == PHOTO and group.rows and group.rows[0].samples is not None:
+            if box is not None:
+                ticks += _ticks(box, panel, crop, pen.unit_px)
+            continue
         if panel.row == PHOTO:
             for one, into in ((group.old_box_xyxy_px, old), (box, boxes)):
                 if one is not None:

@@ -191,7 +191,7 @@ class PageBuilder:
                 text += IN_BOX
                 self.says_in_box = True
         if self.page.pen.width(text, self.page.small_pt) > room:
-            text = text.replace("flat, ", "flat ").replace(", max ", " ")
+            text = text.replace(", flat", " flat").replace(", max ", " ")
         return self.page.pen.shorten(text, room, self.page.small_pt)
 
     def caption(self, panel: Panel) -> None:
@@ -306,7 +306,8 @@ def _crops(section: Section, style: Style) -> list[Crop]:
     first = section.groups[0].photo.shape[:2]
     if not boxes:
         return [Crop.whole(first)] * len(section.groups)
-    grids = [row.grid for group in section.groups for row in group.rows]
+    rows = [row for group in section.groups for row in group.rows]
+    grids = [row.grid for row in rows if row.cells is None and row.samples is None]
     all_of_them = np.concatenate([np.min(boxes, 0)[:2], np.max(boxes, 0)[2:]])
     attended = any(row.attended for group in section.groups for row in group.rows)
     zoom = "none" if attended else style.zoom  # those looked at may be anywhere

@@ -218,6 +218,9 @@ def _key(
     signed = [row for row in rows if row.reach]
     if any(row.attended for row in rows):
         return key
+    if any(row.cells for row in rows):
+        _cell_key(key, size)
+        return key
     if style.name == "contour" and weights:
         _contour_key(key, style, size)
     elif weights:
@@ -245,7 +248,8 @@ def _weight_key(
             ],
             share,
         )
-        key.write(f"{what}: even spread" if size == 2 else "even spread" if size else "even", 0)
+        text = f"{what}: even spread" if size == 2 else "even spread" if size else "even"
+        key.write(f"{text} \N{MULTIPLICATION SIGN}1", 0)
         return
     largest = max(float(row.maps.max()) for row in rows)
     end = {
@@ -283,6 +287,13 @@ def _signed_key(key: _Key, rows: Sequence[MapRow], size: int) -> None:
     ticks.append((0.87, f"+{ends[1]}", "#ffffff"))
     key.ramp("signed", ticks if ends[0] else ticks[1:2], 1.0 if size else 0.8)
     key.write("logit: takes away" if size == 2 else "takes away" if size else "\N{MINUS SIGN}", 0)
+
+
+def _cell_key(key: _Key, size: int) -> None:
+    key.write("adds" if size else "+", 2)
+    key.ramp("signed", [(0.5, "0", "#000000")], 1.0 if size else 0.8)
+    what = "share of the output: takes away" if size == 2 else "takes away"
+    key.write(what if size else "\N{MINUS SIGN}", 0)
 
 
 def _contour_key(key: _Key, style: Style, size: int) -> None:

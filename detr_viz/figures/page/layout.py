@@ -139,7 +139,8 @@ def _arrangements(
     if max(len(g.rows) for g in groups) > 1:
         return [stacked]
     height, width = groups[0].photo.shape[:2]
-    if page_format.grid or len(heads) > _MOST_ABREAST or width / height > _PANORAMA:
+    points = any(row.samples for g in groups for row in g.rows)
+    if points or page_format.grid or len(heads) > _MOST_ABREAST or width / height > _PANORAMA:
         wide = page_format.width_in >= _ABREAST_FROM_IN and len(groups) > 1
         return [grid, partial(grid, abreast=2)] if wide else [grid]
     return [lines]

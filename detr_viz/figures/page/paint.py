@@ -14,9 +14,11 @@ import numpy as np
 
 from detr_viz.figures.page import artists, contours, ground, query_links, samples, scale, tiles
 from detr_viz.figures.page.canvas import figure_of, write
+from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.page.elements import (
     LOCATOR,
     PHOTO,
+    BoxCells,
     Group,
     MapRow,
     PageLayout,
@@ -134,6 +136,10 @@ class _Sheet:
             line = max(round(0.6 * self.unit_px), 1)
             white = np.full((panel.height + 2 * line, panel.width + 2 * line, 3), 255, np.uint8)
             tiles.paste(self.pixels, white, panel.top - line, panel.left - line)
+        elif group.rows and group.rows[0].samples is not None:  # the points of all heads
+            gray = self._ground(group, group.rows[0], crop, panel.hw)
+            tiles.paste(self.pixels, np.repeat(gray[..., None], 3, -1), panel.top, panel.left)
+            return
         tiles.paste(self.pixels, self._resized(group, crop, panel.hw), panel.top, panel.left)
 
     def _row(self, panels: list[Panel]) -> None:
@@ -151,7 +157,11 @@ class _Sheet:
             for panel in panels:
                 tiles.paste(self.pixels, gray, panel.top, panel.left)
             return
-        tile, bleed = self._tiles(row, maps, group, crop, hw, ground_of)
+        if row.cells is not None:
+            tone = box_tone(row.cells, heads, crop, hw)
+            tile, bleed = tiles.colorize(tone, ground_of, scale.signed_table()), 0
+        else:
+            tile, bleed = self._tiles(row, maps, group, crop, hw, ground_of)
         for pixels, panel in zip(tile, panels, strict=True):
             tiles.paste(self.pixels, pixels, panel.top - bleed, panel.left - bleed)
 
@@ -234,3 +244,17 @@ class _Sheet:
             tiles.paste(self.pixels, photo, panel.top, panel.left)
             first = np.array((panel.left, panel.top))
             self.curves.append(tuple([line + first for line in lines] for lines in curve))
+
+
+def box_tone(cells: BoxCells, heads: Sequence[int], crop: Crop, hw: tuple[int, int]) -> np.ndarray:
+    """Tones (N, H, W) of the signed shares of a box's cells: one half outside the box."""
+    reach = float(np.abs(cells.shares).max()) or 1.0
+    count = cells.shares.shape[-1]
+    low, high = cells.box_xyxy_px[:2], cells.box_xyxy_px[2:]
+    index, inside = [], []
+    for axis, (first, last) in enumerate(((low[1], high[1]), (low[0], high[0]))):
+        at = (crop.pixels(hw[axis], axis) - first) / max(float(last - first), 1e-6) * count
+        index.append(np.clip(at, 0, count - 1).astype(np.intp))
+        inside.append((at >= 0) & (at < count))
+    shares = cells.shares[list(heads)][:, index[0]][:, :, index[1]] / reach
+    return 0.5 + 0.5 * shares * (inside[0][:, None] & inside[1][None])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from detr_viz.figures.page.artists import Pen
-from detr_viz.figures.page.elements import INK, PHOTO, Group, PageLayout
+from detr_viz.figures.page.elements import INK, LOCATOR, PHOTO, Group, PageLayout
 from detr_viz.figures.page.key import dot_radius, level_color
 
 _RING_PT = 0.35
@@ -24,17 +24,18 @@ def add(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
 
     centers, sizes, colors, plus = [], [], [], []
     for panel in layout.panels:
-        if panel.row < PHOTO + 1:
-            continue
-        samples = groups[panel.group].rows[panel.row].samples
+        rows = groups[panel.group].rows
+        samples = rows[max(panel.row, 0)].samples if rows and panel.row != LOCATOR else None
         if samples is None:
             continue
         crop = layout.crops[panel.group]
-        xy = crop.on_panel(samples.xy[panel.head], panel.left, panel.top, panel.hw)
-        xy = xy[..., ::1]
+        heads = range(len(samples.xy)) if panel.row == PHOTO else [panel.head]
+        xy = np.concatenate([samples.xy[head] for head in heads], 1)  # (L, heads * P, 2)
+        weights = np.concatenate([samples.weights[head] for head in heads], 1)
+        xy = crop.on_panel(xy, panel.left, panel.top, panel.hw)
         unit = pen.unit_px * min(panel.width / (60 * pen.unit_px), 1.6) ** 0.5
         for level, stride in enumerate(samples.strides):
-            for (x, y), weight in zip(xy[level], samples.weights[panel.head, level], strict=True):
+            for (x, y), weight in zip(xy[level], weights[level], strict=True):
                 inside = (
                     panel.left <= x <= panel.left + panel.width
                     and panel.top <= y <= panel.top + panel.height

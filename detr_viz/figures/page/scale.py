@@ -68,10 +68,10 @@ def _near(name: str) -> str:
     return ", ".join(known[n] for n in near) or f"{', '.join(RAMPS)}, viridis or cividis"
 
 
-def plain_colors(style: Style) -> np.ndarray:
-    """256 colours (256, 3) uint8 over white, for tables and maps without a photo."""
+def plain_colors(style: Style, ground: float = 255) -> np.ndarray:
+    """256 colours (256, 3) uint8 over white or a grey, for tables and maps without a photo."""
     fades = style.cmap is None or style.cmap in RAMPS
-    return opaque_table(colors(style), fades)[:, 0, :3]
+    return opaque_table(colors(style), fades, ground)[:, 0, :3]
 
 
 def opacity(tone: np.ndarray) -> np.ndarray:
@@ -88,12 +88,12 @@ def tone_table(lut: np.ndarray) -> np.ndarray:
     return _table(np.asarray(lut, np.float64), opacity(np.arange(256) / 255))
 
 
-def opaque_table(lut: np.ndarray, fades: bool) -> np.ndarray:
-    """The same for a map alone, whatever lies under it; fades: weak tones fade to white."""
+def opaque_table(lut: np.ndarray, fades: bool, ground: float = 255) -> np.ndarray:
+    """The same for a map alone, whatever lies under it; fades: weak tones fade to a grey ground."""
     colours = np.asarray(lut, np.float64)
     if fades:
         alpha = np.clip(np.arange(256) / 255 / 0.3, 0, 1)[:, None]
-        colours = alpha * colours + (1 - alpha) * 255
+        colours = alpha * colours + (1 - alpha) * ground
     table = np.full((256, 256, 4), 255, np.uint8)
     table[..., :3] = np.rint(colours)[:, None]
     return table

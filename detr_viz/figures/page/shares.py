@@ -44,7 +44,7 @@ def captions(row: MapRow, group: Group, style: Style) -> tuple[str, ...]:
     """
     if row.captions is not None:
         return row.captions
-    if row.reach:
+    if row.reach or row.cells is not None:
         return ("",) * len(row.maps)
     if style.name == "contour":
         return _held(row, style)
@@ -55,7 +55,7 @@ def captions(row: MapRow, group: Group, style: Style) -> tuple[str, ...]:
             text.append(percent(float(share)))
     for text, flat, one in zip(texts, is_flat(row.maps), row.maps, strict=True):
         if flat and style.scaling == "even":
-            text.insert(0, "flat")
+            text.append("flat")
         if style.scaling in ("head", "query", "figure"):
             text.append(f"max {number(float(one.max()))}")
     for place in row.crossed:

@@ -137,7 +137,13 @@ def resample(
         )
         for axis in (0, 1)
     )
-    return rows @ (np.asarray(maps, np.float32) @ columns.T)
+    maps = np.asarray(maps, np.float32)
+    # as two products of matrices: a product for each map waits for threads each time
+    across = maps.reshape(-1, maps.shape[-1]) @ columns.T
+    across = across.reshape(-1, maps.shape[-2], len(columns)).transpose(1, 0, 2)
+    down = rows @ across.reshape(maps.shape[-2], -1)
+    panels = down.reshape(len(rows), -1, len(columns)).transpose(1, 0, 2)
+    return panels.reshape(*maps.shape[:-2], len(rows), len(columns))
 
 
 def resize_photo(rgb: np.ndarray, out_hw: tuple[int, int], crop: Crop | None = None) -> np.ndarray:
