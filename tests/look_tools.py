@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from figure_tools import Tile, inked, sheet_of
+from figure_tools import Tile, at_centers, inked, sheet_of
 from matplotlib.figure import Figure
 
 _EMBER = {
@@ -74,3 +74,12 @@ def caption_of(one: np.ndarray, share: float | None = None) -> str:
 def plain(captions: list[str]) -> list[str]:
     """Captions without the words that stand in the first one alone."""
     return [text.replace(" in box", "") for text in captions]
+
+
+def check_heat(picture: np.ndarray, one: np.ndarray) -> None:
+    """A panel (H, W, 3) of --style heat has the colours of a map (h, w), to one of 256 tones."""
+    shown = at_centers(picture, one.shape).reshape(-1, 1, 3).astype(int)
+    level = np.rint(255 * even_tone(one.ravel() * one.size))
+    near = [ember_alone(np.clip(level + step, 0, 255) / 255) for step in (-1, 0, 1)]
+    assert np.abs(shown - np.stack(near, 1)).max(-1).min(-1).max() <= 1
+    assert len(set(level)) > 10  # not all alike

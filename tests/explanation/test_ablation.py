@@ -302,7 +302,7 @@ def test_no_cell_in_the_box_is_said():
     found = [small.ablate("box:outside")]
     assert "(no cell in its box)" in ablation_table(small, [13], found)
     assert "(no cell in its box)" not in ablation_table(small, [14], found)
-    fig = figures.head_grid(small, [13], layer=2, style=Style(heads=(0,)), ablations=found)
+    fig = figures.head_grid(small, [13], layer=2, ablations=found)
     assert "no cell in its box" in texts(fig)
     assert "all but the box hidden" in texts(fig)
 

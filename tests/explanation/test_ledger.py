@@ -211,21 +211,23 @@ def test_the_figure_of_a_ledger(name):
     found = texts(fig)
     apart = name == "cd_detr"
     rows = ["cq · ck", "cq · pk", "pq · ck", "pq · pk", "sum", "weights"]
-    found = [re.sub(r"^sum ±[\d.]+$", "sum", text) for text in found]
-    shown = [row for row in rows if found.count(row) == 1]
+    words = "".join(found)  # letters and subscripts are texts of their own
+    shown = [row for row in rows if words.count(row) == 1]
     assert shown == [row for row in rows if not (apart and row in ("cq · pk", "pq · ck"))]
-    rule = " ".join(found)
+    rule = fig.facts["Description"]
     assert ("exactly 0" in rule) is apart and "cov(term, sum) / var(sum)" in rule
     shares = e.logit_terms([query], 2).shares["pq.pk"][0]
     for share in shares:
-        assert f"{round(float(share), 2) + 0.0:.0%}" in found
-    assert "-0%" not in found
+        assert f"{round(float(share), 2) + 0.0:.0%}".replace("%", " %") in found
+    assert "-0 %" not in found
+    largest = np.abs(e.logit_terms([query], 2).total[0]).max((1, 2))
+    assert [text for text in found if text[0] == "±"] == [f"±{value:.1f}" for value in largest]
 
 
 def test_first_layers_of_conditional_detr_have_cross_terms():
     e = demo_explanation("cd_detr")
-    found = texts(figures.head_grid(e, [3], "terms", layer=0))
-    assert "cq · pk" in found and "exactly 0" not in " ".join(found)
+    fig = figures.head_grid(e, [3], "terms", layer=0)
+    assert "cq · pk" in "".join(texts(fig)) and "exactly 0" not in fig.facts["Description"]
 
 
 @pytest.mark.parametrize(
@@ -285,9 +287,9 @@ CAT = (12.8, 19.2, 44.8, 67.2)  # the box of the stand-in's query 0
 
 
 def peaks(heads: int):
-    """The stand-in whose heads have half their mass each on a cell of row 5: two of four in CAT."""
+    """The stand-in whose heads have half their mass each on a cell of row 5: those of column 2 and 4 are in CAT."""
     example = fake(heads=heads)
-    example.made[0] = [one_hot((12, 16), (5, 3 * m), 0.5) for m in range(heads)]
+    example.made[0] = [one_hot((12, 16), (5, 2 * m), 0.5) for m in range(heads)]
     return example
 
 
@@ -314,7 +316,7 @@ def test_all_heads_as_one(heads):
     fig = figures.head_grid(example, [0], style=Style(heads=heads))
     assert plain(captions_of(fig)) == [expected]
     assert any(f"{heads} of heads" in text for text in texts(fig))
-    assert 30 < int(expected.split()[0]) < 60
+    assert 20 < int(expected.split()[0]) < 60
 
 
 def test_sorted_by_how_concentrated_they_are():
@@ -327,8 +329,8 @@ def test_sorted_by_how_concentrated_they_are():
     found = texts(fig)
     assert [t for t in found if t in ("1st", "2nd", "3rd")] == ["1st", "2nd", "3rd"]
     made = shares(example.made[0])
-    expected = [f"2: {made[2]}", f"1: {made[1]}", f"0: {made[0]}, flat"]
-    assert plain(captions_of(fig)) == expected
+    assert plain(captions_of(fig))[:2] == [f"2: {made[2]}", f"1: {made[1]}"]
+    assert captions_of(fig)[2] in ("0: 12 %, flat", "0: 13 %, flat")  # 12.5
     assert "of the least entropy first" in fig.facts["Description"]
     assert "most concentrated first" in fig.facts["Title"]
 
