@@ -103,9 +103,8 @@ def zoom(text: str) -> str | float:
 def contour_shares(text: str) -> tuple[float, ...]:
     """Per cent of a map, 1 to 99, as shares; each once."""
     words = text.split(",")
-    if not all(w.isdecimal() and 1 <= int(w[:4]) <= 99 for w in words) or len({*words}) < len(
-        words
-    ):
+    sound = all(w.isdecimal() and len(w) < 3 and int(w) > 0 for w in words)
+    if not sound or len({*map(int, words)}) < len(words):
         raise argparse.ArgumentTypeError(
             f"{text[:40]!r} are no contours: write per cent from 1 to 99, such as 50,80,95"
         )

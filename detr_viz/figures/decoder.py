@@ -33,6 +33,7 @@ from detr_viz.figures.reading_rule import (
     formula_note,
     heads_of,
     layers_of,
+    merged_words,
     mode_name,
     normalisation,
 )
@@ -97,6 +98,7 @@ def decoder_grid(
     words = [clean(subject.name), f"self-attention of {layers_of(subject)}"]
     if len(modes) == 1:
         words.append(mode_name(modes[0]))
+    words += merged_words(style)
     words.append("boxes: queries it looks at")
     foot = Foot(tuple(words), tuple(notes))
     fig = draw(sections, columns(style, e.num_heads), foot, style, page_format)

@@ -28,6 +28,7 @@ from detr_viz.figures.reading_rule import (
     formula_note,
     grid_note,
     heads_of,
+    merged_words,
     normalisation,
     numbered,
 )
@@ -134,6 +135,7 @@ def encoder_grid(
     words = [clean(e.model_title), f"{where if len(layers) < 2 else 'encoder'} self-attention"]
     if len(modes) == 1:
         words.append(modes[0])
+    words += merged_words(style)
     foot = Foot(tuple(words), tuple(notes), e.grid_hw)
     alone = isinstance(style.heads, str) and style.heads != "sort" and len(maps_of) == 1
     arrange = around if alone and 1 < len(cells) <= MOST else None

@@ -162,15 +162,21 @@ def foot_words(shown: FigureContents) -> list[str]:
         words.append(_layer_words(subjects[0]))
     if ALL_TERMS in shown.modes:
         words.append("logits by term, centred; bars: share of the logits")
-    elif len(shown.modes) == 1 and shown.style.heads is None:
+    elif len(shown.modes) == 1 and not merged_words(shown.style):  # else it stands over the panel
         words.append(mode_name(shown.modes[0]))
-    if shown.style.heads in ("mean", "max"):
-        words.append(f"{shown.style.heads} of heads")
+    words += merged_words(shown.style)
     if shown.removed:
         words.append("bars: the score left")
     if shown.style.name == "contour" and ALL_TERMS not in shown.modes:
         words.append("%: of the image, in the line")
     return words
+
+
+def merged_words(style: Style) -> list[str]:
+    """Which heads the one panel of a row shows, where there is no more than one."""
+    if isinstance(style.heads, tuple):
+        return [f"head {style.heads[0]}"] if len(style.heads) == 1 else []
+    return [f"{style.heads} of heads"] if style.heads in ("mean", "max") else []
 
 
 def _layer_words(subject: ShownModel) -> str:

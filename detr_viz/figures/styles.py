@@ -113,6 +113,11 @@ class Style:
                 f"norm {self.norm!r} says nothing about {_UNSCALED[self.name]}: leave it out, or "
                 "take style overlay or heat"
             )
+        if self.name == "contour" and self.interpolation == "smooth":
+            raise FigureError(
+                "interpolation 'smooth' spreads weights, so a line would not hold its share: take "
+                "cubic, linear or nearest"
+            )
 
     @property
     def scaling(self) -> str | None:

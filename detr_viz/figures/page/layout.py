@@ -71,13 +71,19 @@ def page_layout(
         _fitted(one, sections, heads, foot, style, page_format)
         for one in ([arrange] if arrange else _arrangements(sections, heads, page_format))
     ]
-    layout = max(layouts, key=_size)
+    limit_px = _limit_px(page_format)
+    layout = max(layouts, key=lambda layout: (layout.height <= limit_px, _size(layout)))
     check_size(layout.width, layout.height, len({panel.top for panel in layout.maps}))
     return layout
 
 
+def _limit_px(page_format: PageFormat) -> float:
+    """The height to keep to; a page exactly as high keeps to it, whatever rounding says."""
+    return page_format.height_in * page_format.dpi + 1e-6
+
+
 def _size(layout: PageLayout) -> int:
-    """By which of several layouts the best is chosen: the width of its panels."""
+    """By which the best is chosen of layouts that keep to the height: the width of panels."""
     return max((panel.width for panel in layout.maps), default=0)
 
 
@@ -100,7 +106,7 @@ def _fitted(
         )
 
     first = layout = unchecked()
-    limit_px = page_format.height_in * page_format.dpi
+    limit_px = _limit_px(page_format)
     for _ in range(8):
         maps = layout.maps
         if layout.height <= limit_px or not maps:

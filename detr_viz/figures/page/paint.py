@@ -70,6 +70,7 @@ def paint(
     unit_px = page_format.type_size * dpi / 72
     sheet = _Sheet(groups, layout, style, unit_px)
     fig, ax = figure_of(sheet.pixels, dpi)
+    fig.layout_ = layout  # where everything is, for tests
     pen = artists.Pen(ax, dpi, unit_px)
     if style.name == "contour":
         artists.add_contours(pen, sheet.curves)

@@ -116,7 +116,7 @@ def _named_file(font: str, style: str) -> str:
     if font.casefold() not in known:
         near = difflib.get_close_matches(font.casefold(), known, n=3, cutoff=0.5)
         have = ", ".join(known[n] for n in near) or "sans or serif"
-        raise FigureError(f"no font {font!r} is installed: try {have}")
+        raise FigureError(f"no font {font[:60]!r} is installed: try {have}")
     wanted = FontProperties(
         family=known[font.casefold()],
         weight="bold" if style == "bold" else "normal",

@@ -54,7 +54,8 @@ def interpolation_weights(
     cell_px = pitch * out_px / shown_px
     if interpolation == "smooth":
         u = (crop.pixels(out_px, axis, beyond) - centers[0]) / pitch
-        weights = _gaussian(u, cells, max(SMOOTH_CELLS, least_px / cell_px))
+        # half a pixel at least: in a narrower Gaussian a cell may lie between all pixels' centres
+        weights = _gaussian(u, cells, max(SMOOTH_CELLS, max(least_px, 0.5) / cell_px))
     else:
         finer = max(math.ceil(1 / cell_px), 1)
         low, high = ((crop.y0, crop.y1), (crop.x0, crop.x1))[axis]
