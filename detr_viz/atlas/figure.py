@@ -32,10 +32,10 @@ from detr_viz.figures.page.elements import (
     LINE,
     SMALL_PT,
     TEXT_PT,
-    PageMetrics,
     TextLine,
 )
 from detr_viz.figures.page.layout import check_size
+from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.page.scale import plain_colors
 from detr_viz.figures.page.text import Lettering, clean, plain_settings
 from detr_viz.figures.styles import (

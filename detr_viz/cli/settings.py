@@ -90,7 +90,7 @@ def check_look(style: Style, page_format: PageFormat) -> None:
 
         colors(style)
     if page_format.font not in FONTS:
-        from detr_viz.figures.page.text import font_file
+        from detr_viz.figures.page.fonts import font_file
 
         font_file(frozenset(), "", page_format.font)
 

@@ -23,10 +23,11 @@ from detr_viz.figures.decoder import notes_of, subject_of
 from detr_viz.figures.labels import label_of, words_of
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
-from detr_viz.figures.page.elements import GRAY, INK, PageMetrics
-from detr_viz.figures.page.key import Foot, with_foot
+from detr_viz.figures.page.elements import GRAY, INK
+from detr_viz.figures.page.foot import Foot, with_foot
 from detr_viz.figures.page.layout import check_size
 from detr_viz.figures.page.matrix_layout import Band, Entry, Table
+from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.page.scale import plain_colors
 from detr_viz.figures.page.text import clean, plain_settings
 from detr_viz.figures.panel_rows import columns

@@ -17,7 +17,7 @@ import numpy as np
 from detr_viz.attention.terms import formula_of
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, Label, MapRow, Section
-from detr_viz.figures.page.key import Foot
+from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.layout_around import MOST, around
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.text import clean

@@ -16,8 +16,9 @@ from detr_viz.explanation.curves import Faithfulness
 from detr_viz.figures.faithfulness_layout import WAYS, Box, fitted_layout, ink_of, label_widths
 from detr_viz.figures.labels import finite, label_of
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.elements import Group, Label, MapRow, PageMetrics
-from detr_viz.figures.page.key import Foot
+from detr_viz.figures.page.elements import Group, Label, MapRow
+from detr_viz.figures.page.foot import Foot
+from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.page.paint import paint
 from detr_viz.figures.page.scale import colors
 from detr_viz.figures.page.text import clean, plain_settings

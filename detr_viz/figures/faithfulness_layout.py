@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from detr_viz.explanation.curves import Faithfulness, area
-from detr_viz.figures.page.builder import label_lines
 from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.page.elements import (
     AIR,
@@ -22,11 +21,12 @@ from detr_viz.figures.page.elements import (
     Group,
     Label,
     PageLayout,
-    PageMetrics,
     Panel,
     TextLine,
 )
-from detr_viz.figures.page.key import Foot, with_foot
+from detr_viz.figures.page.foot import Foot, with_foot
+from detr_viz.figures.page.label_lines import label_lines
+from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.page.shares import captions
 from detr_viz.figures.styles import PageFormat, Style
 

@@ -18,9 +18,10 @@ import numpy as np
 
 from detr_viz.attention.terms import ALL_TERMS, Mode
 from detr_viz.detections.matching import Match, SharedObject
+from detr_viz.figures.file_facts import metadata
 from detr_viz.figures.labels import model_name, names_of, short_names, words_of
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.key import Foot
+from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.save import SUFFIXES, save, show
 from detr_viz.figures.panel_rows import AblationPanels, MapPanels, Panels, TermPanels, columns
@@ -29,7 +30,6 @@ from detr_viz.figures.reading_rule import (
     ShownModel,
     cells_of,
     foot_words,
-    metadata,
     reading_rule,
 )
 from detr_viz.figures.sections import sections_of

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.figures.page.elements import Label, score_text
-from detr_viz.figures.page.text import ELLIPSIS, clean, drawable
+from detr_viz.figures.page.fonts import drawable
+from detr_viz.figures.page.text import ELLIPSIS, clean
 from detr_viz.figures.reading_rule import ShownModel, class_name
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from pathlib import Path
 import detr_viz
 from detr_viz.attention.terms import ALL_TERMS, Mode, is_sum
 from detr_viz.common.files import OutputError, reason, replacing
+from detr_viz.figures.file_facts import image_name, weights_of
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.reading_rule import (
     DASH,
@@ -19,14 +20,12 @@ from detr_viz.figures.reading_rule import (
     formulas,
     grid_of,
     heads_of,
-    image_name,
     layers_of,
     listed,
     mode_name,
     normalisation,
     number_notes,
     reading_rule,
-    weights_of,
 )
 from detr_viz.figures.styles import NORMS, Style
 from detr_viz.figures.view_contents import ViewContents

@@ -1,17 +1,16 @@
-"""What a reader must know about a figure: the reading rule under it, and its metadata."""
+"""What a reader must know about a figure: the line under it, and all the notes."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import detr_viz
 from detr_viz.attention.terms import ALL_TERMS, MIXED, Mode, formula_of, is_sum, parse_terms
 from detr_viz.figures.page.elements import number
-from detr_viz.figures.page.text import clean, drawable
+from detr_viz.figures.page.fonts import drawable
+from detr_viz.figures.page.text import clean
 from detr_viz.figures.styles import NORMS, Style
 
 if TYPE_CHECKING:
@@ -296,52 +295,3 @@ def normalisation(style: Style) -> str:
             "more than a third of the image are coloured instead"
         )
     return f"normalisation {style.scaling} ({NORMS[style.scaling]})"
-
-
-def _checked(subject: ShownModel) -> str:
-    residuals = [subject.explanation.residuals.get(i, math.nan) for i in subject.layers]
-    worst = max(residuals, key=lambda r: -1 if math.isnan(r) else r)
-    return "self-check " + ("untestable" if math.isnan(worst) else f"residual {worst:.1e}")
-
-
-def metadata(shown: FigureContents) -> dict[str, str]:
-    """Title, Software and Description. No dates: the same figure is the same file."""
-    plain = [" ".join(note.replace("$", "").split()) for note in reading_rule(shown)]
-    style = shown.style
-    drawn = f"style {style.name}, {style.smoothing} interpolation"
-    if style.name != "contour":
-        drawn += f", colour map {'ember' if style.cmap is None else style.cmap}"
-    checks = each(shown, [_checked(s) for s in shown.subjects])
-    scale = "layer" if ALL_TERMS in shown.modes else shown.scale
-    rule = "; ".join([*plain, f"scale {scale}", normalisation(style), drawn, *checks])
-    hashes = [weights_of(s) for s in shown.subjects]
-    if len(shown.subjects) > 1:
-        hashes = [f"{clean(s.name)}: {w}" for s, w in zip(shown.subjects, hashes, strict=True) if w]
-    hashes.append(_image(shown))
-    return {
-        "Title": shown.title,
-        "Software": f"detr_viz {detr_viz.__version__}",
-        "Description": ". ".join([rule, "; ".join(shown.queries), *filter(None, hashes)]),
-    }
-
-
-def weights_of(subject: ShownModel) -> str:
-    meta = subject.explanation.meta
-    if not meta.get("weights_sha256"):
-        return ""
-    name = clean(str(meta.get("weights") or ""))
-    return f"weights {name} sha256 {meta['weights_sha256']}".replace("  ", " ")
-
-
-def image_name(shown: FigureContents) -> str:
-    """The photo's file, without its folder; "" where there was none."""
-    return clean(str(shown.subjects[0].explanation.meta.get("image") or ""))
-
-
-def _image(shown: FigureContents) -> str:
-    digest = shown.subjects[0].explanation.meta.get("image_sha256")
-    return (
-        " ".join(["image", image_name(shown), f"sha256 {digest}"]).replace("  ", " ")
-        if digest
-        else ""
-    )

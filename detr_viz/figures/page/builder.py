@@ -27,12 +27,12 @@ from detr_viz.figures.page.elements import (
     Group,
     Label,
     PageLayout,
-    PageMetrics,
     Panel,
     Section,
     TextLine,
     all_groups,
 )
+from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.page.shares import captions
 from detr_viz.figures.styles import PageFormat, Style
 
@@ -156,11 +156,6 @@ class PageBuilder:
                 wide += pen.width(text, page.class_pt) + page.px(2.5)
         return wide
 
-    def label_lines(self, label: Label, limit: float) -> list[TextLine]:
-        """A label as lines under each other, x = 0, baselines from the top of the first line."""
-        page = self.page
-        return label_lines(label, limit, page)
-
     def photo(self, group: int, top: int, left: int, hw: tuple[int, int]) -> None:
         """The photo of a group, with the whole of it in a corner where it is a view."""
         self.panels.append(Panel(group, PHOTO, 0, top, left, *hw))
@@ -263,36 +258,6 @@ class PageBuilder:
             crops=tuple(self.crops),
             joined=tuple(self.joined),
         )
-
-
-def label_lines(label: Label, limit: float, page: PageMetrics) -> list[TextLine]:
-    """A label as lines under each other, x = 0, baselines from the top of the first line.
-
-    The score stands after the title, on a line of its own where there is no room.
-    """
-    pen = page.pen
-    ink = GRAY if label.weak else INK
-    lines, baseline = [], 0
-    title = pen.fit(label.title, limit, page.class_pt, label.style)
-    for text in title:
-        baseline += page.px(CLASS_PT * (LINE if lines else CAP))
-        lines.append(TextLine(text, 0, baseline, page.class_pt, ink, label.style))
-    details = list(label.details)
-    if label.score:
-        after = pen.width(title[-1], page.class_pt, label.style) + page.px(2.2)
-        if after + pen.width(label.score, page.class_pt) <= limit:
-            lines.append(TextLine(label.score, after, baseline, page.class_pt, ink))
-        else:
-            details.insert(0, label.score)
-    if label.alert:
-        for text in pen.fit(label.alert, limit, page.small_pt):
-            baseline += page.px(SMALL_PT * LINE + 0.6)
-            lines.append(TextLine(text, 0, baseline, page.small_pt, ALERT))
-    joined = pen.join(details, limit, page.small_pt, " · ")
-    for text in chain.from_iterable(pen.fit(d, limit, page.small_pt) for d in joined):
-        baseline += page.px(SMALL_PT * LINE + 0.6)
-        lines.append(TextLine(text, 0, baseline, page.small_pt, GRAY))
-    return lines
 
 
 def _crops(section: Section, style: Style) -> list[Crop]:

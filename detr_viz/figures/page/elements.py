@@ -1,4 +1,4 @@
-"""What a figure consists of, and the measures of its page. Nothing here places or draws.
+"""What a figure consists of, and what a laid out page does. Nothing here places or draws.
 
     Section   one object; it has a heading where it has several groups
       Group   one photo with one box and a label: a query of one model at one layer
@@ -12,9 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from detr_viz.figures.page.text import Lettering
-from detr_viz.figures.styles import FigureError, PageFormat
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,10 +31,6 @@ AIR = 2.6  # points between text and what it belongs to
 WIDE = 6.0  # points between the photo and its panels
 PHOTO = -1  # the row of a Panel that is the photo
 LOCATOR = -2  # the row of a Panel that is the whole photo beside a crop
-
-_MARGIN, _GAP, _PAD = 2.0, 3.1, 5.0
-_ASPECTS = (0.4, 4.0)  # width / height of a panel; a photo beyond is stretched
-_MIN_PANEL_PX = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,48 +238,6 @@ class PageLayout:
     def maps(self) -> list[Panel]:
         """The panels that show maps."""
         return [panel for panel in self.panels if panel.row >= 0]
-
-
-class PageMetrics:
-    """The page's measures: points to pixels, text widths, the shape of a panel."""
-
-    def __init__(
-        self,
-        page_format: PageFormat,
-        photo_hw: tuple[int, int],
-        panel_limit_px: float | None = None,
-    ) -> None:
-        self.page_format = page_format
-        self.pen = Lettering(page_format.dpi, page_format.font)
-        self.width = round(page_format.width_in * page_format.dpi)
-        # few heads: a narrower figure, not huge panels
-        self.panel_limit = self.width // 4 if panel_limit_px is None else int(panel_limit_px)
-        true_aspect = photo_hw[1] / photo_hw[0]
-        self.aspect = min(max(true_aspect, _ASPECTS[0]), _ASPECTS[1])
-        self.stretched = self.aspect != true_aspect
-        self.class_pt, self.text_pt, self.small_pt = (
-            pt * page_format.type_size for pt in (CLASS_PT, TEXT_PT, SMALL_PT)
-        )
-        self.margin, self.gap, self.pad = self.px(_MARGIN), self.px(_GAP), self.px(_PAD)
-
-    def px(self, pt: float) -> int:
-        """Points at the default size of type to whole pixels, one at least."""
-        return self.pen.px(pt * self.page_format.type_size)
-
-    def panel_height(self, width: float) -> int:
-        return max(_MIN_PANEL_PX, round(width / self.aspect))
-
-    def panel_width(self, room: float, panels: float) -> int:
-        width = int(room / panels)
-        if width < _MIN_PANEL_PX:
-            inches = self.page_format.width_in
-            raise FigureError(
-                f"a figure {inches:g} in wide is too narrow for its panels: make it wider"
-            )
-        return max(min(width, self.panel_limit), _MIN_PANEL_PX)
-
-    def widest(self, lines: Sequence[TextLine]) -> int:
-        return int(max((self.pen.width(t.text, t.size_pt, t.style) for t in lines), default=0)) + 1
 
 
 def all_groups(sections: Sequence[Section]) -> list[Group]:

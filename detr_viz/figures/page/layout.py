@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from detr_viz.figures.page import key
 from detr_viz.figures.page.builder import PageBuilder
 from detr_viz.figures.page.elements import (
     AIR,
@@ -30,14 +29,14 @@ from detr_viz.figures.page.elements import (
     CLASS_PT,
     TEXT_PT,
     WIDE,
-    FigureError,
     PageLayout,
     Section,
     all_groups,
 )
+from detr_viz.figures.page.foot import Foot, with_foot
 from detr_viz.figures.page.layout_grid import grid
 from detr_viz.figures.page.layout_stacked import stacked
-from detr_viz.figures.styles import PageFormat, Style
+from detr_viz.figures.styles import FigureError, PageFormat, Style
 
 SECTION_GAP, ROW_GAP = 6.0, 4.2  # points
 _MAX_PIXELS = 250_000_000  # 1 GB for the page, as much again to draw it
@@ -54,7 +53,7 @@ Layout = Callable[[PageBuilder], tuple[int, int]]
 def page_layout(
     sections: Sequence[Section],
     heads: Sequence[str],
-    foot: key.Foot,
+    foot: Foot,
     style: Style,
     page_format: PageFormat,
     arrange: Layout | None = None,
@@ -91,7 +90,7 @@ def _fitted(
     arrange: Layout,
     sections: Sequence[Section],
     heads: Sequence[str],
-    foot: key.Foot,
+    foot: Foot,
     style: Style,
     page_format: PageFormat,
 ) -> PageLayout:
@@ -101,9 +100,7 @@ def _fitted(
         builder = PageBuilder(sections, heads, style, page_format, limit)
         layout = builder.layout(*arrange(builder))
         words = foot.words if builder.says_in_box else (*foot.words, "% in box")
-        return key.with_foot(
-            layout, builder.groups, replace(foot, words=words), style, builder.page
-        )
+        return with_foot(layout, builder.groups, replace(foot, words=words), style, builder.page)
 
     first = layout = unchecked()
     limit_px = _limit_px(page_format)

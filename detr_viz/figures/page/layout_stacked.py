@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detr_viz.figures.page.builder import PageBuilder, label_lines
+from detr_viz.figures.page.builder import PageBuilder
 from detr_viz.figures.page.elements import (
     AIR,
     CAP,
@@ -13,6 +13,7 @@ from detr_viz.figures.page.elements import (
     WIDE,
     TextLine,
 )
+from detr_viz.figures.page.label_lines import label_lines
 
 _PHOTO_SHARE = 2.05  # width of the photo beside the rows, in panels, on a wide page
 _WIDE_IN, _NARROW_IN = 6.0, 4.0  # pages this wide have a larger photo; narrower ones no column

@@ -21,11 +21,11 @@ from detr_viz.figures.page.elements import (
     SMALL_PT,
     TEXT_PT,
     PageLayout,
-    PageMetrics,
     TextLine,
     luminance,
     number,
 )
+from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.styles import FigureError
 
 _CELL_PT = 5.4  # of the numbers

@@ -26,7 +26,7 @@ from detr_viz.figures.page.elements import (
     Section,
     all_groups,
 )
-from detr_viz.figures.page.key import Foot
+from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.layout import Layout, page_layout
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.styles import PageFormat, Style
