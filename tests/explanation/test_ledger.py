@@ -210,10 +210,11 @@ def test_the_figure_of_a_ledger(name):
     fig = figures.head_grid(e, [query], "terms", layer=2)
     found = texts(fig)
     apart = name == "cd_detr"
-    rows = ["cq · ck", "cq · pk", "pq · ck", "pq · pk", "sum", "weights"]
+    rows = ["cq·ck", "cq·pk", "pq·ck", "pq·pk"]
     words = "".join(found)  # letters and subscripts are texts of their own
     shown = [row for row in rows if words.count(row) == 1]
-    assert shown == [row for row in rows if not (apart and row in ("cq · pk", "pq · ck"))]
+    assert shown == [row for row in rows if not (apart and row in ("cq·pk", "pq·ck"))]
+    assert found.count("sum") == found.count("weights") == 1
     rule = fig.facts["Description"]
     assert ("exactly 0" in rule) is apart and "cov(term, sum) / var(sum)" in rule
     shares = e.logit_terms([query], 2).shares["pq.pk"][0]
@@ -227,7 +228,7 @@ def test_the_figure_of_a_ledger(name):
 def test_first_layers_of_conditional_detr_have_cross_terms():
     e = demo_explanation("cd_detr")
     fig = figures.head_grid(e, [3], "terms", layer=0)
-    assert "cq · pk" in "".join(texts(fig)) and "exactly 0" not in fig.facts["Description"]
+    assert "cq·pk" in "".join(texts(fig)) and "exactly 0" not in fig.facts["Description"]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ CAT = (12.8, 19.2, 44.8, 67.2)  # the box of the stand-in's query 0
 
 
 def peaks(heads: int):
-    """The stand-in whose heads have half their mass each on a cell of row 5: those of column 2 and 4 are in CAT."""
+    """The stand-in with half of each head's mass on a cell of row 5, in CAT of heads 1 and 2."""
     example = fake(heads=heads)
     example.made[0] = [one_hot((12, 16), (5, 2 * m), 0.5) for m in range(heads)]
     return example

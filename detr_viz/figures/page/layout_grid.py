@@ -120,7 +120,8 @@ def _names(b: PageBuilder, panel: Panel, baseline: float, first_of_page: bool) -
     if b.columns.numbered and first_of_page:
         whole = f"head {name}"
         name = whole if pen.width(whole, page.text_pt) + needed <= panel.width else name
-    name = pen.shorten(name, panel.width, page.text_pt)
+    # the share goes before the end of a long name
+    name = pen.shorten(name, max(panel.width - needed, panel.width / 3), page.text_pt)
     left = panel.width - pen.width(name, page.text_pt) - page.px(2)
     text = b.caption_text(panel.group, panel.row, panel.head, left)
     b.lines.append(TextLine(name, panel.left, baseline, page.text_pt, INK))

@@ -172,7 +172,7 @@ class Table:
             if band.name:
                 baseline = top + page.px(TEXT_PT * CAP)
                 lines.append(TextLine(band.name, page.margin, baseline, page.text_pt, INK, "bold"))
-                if page.margin + page.widest(lines[-1:]) + page.px(AIR) > self.left:
+                if page.widest(lines[-1:]) + page.px(AIR) > self.left:
                     top += page.px(TEXT_PT * LINE)  # too long to stand beside the first head
             for first in range(0, len(band.heads), self.across):
                 some = range(first, min(first + self.across, len(band.heads)))

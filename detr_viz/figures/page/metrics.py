@@ -52,4 +52,6 @@ class PageMetrics:
         return max(min(width, self.panel_limit), _MIN_PANEL_PX)
 
     def widest(self, lines: Sequence[TextLine]) -> int:
-        return int(max((self.pen.width(t.text, t.size_pt, t.style) for t in lines), default=0)) + 1
+        """Where the last of some lines ends, in whole pixels; their x counts from 0."""
+        ends = (t.x + self.pen.width(t.text, t.size_pt, t.style) for t in lines)
+        return int(max(ends, default=0)) + 1
