@@ -44,6 +44,7 @@ _MAX_SIDE_PX = 65_000  # matplotlib's own limit is 2 ** 16
 _LEAST_PANEL_PT = 12.0  # panels do not shrink below this for a format's height
 _PANORAMA = 2.2  # width / height from which on heads stand in two lines
 _MOST_ABREAST = 8  # heads in a line
+_FEW = 3  # panels that stand in one line on every page
 _ABREAST_FROM_IN = 10.0  # pages this wide may have two queries abreast
 _MERGED_SHARE = 0.26  # of the page, for the one panel of a row at most
 
@@ -137,7 +138,8 @@ def _arrangements(
         return [stacked]
     height, width = groups[0].photo.shape[:2]
     points = any(row.samples for g in groups for row in g.rows)
-    if points or page_format.grid or len(heads) > _MOST_ABREAST or width / height > _PANORAMA:
+    two_lines = points or (page_format.grid and len(heads) > _FEW)
+    if two_lines or len(heads) > _MOST_ABREAST or width / height > _PANORAMA:
         wide = page_format.width_in >= _ABREAST_FROM_IN and len(groups) > 1
         return [grid, partial(grid, abreast=2)] if wide else [grid]
     return [lines]
