@@ -107,14 +107,9 @@ def signed_lut() -> np.ndarray:
     )
 
 
-def signed_table(alone: bool = False) -> np.ndarray:
-    """The same for values of both signs: tone 127.5 is 0 and the bare ground.
-
-    alone: over white, whatever lies under it
-    """
-    value = np.abs(np.arange(256) / 127.5 - 1)
-    table = _table(signed_lut(), opacity(value))
-    return np.repeat(table[:, 255:], 256, 1) if alone else table
+def signed_table() -> np.ndarray:
+    """The same for values of both signs: tone 127.5 is 0 and the bare ground."""
+    return _table(signed_lut(), opacity(np.abs(np.arange(256) / 127.5 - 1)))
 
 
 def _table(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
