@@ -28,7 +28,7 @@ from detr_viz.figures.page.elements import (
     luminance,
     number,
 )
-from detr_viz.figures.page.scale import EVEN_TICKS, even_tone
+from detr_viz.figures.page.scale import EVEN_TICKS, RAMP_GRAY, colors, even_tone, opacity
 from detr_viz.figures.styles import Style
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ OTHER_LEVELS = ("#56b4e9", "#5c5c5c", "#8a5a00")
 _RAMP_PT = (62.0, 6.4)  # length and height
 _SAMPLE_PT = 12.0  # of a contour
 _DOT_SHARES = (0.1, 0.5)  # weights whose circles the key shows
+_EVEN_CONTRAST = 0.179  # luminance on which black and white have the same contrast (WCAG 2)
 _SEPARATOR = " · "
 
 
@@ -251,7 +252,7 @@ def _weight_key(
     share = 1.0 if size else 0.8
     if style.scaling == "even":
         key.write("\N{MULTIPLICATION SIGN}256", 2)
-        inks = _tick_inks(foot)
+        inks = _tick_inks(foot, style)
         key.ramp(
             "even",
             [
@@ -280,13 +281,16 @@ def even_tone_of(times: float) -> float:
     return float(even_tone(np.array([times], np.float64))[0])
 
 
-def _tick_inks(foot: Foot) -> list[str]:
-    """Black or white for each tick, whichever its ground lets be read."""
+def _tick_inks(foot: Foot, style: Style) -> list[str]:
+    """Black or white for each tick, whichever the colours under it let be read."""
+    lut = colors(style) if foot.lut is None else foot.lut
     inks = []
     for times in EVEN_TICKS:
         at = round(even_tone_of(times) * 255)
-        color = "#ffb84d" if foot.lut is None else "#" + "".join(f"{c:02x}" for c in foot.lut[at])
-        inks.append("#000000" if luminance(color) > 0.3 else "#ffffff")
+        share = 1.0 if style.name == "heat" else float(opacity(np.float64(at / 255)))
+        under = np.rint(share * lut[at] + (1 - share) * RAMP_GRAY).astype(int)
+        ground = "#" + "".join(f"{c:02x}" for c in under)
+        inks.append("#000000" if luminance(ground) > _EVEN_CONTRAST else "#ffffff")
     return inks
 
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _BLEED_PT = 1.3  # how far a map may reach beyond the photo's border
 _LARGE_CELL_PT = 6.0  # cells of this size are drawn as they are
 _FEATHER_PT = 2.5  # of the lighter ground outside the box
-_RAMP_GRAY = 0xDC  # what lies under the colours of the key
 
 
 def draw(
@@ -113,7 +112,7 @@ class _Sheet:
         for panels in rows.values():
             self._row(panels)
         for ramp in self.layout.ramps:
-            gray = np.full((ramp.height, ramp.width), _RAMP_GRAY, np.uint8)
+            gray = np.full((ramp.height, ramp.width), scale.RAMP_GRAY, np.uint8)
             tone = np.broadcast_to(np.linspace(0, 1, ramp.width), (1, *gray.shape))
             table = self.signed if ramp.kind == "signed" else self.table
             tiles.paste(self.pixels, tiles.colorize(tone, gray, table)[0], ramp.top, ramp.left)
