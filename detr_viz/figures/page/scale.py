@@ -17,6 +17,7 @@ from detr_viz.figures.styles import RAMPS, FigureError, Style
 MOST = 256.0  # times an even spread: where the colours end
 FLAT = 2.0  # a map whose maximum is below this many times an even spread is called flat
 EVEN_TICKS = (4, 16, 64)
+RAMP_GRAY = 0xDC  # what lies under the colours of the key
 _BEND = 1.6
 _OPACITY, _FULL_AT, _RISE = 0.94, 0.55, 1.25  # opacity .94 * clip(t / .55) ** 1.25
 _GRAIN, _MIDDLE = 0.7, 0.85  # how far colours follow the ground's light, around which grey
