@@ -26,9 +26,13 @@ def cell_shares(grid: Grid, box_xyxy_px: np.ndarray, photo_hw: tuple[int, int]) 
 
 
 def in_box(row: MapRow, box_xyxy_px: np.ndarray, photo_hw: tuple[int, int]) -> np.ndarray:
-    """(M,): the sum of each map's weights in the box."""
+    """(M,): the part of each map's weight that is in the box.
+
+    The largest weights of any head sum to more than 1: the part is of their sum.
+    """
     shares = cell_shares(row.grid, np.asarray(box_xyxy_px, np.float64), photo_hw)
-    return np.tensordot(np.asarray(row.maps, np.float64), shares, 2)
+    maps = np.asarray(row.maps, np.float64)
+    return np.tensordot(maps, shares, 2) / np.maximum(maps.sum((-2, -1)), 1)
 
 
 def is_flat(maps: np.ndarray) -> np.ndarray:
