@@ -135,11 +135,13 @@ def refused(tmp_path, capsys):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """A folder of 24 images, 5 of them broken, and what an uninterrupted run makes of it."""
-    from batch_tools import ALONE, QUICK, folder_of_scenes, run
+    """A folder of 20 images, 5 of them broken, and what an uninterrupted run makes of it."""
+    from batch_tools import QUICK, folder_of_scenes, run_here
 
     home = tmp_path_factory.mktemp("whole")
-    bad = folder_of_scenes(home / "in", 24, broken=5)
-    done = run(*QUICK, "--image", "in", "--out", "out", "--format", "png,npz", cwd=home, env=ALONE)
+    bad = folder_of_scenes(home / "in", 20, broken=5)
+    argv = [*QUICK, "--image", "in", "--out", "out", "--format", "png,npz"]
+    with warm_helpers():
+        done = run_here(*argv, cwd=home)
     assert done.returncode == 1, done.stderr
     return home, [str(Path(path).relative_to(home)) for path in bad], done
