@@ -164,7 +164,7 @@ def start(
 
     Its modules are imported already, where the system has a fork server.
     """
-    if sys.platform == "linux":
+    if os.name == "posix":
         return WarmCommand(argv, {**os.environ, **(env or {})}, cwd, prepare)
     return start_fresh(*argv, env=env, cwd=cwd)
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -236,7 +237,10 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     folder_of_scenes(scenes, 60)
     argv = ["atlas", "--image", str(scenes), "--out", str(tmp_path / "out"), "--queries", "top:1"]
     program = start(*argv)
-    assert program.stderr.readline().startswith("1 of 60 images")
+    while not (said := program.stderr_so_far()).endswith("\n"):
+        assert program.poll() is None
+        time.sleep(0.002)
+    assert said.startswith("1 of 60 images")
     program.send_signal(signal.SIGINT)
     _, err = program.communicate(timeout=60)
     assert program.returncode == 130 and "Traceback" not in err
