@@ -15,7 +15,6 @@ from batch_tools import folder_of_scenes, start
 from conftest import ROOT
 from figure_tools import extent, sheet_of, texts
 from PIL import Image
-from scipy import stats
 
 from detr_viz import cli
 from detr_viz.atlas.figure import atlas_figure
@@ -150,11 +149,13 @@ def test_checkpoints_of_one_name_have_files_of_their_own(scenes, tmp_path):
 
 def test_the_scale_is_the_layers_where_asked_for(explanation):
     """Position and content of Conditional DETR: at the layer's scale flatter, more even."""
+    from scipy.stats import entropy as entropy_of
+
     books = {s: AtlasTable("x", ["position"], [2], 8, s) for s in ("mode", "layer")}
     for scale, book in books.items():
         book.add(explanation, [0, 1, 2])
         maps = explanation.maps("position", [0, 1, 2], 2, scale).reshape(3, 8, -1)
-        entropy = stats.entropy(maps, axis=-1).mean(0) / np.log(maps.shape[-1])
+        entropy = entropy_of(maps, axis=-1).mean(0) / np.log(maps.shape[-1])
         found = book.statistics[2, "position"].means()["entropy"]
         np.testing.assert_allclose(found, entropy, rtol=1e-4)
     notes = [" ".join(texts(atlas_figure(book))) for book in books.values()]
