@@ -114,7 +114,8 @@ def test_size_and_scale_reach_the_maps_and_the_figure(here, capsys):
 def test_what_had_to_be_assumed_is_said(here, capsys):
     state_dict = torch.load(ROOT / "weights/detr_demo.pth", weights_only=True)["model"]
     torch.save(state_dict, "bare.pth")
-    assert cli.main(["--weights", "bare.pth", "--image", "shapes.png", "--queries", "1"]) == 0
+    argv = ["--weights", "bare.pth", "--size", "128", "--max-size", "213"]
+    assert cli.main([*argv, "--image", "shapes.png", "--queries", "1"]) == 0
     notes = [line for line in lines(capsys) if line.startswith("note:")]
     assert len(notes) == 1 and "8 heads" in notes[0] and "--dilation" in notes[0]
 
