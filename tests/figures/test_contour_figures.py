@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from functools import lru_cache
 from xml.etree import ElementTree
 
 import numpy as np
@@ -52,7 +53,19 @@ def by_share(fig: Figure) -> dict[int, LineCollection]:
 
 def drawn_in(tile: Tile, lines: LineCollection) -> list[np.ndarray]:
     """The lines in one panel, from its upper left corner."""
-    return [line - (tile.left, tile.top) for line in lines.get_segments() if tile.holds(line)]
+    segments, low, high = _extents(lines)
+    held = (low >= (tile.left, tile.top)) & (high <= (tile.right, tile.bottom))
+    return [segments[i] - (tile.left, tile.top) for i in np.flatnonzero(held.all(1))]
+
+
+@lru_cache(maxsize=6)  # the lines of one figure, asked for panel by panel
+def _extents(lines: LineCollection) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    segments = lines.get_segments()
+    return (
+        segments,
+        np.array([line.min(0) for line in segments]),
+        np.array([line.max(0) for line in segments]),
+    )
 
 
 # --- what the lines hold ----------------------------------------------------------------------
