@@ -20,6 +20,7 @@ from matplotlib.font_manager import fontManager
 from pypdf import PdfReader
 
 from detr_viz import figures
+from detr_viz.figures.page import fonts
 from detr_viz.figures.page import text as lettering
 from detr_viz.figures.styles import FigureError, PageFormat, Style
 
@@ -57,9 +58,9 @@ def build_font(path: Path, characters: str, truetype: bool = True) -> Path:
 
 
 def forget() -> None:
-    lettering.font_file.cache_clear()
+    fonts.font_file.cache_clear()
     lettering._properties.cache_clear()
-    lettering.is_truetype.cache_clear()
+    fonts.is_truetype.cache_clear()
 
 
 @pytest.fixture
@@ -233,16 +234,16 @@ def test_a_font_that_has_only_a_part_of_a_name_is_not_enough(two_signs):
 
 def test_the_font_of_a_test_is_gone_after_it():
     assert FAMILY not in {entry.name for entry in fontManager.ttflist}
-    assert "two-signs" not in str(lettering.font_file(frozenset(CAT)))
+    assert "two-signs" not in str(fonts.font_file(frozenset(CAT)))
 
 
 def test_truetype_goes_before_other_outlines(only_dejavu, tmp_path):
     other = build_font(tmp_path / "a.otf", CAT + DOG, truetype=False)
     fontManager.addfont(other)
-    assert lettering.font_file(frozenset(CAT)) == str(other)
+    assert fonts.font_file(frozenset(CAT)) == str(other)
     forget()
     fontManager.addfont(build_font(tmp_path / "b.ttf", CAT + DOG))
-    assert lettering.font_file(frozenset(CAT)) == str(tmp_path / "b.ttf")
+    assert fonts.font_file(frozenset(CAT)) == str(tmp_path / "b.ttf")
 
 
 def test_a_pdf_with_other_outlines_says_so(only_dejavu, tmp_path):
