@@ -164,6 +164,8 @@ def foot_words(shown: FigureContents) -> list[str]:
     elif len(shown.modes) == 1 and not merged_words(shown.style):  # else it stands over the panel
         words.append(mode_name(shown.modes[0]))
     words += merged_words(shown.style)
+    if shown.style.scaling in ("head", "query", "figure") and ALL_TERMS not in shown.modes:
+        words.append("% in box, largest weight")
     if shown.removed:
         words.append("bars: the score left")
     if shown.style.name == "contour" and ALL_TERMS not in shown.modes:
@@ -204,7 +206,7 @@ def number_notes(style: Style) -> list[str]:
     if style.scaling == "even":
         notes.append("flat: no cell has twice the weight of an even map")
     else:
-        notes.append("max: each map's largest weight")
+        notes.append("after it each map's largest weight")
     return notes
 
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,6 @@ from conftest import ROOT
 from figure_tools import extent, sheet_of, texts
 from look_tools import ember_alone
 from PIL import Image
-from scipy import stats
 
 from detr_viz import cli
 from detr_viz.atlas.figure import atlas_figure
@@ -151,11 +151,13 @@ def test_checkpoints_of_one_name_have_files_of_their_own(scenes, tmp_path):
 
 def test_the_scale_is_the_layers_where_asked_for(explanation):
     """Position and content of Conditional DETR: at the layer's scale flatter, more even."""
+    from scipy.stats import entropy as entropy_of
+
     books = {s: AtlasTable("x", ["position"], [2], 8, s) for s in ("mode", "layer")}
     for scale, book in books.items():
         book.add(explanation, [0, 1, 2])
         maps = explanation.maps("position", [0, 1, 2], 2, scale).reshape(3, 8, -1)
-        entropy = stats.entropy(maps, axis=-1).mean(0) / np.log(maps.shape[-1])
+        entropy = entropy_of(maps, axis=-1).mean(0) / np.log(maps.shape[-1])
         found = book.statistics[2, "position"].means()["entropy"]
         np.testing.assert_allclose(found, entropy, rtol=1e-4)
     notes = [atlas_figure(book).facts["Description"] for book in books.values()]
@@ -242,7 +244,10 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     folder_of_scenes(scenes, 60)
     argv = ["atlas", "--image", str(scenes), "--out", str(tmp_path / "out"), "--queries", "top:1"]
     program = start(*argv)
-    assert program.stderr.readline().startswith("1 of 60 images")
+    while not (said := program.stderr_so_far()).endswith("\n"):
+        assert program.poll() is None
+        time.sleep(0.002)
+    assert said.startswith("1 of 60 images")
     program.send_signal(signal.SIGINT)
     _, err = program.communicate(timeout=60)
     assert program.returncode == 130 and "Traceback" not in err

@@ -49,12 +49,12 @@ def inside(points: np.ndarray, known: np.ndarray, drawn: list[np.ndarray]) -> np
     """Which of points (P, 2) lie on the side of `known`: an even number of lines is between."""
     crossings = np.zeros(len(points), int)
     way = known - points
+    across = np.stack([-way[:, 1], way[:, 0]], -1)
     for line in drawn:
-        to = line - points[:, None]  # (P, n, 2)
-        left = way[:, None, 0] * to[..., 1] - way[:, None, 1] * to[..., 0] >= 0
+        left = across @ line.T >= (across * points).sum(1, keepdims=True)  # (P, n)
         p, i = np.nonzero(left[:, 1:] != left[:, :-1])  # the whole line through both is crossed
-        step = line[i + 1] - line[i]
-        at = to[p, i, 0] * step[:, 1] - to[p, i, 1] * step[:, 0]
+        to, step = line[i] - points[p], line[i + 1] - line[i]
+        at = to[:, 0] * step[:, 1] - to[:, 1] * step[:, 0]
         at /= way[p, 0] * step[:, 1] - way[p, 1] * step[:, 0]  # 0: at the point, 1: at the known
         crossings += np.bincount(p[(at > 0) & (at < 1)], minlength=len(points))
     return crossings % 2 == 0

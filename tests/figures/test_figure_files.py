@@ -100,8 +100,14 @@ def test_pdf_has_truetype_text_metadata_and_the_panels_pixels(tmp_path):
 def test_svg_has_text_and_one_picture(tmp_path):
     figures.save(figures.head_grid(fake(), [0, 1], "content"), tmp_path / "a.svg")
     svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
-    key = "attention: even spread \N{MULTIPLICATION SIGN}1"
-    for words in ("cat", ".75", "query 1", "head 0", "7", key):
+    for words in (
+        "cat",
+        ".75",
+        "query 1",
+        "head 0",
+        "7",
+        "attention: even spread \N{MULTIPLICATION SIGN}1",
+    ):
         assert len(re.findall(rf"<text[^>]*>{re.escape(words)}</text>", svg)) == 1
     assert svg.count("<image") == 1
     assert "<dc:date>" not in svg and "content attention of each head" in svg

@@ -186,7 +186,7 @@ class PageBuilder:
                 text += IN_BOX
                 self.says_in_box = True
         if self.page.pen.width(text, self.page.small_pt) > room:
-            text = text.replace(", flat", " flat").replace(", max ", " ")
+            text = text.replace(", ", " ")
         return self.page.pen.shorten(text, room, self.page.small_pt)
 
     def caption(self, panel: Panel) -> None:

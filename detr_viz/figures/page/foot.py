@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from detr_viz.figures.page.elements import (
     AIR,
     CAP,
@@ -36,13 +34,11 @@ class Foot:
     words    of the line at the left; the last ones are left out where there is no room
     cells    (h, w) of the maps; None: no note on their size
     notes    all that a reader must know, printed where the format asks for it
-    lut      256 colours of the style
     """
 
     words: tuple[str, ...]
     notes: tuple[str, ...] = ()
     cells: tuple[int, int] | None = None
-    lut: np.ndarray | None = None
 
 
 def with_foot(
@@ -53,7 +49,7 @@ def with_foot(
     if page.stretched:
         words.append("photo not in its true proportions")
     place, end = _Place(layout, groups, page), layout.width - page.margin
-    keys = [key_of(layout, page, style, groups, foot.lut, size) for size in (2, 1, 0)]
+    keys = [key_of(layout, page, style, groups, size) for size in (2, 1, 0)]
     below = 0
     for key, with_cells in zip(keys[:2], (True, False), strict=True):
         room = key.x - page.px(6) if key.lines else end

@@ -22,7 +22,7 @@ from detr_viz.figures.page.elements import (
     number,
 )
 from detr_viz.figures.page.metrics import PageMetrics
-from detr_viz.figures.page.scale import EVEN_TICKS, even_tone
+from detr_viz.figures.page.scale import EVEN_TICKS, RAMP_GRAY, colors, even_tone, opacity
 from detr_viz.figures.styles import Style
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ OTHER_LEVELS = ("#56b4e9", "#5c5c5c", "#8a5a00")
 _RAMP_PT = (62.0, 6.4)  # length and height
 _SAMPLE_PT = 12.0  # of a contour
 _DOT_SHARES = (0.1, 0.5)  # weights whose circles the key shows
+_EVEN_CONTRAST = 0.179  # luminance on which black and white have the same contrast (WCAG 2)
 
 
 def baseline_of(height: int, page: PageMetrics) -> int:
@@ -81,7 +82,6 @@ def key_of(
     page: PageMetrics,
     style: Style,
     groups: Sequence[Group],
-    lut: np.ndarray | None,
     size: int,
 ) -> _Key:
     """The key of the colours. size: 2 with all words, 1 with few, 0 with the fewest."""
@@ -101,7 +101,7 @@ def key_of(
         _contour_key(key, style, size)
     elif weights:
         words = "weights" if signed else "attention"
-        _weight_key(key, style, weights, lut, size, words)
+        _weight_key(key, style, weights, size, words)
     if signed:
         if weights:
             key.x -= page.px(6)
@@ -109,13 +109,11 @@ def key_of(
     return key
 
 
-def _weight_key(
-    key: _Key, style: Style, rows: Sequence[MapRow], lut: np.ndarray | None, size: int, what: str
-) -> None:
+def _weight_key(key: _Key, style: Style, rows: Sequence[MapRow], size: int, what: str) -> None:
     share = 1.0 if size else 0.8
     if style.scaling == "even":
         key.write("\N{MULTIPLICATION SIGN}256", 2)
-        inks = _tick_inks(lut)
+        inks = _tick_inks(style)
         key.ramp(
             "even",
             [
@@ -145,13 +143,15 @@ def even_tone_of(times: float) -> float:
     return float(even_tone(np.array([times], np.float64))[0])
 
 
-def _tick_inks(lut: np.ndarray | None) -> list[str]:
-    """Black or white for each tick, whichever its ground lets be read."""
-    inks = []
+def _tick_inks(style: Style) -> list[str]:
+    """Black or white for each tick, whichever the colours under it let be read."""
+    lut, inks = colors(style), []
     for times in EVEN_TICKS:
         at = round(even_tone_of(times) * 255)
-        color = "#ffb84d" if lut is None else "#" + "".join(f"{c:02x}" for c in lut[at])
-        inks.append("#000000" if luminance(color) > 0.3 else "#ffffff")
+        share = 1.0 if style.name == "heat" else float(opacity(np.float64(at / 255)))
+        under = np.rint(share * lut[at] + (1 - share) * RAMP_GRAY).astype(int)
+        ground = "#" + "".join(f"{c:02x}" for c in under)
+        inks.append("#000000" if luminance(ground) > _EVEN_CONTRAST else "#ffffff")
     return inks
 
 

@@ -7,7 +7,6 @@ imported when one is drawn, not before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 _BLEED_PT = 1.3  # how far a map may reach beyond the photo's border
 _LARGE_CELL_PT = 6.0  # cells of this size are drawn as they are
 _FEATHER_PT = 2.5  # of the lighter ground outside the box
-_RAMP_GRAY = 0xDC  # what lies under the colours of the key
+_HEAT_GRAY = 244  # of a map without a photo: its extent is seen where there is no attention
 
 
 def draw(
@@ -55,8 +54,7 @@ def draw(
     arrange  the layout; None: the one that suits
     The vector artists are in the image's pixels. Raises FigureError.
     """
-    lut = scale.colors(style)  # an unknown colour map is an error before anything is laid out
-    foot = replace(foot, lut=lut)
+    scale.colors(style)  # an unknown colour map is an error before anything is laid out
     with plain_settings():
         layout = page_layout(sections, heads, foot, style, page_format, arrange)
     return paint(all_groups(sections), layout, style, page_format)
@@ -98,10 +96,9 @@ class _Sheet:
         lut = scale.colors(style)
         self.table = scale.tone_table(lut)
         if style.name == "heat":
-            self.table = np.repeat(
-                scale.opaque_table(scale.plain_colors(style), False)[:, :1], 256, 1
-            )
-        self.signed = scale.signed_table(style.name == "heat")
+            plain = scale.plain_colors(style, _HEAT_GRAY)
+            self.table = scale.opaque_table(plain, False)
+        self.signed = scale.signed_table()
         weights = [row for g in groups for row in g.rows if not row.reach and row.attended is None]
         self.largest = max((float(row.maps.max()) for row in weights), default=0.0)
         self._photos: dict[object, np.ndarray] = {}
@@ -118,7 +115,7 @@ class _Sheet:
         for panels in rows.values():
             self._row(panels)
         for ramp in self.layout.ramps:
-            gray = np.full((ramp.height, ramp.width), _RAMP_GRAY, np.uint8)
+            gray = np.full((ramp.height, ramp.width), scale.RAMP_GRAY, np.uint8)
             tone = np.broadcast_to(np.linspace(0, 1, ramp.width), (1, *gray.shape))
             table = self.signed if ramp.kind == "signed" else self.table
             tiles.paste(self.pixels, tiles.colorize(tone, gray, table)[0], ramp.top, ramp.left)
@@ -168,7 +165,7 @@ class _Sheet:
     def _ground(self, group: Group, row: MapRow, crop, hw: tuple[int, int]) -> np.ndarray:
         """The pale photo, lighter outside the box."""
         if self.style.name == "heat" and row.attended is None and row.samples is None:
-            return np.full(hw, 255, np.uint8)
+            return np.full(hw, _HEAT_GRAY, np.uint8)
         key = id(group.photo), crop, hw
         if key not in self._tones:
             self._tones[key] = ground.tones(self._resized(group, crop, hw))

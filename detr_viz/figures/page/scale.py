@@ -17,6 +17,7 @@ from detr_viz.figures.styles import RAMPS, FigureError, Style
 MOST = 256.0  # times an even spread: where the colours end
 FLAT = 2.0  # a map whose maximum is below this many times an even spread is called flat
 EVEN_TICKS = (4, 16, 64)
+RAMP_GRAY = 0xDC  # what lies under the colours of the key
 _BEND = 1.6
 _OPACITY, _FULL_AT, _RISE = 0.94, 0.55, 1.25  # opacity .94 * clip(t / .55) ** 1.25
 _GRAIN, _MIDDLE = 0.7, 0.85  # how far colours follow the ground's light, around which grey
@@ -107,14 +108,9 @@ def signed_lut() -> np.ndarray:
     )
 
 
-def signed_table(alone: bool = False) -> np.ndarray:
-    """The same for values of both signs: tone 127.5 is 0 and the bare ground.
-
-    alone: over white, whatever lies under it
-    """
-    value = np.abs(np.arange(256) / 127.5 - 1)
-    table = _table(signed_lut(), opacity(value))
-    return np.repeat(table[:, 255:], 256, 1) if alone else table
+def signed_table() -> np.ndarray:
+    """The same for values of both signs: tone 127.5 is 0 and the bare ground."""
+    return _table(signed_lut(), opacity(np.abs(np.arange(256) / 127.5 - 1)))
 
 
 def _table(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ def captions(row: MapRow, group: Group, style: Style) -> tuple[str, ...]:
         if flat and style.scaling == "even":
             text.append("flat")
         if style.scaling in ("head", "query", "figure"):
-            text.append(f"max {number(float(one.max()))}")
+            text.append(number(float(one.max())))
     for place in row.crossed:
         texts[place] = ["removed"]
     names = row.head_names or ("",) * len(row.maps)
