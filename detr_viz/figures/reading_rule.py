@@ -205,7 +205,7 @@ def number_notes(style: Style) -> list[str]:
     notes = ["%: of a map's weight in the box"]
     if style.scaling == "even":
         notes.append("flat: no cell has twice the weight of an even map")
-    else:
+    elif style.scaling is not None:
         notes.append("after it each map's largest weight")
     return notes
 

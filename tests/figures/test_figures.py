@@ -60,7 +60,10 @@ def test_every_fact_stands_once():
         == 1
     )
     times = "\N{MULTIPLICATION SIGN}"
-    for text in ("attention: even spread", *(f"{times}{n}" for n in (4, 16, 64, 256))):
+    for text in (
+        "attention: even spread \N{MULTIPLICATION SIGN}1",
+        *(f"{times}{n}" for n in (4, 16, 64, 256)),
+    ):
         assert found.count(text) == 1
     assert fig.axes[0].get_title() == "" and not fig.axes[0].axison
 
@@ -187,16 +190,17 @@ def test_maxima_are_printed_under_the_panels_where_each_figure_has_its_own_scale
         example.made[0, head] = one_hot(example.grid_hw, (6, 8), max(top, 0.006))
         example.made[0, head] *= min(1, top / 0.006)
     fig = figures.head_grid(example, [0], style=Style(norm=norm))
-    found = [text.rpartition("max ")[2] for text in captions_of(fig)]
+    found = [text.rpartition("%, ")[2] for text in captions_of(fig)]
     assert found == [".62", ".04", ".003", "<.0001", "1"]
-    assert not any("max" in text for text in texts(figures.head_grid(example, [0])))
+    assert sum("% in box, largest weight" in text for text in texts(fig)) == 1
+    assert not any("largest" in text for text in texts(figures.head_grid(example, [0])))
 
 
 def test_captions_stay_whole_in_small_panels():
     page = PageFormat.of(width_in=3.25)
     fig = figures.head_grid(fake(), [0], style=Style(norm="head"), page_format=page)
     check_page(fig)
-    assert captions_of(fig) == ["6 % .50"] * 8
+    assert captions_of(fig) == ["6 %, .50"] * 8
 
 
 def test_several_modes_are_stacked_by_query():

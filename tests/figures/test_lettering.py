@@ -148,7 +148,7 @@ def test_fonts():
 def test_every_sign_that_is_taken_for_granted_is_there():
     from matplotlib.font_manager import get_font
 
-    sure = {chr(c) for c in range(32, 0x180) if chr(c).isprintable()} | set(lettering._OWN_SIGNS)
+    sure = {chr(c) for c in range(32, 0x180) if chr(c).isprintable()} | set(fonts._OWN_SIGNS)
     for style in ("", "bold", "italic"):
         path = fonts.font_file(frozenset(), style)
         assert path and {ord(c) for c in sure} <= get_font(path).get_charmap().keys()

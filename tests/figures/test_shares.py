@@ -99,7 +99,7 @@ def test_a_map_is_flat_below_twice_an_even_spread(peak, flat):
     example = fake(heads=2)
     example.made[0] = maps
     said = captions_of(figures.head_grid(example, [0]))
-    assert [text.startswith("flat, ") for text in said] == [flat, flat]
+    assert [text.endswith(", flat") for text in said] == [flat, flat]
 
 
 def test_captions_say_what_is_in_the_box_by_counting():
