@@ -16,6 +16,7 @@ _EMBER = {
     0.84: (0x8C, 0x0F, 0x48),
     1.0: (0x26, 0x07, 0x2F),
 }
+HEAT_GRAY = 244  # what lies under the maps of --style heat
 
 
 def even_tone(times: np.ndarray) -> np.ndarray:
@@ -80,6 +81,6 @@ def check_heat(picture: np.ndarray, one: np.ndarray) -> None:
     """A panel (H, W, 3) of --style heat has the colours of a map (h, w), to one of 256 tones."""
     shown = at_centers(picture, one.shape).reshape(-1, 1, 3).astype(int)
     level = np.rint(255 * even_tone(one.ravel() * one.size))
-    near = [ember_alone(np.clip(level + step, 0, 255) / 255) for step in (-1, 0, 1)]
+    near = [ember_alone(np.clip(level + n, 0, 255) / 255, HEAT_GRAY) for n in (-1, 0, 1)]
     assert np.abs(shown - np.stack(near, 1)).max(-1).min(-1).max() <= 1
     assert len(set(level)) > 10  # not all alike

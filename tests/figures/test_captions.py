@@ -14,7 +14,7 @@ import detr_viz
 from detr_viz import figures
 from detr_viz.attention.terms import SEPARATE_COMBINE, Mode
 from detr_viz.common.files import OutputError
-from detr_viz.figures import latex_caption, reading_rule
+from detr_viz.figures import file_facts, latex_caption
 from detr_viz.figures.reading_rule import ShownModel
 from detr_viz.figures.styles import NORMS, PageFormat, Style
 
@@ -159,7 +159,7 @@ def test_a_caption_says_how_maps_are_scaled(norm):
     assert f". Darker colour is more attention, {NORMS[norm]} (normalisation {norm})." in text
     assert "photo" not in text
     assert ("; flat: no cell has" in text) is (norm == "even")
-    assert ("; max: each map's largest weight." in text) is (norm != "even")
+    assert ("; after it each map's largest weight." in text) is (norm != "even")
 
 
 def test_a_caption_says_darker_only_of_the_map_it_knows():
@@ -217,7 +217,7 @@ def test_a_caption_of_many_queries_names_the_first_and_counts_the_rest():
     assert f"({'; '.join(pairs[:6])}; and 7 more objects)" in text
     assert (
         "; ".join(pairs)
-        in reading_rule.metadata(shown(subject("A"), subject("B"), queries=pairs))["Description"]
+        in file_facts.metadata(shown(subject("A"), subject("B"), queries=pairs))["Description"]
     )
 
 

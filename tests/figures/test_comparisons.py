@@ -241,7 +241,8 @@ def test_the_reading_rule_says_how_queries_were_matched_and_whose_grid_it_is():
     assert "matched" not in all_text(fig) and "cells" not in all_text(fig)  # no size of all cells
     alone = figures.head_grid(A, [0])
     assert "matched" not in alone.facts["Description"]
-    assert "1 of 16 \N{MULTIPLICATION SIGN} 12 cells" in texts(alone)
+    alike = figures.compare_models([A, B], shared(A, B)[:1])
+    assert "1 of 16 \N{MULTIPLICATION SIGN} 12 cells" in texts(alike)
 
 
 def test_the_facts_name_all_models_and_what_has_no_match():
