@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from conftest import ROOT
 from PIL import Image
+from warm_commands import WarmCommand
 
 from detr_viz.demo.shapes import scene
 
@@ -94,7 +95,26 @@ def folder_of_scenes(folder: Path, count: int, broken: int = 0) -> list[str]:
     return bad
 
 
-def run(*argv: str, env: dict[str, str] | None = None, **more) -> subprocess.CompletedProcess[str]:
+def run(
+    *argv: str,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    prepare: Callable[[], object] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """The whole command, in a process of its own; prepare: what that process does first."""
+    process = start(*argv, env=env, cwd=cwd, prepare=prepare)
+    try:
+        out, err = process.communicate(timeout=600)
+    finally:
+        process.kill()
+    assert "Traceback" not in err
+    return subprocess.CompletedProcess([*argv], process.returncode, out, err)
+
+
+def run_fresh(
+    *argv: str, env: dict[str, str] | None = None, **more
+) -> subprocess.CompletedProcess[str]:
+    """The same, by a new Python."""
     done = subprocess.run(
         [*COMMAND, *argv],
         capture_output=True,
@@ -134,8 +154,23 @@ def run_here(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess([*argv], code, out.getvalue(), err.getvalue())
 
 
-def start(*argv: str, env: dict[str, str] | None = None) -> subprocess.Popen:
-    """A run in a session of its own, with Ctrl-C as in a terminal."""
+def start(
+    *argv: str,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    prepare: Callable[[], object] | None = None,
+) -> WarmCommand | subprocess.Popen:
+    """A run in a process group of its own, with Ctrl-C as in a terminal.
+
+    Its modules are imported already, where the system has a fork server.
+    """
+    if os.name == "posix":
+        return WarmCommand(argv, {**os.environ, **(env or {})}, cwd, prepare)
+    return start_fresh(*argv, env=env, cwd=cwd)
+
+
+def start_fresh(*argv: str, env: dict[str, str] | None = None, **more) -> subprocess.Popen:
+    """The same, by a new Python, in a session of its own."""
     return subprocess.Popen(
         [*COMMAND, *argv],
         stdout=subprocess.PIPE,
@@ -144,6 +179,7 @@ def start(*argv: str, env: dict[str, str] | None = None) -> subprocess.Popen:
         env={**os.environ, **ALONE, **(env or {})},
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **more,
     )
 
 
@@ -156,7 +192,7 @@ def sign(path: Path) -> dict[str, str]:
     return {"TEST_SIGN": str(path), "PYTHONPATH": os.pathsep.join(folders)}
 
 
-def wait_for(path: Path, process: subprocess.Popen) -> None:
+def wait_for(path: Path, process: WarmCommand | subprocess.Popen) -> None:
     while not path.exists():
         assert process.poll() is None
         time.sleep(0.001)

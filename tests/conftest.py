@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import torch
-from golden.fillrule import fill
-from warm_helpers import warm_helpers
+
+if TYPE_CHECKING:  # the process that starts others imports nothing heavy
+    import numpy as np
+    import torch
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parent.parent
@@ -18,21 +20,37 @@ WORKERS = 4  # at most; each holds its own models
 # The files that take longest, longest first: begun first, so that no worker ends long after others.
 LONGEST = (
     "batch/test_cluster_runs.py",
-    "batch/test_resume.py",
     "figures/test_layout.py",
-    "cli/test_cli.py",
-    "regression/test_regression.py",
-    "figures/test_decoder_figures.py",
+    "batch/test_resume.py",
     "cli/test_cli_figures.py",
-    "cli/test_atlas_command.py",
-    "explanation/test_faithfulness.py",
+    "cli/test_cli.py",
+    "heatmaps/test_fuzz.py",
+    "regression/test_regression.py",
     "figures/test_contact.py",
-    "batch/test_batch.py",
+    "cli/test_atlas_command.py",
+    "figures/test_contour_figures.py",
+    "figures/test_decoder_figures.py",
+    "render/test_one_loop.py",
     "regression/test_pytest_plugin.py",
+    "render/test_views.py",
+    "models/test_golden.py",
+    "figures/test_annotations.py",
+    "explanation/test_faithfulness.py",
+    "batch/test_batch.py",
+    "figures/test_fonts.py",
+    "figures/test_figure_files.py",
 )
 
 if "PYTEST_XDIST_WORKER" in os.environ:
+    import torch
+
     torch.set_num_threads(1)  # the workers are as many as there are CPUs
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected stays: no garbage collection need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -65,6 +83,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def filled_state_dict(name: str) -> dict[str, torch.Tensor]:
     """The official state dict `name` (keys_<name>.txt), filled by the rule, float32."""
+    import torch
+    from golden.fillrule import fill
+
     lines = (GOLDEN / f"keys_{name}.txt").read_text().splitlines()
     shapes = {key: tuple(map(int, dims.split(","))) for key, dims in map(str.split, lines)}
     return {key: torch.from_numpy(fill(key, shape)) for key, shape in shapes.items()}
@@ -72,6 +93,8 @@ def filled_state_dict(name: str) -> dict[str, torch.Tensor]:
 
 @cache
 def golden_arrays(name: str) -> dict[str, np.ndarray]:
+    import numpy as np
+
     with np.load(GOLDEN / f"{name}.npz") as archive:
         return dict(archive)
 
@@ -79,6 +102,8 @@ def golden_arrays(name: str) -> dict[str, np.ndarray]:
 @pytest.fixture(autouse=True)
 def _one_thread_rule():
     """Results must not depend on a test that changed the number of threads."""
+    import torch
+
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -90,6 +115,8 @@ def _helpers_that_stay(request: pytest.FixtureRequest):
     if request.node.get_closest_marker("own_helpers"):
         yield
     else:
+        from warm_helpers import warm_helpers
+
         with warm_helpers():
             yield
 
@@ -135,11 +162,14 @@ def refused(tmp_path, capsys):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """A folder of 24 images, 5 of them broken, and what an uninterrupted run makes of it."""
-    from batch_tools import ALONE, QUICK, folder_of_scenes, run
+    """A folder of 20 images, 5 of them broken, and what an uninterrupted run makes of it."""
+    from batch_tools import QUICK, folder_of_scenes, run_here
+    from warm_helpers import warm_helpers
 
     home = tmp_path_factory.mktemp("whole")
-    bad = folder_of_scenes(home / "in", 24, broken=5)
-    done = run(*QUICK, "--image", "in", "--out", "out", "--format", "png,npz", cwd=home, env=ALONE)
+    bad = folder_of_scenes(home / "in", 20, broken=5)
+    argv = [*QUICK, "--image", "in", "--out", "out", "--format", "png,npz"]
+    with warm_helpers():
+        done = run_here(*argv, cwd=home)
     assert done.returncode == 1, done.stderr
     return home, [str(Path(path).relative_to(home)) for path in bad], done

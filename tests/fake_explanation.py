@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,6 +83,11 @@ class FakeExplanation:
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Smooth colours with some texture, (height, width, 3) uint8."""
+    return _photo(height, width, seed).copy()
+
+
+@cache
+def _photo(height: int, width: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(height, width)
     smooth = 90 + 80 * np.stack([np.sin(4 * x + c) * np.cos(3 * y + 2 * c) for c in range(3)], -1)

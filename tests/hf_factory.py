@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import torch
-import transformers
 
 TYPES = {"detr": "Detr", "conditional_detr": "ConditionalDetr"}
 RESNET = {
@@ -36,6 +35,8 @@ GAINS = (("class_labels", 4.0), ("o_proj", 3.0), ("out_proj", 3.0), ("_proj", 2.
 
 def build(model_type, **options):
     """A transformers model with its initial values."""
+    import transformers  # takes seconds, and no other file of tests needs it
+
     config_class = getattr(transformers, f"{TYPES[model_type]}Config")
     if resnet := options.pop("resnet", None):
         options["backbone_config"] = transformers.ResNetConfig(**RESNET[resnet])

@@ -8,25 +8,35 @@ import numpy as np
 
 from detr_viz.atlas.box_frame import MARGIN
 from detr_viz.atlas.table import AtlasTable
-from detr_viz.atlas.words import Row, facts_of, largest, notes_of, objects_of, role_lines, rows_of
+from detr_viz.atlas.words import (
+    FOOT_NOTES,
+    Row,
+    facts_of,
+    largest,
+    notes_of,
+    objects_of,
+    role_lines,
+    rows_of,
+)
 from detr_viz.attention.grids import Grid
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
-from detr_viz.figures.page.colors import colors
+from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.page.elements import (
     AIR,
+    BOX_BLUE,
     CAP,
     CLASS_PT,
     GRAY,
     INK,
     LINE,
-    NOTE_GRAY,
     SMALL_PT,
     TEXT_PT,
-    PageMetrics,
     TextLine,
 )
 from detr_viz.figures.page.layout import check_size
+from detr_viz.figures.page.metrics import PageMetrics
+from detr_viz.figures.page.scale import plain_colors
 from detr_viz.figures.page.text import Lettering, clean, plain_settings
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
@@ -40,7 +50,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_UNSEEN = 237  # grey, where hardly any object has the image
+_UNSEEN = 205  # grey, where hardly any object has the image
+_GROUND = 244  # of a panel: its extent is seen where there is no attention
 _ROW_GAP = 5.0  # points
 _LEAST_ROLE = 0.75  # size of the words under panels, of other small text
 _WIDEST = "peak to edge 88.8"
@@ -74,7 +85,10 @@ class _Sheet:
 
     def __init__(self, table: AtlasTable, style: Style, page_format: PageFormat) -> None:
         self.table, self.style, self.page_format = table, style, page_format
-        self.page, self.pen = PageMetrics(page_format, (1, 1)), Lettering(page_format.dpi)
+        self.page, self.pen = (
+            PageMetrics(page_format, (1, 1)),
+            Lettering(page_format.dpi, page_format.font),
+        )
         self.rows = rows_of(table)
         self.heads = max(statistics.heads for statistics in table.statistics.values())
         self._measure_across()
@@ -120,11 +134,12 @@ class _Sheet:
         step = max(high, beside) + page.px(_ROW_GAP) + over
         top = self.title_base + name + page.px(AIR)
         self.tops = [top + i * step for i in range(len(self.rows))]
-        notes, limit = notes_of(self.table, self.rows, self.style), self.width - 2 * page.margin
-        size = page.small_pt
-        self.notes = self.pen.join(self.pen.broken(notes, limit, size), limit, size, "  ·  ")
+        self.notes = notes_of(self.table, self.rows, self.style)
+        shown = self.notes if self.page_format.notes else self.notes[:FOOT_NOTES]
+        size, limit = page.small_pt, self.width - 2 * page.margin
+        self.foot = self.pen.join(self.pen.broken(shown, limit, size), limit, size, " · ")
         self.notes_base = self.tops[-1] + step + page.px(SMALL_PT * CAP)
-        below = (len(self.notes) - 1) * line + page.px(SMALL_PT * 0.3) + page.margin
+        below = (len(self.foot) - 1) * line + page.px(SMALL_PT * 0.3) + page.margin
         self.height = self.notes_base + below
         check_size(self.width, self.height, len(self.rows))
 
@@ -133,12 +148,11 @@ class _Sheet:
         lines = [*self._title(), *self._head_names()]
         for row, top in zip(self.rows, self.tops, strict=True):
             lines += [*self._beside(row, top), *self._under(row, top)]
-        right = self.width - self.page.margin
-        for i, note in enumerate(self.notes):
+        for i, note in enumerate(self.foot):
             base = self.notes_base + i * self.line
-            lines.append(TextLine(note, right, base, self.page.small_pt, NOTE_GRAY, "", "right"))
+            lines.append(TextLine(note, self.page.margin, base, self.page.small_pt, GRAY))
         self._add_boxes(ax)
-        write(ax, lines, self.page_format.dpi)
+        write(ax, lines, self.page_format.dpi, self.page_format.font)
         fig.facts = facts_of(self.table, self.rows, self.notes)
         warn_if_high(fig, self.page_format, above=2, way_out="choose fewer layers, or one mode")
         return fig
@@ -149,7 +163,7 @@ class _Sheet:
         return self.left + column * (self.panel + self.page.gap), top + line * self.line_step
 
     def _pixels(self) -> np.ndarray:
-        lut = colors(Style(name="heat", cmap=self.style.cmap))
+        lut = plain_colors(self.style, _GROUND)
         of_all = max(largest(row.maps) for row in self.rows)
         sheet = tiles.blank_sheet(self.height, self.width)
         for row, top in zip(self.rows, self.tops, strict=True):
@@ -205,7 +219,7 @@ class _Sheet:
         return lines
 
     def _add_boxes(self, ax: Axes) -> None:
-        """The unit square in every panel, white over something darker."""
+        """The unit square in every panel, blue over white."""
         from matplotlib.collections import PolyCollection
 
         low, high = (round((t + MARGIN) / (1 + 2 * MARGIN) * self.panel) for t in (0, 1))
@@ -215,7 +229,7 @@ class _Sheet:
             for left, top in [self._at(row, head) for head in range(self.heads)]
         ]
         px = max(1, round(0.5 * self.page_format.type_size * self.page_format.dpi / 72))
-        for ink, wide, order in (((0, 0, 0, 0.6), 2 * px, 4), ((1, 1, 1, 1), px, 5)):
+        for ink, wide, order in (("#ffffff", 2.4 * px, 4), (BOX_BLUE, px, 5)):
             boxes = PolyCollection(
                 corners,
                 closed=True,
@@ -231,4 +245,7 @@ class _Sheet:
 def _smooth(values: np.ndarray, side: int, interpolation: str) -> np.ndarray:
     """Bins (B, B) as (side, side) pixels."""
     grid = Grid(values.shape, values.shape, 1, "centered")
-    return tiles.resample(values, grid, (side, side), interpolation)
+    method = "cubic" if interpolation == "smooth" else interpolation
+    return tiles.resample(
+        values, grid, (side, side), Crop.whole((side, side)), (side, side), method
+    )

@@ -77,15 +77,18 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+FOOT_NOTES = 1  # of the notes, always under the figure
+
+
 def notes_of(table: AtlasTable, rows: Sequence[Row], style: Style) -> list[str]:
     """What a reader must know about the figure."""
     chance, boxed = (table.chance[name].means() for name in (EVEN, IN_BOX))
     scale = {"head": "each panel on its own scale", "figure": "all panels on one scale"}
     scale = scale.get(style.norm, "each row on one scale")
     notes = [
-        "white: the box, with half of it to each side",
-        "colour: mean attention (1: all of it, evenly over the box)",
-        scale,
+        f"blue: the box; colour: mean attention, {scale}",
+        "around the box is half of it to each side",
+        "1: all attention, evenly over the box",
         "below: where most of a map lies, for how many objects (?: not surely most), and the "
         "largest mean",
         f"an edge: within {number(BAND)} of the box",

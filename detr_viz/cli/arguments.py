@@ -11,7 +11,7 @@ from detr_viz.attention.terms import parse_terms
 from detr_viz.common.errors import EXIT_USER_ERROR
 from detr_viz.detections.points import parse as parse_points
 from detr_viz.explanation.removals import parse as parse_removal
-from detr_viz.figures.styles import HEADS, SUFFIXES
+from detr_viz.figures.styles import HEADS, SUFFIXES, ZOOMS
 
 _FORMATS = (*SUFFIXES, ".npz", ".csv")
 _MOST_PER_PAGE = 200
@@ -27,6 +27,9 @@ class OneLineParser(argparse.ArgumentParser):
             short += f"; did you mean {near[0]}?" if near else ""
         short = short if len(short) <= 300 else f"{short[:300]}..."
         self.exit(EXIT_USER_ERROR, f"error: {short} (see {self.prog} --help)\n")
+
+
+_MOST_ZOOM = 1000
 
 
 def positive(text: str) -> int:
@@ -80,6 +83,32 @@ def heads(text: str) -> str | tuple[int, ...]:
             f"{text[:40]!r} are not heads (write 0,3 or one of {', '.join(HEADS)})"
         )
     return tuple(map(int, numbers))
+
+
+def zoom(text: str) -> str | float:
+    """auto, none, or a factor from 1 on."""
+    if text in ZOOMS:
+        return text
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not 1 <= factor <= _MOST_ZOOM:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no zoom: write auto, none, or a factor from 1 to {_MOST_ZOOM}"
+        )
+    return factor
+
+
+def contour_shares(text: str) -> tuple[float, ...]:
+    """Per cent of a map, 1 to 99, as shares; each once."""
+    words = text.split(",")
+    sound = all(w.isdecimal() and len(w) < 3 and int(w) > 0 for w in words)
+    if not sound or len({*map(int, words)}) < len(words):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} are no contours: write per cent from 1 to 99, such as 50,80,95"
+        )
+    return tuple(int(w) / 100 for w in words)
 
 
 def term_sum(text: str) -> str:

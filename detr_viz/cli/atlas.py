@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from detr_viz.checkpoints.sources import precise
 from detr_viz.cli import flags, rules
 from detr_viz.cli.arguments import formats
-from detr_viz.cli.settings import load_models, sources_of
+from detr_viz.cli.settings import check_look, load_models, page_format_of, sources_of
 from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import check_syntax
-from detr_viz.figures.styles import PageFormat, Style
+from detr_viz.figures.styles import Style
 from detr_viz.images import collect as inputs
 
 if TYPE_CHECKING:
@@ -74,14 +74,11 @@ def run(args: argparse.Namespace) -> int:
     check_syntax(queries)
     sources = sources_of(args)
     style = Style(norm=args.norm, cmap=args.cmap)
-    page_format = PageFormat.of(args.preset, args.width, args.dpi)
+    page_format = page_format_of(args)
     rules.check_atlas(args)
     os.environ["MPLBACKEND"] = "agg"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for a batch
-    if style.cmap:
-        from detr_viz.figures.page.colors import colors
-
-        colors(style)
+    check_look(style, page_format)
     inputs_given = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = inputs.expand(inputs_given, args.image_root, Path(args.out))
     from detr_viz.atlas import collect

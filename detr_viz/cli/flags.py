@@ -19,7 +19,7 @@ from detr_viz.cli.arguments import (
 )
 from detr_viz.detections.points import SYNTAX as POINTS
 from detr_viz.detections.queries import DEFAULT, SYNTAX
-from detr_viz.figures.styles import PRESETS
+from detr_viz.figures.styles import PRESETS, RAMPS
 from detr_viz.render.views import names_of
 
 
@@ -143,12 +143,19 @@ def add_subject(
 def add_page(group: argparse._ArgumentGroup) -> None:
     """Colours, width and resolution of a figure."""
     add = group.add_argument
-    text = "any colour map of matplotlib (default: inferno)"
+    text = f"{', '.join(RAMPS)}, or any colour map of matplotlib (default: {next(iter(RAMPS))})"
     add("--cmap", type=colormap, metavar="NAME", help=text)
     widths = ", ".join(f"{name} {preset.width_in:g} in" for name, preset in PRESETS.items())
     add("--preset", choices=tuple(PRESETS), help=f"width, resolution and size of type: {widths}")
     add("--width", type=width_in, metavar="IN", help="another width: inches, or with cm, mm, pt")
     add("--dpi", type=dpi, metavar="N", help="another resolution: pixels an inch")
+    add("--font", default="sans", metavar="F", help="sans, serif, or an installed font's name")
+    add(
+        "--notes",
+        action="store_true",
+        help="print under the figure all that a reader must know; it always stands in the file's "
+        "metadata",
+    )
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:

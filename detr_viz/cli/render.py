@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import detr_viz
 from detr_viz import adapters, models
-from detr_viz.attention.terms import ALL_TERMS
 from detr_viz.checkpoints.sources import ModelSource, precise
 from detr_viz.cli import rules
 from detr_viz.cli.render_flags import add_arguments
 from detr_viz.cli.settings import (
     check_heads,
+    check_look,
     load_models,
     options_of,
+    page_format_of,
     recipe_of,
     sources_of,
     style_of,
@@ -30,7 +31,6 @@ from detr_viz.common.errors import EXIT_INTERRUPTED, UserError, report
 from detr_viz.common.files import OutputError
 from detr_viz.detections import labels
 from detr_viz.detections.queries import DEFAULT, NoQueryError, check_syntax
-from detr_viz.figures.styles import PageFormat
 from detr_viz.images import collect
 from detr_viz.render.options import RunOptions
 from detr_viz.render.paths import folder_of
@@ -69,19 +69,16 @@ def run(args: argparse.Namespace) -> int:
     rules.expand_biography(args)
     flags = rules.Flags(args)
     check_syntax(DEFAULT if args.queries is None else args.queries)
-    args.style = args.style or ("heat" if args.plot == ALL_TERMS else "overlay")
+    args.style = args.style or "overlay"
     sources = sources_of(args)
     style = style_of(args)
-    page_format = PageFormat.of(args.preset, args.width, args.dpi)
+    page_format = page_format_of(args)
     rules.check(flags)
     options = options_of(args)
     if not options.list_queries:
         if options.out and options.paths.stem:
             options.paths.check()
-        if style.cmap:
-            from detr_viz.figures.page.colors import colors  # matplotlib
-
-            colors(style)
+        check_look(style, page_format)
     images = _inputs(args)
     if args.classes is not None:
         labels.load_class_names(args.classes)  # errors in it, before weights are read

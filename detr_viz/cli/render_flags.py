@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from detr_viz.cli.arguments import formats, heads, layers, per_page, removal, shard
+from detr_viz.cli.arguments import (
+    contour_shares,
+    formats,
+    heads,
+    layers,
+    per_page,
+    removal,
+    shard,
+    zoom,
+)
 from detr_viz.cli.flags import add_page, add_running, add_speed, add_subject
 from detr_viz.explanation import removals
 from detr_viz.figures.styles import HEADS, INTERPOLATIONS, NORMS, STYLES
@@ -56,9 +65,9 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it looks")
     add = group.add_argument
     text = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
-    add("--style", choices=tuple(STYLES), help=_help(text, "overlay; heat for --plot terms"))
+    add("--style", choices=tuple(STYLES), help=_help(text, "overlay"))
     text = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
-    add("--norm", choices=tuple(NORMS), help=f"{_help(text, 'head')}; contours have none")
+    add("--norm", choices=tuple(NORMS), help=f"{_help(text, 'even')}; contours have none")
     text = "; ".join(f"{name}: {words}" for name, words in HEADS.items())
     add(
         "--heads",
@@ -69,8 +78,25 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
     add(
         "--interpolation",
         choices=INTERPOLATIONS,
-        help="between the cells of a map (default: cubic; nearest for heat)",
+        help="between the cells of a map (default: nearest for heat and where cells are large; "
+        "else smooth with --norm even, cubic with the other norms)",
     )
+    add(
+        "--zoom",
+        type=zoom,
+        default="auto",
+        metavar="Z",
+        help="auto: small objects are shown in a view around their box; none: the whole photo; or "
+        "a factor, around the box (default: auto)",
+    )
+    add(
+        "--contours",
+        type=contour_shares,
+        metavar="P",
+        help="for --style contour: per cent of a map that its lines hold, such as 50,80,95; the "
+        "first is the full line (default: 50)",
+    )
+    add("--letters", action="store_true", help="(a), (b) and so on before the queries")
     add_page(group)
 
 

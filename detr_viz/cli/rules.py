@@ -101,6 +101,11 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.args.ablate and (f.args.layer != "last" or f.args.biography is not None),
         "--ablate shows the last layer: leave --layer and --biography out",
     ),
+    # ---- contours --------------------------------------------------------------------------------
+    (
+        lambda f: f.args.contours is not None and f.args.style != "contour",
+        "--contours are the lines of --style contour: give both",
+    ),
     # ---- terms -----------------------------------------------------------------------------------
     (
         lambda f: f.draws_terms and f.args.style == "contour",

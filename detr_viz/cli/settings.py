@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detr_viz.checkpoints.sources import ModelSource, load, pair
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import DEFAULT
-from detr_viz.figures.styles import PageFormat, Style
+from detr_viz.figures.styles import CONTOUR_SHARES, FONTS, RAMPS, PageFormat, Style
 from detr_viz.render.options import RunOptions
 
 if TYPE_CHECKING:
@@ -65,7 +66,33 @@ def check_heads(style: Style, loaded: Sequence[Detector]) -> None:
 
 
 def style_of(args: argparse.Namespace) -> Style:
-    return Style(args.style, args.norm, args.cmap, args.interpolation, args.heads)
+    return Style(
+        args.style or "overlay",
+        args.norm,
+        args.cmap,
+        args.interpolation,
+        args.heads,
+        args.zoom,
+        args.contours or CONTOUR_SHARES,
+    )
+
+
+def page_format_of(args: argparse.Namespace) -> PageFormat:
+    page_format = PageFormat.of(args.preset, args.width, args.dpi)
+    letters = getattr(args, "letters", False)  # atlas has none
+    return replace(page_format, font=args.font, letters=letters, notes=args.notes)
+
+
+def check_look(style: Style, page_format: PageFormat) -> None:
+    """FigureError for a colour map or a font that is not there, before anything is read."""
+    if style.cmap and style.cmap not in RAMPS:
+        from detr_viz.figures.page.scale import colors  # matplotlib
+
+        colors(style)
+    if page_format.font not in FONTS:
+        from detr_viz.figures.page.fonts import font_file
+
+        font_file(frozenset(), "", page_format.font)
 
 
 def options_of(args: argparse.Namespace) -> RunOptions:

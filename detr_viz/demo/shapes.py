@@ -109,7 +109,7 @@ def scene(seed: int, size_px: int, distribution: str = "default") -> Scene:
     distribution.
     """
     backdrop, objects = describe(seed, distribution)
-    canvas = _paint_backdrop(backdrop, size_px)
+    canvas = paint_backdrop(backdrop, size_px)
     for shape in objects:
         _paint(canvas, shape)
     grain = Image.fromarray(backdrop.grain).resize((size_px, size_px), Image.Resampling.BILINEAR)
@@ -202,7 +202,7 @@ def _random_shape(
     )
 
 
-def _paint_backdrop(backdrop: Backdrop, size_px: int) -> np.ndarray:
+def paint_backdrop(backdrop: Backdrop, size_px: int) -> np.ndarray:
     """Float canvas (H, W, 3), grey levels 0 to 255."""
     rows, columns, _ = backdrop.grid.shape
     planes = [
@@ -219,8 +219,8 @@ def _paint(canvas: np.ndarray, shape: Shape) -> None:
     # The crop of whole pixels that the object touches.
     left, top = (math.floor(v * size) for v in shape.box[:2])
     right, bottom = (min(size, math.ceil(v * size)) for v in shape.box[2:])
-    mask = _coverage(shape, (left, top, right, bottom), size)[..., None]
-    fill = _fill(shape, (left, top, right, bottom), size)
+    mask = coverage(shape, (left, top, right, bottom), size)[..., None]
+    fill = fill_of(shape, (left, top, right, bottom), size)
     crop = canvas[top:bottom, left:right]
     crop += (fill - crop) * mask
 
@@ -253,7 +253,7 @@ def outline(label: int, quarter_turns: int = 0) -> list[np.ndarray]:
     return polygons
 
 
-def _coverage(shape: Shape, crop: tuple[int, int, int, int], size: int) -> np.ndarray:
+def coverage(shape: Shape, crop: tuple[int, int, int, int], size: int) -> np.ndarray:
     """Share of each pixel of the crop (left, top, right, bottom) that the object covers, (h, w)."""
     left, top, right, bottom = crop
     x0, y0, x1, y1 = shape.box
@@ -268,7 +268,7 @@ def _coverage(shape: Shape, crop: tuple[int, int, int, int], size: int) -> np.nd
     return np.asarray(plane.reduce(s), np.float32) / 255
 
 
-def _fill(shape: Shape, crop: tuple[int, int, int, int], size: int) -> np.ndarray:
+def fill_of(shape: Shape, crop: tuple[int, int, int, int], size: int) -> np.ndarray:
     """Colour of the object's texture at every pixel of the crop, float (h, w, 3)."""
     left, top, right, bottom = crop
     x0, y0, x1, y1 = shape.box

@@ -28,17 +28,6 @@ class Removal:
     head: int | None = None
     box: str = ""
 
-    @property
-    def words(self) -> str:
-        """The removal as the title of a row in a figure."""
-        if self.box:
-            return f"{self.box} hidden"
-        if self.head is not None:
-            return f"no head {self.head}"
-        if self.name.startswith("term:"):
-            return f"no {self.terms[0].replace('.', ' · ')}"
-        return f"no {self.name}"
-
 
 NOTHING = Removal("nothing")
 

@@ -16,13 +16,8 @@ from typing import TYPE_CHECKING
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import replacing
 from detr_viz.figures.page.elements import GRAY, INK, NOTE_GRAY
-from detr_viz.figures.page.text import (
-    clean,
-    font_file,
-    is_truetype,
-    plain_settings,
-    shorten_middle,
-)
+from detr_viz.figures.page.fonts import font_file, is_truetype
+from detr_viz.figures.page.text import clean, plain_settings, shorten_middle
 from detr_viz.figures.page.thumbnail_grid import (
     PAGE_HEIGHT,
     PAGE_WIDTH,

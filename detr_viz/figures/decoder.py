@@ -19,6 +19,7 @@ from detr_viz.detections.matching import Match, SharedObject
 from detr_viz.figures.labels import model_name, words_of
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import AttendedQueries, MapRow, number
+from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.query_links import LEAST
 from detr_viz.figures.page.text import clean
@@ -32,6 +33,7 @@ from detr_viz.figures.reading_rule import (
     formula_note,
     heads_of,
     layers_of,
+    merged_words,
     mode_name,
     normalisation,
 )
@@ -90,10 +92,16 @@ def decoder_grid(
         f"boxes and lines: whom it looks at, of {e.num_queries} queries ({even} each if even), "
         "as opaque as the weight is large",
         f"weights below {round(LEAST * 100)} % of the scale's end are not drawn",
-        "the box inside the white one: itself; dashes: another's box lies on it",
-        f"numbers with {ITSELF}: the weight of itself",
+        "the box inside the blue one: itself; dashes: another's box lies on it",
+        f"numbers: the largest weight; with {ITSELF}: the weight of itself",
     ]
-    fig = draw(sections, columns(style, e.num_heads), notes, style, page_format)
+    words = [clean(subject.name), f"self-attention of {layers_of(subject)}"]
+    if len(modes) == 1:
+        words.append(mode_name(modes[0]))
+    words += merged_words(style)
+    words.append("boxes: queries it looks at")
+    foot = Foot(tuple(words), tuple(notes))
+    fig = draw(sections, columns(style, e.num_heads), foot, style, page_format)
     title = f"decoder self-attention {heads_of(style)}".rstrip(",")
     about = "; ".join(words for shared in objects for words in words_of([subject], shared))
     describe(fig, e, title, [*notes, normalisation(style)], about)
@@ -173,14 +181,14 @@ class _AttendedPanels:
 def _row(
     weights: np.ndarray, query: int, boxes: np.ndarray, grid: Grid, name: str, style: Style
 ) -> MapRow:
-    """The weights (M, Q) of one query. Numbers: its largest; marked where it attends to itself."""
+    """The weights (M, Q) of one query. Captions: its largest; marked where it attends to itself."""
     row = MapRow(weights[:, None], grid, name, attended=AttendedQueries(query, boxes))
     row = shown_heads(row, style)
-    texts = row.numbers or [number(of_head.max()) for of_head in row.maps]
-    numbers = []
-    for text, (of_head,) in zip(texts, row.maps, strict=True):
-        before, space, value = text.rpartition(" ")
+    names = row.head_names or ("",) * len(row.maps)
+    texts = []
+    for head, (of_head,) in zip(names, row.maps, strict=True):
+        text = number(of_head.max())
         if of_head[query] > np.delete(of_head, query).max(initial=0):
-            value = f"{ITSELF} {value}"
-        numbers.append(f"{before}{space}{value}")
-    return replace(row, numbers=tuple(numbers))
+            text = f"{ITSELF} {text}"
+        texts.append(f"{head}: {text}" if head else text)
+    return replace(row, captions=tuple(texts))

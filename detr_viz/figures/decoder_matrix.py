@@ -23,16 +23,18 @@ from detr_viz.figures.decoder import notes_of, subject_of
 from detr_viz.figures.labels import label_of, words_of
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
-from detr_viz.figures.page.colors import colors
-from detr_viz.figures.page.elements import PageMetrics
+from detr_viz.figures.page.elements import GRAY, INK
+from detr_viz.figures.page.foot import Foot, with_foot
 from detr_viz.figures.page.layout import check_size
-from detr_viz.figures.page.legend import with_notes
 from detr_viz.figures.page.matrix_layout import Band, Entry, Table
-from detr_viz.figures.page.text import plain_settings
+from detr_viz.figures.page.metrics import PageMetrics
+from detr_viz.figures.page.scale import plain_colors
+from detr_viz.figures.page.text import clean, plain_settings
 from detr_viz.figures.panel_rows import columns
 from detr_viz.figures.reading_rule import (
     ShownModel,
     heads_of,
+    layers_of,
     mode_name,
     normalisation,
 )
@@ -81,8 +83,9 @@ def query_matrix(
         for layer in subject.layers
         for mode in modes
     ]
-    style = replace(style, norm=style.norm or "figure")  # numbers in cells compare across heads
-    lut = colors(replace(style, name="heat"))
+    if style.norm in (None, "even"):  # numbers in cells compare across heads
+        style = replace(style, norm="figure")
+    lut = plain_colors(style)
     rest = e.num_queries - len(queries)
     notes = notes_of(subject, modes, scale, style)
     if style.heads == "sort":
@@ -100,7 +103,12 @@ def query_matrix(
             notes.append("not all queries are named")
         if table.without:
             notes.append(f"cells without a number: below {table.without}")
-        layout = with_notes(layout, notes, style, table.page)
+        words = [clean(subject.name), f"self-attention of {layers_of(subject)}"]
+        words += [
+            "a row looks at the columns",
+            *([f"{table.rest_name}: the other {rest}"] if rest else []),
+        ]
+        layout = with_foot(layout, (), Foot(tuple(words), tuple(notes)), style, table.page)
     check_size(layout.width, layout.height, sum(len(band.labels) for band in bands))
     sheet = tiles.blank_sheet(layout.height, layout.width)
     largest = max(float(band.shown.max()) for band in bands)
@@ -109,7 +117,7 @@ def query_matrix(
         for cell, (top, left, high, wide) in cells.items():
             sheet[top : top + high, left : left + wide, :3] = of_band[cell]
     fig, ax = figure_of(sheet, page_format.dpi)
-    write(ax, [*layout.lines, *table.numbers(inks)], page_format.dpi)
+    write(ax, [*layout.lines, *table.numbers(inks)], page_format.dpi, page_format.font)
     title = f"decoder self-attention between queries, {heads_of(style)}".rstrip(",")
     about = "; ".join(words_of([subject], SharedObject(0, (Match(q, 1.0),)))[0] for q in queries)
     describe(fig, e, title, [*notes, normalisation(style)], about)
@@ -146,7 +154,7 @@ def _band(
     labels = []
     for query in ids:
         label = label_of(subject.explanation, query, layer)
-        labels.append(Entry(label.title, str(query), label.ink, label.style))
+        labels.append(Entry(label.title, str(query), GRAY if label.weak else INK, label.style))
     name = [f"layer {layer}"] if layers > 1 else []
     if modes > 1:
         name.append(mode_name(mode))

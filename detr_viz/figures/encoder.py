@@ -1,5 +1,7 @@
 """What cells of the image attend to in the encoder: a row for each point, a panel for each head.
 
+Of the mean of all heads, the maps stand around the photo, joined to their points.
+
 fig = encoder_grid(e, [(300, 200)], ["combine"])   # e of explain(..., sites=["encoder"])
 figures.save(fig, "encoder.png")
 """
@@ -14,8 +16,9 @@ import numpy as np
 
 from detr_viz.attention.terms import formula_of
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.colors import BLUE
 from detr_viz.figures.page.elements import Group, Label, MapRow, Section
+from detr_viz.figures.page.foot import Foot
+from detr_viz.figures.page.layout_around import MOST, around
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
@@ -25,6 +28,7 @@ from detr_viz.figures.reading_rule import (
     formula_note,
     grid_note,
     heads_of,
+    merged_words,
     normalisation,
     numbered,
 )
@@ -70,7 +74,7 @@ def attending_cells(
     for i, (x, y) in enumerate(points):
         row, column = cell_of(e, x, y)
         title = clean(names[i]) if names else f"{x:.0f}, {y:.0f}"
-        label = Label(title, (f"cell {column}, {row}",), BLUE)
+        label = Label(title, (f"cell {column}, {row}",))
         mark = (float(xs[column]), float(ys[row]))
         cells.append(AttendingCell(row * e.grid_hw[1] + column, label, mark))
     return cells
@@ -121,14 +125,21 @@ def encoder_grid(
             rows.append(shown_heads(MapRow(maps[i], grid, " ".join(name)), style))
         sections.append(Section((Group(one.label, e.image.rgb, None, tuple(rows), "", one.mark),)))
     where = f"encoder {numbered('layer', layers)}"
-    if e.num_encoder_layers:
+    if e.num_encoder_layers > 1:
         where += f" of 0{DASH}{e.num_encoder_layers - 1}"
     notes = [clean(e.model_title), where]
     notes += [formula_note(mode, formula_of(mode)) for mode in modes]
     if scale == "layer":
         notes.append(LAYER_SCALE)
     notes += [MARK, grid_note(e.grid_hw)]
-    fig = draw(sections, columns(style, e.num_heads), notes, style, page_format)
+    words = [clean(e.model_title), f"{where if len(layers) < 2 else 'encoder'} self-attention"]
+    if len(modes) == 1:
+        words.append(modes[0])
+    words += merged_words(style)
+    foot = Foot(tuple(words), tuple(notes), e.grid_hw)
+    alone = isinstance(style.heads, str) and style.heads != "sort" and len(maps_of) == 1
+    arrange = around if alone and 1 < len(cells) <= MOST else None
+    fig = draw(sections, columns(style, e.num_heads), foot, style, page_format, arrange)
     title = f"encoder self-attention {heads_of(style)}".rstrip(",")
     rule = [*notes, normalisation(style)]
     describe(fig, e, title, rule, points_note(points))

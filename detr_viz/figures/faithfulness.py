@@ -16,9 +16,11 @@ from detr_viz.explanation.curves import Faithfulness
 from detr_viz.figures.faithfulness_layout import WAYS, Box, fitted_layout, ink_of, label_widths
 from detr_viz.figures.labels import finite, label_of
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.colors import colors
-from detr_viz.figures.page.elements import Group, Label, MapRow, PageMetrics
+from detr_viz.figures.page.elements import Group, Label, MapRow
+from detr_viz.figures.page.foot import Foot
+from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.page.paint import paint
+from detr_viz.figures.page.scale import colors
 from detr_viz.figures.page.text import clean, plain_settings
 from detr_viz.figures.reading_rule import (
     DASH,
@@ -73,8 +75,12 @@ def faithfulness_grid(
         maps = MapRow(np.stack([m[i] for m in curves.maps.values()]), grid)
         groups.append(Group(label, e.image.rgb, box, (maps,)))
     notes = _notes(e, curves)
+    words = (clean(e.model_title), "score of the class over the share of cells")
+    if curves.random.shape[1]:
+        words += (f"gray: {curves.random.shape[1]} random orders",)
+    foot = Foot(words, tuple(notes), e.grid_hw)
     with plain_settings():
-        layout, plots, unit = fitted_layout(groups, curves, notes, style, page_format)
+        layout, plots, unit = fitted_layout(groups, curves, foot, style, page_format)
         fig = paint(groups, layout, style, page_format)
         for i, pair in enumerate(plots):
             for way, box in zip(WAYS, pair, strict=True):

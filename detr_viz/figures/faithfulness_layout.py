@@ -7,28 +7,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from detr_viz.explanation.curves import Faithfulness, area
-from detr_viz.figures.page.colors import BLUE, VERMILION
+from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.page.elements import (
     AIR,
     CAP,
     GRAY,
     INK,
     LINE,
-    NOTE_GRAY,
+    PHOTO,
     SMALL_PT,
+    TEXT_PT,
     WIDE,
     Group,
-    GroupPosition,
     Label,
     PageLayout,
-    PageMetrics,
+    Panel,
     TextLine,
 )
-from detr_viz.figures.page.layout import label_lines
-from detr_viz.figures.page.legend import with_legend, with_notes, with_numbers
+from detr_viz.figures.page.foot import Foot, with_foot
+from detr_viz.figures.page.label_lines import label_lines
+from detr_viz.figures.page.metrics import PageMetrics
+from detr_viz.figures.page.shares import captions
 from detr_viz.figures.styles import PageFormat, Style
 
-_INKS = {"position": BLUE, "content": VERMILION}  # any other mode: INK
+_INKS = {"position": "#0072b2", "content": "#b84a00"}  # any other mode: INK
 _MEAN_INK = "#757575"  # the gray of the mean as text, which needs more contrast
 _PLOT_SHARE = 1.4  # width of a plot, in panels
 _LEAST_PLOT_PT = 26.0  # height of a plot
@@ -53,7 +55,7 @@ def _label_lines(label: Label, page: PageMetrics) -> list[TextLine]:
 def fitted_layout(
     groups: Sequence[Group],
     curves: Faithfulness,
-    notes: Sequence[str],
+    foot: Foot,
     style: Style,
     page_format: PageFormat,
 ) -> tuple[PageLayout, list[tuple[Box, Box]], float]:
@@ -62,16 +64,14 @@ def fitted_layout(
     first = None
     for _ in range(8):
         page = PageMetrics(page_format, groups[0].photo.shape[:2], limit)
-        layout, plots = _laid_out(groups, curves, page)
-        layout = with_numbers(layout, groups, style, page)
-        layout = with_legend(layout, groups, style, page)
-        layout = with_notes(layout, notes, style, page)
+        layout, plots = _laid_out(groups, curves, style, page)
+        layout = with_foot(layout, groups, foot, style, page)
         result = layout, plots, page_format.type_size * page_format.dpi / 72
         first = first or result
         if layout.height <= most:
             return result
-        limit = layout.panel_hw[1] * (1 - (layout.height - most) / len(plots) / layout.panel_hw[0])
-        limit = min(limit, layout.panel_hw[1] - 1)
+        high, wide = layout.maps[0].hw
+        limit = min(wide * (1 - (layout.height - most) / len(plots) / high), wide - 1)
         if limit < page.px(_LEAST_PANEL_PT):
             break
     return first
@@ -95,7 +95,7 @@ def _widths(
 
 
 def _laid_out(
-    groups: Sequence[Group], curves: Faithfulness, page: PageMetrics
+    groups: Sequence[Group], curves: Faithfulness, style: Style, page: PageMetrics
 ) -> tuple[PageLayout, list[tuple[Box, Box]]]:
     """From left to right: photo over label, maps over their modes, plots over their areas."""
     count, pen, small = len(curves.maps), page.pen, page.small_pt
@@ -107,21 +107,23 @@ def _laid_out(
     lefts = tuple(left + i * (width + page.gap) for i in range(count))
     right = lefts[-1] + width
     plot_lefts = [right + (i + 1) * (page.pad + tick) + i * across for i in range(len(WAYS))]
-    lines, positions, plots = [], [], []
+    lines, panels, plots = [], [], []
     for name, x in zip(WAYS, plot_lefts, strict=True):
         text = pen.shorten(name, across + tick, page.text_pt)
-        middle, baseline = x + across / 2, page.header - page.px(AIR)
+        middle, baseline = x + across / 2, page.margin + page.px(TEXT_PT * CAP)
         lines.append(TextLine(text, middle, baseline, page.text_pt, INK, align="center"))
-    top = page.header
+    top = page.margin + page.px(TEXT_PT * CAP + AIR)
     for i, label in enumerate(labels):
         under = top + height + page.px(AIR)
-        lines += [replace(t, x=page.margin, baseline=under + t.baseline) for t in label]
-        positions.append(GroupPosition(top, (top,)))
+        lines += [replace(t, x=page.margin + t.x, baseline=under + t.baseline) for t in label]
+        panels.append(Panel(i, PHOTO, 0, top, page.margin, height, width))
+        panels += [Panel(i, 0, k, top, x, height, width) for k, x in enumerate(lefts)]
         plots.append(tuple((x, top, across, high) for x in plot_lefts))
         ends = [under + label[-1].baseline]
-        for mode, x in zip(curves.maps, lefts, strict=True):
+        shares = captions(groups[i].rows[0], groups[i], style)
+        for mode, share, x in zip(curves.maps, shares, lefts, strict=True):
             baseline = under
-            for text in pen.fit(mode, width, small):
+            for text in [*pen.fit(mode, width, small), pen.shorten(share, width, small)]:
                 baseline += page.px(SMALL_PT * (CAP if baseline == under else LINE))
                 middle = x + width / 2
                 lines.append(TextLine(text, middle, baseline, small, ink_of(mode), align="center"))
@@ -135,12 +137,9 @@ def _laid_out(
     layout = PageLayout(
         width=plot_lefts[-1] + across + page.margin,
         height=bottom,
-        panel_hw=(height, width),
-        photo_hw=(height, width),
-        panel_lefts=lefts,
-        photo_left=page.margin,
-        positions=tuple(positions),
+        panels=tuple(panels),
         lines=tuple(lines),
+        crops=tuple(Crop.whole(group.photo.shape[:2]) for group in groups),
     )
     return layout, plots
 
@@ -162,9 +161,9 @@ def _around(
         TextLine("0", left - gap, top + height, small, GRAY, align="right"),
         TextLine("0", left, below, small, GRAY),
         TextLine("1", left + width, below, small, GRAY, align="right"),
-        TextLine(_AXIS_WORDS[way], left + width / 2, below, small, NOTE_GRAY, align="center"),
+        TextLine(_AXIS_WORDS[way], left + width / 2, below, small, GRAY, align="center"),
     ]
-    texts = [("area", NOTE_GRAY)]
+    texts = [("area", GRAY)]
     texts += [
         (_two(area(rows[i], curves.shares)), ink_of(mode))
         for mode, rows in getattr(curves, way).items()

@@ -18,12 +18,20 @@ import numpy as np
 
 from detr_viz.attention.terms import ALL_TERMS, Mode
 from detr_viz.detections.matching import Match, SharedObject
+from detr_viz.figures.file_facts import metadata
 from detr_viz.figures.labels import model_name, names_of, short_names, words_of
 from detr_viz.figures.page.canvas import warn_if_high
+from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.save import SUFFIXES, save, show
 from detr_viz.figures.panel_rows import AblationPanels, MapPanels, Panels, TermPanels, columns
-from detr_viz.figures.reading_rule import FigureContents, ShownModel, metadata, reading_rule
+from detr_viz.figures.reading_rule import (
+    FigureContents,
+    ShownModel,
+    cells_of,
+    foot_words,
+    reading_rule,
+)
 from detr_viz.figures.sections import sections_of
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
@@ -80,10 +88,10 @@ def head_grid(
     ablations    of Explanation.ablate: a row for each, under the row of the attention as it is
     biography    of several layers: mark where the query changed (another class, or a box whose IoU
                  with the layer before is below 0.5), its reference point, its next best classes
-    The largest weight of each panel is printed in it. The figure carries what it shows as
-    `fig.shown`, and as `fig.facts` (Title, Software, Description), which `save` writes into the
-    file. Raises FigureError for what cannot be drawn, ValueError for a mode, query or layer that
-    does not exist.
+    Under each panel stands the share of its map that lies in the box. The figure carries what it
+    shows as `fig.shown`, and as `fig.facts` (Title, Software, Description), which `save` writes
+    into the file. Raises FigureError for what cannot be drawn, ValueError for a mode, query or
+    layer that does not exist.
     """
     name = model_name(explanation.model_title, 0)
     subject = ShownModel(explanation, name, _layers(explanation, layer))
@@ -174,7 +182,8 @@ def _figure(
         biography,
     )
     names = columns(style, max(s.explanation.num_heads for s in subjects))
-    fig = draw(sections, names, reading_rule(shown), style, page_format)
+    foot = Foot(tuple(foot_words(shown)), tuple(reading_rule(shown)), cells_of(shown))
+    fig = draw(sections, names, foot, style, page_format)
     fig.shown = replace(shown, width_in=float(fig.get_figwidth()))
     fig.facts = metadata(shown)
     warn_if_high(fig, page_format, above=2)

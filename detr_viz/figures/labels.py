@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.figures.page.colors import PALETTE
-from detr_viz.figures.page.elements import Label
-from detr_viz.figures.page.text import ELLIPSIS, clean, drawable
+from detr_viz.figures.page.elements import Label, score_text
+from detr_viz.figures.page.fonts import drawable
+from detr_viz.figures.page.text import ELLIPSIS, clean
 from detr_viz.figures.reading_rule import ShownModel, class_name
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def label_of(e: ExplanationBase, query: int, layer: int, *details: str) -> Label
     label, score = int(output.labels[query]), float(output.scores[query])
     return Label(
         title=class_name(e, label),
-        details=(f"{score:.2f}", *details),
-        color=PALETTE[label % len(PALETTE)],
+        details=details,
+        score=score_text(score),
         weak=score < WEAK_SCORE,
     )
 

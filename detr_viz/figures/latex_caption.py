@@ -9,6 +9,7 @@ from pathlib import Path
 import detr_viz
 from detr_viz.attention.terms import ALL_TERMS, Mode, is_sum
 from detr_viz.common.files import OutputError, reason, replacing
+from detr_viz.figures.file_facts import image_name, weights_of
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.reading_rule import (
     DASH,
@@ -19,15 +20,14 @@ from detr_viz.figures.reading_rule import (
     formulas,
     grid_of,
     heads_of,
-    image_name,
     layers_of,
     listed,
     mode_name,
     normalisation,
+    number_notes,
     reading_rule,
-    weights_of,
 )
-from detr_viz.figures.styles import NORMS
+from detr_viz.figures.styles import NORMS, Style
 from detr_viz.figures.view_contents import ViewContents
 
 _FIRST_WORDS = "% drawn by detr_viz "  # how the files written here begin
@@ -179,6 +179,7 @@ def _caption(shown: FigureContents) -> str:
     return (
         f"Cross-attention {of} of {models}, {layers}{image}: {modes}; {scaled} "
         f"(scale \\emph{{{shown.scale}}}). {_rows(shown)} {_reading(shown)} "
+        f"{_numbers(shown.style)} "
         f"A map's weights sum to 1 ({grid}). Drawn with detr\\_viz {detr_viz.__version__}."
     )
 
@@ -198,12 +199,18 @@ def _reading(shown: FigureContents) -> str:
     """What colour or lines mean."""
     style = shown.style
     if style.scaling is None:
-        text = normalisation(style)
-        return f"{escape(text[0].upper() + text[1:])}, the densest cells first."
+        mass, _, others = normalisation(style).partition("; ")
+        return _sentence(escape(f"{mass}, the densest cells first; {others}"))
     where = " over the photo" if style.name == "overlay" else ""
     scaled = f"{NORMS[style.scaling]} (normalisation \\emph{{{style.scaling}}})"
-    known = f"Brighter colour{where} is more attention"  # of the default map
+    known = f"Darker colour{where} is more attention"  # of the default map
     return f"{known if style.cmap is None else f'Colour{where} is attention'}, {scaled}."
+
+
+def _numbers(style: Style) -> str:
+    """What stands under the panels."""
+    words = "; ".join(number_notes(style)).replace("%: ", "per cent ", 1)
+    return _sentence(f"under each panel: {escape(words)}")
 
 
 def _rows(shown: FigureContents) -> str:

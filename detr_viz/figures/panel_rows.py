@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.terms import Mode
 from detr_viz.explanation.logit_term_arrays import LogitTerms
-from detr_viz.figures.page.elements import MapRow, number
-from detr_viz.figures.reading_rule import ShownModel, class_name, mode_name
+from detr_viz.figures.page.elements import BoxCells, MapRow, SamplePoints
+from detr_viz.figures.reading_rule import ShownModel, mode_name
 from detr_viz.figures.styles import FigureError, Style
 
 if TYPE_CHECKING:
@@ -53,18 +53,37 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
     maps = row.maps
     if style.heads is None:
         return row
+    if (row.samples or row.cells) and isinstance(style.heads, str):
+        raise FigureError(f"style {style.name} shows single heads: name them by number (0,3)")
     if isinstance(style.heads, tuple):
         order = [*style.heads]
     elif style.heads == "sort":
         order = np.argsort(_entropy(maps), kind="stable").tolist()
     else:
         one_map = maps.mean(0) if style.heads == "mean" else maps.max(0)
-        return replace(row, maps=one_map[None])
-    numbers = row.numbers and tuple(row.numbers[n] for n in order)
-    if style.heads == "sort":
-        texts = numbers or [number(maps[n].max()) for n in order]
-        numbers = tuple(f"{n}: {text}" for n, text in zip(order, texts, strict=True))
-    return replace(row, maps=maps[order], numbers=numbers)
+        return replace(row, maps=one_map[None], crossed=frozenset())
+    captions = row.captions and tuple(row.captions[n] for n in order)
+    names: tuple[str, ...] = ()
+    if style.heads == "sort" and captions:
+        captions = tuple(f"{n}: {text}" for n, text in zip(order, captions, strict=True))
+    elif style.heads == "sort":
+        names = tuple(map(str, order))
+    crossed = frozenset(i for i, n in enumerate(order) if n in row.crossed)
+    bars = tuple(row.bars[n] for n in order) if row.bars else ()
+    samples = row.samples and replace(
+        row.samples, xy=row.samples.xy[order], weights=row.samples.weights[order]
+    )
+    cells = row.cells and replace(row.cells, shares=row.cells.shares[order])
+    return replace(
+        row,
+        maps=maps[order],
+        captions=captions,
+        bars=bars,
+        crossed=crossed,
+        head_names=names,
+        samples=samples,
+        cells=cells,
+    )
 
 
 def _entropy(maps: np.ndarray) -> np.ndarray:
@@ -85,14 +104,68 @@ class MapPanels:
         check_heads(self._style, subject.name, subject.explanation.num_heads)
         for layer in subject.layers if queries else ():
             maps = [e.maps(mode, queries, layer, self._scale) for mode in self._modes]
+            more = [self._instead_of_maps(subject, mode, queries, layer) for mode in self._modes]
             for i, query in enumerate(queries):
                 self._rows[id(e), layer, query] = tuple(
-                    shown_heads(MapRow(of_mode[i], e.grid(layer), mode_name(mode)), self._style)
-                    for mode, of_mode in zip(self._modes, maps, strict=True)
+                    shown_heads(
+                        MapRow(of_mode[i], e.grid(layer), mode_name(mode), **own[i]), self._style
+                    )
+                    for mode, of_mode, own in zip(self._modes, maps, more, strict=True)
                 )
+
+    def _instead_of_maps(
+        self, subject: ShownModel, mode: str | Mode, queries: Sequence[int], layer: int
+    ) -> list[dict[str, Any]]:
+        """What the style shows in place of the map of each query, as arguments of MapRow."""
+        if self._style.name == "points":
+            return [{"samples": one} for one in sample_points(subject, str(mode), queries, layer)]
+        if self._style.name == "cells":
+            return [{"cells": one} for one in box_cells(subject, queries, layer)]
+        return [{}] * len(queries)
 
     def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         return self._rows[id(subject.explanation), layer, query]
+
+
+def sample_points(
+    subject: ShownModel, mode: str, queries: Sequence[int], layer: int
+) -> list[SamplePoints]:
+    """The sampling points of queries in pixels of the photo; FigureError where there are none."""
+    e = subject.explanation
+    samples = e.samples(mode, queries, layer)
+    if samples is None:
+        raise FigureError(
+            f"style points shows where heads sample the image, and {subject.name} attends to all "
+            "of it: take overlay, heat or contour"
+        )
+    xy, weights = samples
+    grids, photo_hw = e.grids(layer), e.image.rgb.shape[:2]
+    # xy is in [0, 1] of each level's whole input, padding included
+    scale = np.array(
+        [[grid.input_hw[k] / grid.shown_hw[k] * photo_hw[k] for k in (1, 0)] for grid in grids]
+    )
+    strides = tuple(grid.stride for grid in grids)
+    return [
+        SamplePoints(
+            np.asarray(xy[i] * scale[:, None], np.float32),
+            weights[i],
+            strides,
+            None if e.reference_px is None else tuple(map(float, e.reference_px[query])),
+        )
+        for i, query in enumerate(queries)
+    ]
+
+
+def box_cells(subject: ShownModel, queries: Sequence[int], layer: int) -> list[BoxCells]:
+    """The cells of queries' boxes; FigureError where the attention has none."""
+    cells = getattr(subject.explanation, "cells", None)
+    if cells is None:
+        raise FigureError(
+            f"style cells shows the cells of a box, and the attention of {subject.name} reads "
+            "none: take overlay, heat or contour"
+        )
+    shares, boxes = cells(queries, layer)
+    return [BoxCells(share, box) for share, box in zip(shares, boxes, strict=True)]
 
 
 class TermPanels:
@@ -102,6 +175,8 @@ class TermPanels:
     """
 
     def __init__(self, style: Style) -> None:
+        if style.name in ("points", "cells"):
+            raise FigureError(f"terms have no {style.name}: take style overlay or heat")
         if style.name == "contour":
             raise FigureError(
                 "contours hold shares of a map's mass, and terms of logits have none: take style "
@@ -129,41 +204,53 @@ class TermPanels:
             on_one_scale = [other for other, _ in self._terms.values()]
         reach = max(map(_reach, on_one_scale))
         rows = [
-            MapRow(part[0], grid, name.replace(".", " · "), _percent(terms.shares[name][0]), reach)
+            MapRow(
+                part[0],
+                grid,
+                term_name(name),
+                captions=_percent(terms.shares[name][0]),
+                reach=reach,
+                bars=tuple(float(x) for x in np.nan_to_num(np.clip(terms.shares[name][0], 0, 1))),
+            )
             for name, part in terms.terms.items()
             if part.any()
         ]
-        largest = [f"{value:.1f}" for value in np.abs(terms.total[0]).max((1, 2))]
-        rows.append(MapRow(terms.total[0], grid, f"sum ±{reach:.3g}", tuple(largest), reach))
+        largest = tuple(f"\N{PLUS-MINUS SIGN}{v:.1f}" for v in np.abs(terms.total[0]).max((1, 2)))
+        rows.append(MapRow(terms.total[0], grid, "sum", captions=largest, reach=reach))
         rows.append(MapRow(terms.weights[0], grid, "weights"))
         return tuple(shown_heads(row, self._style) for row in rows)
 
 
+def term_name(name: str) -> str:
+    """cq.pk as c_q \N{MIDDLE DOT} p_k, letters with subscripts between dollar signs."""
+    return " \N{MIDDLE DOT} ".join(f"${part[0]}_{part[1:]}$" for part in name.split("."))
+
+
 class AblationPanels:
-    """A row of the attention as it is, and one for each removed part, with the box without it."""
+    """One row: the attention as it is, or without a part (`removed`, its place in ablations)."""
 
     def __init__(self, style: Style, ablations: Sequence[Sequence[Ablation]]) -> None:
         self._style, self._ablations = style, iter(ablations)
-        self._of_models: dict[int, Sequence[Ablation]] = {}
+        self.of_models: dict[int, Sequence[Ablation]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         check_heads(self._style, subject.name, subject.explanation.num_heads)
-        self._of_models[id(subject.explanation)] = next(self._ablations)
+        self.of_models[id(subject.explanation)] = next(self._ablations)
 
     def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         e = subject.explanation
-        grid = e.grid(layer)
-        rows = [MapRow(e.maps("combine", [query], layer, "layer")[0], grid, "as it is")]
-        for ablation in self._of_models[id(e)]:
-            maps = ablation.weights[layer][query].reshape(-1, *grid.hw)
-            name = f"{ablation.removal.words}: {ablation.kept_scores()[query]:.2f}"
-            if (now := int(ablation.after.labels[query])) != ablation.before.labels[query]:
-                name += f", {class_name(e, now)}"
-            if ablation.removal.box and not e.cells_inside()[query].any():
-                name += " (no cell in its box)"
-            box = ablation.after.boxes_xyxy_px[query]
-            rows.append(MapRow(maps, grid, name, box_xyxy_px=box))
-        return tuple(shown_heads(row, self._style) for row in rows)
+        row = MapRow(e.maps("combine", [query], layer, "layer")[0], e.grid(layer))
+        return (shown_heads(row, self._style),)
+
+    def without(
+        self, subject: ShownModel, layer: int, query: int, ablation: Ablation
+    ) -> tuple[MapRow, ...]:
+        grid = subject.explanation.grid(layer)
+        maps = ablation.weights[layer][query].reshape(-1, *grid.hw)
+        removal = ablation.removal
+        heads = {removal.head} if removal.head is not None else set()
+        row = MapRow(maps, grid, crossed=frozenset(heads))
+        return (shown_heads(row, self._style),)
 
 
 def _reach(terms: LogitTerms) -> float:
@@ -174,4 +261,4 @@ def _reach(terms: LogitTerms) -> float:
 
 def _percent(shares: np.ndarray) -> tuple[str, ...]:
     # + 0.0: no negative zero
-    return tuple("-" if np.isnan(x) else f"{round(float(x), 2) + 0.0:.0%}" for x in shares)
+    return tuple("-" if np.isnan(x) else f"{round(float(x) * 100) + 0.0:.0f} %" for x in shares)

@@ -1,18 +1,17 @@
-"""What a reader must know about a figure: the reading rule under it, and its metadata."""
+"""What a reader must know about a figure: the line under it, and all the notes."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import detr_viz
 from detr_viz.attention.terms import ALL_TERMS, MIXED, Mode, formula_of, is_sum, parse_terms
 from detr_viz.figures.page.elements import number
-from detr_viz.figures.page.text import clean, drawable
-from detr_viz.figures.styles import CONTOUR_SHARES, NORMS, Style
+from detr_viz.figures.page.fonts import drawable
+from detr_viz.figures.page.text import clean
+from detr_viz.figures.styles import NORMS, Style
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
@@ -153,9 +152,62 @@ def grid_of(subject: ShownModel) -> str:
     return grid_note(subject.explanation.grid_hw)
 
 
+def foot_words(shown: FigureContents) -> list[str]:
+    """The line under a figure: models, layers, modes, and what the numbers are."""
+    subjects = shown.subjects
+    words = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
+    layers = {s.layers for s in subjects}
+    if len(layers) == 1:
+        words.append(_layer_words(subjects[0]))
+    if ALL_TERMS in shown.modes:
+        words.append("logits by term, centred; bars: share of the logits")
+    elif len(shown.modes) == 1 and not merged_words(shown.style):  # else it stands over the panel
+        words.append(mode_name(shown.modes[0]))
+    words += merged_words(shown.style)
+    if shown.style.scaling in ("head", "query", "figure") and ALL_TERMS not in shown.modes:
+        words.append("% in box, largest weight")
+    if shown.removed:
+        words.append("bars: the score left")
+    if shown.style.name == "contour" and ALL_TERMS not in shown.modes:
+        words.append("%: of the image, in the line")
+    return words
+
+
+def merged_words(style: Style) -> list[str]:
+    """Which heads the one panel of a row shows, where there is no more than one."""
+    if isinstance(style.heads, tuple):
+        return [f"head {style.heads[0]}"] if len(style.heads) == 1 else []
+    return [f"{style.heads} of heads"] if style.heads in ("mean", "max") else []
+
+
+def _layer_words(subject: ShownModel) -> str:
+    last = subject.explanation.num_layers - 1
+    if subject.layers == (last,):
+        return "last decoder layer"
+    return layers_of(subject)
+
+
+def cells_of(shown: FigureContents) -> tuple[int, int] | None:
+    """(h, w) of the maps, where all have the same; else None."""
+    grids = {s.explanation.grid_hw for s in shown.subjects}
+    return tuple(next(iter(grids))) if len(grids) == 1 else None
+
+
 def formula_note(mode: str, formula: str) -> str:
     """The formula of a mode's logits; a sum of terms needs no name before it."""
     return f"${formula}$" if is_sum(mode) else f"{mode}  ${formula}$"
+
+
+def number_notes(style: Style) -> list[str]:
+    """What the numbers under the panels of maps are."""
+    if style.name == "contour":
+        return ["%: of the image, in the first line"]
+    notes = ["%: of a map's weight in the box"]
+    if style.scaling == "even":
+        notes.append("flat: no cell has twice the weight of an even map")
+    elif style.scaling is not None:
+        notes.append("after it each map's largest weight")
+    return notes
 
 
 def reading_rule(shown: FigureContents) -> list[str]:
@@ -178,15 +230,18 @@ def reading_rule(shown: FigureContents) -> list[str]:
     elif shown.style.heads == "max":
         notes.append("the largest weight of any head, cell by cell")
     if shown.biography:
-        notes.append("changed: another class, or a box whose IoU with the row above is below 0.5")
+        notes.append(
+            "red: another class than in the row above, or a box whose IoU with it is < 0.5"
+        )
         if any(s.explanation.reference_px is not None for s in shown.subjects):
             notes.append("the ring: the query's reference point")
     if shown.removed:
         layers = numbered("layer", shown.removed_in)
         notes.append(
-            f"rows below the first: without that part in {layers}, and the box that is left"
+            f"rows below the first: without that part in {layers}; blue: the box that is left, "
+            "white: the box as it was"
         )
-        notes.append("after the colon: the score that the class is left, and another class if so")
+        notes.append("bars: the score that the class is left")
         if any(name.startswith("box:") for name in shown.removed):
             notes.append("hidden: the cells inside or outside each query's own box")
     if ALL_TERMS in shown.modes:
@@ -199,6 +254,8 @@ def reading_rule(shown: FigureContents) -> list[str]:
         early = any(s.layers[-1] < s.explanation.num_layers - 1 for s in subjects)
         where = " at the last layer" if early else ""
         notes.append(f"queries matched by box IoU{where}")
+    if ALL_TERMS not in shown.modes:
+        notes += number_notes(shown.style)
     return [*notes, *each(shown, [grid_of(s) for s in subjects])]
 
 
@@ -209,10 +266,9 @@ def terms_rule(shown: FigureContents) -> list[str]:
         scaled += " in each layer"
     notes = [
         f"terms of the logits, centred over the cells, {scaled}",
-        "red adds attention, blue takes it away",
-        "%: cov(term, sum) / var(sum)",
-        "numbers in the sum: the largest, either way",
-        "±: where colours end",
+        "orange adds attention, blue takes it away",
+        "%, bars: cov(term, sum) / var(sum)",
+        "numbers under the sum: the largest, either way",
     ]
     zero = [
         (s.name, [n for n in s.layers if n in s.explanation.separate])
@@ -230,56 +286,14 @@ def terms_rule(shown: FigureContents) -> list[str]:
 
 def normalisation(style: Style) -> str:
     """What colours or lines say about weights, in words."""
+    if style.name == "points":
+        return "a circle is a sampling point, its area the weight, its colour the level"
+    if style.name == "cells":
+        return "cells of the box: shares of the output, orange adds, blue takes away"
     if style.scaling is None:
-        shares = listed([round(share * 100) for share in CONTOUR_SHARES])
-        return f"inside the lines lie {shares} % of each map's mass"
+        shares = listed([round(share * 100) for share in style.contours])
+        return (
+            f"inside the lines lie {shares} % of each map's mass; maps whose first line would hold "
+            "more than a third of the image are coloured instead"
+        )
     return f"normalisation {style.scaling} ({NORMS[style.scaling]})"
-
-
-def _checked(subject: ShownModel) -> str:
-    residuals = [subject.explanation.residuals.get(i, math.nan) for i in subject.layers]
-    worst = max(residuals, key=lambda r: -1 if math.isnan(r) else r)
-    return "self-check " + ("untestable" if math.isnan(worst) else f"residual {worst:.1e}")
-
-
-def metadata(shown: FigureContents) -> dict[str, str]:
-    """Title, Software and Description. No dates: the same figure is the same file."""
-    plain = [" ".join(note.replace("$", "").split()) for note in reading_rule(shown)]
-    style = shown.style
-    drawn = f"style {style.name}, {style.smoothing} interpolation"
-    if style.name != "contour":
-        drawn += f", colour map {'inferno' if style.cmap is None else style.cmap}"
-    checks = each(shown, [_checked(s) for s in shown.subjects])
-    scale = "layer" if ALL_TERMS in shown.modes else shown.scale
-    rule = "; ".join([*plain, f"scale {scale}", normalisation(style), drawn, *checks])
-    hashes = [weights_of(s) for s in shown.subjects]
-    if len(shown.subjects) > 1:
-        hashes = [f"{clean(s.name)}: {w}" for s, w in zip(shown.subjects, hashes, strict=True) if w]
-    hashes.append(_image(shown))
-    return {
-        "Title": shown.title,
-        "Software": f"detr_viz {detr_viz.__version__}",
-        "Description": ". ".join([rule, "; ".join(shown.queries), *filter(None, hashes)]),
-    }
-
-
-def weights_of(subject: ShownModel) -> str:
-    meta = subject.explanation.meta
-    if not meta.get("weights_sha256"):
-        return ""
-    name = clean(str(meta.get("weights") or ""))
-    return f"weights {name} sha256 {meta['weights_sha256']}".replace("  ", " ")
-
-
-def image_name(shown: FigureContents) -> str:
-    """The photo's file, without its folder; "" where there was none."""
-    return clean(str(shown.subjects[0].explanation.meta.get("image") or ""))
-
-
-def _image(shown: FigureContents) -> str:
-    digest = shown.subjects[0].explanation.meta.get("image_sha256")
-    return (
-        " ".join(["image", image_name(shown), f"sha256 {digest}"]).replace("  ", " ")
-        if digest
-        else ""
-    )

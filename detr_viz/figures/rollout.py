@@ -15,6 +15,7 @@ from detr_viz.figures.encoder import MARK, attending_cells, points_note
 from detr_viz.figures.labels import finite, label_of
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, MapRow, Section
+from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.reading_rule import DASH, grid_note, normalisation
@@ -140,7 +141,10 @@ def _figure(
     page_format: PageFormat,
 ) -> Figure:
     rule = [clean(e.model_title), *notes, *_RULE, grid_note(e.grid_hw)]
-    fig = draw([Section((group,)) for group in groups], columns, rule, style, page_format)
+    foot = Foot(
+        (clean(e.model_title), "attention rollout, an approximation"), tuple(rule), e.grid_hw
+    )
+    fig = draw([Section((group,)) for group in groups], columns, foot, style, page_format)
     describe(fig, e, f"attention rollout, {title}", [*rule, normalisation(style)], about)
     warn_if_high(fig, page_format, above=2)
     return fig

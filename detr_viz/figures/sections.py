@@ -11,11 +11,12 @@ import numpy as np
 from detr_viz.detections.boxes import iou
 from detr_viz.detections.matching import MIN_IOU, Match, SharedObject
 from detr_viz.figures.labels import finite, label_of
-from detr_viz.figures.page.elements import GRAY, Group, Label, Section
-from detr_viz.figures.panel_rows import Panels
+from detr_viz.figures.page.elements import Group, Label, Section, score_text
+from detr_viz.figures.panel_rows import AblationPanels, Panels
 from detr_viz.figures.reading_rule import ShownModel, class_name
 
 if TYPE_CHECKING:
+    from detr_viz.explanation.removals import Removal
     from detr_viz.explanation.results import ExplanationBase
 
 SAME_BOX = 0.5  # a box that overlaps its own of the layer before by less has moved
@@ -27,6 +28,12 @@ def sections_of(
 ) -> list[Section]:
     """The sections of one object: one, or one for each model where each has several layers."""
     pairs = list(zip(subjects, shared.matches, strict=True))
+    if isinstance(maps, AblationPanels):
+        return [
+            _removed(subject, match, subjects, maps)
+            for subject, match in pairs
+            if match.query is not None
+        ]
     if biography or any(len(s.layers) > 1 for s in subjects):
         sections = [_through_layers(s, match, shared, subjects, maps) for s, match in pairs]
         if not biography:
@@ -54,17 +61,19 @@ def _through_layers(
     if match.query is None:
         first, query = subjects[shared.reference], shared.matches[shared.reference].query
         assert query is not None
-        heading = replace(label_of(first.explanation, query, first.layers[-1]), details=())
+        heading = replace(label_of(first.explanation, query, first.layers[-1]), score="")
         return Section((_missing(subject, match),), heading)
     details = [subject.name] if len(subjects) > 1 else []
     details.append(f"query {match.query}")
     if subject is not subjects[shared.reference]:
         reference = subjects[shared.reference], shared.matches[shared.reference]
-        details.append(f"IoU {_overlap(reference, (subject, match)):.2f}")
+        details.append(f"IoU {score_text(_overlap(reference, (subject, match)))}")
     groups = []
     for layer in subject.layers:
         own = label_of(subject.explanation, match.query, layer)
-        label = replace(own, title=f"layer {layer}", details=(own.title, *own.details))
+        label = replace(
+            own, title=f"layer {layer}", score="", details=(f"{own.title} {own.score}",)
+        )
         groups.append(_group(subject, layer, match.query, label, maps))
     return Section(
         tuple(groups), label_of(subject.explanation, match.query, subject.layers[-1], *details)
@@ -83,10 +92,10 @@ def _with_changes(subject: ShownModel, query: int | None, section: Section) -> S
         output, details = e.output(layer), list(group.label.details)
         others = np.argsort(-output.class_scores[query], kind="stable")[1:_NEXT_BEST]
         # the number first: what is too long is cut at its end
-        details += [f"{output.class_scores[query, i]:.2f} {class_name(e, i)}" for i in others]
+        scores = output.class_scores[query]
+        details += [f"{class_name(e, i)} {score_text(float(scores[i]))}" for i in others]
         changes = [] if before is None else _changes(e, query, before, layer)
-        title = f"{group.label.title}: changed" if changes else group.label.title
-        label = replace(group.label, title=title, details=(*changes, *details))
+        label = replace(group.label, alert=", ".join(changes), details=tuple(details))
         groups.append(replace(group, label=label, mark=reference))
     return replace(section, groups=tuple(groups))
 
@@ -99,7 +108,7 @@ def _changes(e: ExplanationBase, query: int, before: int, layer: int) -> list[st
         words.append(f"was {class_name(e, int(old.labels[query]))}")
     overlap = float(iou(old.boxes_xyxy_px[[query]], new.boxes_xyxy_px[[query]])[0, 0])
     if overlap < SAME_BOX:
-        words.append(f"box moved, IoU {overlap:.2f}")
+        words.append(f"box moved, IoU {score_text(overlap)}")
     return words
 
 
@@ -109,11 +118,11 @@ def _side_by_side(
     """One object in several models, at one layer each: a group a model."""
     first, best = pairs[reference]
     assert best.query is not None
-    heading = replace(label_of(first.explanation, best.query, first.layers[-1]), details=())
+    heading = replace(label_of(first.explanation, best.query, first.layers[-1]), score="")
     others = [pair for pair in pairs if pair[0] is not first and pair[1].query is not None]
     if len(pairs) == 2 and others:
         overlap = _overlap(pairs[reference], others[0])
-        heading = replace(heading, details=(f"boxes: IoU {overlap:.2f}",))
+        heading = replace(heading, details=(f"boxes: IoU {score_text(overlap)}",))
     groups = []
     for subject, match in pairs:
         if match.query is None:
@@ -123,7 +132,7 @@ def _side_by_side(
         own = label_of(subject.explanation, match.query, layer, f"query {match.query}")
         details = own.details if own.title == heading.title else (own.title, *own.details)
         if subject is not first and len(pairs) > 2:
-            details += (f"IoU {_overlap(pairs[reference], (subject, match)):.2f}",)
+            details += (f"IoU {score_text(_overlap(pairs[reference], (subject, match)))}",)
         label = replace(own, title=subject.label, details=details)
         groups.append(_group(subject, layer, match.query, label, maps))
     return Section(tuple(groups), heading)
@@ -148,9 +157,56 @@ def _missing(subject: ShownModel, match: Match) -> Group:
     e = subject.explanation
     remark = "no matching box"
     if match.nearest is not None and match.iou >= MIN_IOU:
-        remark += f" left: query {match.nearest}, IoU {match.iou:.2f}, is another object's"
+        remark += f" left: query {match.nearest}, IoU {score_text(match.iou)}, is another object's"
     elif match.nearest is not None:
         name, score = class_name(e, int(e.labels[match.nearest])), e.scores[match.nearest]
-        near = f"query {match.nearest}, {name} {score:.2f}, IoU {match.iou:.2f}"
+        near = f"query {match.nearest}, {name} {score_text(score)}, IoU {score_text(match.iou)}"
         remark += f" (the nearest: {near})"
-    return Group(Label(subject.label, (), GRAY, weak=True), e.image.rgb, None, (), remark)
+    return Group(Label(subject.label, weak=True), e.image.rgb, None, (), remark)
+
+
+def _removed(
+    subject: ShownModel, match: Match, subjects: Sequence[ShownModel], maps: AblationPanels
+) -> Section:
+    """One query as it is, then a group for each part that is taken out."""
+    e, query, layer = subject.explanation, match.query, subject.layers[-1]
+    assert query is not None
+    own = label_of(e, query, layer)
+    details = [f"{own.title} {own.score}", f"query {query}"]
+    if len(subjects) > 1:
+        details.insert(0, subject.label)
+    box = finite(e.output(layer).boxes_xyxy_px[query])
+    rows, photo = maps.rows(subject, layer, query), e.image.rgb
+    score = float(e.output(layer).scores[query])
+    label = Label("as it is", tuple(details))
+    groups = [Group(label, photo, box, rows, score=min(score, 1.0))]
+    for ablation in maps.of_models[id(e)]:
+        left, now = float(ablation.kept_scores()[query]), int(ablation.after.labels[query])
+        words, alert = f"{class_name(e, int(ablation.before.labels[query]))} {score_text(left)}", ""
+        if now != ablation.before.labels[query]:
+            words, alert = "", f"becomes {class_name(e, now)}, {words}"
+        notes = ()
+        if ablation.removal.box and not e.cells_inside()[query].any():
+            notes = ("no cell in its box",)
+        groups.append(
+            Group(
+                Label(_without(ablation.removal), notes, words, alert),
+                photo,
+                finite(ablation.after.boxes_xyxy_px[query]),
+                maps.without(subject, layer, query, ablation),
+                old_box_xyxy_px=box,
+                score=left,
+            )
+        )
+    return Section(tuple(groups))
+
+
+def _without(removal: Removal) -> str:
+    """A removal as the title of its row."""
+    if removal.box:
+        return "box hidden" if removal.box == "inside" else "all but the box hidden"
+    if removal.head is not None:
+        return f"without head {removal.head}"
+    if removal.name.startswith("term:"):
+        return "without " + removal.terms[0].replace(".", " \N{MIDDLE DOT} ")
+    return f"without {removal.name}"

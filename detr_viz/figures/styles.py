@@ -14,21 +14,51 @@ from detr_viz.common.errors import UserError
 STYLES = {
     "overlay": "the map's colour over the grey photo",
     "heat": "the map alone, cell by cell",
-    "contour": "lines around 50, 80 and 95 % of the map's mass, over the untouched photo",
+    "contour": "a line around the densest half of the map, over the untouched photo",
+    "points": "circles where a head samples the photo, area by weight; of sampled attention",
+    "cells": "the cells of the box that a query reads, signed; of attention by RoI cells",
 }
 NORMS = {
+    "even": "relative to an even spread, on one logarithmic scale for all panels of all figures",
     "head": "each panel on a scale of its own, from 0 to its largest weight",
     "query": "each row on one scale, from 0 to its largest weight",
-    "figure": "all panels on one scale, with a colour bar",
+    "figure": "all panels on one scale, from 0 to the largest weight of the figure",
 }
 HEADS = {
     "mean": "the mean of all heads",
     "max": "the largest weight of any head, cell by cell",
     "sort": "the most concentrated head of a row first (by entropy)",
 }
-INTERPOLATIONS = ("cubic", "linear", "nearest")
+INTERPOLATIONS = ("smooth", "cubic", "linear", "nearest")
+ZOOMS = ("auto", "none")  # or a factor
+# Our own colour maps, tone -> colour; lightness falls throughout, so that they read in grey print.
+RAMPS = {
+    "ember": (
+        (0.0, "#fff3dc"),
+        (0.3, "#ffb84d"),
+        (0.5, "#ee6a1c"),
+        (0.67, "#cf2f1a"),
+        (0.84, "#8c0f48"),
+        (1.0, "#26072f"),
+    ),
+    "violet": (
+        (0.0, "#f4eefc"),
+        (0.3, "#cdaaf2"),
+        (0.5, "#a069e0"),
+        (0.67, "#7333c4"),
+        (0.84, "#4a0f92"),
+        (1.0, "#1b0338"),
+    ),
+}
 SUFFIXES = (".png", ".pdf", ".svg")  # of figures
-CONTOUR_SHARES = (0.5, 0.8, 0.95)  # of a map's mass
+# Styles that no norm applies to, and why.
+_UNSCALED = {
+    "contour": "contours, which hold shares of each map's own mass",
+    "points": "points, whose area is their weight",
+    "cells": "cells, whose shares have one scale for both signs",
+}
+CONTOUR_SHARES = (0.5,)  # of a map's mass, without --contours
+FONTS = ("sans", "serif")  # or the name of an installed font
 _MAX_WIDTH_PX = 20_000  # matplotlib's limit is 2 ** 16, for either side
 
 
@@ -41,10 +71,14 @@ class Style:
     """How maps are drawn. FigureError for unknown names, and for options that exclude each other.
 
     name           one of STYLES
-    norm           one of NORMS; None: head. Contours have no norm: they are shares of a map's mass
-    cmap           name of a matplotlib colour map; None: inferno
-    interpolation  between cell centres; None: nearest for heat, else cubic
+    norm           one of NORMS; None: even. Contours have no norm: they are shares of a map's mass
+    cmap           one of RAMPS, or the name of a matplotlib colour map; None: ember
+    interpolation  between cell centres, one of INTERPOLATIONS; None: nearest for heat and where
+                   cells are large, else smooth, which spreads each cell by a small Gaussian
     heads          numbers of the heads to show, in that order, or one of HEADS; None: all
+    zoom           "auto": small objects are shown in a view around their box, "none": the whole
+                   photo, or a factor above 1
+    contours       shares of a map's mass in (0, 1), one line each, the first as a full line
     """
 
     name: str = "overlay"
@@ -52,11 +86,13 @@ class Style:
     cmap: str | None = None
     interpolation: str | None = None
     heads: str | tuple[int, ...] | None = None
+    zoom: str | float = "auto"
+    contours: tuple[float, ...] = CONTOUR_SHARES
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("style", self.name, STYLES),
-            ("norm", self.norm or "head", NORMS),
+            ("norm", self.norm or "even", NORMS),
             ("interpolation", self.interpolation or "cubic", INTERPOLATIONS),
             ("heads", self.heads if isinstance(self.heads, str) else "mean", HEADS),
         ):
@@ -66,21 +102,36 @@ class Style:
         sound = isinstance(numbers, tuple) and all(type(n) is int and n >= 0 for n in numbers)
         if not sound or len(set(numbers)) < len(numbers) or self.heads == ():
             raise FigureError(f"heads {self.heads!r}: a tuple of numbers from 0, each once")
-        if self.name == "contour" and self.norm is not None:
+        if self.zoom not in ZOOMS and not (
+            isinstance(self.zoom, int | float) and 1 <= self.zoom < math.inf
+        ):
+            raise FigureError(f"zoom {self.zoom!r} is neither auto, none nor a factor from 1 on")
+        if not self.contours or not all(0 < share < 1 for share in self.contours):
+            raise FigureError(f"contours {self.contours!r}: shares of a map between 0 and 1")
+        if self.name in _UNSCALED and self.norm is not None:
             raise FigureError(
-                f"norm {self.norm!r} says nothing about contours, which hold shares of each map's "
-                "own mass: leave it out, or take style overlay or heat"
+                f"norm {self.norm!r} says nothing about {_UNSCALED[self.name]}: leave it out, or "
+                "take style overlay or heat"
+            )
+        if self.name == "contour" and self.interpolation == "smooth":
+            raise FigureError(
+                "interpolation 'smooth' spreads weights, so a line would not hold its share: take "
+                "cubic, linear or nearest"
             )
 
     @property
     def scaling(self) -> str | None:
         """The norm in force; None for contours."""
-        return None if self.name == "contour" else self.norm or "head"
+        return None if self.name in _UNSCALED else self.norm or "even"
 
     @property
     def smoothing(self) -> str:
-        """The interpolation in force."""
-        return self.interpolation or ("nearest" if self.name == "heat" else "cubic")
+        """The interpolation in force where cells are small."""
+        if self.interpolation:
+            return self.interpolation
+        if self.name == "heat":
+            return "nearest"
+        return "smooth" if self.scaling == "even" else "cubic"
 
 
 DEFAULT_STYLE = Style()
@@ -91,12 +142,21 @@ class PageFormat:
     """The page that a figure is for. Inches; `type_size` multiplies text, gaps and lines.
 
     height_in  the height to keep to: panels shrink for it as far as they can
+    grid       the heads of a query stand in two lines beside a larger photo, not in one
+    font       one of FONTS, or the name of an installed font
+    letters    whether (a), (b) and so on stand before the labels
+    notes      whether all that a reader must know is printed under the figure, not only in the
+               caption and the metadata
     """
 
     width_in: float
     dpi: float
     type_size: float = 1.0
     height_in: float = math.inf
+    grid: bool = False
+    font: str = "sans"
+    letters: bool = False
+    notes: bool = False
 
     @classmethod
     def of(
@@ -122,12 +182,12 @@ class PageFormat:
         return page_format
 
 
-# 1541 pixels. Text of 6 to 7 pt at this width is still read when the figure is printed in a column
+# 1541 pixels. Text of 5 to 7 pt at this width is still read when the figure is printed in a column
 # (3.25 in) and is not too large across a page.
 DEFAULT_PAGE_FORMAT = PageFormat(4.6, 335)
 PRESETS = {
-    "column": PageFormat(3.25, 600, 0.92, 8.2),  # one column of two; a caption fits under it
-    "page": PageFormat(6.875, 300, 1.15, 8.2),  # both columns
-    "slide": PageFormat(13.3, 150, 2.1, 7.5),  # 16:9
-    "poster": PageFormat(23.4, 150, 4.2, 33.1),  # A1, upright
+    "column": PageFormat(3.25, 600, 1.0, 8.2, grid=True),  # one of two; a caption fits under it
+    "page": PageFormat(6.875, 300, 1.1, 8.2),  # both columns
+    "slide": PageFormat(13.3, 150, 2.4, 7.5, grid=True),  # 16:9
+    "poster": PageFormat(23.4, 150, 4.2, 33.1, grid=True),  # A1, upright
 }

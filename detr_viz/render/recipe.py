@@ -122,7 +122,16 @@ class Recipe:
         # that are already written
         values = asdict(self) | {
             "page": asdict(self.page_format),
-            "look": [style.name, style.scaling, style.cmap, style.smoothing, style.heads],
+            "look": [
+                style.name,
+                style.scaling,
+                style.cmap,
+                # without one, cells that are large or in a view are drawn as they are
+                style.interpolation or ("nearest" if style.name == "heat" else "by size"),
+                style.heads,
+                style.zoom if isinstance(style.zoom, str) else float(style.zoom),
+                style.contours if style.name == "contour" else None,
+            ],
             "layer": sorted({*self.layer}) if isinstance(self.layer, tuple) else self.layer,
             "sizes": self.sizes,
         }

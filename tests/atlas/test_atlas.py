@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import demo_model
-from scipy import stats
 
 from detr_viz import explain
 from detr_viz.atlas.box_frame import BINS, PER_BOX, ZONES, frame_of, zone_masks
@@ -163,6 +162,8 @@ def test_a_head_is_what_it_is_for_most():
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 3), (1, 1), (7, 9), (130, 200), (200, 200)])
 def test_the_interval_is_wilsons(hits, trials):
+    from scipy import stats
+
     known = stats.binomtest(hits, trials).proportion_ci(0.95, "wilson")
     assert interval(hits, trials) == pytest.approx((known.low, known.high), abs=1e-4)
 

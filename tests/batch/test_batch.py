@@ -41,9 +41,9 @@ def test_good_images_are_drawn_and_bad_ones_listed(whole):
     assert all(row["image"] in row["reason"] for row in failures)
     assert len({row["reason"].replace(row["image"], "") for row in failures}) == 5
     assert done.stderr.count("error: ") == 6
-    assert "wrote 38 files for 19 images" in done.stdout
+    assert "wrote 30 files for 15 images" in done.stdout
     last = done.stderr.splitlines()[-1]
-    assert last == "error: 5 of 24 images failed: out/failures.csv says why"
+    assert last == "error: 5 of 20 images failed: out/failures.csv says why"
 
 
 def test_outputs_mirror_the_folders_and_the_index_lists_them(whole):
@@ -51,7 +51,7 @@ def test_outputs_mirror_the_folders_and_the_index_lists_them(whole):
     index = table(home / "out/index.csv")
     files = {name for row in index for name in row["files"].split(";")}
     there = {str(p.relative_to(home / "out")) for p in (home / "out").rglob("*_detr_*")}
-    assert files == there and len(files) == 38
+    assert files == there and len(files) == 30
     assert "a/0001_detr_combine.png" in files and "b/deep/0000_detr_combine.npz" in files
     extra = {p.name for p in (home / "out").iterdir()} - {"a", "b"}
     assert extra == {"index.csv", "failures.csv"}
@@ -241,7 +241,7 @@ def test_shards_together_are_the_whole(whole, here):
         failed = here / f"out/failures-{i}-of-4.csv"
         counts.append(len(paths(found)) + (len(table(failed)) if failed.exists() else 0))
         assert done.returncode == (1 if failed.exists() else 0)
-    assert counts == [6, 6, 6, 6]
+    assert counts == [5, 5, 5, 5]
     shards, one = content(here / "out"), content(home / "out")
     figures = {name for name in one if not name.endswith(".csv")}
     assert {name for name in shards if not name.endswith(".csv")} == figures

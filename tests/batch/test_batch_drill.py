@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from batch_tools import QUICK, content, folder_of_scenes, paths, run, start, table
+from batch_tools import QUICK, content, folder_of_scenes, paths, run, start_fresh, table
 
 pytestmark = [
     pytest.mark.slow,
@@ -44,7 +44,7 @@ def test_killed_twenty_times_and_resumed_is_as_never_interrupted(whole, monkeypa
     chance = random.Random(7)
     done_before = []
     for _ in range(KILLS):
-        process = start(*ARGV, "--out", "killed", "--resume", "--quiet")
+        process = start_fresh(*ARGV, "--out", "killed", "--resume", "--quiet")
         time.sleep(chance.uniform(1.0, 9.0))
         assert process.poll() is None, "too few images for twenty kills"
         os.killpg(process.pid, signal.SIGKILL)

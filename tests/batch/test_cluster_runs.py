@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from batch_tools import QUICK, content, folder_of_scenes, run, run_here, start
+from warm_commands import WarmCommand
+from warm_helpers import warm_helpers
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray"),
@@ -21,25 +23,25 @@ pytestmark = [
 ]
 BATCH = [*QUICK, "--image", "in", "--format", "png,npz", "--jobs", "1"]
 RAY = [*BATCH, "--engine", "ray"]
-COUNT, BROKEN = 18, 3
+COUNT, BROKEN = 20, 3
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def scenes(tmp_path_factory):
     """A folder of images, some of them broken, and what the local engine makes of it."""
-    home = tmp_path_factory.mktemp("whole")
+    home = tmp_path_factory.mktemp("scenes")
     folder_of_scenes(home / "in", COUNT, BROKEN)
-    done = run_here(*BATCH, "--out", "local", cwd=home)
-    assert done.returncode == 1, done.stderr
-    return home, done
+    with warm_helpers():
+        assert run_here(*BATCH, "--out", "local", cwd=home).returncode == 1
+    return home
 
 
 @pytest.fixture
-def home(whole, monkeypatch):
+def home(scenes, monkeypatch):
     """That folder as the working directory, and a thread a worker, as many as locally."""
-    monkeypatch.chdir(whole[0])
+    monkeypatch.chdir(scenes)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return whole[0]
+    return scenes
 
 
 CLUSTER = """
@@ -102,7 +104,7 @@ def drawn(out: str) -> int:
     return len(list(Path(out).rglob("*.npz")))
 
 
-def started(out: str, *argv: str, count: int) -> subprocess.Popen:
+def started(out: str, *argv: str, count: int) -> WarmCommand:
     """A run that has drawn `count` images."""
     process = start(*RAY, "--out", out, *argv)
     while drawn(out) < count:
@@ -118,76 +120,80 @@ def worded(stderr: str) -> list[str]:
     return sorted(line for line in stderr.splitlines() if not re.fullmatch(progress, line))
 
 
-def test_a_cluster_of_this_machine_makes_what_one_process_makes(whole, home):
-    _, local = whole
-    done = run(*RAY, "--out", "ray", cwd=home)
-    assert content(home / "ray") == content(home / "local")
-    assert done.returncode == local.returncode == 1
-    assert done.stdout == local.stdout.replace("local/", "ray/")
-    assert worded(done.stderr) == worded(local.stderr.replace("local/", "ray/"))
-    assert len(worded(done.stderr)) == BROKEN + 1
-
-
-def test_views_on_a_cluster_are_those_of_one_process(home, nodes):
-    folder_of_scenes(home / "few", 2)
+def test_a_cluster_of_this_machine_makes_what_one_process_makes(home):
+    """Figures and numbers of four views, captions, and the line of an image that is broken."""
+    folder_of_scenes(home / "few", 3, broken=1)
     argv = [*QUICK, "--image", "few", "--attention", "cross", "encoder", "decoder", "--save-maps"]
-    argv += ["--ablate", "content", "--caption", "--jobs", "1", "--quiet"]
-    for out, more in (("one", []), ("many", ["--engine", "ray", "--ray-address", nodes.address])):
-        done = run(*argv, *more, "--out", out, cwd=home)
-        assert done.returncode == 0, done.stderr
+    argv += ["--ablate", "content", "--caption", "--jobs", "1"]
+    process = start(*argv, "--engine", "ray", "--out", "many")
+    local = run_here(*argv, "--out", "one", cwd=home)
+    stdout, stderr = process.communicate(timeout=600)
     made = content(home / "one")
     assert content(home / "many") == made
-    assert len(made) == 1 + 2 * (4 + 4 + 3)  # png and tex of four figures, three files of numbers
+    assert len(made) == 2 + 2 * (4 + 4 + 3)  # png and tex of four figures, three files of numbers
+    assert process.returncode == local.returncode == 1
+    assert stdout == local.stdout.replace("one/", "many/")
+    assert worded(stderr) == worded(local.stderr.replace("one/", "many/"))
+    assert len(worded(stderr)) == 1 + 1
 
 
-def test_a_worker_that_is_killed_leaves_no_gap_and_no_double(home, nodes):
-    process = started("killed", "--ray-address", nodes.address, count=6)
-    first, second = workers("killed")
-    os.kill(first, signal.SIGKILL)
-    again: list[int] = []
-    while process.poll() is None:
-        again = workers("killed") or again
-        time.sleep(0.05)
-    _, stderr = process.communicate()
-    assert process.returncode == 1, stderr
-    assert len(again) >= 3 and again[:2] == [first, second]  # it was started again
-    assert content(home / "killed") == content(home / "local")
-    assert f"{COUNT} of {COUNT} images, {BROKEN} failed" in stderr
-
-
-def test_a_command_that_is_killed_and_resumed_is_as_never_interrupted(home, nodes):
+def test_stopped_and_killed_and_without_a_worker_it_makes_what_one_process_makes(home, nodes):
+    """One folder by three commands: each goes on where the one before it was."""
     argv = ["--ray-address", nodes.address]
-    process = started("resumed", *argv, count=8)
-    left = workers("resumed")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert time.monotonic() < deadline, "workers outlived the command"
-    before = drawn("resumed")
-    gone = next(iter(Path("resumed").rglob("*.npz")))
-    gone.unlink()
-    done = run(*RAY, "--out", "resumed", *argv, "--resume", cwd=home)
-    assert done.returncode == 1, done.stderr
-    assert content(home / "resumed") == content(home / "local")
-    kept = int(re.search(r"(\d+) images? done by an earlier run", done.stdout)[1])
-    assert 1 <= kept < before < COUNT - BROKEN
+    ctrl_c_finishes_what_is_being_drawn_and_leaves_the_cluster(started("out", *argv, count=3))
+    socket.create_connection(nodes.address.rsplit(":", 1), timeout=5).close()
+
+    process = started("out", *argv, "--resume", count=drawn("out") + 3)
+    killed_with_its_workers(process, "out")
+    before = drawn("out")
+    assert before < COUNT - BROKEN
+    next(iter(Path("out").rglob("*.npz"))).unlink()
+
+    process = started("out", *argv, "--resume", count=before + 1)
+    stdout, stderr = worker_killed(process, "out")
+    assert process.returncode == 1, stderr
+    assert content(home / "out") == content(home / "local")
+    kept = int(re.search(r"(\d+) images? done by an earlier run", stdout)[1])
+    assert 1 <= kept < before
+    assert re.search(rf"\b{COUNT} of {COUNT} images, .*{BROKEN} failed", stderr)
 
 
-def test_ctrl_c_finishes_what_is_being_drawn_and_leaves_the_cluster(home, nodes):
-    process = started("stopped", "--ray-address", nodes.address, count=4)
+def ctrl_c_finishes_what_is_being_drawn_and_leaves_the_cluster(process: WarmCommand) -> None:
     os.killpg(process.pid, signal.SIGINT)  # a terminal tells the whole group
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "stopping after" in stderr and "Traceback" not in stderr
     done = int(re.search(r"stopped with (\d+) images done", stdout)[1])
-    assert 4 <= done < COUNT
-    listed = (home / "stopped/.detr_viz/journal.jsonl").read_text().splitlines()
+    assert 3 <= done < COUNT
+    listed = Path("out/.detr_viz/journal.jsonl").read_text().splitlines()
     assert len(listed) == len(set(listed)) >= done
-    assert drawn("stopped") == sum('"files":["' in line for line in listed)
-    host, _, port = nodes.address.rpartition(":")
-    socket.create_connection((host, int(port)), timeout=5).close()
+    assert drawn("out") == sum('"files":["' in line for line in listed)
+
+
+def killed_with_its_workers(process: WarmCommand, out: str) -> None:
+    left = workers(out)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left and time.monotonic() < deadline, "workers outlived the command"
+
+
+def worker_killed(process: WarmCommand, out: str) -> tuple[str, str]:
+    """What a run printed one of whose workers was killed, and started again."""
+    while len(workers(out)) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    first, second = workers(out)
+    os.kill(first, signal.SIGKILL)
+    again: list[int] = []
+    while process.poll() is None:
+        again = workers(out) or again
+        time.sleep(0.05)
+    printed = process.communicate()
+    assert len(again) >= 3 and again[:2] == [first, second]
+    return printed
 
 
 @pytest.mark.slow

@@ -6,7 +6,16 @@ import argparse
 
 import pytest
 
-from detr_viz.cli.arguments import OneLineParser, colormap, dpi, layers, positive, width_in
+from detr_viz.cli.arguments import (
+    OneLineParser,
+    colormap,
+    contour_shares,
+    dpi,
+    layers,
+    positive,
+    width_in,
+    zoom,
+)
 
 Refused = argparse.ArgumentTypeError
 
@@ -92,6 +101,48 @@ def test_what_is_no_layer(text):
         layers(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("auto", "auto"), ("none", "none"), ("1", 1.0), ("2.5", 2.5), ("1e3", 1000.0)],
+)
+def test_zooms(text, meant):
+    assert zoom(text) == meant
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Auto", "0", "0.99", "-2", "nan", "inf", "1001", "2x", "200%", "1,5", "auto,2"],
+)
+def test_what_is_no_zoom(text):
+    with pytest.raises(Refused, match="is no zoom: write auto, none, or a factor from 1 to 1000"):
+        zoom(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("50", (0.5,)),
+        ("50,80,95", (0.5, 0.8, 0.95)),
+        ("80,50", (0.8, 0.5)),  # the first is the full line
+        ("1,99", (0.01, 0.99)),
+    ],
+)
+def test_shares_of_contours(text, meant):
+    assert contour_shares(text) == meant
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ",", "50,", "50,,80", "0", "100", "50,100", "-5", "50.5", "0.5", "50%", "half"),
+        *("50 80", "50;80", "50,50", "5000", "50,050", "\N{SUPERSCRIPT TWO}"),
+    ],
+)
+def test_what_are_no_contours(text):
+    with pytest.raises(Refused, match="are no contours: write per cent from 1 to 99, such as"):
+        contour_shares(text)
+
+
 def test_colour_maps_are_left_to_matplotlib_but_for_what_no_name_can_be():
     assert colormap("viridis") == "viridis" and colormap("no_such") == "no_such"
     for text in ("", "  ", "x" * 61):
@@ -99,7 +150,7 @@ def test_colour_maps_are_left_to_matplotlib_but_for_what_no_name_can_be():
             colormap(text)
 
 
-@pytest.mark.parametrize("read", [width_in, dpi, layers, positive, colormap])
+@pytest.mark.parametrize("read", [width_in, dpi, layers, positive, colormap, zoom, contour_shares])
 def test_a_long_value_is_not_repeated_at_length(read):
     with pytest.raises(Refused) as caught:
         read("wrong\n" * 1000)

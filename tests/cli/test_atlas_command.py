@@ -7,20 +7,22 @@ import hashlib
 import os
 import shutil
 import signal
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from batch_tools import folder_of_scenes, start
 from conftest import ROOT
 from figure_tools import extent, sheet_of, texts
+from look_tools import ember_alone
 from PIL import Image
-from scipy import stats
 
 from detr_viz import cli
 from detr_viz.atlas.figure import atlas_figure
 from detr_viz.atlas.table import COLUMNS, EVEN, IN_BOX, AtlasTable
-from detr_viz.figures.page.paint import colors
-from detr_viz.figures.styles import FigureError, PageFormat, Style
+from detr_viz.figures.page.scale import colors
+from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, FigureError, PageFormat, Style
 
 
 @pytest.fixture(scope="module")
@@ -149,14 +151,16 @@ def test_checkpoints_of_one_name_have_files_of_their_own(scenes, tmp_path):
 
 def test_the_scale_is_the_layers_where_asked_for(explanation):
     """Position and content of Conditional DETR: at the layer's scale flatter, more even."""
+    from scipy.stats import entropy as entropy_of
+
     books = {s: AtlasTable("x", ["position"], [2], 8, s) for s in ("mode", "layer")}
     for scale, book in books.items():
         book.add(explanation, [0, 1, 2])
         maps = explanation.maps("position", [0, 1, 2], 2, scale).reshape(3, 8, -1)
-        entropy = stats.entropy(maps, axis=-1).mean(0) / np.log(maps.shape[-1])
+        entropy = entropy_of(maps, axis=-1).mean(0) / np.log(maps.shape[-1])
         found = book.statistics[2, "position"].means()["entropy"]
         np.testing.assert_allclose(found, entropy, rtol=1e-4)
-    notes = [" ".join(texts(atlas_figure(book))) for book in books.values()]
+    notes = [atlas_figure(book).facts["Description"] for book in books.values()]
     assert ["own scale" in said for said in notes] == [False, True]
 
 
@@ -208,6 +212,10 @@ def test_images_that_fail(tmp_path, capsys):
         (["--format", "gif"], "gif"),
         (["--norm", "row"], "invalid choice"),
         (["--cmap", "infern"], "try inferno"),
+        (["--norm", "even"], "invalid choice: 'even'"),
+        (["--font", "DejaVu Snas"], "no font 'DejaVu Snas' is installed: try DejaVu Sans"),
+        (["--notes=1"], "ignored explicit argument"),
+        (["--zoom", "2"], "unrecognized arguments"),
         (["--width", "0.5", "--dpi", "72"], "too narrow"),
         (["--width", "50", "--dpi", "1000"], "pixels"),
         (["--image", "nowhere"], "no image"),
@@ -236,7 +244,10 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     folder_of_scenes(scenes, 60)
     argv = ["atlas", "--image", str(scenes), "--out", str(tmp_path / "out"), "--queries", "top:1"]
     program = start(*argv)
-    assert program.stderr.readline().startswith("1 of 60 images")
+    while not (said := program.stderr_so_far()).endswith("\n"):
+        assert program.poll() is None
+        time.sleep(0.002)
+    assert said.startswith("1 of 60 images")
     program.send_signal(signal.SIGINT)
     _, err = program.communicate(timeout=60)
     assert program.returncode == 130 and "Traceback" not in err
@@ -266,6 +277,22 @@ def test_nothing_is_cut_and_nothing_overlaps(book, preset):
             assert min(over) <= 2, (texts(fig)[i], over)
 
 
+def test_notes_and_another_font(book):
+    """The first note always, all of them where they are asked for; in the facts in any case."""
+    plain = atlas_figure(book)
+    full = atlas_figure(book, page_format=replace(DEFAULT_PAGE_FORMAT, notes=True, font="serif"))
+    few, all_of_them = (" ".join(texts(fig)) for fig in (plain, full))
+    first, others = "blue: the box; colour: mean attention", ("an edge: within", "1: all attention")
+    assert first in few and first in all_of_them
+    for words in others:
+        assert words in all_of_them and words not in few
+        assert words in plain.facts["Description"] and words in full.facts["Description"]
+    fonts = [{t.get_fontproperties().get_file() for t in f.axes[0].texts} for f in (plain, full)]
+    assert all("DejaVuSans" in file for file in fonts[0])
+    assert all("DejaVuSerif" in file for file in fonts[1])
+    assert sheet_of(full).shape[0] > sheet_of(plain).shape[0]
+
+
 def test_panels_are_the_mean_maps(book):
     """Each on a scale of its own, unsmoothed: a bin's middle has the colour of its value."""
     fig = atlas_figure(book, style=Style(norm="head", interpolation="nearest", cmap="viridis"))
@@ -279,7 +306,7 @@ def test_panels_are_the_mean_maps(book):
             y = int(y0 + (y1 - y0) * ((i + 0.5) / 16 - 0.5))
             x = int(x0 + (x1 - x0) * ((j + 0.5) / 16 - 0.5))
             if np.isnan(values[i, j]):
-                assert sheet[y, x].tolist() == [237] * 3
+                assert sheet[y, x].tolist() == [205] * 3
             else:
                 level = values[i, j] / np.nanmax(values) * 255
                 apart = np.abs(sheet[y, x].astype(int) - lut[round(level)].astype(int))
@@ -304,7 +331,6 @@ def test_numbers_and_kinds_are_the_books(book):
 
 def test_scales_that_panels_share(book):
     """The largest value of what shares a scale has the last colour, all else less."""
-    lut = colors(Style(name="heat")).astype(int).sum(1)
     maps = np.nan_to_num(np.stack([t.mean_map() for t in book.statistics.values()]))
     most = maps.max((2, 3))
     for norm, last in (
@@ -324,14 +350,12 @@ def test_scales_that_panels_share(book):
             panel = sheet[
                 int(y0 - high / 2) : int(y1 + high / 2), int(x0 - wide / 2) : int(x1 + wide / 2)
             ]
-            inner = panel[panel != 237 * 3]  # not where no image was, nor the box's white
-            brightest = inner[inner < 3 * 250].max()
-            assert abs(brightest - lut[round(value / end * 255)]) <= 12
+            inner = panel[panel != 205 * 3]  # not where no image was
+            tone = round(value / end * 255) / 255
+            assert abs(inner.min() - ember_alone(tone, ground=244).sum()) <= 12
 
 
 def test_one_object_that_is_too_small(explanation):
-    from dataclasses import replace
-
     boxes = explanation.boxes_xyxy_px.copy()
     boxes[0] = (100, 100, 104, 104)
     small = replace(explanation, boxes_xyxy_px=boxes)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import pickle
 import resource
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from batch_tools import run
 from conftest import ROOT
 from PIL import Image
 
@@ -229,14 +229,9 @@ def test_cuda_asked_for_and_absent(here, capsys):
 def test_a_full_disk_leaves_nothing_and_keeps_what_was_there(here):
     """A limit on file size stands for it: the write fails half-way."""
     (here / "fig.png").write_text("the older figure")
-    argv = [sys.executable, str(ROOT / "attention_scripts.py"), "--image", "good.png"]
-    done = subprocess.run(
-        [*argv, "--out", "fig.png", "--queries", "top:3"],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000))
+    argv = ["--image", "good.png", "--out", "fig.png", "--queries", "top:3"]
+    done = run(*argv, prepare=limit)
     assert done.returncode == 2
     assert done.stderr.startswith("error: cannot write fig.png") and done.stderr.count("\n") == 1
     assert sorted(os.listdir()) == ["fig.png", "good.png"]

@@ -119,10 +119,12 @@ def test_each_look_is_another_figure_and_says_so(run):
         "style overlay": ["--style", "overlay"],
         "style heat, nearest": ["--style", "heat"],
         "style contour": ["--style", "contour"],
+        "normalisation head": ["--norm", "head"],
         "normalisation query": ["--norm", "query"],
         "normalisation figure": ["--norm", "figure"],
+        "colour map violet": ["--cmap", "violet"],
         "colour map magma": ["--cmap", "magma"],
-        "linear interpolation": ["--interpolation", "linear"],
+        "overlay, linear interpolation": ["--interpolation", "linear"],
         "overlay, nearest interpolation": ["--interpolation", "nearest"],
     }
     files = set()
@@ -132,10 +134,78 @@ def test_each_look_is_another_figure_and_says_so(run):
         with Image.open("a.png") as picture:
             files.add(picture.tobytes())
     assert len(files) == len(flags)
-    for defaults in ([], ["--norm", "head"], ["--interpolation", "cubic"]):
-        run(*base, "a.png", *defaults)
-        run(*base, "b.png", "--style", "overlay")
+    run(*base, "b.png")
+    for defaults in ("--style overlay", "--norm even", "--zoom auto", "--font sans"):
+        run(*base, "a.png", *defaults.split())
         assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def digest_of(path: str) -> str:
+    with Image.open(path) as picture:
+        return picture.text["Recipe"]
+
+
+def test_zoom_contours_font_letters_and_notes_reach_the_figure_and_its_digest(run):
+    """Each value is another picture and another recipe than without it, and than the others.
+
+    But for the picture of --zoom none: of a map of 16 cells auto shows no view of 10.
+    """
+    base = ["--queries", "6,1", "--plot", "position", "--dpi", "60", "--out", "a.png"]
+    lines = ["--style", "contour"]
+    looks = [
+        [],
+        ["--zoom", "none"],
+        ["--zoom", "2"],
+        ["--zoom", "4.5"],
+        ["--font", "serif"],
+        ["--font", "DejaVu Sans Mono"],
+        ["--letters"],
+        ["--notes"],
+        ["--letters", "--notes"],
+        lines,
+        [*lines, "--contours", "80"],
+        [*lines, "--contours", "50,80"],
+        [*lines, "--contours", "80,50"],
+    ]
+    pictures, digests = [], set()
+    for argv in looks:
+        run(*base, *argv)
+        digests.add(digest_of("a.png"))
+        with Image.open("a.png") as picture:
+            pictures.append(picture.tobytes())
+    assert len(digests) == len(looks)
+    assert pictures[0] == pictures[1] and len(set(pictures)) == len(looks) - 1
+
+
+def drawn_words(path: str) -> list[str]:
+    """The texts that an SVG draws, without those of its metadata."""
+    svg = "{http://www.w3.org/2000/svg}"
+    return [
+        "".join(node.itertext()).strip() for node in ET.parse(path).getroot().iter(svg + "text")
+    ]
+
+
+def test_letters_and_notes_in_words(run):
+    """Letters count the queries; notes are the sentences that the facts have in any case."""
+    run("--queries", "6,1", "--out", "plain.svg")
+    run("--queries", "6,1", "--letters", "--notes", "--font", "serif", "--out", "full.svg")
+    plain, full = drawn_words("plain.svg"), drawn_words("full.svg")
+    assert [word for word in full if re.match(r"\(\w\)", word)] == ["(a) cross", "(b) circle"]
+    assert {"cross", "circle"} <= set(plain) and not any(
+        re.match(r"\(\w\)", word) for word in plain
+    )
+    for note in ("flat: no cell has twice the weight of an even map", "map of 16"):
+        assert note in " ".join(full) and note not in " ".join(plain)
+        assert note in facts_of("plain.svg")[2] and note in facts_of("full.svg")[2]
+    fonts = [Path(path).read_text() for path in ("plain.svg", "full.svg")]
+    assert ["DejaVu Serif" in text for text in fonts] == [False, True]
+
+
+def test_a_zoom_shows_less_of_the_photo(run):
+    """With a factor the photo beside the panels is a view, and the whole of it stands in it."""
+    for zoom, count in (("none", 0), ("2", 1)):
+        run("--queries", "1", "--zoom", zoom, "--out", "a.svg")
+        assert Path("a.svg").read_text().count("#000000; stroke-width: 0.4;") == count
 
 
 @pytest.mark.parametrize(
@@ -346,7 +416,8 @@ def test_models_of_other_sizes_side_by_side(run):
 
 def test_what_is_assumed_of_one_model_says_of_which(run):
     torch.save(torch.load(DETR, weights_only=True)["model"], "bare.pth")
-    lines = run("--weights", CD_DETR, "bare.pth", "--list-queries")
+    small = ["--size", "128", "--max-size", "213"]
+    lines = run("--weights", CD_DETR, "bare.pth", "--list-queries", *small)
     notes = [line for line in lines if line.startswith("note: ")]
     assert notes[0].startswith("note: bare.pth: assumed 8 heads")
     assert len(notes) == 1

@@ -16,6 +16,7 @@ BROKEN = [  # in the order of the table
     ["--ablate-in", "0"],
     ["--ablate", "content", "--list-queries"],
     ["--ablate", "content", "--layer", "0"],
+    ["--contours", "50,80", "--style", "heat"],
     ["--plot", "terms", "--style", "contour"],
     ["--plot", "terms", "--heads", "mean"],
     ["--rollout", "--faithfulness"],
@@ -55,6 +56,8 @@ SOUND = [
     ["--plot", "terms", "--save-maps", "--caption"],
     ["--ablate", "content", "--save-maps", "--caption", "--resume"],
     ["--heads", "max", "--caption"],
+    ["--style", "contour", "--contours", "50,80", "--zoom", "none", "--letters", "--notes"],
+    ["--faithfulness", "--font", "serif", "--zoom", "2"],
 ]
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import demo_explanation, demo_model
-from figure_tools import texts
+from figure_tools import BOX, OLD_BOX, layout_of, photos_of, segments, texts
+from matplotlib.collections import PolyCollection
 from network_tools import hooks, tiny
 
 from detr_viz import cli, explain, figures, models
@@ -181,13 +182,41 @@ def test_the_figure():
     fig = figures.head_grid(e, [query], layer=2, style=Style(heads=(0, 3)), ablations=found)
     said = texts(fig)
     assert "as it is" in said
-    for words, part in zip(("no position", "inside hidden"), found, strict=True):
-        (row,) = [text for text in said if text.startswith(f"{words}: ")]
-        assert row.startswith(f"{words}: {part.kept_scores()[query]:.2f}")
-        now = part.after.labels[query]
-        assert (e.class_names[now] in row) == bool(now != part.before.labels[query])
-    rule = " ".join(said)
+    was = e.class_names[e.labels[query]]
+    for words, part in zip(("without position", "box hidden"), found, strict=True):
+        left = f"{part.kept_scores()[query]:.2f}".removeprefix("0")
+        now, row = part.after.labels[query], said[said.index(words) + 1]
+        changed = now != part.before.labels[query]
+        assert row == (
+            f"becomes {e.class_names[now]}, {was} {left}" if changed else f"{was} {left}"
+        )
+        (drawn,) = [t for t in fig.axes[0].texts if t.get_text() == row]
+        assert (drawn.get_color() == "#b3261e") == bool(changed)
+    rule = fig.facts["Description"]
     assert "layers 0, 1 and 2" in rule and "hidden: the cells" in rule
+
+
+def test_bars_are_the_scores_that_are_left():
+    """Under each photo, as wide as it is; a removed head is crossed out."""
+    e = demo_explanation("detr")
+    query = e.by_score()[0]
+    found = [e.ablate(name) for name in ("position", "head:3")]
+    fig = figures.head_grid(e, [query], layer=2, style=Style(heads=(0, 3)), ablations=found)
+    scores = [e.scores[query], *(part.kept_scores()[query] for part in found)]
+    (bars,) = [c for c in fig.axes[0].collections if isinstance(c, PolyCollection)]
+    ends = [np.hstack([p.vertices.min(0), p.vertices.max(0)]) for p in bars.get_paths()]
+    for photo, score, whole, part in zip(
+        photos_of(fig), scores, ends[::2], ends[1::2], strict=True
+    ):
+        assert (whole[0], whole[2]) == (photo.left, photo.right)
+        assert photo.bottom < whole[1] < photo.bottom + photo.hw[0] / 4
+        np.testing.assert_allclose(part[[0, 1, 3]], whole[[0, 1, 3]])
+        assert part[2] - part[0] == pytest.approx(score * photo.hw[1], abs=1e-3)
+    (cross,) = segments(fig, 5.0)
+    (removed,) = [p for p in layout_of(fig).maps if (p.group, p.head) == (2, 1)]
+    assert cross.min(0).tolist() == [removed.left, removed.top]
+    assert np.ptp(cross, 0).tolist() == [removed.width, removed.height]
+    assert "removed" in texts(fig)
 
 
 def test_the_command(tmp_path, capsys):
@@ -242,25 +271,24 @@ def test_a_row_has_the_maps_and_the_box_of_its_own_query():
     subject = ShownModel(e, "DETR", (2,))
     panels.collect(subject, [13, 14])
     for query in (13, 14):
-        as_it_is, without = panels.rows(subject, 2, query)
+        (as_it_is,) = panels.rows(subject, 2, query)
+        (without,) = panels.without(subject, 2, query, found)
         np.testing.assert_array_equal(without.maps.reshape(8, -1), found.weights[2][query])
-        np.testing.assert_array_equal(without.box_xyxy_px, found.after.boxes_xyxy_px[query])
         np.testing.assert_allclose(as_it_is.maps, e.maps("combine", [query], 2)[0], atol=1e-6)
-        assert as_it_is.box_xyxy_px is None
+        assert as_it_is.box_xyxy_px is without.box_xyxy_px is None  # that of its group
 
 
 def test_the_box_of_a_row_is_drawn():
-    from figure_tools import boxes_of
-
+    """And the box before in white under it."""
     e = demo_explanation("detr")
     found = e.ablate("position")
     fig = figures.head_grid(e, [13], layer=2, style=Style(heads=(0,)), ablations=[found])
-    _, boxes = boxes_of(fig)
-    corners = [path.vertices for path in boxes.get_paths()]  # photo, as it is, without
+    corners = [*segments(fig, BOX), *segments(fig, OLD_BOX)]  # as it is, without; before
     sizes = [np.ptp(c[:, 0]) / np.ptp(c[:, 1]) for c in corners]
     wanted = [e.outputs[2].boxes_xyxy_px[13], found.after.boxes_xyxy_px[13]]
     before, after = ((b[2] - b[0]) / (b[3] - b[1]) for b in wanted)
-    np.testing.assert_allclose(sizes, [before, before, after], rtol=0.12)
+    np.testing.assert_allclose(sizes, [before, after, before], rtol=0.12)
+    assert photos_of(fig)[1].holds(corners[2])
     assert abs(before / after - 1) > 0.15  # a real test
 
 
@@ -274,8 +302,9 @@ def test_no_cell_in_the_box_is_said():
     found = [small.ablate("box:outside")]
     assert "(no cell in its box)" in ablation_table(small, [13], found)
     assert "(no cell in its box)" not in ablation_table(small, [14], found)
-    fig = figures.head_grid(small, [13], layer=2, style=Style(heads=(0,)), ablations=found)
-    assert any("(no cell in its box)" in text for text in texts(fig))
+    fig = figures.head_grid(small, [13], layer=2, ablations=found)
+    assert "no cell in its box" in texts(fig)
+    assert "all but the box hidden" in texts(fig)
 
 
 def test_an_object_that_a_model_does_not_have(tmp_path, capsys):

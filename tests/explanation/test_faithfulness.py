@@ -22,7 +22,7 @@ from detr_viz.explanation import ablation, faithfulness
 from detr_viz.explanation.capture import record
 from detr_viz.explanation.removals import NOTHING
 from detr_viz.figures.faithfulness import faithfulness_grid
-from detr_viz.figures.styles import FigureError, PageFormat, Style
+from detr_viz.figures.styles import NORMS, FigureError, PageFormat, Style
 from detr_viz.models.network import Encoded
 
 HW = (5, 7)
@@ -265,7 +265,7 @@ PER_MODE = ("maps", "deletion", "insertion")
 def test_the_curves_are_the_numbers(found):
     e = demo_explanation("cd_detr")
     fig = faithfulness_grid(e, found)
-    inks = {"combine": "#262626", "position": "#0072b2", "content": "#d55e00"}
+    inks = {"combine": "#1a1a1a", "position": "#0072b2", "content": "#b84a00"}
     for mode, ink in inks.items():
         drawn = [line for line in fig.axes[0].lines if to_hex(line.get_color()) == ink]
         assert len(drawn) == 4  # two queries, both ways
@@ -280,13 +280,13 @@ def test_the_curves_are_the_numbers(found):
             np.testing.assert_allclose(slope * y + shift, scores, atol=1e-6)
     said = texts(fig)
     for mode in inks:
-        assert said.count(mode) >= 2  # under its maps, and once in the reading rule
+        assert said.count(mode) == 2  # under its maps
         for way in ("deletion", "insertion"):
             for value in faithfulness.area(getattr(found, way)[mode], found.shares):
                 assert f"{value:.2f}"[1:] in said
-    rule = " ".join(said)
+    rule = fig.facts["Description"]
     assert "decoder layers 0\N{EN DASH}2" in rule and "RISE (Petsiuk et al., BMVC 2018)" in rule
-    assert "5 random orders" in rule and "random orders" in fig.facts["Description"]
+    assert "5 random orders" in rule and "gray: 5 random orders" in " ".join(said)
 
 
 def test_random_orders_from_either_end(found):
@@ -325,7 +325,10 @@ def test_random_orders_from_either_end(found):
 def test_styles(found, style):
     e = demo_explanation("cd_detr")
     fig = faithfulness_grid(e, found, style=style)
-    assert any("of each map's mass" in t or "weight of a cell" in t for t in texts(fig))
+    contour = style.name == "contour"
+    rule = "50 % of each map's mass" if contour else NORMS["figure"]
+    assert rule in fig.facts["Description"]
+    assert ("holds 50 %" in texts(fig)) == contour and ("attention: 0" in texts(fig)) != contour
 
 
 def test_a_narrow_page_is_refused_before_the_decoder_runs(monkeypatch, tmp_path, capsys):

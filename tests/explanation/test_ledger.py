@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import demo_explanation, demo_model
-from fake_explanation import fake
-from figure_tools import texts
+from fake_explanation import fake, one_hot
+from figure_tools import captions_of, maps_of, pixels, texts
+from look_tools import plain, share_in_box
 
 from detr_viz import cli, explain, figures
 from detr_viz.attention.terms import TERMS, formula_of, parse_terms
@@ -19,7 +20,7 @@ from detr_viz.explanation.capture import AttentionCall
 from detr_viz.explanation.detector import AttentionSite
 from detr_viz.explanation.logit_terms import logit_terms
 from detr_viz.explanation.stored import store
-from detr_viz.figures.styles import FigureError, Style
+from detr_viz.figures.styles import PRESETS, FigureError, PageFormat, Style
 from detr_viz.models.detector import _logits, _read
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 
@@ -209,22 +210,25 @@ def test_the_figure_of_a_ledger(name):
     fig = figures.head_grid(e, [query], "terms", layer=2)
     found = texts(fig)
     apart = name == "cd_detr"
-    rows = ["cq · ck", "cq · pk", "pq · ck", "pq · pk", "sum", "weights"]
-    found = [re.sub(r"^sum ±[\d.]+$", "sum", text) for text in found]
-    shown = [row for row in rows if found.count(row) == 1]
-    assert shown == [row for row in rows if not (apart and row in ("cq · pk", "pq · ck"))]
-    rule = " ".join(found)
+    rows = ["cq·ck", "cq·pk", "pq·ck", "pq·pk"]
+    words = "".join(found)  # letters and subscripts are texts of their own
+    shown = [row for row in rows if words.count(row) == 1]
+    assert shown == [row for row in rows if not (apart and row in ("cq·pk", "pq·ck"))]
+    assert found.count("sum") == found.count("weights") == 1
+    rule = fig.facts["Description"]
     assert ("exactly 0" in rule) is apart and "cov(term, sum) / var(sum)" in rule
     shares = e.logit_terms([query], 2).shares["pq.pk"][0]
     for share in shares:
-        assert f"{round(float(share), 2) + 0.0:.0%}" in found
-    assert "-0%" not in found
+        assert f"{round(float(share), 2) + 0.0:.0%}".replace("%", " %") in found
+    assert "-0 %" not in found
+    largest = np.abs(e.logit_terms([query], 2).total[0]).max((1, 2))
+    assert [text for text in found if text[0] == "±"] == [f"±{value:.1f}" for value in largest]
 
 
 def test_first_layers_of_conditional_detr_have_cross_terms():
     e = demo_explanation("cd_detr")
-    found = texts(figures.head_grid(e, [3], "terms", layer=0))
-    assert "cq · pk" in found and "exactly 0" not in " ".join(found)
+    fig = figures.head_grid(e, [3], "terms", layer=0)
+    assert "cq·pk" in "".join(texts(fig)) and "exactly 0" not in fig.facts["Description"]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +247,7 @@ def test_what_a_ledger_cannot_be_drawn_as(style, says):
 @pytest.mark.parametrize("norm", [None, "figure"])
 def test_colours_end_at_the_largest_term(norm):
     """Zero is the bare ground; the largest, either way, is one of the two last colours."""
-    from detr_viz.figures.page.paint import signed_colors
+    from detr_viz.figures.page.scale import signed_lut
     from detr_viz.figures.panel_rows import TermPanels
 
     e = demo_explanation("detr")
@@ -260,7 +264,7 @@ def test_colours_end_at_the_largest_term(norm):
     ]
     expected = [max(largest)] * 2 if norm == "figure" else largest
     np.testing.assert_allclose(reaches, expected, rtol=1e-5)
-    low, high = signed_colors(over_photo=False)[[0, 255]].astype(int)
+    low, high = signed_lut()[[0, 255]].astype(int)
     assert low[2] > low[0] + 50 and high[0] > high[2] + 50  # blue takes away, red adds
 
 
@@ -280,23 +284,40 @@ def test_a_snapshot_keeps_the_ledgers_it_was_asked_for():
 # ---- heads --------------------------------------------------------------------------------------
 
 
-def shown_numbers(fig) -> list[str]:
-    return [text for text in texts(fig) if text.startswith(".") or ": " in text]
+CAT = (12.8, 19.2, 44.8, 67.2)  # the box of the stand-in's query 0
+
+
+def peaks(heads: int):
+    """The stand-in with half of each head's mass on a cell of row 5, in CAT of heads 1 and 2."""
+    example = fake(heads=heads)
+    example.made[0] = [one_hot((12, 16), (5, 2 * m), 0.5) for m in range(heads)]
+    return example
+
+
+def shares(maps: np.ndarray) -> list[str]:
+    centers = np.arange(12) * 8 + 0.5, np.arange(16) * 8 + 0.5
+    return [f"{round(100 * share_in_box(one, CAT, centers, (96, 128)))} %" for one in maps]
 
 
 def test_some_heads_in_the_order_asked_for():
-    example = fake(heads=4)
-    example.made[:, 1] *= 0.5
-    found = texts(figures.head_grid(example, [0], style=Style(heads=(3, 1))))
-    assert [t for t in found if t.startswith("head")] == ["head 3", "head 1"]
-    assert [t for t in found if t.startswith(".")][:2] == [".50", ".25"]
+    example = peaks(4)
+    fig = figures.head_grid(example, [0], style=Style(heads=(3, 1)))
+    assert texts(fig)[:2] == ["head 3", "1"]
+    three, one = shares(example.made[0, [3, 1]])
+    assert plain(captions_of(fig)) == [three, one] and three != one
+    assert "combine" in texts(fig)[-1] or "combine" in texts(fig)[-2]
 
 
-@pytest.mark.parametrize(("heads", "value"), [("mean", ".13"), ("max", ".50")])
-def test_all_heads_as_one(heads, value):
-    """Four heads with half their mass on four cells: the mean has an eighth (and a bit) there."""
-    fig = figures.head_grid(fake(heads=4), [0], style=Style(heads=heads))
-    assert f"{heads} of heads" in texts(fig) and shown_numbers(fig) == [value]
+@pytest.mark.parametrize("heads", ["mean", "max"])
+def test_all_heads_as_one(heads):
+    """The mean has the mean of the shares. The largest of all sums to more than 1: a part of it."""
+    example = peaks(4)
+    one = getattr(example.made[0], heads)(0)
+    (expected,) = shares([one / max(one.sum(), 1)])
+    fig = figures.head_grid(example, [0], style=Style(heads=heads))
+    assert plain(captions_of(fig)) == [expected]
+    assert any(f"{heads} of heads" in text for text in texts(fig))
+    assert 20 < int(expected.split()[0]) < 60
 
 
 def test_sorted_by_how_concentrated_they_are():
@@ -308,21 +329,19 @@ def test_sorted_by_how_concentrated_they_are():
     fig = figures.head_grid(example, [0], style=Style(heads="sort"))
     found = texts(fig)
     assert [t for t in found if t in ("1st", "2nd", "3rd")] == ["1st", "2nd", "3rd"]
-    sorted_heads = [t.split(":")[0] for t in shown_numbers(fig) if re.match(r"\d: ", t)]
-    assert sorted_heads == ["2", "1", "0"]
-    assert "of the least entropy first" in " ".join(found)
+    made = shares(example.made[0])
+    assert plain(captions_of(fig))[:2] == [f"2: {made[2]}", f"1: {made[1]}"]
+    assert captions_of(fig)[2] in ("0: 12 %, flat", "0: 13 %, flat")  # 12.5
+    assert "of the least entropy first" in fig.facts["Description"]
     assert "most concentrated first" in fig.facts["Title"]
 
 
 def test_red_adds_and_blue_takes_away():
     """The pixels of the sum's panel, cell by cell as --style heat shows them."""
-    from figure_tools import pixels, tiles_of
-
     e = demo_explanation("detr")
     query = e.by_score()[0]
     fig = figures.head_grid(e, [query], "terms", layer=2, style=Style("heat", heads=(4,)))
-    tiles = [t for t in tiles_of(fig) if t.left > 200]  # the panels, right of photo and names
-    picture = pixels(fig, tiles[4]).astype(int)  # four terms, then their sum
+    picture = pixels(fig, maps_of(fig)[4]).astype(int)  # four terms, then their sum
     total = e.logit_terms([query], 2).total[0, 4]
     high, wide = picture.shape[:2]
     for at, sign in ((total.argmax(), 1), (total.argmin(), -1)):
@@ -338,21 +357,20 @@ def test_heads_that_are_none(heads):
         Style(heads=heads)
 
 
-def test_sorted_heads_are_named_or_not_drawn():
-    """Where the panels have no room for numbers."""
-    from detr_viz.figures.styles import PageFormat
-
-    with pytest.raises(FigureError, match="too small to say which head is which"):
-        figures.head_grid(
-            fake(), [0], style=Style(heads="sort"), page_format=PageFormat.of("column")
-        )
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+def test_sorted_heads_are_always_named(preset):
+    """On narrow pages too: the number of each head before its share."""
+    page = PageFormat.of(preset, dpi=100)
+    fig = figures.head_grid(peaks(8), [0], style=Style(heads="sort"), page_format=page)
+    numbers = [text.split(":")[0] for text in texts(fig) if re.match(r"\d: ", text)]
+    assert sorted(numbers) == list("01234567")
 
 
 def test_a_head_that_has_nothing_comes_last():
     example = fake(heads=3)
     example.made[0, 1] = 0
-    found = shown_numbers(figures.head_grid(example, [0], style=Style(heads="sort")))
-    assert [text.split(":")[0] for text in found if re.match(r"\d: ", text)][-1] == "1"
+    found = captions_of(figures.head_grid(example, [0], style=Style(heads="sort")))
+    assert [text.split(":")[0] for text in found] == ["0", "2", "1"]
 
 
 def test_the_table_of_shares(explanation):
@@ -369,10 +387,10 @@ def test_the_table_of_shares(explanation):
         assert said == [f"{share:.0%}" for share in book.shares[name][i]]
 
 
-def test_terms_are_drawn_as_heat_and_their_shares_printed(tmp_path, capsys):
+def test_terms_are_drawn_over_the_photo_and_their_shares_printed(tmp_path, capsys):
     argv = ["--type", "cd_detr", "--plot", "terms", "--queries", "top:2", "--layer", "0,2"]
     assert cli.main([*argv, "--out", f"{tmp_path}/"]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["scene_1_cd_detr_terms_layers_heat.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["scene_1_cd_detr_terms_layers.png"]
     out = capsys.readouterr().out
     assert out.count("share of") == 2 and out.count("pq.pk") == 4
     assert "Conditional DETR (cd_detr_demo.pth), layer 0" in out
@@ -382,6 +400,7 @@ def test_terms_are_drawn_as_heat_and_their_shares_printed(tmp_path, capsys):
 def test_a_sum_of_zero_terms_is_said(layer, said):
     """In Conditional DETR's layer 0 they are none."""
     e = demo_explanation("cd_detr")
-    shown = texts(figures.head_grid(e, [3], "cq.pk+pq.ck", layer=layer))
-    assert any(f"exactly 0 in layer {layer}: even maps" in t for t in shown) is said
-    assert not any("exactly 0" in t for t in texts(figures.head_grid(e, [3], "cq.pk+cq.ck")))
+    rule = figures.head_grid(e, [3], "cq.pk+pq.ck", layer=layer).facts["Description"]
+    assert (f"exactly 0 in layer {layer}: even maps" in rule) is said
+    other = figures.head_grid(e, [3], "cq.pk+cq.ck").facts["Description"]
+    assert "exactly 0" not in other

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
 from conftest import demo_model
-from figure_tools import at_centers, check_page, numbers_of, pixels, rows_of, texts
+from figure_tools import captions_of, check_page, pixels, rows_of, texts
+from look_tools import caption_of, check_heat, plain, share_in_box
 
 from detr_viz import cli, explain
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.explanation import rollout
-from detr_viz.figures.page.elements import number
 from detr_viz.figures.rollout import encoder_rollout_grid, rollout_grid
 from detr_viz.figures.styles import FigureError, PageFormat, Style
 
@@ -179,11 +179,18 @@ def test_the_figure_of_queries(preset):
     said, found = texts(fig), rollout.of_queries(e, [13, 2])
     for words in ("last layer", "rollout", "with encoder"):
         assert words in said
-    for maps in (found.last, found.decoder, found.both):
-        assert {number(row.max()) for row in maps} <= {*said}
-    rule = " ".join(said)
+    expected = []
+    for i, query in enumerate((13, 2)):
+        for maps in (found.last, found.decoder, found.both):
+            one, centers = maps[i].reshape(e.grid_hw), e.cell_centers_px()
+            share = share_in_box(one, e.boxes_xyxy_px[query], centers, e.image.hw)
+            expected.append(caption_of(one, share))
+    shares = [text for text in said if re.match(r"\d+ %", text)]  # under panels, or over them
+    assert plain(shares) == expected
+    assert any("attention rollout, an approximation" in text for text in said)
+    rule = fig.facts["Description"]
     assert "approximation (Abnar and Zuidema, ACL 2020)" in rule and "FFNs" in rule
-    assert "Queries 13, 2" in fig.facts["Description"] and "ACL 2020" in fig.facts["Description"]
+    assert "Queries 13, 2" in rule
 
 
 def test_the_figure_of_points():
@@ -191,30 +198,23 @@ def test_the_figure_of_points():
     fig = encoder_rollout_grid(e, [(100, 200), (0, 0)])
     said = texts(fig)
     assert {"cell 3, 6", "cell 0, 0", "last layer", "rollout"} <= {*said}
-    for row in rollout.of_cells(e, [6 * 16 + 3, 0], stays=False):
-        assert number(row.max()) in said
-    for row in e.attention(("encoder", 1), rows=[99, 0], scale="layer").mean(1):
-        assert number(row.max()) in said
+    rolled = rollout.of_cells(e, [6 * 16 + 3, 0], stays=False)
+    last = e.attention(("encoder", 1), rows=[99, 0], scale="layer").mean(1)
+    pairs = [one for pair in zip(last, rolled, strict=True) for one in pair]
+    assert captions_of(fig) == [caption_of(one) for one in pairs]  # of no box
 
 
 def check_columns(fig, e, expected) -> None:
-    """expected: heading -> (rows, K). The panels under it have these colours and largest weights.
+    """expected: heading -> (rows, K). The panels under it have these colours.
 
-    For figures in style heat, whose cells are of one colour.
+    For figures in style heat, whose cells are of one colour: to one of 256 tones.
     """
-    lut = matplotlib.colormaps["inferno"](np.arange(256), bytes=True)[:, :3].astype(int)
     rows = rows_of(fig)
     for heading, maps in expected.items():
         (x,) = [t.get_position()[0] for t in fig.axes[0].texts if t.get_text() == heading]
         for row, one in zip(rows, maps, strict=True):
             (tile,) = [tile for tile in row[1:] if tile.left <= x < tile.right]
-            shown = at_centers(pixels(fig, tile), e.grid_hw).reshape(-1, 1, 3)
-            levels = np.abs(shown - lut).sum(-1).argmin(-1)
-            np.testing.assert_allclose(levels, 255 * one / one.max(), atol=1)
-            inside = [
-                t.get_text() for t in numbers_of(fig) if tile.holds(np.array(t.get_position()))
-            ]
-            assert inside == [number(one.max())]
+            check_heat(pixels(fig, tile), np.reshape(one, e.grid_hw))
 
 
 @pytest.mark.parametrize("name", ["detr", "cd_detr"])

@@ -7,15 +7,32 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import demo_explanation, demo_model
-from figure_tools import texts
+from figure_tools import texts, tiles_of
 from matplotlib.collections import EllipseCollection
 
 from detr_viz import cli, figures
 from detr_viz.explanation.stored import store
+from detr_viz.figures.page.elements import ALERT
+from detr_viz.figures.styles import PageFormat, Style
+
+
+def figure(e, query: int, **more):
+    return figures.head_grid(e, [query], layer="all", biography=True, **more)
 
 
 def life(e, query: int, **more) -> list[str]:
-    return texts(figures.head_grid(e, [query], layer="all", biography=True, **more))
+    return texts(figure(e, query, **more))
+
+
+def alerts(fig) -> dict[int, str]:
+    """What is said in red, by the layer in whose line it stands."""
+    drawn = fig.axes[0].texts
+    bases = {t.get_position()[1]: t.get_text() for t in drawn if t.get_text().startswith("layer ")}
+    return {
+        int(bases[t.get_position()[1]].removeprefix("layer ")): t.get_text()
+        for t in drawn
+        if t.get_color() == ALERT
+    }
 
 
 def with_outputs(e, change):
@@ -30,9 +47,9 @@ def still(layer, output):
 
 def test_a_query_that_stays_what_it_is():
     e = with_outputs(demo_explanation("detr"), still)
-    said = life(e, 13)
-    assert [t for t in said if t.startswith("layer")] == ["layer 0", "layer 1", "layer 2"]
-    assert not any(t.startswith(("was ", "box moved")) for t in said)
+    fig = figure(e, 13)
+    assert [t for t in texts(fig) if t.startswith("layer")] == ["layer 0", "layer 1", "layer 2"]
+    assert alerts(fig) == {}
 
 
 def test_another_class_is_said_where_it_happens():
@@ -45,10 +62,16 @@ def test_another_class_is_said_where_it_happens():
         return replace(output, labels=labels)
 
     e = demo_explanation("detr")
-    said = " ".join(life(with_outputs(e, change), 13))
-    was = e.class_names[e.outputs[2].labels[13]]
-    assert said.count("changed") == 2  # the row, and the reading rule
-    assert "layer 1: changed" in said and f"was {was}" in said
+    fig = figure(with_outputs(e, change), 13)
+    label = e.outputs[2].labels[13]
+    was, now = (e.class_names[i] for i in (label, (label + 1) % 6))
+    assert alerts(fig) == {1: f"was {was}"}
+    details = [t.split()[0] for t in texts(fig) if " · " in t and not t.startswith("DETR")]
+    assert details == [was, now, now]
+    rule = "red: another class than in the row above, or a box whose IoU with it is < 0.5"
+    assert rule in fig.facts["Description"] and "red" not in " ".join(texts(fig))
+    notes = " ".join(life(e, 13, page_format=PageFormat(4.6, 100, notes=True)))
+    assert notes.count(rule) == 1
 
 
 @pytest.mark.parametrize(("share", "moved"), [(0.3, False), (0.4, True), (0.7, True)])
@@ -62,18 +85,20 @@ def test_a_box_that_moved(share, moved):
             boxes[13, [0, 2]] += share * (boxes[13, 2] - boxes[13, 0])
         return replace(output, boxes_xyxy_px=boxes)
 
-    said = " ".join(life(with_outputs(demo_explanation("detr"), change), 13))
-    assert ("layer 2: changed" in said) is moved
-    assert (f"IoU {(1 - share) / (1 + share):.2f}" in said) is moved
+    fig = figure(with_outputs(demo_explanation("detr"), change), 13)
+    left = f"{(1 - share) / (1 + share):.2f}".removeprefix("0")
+    assert alerts(fig) == ({2: f"box moved, IoU {left}"} if moved else {})
 
 
 def test_the_next_best_classes_of_each_layer():
+    """In each layer's line: its own class, then the two that come next, from the best."""
     e = demo_explanation("detr")
-    said = " ".join(life(e, 13))
-    for output in e.outputs.values():
+    said = life(e, 13)
+    for layer, output in e.outputs.items():
         best = np.argsort(-output.class_scores[13], kind="stable")[:3]
-        for label in best[1:]:
-            assert f"{output.class_scores[13, label]:.2f} {e.class_names[label]}" in said
+        scores = (f"{output.class_scores[13, i]:.2f}".removeprefix("0") for i in best)
+        words = [f"{e.class_names[i]} {s}" for i, s in zip(best, scores, strict=True)]
+        assert said[said.index(f"layer {layer}") + 1] == " · ".join(words)
 
 
 def test_reference_points_are_the_networks_own():
@@ -90,10 +115,23 @@ def test_reference_points_are_the_networks_own():
 
 @pytest.mark.parametrize(("name", "rings"), [("cd_detr", 2 * 3 * 9), ("detr", 0)])
 def test_the_reference_point_is_marked(name, rings):
-    fig = figures.head_grid(demo_explanation(name), [9], layer="all", biography=True)
+    e = demo_explanation(name)
+    fig = figure(e, 9)
     found = [c for c in fig.axes[0].collections if isinstance(c, EllipseCollection)]
     assert sum(len(c.get_offsets()) for c in found) == rings
-    assert ("the ring: the query's reference point" in " ".join(texts(fig))) is bool(rings)
+    assert ("the ring: the query's reference point" in fig.facts["Description"]) is bool(rings)
+
+
+def test_the_reference_point_is_where_the_network_has_it():
+    """One ring in the photo and in every panel, in each at the same place."""
+    e = demo_explanation("cd_detr")
+    fig = figure(e, 9, style=Style(zoom="none"))
+    rings = next(c for c in fig.axes[0].collections if isinstance(c, EllipseCollection))
+    at = np.asarray(rings.get_offsets())
+    for tile in tiles_of(fig):
+        (one,) = [point for point in at if tile.holds(point)]
+        share = (one - (tile.left, tile.top)) / tile.hw[::-1]
+        np.testing.assert_allclose(share, e.reference_px[9] / 512, atol=0.01)
 
 
 def test_a_snapshot_draws_the_same():

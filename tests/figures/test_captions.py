@@ -14,7 +14,7 @@ import detr_viz
 from detr_viz import figures
 from detr_viz.attention.terms import SEPARATE_COMBINE, Mode
 from detr_viz.common.files import OutputError
-from detr_viz.figures import latex_caption, reading_rule
+from detr_viz.figures import file_facts, latex_caption
 from detr_viz.figures.reading_rule import ShownModel
 from detr_viz.figures.styles import NORMS, PageFormat, Style
 
@@ -130,8 +130,10 @@ def test_a_caption_states_all_a_reader_must_know():
         "position (p_q\N{MIDDLE DOT}p_k); each mode's logits have the factor of its own query and "
         "key (scale mode).",
         "cat, 0.98, query 0",
-        "Brighter colour over the photo is more attention, each panel on a scale of its own, from "
-        "0 to its largest weight (normalisation head).",
+        "Darker colour over the photo is more attention, relative to an even spread, on one "
+        "logarithmic scale for all panels of all figures (normalisation even).",
+        "Under each panel: per cent of a map's weight in the box; flat: no cell has twice the "
+        "weight of an even map.",
         "A map's weights sum to 1 (map of 16 \N{MULTIPLICATION SIGN} 12 cells, .005 each if even)",
         f"Drawn with detr_viz {detr_viz.__version__}.",
     ):
@@ -154,27 +156,36 @@ def test_a_caption_names_the_image():
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_caption_says_how_maps_are_scaled(norm):
     text = caption(latex_caption.latex(shown(style=Style("heat", norm)), "a.png"))
-    assert f". Brighter colour is more attention, {NORMS[norm]} (normalisation {norm})." in text
+    assert f". Darker colour is more attention, {NORMS[norm]} (normalisation {norm})." in text
     assert "photo" not in text
+    assert ("; flat: no cell has" in text) is (norm == "even")
+    assert ("; after it each map's largest weight." in text) is (norm != "even")
 
 
-def test_a_caption_says_brighter_only_of_the_map_it_knows():
+def test_a_caption_says_darker_only_of_the_map_it_knows():
     for style, where in (("heat", ""), ("overlay", " over the photo")):
         text = caption(latex_caption.latex(shown(style=Style(style, cmap="gray_r")), "a.png"))
-        assert f". Colour{where} is attention, {NORMS['head']} (" in text and "righter" not in text
+        assert f". Colour{where} is attention, {NORMS['even']} (" in text and "arker" not in text
 
 
 def test_a_caption_of_contours_speaks_of_mass():
-    text = caption(latex_caption.latex(shown(style=Style("contour")), "a.png"))
-    said = "Inside the lines lie 50, 80 and 95 % of each map's mass, the densest cells first."
+    style = Style("contour", contours=(0.5, 0.8, 0.95))
+    text = caption(latex_caption.latex(shown(style=style), "a.png"))
+    said = (
+        "Inside the lines lie 50, 80 and 95 % of each map's mass, the densest cells first; maps "
+        "whose first line would hold more than a third of the image are coloured instead. "
+        "Under each panel: per cent of the image, in the first line."
+    )
     assert f" box. {said} A map's" in text
-    assert "olour" not in text and "normalisation" not in text
+    assert "olour " not in text and "normalisation" not in text
+    text = caption(latex_caption.latex(shown(style=Style("contour")), "a.png"))
+    assert "50 % of each map's mass" in text and "80" not in text
 
 
 def test_a_caption_says_what_a_row_is():
     def rows(*subjects: ShownModel, **changes: object) -> str:
         text = caption(latex_caption.latex(shown(*subjects, **changes), "a.png"))
-        return re.search(r"\. (A row|Rows) .*?\.(?= Brighter colour)", text)[0][2:]
+        return re.search(r"\. (A row|Rows) .*?\.(?= Darker colour)", text)[0][2:]
 
     one, layers = subject(), subject(layers=(0, 3, 5))
     cat = "cat, 0.98, query 0"
@@ -206,7 +217,7 @@ def test_a_caption_of_many_queries_names_the_first_and_counts_the_rest():
     assert f"({'; '.join(pairs[:6])}; and 7 more objects)" in text
     assert (
         "; ".join(pairs)
-        in reading_rule.metadata(shown(subject("A"), subject("B"), queries=pairs))["Description"]
+        in file_facts.metadata(shown(subject("A"), subject("B"), queries=pairs))["Description"]
     )
 
 

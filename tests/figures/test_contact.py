@@ -108,10 +108,10 @@ def texts(page: PageObject) -> list[Area]:
     return found
 
 
-def check_page(page: PageObject, names: int) -> list[Area]:
+def check_page(page: PageObject, names: int) -> tuple[list[Area], list[Area]]:
     """Nothing meets or leaves the page; each picture has its name under it, aligned left.
 
-    Gives the pictures.
+    Gives the pictures and the texts.
     """
     shown, words = pictures(page), texts(page)
     everything = [*shown, *(t for t in words if t.what != "cannot be read")]
@@ -126,7 +126,7 @@ def check_page(page: PageObject, names: int) -> list[Area]:
         for p in shown
     ]
     assert [len(found) for found in under] == [1] * names
-    return shown
+    return shown, words
 
 
 # --- pages and their texts ----------------------------------------------------------------------
@@ -196,14 +196,15 @@ def test_nothing_overlaps(per_page, sizes, tmp_path):
             for i, (path, name) in enumerate(figures)]  # fmt: skip
     first, second = sheet(tmp_path, long, per_page, title="head " * 60).pages
     for page, count, before in ((first, per_page, 0), (second, 1, per_page)):
-        for area in check_page(page, count):
+        shown, words = check_page(page, count)
+        for area in shown:
             i = int(area.what[2:]) + before
             width, height = small[i % len(small)]
             assert area.width / area.height == pytest.approx(width / height, rel=1e-3)
             assert area.width < width  # not coarser than 100 dpi, that is 0.72 pt a pixel
-    for text in texts(first):
-        if "…" in text.what and not text.what.startswith("head"):
-            assert text.what.endswith(".jpg")
+        for text in words:
+            if "…" in text.what and not text.what.startswith("head"):
+                assert text.what.endswith(".jpg")
 
 
 @pytest.mark.parametrize(("size", "count", "columns", "width"), [

@@ -9,14 +9,17 @@ from scipy.ndimage import map_coordinates
 
 from detr_viz.attention.grids import Grid
 from detr_viz.figures.page import contours
-from detr_viz.figures.page.tiles import INTERPOLATIONS
 
+INTERPOLATIONS = ("cubic", "linear", "nearest")  # those that keep the weights of cells
+SHARES = (0.5, 0.8, 0.95)
 CENTERED = Grid((1, 1), (1, 1), 32, "centered")
 
 
-def lines(maps: np.ndarray, grid: Grid, *args, **options):
-    """Of maps on a grid like this, of as many cells as they have."""
-    return contours.lines(maps, replace(grid, hw=maps.shape[-2:]), *args, **options)
+def lines(maps: np.ndarray, grid: Grid, panel_hw: tuple[int, int], *args, **options):
+    """Of maps on a grid like this, of as many cells as they have; three shares by default."""
+    if not args:
+        options.setdefault("shares", SHARES)
+    return contours.lines(maps, replace(grid, hw=maps.shape[-2:]), panel_hw, *args, **options)
 
 
 def softmax_maps(
@@ -46,12 +49,12 @@ def inside(points: np.ndarray, known: np.ndarray, drawn: list[np.ndarray]) -> np
     """Which of points (P, 2) lie on the side of `known`: an even number of lines is between."""
     crossings = np.zeros(len(points), int)
     way = known - points
+    across = np.stack([-way[:, 1], way[:, 0]], -1)
     for line in drawn:
-        to = line - points[:, None]  # (P, n, 2)
-        left = way[:, None, 0] * to[..., 1] - way[:, None, 1] * to[..., 0] >= 0
+        left = across @ line.T >= (across * points).sum(1, keepdims=True)  # (P, n)
         p, i = np.nonzero(left[:, 1:] != left[:, :-1])  # the whole line through both is crossed
-        step = line[i + 1] - line[i]
-        at = to[p, i, 0] * step[:, 1] - to[p, i, 1] * step[:, 0]
+        to, step = line[i] - points[p], line[i + 1] - line[i]
+        at = to[:, 0] * step[:, 1] - to[:, 1] * step[:, 0]
         at /= way[p, 0] * step[:, 1] - way[p, 1] * step[:, 0]  # 0: at the point, 1: at the known
         crossings += np.bincount(p[(at > 0) & (at < 1)], minlength=len(points))
     return crossings % 2 == 0
@@ -150,8 +153,8 @@ def test_the_cells_inside_hold_the_share(hw, grid, panel_hw, interpolation, shar
         maps, lines(maps, grid, panel_hw, interpolation=interpolation), strict=True
     ):
         weights = map_hw.ravel().astype(np.float64)
-        assert len(drawn) == len(contours.SHARES)
-        for share, found in zip(contours.SHARES, drawn, strict=True):
+        assert len(drawn) == len(SHARES)
+        for share, found in zip(SHARES, drawn, strict=True):
             check_ends(found, panel_hw)
             took = inside(at, at[weights.argmax()], found)
             held, last = weights[took].sum(), weights[took].min()
@@ -216,7 +219,7 @@ def test_cubic_lines_are_rounder_than_straight_ones():
 def test_linear_lines_are_at_the_level():
     maps, grid = softmax_maps((25, 34), 1.5, [(3, 30)]), Grid((25, 34), (800, 1066), 32)
     for share, found in zip(
-        contours.SHARES,
+        SHARES,
         lines(maps, grid, (114, 152), interpolation="linear")[0],
         strict=True,
     ):
@@ -361,7 +364,7 @@ def test_outlines_are_the_borders_between_inside_and_outside(grid, sharpness):
     for map_hw, drawn in zip(
         maps, lines(maps, grid, panel_hw, interpolation="nearest"), strict=True
     ):
-        for share, found in zip(contours.SHARES, drawn, strict=True):
+        for share, found in zip(SHARES, drawn, strict=True):
             check_ends(found, panel_hw)
             length = 0.0
             for line in found:

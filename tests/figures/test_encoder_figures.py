@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import demo_model
-from figure_tools import texts, tiles_of
+from figure_tools import maps_of, pixels, texts, tiles_of
+from look_tools import check_heat
 from matplotlib.collections import EllipseCollection
 
 from detr_viz import cli, explain
@@ -34,14 +35,24 @@ def test_maps_are_the_layers_own(explained):
     fig = encoder_grid(e, [(100, 200), (0, 0)], ["content"], style=Style("heat"))
     said = texts(fig)
     assert [t for t in said if t.startswith("cell ")] == ["cell 3, 6", "cell 0, 0"]
-    assert "100, 200" in said and "encoder layers 0 and 1 of 0\N{EN DASH}1" in " ".join(said)
+    assert "100, 200" in said and "encoder self-attention" in " ".join(said)
+    assert "encoder layers 0 and 1 of 0\N{EN DASH}1" in fig.facts["Description"]
+    panels = [pixels(fig, tile) for tile in maps_of(fig)]
+    expected = []
     for layer in (0, 1):
         assert said.count(f"layer {layer}") == 2
-        expected = e.attention(("encoder", layer), "content", [6 * 16 + 3, 0])
-        for value in expected.max(-1).ravel():
-            from detr_viz.figures.page.elements import number
+        expected.append(e.attention(("encoder", layer), "content", [6 * 16 + 3, 0]))
+    maps = np.stack(expected, 1).reshape(-1, 16, 16)  # points, layers, heads
+    for panel, one in zip(panels, maps, strict=True):
+        check_heat(panel, one)
+    captions = " ".join(said).split().count("flat")
+    assert captions == sum(one.max() * 256 < 2 for one in maps)
 
-            assert number(value) in said
+
+@pytest.mark.parametrize("heads", ["mean", "max"])
+def test_one_panel_says_of_which_heads_it_is(explained, heads):
+    fig = encoder_grid(explained, [(100, 200)], ["content"], style=Style(heads=heads))
+    assert any(f"content · {heads} of heads" in text for text in texts(fig))
 
 
 def test_marks_lie_on_the_cell_and_inside(explained):

@@ -7,7 +7,7 @@ from fake_explanation import FakeExplanation, fake
 
 from detr_viz import figures
 from detr_viz.attention.terms import MODES, SEPARATE_COMBINE, Mode
-from detr_viz.figures import reading_rule
+from detr_viz.figures import file_facts, reading_rule
 from detr_viz.figures.reading_rule import FigureContents, ShownModel
 from detr_viz.figures.styles import NORMS, Style
 
@@ -82,29 +82,57 @@ LOOKS = [("contour", None), *((s, n) for s in ("overlay", "heat") for n in (None
 
 @pytest.mark.parametrize(("style", "norm"), LOOKS)
 def test_metadata_says_how_it_is_drawn(style, norm):
-    said = reading_rule.metadata(shown(style=Style(style, norm, "cividis", "linear")))[
-        "Description"
-    ]
+    look = Style(style, norm, "cividis", "linear", contours=(0.5, 0.8, 0.95))
+    said = file_facts.metadata(shown(style=look))["Description"]
     assert f"; style {style}, linear interpolation" in said
     assert "; scale mode; " in said
     if style == "contour":
-        assert "; inside the lines lie 50, 80 and 95 % of each map's mass; style" in said
+        assert (
+            "; inside the lines lie 50, 80 and 95 % of each map's mass; maps whose first line "
+            "would hold more than a third of the image are coloured instead; style" in said
+        )
         assert "normalisation" not in said and "cividis" not in said
     else:
-        assert f"normalisation {norm or 'head'} ({NORMS[norm or 'head']})" in said
+        assert f"normalisation {norm or 'even'} ({NORMS[norm or 'even']})" in said
         assert ", colour map cividis" in said
 
 
 def test_metadata_names_what_was_left_to_default():
-    said = reading_rule.metadata(shown(style=Style("heat")))["Description"]
-    assert "style heat, nearest interpolation, colour map inferno" in said
+    said = file_facts.metadata(shown(style=Style("heat")))["Description"]
+    assert "style heat, nearest interpolation, colour map ember" in said
+    assert f"normalisation even ({NORMS['even']})" in said
+    said = file_facts.metadata(shown())["Description"]
+    assert "style overlay, smooth interpolation, colour map ember" in said
+
+
+NUMBERS = (
+    "%: of a map's weight in the box",
+    "%: of the image, in the first line",
+    "flat: no cell has twice the weight of an even map",
+    "after it each map's largest weight",
+)
+
+
+@pytest.mark.parametrize(
+    ("style", "expected"),
+    [
+        (Style(), (0, 2)),
+        (Style("heat", "even"), (0, 2)),
+        (Style(norm="head"), (0, 3)),
+        (Style("heat", "figure"), (0, 3)),
+        (Style("contour"), (1,)),
+    ],
+)
+def test_the_reading_rule_says_what_the_numbers_are(style, expected):
+    rule = reading_rule.reading_rule(shown(style=style))
+    assert [note for note in rule if note in NUMBERS] == [NUMBERS[i] for i in expected]
 
 
 def test_metadata_of_several_models_says_whose_is_what():
     early = subject("A", (0, 1), fake(layers=(0, 1), num_layers=3))
     late = subject("B", (5,), fake(input_hw=(48, 64), meta={"weights_sha256": "cd" * 32}))
     late.explanation.residuals = {5: float("nan")}
-    found = reading_rule.metadata(shown(early, late, modes=("content",)))
+    found = file_facts.metadata(shown(early, late, modes=("content",)))
     assert found["Title"] == "A and B: content attention of each head"
     assert "image" not in found["Description"]
     for words in (
@@ -126,7 +154,7 @@ def test_metadata_names_the_image():
     """Once for all models, for they are shown the same; its file tells which of that name."""
     seen = {"image": "cat.png", "image_sha256": "ef" * 32}
     both = [subject(name, example=fake(meta=dict(seen))) for name in "AB"]
-    said = reading_rule.metadata(shown(*both))["Description"]
+    said = file_facts.metadata(shown(*both))["Description"]
     assert said.endswith(f"query 1. image cat.png sha256 {'ef' * 32}")
     assert said.count("cat.png") == 1
 

@@ -54,7 +54,7 @@ def test_files_say_what_they_show(tmp_path):
         "cat, 0.98, query 0",
         "teapot",
         "ab" * 32,
-        "normalisation head (each panel on a scale of its own, from 0 to its largest weight)",
+        "normalisation even (relative to an even spread, on one logarithmic scale for all panels",
         "2.3e-07",
     ):
         assert part in image.text["Description"]
@@ -77,9 +77,10 @@ def test_pdf_has_truetype_text_metadata_and_the_panels_pixels(tmp_path):
     for said in (
         "cat",
         "Käse",
-        "0.75 · query 1",
-        "head 7",
-        "each panel on its own scale, from 0 to",
+        ".75 query 1",
+        "head 0 1 2",
+        "% in box",
+        "attention: even spread",
     ):
         assert said in words, said
     kinds = [
@@ -99,7 +100,14 @@ def test_pdf_has_truetype_text_metadata_and_the_panels_pixels(tmp_path):
 def test_svg_has_text_and_one_picture(tmp_path):
     figures.save(figures.head_grid(fake(), [0, 1], "content"), tmp_path / "a.svg")
     svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
-    for words in ("cat", "0.75 · query 1", "head 7"):
+    for words in (
+        "cat",
+        ".75",
+        "query 1",
+        "head 0",
+        "7",
+        "attention: even spread \N{MULTIPLICATION SIGN}1",
+    ):
         assert len(re.findall(rf"<text[^>]*>{re.escape(words)}</text>", svg)) == 1
     assert svg.count("<image") == 1
     assert "<dc:date>" not in svg and "content attention of each head" in svg

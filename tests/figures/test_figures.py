@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
-import matplotlib
 import numpy as np
 import pytest
 from fake_explanation import MODES, FakeExplanation, fake, one_hot
-from figure_tools import boxes_of, panels_of, plates_of, texts
+from figure_tools import (
+    boxes_of,
+    captions_of,
+    check_page,
+    corners,
+    panels_of,
+    rows_of,
+    texts,
+    ticks_of,
+)
 from matplotlib.figure import Figure
 
 from detr_viz import figures
 from detr_viz.common.errors import UserError
 from detr_viz.figures import labels
+from detr_viz.figures.page.elements import BOX_BLUE, GRAY, INK
 from detr_viz.figures.styles import FigureError, PageFormat, Style
 
-INFERNO_TOP = (252, 255, 164)
+NOTES = replace(PageFormat.of(), notes=True)
 
 
 def test_the_stand_in_is_like_an_explanation():
@@ -40,26 +49,42 @@ def test_the_stand_in_is_like_an_explanation():
 def test_every_fact_stands_once():
     fig = figures.head_grid(fake(), [0, 2, 1], "position")
     found = texts(fig)
-    labels = ["cat", "0.98 · query 0", "teapot", "0.30 · query 2", "dog", "0.75 · query 1"]
-    heads = [f"head {i}" for i in range(8)]
-    for text in (*labels, *heads):
+    of_queries = ["cat", ".98", "query 0", "teapot", ".30", "query 2", "dog", ".75", "query 1"]
+    heads = ["head 0", *map(str, range(1, 8))]
+    for text in (*of_queries, *heads):
         assert found.count(text) == 1, text
-    order = [found.index(name) for name in ("cat", "teapot", "dog")]
+    order = [found.index(name) for name in of_queries]
     assert order == sorted(order)
-    rule = "".join(found)
-    for part in (
-        "Conditional DETR",
-        "decoder layer 5 of 0\N{EN DASH}5",
-        "position",
-        "16 \N{MULTIPLICATION SIGN} 12 cells",
+    assert (
+        found.count("Conditional DETR \N{MIDDLE DOT} last decoder layer \N{MIDDLE DOT} position")
+        == 1
+    )
+    times = "\N{MULTIPLICATION SIGN}"
+    for text in (
+        "attention: even spread \N{MULTIPLICATION SIGN}1",
+        *(f"{times}{n}" for n in (4, 16, 64, 256)),
     ):
-        assert rule.count(part) == 1
-    assert "each panel on its own scale, from 0 to the number in it" in rule
+        assert found.count(text) == 1
     assert fig.axes[0].get_title() == "" and not fig.axes[0].axison
 
 
-def test_the_reading_rule_has_the_formula_with_subscripts():
-    fig = figures.head_grid(fake(), [0], "position")
+def test_notes_are_printed_where_they_are_asked_for_and_known_anyhow():
+    bare, noted = (
+        figures.head_grid(fake(), [0], "position", page_format=page)
+        for page in (PageFormat.of(), NOTES)
+    )
+    for part in (
+        "decoder layer 5 of 0\N{EN DASH}5",
+        "%: of a map's weight in the box",
+        "16 \N{MULTIPLICATION SIGN} 12 cells, .005 each if even",
+    ):
+        assert part not in "".join(texts(bare)) and part in bare.facts["Description"]
+        assert "".join(texts(noted)).count(part) == 1
+    assert bare.facts == noted.facts
+
+
+def test_the_notes_have_the_formula_with_subscripts():
+    fig = figures.head_grid(fake(), [0], "position", page_format=NOTES)
     small = [t for t in fig.axes[0].texts if t.get_text() in ("q", "k")]
     assert [t.get_text() for t in small] == ["q", "k"]
     letters = [t for t in fig.axes[0].texts if t.get_text() == "p"]
@@ -69,17 +94,34 @@ def test_the_reading_rule_has_the_formula_with_subscripts():
         assert subscript.get_position()[1] > letter.get_position()[1]  # y points down
 
 
-def test_one_image_three_collections_and_a_box_in_every_panel():
+def test_one_image_a_box_on_every_photo_and_its_corners_on_every_map():
     fig = figures.head_grid(fake(), [0, 1])
     (ax,) = fig.axes
-    assert len(ax.images) == 1 and len(ax.collections) == 3 and not ax.patches and not ax.lines
-    halos, boxes = boxes_of(fig)
-    assert len(halos.get_paths()) == len(boxes.get_paths()) == 2 * (1 + 8)
-    assert len(plates_of(fig).get_paths()) == 2 * 8
-    assert plates_of(fig).get_zorder() > boxes.get_zorder()  # no line through a number
-    assert (np.array(halos.get_linewidths()) > np.array(boxes.get_linewidths())).all()
-    for halo, box in zip(halos.get_edgecolor(), boxes.get_edgecolor(), strict=True):
-        assert abs(halo[:3].mean() - box[:3].mean()) > 0.3  # light on dark or dark on light
+    assert len(ax.images) == 1 and len(ax.collections) == 4 and not ax.patches and not ax.lines
+    for (halos, lines), count in ((boxes_of(fig), 2), (ticks_of(fig), 2 * 8 * 4)):
+        assert len(corners(halos)) == len(corners(lines)) == count
+        assert (np.array(halos.get_linewidths()) > np.array(lines.get_linewidths())).all()
+        assert (halos.get_colors()[:, :3] == 1).all()
+        (ink,) = np.rint(lines.get_colors()[:, :3] * 255).astype(int)
+        assert "#" + "".join(f"{c:02x}" for c in ink) == BOX_BLUE == "#0057b8"
+
+
+def test_the_corners_on_a_map_are_those_of_the_box_on_the_photo():
+    """Just outside of the box, within a point; their arms point into it."""
+    fig = figures.head_grid(fake(), [0])
+    ((photo, panel, *_),) = [row[:2] for row in rows_of(fig)]
+    (box,) = (c - (photo.left, photo.top) for c in corners(boxes_of(fig)[1]))
+    low, high = box.min(0), box.max(0)
+    ticks = [t - (panel.left, panel.top) for t in corners(ticks_of(fig)[1])[:4]]
+    for start, corner, end in ticks:
+        nearest = np.where(corner < (low + high) / 2, low, high)
+        assert np.abs(corner - nearest).max() < fig.dpi / 72
+        assert ((corner <= low + 1) | (corner >= high - 1)).all()
+        for arm in (start, end):
+            along = np.abs(arm - corner)
+            assert (along == 0).sum() == 1  # one along x, one along y
+            assert 1.3 <= along.max() * 72 / fig.dpi <= 4.2
+            assert (arm >= low - 5).all() and (arm <= high + 5).all()
 
 
 def test_panels_are_where_they_should_be():
@@ -116,7 +158,8 @@ def test_a_peak_lands_on_its_pixel(input_hw, stride, rule, cell, interpolation):
     image_hw = (input_hw[0] // 2, input_hw[1] // 2)
     example = fake(image_hw, input_hw, stride, heads=8, cell_rule=rule)
     example.made = np.broadcast_to(one_hot(example.grid_hw, cell), (3, 8, *example.grid_hw))
-    (row,) = panels_of(figures.head_grid(example, [0], style=Style(interpolation=interpolation)))
+    style = Style("heat", "head", "gray", interpolation)
+    (row,) = panels_of(figures.head_grid(example, [0], style=style))
     height, width = row[0].shape[:2]
     expected = [
         (stride * i + 0.5) * p / n - 0.5
@@ -128,67 +171,61 @@ def test_a_peak_lands_on_its_pixel(input_hw, stride, rule, cell, interpolation):
             for i, p, n in zip(cell, (height, width), example.grid_hw, strict=True)
         ]
     for panel in row[1:]:
-        distance = np.abs(panel.astype(int) - INFERNO_TOP).sum(-1)
-        found = np.unravel_index(distance.argmin(), distance.shape)
+        found = np.unravel_index(panel[..., 0].argmax(), panel.shape[:2])
         assert np.abs(np.array(found) - expected).max() <= 0.5 + 1e-9
 
 
 def test_nearest_draws_cells_of_one_colour():
     example = fake((96, 128), (96, 128), 8)
-    example.image.rgb[:] = 120
     example.made = np.broadcast_to(one_hot((12, 16), (5, 7)), (3, 8, 12, 16))
-    (row,) = panels_of(figures.head_grid(example, [0], style=Style(interpolation="nearest")))
-    colors = np.unique(row[1][:80, :100].reshape(-1, 3), axis=0)  # without the number's corner
+    (row,) = panels_of(figures.head_grid(example, [0], style=Style("heat")))
+    colors = np.unique(row[1].reshape(-1, 3), axis=0)
     assert len(colors) == 2
 
 
-def test_maxima_are_printed_in_the_panels():
+@pytest.mark.parametrize("norm", ["head", "query", "figure"])
+def test_maxima_are_printed_under_the_panels_where_each_figure_has_its_own_scale(norm):
     example = fake(heads=5)
     for head, top in enumerate((0.624, 0.0412, 0.0031, 0.00002, 1.0)):
         example.made[0, head] = one_hot(example.grid_hw, (6, 8), max(top, 0.006))
         example.made[0, head] *= min(1, top / 0.006)
-    found = texts(figures.head_grid(example, [0]))
-    for number in (".62", ".04", ".003", "<.0001", "1"):
-        assert found.count(number) == 1
+    fig = figures.head_grid(example, [0], style=Style(norm=norm))
+    found = [text.rpartition("%, ")[2] for text in captions_of(fig)]
+    assert found == [".62", ".04", ".003", "<.0001", "1"]
+    assert sum("% in box, largest weight" in text for text in texts(fig)) == 1
+    assert not any("largest" in text for text in texts(figures.head_grid(example, [0])))
 
 
-def test_numbers_give_way_where_panels_are_small():
-    fig = figures.head_grid(fake(), [0], page_format=PageFormat.of(width_in=3.25))
-    assert ".50" not in texts(fig)
-    assert "the number in it" not in "".join(texts(fig))
-    assert "the number in it" in "".join(texts(figures.head_grid(fake(), [0])))
-
-
-def test_numbers_stay_clear_of_the_box():
-    example = fake()
-    example.boxes_xyxy_px[:2] = [[70, 50, 126, 94], [4, 4, 50, 40]]  # lower right, upper left
-    fig = figures.head_grid(example, [0, 1])
-    x = [t.get_position()[0] for t in fig.axes[0].texts if t.get_text() == ".50"]
-    panel = panels_of(fig)[0][1]
-    first, second = min(x[:8]), min(x[8:])
-    assert second - first > panel.shape[1] / 2  # left in the first row, right in the second
+def test_captions_stay_whole_in_small_panels():
+    page = PageFormat.of(width_in=3.25)
+    fig = figures.head_grid(fake(), [0], style=Style(norm="head"), page_format=page)
+    check_page(fig)
+    assert captions_of(fig) == ["6 %, .50"] * 8
 
 
 def test_several_modes_are_stacked_by_query():
     fig = figures.head_grid(fake(), [1, 0], MODES)
     found = texts(fig)
     for mode in MODES:
-        assert found.count(mode) == 2 + 1  # a row's name for each query, and the reading rule
-    for once in ("cat", "dog", "0.98 · query 0", "head 3"):
+        assert found.count(mode) == 2
+    for once in ("cat", "dog", "query 0", "3"):
         assert found.count(once) == 1
-    assert len(fig.axes[0].collections[0].get_paths()) == 2 * (1 + 3 * 8)  # one photo a query
+    assert len(corners(boxes_of(fig)[1])) == 2  # one photo a query
+    assert len(corners(ticks_of(fig)[1])) == 2 * 3 * 8 * 4
     y = {t.get_text(): t.get_position()[1] for t in fig.axes[0].texts}
     assert y["dog"] < y["cat"]
 
 
 def test_layer_and_scale_reach_the_maps_and_the_reader():
     example = fake(layers=(0, 5))
-    fig = figures.head_grid(example, [0], ["content", "position"], layer=0, scale="layer")
+    fig = figures.head_grid(
+        example, [0], ["content", "position"], layer=0, scale="layer", page_format=NOTES
+    )
     assert example.calls == [("content", 0, "layer"), ("position", 0, "layer")]
     rule = "".join(texts(fig))
     assert "decoder layer 0 of" in rule and "the same for every query" in rule
     assert "the layer's own scale" in rule
-    rule = "".join(texts(figures.head_grid(example, [0], "position", layer=0)))
+    rule = "".join(texts(figures.head_grid(example, [0], "position", layer=0, page_format=NOTES)))
     assert "the same for every query" not in rule and "layer's own scale" not in rule
 
 
@@ -197,19 +234,8 @@ def test_weak_detections_are_dimmed():
     labels = {t.get_text(): t for t in fig.axes[0].texts}
     assert labels["cat"].get_fontweight() == "bold"
     assert labels["teapot"].get_fontweight() == "normal"
-    rgb = {k: matplotlib.colors.to_rgb(labels[k].get_color()) for k in ("cat", "teapot")}
-    assert np.ptp(rgb["teapot"]) < np.ptp(rgb["cat"])
-
-
-def test_a_class_keeps_its_colour():
-    a, b = fake(), fake(names=("teapot", "cat"), scores=(0.9, 0.8), labels=np.array([2, 0]))
-    b.class_names = a.class_names
-    colors = []
-    for example in (a, b):
-        fig = figures.head_grid(example, range(len(example.scores)))
-        colors.append({t.get_text(): t.get_color() for t in fig.axes[0].texts})
-    assert colors[0]["cat"] == colors[1]["cat"]
-    assert len({colors[0][n] for n in ("cat", "dog")}) == 2
+    assert labels["cat"].get_color() == labels[".98"].get_color() == INK
+    assert labels["teapot"].get_color() == labels[".30"].get_color() == GRAY
 
 
 def test_a_name_that_no_font_has(monkeypatch):
@@ -233,7 +259,13 @@ def test_names_are_text_not_formulas():
         (lambda: figures.head_grid(fake(), [0], style=Style(cmap="infernal")), "no colour map"),
         (lambda: Style(interpolation="lanczos"), "cubic, linear, nearest"),
         (lambda: Style("sketch"), "style 'sketch' is not one of overlay, heat, contour"),
-        (lambda: Style(norm="row"), "norm 'row' is not one of head, query, figure"),
+        (lambda: Style(norm="row"), "norm 'row' is not one of even, head, query, figure"),
+        (lambda: Style(zoom="far"), "zoom 'far' is neither auto, none nor a factor from 1 on"),
+        (lambda: Style(zoom=0.5), "zoom 0.5 is neither"),
+        (lambda: Style(contours=(0.5, 1.0)), "shares of a map between 0 and 1"),
+        (lambda: Style(contours=()), "shares of a map between 0 and 1"),
+        (lambda: Style("contour", interpolation="smooth"), "take cubic, linear or nearest"),
+        (lambda: in_font("Comic Sens"), "no font 'Comic Sens' is installed"),
         (lambda: Style("contour", "figure"), "says nothing about contours"),
         (lambda: PageFormat.of("banner"), "preset 'banner' is not one of column, page"),
         (lambda: PageFormat.of(width_in=0), "cannot be 0 in wide"),
@@ -250,6 +282,10 @@ def test_what_cannot_be_drawn_is_said_in_one_line(make, words):
     with pytest.raises(FigureError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value) and isinstance(caught.value, UserError)
+
+
+def in_font(name: str) -> Figure:
+    return figures.head_grid(fake(), [0], page_format=replace(PageFormat.of(), font=name))
 
 
 def wide(width_in: float, dpi: float) -> Figure:

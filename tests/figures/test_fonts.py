@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from matplotlib.font_manager import fontManager
 from pypdf import PdfReader
 
 from detr_viz import figures
+from detr_viz.figures.page import fonts
 from detr_viz.figures.page import text as lettering
-from detr_viz.figures.styles import PageFormat, Style
+from detr_viz.figures.styles import FigureError, PageFormat, Style
 
 CAT, DOG = "\N{CJK UNIFIED IDEOGRAPH-732B}", "\N{CJK UNIFIED IDEOGRAPH-72D7}"
 FAMILY = "Two Signs"
@@ -56,9 +58,9 @@ def build_font(path: Path, characters: str, truetype: bool = True) -> Path:
 
 
 def forget() -> None:
-    lettering.font_file.cache_clear()
+    fonts.font_file.cache_clear()
     lettering._properties.cache_clear()
-    lettering.is_truetype.cache_clear()
+    fonts.is_truetype.cache_clear()
 
 
 @pytest.fixture
@@ -104,8 +106,9 @@ def chinese(**more: object):
 @pytest.mark.parametrize("style", [Style(), Style("heat", "figure"), Style("contour")],
                          ids=["overlay", "heat", "contour"])  # fmt: skip
 def test_a_pdf_has_nothing_but_truetype(only_dejavu, tmp_path, style, mode):
-    fig = figures.head_grid(fake(names=("cat", "K\u00e4se", "\u03bb-probe")), [0, 1, 2], mode,
-                            style=style)  # fmt: skip
+    example = fake(names=("cat", "K\u00e4se", "\u03bb-probe"))
+    page = replace(PageFormat.of(), notes=True)
+    fig = figures.head_grid(example, [0, 1, 2], mode, style=style, page_format=page)
     figures.save(fig, tmp_path / "a.pdf")
     assert b"/Type3" not in (tmp_path / "a.pdf").read_bytes()
     reader = PdfReader(tmp_path / "a.pdf")
@@ -115,7 +118,7 @@ def test_a_pdf_has_nothing_but_truetype(only_dejavu, tmp_path, style, mode):
         assert kind in ("/CIDFontType2", "/TrueType")
         assert "glyf" in font and font["maxp"].numGlyphs < 400  # TrueType outlines, a subset
     words = reader.pages[0].extract_text()
-    for name in ("cat", "K\u00e4se", "\u03bb-probe", "head 7", "0.98 · query 0"):
+    for name in ("cat", "K\u00e4se", "\u03bb-probe", "head 0", ".98", "query 0"):
         assert name in words
 
 
@@ -130,6 +133,34 @@ def test_every_name_of_a_comparison_is_found_in_the_pdf(only_dejavu, tmp_path):
     words = PdfReader(tmp_path / "a.pdf").pages[0].extract_text()
     for text in ("cat", "dog", "wolf", "teapot", "DETR", "no matching box"):
         assert text in words
+
+
+# --- fonts by name ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("font", ["serif", "STIXGeneral", "stixgeneral", "DejaVu Sans Mono"])
+def test_a_figure_in_another_font(tmp_path, font):
+    """Text is measured in the font that it is drawn in: nothing overlaps."""
+    page = replace(PageFormat.of(), font=font, notes=True)
+    fig = figures.head_grid(fake(), [0, 1, 2], MODES, page_format=page)
+    check_page(fig)
+    drawn = {t.get_fontproperties().get_name() for t in fig.axes[0].texts}
+    wanted = {"serif": "DejaVu Serif", "stixgeneral": "STIXGeneral"}.get(font, font)
+    assert wanted in drawn and len(drawn) <= 2
+    # another only for what the font lacks
+    other = [t.get_text() for t in fig.axes[0].texts
+             if t.get_fontproperties().get_name() != wanted]  # fmt: skip
+    assert all(any(c > "\u0100" for c in text) for text in other)
+    plain = figures.head_grid(fake(), [0, 1, 2], MODES)
+    assert {t.get_fontproperties().get_name() for t in plain.axes[0].texts} == {"DejaVu Sans"}
+    figures.save(fig, tmp_path / "a.svg")
+    assert wanted in (tmp_path / "a.svg").read_text(encoding="utf-8")
+
+
+def test_a_font_that_is_not_installed_is_refused_before_anything_is_drawn():
+    page = replace(PageFormat.of(), font="DejaVu Sanz")
+    with pytest.raises(FigureError, match=r"^no font 'DejaVu Sanz' is installed: try DejaVu Sans"):
+        figures.head_grid(fake(), [0], page_format=page)
 
 
 # --- another script ---------------------------------------------------------------------------
@@ -203,16 +234,16 @@ def test_a_font_that_has_only_a_part_of_a_name_is_not_enough(two_signs):
 
 def test_the_font_of_a_test_is_gone_after_it():
     assert FAMILY not in {entry.name for entry in fontManager.ttflist}
-    assert "two-signs" not in str(lettering.font_file(frozenset(CAT)))
+    assert "two-signs" not in str(fonts.font_file(frozenset(CAT)))
 
 
 def test_truetype_goes_before_other_outlines(only_dejavu, tmp_path):
     other = build_font(tmp_path / "a.otf", CAT + DOG, truetype=False)
     fontManager.addfont(other)
-    assert lettering.font_file(frozenset(CAT)) == str(other)
+    assert fonts.font_file(frozenset(CAT)) == str(other)
     forget()
     fontManager.addfont(build_font(tmp_path / "b.ttf", CAT + DOG))
-    assert lettering.font_file(frozenset(CAT)) == str(tmp_path / "b.ttf")
+    assert fonts.font_file(frozenset(CAT)) == str(tmp_path / "b.ttf")
 
 
 def test_a_pdf_with_other_outlines_says_so(only_dejavu, tmp_path):

@@ -10,13 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_explanation import MODES, FakeExplanation, fake
-from figure_tools import boxes_of, check_page, corners, extent, numbers_of, texts, tiles_of
+from figure_tools import boxes_of, check_page, corners, extent, texts, ticks_of, tiles_of
 from matplotlib.figure import Figure
 
 from detr_viz import figures
 from detr_viz.detections.matching import shared_objects
 from detr_viz.figures.page import elements
-from detr_viz.figures.page.colors import PALETTE
 from detr_viz.figures.styles import PRESETS, FigureError, PageFormat, Style
 
 LONG = ("baseball glove", "an exceedingly long class name that never ends", "Donaudampfschifffahrt")
@@ -87,8 +86,14 @@ def drawn(kind: str, page_format: PageFormat, style: Style) -> Figure:
     )
 
 
+def coarse(preset: str) -> PageFormat:
+    """The preset at a resolution where two and a half pixels are a point of its type."""
+    page_format = PageFormat.of(preset)
+    return replace(page_format, dpi=round(180 / page_format.type_size))
+
+
 KINDS = ("single", "modes", "layers", "compared", "compared modes", "compared layers")
-LOOKS = {"head": Style(), "figure": Style("heat", "figure"), "contour": Style("contour")}
+LOOKS = {"even": Style(), "figure": Style("heat", "figure"), "contour": Style("contour")}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,17 +101,17 @@ LOOKS = {"head": Style(), "figure": Style("heat", "figure"), "contour": Style("c
     ("preset", "style"),
     [
         ("column", "contour"),
-        ("page", "head"),
+        ("page", "even"),
         ("slide", "contour"),
         ("poster", "figure"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:the figure is .* high")
 def test_every_preset_holds_every_kind_of_figure(preset, style, kind):
-    fig = drawn(kind, PageFormat.of(preset), LOOKS[style])
+    fig = drawn(kind, coarse(preset), LOOKS[style])
     check_page(fig)
     asked, room = PRESETS[preset].width_in, PRESETS[preset].height_in
-    assert fig.get_figwidth() <= asked + 1e-4
+    assert fig.get_figwidth() <= asked + 0.51 / fig.dpi  # the nearest whole pixel
     if fig.get_figwidth() < 0.98 * asked:  # smaller to fit the height, which it then fills
         assert 0.9 * room < fig.get_figheight() <= room + 1e-4
 
@@ -137,16 +142,16 @@ def test_presets_have_the_widths_they_are_named_for(preset, width_in, pixels):
     assert mine == {t.get_fontsize() for t in fig.axes[0].texts}  # the preset's size of type
 
 
-@pytest.mark.parametrize(("preset", "least_pt"), [("column", 5), ("page", 6), ("slide", 12),
-                                                  ("poster", 24)])  # fmt: skip
+@pytest.mark.parametrize(("preset", "least_pt"), [("column", 5), ("page", 5.5), ("slide", 12),
+                                                  ("poster", 21)])  # fmt: skip
 @pytest.mark.parametrize("kind", ["single", "compared modes"])
 @pytest.mark.filterwarnings("ignore:the figure is .* high")
 def test_text_is_legible_where_it_will_be_read(preset, least_pt, kind):
-    fig = drawn(kind, PageFormat.of(preset), Style(norm="figure"))
+    fig = drawn(kind, coarse(preset), Style(norm="figure"))
     sizes = {t.get_text(): t.get_fontsize() for t in fig.axes[0].texts}
-    assert len(sizes) > 20
-    assert {text for text, size in sizes.items() if size < least_pt} == {"q", "k"}  # subscripts
-    assert max(sizes.values()) < 2 * min(size for t, size in sizes.items() if t not in "qk")
+    assert len(sizes) >= 20
+    assert min(sizes.values()) >= least_pt
+    assert max(sizes.values()) < 2 * min(sizes.values())
 
 
 # --- height -----------------------------------------------------------------------------------
@@ -155,7 +160,7 @@ def test_text_is_legible_where_it_will_be_read(preset, least_pt, kind):
 def both_heights(query_count: int, preset: str, **more: object) -> tuple[Figure, Figure, list[str]]:
     """The preset's figure, the same with all the height it wants, and what was warned of."""
     example = fake(names=["cat"] * query_count, scores=[0.9] * query_count, **more)
-    page_format = PageFormat.of(preset)
+    page_format = coarse(preset)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fig = figures.head_grid(example, range(query_count), page_format=page_format)
@@ -164,7 +169,7 @@ def both_heights(query_count: int, preset: str, **more: object) -> tuple[Figure,
     return fig, free, [str(w.message) for w in caught]
 
 
-@pytest.mark.parametrize("count", [8, 9])
+@pytest.mark.parametrize("count", [7, 8])
 def test_panels_shrink_until_the_figure_fits_a_slide(count):
     fig, free, warned = both_heights(count, "slide")
     assert free.get_figheight() > 7.51 > fig.get_figheight() > 6.9 and not warned
@@ -173,15 +178,14 @@ def test_panels_shrink_until_the_figure_fits_a_slide(count):
     assert height < free_height and width < free_width
     assert width / height == pytest.approx(4 / 3, rel=0.02)
     assert len(tiles_of(fig)) == len(tiles_of(free)) == 9 * count
-    sizes = [{t.get_fontsize() for t in f.axes[0].texts if t not in numbers_of(f)}
-             for f in (fig, free)]  # fmt: skip
+    sizes = [{t.get_fontsize() for t in f.axes[0].texts} for f in (fig, free)]
     assert sizes[0] == sizes[1]
 
 
-@pytest.mark.parametrize(("count", "more"), [(1, {}), (4, SHAPES["panorama"])])
+@pytest.mark.parametrize(("count", "more"), [(1, {}), (2, SHAPES["panorama"])])
 def test_a_figure_that_fits_is_left_alone(count, more):
     fig, free, warned = both_heights(count, "slide", **more)
-    assert fig.canvas.get_width_height()[1] < 1125 and not warned
+    assert fig.get_figheight() < 7.5 and not warned
     assert texts(fig) == texts(free) and tiles_of(fig) == tiles_of(free)
 
 
@@ -228,11 +232,11 @@ def test_a_warning_says_that_a_figure_is_too_high_and_nothing_else_does(preset, 
 def test_twenty_queries_in_every_preset(preset):
     names = [f"class {i}" for i in range(20)]
     example = fake(names=names, scores=np.linspace(0.99, 0.01, 20))
-    fig = figures.head_grid(example, range(20), page_format=PageFormat.of(preset))
+    fig = figures.head_grid(example, range(20), page_format=coarse(preset))
     check_page(fig)
     assert set(names) <= set(texts(fig)) and len(tiles_of(fig)) == 20 * 9
-    tops = sorted((extent(t).y0, t.get_text()) for t in fig.axes[0].texts if t.get_text() in names)
-    assert [name for _, name in tops] == names
+    at = {t.get_text(): extent(t) for t in fig.axes[0].texts}
+    assert sorted(names, key=lambda name: (round(at[name].y0), at[name].x0)) == names
 
 
 def test_one_query_and_twenty():
@@ -242,7 +246,8 @@ def test_one_query_and_twenty():
     fig = figures.head_grid(example, range(20))
     check_page(fig)
     texts = [t.get_text() for t in fig.axes[0].texts]
-    assert sum(t.startswith("head ") for t in texts) == 8
+    assert sum(t.startswith("head ") for t in texts) == 1
+    assert all(texts.count(str(head)) == 1 for head in range(1, 8))
 
 
 def test_short_names_are_never_cut():
@@ -252,27 +257,26 @@ def test_short_names_are_never_cut():
 
 
 def test_letters_are_legible_in_print():
-    """Subscripts aside no letter is below 6 points, nor below 4 when shrunk to a column."""
+    """No letter is below 5 points, nor below 3.5 when a figure is shrunk to a column."""
     for mode in ("position", MODES):
         fig = figures.head_grid(fake(), [0, 1], mode)
         assert 1400 < fig.get_figwidth() * fig.dpi < 1600
         sizes = {t.get_text(): t.get_fontsize() for t in fig.axes[0].texts}
         for text, size in sizes.items():
-            if text not in ("q", "k"):
-                assert size >= 6, text
-                assert size * min(1, 3.25 / fig.get_figwidth()) >= 4, text
+            assert size >= 5, text
+            assert size * min(1, 3.25 / fig.get_figwidth()) >= 3.5, text
 
 
 def test_a_query_of_three_digits_stays_on_one_line():
     fig = figures.head_grid(fake(names=["cat"] * 120, scores=[0.98] * 120), [110])
-    assert "0.98 · query 110" in {t.get_text() for t in fig.axes[0].texts}
+    at = {t.get_text(): t.get_position()[1] for t in fig.axes[0].texts}
+    assert at["cat"] == at[".98"] == at["query 110"]
 
 
-@pytest.mark.parametrize("weak", [False, True])
-@pytest.mark.parametrize("color", [*PALETTE, "#ffffff", "#000000"])
-def test_labels_have_contrast(color, weak):
+@pytest.mark.parametrize("color", [elements.INK, elements.GRAY, elements.ALERT, elements.BOX_BLUE])
+def test_inks_have_contrast(color):
     """WCAG 2: (1.05) / (L + 0.05) of at least 4.5 on white."""
-    assert 1.05 / (elements.luminance(elements.legible(color, weak)) + 0.05) >= 4.5
+    assert 1.05 / (elements.luminance(color) + 0.05) >= 4.5
 
 
 def test_luminance():
@@ -306,7 +310,8 @@ def test_all_boxes_stay_in_their_panels(style):
     example.boxes_xyxy_px[:] = [[-50, -50, 999, 999], [0, 0, 0, 0], [128, 96, 128, 96]]
     fig = figures.head_grid(example, [0, 1, 2], style=Style(style))
     check_page(fig)
-    assert [len(corners(boxes)) for boxes in boxes_of(fig)] == [3 * 9, 3 * 9]
+    assert [len(corners(boxes)) for boxes in boxes_of(fig)] == [3, 3]
+    assert [len(corners(ticks)) for ticks in ticks_of(fig)] == [3 * 8 * 4, 3 * 8 * 4]
 
 
 def test_too_many_rows_are_refused_before_anything_is_drawn():

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from detr_viz.figures.page import fonts
 from detr_viz.figures.page import text as lettering
 from detr_viz.figures.page.text import ELLIPSIS, Lettering
 
@@ -138,40 +139,40 @@ def test_parting_loses_nothing_and_keeps_formulas_whole(pen, share):
 
 
 def test_fonts():
-    plain = lettering.font_file(frozenset("cat Ünïcode · 0\N{EN DASH}5…"), "bold")
+    plain = fonts.font_file(frozenset("cat Ünïcode · 0\N{EN DASH}5…"), "bold")
     assert plain and plain.endswith("DejaVuSans-Bold.ttf") and "mpl-data" in plain
-    greek = lettering.font_file(frozenset("\N{GREEK SMALL LETTER LAMDA}"))
+    greek = fonts.font_file(frozenset("\N{GREEK SMALL LETTER LAMDA}"))
     assert greek and greek.endswith("DejaVuSans.ttf")
 
 
 def test_every_sign_that_is_taken_for_granted_is_there():
     from matplotlib.font_manager import get_font
 
-    sure = {chr(c) for c in range(32, 0x180) if chr(c).isprintable()} | set(lettering._OWN_SIGNS)
+    sure = {chr(c) for c in range(32, 0x180) if chr(c).isprintable()} | set(fonts._OWN_SIGNS)
     for style in ("", "bold", "italic"):
-        path = lettering.font_file(frozenset(), style)
+        path = fonts.font_file(frozenset(), style)
         assert path and {ord(c) for c in sure} <= get_font(path).get_charmap().keys()
 
 
 def test_a_character_no_font_has():
     """Matplotlib's Last Resort font has a box for every character: that is not drawing it."""
     unassigned = "\ue0ff\U000e01ef"
-    assert not lettering.drawable(f"cat {unassigned}")
-    assert lettering.drawable("cat")
+    assert not fonts.drawable(f"cat {unassigned}")
+    assert fonts.drawable("cat")
 
 
 def test_another_installed_font_is_found(monkeypatch, tmp_path):
     """STIX, which matplotlib brings too, has script letters that DejaVu Sans lacks."""
     from matplotlib.font_manager import get_font
 
-    own = get_font(lettering.font_file(frozenset())).get_charmap()
+    own = get_font(fonts.font_file(frozenset())).get_charmap()
     foreign = (chr(c) for c in range(0x2200, 0x2B00) if c not in own)
-    sign = next(filter(lettering.drawable, foreign))
-    path = lettering.font_file(frozenset(sign))
+    sign = next(filter(fonts.drawable, foreign))
+    path = fonts.font_file(frozenset(sign))
     assert path and ord(sign) in get_font(path).get_charmap()
     properties = Lettering(100).properties(f"a{sign}", 7)
-    assert properties.get_file() == lettering.font_file(frozenset(f"a{sign}"))
-    assert properties.get_family() != [lettering.FAMILY]
+    assert properties.get_file() == fonts.font_file(frozenset(f"a{sign}"))
+    assert properties.get_family() != [fonts.FAMILY]
 
 
 def test_clean():

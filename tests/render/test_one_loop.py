@@ -133,30 +133,41 @@ ALL = {
 }
 
 
-@pytest.mark.parametrize("what", ALL)
-def test_what_was_measured_is_drawn_without_torch(tmp_path, what):
-    model = demo_model("detr")
-    recipe = of_models([model], Recipe((), **{"queries": "top:2"} | ALL[what]))
-    needs = needs_of(recipe)
-    layers = list(needs.layers) if isinstance(needs.layers, tuple) else needs.layers
-    measured = measure([explain(model, IMAGE, layers=layers, sites=list(needs.sites))], recipe)
-    (tmp_path / "in").write_bytes(pickle.dumps((measured, recipe)))
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """What was measured, for each of ALL: its recipe; all drawn by one process without torch."""
+    folder = tmp_path_factory.mktemp("drawn")
+    model, made = demo_model("detr"), {}
+    for what, more in ALL.items():
+        recipe = of_models([model], Recipe((), **{"queries": "top:2"} | more))
+        needs = needs_of(recipe)
+        layers = list(needs.layers) if isinstance(needs.layers, tuple) else needs.layers
+        e = explain(model, IMAGE, layers=layers, sites=list(needs.sites))
+        made[what] = measure([e], recipe), recipe
+    (folder / "in").write_bytes(pickle.dumps(list(made.items())))
     code = (
         "import pickle, sys\n"
         "from pathlib import Path\n"
         "from detr_viz.images.read import load_image\n"
         "from detr_viz.render.paths import OutputPaths\n"
         "from detr_viz.render.run import draw\n"
-        "measured, recipe = pickle.loads(Path('in').read_bytes())\n"
-        "paths = OutputPaths(Path('out'), '', ('.png', '.npz'), True)\n"
-        f"draw(measured, load_image({str(IMAGE)!r}), recipe, paths, 'a')\n"
-        "assert 'torch' not in sys.modules\n"
+        "for what, (measured, recipe) in pickle.loads(Path('in').read_bytes()):\n"
+        "    paths = OutputPaths(Path(what), '', ('.png', '.npz'), True)\n"
+        f"    draw(measured, load_image({str(IMAGE)!r}), recipe, paths, 'a')\n"
+        "    assert 'torch' not in sys.modules, what\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    files = list((tmp_path / "out").iterdir())
+    return folder, made
+
+
+@pytest.mark.parametrize("what", ALL)
+def test_what_was_measured_is_drawn_without_torch(drawn, what):
+    folder, made = drawn
+    measured, recipe = made[what]
+    files = list((folder / what).iterdir())
     assert {path.suffix for path in files} >= {".png", ".tex"} and len(files) >= 3
     digest = recipe.of_view(recipe.views[0]).digest_of(measured_sha(measured), str(IMAGE))
     assert all(carries(path, digest) for path in files)

@@ -27,7 +27,9 @@ def digest(recipe: Recipe) -> str:
 @pytest.mark.parametrize(
     "same",
     [
-        replace(PLAIN, style=Style("overlay", "head", None, "cubic")),
+        replace(PLAIN, style=Style("overlay", "even", None, None, None, "auto", (0.5,))),
+        replace(PLAIN, style=Style(contours=(0.5, 0.8))),  # lines of another style
+        replace(PLAIN, page_format=PageFormat(4.6, 335, font="sans", letters=False, notes=False)),
         replace(PLAIN, size=800, max_size=1333),
         replace(PLAIN, models=(replace(MODEL),)),
         replace(PLAIN, page_format=PageFormat.of()),
@@ -37,9 +39,53 @@ def test_what_is_left_to_a_default_is_the_same_recipe(same):
     assert digest(same) == digest(PLAIN)
 
 
-def test_heads_are_a_part_of_the_look():
-    for heads in ("mean", (0, 3), (3, 0)):
-        assert digest(replace(PLAIN, style=Style(heads=heads))) != digest(PLAIN)
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Style("heat"), Style("heat", interpolation="nearest")),
+        (Style(zoom=2), Style(zoom=2.0)),
+        (Style("contour"), Style("contour", contours=(0.5,))),
+    ],
+)
+def test_a_value_written_in_two_ways_is_the_same_recipe(one, other):
+    assert digest(replace(PLAIN, style=one)) == digest(replace(PLAIN, style=other))
+
+
+LOOKS = {
+    "name": ("heat", "contour"),
+    "norm": ("head", "query", "figure"),
+    "cmap": ("violet", "viridis"),
+    "interpolation": ("smooth", "cubic", "linear", "nearest"),
+    "heads": ("mean", (0, 3), (3, 0)),
+    "zoom": ("none", 1.5, 2.0),
+    "contours": ((0.8,), (0.5, 0.8), (0.8, 0.5)),
+}
+PAGES = {
+    "width_in": (5.0,),
+    "dpi": (200,),
+    "type_size": (1.1,),
+    "height_in": (8.0,),
+    "grid": (True,),
+    "font": ("serif", "Carlito"),
+    "letters": (True,),
+    "notes": (True,),
+}
+
+
+def test_every_part_of_the_look_counts():
+    """smooth too: without an interpolation large cells, and those of a view, are not smoothed."""
+    assert set(LOOKS) == {field.name for field in fields(Style)}
+    assert set(PAGES) == {field.name for field in fields(PageFormat)}
+    lines = replace(PLAIN, style=Style("contour"))
+    others = [lines]
+    for name, values in LOOKS.items():
+        start = lines if name == "contours" else PLAIN
+        others += [replace(start, style=replace(start.style, **{name: v})) for v in values]
+    del others[1 + LOOKS["name"].index("contour")]  # the same as the first
+    for name, values in PAGES.items():
+        page = PLAIN.page_format
+        others += [replace(PLAIN, page_format=replace(page, **{name: v})) for v in values]
+    assert len({digest(recipe) for recipe in [PLAIN, *others]}) == 1 + len(others)
 
 
 def test_layers_are_the_same_in_any_order():

@@ -147,7 +147,7 @@ def test_ablations(e, saved):
         (["--rollout", "--attention", "encoder"], [""], "what cells are made of"),
         (["--faithfulness"], [""], "deletion: those of most weight are hidden"),
         (["--ablate", "content"], [""], "combine attention of each head, without content"),
-        (["--plot", "terms"], [""], "red adds attention, blue takes it away"),
+        (["--plot", "terms"], [""], "orange adds attention, blue takes it away"),
         (["--biography", "11"], [""], "a query's biography"),
         (["--heads", "max"], [""], "the largest weight of any head"),
     ],

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import demo_model
-from figure_tools import texts
+from figure_tools import maps_of, pixels, texts
+from look_tools import caption_of, check_heat, share_in_box
 from PIL import Image
 
 from detr_viz import cli, explain
@@ -43,7 +44,6 @@ def unlike():
     [
         (decoder_grid, ("decoder", 2), [11, 15]),
         (query_matrix, ("decoder", 2), [11, 15]),
-        (encoder_grid, ("encoder", 0), [6 * 16 + 3]),
     ],
 )
 def test_the_scale_reaches_the_weights_of_self_attention(unlike, draw, site, rows):
@@ -61,8 +61,24 @@ def test_the_scale_reaches_the_weights_of_self_attention(unlike, draw, site, row
         said = " ".join(texts(fig))
         printed[scale] = {*said.split()}
         assert known[scale] <= printed[scale]
-        assert ("logits at the layer's own scale" in said) == (scale == "layer")
+        rule = fig.facts["Description"]
+        assert ("logits at the layer's own scale" in rule) == (scale == "layer")
     assert not known["layer"] <= printed["mode"] and not known["mode"] <= printed["layer"]
+
+
+def test_the_scale_reaches_the_maps_of_encoder_self_attention(unlike):
+    e, heads = unlike, (0, 3)
+    panels = {}
+    for scale in ("mode", "layer"):
+        style = Style("heat", heads=heads)
+        fig = encoder_grid(e, [(100, 200)], ["position"], scale=scale, style=style)
+        weights = e.attention(("encoder", 0), "position", [6 * 16 + 3], scale)[0, list(heads)]
+        panels[scale] = [pixels(fig, tile) for tile in maps_of(fig)[:2]]  # of layer 0
+        for picture, one in zip(panels[scale], weights, strict=True):
+            check_heat(picture, one.reshape(e.grid_hw))
+        rule = fig.facts["Description"]
+        assert ("logits at the layer's own scale" in rule) == (scale == "layer")
+    assert not any(np.array_equal(a, b) for a, b in zip(*panels.values(), strict=True))
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
@@ -94,7 +110,9 @@ def test_the_scale_ranks_the_cells_of_faithfulness(tmp_path, capsys):
         (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if "0." in line]
         printed[scale] = [float(word) for word in row[-3:-1]]
         assert printed[scale] == pytest.approx(areas, abs=6e-4)
-        assert f">{number(maps.max())}<" in out.read_text()
+        one, centers = maps[0].reshape(e.grid_hw), e.cell_centers_px()
+        share = share_in_box(one, e.boxes_xyxy_px[query], centers, e.image.hw)
+        assert f">{caption_of(one, share)}<" in out.read_text()
     assert np.abs(np.subtract(*printed.values())).max() > 2e-3
 
 

@@ -1,4 +1,4 @@
-"""What is drawn over the panels of a page as vectors: contour lines, plates, boxes, marks.
+"""What is drawn over the panels of a page as vectors: boxes, corner ticks, marks, bars, contours.
 
 All in the page's pixels, on the axes of canvas.figure_of.
 """
@@ -11,172 +11,279 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.detections.boxes import corners_in
-from detr_viz.figures.page import contours
-from detr_viz.figures.page.elements import Group, PageLayout, luminance
-from detr_viz.figures.styles import CONTOUR_SHARES, Style
+from detr_viz.figures.page.elements import (
+    BOX_BLUE,
+    GRAY,
+    INK,
+    LOCATOR,
+    PHOTO,
+    Group,
+    PageLayout,
+    Panel,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEAST_PT = 0.25  # the thinnest line that prints reliably
-_CONTOUR_PT = (0.85, 0.6, 0.42)  # lines for 50, 80 and 95 % of the mass
-_CONTOUR_TONES = (0.98, 0.74, 0.5)  # where in the colour map their colours are
-_HALO_PT = 0.5  # how much wider the dark line under a contour is
-_HALO = (0.0, 0.0, 0.0, 0.55)
-_PLATE = (0.15, 0.15, 0.15, 0.86)
+CONTOUR = "#ffd400"
+_BOX_PT, _HALO_PT = 0.5, 0.35  # the box on the photo, and the white beside it
+_TICK_PT, _TICK_HALO_PT = 0.45, 0.25
+_TICK_SHARE, _TICK_RANGE_PT = 0.2, (1.3, 4.2)  # of the box's side; points
+_FRAME_PT = 0.4  # of a locator
+_CONTOUR_PT, _CASING_PT = 0.7, 0.45
 
 
-def add_contours(
-    ax: Axes,
-    groups: Sequence[Group],
-    layout: PageLayout,
-    lut: np.ndarray,
-    style: Style,
-    unit_px: float,
-    dpi: float,
-) -> None:
-    """Lines that hold shares of each map's mass, over wider, darker ones: visible on any photo."""
-    from matplotlib.collections import LineCollection
+class Pen:
+    """Adds lines to the axes; widths in points at the default size of type."""
 
-    lines_of_shares: list[list[np.ndarray]] = [[] for _ in CONTOUR_SHARES]
-    for group, position in zip(groups, layout.positions, strict=True):
-        for row, top in zip(group.rows, position.row_tops, strict=True):
-            panels = contours.lines(
-                row.maps, row.grid, layout.panel_hw, CONTOUR_SHARES, style.smoothing
-            )
-            for panel, left in zip(panels, layout.panel_lefts, strict=False):
-                for lines, drawn in zip(panel, lines_of_shares, strict=True):
-                    drawn += [line + np.array((left, top)) for line in lines]
-    for drawn, (left, right, middle) in zip(lines_of_shares, layout.samples, strict=True):
-        drawn.append(np.array([(left, middle), (right, middle)]))
-    unit_px = min(unit_px, min(layout.panel_hw) / 32)  # thinner in small panels
-    inks = [lut[round(tone * 255)] / 255 for tone in _CONTOUR_TONES]
-    widths = [max(pt * unit_px * 72 / dpi, LEAST_PT) for pt in _CONTOUR_PT]
-    more = _HALO_PT * unit_px * 72 / dpi
-    # from the outermost line in: the narrower lines lie on top where they meet
-    for order, drawn, ink, width in reversed(
-        list(zip(range(3, 0, -1), lines_of_shares, inks, widths, strict=True))
-    ):
-        for color, wide, z in ((_HALO, width + more, 2), ((*ink, 1.0), width, 3 + order * 0.1)):
-            ax.add_collection(
+    def __init__(self, ax: Axes, dpi: float, unit_px: float) -> None:
+        self.ax, self.dpi, self.unit_px = ax, dpi, unit_px
+
+    def width(self, pt: float) -> float:
+        """The line width in matplotlib's points."""
+        return max(pt * self.unit_px * 72 / self.dpi, LEAST_PT)
+
+    def lines(self, segments, color, pt: float, zorder: float, **more) -> None:
+        from matplotlib.collections import LineCollection
+
+        if len(segments):
+            more = {"capstyle": "projecting", "joinstyle": "miter", "antialiaseds": True, **more}
+            self.ax.add_collection(
                 LineCollection(
-                    drawn,
-                    colors=[color],
-                    linewidths=wide,
-                    antialiaseds=True,
-                    capstyle="butt",
-                    joinstyle="round",
-                    zorder=z,
+                    segments, colors=color, linewidths=self.width(pt), zorder=zorder, **more
                 ),
                 autolim=False,
             )
 
 
-def add_plates(ax: Axes, layout: PageLayout) -> None:
-    """Dark plates under the numbers, over maps and lines: near-white text is legible on them.
+def add_boxes(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
+    """The box as a line on each photo, and as corner ticks just outside of it on each map.
 
-    A plate darkens what is under it and keeps its colours: a map that faded there would look like
-    less attention.
+    The old box, before something was removed, is white. All stand on white, or dark, halos.
     """
-    from matplotlib.collections import PolyCollection
-
-    tops = [top for position in layout.positions for top in position.row_tops]
-    panel_h, panel_w = layout.panel_hw
-    corners = []
-    for top, plates in zip(tops, layout.plates, strict=bool(layout.plates)):
-        for left, ((high, wide), (low, right)) in zip(layout.panel_lefts, plates, strict=False):
-            y, x = top + (panel_h - high) * low, left + (panel_w - wide) * right
-            corners.append([(x, y), (x + wide, y), (x + wide, y + high), (x, y + high)])
-    if corners:
-        plates = PolyCollection(corners, facecolors=[_PLATE], linewidths=0, zorder=5.5)
-        ax.add_collection(plates, autolim=False)
-
-
-def add_boxes(
-    ax: Axes, groups: Sequence[Group], layout: PageLayout, style: Style, unit_px: float, dpi: float
-) -> None:
-    """The box: in the class colour on the photo, white on every panel.
-
-    Each is drawn twice, the first time wider and in the opposite lightness, so that it stands out
-    on any ground.
-    """
-    from matplotlib.collections import PolyCollection
-
-    # whole pixels: the lines stay sharp; thinner in small panels
-    px = max(1, min(round(0.25 * unit_px), min(layout.panel_hw) // 90))
-    corners, colors, widths = [], [], []
-    for group, position in zip(groups, layout.positions, strict=True):
-        if position.photo_top is None or group.box_xyxy_px is None:
+    boxes, old, ticks, frames = [], [], [], []
+    for panel in layout.panels:
+        group, crop = groups[panel.group], layout.crops[panel.group]
+        box = group.box_xyxy_px
+        if panel.row == LOCATOR:
+            frames.append(_view_frame(panel, group, crop))
             continue
-        box, photo_hw, top = group.box_xyxy_px, group.photo.shape[:2], position.photo_top
-        corners.append(corners_in(box, photo_hw, top, layout.photo_left, layout.photo_hw, 5 * px))
-        colors.append(group.label.color)
-        widths.append(3 * px)
-        for row, top in zip(group.rows, position.row_tops, strict=True):
-            inner = box if row.box_xyxy_px is None else row.box_xyxy_px
-            for left in layout.panel_lefts[: len(row.maps)]:
-                corners.append(corners_in(inner, photo_hw, top, left, layout.panel_hw, 4 * px))
-                colors.append("#ffffff")
-                widths.append(2 * px)
-    dark = (0, 0, 0, 0.85 if style.name == "contour" else 0.6)  # untouched photos may be light
-    halos = [(1, 1, 1, 0.8) if luminance(c) < 0.3 else dark for c in colors]
-    for order, edges, extra in ((4, halos, 2 * px), (5, colors, 0)):
-        boxes = PolyCollection(
-            corners,
-            closed=True,
-            facecolors="none",
-            edgecolors=edges,
-            linewidths=[(w + extra) * 72 / dpi for w in widths],
-            antialiaseds=True,
-            joinstyle="miter",
-            snap=False,
-            zorder=order,
+        if panel.row == PHOTO and group.rows and group.rows[0].samples is not None:
+            if box is not None:
+                ticks += _ticks(box, panel, crop, pen.unit_px)
+            continue
+        if panel.row == PHOTO:
+            for one, into in ((group.old_box_xyxy_px, old), (box, boxes)):
+                if one is not None:
+                    into.append(_closed(_corners(one, panel, crop, group, pen)))
+            continue
+        row = group.rows[panel.row]
+        box = box if row.box_xyxy_px is None else row.box_xyxy_px
+        if box is not None and row.attended is None:
+            ticks += _ticks(box, panel, crop, pen.unit_px)
+    pen.lines(old, "#000000", _BOX_PT + 2 * _HALO_PT, 4.0)
+    pen.lines(old, "#ffffff", _BOX_PT, 4.1)
+    pen.lines(boxes, "#ffffff", _BOX_PT + 2 * _HALO_PT, 4.2)
+    pen.lines(boxes, BOX_BLUE, _BOX_PT, 4.3)
+    pen.lines(ticks, "#ffffff", _TICK_PT + 2 * _TICK_HALO_PT, 4.4)
+    pen.lines(ticks, BOX_BLUE, _TICK_PT, 4.5)
+    pen.lines(frames, "#ffffff", 3 * _FRAME_PT, 4.6)
+    pen.lines(frames, "#000000", _FRAME_PT, 4.7)
+
+
+def _closed(corners: list) -> np.ndarray:
+    return np.array([*corners, corners[0]])
+
+
+def _corners(box, panel: Panel, crop, group: Group, pen: Pen) -> list:
+    """Corners of a box in the photo; the line stays inside of it where the box reaches its edge."""
+    low, high = crop.on_panel(np.reshape(box, (2, 2)), 0, 0, panel.hw)
+    flat = np.clip([*low, *high], 0, [panel.width, panel.height] * 2)
+    line = max((_BOX_PT + 2 * _HALO_PT) * pen.unit_px, 1)
+    return corners_in(flat, panel.hw, panel.top, panel.left, panel.hw, line)
+
+
+def _view_frame(panel: Panel, group: Group, crop) -> np.ndarray:
+    high, wide = group.photo.shape[:2]
+    x0, x1 = (panel.left + x / wide * panel.width for x in (crop.x0, crop.x1))
+    y0, y1 = (panel.top + y / high * panel.height for y in (crop.y0, crop.y1))
+    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)])
+
+
+def _ticks(box, panel: Panel, crop, unit_px: float) -> list[np.ndarray]:
+    """Four corners of a box in a panel; just outside of it, but inside the panel."""
+    low, high = crop.on_panel(np.reshape(np.asarray(box, np.float64), (2, 2)), 0, 0, panel.hw)
+    out = _TICK_PT / 2 * unit_px
+    edge = (_TICK_PT / 2 + _TICK_HALO_PT) * unit_px  # white and all stay inside
+    size = np.array([panel.width, panel.height])
+    low, high = np.clip(low - out, edge, size - edge), np.clip(high + out, edge, size - edge)
+    least, most = (pt * unit_px for pt in _TICK_RANGE_PT)
+    side = np.minimum(np.clip(_TICK_SHARE * (high - low), least, most), (high - low) / 2)
+    first = np.array([panel.left, panel.top])
+    found = []
+    for x, dx in ((low[0], side[0]), (high[0], -side[0])):
+        for y, dy in ((low[1], side[1]), (high[1], -side[1])):
+            found.append(np.array([(x + dx, y), (x, y), (x, y + dy)]) + first)
+    return found
+
+
+def add_crosses(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
+    """A line through each panel of a removed head."""
+    crossed = [
+        [(p.left, p.top + p.height), (p.left + p.width, p.top)]
+        for p in layout.maps
+        if p.head in groups[p.group].rows[p.row].crossed
+    ]
+    pen.lines(crossed, GRAY, 0.6, 5.0, capstyle="butt")
+
+
+def add_joins(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
+    """Lines from maps to their points in the photo, each with a dot on its point."""
+    segments, dots = [], []
+    for panel, photo in layout.joined:
+        crop = layout.crops[photo.group]
+        point = crop.on_panel(np.array(groups[panel.group].mark), photo.left, photo.top, photo.hw)
+        x = panel.left + (panel.width if panel.left < photo.left else 0)
+        segments.append(np.array([(x, panel.top + panel.height / 2), point]))
+        dots.append(point)
+    pen.lines(segments, "#ffffff", 1.2, 4.8, capstyle="butt")
+    pen.lines(segments, BOX_BLUE, 0.5, 4.9, capstyle="butt")
+    if dots:
+        from matplotlib.collections import EllipseCollection
+
+        size = [3.4 * pen.unit_px] * len(dots)
+        pen.ax.add_collection(
+            EllipseCollection(
+                size,
+                size,
+                [0] * len(dots),
+                units="xy",
+                offsets=dots,
+                transOffset=pen.ax.transData,
+                facecolors=BOX_BLUE,
+                edgecolors="#ffffff",
+                linewidths=pen.width(0.6),
+                zorder=5.0,
+            ),
+            autolim=False,
         )
-        ax.add_collection(boxes, autolim=False)
 
 
-def add_marks(
-    ax: Axes, groups: Sequence[Group], layout: PageLayout, unit_px: float, dpi: float
-) -> None:
-    """A ring around each group's mark: in the class colour on the photo, white on every panel.
+def add_bars(ax: Axes, layout: PageLayout) -> None:
+    """Bars: all of it light, the value's part in colour."""
+    from matplotlib.collections import PolyCollection
+
+    rectangles, colors = [], []
+    for bar in layout.bars:
+        for share, color in ((1.0, "#dcdcdc"), (min(max(bar.value, 0), 1), bar.color)):
+            x1, y1 = bar.left + share * bar.width, bar.top + bar.height
+            rectangles.append([(bar.left, bar.top), (x1, bar.top), (x1, y1), (bar.left, y1)])
+            colors.append(color)
+    if rectangles:
+        ax.add_collection(
+            PolyCollection(rectangles, facecolors=colors, linewidths=0, zorder=3), autolim=False
+        )
+
+
+def add_marks(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
+    """A ring in blue on white around each group's mark, on the photo and on every panel.
 
     A ring lies inside its panel as a whole, so that a mark on the very edge is visible.
     """
     from matplotlib.collections import EllipseCollection
 
-    panel = min(layout.panel_hw)
-    wide = min(max(2.2 * unit_px, panel / 18), panel / 7)  # pixels across
-    thick = max(unit_px, wide / 2.2)
-    centres, colors = [], []
-    for group, position in zip(groups, layout.positions, strict=True):
-        if group.mark is None or position.photo_top is None:
+    centers, sizes = [], []
+    for panel in layout.panels:
+        mark, crop = groups[panel.group].mark, layout.crops[panel.group]
+        if mark is None or panel.row == LOCATOR or (panel.row == PHOTO and layout.joined):
             continue
-        panels = [(position.photo_top, layout.photo_left, layout.photo_hw, group.label.color)]
-        for row, top in zip(group.rows, position.row_tops, strict=True):
-            lefts = layout.panel_lefts[: len(row.maps)]
-            panels += [(top, left, layout.panel_hw, "#ffffff") for left in lefts]
-        for top, left, (high, across), color in panels:
-            x = group.mark[0] * across / group.photo.shape[1]
-            y = group.mark[1] * high / group.photo.shape[0]
-            half = wide * 0.8
-            centres.append(
-                (left + min(max(x, half), across - half), top + min(max(y, half), high - half))
-            )
-            colors.append(color)
-    if not centres:
+        wide = min(max(2.4 * pen.unit_px, min(panel.hw) / 18), min(panel.hw) / 5)
+        half = wide * 0.8
+        x, y = crop.on_panel(np.array(mark), 0, 0, panel.hw)
+        x = panel.left + min(max(x, half), panel.width - half)
+        y = panel.top + min(max(y, half), panel.height - half)
+        centers.append((x, y))
+        sizes.append(wide)
+    if not centers:
         return
-    halos = [(1, 1, 1, 0.9) if luminance(c) < 0.3 else (0, 0, 0, 0.7) for c in colors]
-    for order, edges, width in ((5.1, halos, 0.46), (5.2, colors, 0.2)):
-        rings = EllipseCollection(
-            [wide] * len(centres),
-            [wide] * len(centres),
-            [0] * len(centres),
-            units="xy",
-            offsets=centres,
-            transOffset=ax.transData,
-            facecolors="none",
-            edgecolors=edges,
-            linewidths=max(width * thick * 72 / dpi, LEAST_PT),
-            zorder=order,
+    for order, edge, pt in ((5.1, "#ffffff", 1.4), (5.2, BOX_BLUE, 0.6)):
+        pen.ax.add_collection(
+            EllipseCollection(
+                sizes,
+                sizes,
+                [0] * len(sizes),
+                units="xy",
+                offsets=centers,
+                transOffset=pen.ax.transData,
+                facecolors="none",
+                edgecolors=edge,
+                linewidths=pen.width(pt),
+                zorder=order,
+            ),
+            autolim=False,
         )
-        ax.add_collection(rings, autolim=False)
+
+
+def add_contours(pen: Pen, curves: Sequence[tuple[Sequence[np.ndarray], ...]]) -> None:
+    """Lines of the shares of each panel, in yellow in a black casing; the later ones dashed."""
+    shares = len(curves[0]) if curves else 0
+    for level in range(shares):
+        lines = [line for panel in curves for line in panel[level]]
+        dashes = "solid" if level == 0 else (0, (3.2, 1.6) if level == 1 else (1.2, 1.4))
+        for color, pt, order in (
+            ("#000000", _CONTOUR_PT + 2 * _CASING_PT, 3.0),
+            (CONTOUR, _CONTOUR_PT, 3.2),
+        ):
+            pen.lines(
+                lines,
+                color,
+                pt,
+                order + level * 0.01,
+                capstyle="butt",
+                joinstyle="round",
+                linestyles=[dashes],
+            )
+
+
+def add_signs(pen: Pen, layout: PageLayout) -> None:
+    """The small drawings of the key."""
+    from matplotlib.collections import EllipseCollection
+
+    squares, dots, colors = [], [], []
+    plus: list = []
+    contours: dict[int, list] = {}
+    for sign in layout.signs:
+        half = sign.size / 2
+        x0, x1, y0, y1 = sign.x - half, sign.x + half, sign.y - half, sign.y + half
+        if sign.kind == "cell":
+            squares.append(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]))
+        elif sign.kind == "dot":
+            dots.append((sign.x, sign.y, sign.size))
+            colors.append(sign.color)
+        elif sign.kind == "plus":
+            plus += [[(x0, sign.y), (x1, sign.y)], [(sign.x, y0), (sign.x, y1)]]
+        else:
+            contours.setdefault(sign.level, []).append(np.array([(x0, sign.y), (x1, sign.y)]))
+    pen.lines(squares, INK, 0.4, 6)
+    pen.lines(plus, INK, 0.7, 6)
+    if contours:
+        most = max(contours) + 1
+        add_contours(pen, [tuple(contours.get(level, []) for level in range(most))])
+    if dots:
+        xy = [(x, y) for x, y, _ in dots]
+        sizes = [size for *_, size in dots]
+        pen.ax.add_collection(
+            EllipseCollection(
+                sizes,
+                sizes,
+                [0] * len(sizes),
+                units="xy",
+                offsets=xy,
+                transOffset=pen.ax.transData,
+                facecolors=colors,
+                linewidths=0,
+                zorder=6,
+            ),
+            autolim=False,
+        )

@@ -77,9 +77,12 @@ def _add_pixels(ax: Axes, sheet: np.ndarray) -> None:
     ax.add_image(image)
 
 
-def write(ax: Axes, lines: Sequence[TextLine], dpi: float) -> None:
-    """Lines of text at their positions, over everything else."""
-    pen = Lettering(dpi)
+def write(ax: Axes, lines: Sequence[TextLine], dpi: float, font: str = "sans") -> None:
+    """Lines of text at their positions, over everything else; turned ones run upwards.
+
+    The x of a turned line is where its baseline stands, and its baseline the height of its middle.
+    """
+    pen = Lettering(dpi, font)
     for line in lines:
         ax.text(
             line.x,
@@ -89,8 +92,9 @@ def write(ax: Axes, lines: Sequence[TextLine], dpi: float) -> None:
             parse_math=False,
             usetex=False,
             color=line.color,
-            ha=line.align,
-            va="baseline",
+            ha="right" if line.turned else line.align,
+            va="center" if line.turned else "baseline",
+            rotation=90 if line.turned else 0,
             zorder=6,
         )
 

@@ -1,4 +1,4 @@
-"""Lines around the cells that hold half, most and nearly all of a map's weight.
+"""Lines around the densest cells of a map, which hold a share of its weight.
 
     level  = contours.level(map_hw, 0.8)                     cells above it hold 80 % of the map
     drawn  = contours.lines(maps, grid, (114, 152))         drawn[map][share] -> [(n, 2), ...]
@@ -16,10 +16,12 @@ import numpy as np
 
 from detr_viz.attention.grids import Grid
 from detr_viz.figures.page import tiles
+from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.styles import CONTOUR_SHARES
 
 SHARES = CONTOUR_SHARES
 
+SPREAD = 1 / 3  # of the map: a line around more says nothing of where the weight is
 _SAMPLES = 4  # a cell, along an axis: between them a line is straight
 _ROUNDING = 1e-6  # relative, of a softmax in float32: weights this close are equal
 _DECIMALS = 12  # of a position in samples; below are the last bits of an interpolation
@@ -55,12 +57,28 @@ def level(map_hw: np.ndarray, share: float) -> float | None:
     return float(weights[taken - 1] + weights[taken]) / 2
 
 
+def held_cells(maps: np.ndarray, share: float) -> np.ndarray:
+    """(M,): the part of all cells that is above the level of a share; 1 where there is no level."""
+    parts = []
+    for one in maps:
+        at = level(one, share)
+        parts.append(1.0 if at is None else float((one > at).mean()))
+    return np.array(parts)
+
+
+def is_spread(maps: np.ndarray, share: float) -> np.ndarray:
+    """(M,): whether the line of a share would hold more than a third of the map."""
+    return held_cells(maps, share) > SPREAD
+
+
 def lines(
     maps: np.ndarray,
     grid: Grid,
     panel_hw: tuple[int, int],
     shares: Sequence[float] = SHARES,
     interpolation: str = "cubic",
+    crop: Crop | None = None,
+    photo_hw: tuple[int, int] = (1, 1),
 ) -> list[tuple[list[np.ndarray], ...]]:
     """Lines of maps (M, h, w) at the levels of `shares`: M tuples of a list of (n, 2) a share.
 
@@ -71,11 +89,20 @@ def lines(
     cubic, linear: straight between points that are a quarter of a cell apart or less; nearest: the
     outlines of cells, which end at the edge where it cuts a cell. Cubic lines around peaks that the
     interpolation adds between the cells are left out: no cell has such a weight.
+
+    crop: the part of a photo of photo_hw pixels that the panel shows; None: all of it
     """
     from contourpy import LineType, contour_generator
 
     cells_hw = maps.shape[-2:]
-    centers = [grid.centers(panel_hw[k], k) + 0.5 for k in (0, 1)]
+    if crop is None:
+        crop, photo_hw = Crop.whole(panel_hw), panel_hw
+    edges = ((crop.y0, crop.y1), (crop.x0, crop.x1))
+    centers = [
+        (grid.centers(photo_hw[k], k) + 0.5 - edges[k][0])
+        * (panel_hw[k] / (edges[k][1] - edges[k][0]))
+        for k in (0, 1)
+    ]
     y, v = _samples(centers[0], panel_hw[0], interpolation)
     x, u = _samples(centers[1], panel_hw[1], interpolation)
     rows = tiles.weights_at(v, cells_hw[0], interpolation)

@@ -1,4 +1,4 @@
-"""What a figure consists of, and the measures of its page. Nothing here places or draws.
+"""What a figure consists of, and what a laid out page does. Nothing here places or draws.
 
     Section   one object; it has a heading where it has several groups
       Group   one photo with one box and a label: a query of one model at one layer
@@ -13,26 +13,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detr_viz.figures.page.text import Lettering
-from detr_viz.figures.styles import FigureError, PageFormat
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from detr_viz.attention.grids import Grid
+    from detr_viz.figures.page.crop import Crop
 
 # Points, times the format's type_size.
-CLASS_PT, TEXT_PT, SMALL_PT = 7.0, 6.5, 6.0
-INK, GRAY, NOTE_GRAY, NUMBER_INK = "#262626", "#5c5c5c", "#707070", "#e0e0e0"
+CLASS_PT, TEXT_PT, SMALL_PT = 7.0, 5.8, 5.4
+INK, GRAY = "#1a1a1a", "#666666"  # text of first and second rank
+NOTE_GRAY = GRAY
+BOX_BLUE, ALERT = "#0057b8", "#b3261e"  # the box; what a removal has changed
 CAP = 0.73  # height of a capital, in font sizes
 LINE = 1.28  # from baseline to baseline
-AIR = 3.0  # points between text and what it belongs to
-WIDE = 4.0  # points between the photo and its panels
-
-_MARGIN, _GAP, _PAD = 2.0, 1.4, 5.0
-_ASPECTS = (0.4, 4.0)  # width / height of a panel; a photo beyond is stretched
-_MIN_PANEL_PX = 8
+AIR = 2.6  # points between text and what it belongs to
+WIDE = 6.0  # points between the photo and its panels
+PHOTO = -1  # the row of a Panel that is the photo
+LOCATOR = -2  # the row of a Panel that is the whole photo beside a crop
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,37 +45,68 @@ class AttendedQueries:
 
 
 @dataclass(frozen=True, eq=False)
+class SamplePoints:
+    """Points at which a query samples the image, in pixels of the photo.
+
+    xy (M, L, P, 2); weights (M, L, P); strides: of the L levels, input pixels
+    reference: where the query stands, (x, y); None: not known
+    """
+
+    xy: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    strides: tuple[int, ...]
+    reference: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BoxCells:
+    """Signed shares (M, n, n) of the cells of a box, whose corners are those of `box_xyxy_px`."""
+
+    shares: NDArray[np.float32]
+    box_xyxy_px: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
 class MapRow:
     """One row of panels: maps (M, h, w), where their cells lie, a name if its group has several.
 
-    numbers      what is printed in the panels; None: each map's largest weight
+    captions     the text under each panel; None: the share of the map in the box
     reach        of signed maps: the value at which colours end, either way; 0 for weights
+    bars         a value in [0, 1] for each panel, drawn as a bar under it
     box_xyxy_px  in its panels, in place of the group's
     attended     the queries, where the weights are those of queries
+    samples      the points, where the panels show these
+    cells        the cells of a box, where the panels show these
+    crossed      heads (places in the row) that are crossed out
+    head_names   of each panel, where panels are not in the order of the page's columns
     """
 
     maps: NDArray[np.float32]
     grid: Grid
     name: str = ""
-    numbers: tuple[str, ...] | None = None
+    captions: tuple[str, ...] | None = None
     reach: float = 0.0
+    bars: tuple[float, ...] = ()
     box_xyxy_px: NDArray[np.float32] | None = None
     attended: AttendedQueries | None = None
+    samples: SamplePoints | None = None
+    cells: BoxCells | None = None
+    crossed: frozenset[int] = frozenset()
+    head_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Label:
-    """What names a query: a title, details under or after it, the class colour."""
+    """What names a query: title and score, what has changed, details in second rank.
+
+    weak: the title is not bold, for a detection of a low score
+    """
 
     title: str
-    details: tuple[str, ...]
-    color: str
+    details: tuple[str, ...] = ()
+    score: str = ""
+    alert: str = ""
     weak: bool = False
-
-    @property
-    def ink(self) -> str:
-        """The class colour, dark enough for the title."""
-        return legible(self.color, self.weak)
 
     @property
     def style(self) -> str:
@@ -89,8 +118,10 @@ class Label:
 class Group:
     """A photo (H0, W0, 3), a box in its pixels (None: no box), and the rows of maps beside it.
 
-    remark  stands in place of photo and panels where there are no rows
-    mark    a point (x, y) of the photo that is marked in it and in every panel
+    remark   stands in place of photo and panels where there are no rows
+    mark     a point (x, y) of the photo that is marked in it and in every panel
+    old_box  the box before something was removed, drawn on the photo under the box
+    score    a share in [0, 1] drawn as a bar under the photo; None: no bar
     """
 
     label: Label
@@ -99,6 +130,8 @@ class Group:
     rows: tuple[MapRow, ...]
     remark: str = ""
     mark: tuple[float, float] | None = None
+    old_box_xyxy_px: NDArray[np.float32] | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +144,7 @@ class Section:
 
 @dataclass(frozen=True)
 class TextLine:
-    """Text in one font: x of its `align` edge and its baseline, in pixels."""
+    """Text in one font: x of its `align` edge and its baseline, in pixels; turned: upwards."""
 
     text: str
     x: float
@@ -120,86 +153,91 @@ class TextLine:
     color: str
     style: str = ""
     align: str = "left"
+    turned: bool = False
 
 
 @dataclass(frozen=True)
-class GroupPosition:
-    """Where a group's photo and rows begin, pixels from the top; None: the group is a remark."""
+class Panel:
+    """A picture on the page: group (their order on the page), row and head in it, pixels.
 
-    photo_top: int | None = None
-    row_tops: tuple[int, ...] = ()
+    row: PHOTO for the photo, LOCATOR for the whole photo beside a crop
+    """
+
+    group: int
+    row: int
+    head: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        return self.height, self.width
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """The colours of a scale in the key: top, left, height, width; kind: a key of scale.KINDS."""
+
+    kind: str
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value in [0, 1] as a part of a thin bar: left, top, width, height in pixels."""
+
+    value: float
+    left: float
+    top: float
+    width: float
+    height: float
+    color: str
+
+
+@dataclass(frozen=True)
+class KeySign:
+    """A small drawing in the key: kind, centre x and y, size in pixels, colour.
+
+    kinds: "cell" a square outline, "line" and "dashes" samples of contours, "dot" a circle,
+    "plus" a reference point
+    """
+
+    kind: str
+    x: float
+    y: float
+    size: float
+    color: str = INK
+    level: int = 0
 
 
 @dataclass(frozen=True)
 class PageLayout:
     """Where everything on the page is, edges and sizes in pixels.
 
-    positions   of the groups, in the order of their sections
-    plates      for every row of panels, in order, the plate of each panel's number: (height, width)
-                and the corner (1 low, 1 right); () where panels have no numbers
-    bar         top, left, height, width of the colour bar
-    samples     left, right and middle of a sample line for each contour
+    panels   photos, maps and locators
+    crops    of each group, in the order of the sections
+    joined   (map, photo): a line from the map to its group's mark in the photo
     """
 
     width: int
     height: int
-    panel_hw: tuple[int, int]
-    photo_hw: tuple[int, int]
-    panel_lefts: tuple[int, ...]
-    photo_left: int
-    positions: tuple[GroupPosition, ...]
-    lines: tuple[TextLine, ...]
-    plates: tuple[tuple[tuple[tuple[int, int], tuple[int, int]], ...], ...] = ()
-    bar: tuple[int, int, int, int] | None = None
-    samples: tuple[tuple[float, float, float], ...] = ()
+    panels: tuple[Panel, ...] = ()
+    lines: tuple[TextLine, ...] = ()
+    ramps: tuple[Ramp, ...] = ()
+    bars: tuple[Bar, ...] = ()
+    signs: tuple[KeySign, ...] = ()
+    crops: tuple[Crop, ...] = ()
+    joined: tuple[tuple[Panel, Panel], ...] = ()
 
-
-class PageMetrics:
-    """The page's measures: points to pixels, text widths, the shape of a panel."""
-
-    def __init__(
-        self,
-        page_format: PageFormat,
-        photo_hw: tuple[int, int],
-        panel_limit_px: float | None = None,
-    ) -> None:
-        self.page_format = page_format
-        self.pen = Lettering(page_format.dpi)
-        self.width = round(page_format.width_in * page_format.dpi)
-        # few heads: a narrower figure, not huge panels
-        self.panel_limit = self.width // 4 if panel_limit_px is None else int(panel_limit_px)
-        true_aspect = photo_hw[1] / photo_hw[0]
-        self.aspect = min(max(true_aspect, _ASPECTS[0]), _ASPECTS[1])
-        self.stretched = self.aspect != true_aspect
-        self.class_pt, self.text_pt, self.small_pt = (
-            pt * page_format.type_size for pt in (CLASS_PT, TEXT_PT, SMALL_PT)
-        )
-        self.margin, self.gap, self.pad = self.px(_MARGIN), self.px(_GAP), self.px(_PAD)
-        self.header = self.margin + self.px(TEXT_PT * CAP) + self.px(AIR)
-        self.name_height = self.px(TEXT_PT * LINE)
-
-    def px(self, pt: float) -> int:
-        """Points at the default size of type to whole pixels, one at least."""
-        return self.pen.px(pt * self.page_format.type_size)
-
-    def panel_height(self, width: float) -> int:
-        return max(_MIN_PANEL_PX, round(width / self.aspect))
-
-    def panel_width(self, room: float, panels: float) -> int:
-        width = int(room / panels)
-        if width < _MIN_PANEL_PX:
-            inches = self.page_format.width_in
-            raise FigureError(
-                f"a figure {inches:g} in wide is too narrow for its panels: make it wider"
-            )
-        return max(min(width, self.panel_limit), _MIN_PANEL_PX)
-
-    def widest(self, lines: Sequence[TextLine]) -> int:
-        return int(max(self.pen.width(t.text, t.size_pt, t.style) for t in lines)) + 1
-
-    def columns(self, right: int, count: int, width: int) -> tuple[int, ...]:
-        step = width + self.gap
-        return tuple(right - width - (count - 1 - i) * step for i in range(count))
+    @property
+    def maps(self) -> list[Panel]:
+        """The panels that show maps."""
+        return [panel for panel in self.panels if panel.row >= 0]
 
 
 def all_groups(sections: Sequence[Section]) -> list[Group]:
@@ -213,16 +251,6 @@ def luminance(color: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def legible(color: str, weak: bool = False) -> str:
-    """The colour, dark enough for text on white (contrast 4.5, WCAG 2); greyer if weak."""
-    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-    if weak:
-        rgb = [0.4 * c + 0.6 * 125 for c in rgb]
-    while luminance(ink := "#" + "".join(f"{round(c):02x}" for c in rgb)) > 1.05 / 4.5 - 0.05:
-        rgb = [c * 0.97 for c in rgb]
-    return ink
-
-
 def number(value: float) -> str:
     """A weight in few characters: .62, .04, .003, .0003, <.0001."""
     if value >= 0.995:
@@ -231,3 +259,14 @@ def number(value: float) -> str:
         return "<.0001"
     digits = 2 if value >= 0.0095 else 3 if value >= 0.00095 else 4
     return f"{value:.{digits}f}"[1:]
+
+
+def score_text(value: float) -> str:
+    """A score in two decimals: .98, 1.00."""
+    text = f"{value:.2f}"
+    return text[1:] if text.startswith("0") else text
+
+
+def percent(share: float) -> str:
+    """A share in whole per cent; <1 % for what rounds to 0 but is not nearly 0."""
+    return "<1 %" if 0.0005 < share < 0.005 else f"{round(100 * share + 0.0)} %"

@@ -1,86 +1,121 @@
 """Where everything in a figure goes: whole pixels for panels, measured text around them.
 
-    groups of one row       label | photo | panel panel ...
+    lines     label                          one row of panels: the default
+              photo  panel panel ...
 
-    groups of several       photo   name | panel panel ...
-                            label   name | panel panel ...
+    grid      label                          narrow pages, slides, and more than eight heads
+              photo  panel panel
+                     panel panel
 
-The heading of a section stands above it, on a line of its own. Nothing here draws.
+    stacked   photo  name  panel panel ...   several rows beside a photo
+              label  name  panel panel ...
+
+    merged    label                          one panel a row: the rows stand side by side
+              photo  row row row
+
+Nothing here draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
+from functools import partial
 
-from detr_viz.figures.page import legend
+from detr_viz.figures.page.builder import PageBuilder
 from detr_viz.figures.page.elements import (
     AIR,
     CAP,
     CLASS_PT,
-    GRAY,
-    INK,
-    LINE,
-    NOTE_GRAY,
-    SMALL_PT,
     TEXT_PT,
     WIDE,
-    FigureError,
-    Group,
-    GroupPosition,
-    Label,
     PageLayout,
-    PageMetrics,
     Section,
-    TextLine,
     all_groups,
 )
-from detr_viz.figures.styles import PageFormat, Style
+from detr_viz.figures.page.foot import Foot, with_foot
+from detr_viz.figures.page.layout_grid import grid
+from detr_viz.figures.page.layout_stacked import stacked
+from detr_viz.figures.styles import FigureError, PageFormat, Style
 
-_SECTION_GAP, _GROUP_GAP = 9.0, 5.0  # points, where groups belong together
-_LABEL_SHARE = 0.15  # of the page, for labels at most: longer names are broken, then shortened
-_LABEL_PT = 52.0  # of a label at least: it holds "0.98 · query 123"
-_PHOTO_SHARE = 1.9  # width of the photo beside several rows, in panels
+SECTION_GAP, ROW_GAP = 6.0, 4.2  # points
 _MAX_PIXELS = 250_000_000  # 1 GB for the page, as much again to draw it
 _MAX_SIDE_PX = 65_000  # matplotlib's own limit is 2 ** 16
 _LEAST_PANEL_PT = 12.0  # panels do not shrink below this for a format's height
+_PANORAMA = 2.2  # width / height from which on heads stand in two lines
+_MOST_ABREAST = 8  # heads in a line
+_FEW = 3  # panels that stand in one line on every page
+_ABREAST_FROM_IN = 10.0  # pages this wide may have two queries abreast
+_MERGED_SHARE = 0.26  # of the page, for the one panel of a row at most
+
+Layout = Callable[[PageBuilder], tuple[int, int]]
 
 
 def page_layout(
     sections: Sequence[Section],
     heads: Sequence[str],
-    notes: Sequence[str],
+    foot: Foot,
     style: Style,
     page_format: PageFormat,
+    arrange: Layout | None = None,
 ) -> PageLayout:
     """The page: at most as wide as its format, as high as it must be.
 
     heads  a name for each column
-    notes  pieces of the reading rule at the bottom right
+    foot   what is written under the panels
+    arrange  the layout; None: the one that suits
     Panels shrink where that brings the figure down to the format's height; where it cannot, they
     keep their size. Raises FigureError for a page too narrow for its panels, or too large to draw.
     """
-    first = layout = _unchecked_layout(sections, heads, notes, style, page_format)
-    limit_px = page_format.height_in * page_format.dpi
-    rows = sum(len(position.row_tops) for position in layout.positions)
+    layouts = [
+        _fitted(one, sections, heads, foot, style, page_format)
+        for one in ([arrange] if arrange else _arrangements(sections, heads, page_format))
+    ]
+    limit_px = _limit_px(page_format)
+    layout = max(layouts, key=lambda layout: (layout.height <= limit_px, _size(layout)))
+    check_size(layout.width, layout.height, len({panel.top for panel in layout.maps}))
+    return layout
+
+
+def _limit_px(page_format: PageFormat) -> float:
+    """The height to keep to; a page exactly as high keeps to it, whatever rounding says."""
+    return page_format.height_in * page_format.dpi + 1e-6
+
+
+def _size(layout: PageLayout) -> int:
+    """By which the best is chosen of layouts that keep to the height: the width of panels."""
+    return max((panel.width for panel in layout.maps), default=0)
+
+
+def _fitted(
+    arrange: Layout,
+    sections: Sequence[Section],
+    heads: Sequence[str],
+    foot: Foot,
+    style: Style,
+    page_format: PageFormat,
+) -> PageLayout:
+    """A layout whose panels shrink to the format's height, as far as they can."""
+
+    def unchecked(limit: float | None = None) -> PageLayout:
+        builder = PageBuilder(sections, heads, style, page_format, limit)
+        layout = builder.layout(*arrange(builder))
+        words = foot.words if builder.says_in_box else (*foot.words, "% in box")
+        return with_foot(layout, builder.groups, replace(foot, words=words), style, builder.page)
+
+    first = layout = unchecked()
+    limit_px = _limit_px(page_format)
     for _ in range(8):
-        if layout.height <= limit_px or not rows:
+        maps = layout.maps
+        if layout.height <= limit_px or not maps:
             break
-        height, width = layout.panel_hw
-        smaller = min(width * (1 - (layout.height - limit_px) / rows / height), width - 1)
+        lines = len({panel.top for panel in maps})
+        width, height = maps[0].width, maps[0].height
+        smaller = min(width * (1 - (layout.height - limit_px) / lines / height), width - 1)
         if smaller < _LEAST_PANEL_PT * page_format.type_size * page_format.dpi / 72:
             break
-        layout = _unchecked_layout(sections, heads, notes, style, page_format, smaller)
-    if layout.height > limit_px:
-        layout = first
-    if style.heads == "sort" and rows and not layout.plates:
-        raise FigureError(
-            "the panels are too small to say which head is which: make the figure wider, show "
-            "fewer rows, or name --heads by number"
-        )
-    check_size(layout.width, layout.height, rows)
-    return layout
+        layout = unchecked(smaller)
+    return first if layout.height > limit_px else layout
 
 
 def check_size(width: int, height: int, rows: int) -> None:
@@ -92,183 +127,128 @@ def check_size(width: int, height: int, rows: int) -> None:
         )
 
 
-def _unchecked_layout(
-    sections: Sequence[Section],
-    heads: Sequence[str],
-    notes: Sequence[str],
-    style: Style,
-    page_format: PageFormat,
-    panel_limit_px: float | None = None,
-) -> PageLayout:
+def _arrangements(
+    sections: Sequence[Section], heads: Sequence[str], page_format: PageFormat
+) -> list[Layout]:
+    """The layouts that suit; of several the one with the largest panels is taken."""
     groups = all_groups(sections)
-    page = PageMetrics(page_format, groups[0].photo.shape[:2], panel_limit_px)
-    stacked = max(len(g.rows) for g in groups) > 1
-    layout = (_stacked if stacked else _single)(sections, heads, page)
-    layout = legend.with_head_names(layout, heads, page)
-    layout = legend.with_numbers(layout, groups, style, page)
-    layout = legend.with_legend(layout, groups, style, page)
-    signed = any(row.reach for group in groups for row in group.rows)
-    return legend.with_notes(layout, notes, style, page, signed)
+    if len(heads) == 1:
+        return [merged]
+    if max(len(g.rows) for g in groups) > 1:
+        return [stacked]
+    height, width = groups[0].photo.shape[:2]
+    points = any(row.samples for g in groups for row in g.rows)
+    two_lines = points or (page_format.grid and len(heads) > _FEW)
+    if two_lines or len(heads) > _MOST_ABREAST or width / height > _PANORAMA:
+        wide = page_format.width_in >= _ABREAST_FROM_IN and len(groups) > 1
+        return [grid, partial(grid, abreast=2)] if wide else [grid]
+    return [lines]
 
 
-def label_lines(label: Label, limit: float, page: PageMetrics) -> list[TextLine]:
-    """Title and details as lines; baselines from the top of the first line's capitals, x = 0."""
-    title = page.pen.fit(label.title, limit, page.class_pt, label.style)
-    details = page.pen.join(list(label.details), limit, page.small_pt, " · ")
-    lines, baseline = [], 0
-    for text in title:
-        baseline += page.px(CLASS_PT * (LINE if lines else CAP))
-        lines.append(TextLine(text, 0, baseline, page.class_pt, label.ink, label.style))
-    for text in chain.from_iterable(page.pen.fit(d, limit, page.small_pt) for d in details):
-        baseline += page.px(SMALL_PT * LINE + 0.6)
-        lines.append(TextLine(text, 0, baseline, page.small_pt, GRAY))
-    return lines
-
-
-def _moved(label: Sequence[TextLine], x: float, top: float, align: str) -> list[TextLine]:
-    return [replace(t, x=x, baseline=top + t.baseline, align=align) for t in label]
-
-
-def _heading(
-    label: Label, top: int, limit: float, right: float, page: PageMetrics
-) -> tuple[list[TextLine], int]:
-    """A section's heading, and the top of what follows it.
-
-    The first heading of the page stands beside the names of the heads where it ends before the
-    limit. All headings end before `right`.
-    """
-    pen, baseline = page.pen, top + page.px(CLASS_PT * CAP)
-    room = right - page.margin
-    title = pen.shorten(label.title, room * 0.6, page.class_pt, label.style)
-    lines = [TextLine(title, page.margin, baseline, page.class_pt, label.ink, label.style)]
-    if label.details:
-        x = page.margin + pen.width(title, page.class_pt, label.style) + page.px(WIDE)
-        text = pen.shorten(" · ".join(label.details), right - x, page.small_pt)
-        lines.append(TextLine(text, x, baseline, page.small_pt, GRAY))
-    end = lines[-1].x + page.widest(lines[-1:])
-    if top == page.header and end < limit:
-        beside = page.header - page.px(AIR)
-        return [replace(line, baseline=beside) for line in lines], top
-    return lines, baseline + page.px(AIR + 0.5)
-
-
-def _remark(group: Group, x: float, right: float, page: PageMetrics) -> list[TextLine]:
-    """A group's remark on at most two lines; their baselines are set later."""
-    texts = page.pen.fit(group.remark, right - x, page.small_pt) if group.remark else []
-    return [TextLine(text, x, 0, page.small_pt, NOTE_GRAY, "italic") for text in texts]
-
-
-def _centred(remark: Sequence[TextLine], middle: float, page: PageMetrics) -> list[TextLine]:
-    """The lines of a remark around a height."""
-    step = page.px(SMALL_PT * LINE)
-    first = middle + page.px(SMALL_PT * CAP) / 2 - step * (len(remark) - 1) / 2
-    return [replace(line, baseline=first + i * step) for i, line in enumerate(remark)]
-
-
-def _single(sections: Sequence[Section], heads: Sequence[str], page: PageMetrics) -> PageLayout:
-    """label | photo | panels: labels end beside the photo and are centred on it."""
-    count = len(heads)
-    limit = max(_LABEL_SHARE * page.width, page.px(_LABEL_PT))
-    labels = {id(g): label_lines(g.label, limit, page) for g in all_groups(sections)}
-    column = page.widest([t for label in labels.values() for t in label])
-    fixed = 2 * page.margin + column + page.pad + page.px(WIDE) + (count - 1) * page.gap
+def lines(b: PageBuilder) -> tuple[int, int]:
+    """A label over each photo with its panels in a line; head names once on top."""
+    page, count = b.page, len(b.columns.names)
+    fixed = 2 * page.margin + page.px(WIDE) + (count - 1) * page.gap
     width = page.panel_width(page.width - fixed, count + 1)
-    height = page.panel_height(width)
-    left = page.margin + column
-    total = fixed + (count + 1) * width
-    lefts = page.columns(total - page.margin, count, width)
-    right = total - page.margin
-    names_left = legend.head_names_left(lefts[0], width, heads, page)
-    grouped = any(len(s.groups) > 1 or s.heading for s in sections)
-    top, positions, lines = page.header, [], []
-    for section in sections:
+    hw = page.panel_height(width), width
+    first = page.margin + width + page.px(WIDE)
+    lefts = [first + i * (width + page.gap) for i in range(count)]
+    right = lefts[-1] + width
+    b.head_names(lefts, width, page.margin + page.px(TEXT_PT * CAP))
+    top = page.margin + b.names_height
+    index = 0
+    for k, section in enumerate(b.sections):
+        top += page.px(SECTION_GAP) if k and len(section.groups) > 1 else 0
         if section.heading:
-            heading, top = _heading(section.heading, top, names_left, right, page)
-            lines += heading
+            heading = b.lettered(section.heading)
+            # beside the names of the heads where it is short
+            beside = k == 0 and page.margin + b.label_width(heading) < first - page.px(WIDE)
+            base = page.margin + page.px(TEXT_PT * CAP) if beside else top + page.px(CLASS_PT * CAP)
+            b.label(heading, page.margin, base, right)
+            top += 0 if beside else b.label_height + page.px(0.8)
         for group in section.groups:
-            label = labels[id(group)]
-            slot = max(label[-1].baseline + page.px(AIR), height if group.rows else 0)
-            remark = _remark(group, left + page.pad, right, page)
-            slot = max(slot, len(remark) * page.px(SMALL_PT * LINE) + page.px(AIR))
-            lines += _moved(label, left, top + (slot - label[-1].baseline) / 2, "right")
-            if group.rows:
-                panel_top = top + (slot - height) // 2
-                positions.append(GroupPosition(panel_top, (panel_top,)))
-            else:
-                positions.append(GroupPosition())
-                lines += _centred(remark, top + slot / 2, page)
-            bottom = top + slot
-            top = bottom + page.gap
-        top = bottom + (page.px(_SECTION_GAP) if grouped else page.gap)
-    return PageLayout(
-        width=total,
-        height=bottom,
-        panel_hw=(height, width),
-        photo_hw=(height, width),
-        panel_lefts=lefts,
-        photo_left=left + page.pad,
-        positions=tuple(positions),
-        lines=tuple(lines),
-    )
-
-
-def _stacked(sections: Sequence[Section], heads: Sequence[str], page: PageMetrics) -> PageLayout:
-    """photo over label | names | panels: one larger photo a group, its rows beside it."""
-    groups, count = all_groups(sections), len(heads)
-    names = page.widest([TextLine(r.name, 0, 0, page.text_pt, INK) for g in groups for r in g.rows])
-    fixed = 2 * page.margin + 2 * page.pad + names + (count - 1) * page.gap
-    width = page.panel_width(page.width - fixed, count + _PHOTO_SHARE)
-    most = max(len(g.rows) for g in groups)
-    # The photo fills its column or its group's height, whichever ends first; panels take the rest.
-    for _ in range(3):
-        row_height = max(page.panel_height(width), page.name_height)
-        column = max(_PHOTO_SHARE * width, page.px(_LABEL_PT))
-        labels = {id(g): label_lines(g.label, column, page) for g in groups}
-        room = most * (row_height + page.gap) - page.gap - page.px(AIR)
-        room -= max(label[-1].baseline for label in labels.values())
-        photo = int(max(min(column, room * page.aspect), width))
-        column = max(photo, page.widest([t for label in labels.values() for t in label]))
-        width = page.panel_width(page.width - fixed - column, count)
-    height, photo_hw = page.panel_height(width), (page.panel_height(photo), photo)
-    row_height = max(height, page.name_height)
-    total = fixed + column + count * width
-    lefts = page.columns(total - page.margin, count, width)
-    right = total - page.margin
-    names_left = legend.head_names_left(lefts[0], width, heads, page)
-    top, positions, lines = page.header, [], []
-    for section in sections:
-        if section.heading:
-            heading, top = _heading(section.heading, top, names_left, right, page)
-            lines += heading
-        for group in section.groups:
-            label, row_tops, slot_bottom = labels[id(group)], [], top
-            photo_top = top if group.rows else None
-            text_top = top + photo_hw[0] + page.px(AIR) if group.rows else top
-            placed = _moved(label, page.margin, text_top, "left")
-            lines += placed
-            for i, row in enumerate(group.rows):
-                slot = top + i * (row_height + page.gap)
-                row_tops.append(slot + (row_height - height) // 2)
-                x = page.margin + column + page.pad + names
-                baseline = slot + (row_height + page.px(TEXT_PT * CAP)) / 2
-                lines.append(TextLine(row.name, x, baseline, page.text_pt, INK, align="right"))
-                slot_bottom = slot + row_height
+            label = group.label if section.heading else b.lettered(group.label)
+            b.label(label, page.margin, top + page.px(CLASS_PT * CAP), right)
+            top += b.label_height
             if not group.rows:
-                middle = top + label[-1].baseline / 2
-                remark = _remark(group, lefts[0], right, page)
-                slot_bottom = top + len(remark) * page.px(SMALL_PT * LINE)
-                lines += _centred(remark, max(middle, (top + slot_bottom) / 2), page)
-            positions.append(GroupPosition(photo_top, tuple(row_tops)))
-            bottom = max(slot_bottom, int(placed[-1].baseline) + page.px(SMALL_PT * 0.3))
-            top = bottom + page.px(_GROUP_GAP)
-        top = bottom + page.px(_SECTION_GAP)
-    return PageLayout(
-        width=total,
-        height=bottom,
-        panel_hw=(height, width),
-        photo_hw=photo_hw,
-        panel_lefts=lefts,
-        photo_left=page.margin,
-        positions=tuple(positions),
-        lines=tuple(lines),
-    )
+                bottom = b.remark(group, page.margin, right, top)
+            else:
+                bottom = _line(b, index, top, lefts, hw)
+            top = bottom + page.px(ROW_GAP)
+            index += 1
+    return right + page.margin, bottom
+
+
+def _line(b: PageBuilder, index: int, top: int, lefts: Sequence[int], hw: tuple[int, int]) -> int:
+    """Photo and panels of a group of one row; gives its bottom."""
+    b.photo(index, top, b.page.margin, hw)
+    b.score_bar(index, b.page.margin, top + hw[0], hw[1])
+    for head, left in enumerate(lefts[: len(b.groups[index].rows[0].maps)]):
+        panel = b.panel(index, 0, head, top, left, hw)
+        b.row_bar(panel)
+        b.caption(panel)
+    return top + hw[0] + (b.page.px(AIR * 0.8 + TEXT_PT * CAP) if b.has_captions else 0)
+
+
+def merged(b: PageBuilder) -> tuple[int, int]:
+    """One panel for all heads: a label over the photo and the rows of its group side by side.
+
+    Several groups of one row each (layers, models) stand side by side too.
+    """
+    page = b.page
+    blocks = _blocks(b)
+    most = max((len(cells) for _, _, cells in blocks), default=1)
+    abreast = min(most, 7)
+    fixed = 2 * page.margin + page.px(WIDE) + (abreast - 1) * page.gap
+    width = page.panel_width(page.width - fixed, abreast + 1)
+    if not b.limited:
+        width = min(width, int(_MERGED_SHARE * page.width)) if abreast > 1 else width
+        page.panel_limit = page.width
+    hw = page.panel_height(width), width
+    first = page.margin + width + page.px(WIDE)
+    lefts = [first + i * (width + page.gap) for i in range(abreast)]
+    right = max(lefts[-1] + width, page.margin + page.px(150))
+    top, before = page.margin, []
+    for k, (label, photo, cells) in enumerate(blocks):
+        top += page.px(ROW_GAP) if k else 0
+        base = top + page.px(CLASS_PT * CAP)
+        names = [name for name, _, _ in cells]
+        named = any(names) and (k == 0 or names != before)
+        before = names
+        b.label(b.lettered(label), page.margin, base, first - page.px(2) if named else right)
+        top += b.label_height
+        if not cells:
+            top = bottom = b.remark(b.groups[photo], page.margin, right, top)
+            continue
+        b.photo(photo, top, page.margin, hw)
+        for start in range(0, len(cells), abreast):
+            if start:
+                top += page.px(TEXT_PT * CAP + AIR)
+            for left, (name, group, row) in zip(lefts, cells[start:], strict=False):
+                panel = b.panel(group, row, 0, top, left, hw)
+                b.caption(panel)
+                if named:
+                    b.column_name(name, panel, top - page.px(AIR))
+            bottom = top + hw[0] + page.px(AIR * 0.8 + TEXT_PT * CAP)
+            top = bottom
+    return right + page.margin, bottom
+
+
+def _blocks(b: PageBuilder) -> list[tuple]:
+    """(label, group of the photo, [(name, group, row), ...]) for each photo of a merged page."""
+    blocks, index = [], 0
+    for section in b.sections:
+        many = len(section.groups) > 1 and all(len(g.rows) == 1 for g in section.groups)
+        if many and section.heading is not None:
+            cells = [(group.label.title, index + i, 0) for i, group in enumerate(section.groups)]
+            blocks.append((section.heading, index + len(section.groups) - 1, cells))
+            index += len(section.groups)
+            continue
+        for i, group in enumerate(section.groups):
+            cells = [(row.name, index, r) for r, row in enumerate(group.rows)]
+            label = group.label
+            if section.heading and i == 0:
+                label = section.heading if not group.label.title else group.label
+            blocks.append((label, index, cells))
+            index += 1
+    return blocks

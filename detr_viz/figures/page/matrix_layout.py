@@ -21,11 +21,11 @@ from detr_viz.figures.page.elements import (
     SMALL_PT,
     TEXT_PT,
     PageLayout,
-    PageMetrics,
     TextLine,
     luminance,
     number,
 )
+from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.styles import FigureError
 
 _CELL_PT = 5.4  # of the numbers
@@ -172,7 +172,7 @@ class Table:
             if band.name:
                 baseline = top + page.px(TEXT_PT * CAP)
                 lines.append(TextLine(band.name, page.margin, baseline, page.text_pt, INK, "bold"))
-                if page.margin + page.widest(lines[-1:]) + page.px(AIR) > self.left:
+                if page.widest(lines[-1:]) + page.px(AIR) > self.left:
                     top += page.px(TEXT_PT * LINE)  # too long to stand beside the first head
             for first in range(0, len(band.heads), self.across):
                 some = range(first, min(first + self.across, len(band.heads)))
@@ -200,11 +200,6 @@ class Table:
         return PageLayout(
             width=max(width, page.width // 2),
             height=bottom,
-            panel_hw=(self.high, self.wide),
-            photo_hw=(1, 1),
-            panel_lefts=(),
-            photo_left=0,
-            positions=(),
             lines=tuple(lines),
         )
 

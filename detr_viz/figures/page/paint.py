@@ -11,35 +11,52 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.figures.page import artists, query_links, tiles
+from detr_viz.figures.page import artists, contours, ground, query_links, samples, scale, tiles
 from detr_viz.figures.page.canvas import figure_of, write
-from detr_viz.figures.page.colors import colors, signed_colors
-from detr_viz.figures.page.elements import Group, MapRow, PageLayout, Section, all_groups
-from detr_viz.figures.page.layout import page_layout
-from detr_viz.figures.page.legend import largest_weight
+from detr_viz.figures.page.crop import Crop
+from detr_viz.figures.page.elements import (
+    LOCATOR,
+    PHOTO,
+    BoxCells,
+    Group,
+    MapRow,
+    PageLayout,
+    Panel,
+    Section,
+    all_groups,
+)
+from detr_viz.figures.page.foot import Foot
+from detr_viz.figures.page.layout import Layout, page_layout
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.styles import PageFormat, Style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_BLEED_PT = 1.3  # how far a map may reach beyond the photo's border
+_LARGE_CELL_PT = 6.0  # cells of this size are drawn as they are
+_FEATHER_PT = 2.5  # of the lighter ground outside the box
+_HEAT_GRAY = 244  # of a map without a photo: its extent is seen where there is no attention
+
 
 def draw(
     sections: Sequence[Section],
     heads: Sequence[str],
-    notes: Sequence[str],
+    foot: Foot,
     style: Style,
     page_format: PageFormat,
+    arrange: Layout | None = None,
 ) -> Figure:
     """A page of sections.
 
     heads  a name for each column
-    notes  pieces of the reading rule
+    foot   what is written under the panels
+    arrange  the layout; None: the one that suits
     The vector artists are in the image's pixels. Raises FigureError.
     """
-    colors(style)  # an unknown colour map is an error before anything is laid out
+    scale.colors(style)  # an unknown colour map is an error before anything is laid out
     with plain_settings():
-        layout = page_layout(sections, heads, notes, style, page_format)
+        layout = page_layout(sections, heads, foot, style, page_format, arrange)
     return paint(all_groups(sections), layout, style, page_format)
 
 
@@ -47,72 +64,194 @@ def paint(
     groups: Sequence[Group], layout: PageLayout, style: Style, page_format: PageFormat
 ) -> Figure:
     """A page as it is laid out: photos and panels of its groups, boxes, marks, lines of text."""
-    lut, dpi = colors(style), page_format.dpi
-    among_queries = any(row.attended for group in groups for row in group.rows)
-    if among_queries:
-        lut = query_links.one_color(lut)
-    fig, ax = figure_of(_sheet(groups, layout, lut, style), dpi)
+    dpi = page_format.dpi
     unit_px = page_format.type_size * dpi / 72
+    sheet = _Sheet(groups, layout, style, unit_px)
+    fig, ax = figure_of(sheet.pixels, dpi)
+    fig.layout_ = layout  # where everything is, for tests
+    pen = artists.Pen(ax, dpi, unit_px)
     if style.name == "contour":
-        artists.add_contours(ax, groups, layout, lut, style, unit_px, dpi)
-    artists.add_boxes(ax, groups, layout, style, unit_px, dpi)
-    if among_queries:
-        shared = largest_weight(groups) if style.norm == "figure" else None
-        levels = [_relative(row, style, shared)[:, 0] for group in groups for row in group.rows]
-        query_links.add(ax, groups, layout, levels, lut[-1] / 255, unit_px, dpi)
-    artists.add_marks(ax, groups, layout, unit_px, dpi)
-    artists.add_plates(ax, layout)
-    write(ax, layout.lines, dpi)
+        artists.add_contours(pen, sheet.curves)
+    query_links.add(pen, groups, layout, style)
+    samples.add(pen, groups, layout)
+    artists.add_boxes(pen, groups, layout)
+    artists.add_joins(pen, groups, layout)
+    artists.add_crosses(pen, groups, layout)
+    artists.add_marks(pen, groups, layout)
+    artists.add_bars(ax, layout)
+    artists.add_signs(pen, layout)
+    write(ax, layout.lines, dpi, page_format.font)
     return fig
 
 
-def _sheet(
-    groups: Sequence[Group], layout: PageLayout, lut: np.ndarray, style: Style
-) -> np.ndarray:
-    """All photos and panels on one white page, (height, width, 4) uint8."""
-    sheet = tiles.blank_sheet(layout.height, layout.width)
-    over_photo = style.name == "overlay"
-    table = tiles.blend_table(lut) if over_photo else tiles.opaque_table(lut)
-    signed = tiles.signed_table(signed_colors(over_photo), not over_photo)
-    shared = largest_weight(groups) if style.norm == "figure" else None
-    # groups of the same photo share its pixels
-    photos: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    for group, position in zip(groups, layout.positions, strict=True):
-        if position.photo_top is None:
-            continue
-        if id(group.photo) not in photos:
-            under = tiles.resize_photo(group.photo, layout.panel_hw)
-            same = layout.photo_hw == layout.panel_hw
-            photo = under if same else tiles.resize_photo(group.photo, layout.photo_hw)
-            photos[id(group.photo)] = photo, under, tiles.backdrop(under)
-        photo, under, ground = photos[id(group.photo)]
-        tiles.paste(sheet, photo, position.photo_top, layout.photo_left)
-        for row, top in zip(group.rows, position.row_tops, strict=True):
-            if style.name == "contour":
-                panels = np.repeat(under[None], len(row.maps), 0)
-            elif row.attended:
-                bare = np.zeros((len(row.maps), *layout.panel_hw))
-                panels = tiles.colorize(bare, ground, table)
+class _Sheet:
+    """All photos and panels on one white page: pixels (height, width, 4) uint8, contour curves."""
+
+    def __init__(
+        self, groups: Sequence[Group], layout: PageLayout, style: Style, unit_px: float
+    ) -> None:
+        self.groups, self.layout, self.style, self.unit_px = groups, layout, style, unit_px
+        self.pixels = tiles.blank_sheet(layout.height, layout.width)
+        self.curves: list[tuple[list[np.ndarray], ...]] = []
+        lut = scale.colors(style)
+        self.table = scale.tone_table(lut)
+        if style.name == "heat":
+            plain = scale.plain_colors(style, _HEAT_GRAY)
+            self.table = scale.opaque_table(plain, False)
+        self.signed = scale.signed_table()
+        weights = [row for g in groups for row in g.rows if not row.reach and row.attended is None]
+        self.largest = max((float(row.maps.max()) for row in weights), default=0.0)
+        self._photos: dict[object, np.ndarray] = {}
+        self._tones: dict[object, np.ndarray] = {}
+        self._paint()
+
+    def _paint(self) -> None:
+        rows: dict[tuple, list[Panel]] = {}
+        for panel in self.layout.panels:
+            if panel.row in (PHOTO, LOCATOR):
+                self._photo(panel)
             else:
-                levels = _relative(row, style, shared)
-                levels = tiles.resample(levels, row.grid, layout.panel_hw, style.smoothing)
-                panels = tiles.colorize(levels, ground, signed if row.reach else table)
-            for tile, left in zip(panels, layout.panel_lefts, strict=False):
-                tiles.paste(sheet, tile, top, left)
-    if layout.bar:
-        top, left, height, width = layout.bar
-        gray = np.full((height, width), tiles.MIDDLE_GRAY, np.uint8)
-        ramp = np.broadcast_to(np.linspace(0, 1, width), (1, height, width))
-        tiles.paste(sheet, tiles.colorize(ramp, gray, table)[0], top, left)
-    return sheet
+                rows.setdefault((panel.group, panel.row, panel.hw), []).append(panel)
+        for panels in rows.values():
+            self._row(panels)
+        for ramp in self.layout.ramps:
+            gray = np.full((ramp.height, ramp.width), scale.RAMP_GRAY, np.uint8)
+            tone = np.broadcast_to(np.linspace(0, 1, ramp.width), (1, *gray.shape))
+            table = self.signed if ramp.kind == "signed" else self.table
+            tiles.paste(self.pixels, tiles.colorize(tone, gray, table)[0], ramp.top, ramp.left)
+
+    def _resized(self, group: Group, crop, hw: tuple[int, int]) -> np.ndarray:
+        key = id(group.photo), crop, hw
+        if key not in self._photos:
+            self._photos[key] = tiles.resize_photo(group.photo, hw, crop)
+        return self._photos[key]
+
+    def _photo(self, panel: Panel) -> None:
+        group, crop = self.groups[panel.group], self.layout.crops[panel.group]
+        if panel.row == LOCATOR:
+            crop = type(crop).whole(group.photo.shape[:2])
+            line = max(round(0.6 * self.unit_px), 1)
+            white = np.full((panel.height + 2 * line, panel.width + 2 * line, 3), 255, np.uint8)
+            tiles.paste(self.pixels, white, panel.top - line, panel.left - line)
+        elif group.rows and group.rows[0].samples is not None:  # the points of all heads
+            gray = self._ground(group, group.rows[0], crop, panel.hw)
+            tiles.paste(self.pixels, np.repeat(gray[..., None], 3, -1), panel.top, panel.left)
+            return
+        tiles.paste(self.pixels, self._resized(group, crop, panel.hw), panel.top, panel.left)
+
+    def _row(self, panels: list[Panel]) -> None:
+        """The panels of one row of a group, which have one size."""
+        group, hw = self.groups[panels[0].group], panels[0].hw
+        row, crop = group.rows[panels[0].row], self.layout.crops[panels[0].group]
+        heads = [panel.head for panel in panels]
+        maps = row.maps[heads]
+        if self.style.name == "contour" and not row.reach and row.attended is None:
+            self._contours(panels, row, maps, group, crop)
+            return
+        ground_of = self._ground(group, row, crop, hw)
+        if row.attended is not None or row.samples is not None:
+            gray = np.repeat(ground_of[..., None], 3, -1)
+            for panel in panels:
+                tiles.paste(self.pixels, gray, panel.top, panel.left)
+            return
+        if row.cells is not None:
+            tone = box_tone(row.cells, heads, crop, hw)
+            tile, bleed = tiles.colorize(tone, ground_of, scale.signed_table()), 0
+        else:
+            tile, bleed = self._tiles(row, maps, group, crop, hw, ground_of)
+        for pixels, panel in zip(tile, panels, strict=True):
+            tiles.paste(self.pixels, pixels, panel.top - bleed, panel.left - bleed)
+
+    def _ground(self, group: Group, row: MapRow, crop, hw: tuple[int, int]) -> np.ndarray:
+        """The pale photo, lighter outside the box."""
+        if self.style.name == "heat" and row.attended is None and row.samples is None:
+            return np.full(hw, _HEAT_GRAY, np.uint8)
+        key = id(group.photo), crop, hw
+        if key not in self._tones:
+            self._tones[key] = ground.tones(self._resized(group, crop, hw))
+        box = group.box_xyxy_px if row.box_xyxy_px is None else row.box_xyxy_px
+        inside = None
+        if box is not None and row.attended is None:
+            low, high = crop.on_panel(np.reshape(box, (2, 2)), 0, 0, hw)
+            inside = ground.box_mask((*low, *high), hw, _FEATHER_PT * self.unit_px)
+        return ground.ground(self._tones[key], inside)
+
+    def _tiles(
+        self, row: MapRow, maps: np.ndarray, group: Group, crop, hw, under: np.ndarray
+    ) -> tuple[np.ndarray, int]:
+        """Coloured panels (N, H, W, 4), and how many pixels they reach beyond their panels."""
+        method = self._interpolation(row, group, crop, hw)
+        bleed = max(round(_BLEED_PT * self.unit_px), 1)
+        if row.reach or crop.is_part or method == "nearest" or self.style.name == "heat":
+            bleed = 0
+        least = tiles.SMOOTH_PT * self.unit_px
+        cells = row.grid.cells
+        field = maps * np.float32(cells) if self._is_even(row) else maps
+        photo_hw = group.photo.shape[:2]
+        field = tiles.resample(field, row.grid, hw, crop, photo_hw, method, bleed, least)
+        tone = self._tone(field, row)
+        if bleed:
+            tone *= tiles.fading(hw, bleed)
+            under = np.pad(under, bleed, constant_values=255)
+        return tiles.colorize(tone, under, self.signed if row.reach else self.table), bleed
+
+    def _is_even(self, row: MapRow) -> bool:
+        return not row.reach and self.style.scaling in ("even", None)
+
+    def _tone(self, field: np.ndarray, row: MapRow) -> np.ndarray:
+        """Values as tones in [0, 1]; signed ones around one half."""
+        if row.reach:
+            return 0.5 + field / (2 * row.reach)
+        if self._is_even(row):
+            return scale.even_tone(field)
+        if self.style.scaling == "head":
+            largest = field.max((1, 2), keepdims=True)
+        elif self.style.scaling == "query":
+            largest = np.float32(row.maps.max())  # of all its panels, shown here or not
+        else:
+            largest = np.float32(self.largest)
+        return field / np.where(largest > 0, largest, 1)
+
+    def _interpolation(self, row: MapRow, group: Group, crop, hw) -> str:
+        """As the style says; else cells as they are in views and where they are large."""
+        if self.style.interpolation or self.style.smoothing == "nearest":
+            return self.style.smoothing
+        if row.reach:
+            return "cubic"
+        if crop.is_part:
+            return "nearest"
+        cell_px = hw[1] / max(row.grid.hw[1], 1)
+        large = cell_px > _LARGE_CELL_PT * self.unit_px
+        return "nearest" if large else "smooth" if self._is_even(row) else "cubic"
+
+    def _contours(self, panels: list[Panel], row: MapRow, maps, group: Group, crop) -> None:
+        """The untouched photo with lines; a map in colour where a line would hold too much."""
+        hw = panels[0].hw
+        spread = contours.is_spread(maps, self.style.contours[0])
+        photo = self._resized(group, crop, hw)
+        smoothing = self.style.smoothing
+        photo_hw = group.photo.shape[:2]
+        curves = contours.lines(maps, row.grid, hw, self.style.contours, smoothing, crop, photo_hw)
+        for panel, wide, curve, one in zip(panels, spread, curves, maps, strict=True):
+            if wide:
+                under = self._ground(group, row, crop, hw)
+                (pixels,), bleed = self._tiles(row, one[None], group, crop, hw, under)
+                tiles.paste(self.pixels, pixels, panel.top - bleed, panel.left - bleed)
+                continue
+            tiles.paste(self.pixels, photo, panel.top, panel.left)
+            first = np.array((panel.left, panel.top))
+            self.curves.append(tuple([line + first for line in lines] for lines in curve))
 
 
-def _relative(row: MapRow, style: Style, shared: float | None) -> np.ndarray:
-    """Maps as shares of the weight that has the last colour; signed ones around one half."""
-    if row.reach:
-        return 0.5 + row.maps / (2 * row.reach)
-    if style.scaling == "head":
-        largest = row.maps.max((1, 2), keepdims=True)
-    else:
-        largest = np.asarray(row.maps.max() if shared is None else shared)
-    return row.maps / np.where(largest > 0, largest, 1)
+def box_tone(cells: BoxCells, heads: Sequence[int], crop: Crop, hw: tuple[int, int]) -> np.ndarray:
+    """Tones (N, H, W) of the signed shares of a box's cells: one half outside the box."""
+    reach = float(np.abs(cells.shares).max()) or 1.0
+    count = cells.shares.shape[-1]
+    low, high = cells.box_xyxy_px[:2], cells.box_xyxy_px[2:]
+    index, inside = [], []
+    for axis, (first, last) in enumerate(((low[1], high[1]), (low[0], high[0]))):
+        at = (crop.pixels(hw[axis], axis) - first) / max(float(last - first), 1e-6) * count
+        index.append(np.clip(at, 0, count - 1).astype(np.intp))
+        inside.append((at >= 0) & (at < count))
+    shares = cells.shares[list(heads)][:, index[0]][:, :, index[1]] / reach
+    return 0.5 + 0.5 * shares * (inside[0][:, None] & inside[1][None])

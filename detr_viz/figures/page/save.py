@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.common.files import replacing
-from detr_viz.figures.page.text import SVG_FALLBACKS, is_truetype, plain_settings
+from detr_viz.figures.page.fonts import SVG_FALLBACKS, is_truetype
+from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.styles import SUFFIXES, FigureError
 
 if TYPE_CHECKING:

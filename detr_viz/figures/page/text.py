@@ -1,4 +1,4 @@
-"""Text of a figure: which font has the characters, how wide a line is, where to break it.
+"""Text of a figure: how wide a line is, where to break it.
 
 Everything is measured before it is placed, so nothing is cut and nothing overlaps. Fonts are files,
 not names: DejaVu Sans comes with matplotlib, so that a figure is the same on every machine; another
@@ -14,16 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from detr_viz.figures.page.fonts import FAMILY, FILES, font_file
+
 if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.font_manager import FontProperties
 
-# An SVG names its font; Verdana has the widths of DejaVu Sans where that is missing.
-FAMILY = "DejaVu Sans"
-SVG_FALLBACKS = ("Verdana", "sans-serif")
 ELLIPSIS = "…"
-_OWN_SIGNS = "\N{EN DASH}…"  # with all of Latin, what DejaVu Sans is known to have
-_FILES = {"": "DejaVuSans.ttf", "bold": "DejaVuSans-Bold.ttf", "italic": "DejaVuSans-Oblique.ttf"}
 _FORMULA = re.compile(r"(.*?)(?:([A-Za-z])_([A-Za-z0-9])|$)")  # text, letter, subscript
 _BREAKS = re.compile(r"(?<=[ _-])(?=.)")
 _WORDS = re.compile(r"\$[^$]*\$|[^\s$]+")
@@ -56,58 +53,11 @@ def clean(text: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def font_file(characters: frozenset[str], style: str = "") -> str | None:
-    """File of a font with all these characters; None where no font has them.
-
-    matplotlib's DejaVu Sans first, then installed fonts, TrueType before other outlines.
-    """
-    import matplotlib
-    from matplotlib.font_manager import fontManager, get_font
-
-    own = str(Path(matplotlib.get_data_path(), "fonts", "ttf", _FILES[style]))
-    if all(c < "\u0180" or c in _OWN_SIGNS for c in characters):
-        return own
-    codes = {ord(c) for c in characters}
-    weight = 700 if style == "bold" else 400
-
-    def unlike(entry) -> tuple[bool, bool, int]:  # upright sans near the weight first
-        close = entry.weight if isinstance(entry.weight, int) else 400
-        return entry.style != "normal", "serif" in entry.name.lower(), abs(close - weight)
-
-    # Last Resort, which comes with matplotlib, has a box with a number for every character
-    real = [e for e in fontManager.ttflist if not e.name.startswith("Last Resort")]
-    installed = [e.fname for e in sorted(real, key=unlike)]
-    other = None
-    for path in (own, *installed):
-        try:
-            if codes <= get_font(path).get_charmap().keys():
-                if is_truetype(path):
-                    return path
-                other = other or path
-        except (OSError, RuntimeError):  # removed or damaged since matplotlib listed it
-            continue
-    return other
-
-
-@lru_cache(maxsize=64)
-def is_truetype(path: str) -> bool:
-    """Whether a font has TrueType outlines: matplotlib embeds no others properly in a PDF."""
-    from matplotlib.font_manager import get_font
-
-    table = get_font(path).get_sfnt_table("maxp")
-    return table is not None and table["version"] >= (1, 0)
-
-
-def drawable(text: str) -> bool:
-    """Whether some installed font has every character of the text."""
-    return font_file(frozenset(text), "bold") is not None
-
-
-@lru_cache(maxsize=256)
 def _properties(size_pt: float, style: str, path: str) -> FontProperties:
     from matplotlib.font_manager import FontProperties, get_font
 
-    family = FAMILY if Path(path).name in _FILES.values() else get_font(path).family_name
+    own = Path(path).name in FILES["sans"].values()
+    family = FAMILY if own else get_font(path).family_name
     # family, weight and style repeat what the file is: an SVG names its font and embeds none
     return FontProperties(
         family=family,
@@ -126,9 +76,9 @@ def _renderer(dpi: float) -> RendererAgg:
 
 
 @lru_cache(maxsize=20_000)
-def _width(text: str, size_pt: float, style: str, dpi: float, hinting: str) -> float:
+def _width(text: str, size_pt: float, style: str, dpi: float, hinting: str, face: str) -> float:
     """Width of one line in pixels. Figures of a run share most of their words."""
-    path = font_file(frozenset(text), style) or font_file(frozenset(), style)
+    path = font_file(frozenset(text), style, face) or font_file(frozenset(), style, face)
     assert path is not None
     font = _properties(size_pt, style, path)
     measured = _renderer(dpi).get_text_width_height_descent(text, font, False)
@@ -159,12 +109,12 @@ def _most(length: int, fits: Callable[[int], bool]) -> int:
 
 
 class Lettering:
-    """Measures and breaks text at one resolution. Sizes in points, widths in pixels."""
+    """Measures and breaks text of a font at one resolution. Sizes in points, widths in pixels."""
 
-    def __init__(self, dpi: float) -> None:
+    def __init__(self, dpi: float, font: str = "sans") -> None:
         import matplotlib
 
-        self.dpi = dpi
+        self.dpi, self.font = dpi, font
         self._hinting = str(matplotlib.rcParams["text.hinting"])
 
     def px(self, pt: float) -> int:
@@ -173,13 +123,14 @@ class Lettering:
 
     def properties(self, text: str, size_pt: float, style: str = "") -> FontProperties:
         """Font to draw this text with; DejaVu Sans where no font has all its characters."""
-        path = font_file(frozenset(text), style) or font_file(frozenset(), style)
+        path = font_file(frozenset(text), style, self.font)
+        path = path or font_file(frozenset(), style, self.font)
         assert path is not None
         return _properties(size_pt, style, path)
 
     def width(self, text: str, size_pt: float, style: str = "") -> float:
         """Width of one line in pixels."""
-        return _width(text, size_pt, style, self.dpi, self._hinting)
+        return _width(text, size_pt, style, self.dpi, self._hinting, self.font)
 
     def _advance(self, text: str, size_pt: float, style: str = "") -> float:
         """Where the next text begins: the width with the spaces at both ends."""

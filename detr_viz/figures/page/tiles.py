@@ -1,49 +1,90 @@
 """Photo and maps to pixels: every cell in its place, every panel at the size of the page.
 
-    photo  = tiles.resize_photo(rgb, (114, 152))
-    table  = tiles.blend_table(lut)                                  (256, 3) uint8 colours
-    levels = tiles.resample(maps / maps.max((1, 2), keepdims=True), grid, (114, 152))
-    tiles  = tiles.colorize(levels, tiles.backdrop(photo), table)  (N, 114, 152, 4) uint8
+    photo  = tiles.resize_photo(rgb, (114, 152), crop)
+    field  = tiles.resample(maps, grid, (114, 152), crop)          (N, 114, 152) float32
+    panels = tiles.colorize(tone, ground, table)                   (N, 114, 152, 4) uint8
 
 Letters: N panels, h w cells of a map, H W pixels of a panel, H0 W0 pixels of the photo. A panel
-shows the whole photo. numpy and Pillow only: what a colour means is decided by the caller.
+shows the part of the photo that its crop says. numpy and Pillow only: what a colour means is
+decided by the caller.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
 from detr_viz.attention.grids import Grid
+from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.styles import INTERPOLATIONS
 
-# The photo under a map: its tones go to this range of grey, whatever light it was taken in.
-_GRAY_RANGE = (44.0, 122.0)
-MIDDLE_GRAY = 79  # what a photo's median becomes in it
-_MEDIAN_TONE = 0.45  # where in the range the photo's median goes, as far as
-_GAMMAS = (0.5, 1.7)  # a gamma in these limits can bring it
-_MIN_SPAN = 50.0  # the tones of a foggy photo are spread no further: that would show noise
-_HIGHLIGHTS = 1.15  # the brightest 2 % may pass the range by so much of it
-
-_OPACITY = 0.94  # of the largest weight: the object stays visible under it
+SMOOTH_CELLS = 0.6  # sigma of "smooth", in cells
+SMOOTH_PT = 0.6  # and in points at least: one cell is never a speck
+_SIGMAS = 4.0  # where the Gaussian ends
 
 
-@lru_cache(maxsize=64)
-def interpolation_weights(out_px: int, grid: Grid, axis: int, interpolation: str) -> np.ndarray:
-    """Matrix from cells to panel pixels along an axis, (out_px, cells) float32; rows sum to 1.
+@lru_cache(maxsize=256)
+def interpolation_weights(
+    out_px: int,
+    grid: Grid,
+    axis: int,
+    interpolation: str,
+    crop: Crop,
+    photo_px: int,
+    beyond: int = 0,
+    least_px: float = 0.0,
+) -> np.ndarray:
+    """Matrix from cells to panel pixels along an axis, (out_px + 2 * beyond, cells) float32.
 
-    Where a panel has fewer pixels than the map cells, a row averages over its pixel's extent, so
-    that no cell is skipped.
+    photo_px  pixels of the whole photo along the axis
+    beyond    pixels on either side of the panel
+    least_px  of "smooth": sigma in pixels at least
+    An even map gives one value everywhere. smooth: each cell is spread by a Gaussian, and what
+    would leave the map is folded back, so that its sum is kept. The others interpolate between
+    cell centres, and are flat beyond the outermost; where a panel has fewer pixels than the map
+    cells, a row averages over its pixel's extent, so that no cell is skipped.
     """
     cells = grid.hw[axis]
-    oversample = -(-cells // out_px)
-    u = grid.positions(out_px * oversample, axis)
-    weights = weights_at(u, cells, interpolation)
-    weights = weights.reshape(out_px, oversample, cells).mean(1).astype(np.float32)
+    shown_px = (crop.y1 - crop.y0, crop.x1 - crop.x0)[axis]
+    centers = grid.centers(photo_px, axis) + 0.5
+    pitch = float(centers[1] - centers[0]) if cells > 1 else float(photo_px)
+    cell_px = pitch * out_px / shown_px
+    if interpolation == "smooth":
+        u = (crop.pixels(out_px, axis, beyond) - centers[0]) / pitch
+        # half a pixel at least: in a narrower Gaussian a cell may lie between all pixels' centres
+        weights = _gaussian(u, cells, max(SMOOTH_CELLS, max(least_px, 0.5) / cell_px))
+    else:
+        finer = max(math.ceil(1 / cell_px), 1)
+        low, high = ((crop.y0, crop.y1), (crop.x0, crop.x1))[axis]
+        step = (high - low) / out_px
+        count = (out_px + 2 * beyond) * finer
+        at = low - beyond * step + (np.arange(count) + 0.5) * step / finer
+        u = np.clip((at - centers[0]) / pitch, 0, cells - 1)
+        weights = weights_at(u, cells, interpolation)
+        weights = weights.reshape(out_px + 2 * beyond, finer, cells).mean(1)
+    weights = weights.astype(np.float32)
     weights.setflags(write=False)  # rows of one figure share it
     return weights
+
+
+def _gaussian(u: np.ndarray, cells: int, sigma: float) -> np.ndarray:
+    """Gaussians around the cells at positions u, (u.size, cells); folded at the map's borders.
+
+    Beyond the borders they go on as they would without: a peak at the border fades there.
+    """
+    weights = np.zeros((u.size, cells))
+    centers = np.arange(cells)
+    # at a position beyond a border the pixel shows what is folded as well: it is clamped
+    inside = np.clip(u, -0.5, cells - 0.5)
+    for mirrored in (centers, -1 - centers, 2 * cells - 1 - centers):
+        apart = (inside[:, None] - mirrored) / sigma
+        weights += np.where(np.abs(apart) < _SIGMAS, np.exp(-0.5 * apart * apart), 0)
+    weights /= sigma * math.sqrt(2 * math.pi)
+    # the sum over cells ripples around 1: an even map must be even
+    return weights / np.maximum(weights.sum(1, keepdims=True), 1e-12)
 
 
 def weights_at(u: np.ndarray, cells: int, interpolation: str) -> np.ndarray:
@@ -51,8 +92,8 @@ def weights_at(u: np.ndarray, cells: int, interpolation: str) -> np.ndarray:
 
     At a whole u the row is that cell alone, exactly.
     """
-    if interpolation not in INTERPOLATIONS:
-        have = ", ".join(INTERPOLATIONS)
+    if interpolation not in INTERPOLATIONS[1:]:
+        have = ", ".join(INTERPOLATIONS[1:])
         raise ValueError(f"interpolation {interpolation!r} is not one of {have}")
     first = np.floor(u + 0.5 if interpolation == "nearest" else u).astype(np.intp)
     weights = np.zeros((u.size, cells))
@@ -77,83 +118,58 @@ def _shares(f: np.ndarray, interpolation: str) -> list[tuple[int, np.ndarray]]:
 
 
 def resample(
-    maps: np.ndarray, grid: Grid, out_hw: tuple[int, int], interpolation: str = "linear"
+    maps: np.ndarray,
+    grid: Grid,
+    out_hw: tuple[int, int],
+    crop: Crop,
+    photo_hw: tuple[int, int],
+    interpolation: str = "linear",
+    beyond: int = 0,
+    least_px: float = 0.0,
 ) -> np.ndarray:
     """Maps (..., h, w) to panels (..., H, W) float32: two small products for all maps at once.
 
-    Every cell has its own value at its centre, and beyond the outermost centres a map is flat.
-    linear: straight between centres; cubic: smooth, may pass the cells' values a little (so clip
-    what must not be negative); nearest: shows the cells.
+    Arguments as of interpolation_weights. cubic may pass the cells' values a little.
     """
     rows, columns = (
-        interpolation_weights(out_hw[axis], grid, axis, interpolation) for axis in (0, 1)
+        interpolation_weights(
+            out_hw[axis], grid, axis, interpolation, crop, photo_hw[axis], beyond, least_px
+        )
+        for axis in (0, 1)
     )
-    return rows @ (np.asarray(maps, np.float32) @ columns.T)
+    maps = np.asarray(maps, np.float32)
+    # as two products of matrices: a product for each map waits for threads each time
+    across = maps.reshape(-1, maps.shape[-1]) @ columns.T
+    across = across.reshape(-1, maps.shape[-2], len(columns)).transpose(1, 0, 2)
+    down = rows @ across.reshape(maps.shape[-2], -1)
+    panels = down.reshape(len(rows), -1, len(columns)).transpose(1, 0, 2)
+    return panels.reshape(*maps.shape[:-2], len(rows), len(columns))
 
 
-def resize_photo(rgb: np.ndarray, out_hw: tuple[int, int]) -> np.ndarray:
-    """Photo (H0, W0, 3) uint8 to a panel's size, (H, W, 3) uint8, antialiased."""
-    grows = out_hw[0] >= rgb.shape[0] and out_hw[1] >= rgb.shape[1]
-    method = Image.Resampling.BILINEAR if grows else Image.Resampling.LANCZOS
-    size = (out_hw[1], out_hw[0])
+def resize_photo(rgb: np.ndarray, out_hw: tuple[int, int], crop: Crop | None = None) -> np.ndarray:
+    """Photo (H0, W0, 3) uint8, or a part of it, to a panel's size, (H, W, 3) uint8, antialiased."""
+    crop = crop or Crop.whole(rgb.shape[:2])
+    high, wide = crop.size_hw
+    grows = out_hw[0] >= high and out_hw[1] >= wide
+    method = Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS
+    size, box = (out_hw[1], out_hw[0]), (crop.x0, crop.y0, crop.x1, crop.y1)
     # reducing_gap: large photos shrink by whole factors first, much faster, to the same picture
-    return np.asarray(Image.fromarray(rgb).resize(size, method, reducing_gap=3.0))
+    return np.asarray(Image.fromarray(rgb).resize(size, method, box=box, reducing_gap=3.0))
 
 
-def backdrop(photo: np.ndarray) -> np.ndarray:
-    """What lies under a map: the photo (H, W, 3) uint8 grey, dark, low in contrast, (H, W) uint8.
-
-    Its tones between the 2nd and 98th percentile go to a fixed range, its median to one place in
-    it: a night scene and an overexposed one give the same calm ground, darker than any bright map.
-    """
-    gray = np.asarray(Image.fromarray(photo).convert("L"), np.float64)
-    low, median, high = np.percentile(gray, (2, 50, 98))
-    span = max(high - low, _MIN_SPAN)
-    low = (low + high - span) / 2
-    middle = min(max((median - low) / span, 0.02), 0.98)
-    gamma = min(max(np.log(_MEDIAN_TONE) / np.log(middle), _GAMMAS[0]), _GAMMAS[1])
-    tone = np.minimum(np.maximum((gray - low) / span, 0) ** gamma, _HIGHLIGHTS)
-    dark, light = _GRAY_RANGE
-    return np.rint(dark + (light - dark) * tone).astype(np.uint8)
+def fading(out_hw: tuple[int, int], beyond: int) -> np.ndarray:
+    """(H + 2 beyond, W + 2 beyond) float32: 1 on the panel, falling to 0 around it."""
+    sides = []
+    for side in out_hw:
+        at = np.arange(-beyond, side + beyond) + 0.5
+        out = np.maximum(np.maximum(-at, at - side), 0)
+        sides.append(np.clip(1 - out / max(beyond, 1e-6), 0, 1))
+    return (sides[0][:, None] * sides[1][None]).astype(np.float32)
 
 
-def blend_table(lut: np.ndarray) -> np.ndarray:
-    """A map's colour laid over grey, every case: (256 levels, 256 greys, 4) uint8 RGBA.
-
-    lut: (256, 3) uint8. Opacity follows the level, 0.94 * level / 255, so that level 0 is the bare
-    ground. One look-up a pixel then replaces the arithmetic.
-    """
-    alpha = (_OPACITY * np.arange(256) / 255)[:, None, None]
-    gray = np.arange(256, dtype=np.float64)[None, :, None]
-    table = np.full((256, 256, 4), 255, np.uint8)
-    table[..., :3] = np.rint(alpha * np.asarray(lut, np.float64)[:, None] + (1 - alpha) * gray)
-    return table
-
-
-def opaque_table(lut: np.ndarray) -> np.ndarray:
-    """The same table for a map alone: its colour, whatever lies under it."""
-    table = np.full((256, 256, 4), 255, np.uint8)
-    table[..., :3] = lut[:, None]
-    return table
-
-
-def signed_table(lut: np.ndarray, opaque: bool = False) -> np.ndarray:
-    """The same for values of both signs: level 127.5 is 0 and the bare ground, the ends opaque.
-
-    opaque: the colour alone, whatever lies under it.
-    """
-    if opaque:
-        return opaque_table(lut)
-    alpha = (_OPACITY * np.abs(np.arange(256) / 127.5 - 1))[:, None, None]
-    gray = np.arange(256, dtype=np.float64)[None, :, None]
-    table = np.full((256, 256, 4), 255, np.uint8)
-    table[..., :3] = np.rint(alpha * np.asarray(lut, np.float64)[:, None] + (1 - alpha) * gray)
-    return table
-
-
-def colorize(levels: np.ndarray, ground: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Panels (N, H, W, 4) uint8: levels (N, H, W) in [0, 1] over ground (H, W), by a table."""
-    index = np.rint(np.clip(levels, 0, 1) * 255).astype(np.uint16)
+def colorize(tone: np.ndarray, ground: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Panels (N, H, W, 4) uint8: tones (N, H, W) in [0, 1] over ground (H, W), by a table."""
+    index = np.rint(np.clip(tone, 0, 1) * 255).astype(np.uint16)
     index <<= 8
     index |= ground
     return np.take(table.reshape(-1, 4), index, axis=0)
@@ -165,6 +181,9 @@ def blank_sheet(height: int, width: int) -> np.ndarray:
 
 
 def paste(sheet: np.ndarray, tile: np.ndarray, top: int, left: int) -> None:
-    """Put a tile (H, W, 3 or 4) on the sheet, in place."""
+    """Put a tile (H, W, 3 or 4) on the sheet, in place; what would lie outside is left out."""
+    up, before = max(-top, 0), max(-left, 0)
+    tile = tile[up : sheet.shape[0] - top, before : sheet.shape[1] - left]
     height, width, channels = tile.shape
+    top, left = top + up, left + before
     sheet[top : top + height, left : left + width, :channels] = tile

@@ -1,0 +1,89 @@
+"""Draw the pictures of README.md again: python docs/pictures.py [--out image] [NAME ...]
+
+Each is a command of the tool, so that the pictures show what a reader gets. `photo_layout` needs a
+full-size network: its weights are filled by a rule and were not trained, so only its layout means
+anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+
+DPI = 220  # wide enough for the page of a repository
+_FILLED = "<filled>"  # stands for the checkpoint that is filled by a rule
+
+# Name of the picture -> arguments of the command.
+PICTURES = {
+    **{
+        f"{name}_{mode}_feature_image": f"--type {kind} --plot {mode} --queries score:0.5"
+        for name, kind in (("detr", "detr"), ("conditional_detr", "cd_detr"))
+        for mode in ("combine", "position", "content")
+    },
+    "detr_terms_feature_image": "--type detr --plot terms --queries top:1",
+    "faithfulness": "--type cd_detr --faithfulness --plot all --queries top:3",
+    "decoder_self_attention": "--type detr --attention decoder --queries score:0.9",
+    "encoder_points": "--type cd_detr --attention encoder --heads mean "
+    "--points 340,150 100,200 190,200",
+    "ablation": "--type cd_detr --ablate content position head:3 --queries top:1",
+    "style_contour": "--type cd_detr --plot position --style contour --queries top:2 "
+    "--image image/scene_4.jpg",
+    "style_heat": "--type cd_detr --plot position --style heat --norm query --queries top:2 "
+    "--image image/scene_4.jpg",
+    "compare_position": "--type detr cd_detr --plot position --queries top:2 "
+    "--image image/scene_2.jpg",
+    "layers": "--type cd_detr --layer all --image image/scene_3.jpg",
+    "photo_layout": f"--type cd_detr --weights {_FILLED} --queries 91,34 "
+    "--image image/photo_coffee.jpg",
+}
+
+
+def filled_checkpoint(folder: Path) -> Path:
+    """An official-format checkpoint of Conditional DETR R50, filled by the rule of the tests."""
+    sys.path[:0] = [str(ROOT / "tests")]
+    import torch
+    from conftest import filled_state_dict
+
+    path = folder / "conditional_detr_r50_filled.pth"
+    torch.save({"model": filled_state_dict("cond_r50")}, path)
+    return path
+
+
+def draw(name: str, out: Path, more: Sequence[str] = ()) -> Path:
+    """Draw one picture as <out>/<name>.png; more: further flags, such as --dpi."""
+    from detr_viz import cli
+
+    with tempfile.TemporaryDirectory() as folder:
+        more = more or ("--dpi", str(DPI))
+        argv = [str(ROOT / a) if a.startswith("image/") else a for a in PICTURES[name].split()]
+        if _FILLED in argv:
+            argv[argv.index(_FILLED)] = str(filled_checkpoint(Path(folder)))
+        # into a folder: a view may write a second figure beside the first
+        code = cli.main([*argv, *more, "--out", f"{folder}/figures/", "--quiet"])
+        if code:
+            raise SystemExit(code)
+        first = min(Path(folder, "figures").glob("*.png"), key=lambda path: len(path.name))
+        out.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(first, out / f"{name}.png"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw the pictures of README.md again.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PICTURES)}")
+    parser.add_argument("--out", type=Path, default=ROOT / "image", metavar="FOLDER")
+    args = parser.parse_args()
+    if unknown := [name for name in args.names if name not in PICTURES]:
+        parser.error(f"no picture {unknown[0]!r}: choose from {', '.join(PICTURES)}")
+    for name in args.names or PICTURES:
+        print(draw(name, args.out))
+
+
+if __name__ == "__main__":
+    main()

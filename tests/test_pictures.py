@@ -1,0 +1,49 @@
+"""The pictures of the README are what its script draws: compared by the facts in the files."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+
+def _script():
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs/pictures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SCRIPT = _script()
+# these take long; the first six stand for all modes and both models
+QUICK = [name for name in SCRIPT.PICTURES if name not in ("faithfulness", "photo_layout")]
+
+
+def facts(path) -> dict[str, str]:
+    """Title and Description; the numbers of the self-check differ from machine to machine."""
+    with Image.open(path) as image:
+        kept = {name: image.info[name] for name in ("Title", "Description")}
+    return {name: re.sub(r"residual \S+?e-\d+", "residual", text) for name, text in kept.items()}
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_picture_is_drawn_again_from_its_command(name, tmp_path):
+    drawn = SCRIPT.draw(name, tmp_path, ("--dpi", "40"))
+    assert facts(drawn) == facts(ROOT / f"image/{name}.png")
+
+
+def test_every_picture_of_the_readme_is_there():
+    shown = re.findall(r"!\[[^]]*\]\(image/(\w+)\.png\)", (ROOT / "README.md").read_text())
+    atlas = {"atlas_detr", "atlas_conditional_detr"}  # of 500 scenes, by the command beside them
+    assert set(shown) - atlas == set(SCRIPT.PICTURES)
+    assert all((ROOT / f"image/{name}.png").is_file() for name in shown)
+
+
+def test_a_name_that_is_not_one_of_them(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["pictures.py", "nothing"])
+    with pytest.raises(SystemExit) as stop:
+        SCRIPT.main()
+    assert stop.value.code == 2 and "no picture 'nothing'" in capsys.readouterr().err
