@@ -27,6 +27,8 @@ def metadata(shown: FigureContents) -> dict[str, str]:
     plain = [" ".join(note.replace("$", "").split()) for note in reading_rule(shown)]
     style = shown.style
     drawn = f"style {style.name}, {style.smoothing} interpolation"
+    if style.interpolation is None and style.name == "overlay":
+        drawn += " (large cells and views: cell by cell)"
     if style.name != "contour":
         drawn += f", colour map {'ember' if style.cmap is None else style.cmap}"
     checks = each(shown, [_checked(s) for s in shown.subjects])

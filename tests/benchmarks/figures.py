@@ -2,8 +2,8 @@
 
 Eight heads, a photo of 1066 x 800, maps of 34 x 25 cells, files 1600 pixels wide. No network runs.
 
-    png      10 queries to PNG, seconds                                           target <= 0.08
-    pdf      10 queries to PDF, seconds                                           target <= 0.20
+    png      10 queries to PNG, seconds                                           target <= 0.06
+    pdf      10 queries to PDF, seconds                                           target <= 0.15
              size of our file                                                     target <= 2.2 MB
     memory   100 queries to PNG, peak of a process of its own                     target <= 0.15
              and how far that is above the process with its imports alone

@@ -102,7 +102,8 @@ def test_metadata_names_what_was_left_to_default():
     assert "style heat, nearest interpolation, colour map ember" in said
     assert f"normalisation even ({NORMS['even']})" in said
     said = file_facts.metadata(shown())["Description"]
-    assert "style overlay, smooth interpolation, colour map ember" in said
+    assert "style overlay, smooth interpolation (large cells and views: cell by cell), " in said
+    assert "colour map ember" in said
 
 
 NUMBERS = (

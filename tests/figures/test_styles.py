@@ -204,14 +204,14 @@ def test_the_key_says_how_colours_compare(style, words, mode):
             Style(),
             (
                 "normalisation even (relative to an even spread, on one logarithmic scale for all",
-                "style overlay, smooth interpolation, colour map ember",
+                "smooth interpolation (large cells and views: cell by cell), colour map ember",
             ),
         ),
         (
             Style(norm="head"),
             (
                 "normalisation head (each panel on a scale of its own, from 0 to its largest",
-                "style overlay, cubic interpolation, colour map ember",
+                "cubic interpolation (large cells and views: cell by cell), colour map ember",
             ),
         ),
         (

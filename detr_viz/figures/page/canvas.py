@@ -53,6 +53,11 @@ def _add_pixels(ax: Axes, sheet: np.ndarray) -> None:
     height, width = sheet.shape[:2]
 
     class Pixels(AxesImage):
+        def set_data(self, A: np.ndarray) -> None:
+            # matplotlib's own looks for what is not finite, in a copy: there is nothing in bytes
+            self._A = A
+            self.stale = True
+
         def draw(self, renderer) -> None:
             canvas = getattr(renderer, "height", 0), getattr(renderer, "width", 0)
             if renderer.option_scale_image() or tuple(map(int, canvas)) != (height, width):

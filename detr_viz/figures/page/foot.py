@@ -123,9 +123,15 @@ class _Place:
         return lines, [KeySign("cell", start + side / 2, middle, side)]
 
     def shortened(self, words: list[str], limit: float) -> tuple[list[TextLine], list[KeySign]]:
-        """As many of the words as fit."""
+        """As many of the words as fit; the first is shortened where it alone is too long."""
         page = self._page
-        text = _SEPARATOR.join(words).replace("$", "")
+        texts = [word.replace("$", "") for word in words]
+        while (
+            len(texts) > 1
+            and page.margin + page.pen.width(_SEPARATOR.join(texts), page.text_pt) > limit
+        ):
+            texts.pop()
+        text = _SEPARATOR.join(texts)
         text = page.pen.shorten(text, limit - page.margin, page.text_pt)
         base = baseline_of(self._layout.height, page)
         return [TextLine(text, page.margin, base, page.text_pt, GRAY)], []

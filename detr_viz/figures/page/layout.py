@@ -72,7 +72,8 @@ def page_layout(
         for one in ([arrange] if arrange else _arrangements(sections, heads, page_format))
     ]
     limit_px = _limit_px(page_format)
-    layout = max(layouts, key=lambda layout: (layout.height <= limit_px, _size(layout)))
+    fitting = [layout for layout in layouts if layout.height <= limit_px]
+    layout = max(fitting, key=_size) if fitting else min(layouts, key=lambda one: one.height)
     check_size(layout.width, layout.height, len({panel.top for panel in layout.maps}))
     return layout
 
