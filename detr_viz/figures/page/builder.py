@@ -80,8 +80,9 @@ class PageBuilder:
         self.bars: list[Bar] = []
         self.joined: list[tuple[Panel, Panel]] = []
         self._letters = chain(string.ascii_lowercase, (f"a{c}" for c in string.ascii_lowercase))
+        # with a scale of their own the foot says what the numbers are
         self._first_caption = style.name != "contour" and any(
-            text.endswith("%")
+            "%" in text and style.scaling in ("even", None)
             for group, texts in zip(self.groups, self.texts, strict=True)
             for row, of_row in zip(group.rows, texts, strict=True)
             for text in of_row
@@ -180,11 +181,11 @@ class PageBuilder:
         """The text under a panel; the first that is a share says of what, if there is room."""
         text = self.texts[group][row][head]
         own = self.groups[group].rows[row].captions is not None
-        if self._first_caption and text.endswith("%") and not own:
+        if self._first_caption and "%" in text and not own:
             self._first_caption = False
-            if self.page.pen.width(text + IN_BOX, self.page.small_pt) <= room:
-                text += IN_BOX
-                self.says_in_box = True
+            longer = text.replace("%", f"%{IN_BOX}")
+            if self.page.pen.width(longer, self.page.small_pt) <= room:
+                text, self.says_in_box = longer, True
         if self.page.pen.width(text, self.page.small_pt) > room:
             text = text.replace(", ", " ")
         return self.page.pen.shorten(text, room, self.page.small_pt)
