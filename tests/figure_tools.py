@@ -286,13 +286,15 @@ def _check_sheet(fig: Figure, shown: np.ndarray, maps: np.ndarray, unit_px: floa
 
 def _check_lines(fig: Figure, photos: np.ndarray, maps: np.ndarray, locators: np.ndarray) -> None:
     """Each line, with its width, is in one panel of its kind."""
+    with_points = any(c.get_zorder() == SAMPLES for c in _of(fig, EllipseCollection))
+    ticked = np.concatenate([maps, photos]) if with_points else maps  # all heads on one photo
     for order, areas in (
         (OLD_HALO, photos),
         (OLD_BOX, photos),
         (HALO, photos),
         (BOX, photos),
-        (TICK_HALO, maps),
-        (TICK, maps),
+        (TICK_HALO, ticked),
+        (TICK, ticked),
     ):
         lines = at_order(fig, order)
         if lines is not None:
