@@ -481,3 +481,19 @@ def test_long_names_that_begin_alike_are_told_apart():
     fig = figures.compare_models([a, b], shared(a, b)[:1])
     assert {"…epoch_50", "…epoch_60"} <= set(texts(fig))
     assert fig.facts["Title"].startswith("detr_r50_long_epoch_50 and detr_r50_long_epoch_60:")
+
+
+def test_one_panel_a_model_keeps_class_score_and_remarks():
+    """Side by side where all have a match; else each has a line, under the class."""
+    a, b = fake(), fake(model_title="DETR")
+    b.image = a.image
+    boxes = [e.boxes_xyxy_px for e in (a, b)]
+    mean = Style(heads="mean")
+    both = shared_objects(boxes, [[0], [0]])
+    said = texts(figures.compare_models([a, b], both, style=mean))
+    assert {"cat", "Conditional DETR .98", "DETR .98 query 0"} <= set(said)
+    b.boxes_xyxy_px = b.boxes_xyxy_px + 500  # nowhere near
+    alone = shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], [[0], [0]])
+    said = texts(figures.compare_models([a, b], alone[:1], style=mean))
+    assert {"cat", "Conditional DETR", ".98", "DETR"} <= set(said)
+    assert any(text.startswith("no matching box") for text in said)

@@ -29,6 +29,7 @@ from detr_viz.figures.page.elements import (
     CLASS_PT,
     TEXT_PT,
     WIDE,
+    Label,
     PageLayout,
     Section,
     all_groups,
@@ -216,8 +217,11 @@ def merged(b: PageBuilder) -> tuple[int, int]:
         names = [name for name, _, _ in cells]
         named = any(names) and (k == 0 or names != before)
         before = names
-        b.label(b.lettered(label), page.margin, base, first - page.px(2) if named else right)
+        limit = first - page.px(2) if named and cells else right
+        b.label(b.lettered(label), page.margin, base, limit)
         top += b.label_height
+        if photo is None:
+            continue
         if not cells:
             top = bottom = b.remark(b.groups[photo], page.margin, right, top)
             continue
@@ -235,21 +239,37 @@ def merged(b: PageBuilder) -> tuple[int, int]:
     return right + page.margin, bottom
 
 
-def _blocks(b: PageBuilder) -> list[tuple]:
-    """(label, group of the photo, [(name, group, row), ...]) for each photo of a merged page."""
-    blocks, index = [], 0
+Cell = tuple[str, int, int]  # name of a panel, its group and row
+
+
+def _blocks(b: PageBuilder) -> list[tuple[Label, int | None, list[Cell]]]:
+    """(label, group of the photo, panels) for each line of a merged page; None: a heading alone.
+
+    Groups of one object stand side by side where their labels say little: what has changed in a
+    query, or that a model has no match, needs a line of its own.
+    """
+    blocks: list[tuple[Label, int | None, list[Cell]]] = []
+    index = 0
     for section in b.sections:
-        many = len(section.groups) > 1 and all(len(g.rows) == 1 for g in section.groups)
-        if many and section.heading is not None:
-            cells = [(group.label.title, index + i, 0) for i, group in enumerate(section.groups)]
-            blocks.append((section.heading, index + len(section.groups) - 1, cells))
-            index += len(section.groups)
-            continue
-        for i, group in enumerate(section.groups):
-            cells = [(row.name, index, r) for r, row in enumerate(group.rows)]
-            label = group.label
-            if section.heading and i == 0:
-                label = section.heading if not group.label.title else group.label
-            blocks.append((label, index, cells))
-            index += 1
+        groups = section.groups
+        short = all(len(g.rows) == 1 and not g.label.alert for g in groups)
+        if section.heading and short and len(groups) > 1 and not any(g.mark for g in groups):
+            cells = [(_short_label(b, g.label), index + i, 0) for i, g in enumerate(groups)]
+            blocks.append((section.heading, index + len(groups) - 1, cells))
+        else:
+            if section.heading:
+                blocks.append((section.heading, None, []))
+            for i, group in enumerate(groups, index):
+                cells = [(row.name, i, r) for r, row in enumerate(group.rows)]
+                blocks.append((group.label, i, cells))
+        index += len(groups)
     return blocks
+
+
+def _short_label(b: PageBuilder, label: Label) -> str:
+    """A label over one panel: its title, with score and first detail where there is room."""
+    room = _MERGED_SHARE * b.page.width * 0.9
+    words = [word for word in (label.title, label.score, *label.details[:1]) if word]
+    while len(words) > 1 and b.page.pen.width(" ".join(words), b.page.text_pt) > room:
+        words.pop()
+    return " ".join(words)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from detr_viz.figures.page.builder import PageBuilder
 from detr_viz.figures.page.elements import (
     AIR,
@@ -37,9 +39,7 @@ def stacked(b: PageBuilder) -> tuple[int, int]:
         least = page.px(_LABEL_PT)
         if width < least:
             width = page.panel_width(page.width - fixed - least, count)
-    photo = max(round(width * share), 0 if wide else page.px(_LABEL_PT))
-    if not wide:
-        photo = min(photo, page.px(_LABEL_PT) if width < page.px(_LABEL_PT) else photo)
+    photo = round(width * share) if wide else max(width, page.px(_LABEL_PT))
     hw = page.panel_height(width), width
     # a photo higher than its rows would leave them alone: it is as high as they are at most
     step = hw[0] + _under(b, 0) + page.px(0.6)
@@ -79,8 +79,6 @@ def stacked(b: PageBuilder) -> tuple[int, int]:
 
 
 def _moved(line: TextLine, x: float, top: float) -> TextLine:
-    from dataclasses import replace
-
     return replace(line, x=line.x + x, baseline=top + line.baseline)
 
 
