@@ -196,12 +196,13 @@ def test_the_figure():
     assert "layers 0, 1 and 2" in rule and "hidden: the cells" in rule
 
 
-def test_bars_are_the_scores_that_are_left():
+@pytest.mark.parametrize("heads", [(0, 3), "mean"])
+def test_bars_are_the_scores_that_are_left(heads):
     """Under each photo, as wide as it is; a removed head is crossed out."""
     e = demo_explanation("detr")
     query = e.by_score()[0]
     found = [e.ablate(name) for name in ("position", "head:3")]
-    fig = figures.head_grid(e, [query], layer=2, style=Style(heads=(0, 3)), ablations=found)
+    fig = figures.head_grid(e, [query], layer=2, style=Style(heads=heads), ablations=found)
     scores = [e.scores[query], *(part.kept_scores()[query] for part in found)]
     (bars,) = [c for c in fig.axes[0].collections if isinstance(c, PolyCollection)]
     ends = [np.hstack([p.vertices.min(0), p.vertices.max(0)]) for p in bars.get_paths()]
@@ -212,6 +213,8 @@ def test_bars_are_the_scores_that_are_left():
         assert photo.bottom < whole[1] < photo.bottom + photo.hw[0] / 4
         np.testing.assert_allclose(part[[0, 1, 3]], whole[[0, 1, 3]])
         assert part[2] - part[0] == pytest.approx(score * photo.hw[1], abs=1e-3)
+    if heads == "mean":  # no panel is of one head alone
+        return
     (cross,) = segments(fig, 5.0)
     (removed,) = [p for p in layout_of(fig).maps if (p.group, p.head) == (2, 1)]
     assert cross.min(0).tolist() == [removed.left, removed.top]

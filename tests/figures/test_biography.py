@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import demo_explanation, demo_model
+from fake_explanation import fake
 from figure_tools import texts, tiles_of
 from matplotlib.collections import EllipseCollection
 
@@ -164,3 +165,12 @@ def test_the_command(tmp_path, capsys):
 )
 def test_mistakes(refused, argv, says):
     refused(["--type", "detr", *argv], says)
+
+
+def test_one_letter_an_object_whatever_the_layout():
+    for heads in (None, "mean"):
+        example, style = fake(layers=tuple(range(6))), Style(heads=heads)
+        page = replace(PageFormat.of(), letters=True)
+        fig = figures.head_grid(example, [0, 1], layer=[0, 5], style=style, page_format=page)
+        found = [t for t in texts(fig) if t.startswith("(")]
+        assert found == ["(a) cat", "(b) dog"]

@@ -497,3 +497,6 @@ def test_one_panel_a_model_keeps_class_score_and_remarks():
     said = texts(figures.compare_models([a, b], alone[:1], style=mean))
     assert {"cat", "Conditional DETR", ".98", "DETR"} <= set(said)
     assert any(text.startswith("no matching box") for text in said)
+    page = replace(PageFormat.of(), letters=True)
+    said = texts(figures.compare_models([a, b], alone[:1], style=mean, page_format=page))
+    assert [text for text in said if text.startswith("(") and len(text) < 9] == ["(a) cat"]

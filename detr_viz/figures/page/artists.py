@@ -56,6 +56,26 @@ class Pen:
                 autolim=False,
             )
 
+    def circles(self, xy, sizes, face, edge, pt: float, zorder: float) -> None:
+        """Circles of so many pixels across, with an edge of so many points."""
+        from matplotlib.collections import EllipseCollection
+
+        self.ax.add_collection(
+            EllipseCollection(
+                sizes,
+                sizes,
+                [0] * len(sizes),
+                units="xy",
+                offsets=xy,
+                transOffset=self.ax.transData,
+                facecolors=face,
+                edgecolors=edge,
+                linewidths=self.width(pt) if pt else 0,
+                zorder=zorder,
+            ),
+            autolim=False,
+        )
+
 
 def add_boxes(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
     """The box as a line on each photo, and as corner ticks just outside of it on each map.
@@ -76,7 +96,7 @@ def add_boxes(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
         if panel.row == PHOTO:
             for one, into in ((group.old_box_xyxy_px, old), (box, boxes)):
                 if one is not None:
-                    into.append(_closed(_corners(one, panel, crop, group, pen)))
+                    into.append(_closed(_corners(one, panel, crop, pen)))
             continue
         row = group.rows[panel.row]
         box = box if row.box_xyxy_px is None else row.box_xyxy_px
@@ -96,7 +116,7 @@ def _closed(corners: list) -> np.ndarray:
     return np.array([*corners, corners[0]])
 
 
-def _corners(box, panel: Panel, crop, group: Group, pen: Pen) -> list:
+def _corners(box, panel: Panel, crop, pen: Pen) -> list:
     """Corners of a box in the photo; the line stays inside of it where the box reaches its edge."""
     low, high = crop.on_panel(np.reshape(box, (2, 2)), 0, 0, panel.hw)
     flat = np.clip([*low, *high], 0, [panel.width, panel.height] * 2)
@@ -150,24 +170,7 @@ def add_joins(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
     pen.lines(segments, "#ffffff", 1.2, 4.8, capstyle="butt")
     pen.lines(segments, BOX_BLUE, 0.5, 4.9, capstyle="butt")
     if dots:
-        from matplotlib.collections import EllipseCollection
-
-        size = [3.4 * pen.unit_px] * len(dots)
-        pen.ax.add_collection(
-            EllipseCollection(
-                size,
-                size,
-                [0] * len(dots),
-                units="xy",
-                offsets=dots,
-                transOffset=pen.ax.transData,
-                facecolors=BOX_BLUE,
-                edgecolors="#ffffff",
-                linewidths=pen.width(0.6),
-                zorder=5.0,
-            ),
-            autolim=False,
-        )
+        pen.circles(dots, [3.4 * pen.unit_px] * len(dots), BOX_BLUE, "#ffffff", 0.6, 5.0)
 
 
 def add_bars(ax: Axes, layout: PageLayout) -> None:
@@ -191,8 +194,6 @@ def add_marks(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
 
     A ring lies inside its panel as a whole, so that a mark on the very edge is visible.
     """
-    from matplotlib.collections import EllipseCollection
-
     centers, sizes = [], []
     for panel in layout.panels:
         mark, crop = groups[panel.group].mark, layout.crops[panel.group]
@@ -207,22 +208,8 @@ def add_marks(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
         sizes.append(wide)
     if not centers:
         return
-    for order, edge, pt in ((5.1, "#ffffff", 1.4), (5.2, BOX_BLUE, 0.6)):
-        pen.ax.add_collection(
-            EllipseCollection(
-                sizes,
-                sizes,
-                [0] * len(sizes),
-                units="xy",
-                offsets=centers,
-                transOffset=pen.ax.transData,
-                facecolors="none",
-                edgecolors=edge,
-                linewidths=pen.width(pt),
-                zorder=order,
-            ),
-            autolim=False,
-        )
+    pen.circles(centers, sizes, "none", "#ffffff", 1.4, 5.1)
+    pen.circles(centers, sizes, "none", BOX_BLUE, 0.6, 5.2)
 
 
 def add_contours(pen: Pen, curves: Sequence[tuple[Sequence[np.ndarray], ...]]) -> None:
@@ -248,8 +235,6 @@ def add_contours(pen: Pen, curves: Sequence[tuple[Sequence[np.ndarray], ...]]) -
 
 def add_signs(pen: Pen, layout: PageLayout) -> None:
     """The small drawings of the key."""
-    from matplotlib.collections import EllipseCollection
-
     squares, dots, colors = [], [], []
     plus: list = []
     contours: dict[int, list] = {}
@@ -272,18 +257,4 @@ def add_signs(pen: Pen, layout: PageLayout) -> None:
         add_contours(pen, [tuple(contours.get(level, []) for level in range(most))])
     if dots:
         xy = [(x, y) for x, y, _ in dots]
-        sizes = [size for *_, size in dots]
-        pen.ax.add_collection(
-            EllipseCollection(
-                sizes,
-                sizes,
-                [0] * len(sizes),
-                units="xy",
-                offsets=xy,
-                transOffset=pen.ax.transData,
-                facecolors=colors,
-                linewidths=0,
-                zorder=6,
-            ),
-            autolim=False,
-        )
+        pen.circles(xy, [size for *_, size in dots], colors, "none", 0, 6)

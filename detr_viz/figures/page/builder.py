@@ -93,11 +93,6 @@ class PageBuilder:
     # ---- measures ----------------------------------------------------------------------------
 
     @property
-    def line(self) -> int:
-        """From the top of a line of captions to the top of what follows."""
-        return self.page.px(SMALL_PT * CAP + AIR)
-
-    @property
     def has_captions(self) -> bool:
         """Whether anything stands under the panels."""
         texts = any(text for group in self.texts for row in group for text in row)
@@ -148,11 +143,11 @@ class PageBuilder:
             x += pen.width(text, size, style) + (space if size == page.class_pt else space * 1.2)
         return x
 
-    def label_width(self, label: Label, details: bool = True) -> float:
+    def label_width(self, label: Label) -> float:
         """How wide a label is on one line."""
         page, pen = self.page, self.page.pen
         wide = pen.width(label.title, page.class_pt, label.style) + page.px(2.2)
-        for text in (label.score, label.alert, " · ".join(label.details) if details else ""):
+        for text in (label.score, label.alert, " · ".join(label.details)):
             if text:
                 wide += pen.width(text, page.class_pt) + page.px(2.5)
         return wide

@@ -218,7 +218,7 @@ def merged(b: PageBuilder) -> tuple[int, int]:
         named = any(names) and (k == 0 or names != before)
         before = names
         limit = first - page.px(2) if named and cells else right
-        b.label(b.lettered(label), page.margin, base, limit)
+        b.label(label, page.margin, base, limit)
         top += b.label_height
         if photo is None:
             continue
@@ -226,6 +226,7 @@ def merged(b: PageBuilder) -> tuple[int, int]:
             top = bottom = b.remark(b.groups[photo], page.margin, right, top)
             continue
         b.photo(photo, top, page.margin, hw)
+        b.score_bar(photo, page.margin, top + hw[0], hw[1])
         for start in range(0, len(cells), abreast):
             if start:
                 top += page.px(TEXT_PT * CAP + AIR)
@@ -255,13 +256,14 @@ def _blocks(b: PageBuilder) -> list[tuple[Label, int | None, list[Cell]]]:
         short = all(len(g.rows) == 1 and not g.label.alert for g in groups)
         if section.heading and short and len(groups) > 1 and not any(g.mark for g in groups):
             cells = [(_short_label(b, g.label), index + i, 0) for i, g in enumerate(groups)]
-            blocks.append((section.heading, index + len(groups) - 1, cells))
+            blocks.append((b.lettered(section.heading), index + len(groups) - 1, cells))
         else:
             if section.heading:
-                blocks.append((section.heading, None, []))
+                blocks.append((b.lettered(section.heading), None, []))
             for i, group in enumerate(groups, index):
                 cells = [(row.name, i, r) for r, row in enumerate(group.rows)]
-                blocks.append((group.label, i, cells))
+                label = group.label if section.heading else b.lettered(group.label)
+                blocks.append((label, i, cells))
         index += len(groups)
     return blocks
 

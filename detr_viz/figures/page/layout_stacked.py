@@ -9,6 +9,7 @@ from detr_viz.figures.page.elements import (
     AIR,
     CAP,
     CLASS_PT,
+    GRAY,
     INK,
     SMALL_PT,
     TEXT_PT,
@@ -214,4 +215,4 @@ def _heads_over(
         if x - page.pen.width(name, page.text_pt) / 2 < page.margin + named:
             continue
         begun = True
-        b.lines.append(TextLine(name, x, base, page.text_pt, "#666666", align="center"))
+        b.lines.append(TextLine(name, x, base, page.text_pt, GRAY, align="center"))

@@ -156,7 +156,7 @@ class _Sheet:
             return
         if row.cells is not None:
             tone = box_tone(row.cells, heads, crop, hw)
-            tile, bleed = tiles.colorize(tone, ground_of, scale.signed_table()), 0
+            tile, bleed = tiles.colorize(tone, ground_of, self.signed), 0
         else:
             tile, bleed = self._tiles(row, maps, group, crop, hw, ground_of)
         for pixels, panel in zip(tile, panels, strict=True):

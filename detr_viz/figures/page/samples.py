@@ -20,8 +20,6 @@ def add(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
 
     The largest lie below. Points outside the photo are not drawn: they hold no pixel of it.
     """
-    from matplotlib.collections import EllipseCollection
-
     centers, sizes, colors, plus = [], [], [], []
     for panel in layout.panels:
         rows = groups[panel.group].rows
@@ -50,21 +48,7 @@ def add(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
             plus += [[(x - arm, y), (x + arm, y)], [(x, y - arm), (x, y + arm)]]
     if centers:
         order = np.argsort(sizes, kind="stable")[::-1]
-        pick = [list(values[i] for i in order) for values in (centers, sizes, colors)]
-        pen.ax.add_collection(
-            EllipseCollection(
-                pick[1],
-                pick[1],
-                [0] * len(centers),
-                units="xy",
-                offsets=pick[0],
-                transOffset=pen.ax.transData,
-                facecolors=pick[2],
-                edgecolors="#ffffff",
-                linewidths=pen.width(_RING_PT),
-                zorder=5.4,
-            ),
-            autolim=False,
-        )
+        drawn = [[values[i] for i in order] for values in (centers, sizes, colors)]
+        pen.circles(*drawn, "#ffffff", _RING_PT, 5.4)
     pen.lines(plus, "#ffffff", 1.3, 5.5)
     pen.lines(plus, INK, 0.6, 5.6)
