@@ -20,6 +20,7 @@ from detr_viz.figures.page.elements import LOCATOR, PHOTO, PageLayout, Panel
 OLD_HALO, OLD_BOX, HALO, BOX, TICK_HALO, TICK = 4.0, 4.1, 4.2, 4.3, 4.4, 4.5
 FRAME_HALO, FRAME, CROSS = 4.6, 4.7, 5.0
 SAMPLES = 5.4
+HEAD_LINES = 2.6  # contours of all heads on a photo, in the dark; in colour .2 above
 _KEY = 6  # the small drawings of the key
 _TOUCH = 1  # pixel that extents may share, by rounding
 
@@ -254,7 +255,9 @@ def check_page(fig: Figure) -> None:
         assert (_within(locators, photos).sum(1) == 1).all()
     _check_sheet(fig, shown, maps, unit_px)
 
-    on_panel = (_overlap(found, panels) > _TOUCH).any(1)
+    numbers = np.array([text.get_gid() == "head" for text in drawn], bool)  # on contours in photos
+    assert (_within(found[numbers], photos).sum(1) == 1).all(), _named(drawn, numbers)
+    on_panel = (_overlap(found, panels) > _TOUCH).any(1) & ~numbers
     assert not on_panel.any(), _named(drawn, on_panel)
     on_ramp = (_overlap(found, ramps) > _TOUCH).any(1)
     in_ramp = _within(found, ramps, beyond=1).any(1)
@@ -306,6 +309,10 @@ def _check_lines(fig: Figure, photos: np.ndarray, maps: np.ndarray, locators: np
         ends = _ends(lines, fig, 0)
         samples = ~(_overlap(ends, maps) > 0).any(1)  # in the key
         assert ((_within(ends, maps).sum(1) == 1) | samples).all()
+    for order in (HEAD_LINES, HEAD_LINES + 0.2):
+        lines = at_order(fig, order)
+        if lines is not None:
+            assert (_within(_ends(lines, fig, 0), photos).sum(1) == 1).all()
     for paths in _of(fig, PathCollection):
         ends = [np.hstack([p.vertices.min(0), p.vertices.max(0)]) for p in paths.get_paths()]
         if ends:

@@ -169,6 +169,10 @@ RULES: tuple[Rule, ...] = (
         lambda f: "decoder" in f.views and f.args.interpolation,
         "--interpolation is for maps of the image: with --attention decoder leave it out",
     ),
+    (
+        lambda f: "decoder" in f.views and f.args.zoom not in ("auto", "none"),
+        "--zoom would cut off boxes that are attended to: with --attention decoder leave it out",
+    ),
     # ---- rollout ---------------------------------------------------------------------------------
     (
         lambda f: f.args.rollout and len(f.sites) > 1,
@@ -206,6 +210,10 @@ RULES: tuple[Rule, ...] = (
     (
         lambda f: f.args.faithfulness and f.args.layer != "last",
         "--faithfulness ranks cells by the last layer (--ablate-in: hides in): leave --layer out",
+    ),
+    (
+        lambda f: f.args.faithfulness and f.args.zoom not in ("auto", "none"),
+        "--faithfulness hides cells of the whole photo and shows all of it: leave --zoom out",
     ),
     # ---- outputs ---------------------------------------------------------------------------------
     (

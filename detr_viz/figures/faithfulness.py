@@ -18,6 +18,7 @@ from detr_viz.figures.labels import finite, label_of
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, Label, MapRow
 from detr_viz.figures.page.foot import Foot
+from detr_viz.figures.page.label_lines import with_letter
 from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.page.paint import paint
 from detr_viz.figures.page.scale import colors
@@ -71,6 +72,8 @@ def faithfulness_grid(
     groups = []
     for i, query in enumerate(curves.queries):
         label = _label(e, query)
+        if page_format.letters:
+            label = with_letter(label, i)
         box = finite(e.boxes_xyxy_px[query])
         maps = MapRow(np.stack([m[i] for m in curves.maps.values()]), grid)
         groups.append(Group(label, e.image.rgb, box, (maps,)))

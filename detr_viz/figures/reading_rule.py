@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from detr_viz.attention.terms import ALL_TERMS, MIXED, Mode, formula_of, is_sum, parse_terms
 from detr_viz.figures.page.elements import number
 from detr_viz.figures.page.fonts import drawable
+from detr_viz.figures.page.regions import region_rule
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.styles import NORMS, Style
 
@@ -293,7 +294,7 @@ def normalisation(style: Style) -> str:
     if style.scaling is None:
         shares = listed([round(share * 100) for share in style.contours])
         return (
-            f"inside the lines lie {shares} % of each map's mass; maps whose first line would hold "
-            "more than a third of the image are coloured instead"
+            f"inside the lines lie {shares} % of each map's mass ({region_rule(style.smoothing)}); "
+            "maps whose first line would hold more than a third of the image are coloured instead"
         )
     return f"normalisation {style.scaling} ({NORMS[style.scaling]})"

@@ -74,7 +74,8 @@ class Style:
     norm           one of NORMS; None: even. Contours have no norm: they are shares of a map's mass
     cmap           one of RAMPS, or the name of a matplotlib colour map; None: ember
     interpolation  between cell centres, one of INTERPOLATIONS; None: nearest for heat and where
-                   cells are large, else smooth, which spreads each cell by a small Gaussian
+                   cells are large, else smooth, which spreads each cell by a small Gaussian; for
+                   contours the Gaussian only says in which order cells are inside
     heads          numbers of the heads to show, in that order, or one of HEADS; None: all
     zoom           "auto": small objects are shown in a view around their box, "none": the whole
                    photo, or a factor above 1
@@ -113,11 +114,6 @@ class Style:
                 f"norm {self.norm!r} says nothing about {_UNSCALED[self.name]}: leave it out, or "
                 "take style overlay or heat"
             )
-        if self.name == "contour" and self.interpolation == "smooth":
-            raise FigureError(
-                "interpolation 'smooth' spreads weights, so a line would not hold its share: take "
-                "cubic, linear or nearest"
-            )
 
     @property
     def scaling(self) -> str | None:
@@ -131,7 +127,7 @@ class Style:
             return self.interpolation
         if self.name == "heat":
             return "nearest"
-        return "smooth" if self.scaling == "even" else "cubic"
+        return "smooth" if self.name == "contour" or self.scaling == "even" else "cubic"
 
 
 DEFAULT_STYLE = Style()

@@ -30,6 +30,7 @@ BROKEN = [  # in the order of the table
     ["--attention", "encoder", "--points", "3,4", "--queries", "top:1"],
     ["--attention", "decoder", "--style", "heat"],
     ["--attention", "decoder", "--interpolation", "linear"],
+    ["--attention", "decoder", "--zoom", "2"],
     ["--rollout", "--attention", "cross", "encoder"],
     ["--rollout", "--attention", "decoder"],
     ["--rollout", "--plot", "position"],
@@ -39,6 +40,7 @@ BROKEN = [  # in the order of the table
     ["--faithfulness", "--attention", "encoder"],
     ["--faithfulness", "--heads", "0"],
     ["--faithfulness", "--layer", "0"],
+    ["--faithfulness", "--zoom", "2"],
     ["--format", "svg", "--out", "a.png"],
     ["--caption", "--format", "npz,csv"],
     ["--show", "--jobs", "2"],
@@ -57,7 +59,7 @@ SOUND = [
     ["--ablate", "content", "--save-maps", "--caption", "--resume"],
     ["--heads", "max", "--caption"],
     ["--style", "contour", "--contours", "50,80", "--zoom", "none", "--letters", "--notes"],
-    ["--faithfulness", "--font", "serif", "--zoom", "2"],
+    ["--faithfulness", "--font", "serif", "--letters", "--zoom", "none"],
 ]
 
 

@@ -259,6 +259,12 @@ def test_nothing_overlaps(found, preset, name):
         assert fig.get_figwidth() < PageFormat.of(preset).width_in + 0.01
 
 
+def test_letters_before_the_queries(found):
+    page = replace(PageFormat.of(), letters=True)
+    said = texts(faithfulness_grid(demo_explanation("cd_detr"), found, page_format=page))
+    assert [text[:4] for text in said if text.startswith("(")] == ["(a) ", "(b) "]
+
+
 PER_MODE = ("maps", "deletion", "insertion")
 
 

@@ -8,7 +8,7 @@ from fake_explanation import one_hot
 from scipy.ndimage import map_coordinates
 
 from detr_viz.attention.grids import Grid
-from detr_viz.figures.page import contours
+from detr_viz.figures.page import contours, regions
 
 INTERPOLATIONS = ("cubic", "linear", "nearest")  # those that keep the weights of cells
 SHARES = (0.5, 0.8, 0.95)
@@ -112,14 +112,14 @@ def radii(drawn: list[np.ndarray], center: tuple[float, float], cell_px: float) 
     ],
 )
 def test_level_by_hand(weights, share, expected):
-    found = contours.level(np.array(weights), share)
+    found = regions.level(np.array(weights), share)
     assert found == (None if expected is None else pytest.approx(expected, rel=1e-7))
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.01, 50])
 def test_a_share_that_is_none_is_refused(share):
     with pytest.raises(ValueError, match="share"):
-        contours.level(np.ones((2, 2)), share)
+        regions.level(np.ones((2, 2)), share)
 
 
 # --- what the lines hold ----------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_cubic_lines_are_rounder_than_straight_ones():
         i: radii(lines(weights[None], CENTERED, (310, 310), (share,), i)[0][0], (153, 158), 10)
         for i in ("cubic", "linear")
     }
-    expected = np.sqrt(500 - contours.level(weights, share))
+    expected = np.sqrt(500 - regions.level(weights, share))
     assert np.abs(drawn["cubic"] - expected).max() < 0.002
     assert np.abs(drawn["linear"] - expected).max() > 0.01
 
@@ -227,7 +227,7 @@ def test_linear_lines_are_at_the_level():
         u = (at[:, 0] / 152 * 1066 - 0.5) / 32
         v = (at[:, 1] / 114 * 800 - 0.5) / 32
         values = map_coordinates(maps[0].astype(np.float64), (v, u), order=1, mode="nearest")
-        assert np.allclose(values, contours.level(maps[0], share), rtol=1e-6)
+        assert np.allclose(values, regions.level(maps[0], share), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_rise_between_the_cells_has_no_line(block, rise, below):
     weights = np.zeros((5, 9))
     weights[1 : 1 + block[0], 1 : 1 + block[1]] = 1
     weights[2, 7] = 2 * (np.nextafter(rise, 1) - below) - 1
-    assert 0 < rise - contours.level(weights, 0.2) < below + 1e-15
+    assert 0 < rise - regions.level(weights, 0.2) < below + 1e-15
     ((loop,),) = lines(weights[None], CENTERED, (50, 90), (0.2,))[0]
     assert loop.mean(0) == pytest.approx(np.array([75, 25]), abs=2)
 
@@ -302,7 +302,7 @@ def test_a_sharp_peak_has_no_islands_beside_it():
     weights = np.full((12, 16), 1e-5)
     weights[5, 6], weights[2, 12] = 1, 0.004
     share = 1.002 / weights.sum()
-    assert contours.level(weights, share) < 1 / 256
+    assert regions.level(weights, share) < 1 / 256
     (loops,) = lines(weights[None], CENTERED, (120, 160), (share,))[0]
     middles = sorted((loop.max(0) + loop.min(0)).tolist() for loop in loops)
     assert np.array(middles) / 2 == pytest.approx(np.array([[65, 55], [125, 25]]), abs=0.1)
@@ -378,7 +378,7 @@ def test_outlines_are_the_borders_between_inside_and_outside(grid, sharpness):
                     gap = np.abs(across[:, None] - borders[axis]).min(1)
                     assert (gap < 1e-9).all()
                 length += np.abs(steps).sum()
-            above = map_hw > contours.level(map_hw, share)
+            above = map_hw > regions.level(map_hw, share)
             expected = ((above[1:] != above[:-1]) * widths).sum()
             expected += ((above[:, 1:] != above[:, :-1]) * heights[:, None]).sum()
             assert length == pytest.approx(expected)

@@ -264,7 +264,6 @@ def test_names_are_text_not_formulas():
         (lambda: Style(zoom=0.5), "zoom 0.5 is neither"),
         (lambda: Style(contours=(0.5, 1.0)), "shares of a map between 0 and 1"),
         (lambda: Style(contours=()), "shares of a map between 0 and 1"),
-        (lambda: Style("contour", interpolation="smooth"), "take cubic, linear or nearest"),
         (lambda: in_font("Comic Sens"), "no font 'Comic Sens' is installed"),
         (lambda: Style("contour", "figure"), "says nothing about contours"),
         (lambda: PageFormat.of("banner"), "preset 'banner' is not one of column, page"),

@@ -373,23 +373,22 @@ def test_overlay_shows_the_photo_between_the_peaks():
 
 
 def test_contours_leave_the_photo_as_it_is():
-    """A photo of the panels' size: each panel is the photo, byte by byte."""
+    """A photo of a panel's size: the panel is the photo, byte by byte; so is the large one."""
     example, style = fake(heads=4), Style("contour")
-    hw = rows_of(figures.head_grid(example, [0], style=style))[0][0].hw
-    example.image.rgb = photo(*hw, seed=2)
-    fig = figures.head_grid(example, [0, 1], style=style)
-    rows = panels_of(fig)
-    assert [len(row) for row in rows] == [5, 5]
-    for panel in (*rows[0], *rows[1]):
-        assert np.array_equal(panel, example.image.rgb)
+    sizes = {tile.hw for tile in rows_of(figures.head_grid(example, [0], style=style))[0]}
+    assert len(sizes) == 2
+    for hw, same in zip(sorted(sizes), (8, 2), strict=True):
+        example.image.rgb = photo(*hw, seed=2)
+        rows = panels_of(figures.head_grid(example, [0, 1], style=style))
+        assert sum(np.array_equal(p, example.image.rgb) for row in rows for p in row) == same
 
 
 @pytest.mark.parametrize("style", (*MAPS, "contour"))
 def test_lines_belong_to_contours(style):
     fig = figures.head_grid(fake(), [0], style=Style(style))
-    # two of each: a dark one under the one in colour, in the panels and in the key
+    # two of each: a dark one under the one in colour, in the panels, in the key, on the photo
     assert len(lines_of(fig)) == (4 if style == "contour" else 0)
-    assert len(fig.axes[0].collections) == (4 + 4 if style == "contour" else 4)
+    assert len(fig.axes[0].collections) == (4 + 4 + 2 if style == "contour" else 4)
     assert ("holds 50 %" in texts(fig)) == (style == "contour")
 
 

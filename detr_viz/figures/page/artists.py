@@ -212,15 +212,20 @@ def add_marks(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
     pen.circles(centers, sizes, "none", BOX_BLUE, 0.6, 5.2)
 
 
-def add_contours(pen: Pen, curves: Sequence[tuple[Sequence[np.ndarray], ...]]) -> None:
-    """Lines of the shares of each panel, in yellow in a black casing; the later ones dashed."""
+def add_contours(
+    pen: Pen, curves: Sequence[tuple[Sequence[np.ndarray], ...]], above: float = 3.0
+) -> None:
+    """Lines of the shares of each panel, in yellow in a black casing; the later ones dashed.
+
+    above: their place in the order of drawing
+    """
     shares = len(curves[0]) if curves else 0
     for level in range(shares):
         lines = [line for panel in curves for line in panel[level]]
         dashes = "solid" if level == 0 else (0, (3.2, 1.6) if level == 1 else (1.2, 1.4))
         for color, pt, order in (
-            ("#000000", _CONTOUR_PT + 2 * _CASING_PT, 3.0),
-            (CONTOUR, _CONTOUR_PT, 3.2),
+            ("#000000", _CONTOUR_PT + 2 * _CASING_PT, above),
+            (CONTOUR, _CONTOUR_PT, above + 0.2),
         ):
             pen.lines(
                 lines,

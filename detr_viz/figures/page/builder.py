@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,6 +30,7 @@ from detr_viz.figures.page.elements import (
     TextLine,
     all_groups,
 )
+from detr_viz.figures.page.label_lines import with_letter
 from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.page.shares import captions
 from detr_viz.figures.styles import PageFormat, Style
@@ -79,7 +78,7 @@ class PageBuilder:
         self.lines: list[TextLine] = []
         self.bars: list[Bar] = []
         self.joined: list[tuple[Panel, Panel]] = []
-        self._letters = chain(string.ascii_lowercase, (f"a{c}" for c in string.ascii_lowercase))
+        self._lettered = 0
         # with a scale of their own the foot says what the numbers are
         self._first_caption = style.name != "contour" and any(
             "%" in text and style.scaling in ("even", None)
@@ -117,7 +116,8 @@ class PageBuilder:
         """The label with the next letter before it, if letters are asked for."""
         if not self.page.page_format.letters:
             return label
-        return replace(label, title=f"({next(self._letters, '?')}) {label.title}")
+        self._lettered += 1
+        return with_letter(label, self._lettered - 1)
 
     def label(self, label: Label, x: float, baseline: float, limit: float) -> float:
         """A label on one line; details are shortened first. Gives the x where it ends."""

@@ -1,11 +1,9 @@
 """Lines around the densest cells of a map, which hold a share of its weight.
 
-    level  = contours.level(map_hw, 0.8)                     cells above it hold 80 % of the map
-    drawn  = contours.lines(maps, grid, (114, 152))         drawn[map][share] -> [(n, 2), ...]
+    drawn = contours.lines(maps, grid, (114, 152))         drawn[map][share] -> [(n, 2), ...]
 
 Letters: M maps, h w cells of a map, H W pixels of a panel. A panel spans [0, W] x [0, H] in x to
-the right and y down, so pixel j is centred at j + 0.5. The lines are those of the picture that
-`tiles.resample` makes of a map.
+the right and y down, so pixel j is centred at j + 0.5. Which cells are inside: see `regions`.
 """
 
 from __future__ import annotations
@@ -17,58 +15,14 @@ import numpy as np
 from detr_viz.attention.grids import Grid
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.crop import Crop
+from detr_viz.figures.page.regions import region
 from detr_viz.figures.styles import CONTOUR_SHARES
 
 SHARES = CONTOUR_SHARES
 
-SPREAD = 1 / 3  # of the map: a line around more says nothing of where the weight is
 _SAMPLES = 4  # a cell, along an axis: between them a line is straight
-_ROUNDING = 1e-6  # relative, of a softmax in float32: weights this close are equal
 _DECIMALS = 12  # of a position in samples; below are the last bits of an interpolation
 _STRAIGHT = 1e-9  # sine of an angle that is none
-
-
-def level(map_hw: np.ndarray, share: float) -> float | None:
-    """Weight above which lie the fewest cells that hold `share` of the map (h, w), or None.
-
-    Cells are taken from the largest down until their sum is share * sum(map). The level is halfway
-    between the last one taken and the next: no line at it meets a cell's centre, and the cells
-    above hold the share, over by less than the last one. Equal cells (to 1e-6 of their weight)
-    cannot be parted: all of them are taken or none, whichever comes closer to the share; all where
-    both are equally close. None if every cell is taken, or none: no line separates them then.
-
-    The cells above are the discrete highest-density region: Hyndman (1996), Computing and graphing
-    highest density regions.
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share {share!r} is not above 0 and up to 1")
-    weights = np.sort(np.asarray(map_hw, np.float64), axis=None)[::-1]
-    held = np.concatenate([[0.0], np.cumsum(weights)])  # by the first n cells
-    target = share * held[-1]
-    parted = weights[:-1] - weights[1:] > _ROUNDING * weights[:-1]
-    cuts = np.flatnonzero(np.concatenate([[True], parted, [True]]))  # n cells can be taken alone
-    reached = np.searchsorted(held, target * (1 - _ROUNDING))
-    at = np.searchsorted(cuts, reached)
-    taken = cuts[at]
-    if taken > reached and target - held[cuts[at - 1]] < held[taken] - target:
-        taken = cuts[at - 1]
-    if taken in (0, weights.size):
-        return None
-    return float(weights[taken - 1] + weights[taken]) / 2
-
-
-def held_cells(maps: np.ndarray, share: float) -> np.ndarray:
-    """(M,): the part of all cells that is above the level of a share; 1 where there is no level."""
-    parts = []
-    for one in maps:
-        at = level(one, share)
-        parts.append(1.0 if at is None else float((one > at).mean()))
-    return np.array(parts)
-
-
-def is_spread(maps: np.ndarray, share: float) -> np.ndarray:
-    """(M,): whether the line of a share would hold more than a third of the map."""
-    return held_cells(maps, share) > SPREAD
 
 
 def lines(
@@ -80,15 +34,16 @@ def lines(
     crop: Crop | None = None,
     photo_hw: tuple[int, int] = (1, 1),
 ) -> list[tuple[list[np.ndarray], ...]]:
-    """Lines of maps (M, h, w) at the levels of `shares`: M tuples of a list of (n, 2) a share.
+    """Lines of maps (M, h, w) around the regions of `shares`: M tuples of a list of (n, 2) a share.
 
     A line is float64 (x, y) in panel pixels. It is closed, and repeats its first point, or it ends
     on the panel's edge, exactly: none runs along the edge or passes it. A cell's centre is inside
-    if, and only if, its weight is above the level. A share that has no level has no lines.
+    if, and only if, the cell is in the region. A share that has no level has no lines.
 
-    cubic, linear: straight between points that are a quarter of a cell apart or less; nearest: the
-    outlines of cells, which end at the edge where it cuts a cell. Cubic lines around peaks that the
-    interpolation adds between the cells are left out: no cell has such a weight.
+    smooth, cubic, linear: straight between points that are a quarter of a cell apart or less
+    (smooth is cubic in the field of a smoothed region); nearest: the outlines of cells, which end
+    at the edge where it cuts a cell. Cubic lines around peaks that the interpolation adds between
+    the cells are left out: no cell has such a weight.
 
     crop: the part of a photo of photo_hw pixels that the panel shows; None: all of it
     """
@@ -105,15 +60,19 @@ def lines(
     ]
     y, v = _samples(centers[0], panel_hw[0], interpolation)
     x, u = _samples(centers[1], panel_hw[1], interpolation)
-    rows = tiles.weights_at(v, cells_hw[0], interpolation)
-    columns = tiles.weights_at(u, cells_hw[1], interpolation)
+    between = "cubic" if interpolation == "smooth" else interpolation
+    rows = tiles.weights_at(v, cells_hw[0], between)
+    columns = tiles.weights_at(u, cells_hw[1], between)
     points, counts, owners = [np.empty((0, 2))], [], []
     for m, map_hw in enumerate(np.asarray(maps, np.float64)):
-        field = rows @ map_hw @ columns.T
-        generator = contour_generator(z=field, line_type=LineType.ChunkCombinedOffset)
         for s, share in enumerate(shares):
-            at = level(map_hw, share)
-            (xy_of_lines,), (offsets,) = generator.lines(at) if at is not None else ([None], [None])
+            held = region(map_hw, share, interpolation)
+            if held.level is None:
+                continue
+            generator = contour_generator(
+                z=rows @ held.field @ columns.T, line_type=LineType.ChunkCombinedOffset
+            )
+            (xy_of_lines,), (offsets,) = generator.lines(held.level)
             if xy_of_lines is not None:
                 points.append(xy_of_lines)
                 counts.extend(np.diff(offsets.astype(np.intp)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+from dataclasses import replace
 from itertools import chain
 
 from detr_viz.figures.page.elements import (
@@ -16,6 +18,14 @@ from detr_viz.figures.page.elements import (
     TextLine,
 )
 from detr_viz.figures.page.metrics import PageMetrics
+
+_LETTERS = (*string.ascii_lowercase, *(f"a{c}" for c in string.ascii_lowercase))
+
+
+def with_letter(label: Label, index: int) -> Label:
+    """The label with (a), (b) and so on before it; with (?) from the 53rd on."""
+    letter = _LETTERS[index] if index < len(_LETTERS) else "?"
+    return replace(label, title=f"({letter}) {label.title}")
 
 
 def label_lines(label: Label, limit: float, page: PageMetrics) -> list[TextLine]:

@@ -70,7 +70,7 @@ def page_layout(
     """
     layouts = [
         _fitted(one, sections, heads, foot, style, page_format)
-        for one in ([arrange] if arrange else _arrangements(sections, heads, page_format))
+        for one in ([arrange] if arrange else _arrangements(sections, heads, style, page_format))
     ]
     limit_px = _limit_px(page_format)
     fitting = [layout for layout in layouts if layout.height <= limit_px]
@@ -130,7 +130,7 @@ def check_size(width: int, height: int, rows: int) -> None:
 
 
 def _arrangements(
-    sections: Sequence[Section], heads: Sequence[str], page_format: PageFormat
+    sections: Sequence[Section], heads: Sequence[str], style: Style, page_format: PageFormat
 ) -> list[Layout]:
     """The layouts that suit; of several the one with the largest panels is taken."""
     groups = all_groups(sections)
@@ -141,6 +141,8 @@ def _arrangements(
     height, width = groups[0].photo.shape[:2]
     points = any(row.samples for g in groups for row in g.rows)
     two_lines = points or (page_format.grid and len(heads) > _FEW)
+    # a large photo shows the lines of all heads together
+    two_lines = two_lines or (style.name == "contour" and len(heads) > _FEW)
     if two_lines or len(heads) > _MOST_ABREAST or width / height > _PANORAMA:
         wide = page_format.width_in >= _ABREAST_FROM_IN and len(groups) > 1
         return [grid, partial(grid, abreast=2)] if wide else [grid]

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.figures.page import artists, contours, ground, query_links, samples, scale, tiles
+from detr_viz.figures.page import (
+    artists,
+    contours,
+    ground,
+    head_lines,
+    query_links,
+    samples,
+    scale,
+    tiles,
+)
 from detr_viz.figures.page.canvas import figure_of, write
 from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.page.elements import (
@@ -26,7 +35,9 @@ from detr_viz.figures.page.elements import (
     all_groups,
 )
 from detr_viz.figures.page.foot import Foot
+from detr_viz.figures.page.head_lines import HeadLines, has_head_lines
 from detr_viz.figures.page.layout import Layout, page_layout
+from detr_viz.figures.page.regions import is_spread
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.styles import PageFormat, Style
 
@@ -72,6 +83,7 @@ def paint(
     pen = artists.Pen(ax, dpi, unit_px)
     if style.name == "contour":
         artists.add_contours(pen, sheet.curves)
+        head_lines.add(pen, sheet.head_lines, page_format)
     query_links.add(pen, groups, layout, style)
     samples.add(pen, groups, layout)
     artists.add_boxes(pen, groups, layout)
@@ -93,6 +105,7 @@ class _Sheet:
         self.groups, self.layout, self.style, self.unit_px = groups, layout, style, unit_px
         self.pixels = tiles.blank_sheet(layout.height, layout.width)
         self.curves: list[tuple[list[np.ndarray], ...]] = []
+        self.head_lines: list[HeadLines] = []
         lut = scale.colors(style)
         self.table = scale.tone_table(lut)
         if style.name == "heat":
@@ -138,6 +151,8 @@ class _Sheet:
             tiles.paste(self.pixels, np.repeat(gray[..., None], 3, -1), panel.top, panel.left)
             return
         tiles.paste(self.pixels, self._resized(group, crop, panel.hw), panel.top, panel.left)
+        if panel.row == PHOTO and has_head_lines(group, panel, self.style, self.unit_px):
+            self.head_lines.append(HeadLines.of(group, panel, crop, self.style))
 
     def _row(self, panels: list[Panel]) -> None:
         """The panels of one row of a group, which have one size."""
@@ -227,9 +242,9 @@ class _Sheet:
     def _contours(self, panels: list[Panel], row: MapRow, maps, group: Group, crop) -> None:
         """The untouched photo with lines; a map in colour where a line would hold too much."""
         hw = panels[0].hw
-        spread = contours.is_spread(maps, self.style.contours[0])
-        photo = self._resized(group, crop, hw)
         smoothing = self.style.smoothing
+        spread = is_spread(maps, self.style.contours[0], smoothing)
+        photo = self._resized(group, crop, hw)
         photo_hw = group.photo.shape[:2]
         curves = contours.lines(maps, row.grid, hw, self.style.contours, smoothing, crop, photo_hw)
         for panel, wide, curve, one in zip(panels, spread, curves, maps, strict=True):

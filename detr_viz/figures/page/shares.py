@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from detr_viz.attention.grids import Grid
-from detr_viz.figures.page.contours import SPREAD, held_cells
 from detr_viz.figures.page.elements import Group, MapRow, number, percent
+from detr_viz.figures.page.regions import SPREAD, held_cells
 from detr_viz.figures.page.scale import FLAT
 from detr_viz.figures.styles import Style
 
@@ -74,7 +74,8 @@ def captions(row: MapRow, group: Group, style: Style) -> tuple[str, ...]:
 def _held(row: MapRow, style: Style) -> tuple[str, ...]:
     """What part of the image the first contour of each panel holds."""
     texts = []
-    for flat, held in zip(is_flat(row.maps), held_cells(row.maps, style.contours[0]), strict=True):
+    parts = held_cells(row.maps, style.contours[0], style.smoothing)
+    for flat, held in zip(is_flat(row.maps), parts, strict=True):
         spread = held > SPREAD
         texts.append("flat" if flat else f"spread, {percent(held)}" if spread else percent(held))
     names = row.head_names or ("",) * len(texts)

@@ -69,12 +69,13 @@ class DecoderView(View):
 
             return query_matrix(e, queries, modes, **shared)
 
-        figures: dict[str, Callable[[], Figure]] = {"": grid}
+        figures: dict[str, Callable[[], Figure]] = {}
         notes, lines = [], []
         if len(queries) > 1:
-            figures["_matrix"] = matrix
+            figures["_matrix"] = matrix  # first: it answers who suppresses whom at a glance
         else:
             notes.append("a matrix of query against query needs two or more queries")
+        figures[""] = grid
         if CROSS not in recipe.views:  # the cross view prints the table itself
             last = e.layers[-1]
             lines.append(table(e, queries, None if last == e.num_layers - 1 else last))
