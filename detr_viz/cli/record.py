@@ -15,6 +15,7 @@ from detr_viz.cli.settings import say_notes, sources_of
 from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
+from detr_viz.common.file_names import fitting
 from detr_viz.common.files import check_file, printable
 from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.heatmaps.npz import STORES, load_meta, of, write
@@ -125,6 +126,7 @@ def _record(
     for layer in e.layers:
         end = f"_layer{layer}" if layer < e.num_layers - 1 else ""
         path = out / f"{image.name}_{label}_{plot_label(args.plot)}{end}.npz"
+        path = path.with_name(fitting(path.stem, path.suffix))
         start = args.root if args.root is not None else path.parent
         kind, location = _weights(weights, start)
         spec = BaselineSpec(
