@@ -41,13 +41,18 @@ def is_single(words: Sequence[str]) -> bool:
 
 
 def expand(
-    words: Iterable[str], image_root: str | None = None, skip: str | Path | None = None
+    words: Iterable[str],
+    image_root: str | None = None,
+    skip: str | Path | None = None,
+    notes: list[str] | None = None,
 ) -> list[Input]:
     """The images that the words name, in their order, each file once.
 
     image_root: the folder of relative lines of @lists and of file names in COCO files (default:
     the working directory for lists, the file's own folder for COCO).
     skip: the output folder; a search in a folder or with a pattern leaves its files out.
+    notes: gets a line for each folder of which files were left out, and for names that were
+    found elsewhere.
     Raises UserError for a word without images or that cannot be read, for an image_root that is
     not a folder or not needed, and for a `skip` where new figures would be among the images.
     """
@@ -55,11 +60,13 @@ def expand(
     seen: set[str] = set()
     numbers: dict[str, int] = {}
     searched: list[str] = []
+    notes = [] if notes is None else notes
     kinds = [(word, _kind(word)) for word in words]
     _check_root(image_root, {kind for _, kind in kinds})
     for word, kind in kinds:
         if kind in ("folder", "pattern"):
-            images, top = search_images(word, kind, skip)
+            images, top, others = search_images(word, kind, skip)
+            notes += [others] if others else []
             # figures are .png files, which a pattern such as *.jpg does not find again
             if kind == "folder" or any(path.lower().endswith(".png") for path, _ in images):
                 searched.append(top)

@@ -22,6 +22,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from detr_viz.common.files import path_text
 from detr_viz.images.deep_tiff import by_tifffile, by_two_passes, refuse_raw_photo
 from detr_viz.images.loaded_image import MAX_PIXELS, ImageError, LoadedImage
+from detr_viz.images.not_images import kind_in, refuse
 from detr_viz.images.tiff_tags import TIFFFILE, TWO_PASSES, TiffTags, read_tags, reader
 from detr_viz.images.to_rgb import frame_note, to_rgb
 
@@ -72,10 +73,32 @@ def _from_file(path: str) -> LoadedImage:
             try:
                 rgb, notes = _by_pillow(file, tags, name)
             except UnidentifiedImageError:
-                if tags is None:
-                    raise
-                rgb, notes = by_tifffile(file, tags, name)  # or the line that names what it is
+                rgb, notes = _unknown_to_pillow(file, tags, name)
         return LoadedImage(rgb, path, sha256(file), notes)
+
+
+def _unknown_to_pillow(
+    file: BinaryIO, tags: TiffTags | None, name: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """By another reader, else an error that names what the file is."""
+    if tags is not None:
+        return by_tifffile(file, tags, name)
+    kind = kind_in(file)
+    if kind is not None and kind.group == "heic":
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError:
+            refuse(kind, name)
+        with _pillow_rules(), HeifImageFile(file) as im:
+            if im.width * im.height > MAX_PIXELS:
+                raise ImageError(
+                    f"{name} is too large ({im.width * im.height} pixels exceeds limit of "
+                    f"{MAX_PIXELS} pixels): scale it down first"
+                )
+            rgb, notes = to_rgb(im, name)  # the decoder has turned it, and says so in its EXIF
+            return rgb, frame_note(im) + notes
+    refuse(kind, name)
+    raise UnidentifiedImageError(name)
 
 
 def _check_tiff(im: Image.Image, name: str) -> None:
@@ -97,7 +120,9 @@ def _by_pillow(
     file.seek(0)
     with _pillow_rules(), Image.open(file) as im:
         # for EPS Pillow would run Ghostscript on the file; of a stub it knows only the name
-        if im.format == "EPS" or isinstance(im, ImageFile.StubImageFile):
+        if im.format in ("EPS", "MPEG") or isinstance(im, ImageFile.StubImageFile):
+            if im.format == "MPEG":
+                refuse(kind_in(file), name)
             raise ImageError(f"{name} is {im.format}, which is not read: convert it to PNG")
         if tags is not None and reader(tags) == TWO_PASSES:
             rgb, notes = by_two_passes(file, tags)

@@ -51,7 +51,9 @@ def frame_note(im: Image.Image) -> tuple[str, ...]:
     """A note if only the first of several frames or pages is read."""
     if im.format == "PSD":  # its "frames" are layers; Pillow reads all of them together
         return ()
-    kind = {"TIFF": "page", "DCX": "page", "MPO": "picture"}.get(im.format or "", "frame")
+    kind = {"TIFF": "page", "DCX": "page", "MPO": "picture", "HEIF": "picture"}.get(
+        im.format or "", "frame"
+    )
     start = "animated: first" if kind == "frame" else "first"
     try:
         count = getattr(im, "n_frames", 1)
