@@ -96,7 +96,7 @@ def load_model(
         given = isinstance(classes, (str, Path))
         class_file = labels.read_class_file(classes) if given else None
         custom = tuple(classes) if class_file is None else class_file.names
-        if class_file is not None:
+        if class_file is not None and class_file.note:
             notes = (*notes, class_file.note)
     try:
         names = labels.names_for(spec.num_classes(config), custom)

@@ -16,6 +16,7 @@ from typing import Any
 
 from detr_viz.detections.yaml_names import looks_like_yaml, names_of_yaml
 
+LINES = "lines"  # the kind of a plain file, one name a line
 HOLE = "N/A"  # an id that no class has
 _MOST_IDS = 100_000
 _KINDS = "COCO categories, id2label, label2id or a list of names"
@@ -135,7 +136,7 @@ def _from_lines(text: str, suffix: str) -> tuple[tuple[str, ...], str]:
         return _by_id(pairs), "lines of ids and names"
     if header or (suffix == ".csv" and any("," in line for line in filled)):
         raise ValueError("is a table, but not of lines `id,name`: write these, or one name a line")
-    return tuple(clean(line) or HOLE for line in lines), "lines"
+    return tuple(clean(line) or HOLE for line in lines), LINES
 
 
 def clean(name: str) -> str:

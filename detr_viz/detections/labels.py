@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text, printable
-from detr_viz.detections.class_files import HOLE, names_in
+from detr_viz.detections.class_files import HOLE, LINES, names_in
 
 _MAX_BYTES = 1 << 20  # larger than any list of names: a checkpoint given by mistake is not read
 _MAX_JSON_BYTES = 2_000_000_000
@@ -45,7 +45,9 @@ class ClassFile:
 
     @property
     def note(self) -> str:
-        """How many names came from what, holes not counted."""
+        """How many names came from what, holes not counted; "" for plain lines."""
+        if self.kind == LINES:
+            return ""
         count = sum(name != HOLE for name in self.names)
         return f"{count} class {'name' if count == 1 else 'names'} from {self.kind}"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.file_kinds import HEAD_BYTES, kind_of
 from detr_viz.common.files import path_text, reason
 from detr_viz.images.locate import is_below, locate
 from detr_viz.images.names import last_part, output_name, unique_name
@@ -212,4 +213,7 @@ def _read(path: str, title: str, most: int) -> bytes:
         raise UserError(f"cannot read {title}: {reason(error)}; check the path") from None
     if not fits:
         raise UserError(f"{title} is larger than {most // 1_000_000} MB: split it")
+    kind = kind_of(data[:HEAD_BYTES])
+    if kind is not None and kind.group == "lfs":
+        raise UserError(f"{title} is {kind.title}, not the file itself: run git lfs pull")
     return data

@@ -29,7 +29,7 @@ from detr_viz.images.tiff_tags import (
     TiffTags,
 )
 
-_EXTRA = 'pip install "detr_viz[tiff]"'
+_EXTRA = 'pip install "detr_viz[tiff]" (or: pip install tifffile)'
 _PNG = "save it as 8-bit RGB"
 
 
@@ -135,7 +135,7 @@ def _roles(tags: TiffTags, name: str) -> tuple[list[int], int | None, tuple[str,
     if where is not None and where < colours:
         raise ImageError(refusal)
     used = colours + (where is not None)
-    if tags.samples > used and tags.samples - used > 0:
+    if tags.samples > used:
         notes += _left_out(tags, used - colours, colours)
     return list(range(colours)), where, notes
 
@@ -207,7 +207,8 @@ def _finish(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Colours of 8 bits and their opacity as RGB over white, upright."""
     if tags.photometric == CMYK:
-        eight = np.asarray(Image.fromarray(np.ascontiguousarray(eight), "CMYK").convert("RGB"))
+        inks = [Image.fromarray(np.ascontiguousarray(eight[..., i])) for i in range(4)]
+        eight = np.asarray(Image.merge("CMYK", inks).convert("RGB"))
     rgb = np.ascontiguousarray(np.broadcast_to(eight, (*eight.shape[:2], 3)))
     if opaque is not None and opaque.min() < 255:
         notes += ("transparent: laid over white",)

@@ -7,7 +7,7 @@ from typing import BinaryIO
 from detr_viz.common.file_kinds import HEAD_BYTES, FileKind, kind_of
 from detr_viz.images.loaded_image import ImageError
 
-HEIC_EXTRA = 'pip install "detr_viz[heic]"'
+HEIC_EXTRA = 'pip install "detr_viz[heic]" (or: pip install pillow-heif)'
 _WAYS_OUT = {  # group of the kind -> what to do
     "lfs": "not the image: run git lfs pull",
     "annex": "not the image: run git annex get",

@@ -115,6 +115,9 @@ def reader(tags: TiffTags) -> str:
         return PILLOW if is_gray and (form, depth) in known else TIFFFILE
     if form != UNSIGNED or tags.samples < tags.colours:
         return TIFFFILE
+    beyond = tags.samples > tags.colours and tags.extra not in ((), (ALPHA,))
+    if depth == 8 and tags.planar == 2 and beyond:
+        return TIFFFILE
     if depth == 8 and (tags.colours >= 3 or tags.planar == 1):
         few = tags.colours == 1 and (tags.samples > 2 or photometric == WHITE_IS_ZERO)
         return TIFFFILE if few else PILLOW

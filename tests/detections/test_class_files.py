@@ -75,7 +75,8 @@ def test_each_kind_gives_names_by_id(tmp_path, file, text, names, kind, ends):
         (tmp_path / file).write_bytes((start + text.replace("\n", ends) + end).encode())
         found = read_class_file(tmp_path / file)
         assert found.names == names
-        assert found.note.startswith("3 class names from ") and found.note.endswith(kind)
+        assert found.kind.endswith(kind)
+        assert found.note == ("" if kind == "lines" else f"3 class names from {found.kind}")
 
 
 @pytest.mark.parametrize(

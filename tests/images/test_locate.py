@@ -155,3 +155,10 @@ def test_a_folder_of_too_many_files_is_not_searched(monkeypatch):
     files("a/1.jpg", "2.jpg")
     monkeypatch.setattr(locate, "_MOST_FILES", 1)
     assert "(tried the names alone below ." in refused(written("coco", ["/data/1.jpg"]))
+
+
+@pytest.mark.parametrize("word", ["names.json", "@names.json"])
+def test_a_pointer_of_git_lfs_is_no_list(word):
+    Path("names.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    with pytest.raises(UserError, match="git-lfs pointer, not the file itself: run git lfs pull"):
+        expand([word])

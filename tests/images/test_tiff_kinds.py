@@ -77,6 +77,12 @@ KINDS = {
         NOTE16,
     ),
     "rgb8 planes": (planes(U8), {"planarconfig": 2}, U8, ""),
+    "rgba8 and one more in planes": (
+        planes(FIVE8),
+        {"planarconfig": 2, "extrasamples": [2, 0]},
+        over_white(FIVE8[..., :3], FIVE8[..., 3]),
+        "transparent",
+    ),
     "rgbx16": (
         RGBA16,
         {"extrasamples": [0]},
