@@ -101,8 +101,10 @@ def reader(tags: TiffTags) -> str:
     if not tags.is_even or not tags.colours:
         return TIFFFILE
     if tags.samples == 1:
-        if tags.planar == 2:  # Pillow drops half of its own code for the samples
-            return TIFFFILE
+        if tags.planar == 2 and tags.compression == 1:
+            # Pillow takes the first letter of its own code for the samples: right where it is one
+            plain = depth == 8 and photometric in (BLACK_IS_ZERO, PALETTE) and form == UNSIGNED
+            return PILLOW if plain else TIFFFILE
         if form == UNSIGNED and depth <= 8:
             return PILLOW
         known = {(UNSIGNED, 12), (UNSIGNED, 16), (SIGNED, 16)}

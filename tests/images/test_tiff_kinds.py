@@ -251,6 +251,20 @@ def test_the_first_of_several_deep_pages(tmp_path, options):
     assert image.notes[0] == "first of 2 pages"
 
 
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2", "f4"])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_one_sample_in_separate_planes_is_the_same_picture(tmp_path, kind, photometric):
+    array = (noise("u1", 1) // 2).astype(kind)
+    path = written(tmp_path / "a.tif", array, {"photometric": photometric})
+    together = load_image(path).rgb
+    unit = struct.pack("<HHI", 296, 3, 1)  # ResolutionUnit, made into PlanarConfiguration 2
+    start, end = path.read_bytes().split(unit)
+    path.write_bytes(start + struct.pack("<HHIHH", 284, 3, 1, 2, 0) + end[4:])
+    with tifffile.TiffFile(path) as file:
+        assert file.pages[0].planarconfig == 2
+    assert np.array_equal(load_image(path).rgb, together)
+
+
 def test_premultiplied_alpha(tmp_path):
     alpha = noise("u2", 1)
     colours = (RGB16 * (alpha[..., None] / 65535)).astype(np.uint16)
