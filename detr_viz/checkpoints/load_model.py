@@ -91,10 +91,13 @@ def load_model(
         weights, type, nheads=nheads, dilation=dilation, cache=cache, progress=progress
     )
     spec, config = checkpoint.spec, checkpoint.config
-    custom = checkpoint.class_names
+    custom, notes = checkpoint.class_names, checkpoint.notes
     if classes is not None:
         given = isinstance(classes, (str, Path))
-        custom = labels.load_class_names(classes) if given else tuple(classes)
+        class_file = labels.read_class_file(classes) if given else None
+        custom = tuple(classes) if class_file is None else class_file.names
+        if class_file is not None and class_file.note:
+            notes = (*notes, class_file.note)
     try:
         names = labels.names_for(spec.num_classes(config), custom)
     except UserError as error:
@@ -115,7 +118,7 @@ def load_model(
         max_size=_pixels(checkpoint, "max_size", OFFICIAL_MAX_SIZE),
         path=checkpoint.path,
         sha256=checkpoint.sha256,
-        notes=checkpoint.notes,
+        notes=notes,
         meta=checkpoint.meta,
         device=place,
     )

@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING
 from detr_viz.checkpoints.sources import precise
 from detr_viz.cli import flags, rules
 from detr_viz.cli.arguments import formats
-from detr_viz.cli.settings import check_look, load_models, page_format_of, sources_of
+from detr_viz.cli.settings import (
+    check_look,
+    images_of,
+    load_models,
+    page_format_of,
+    sources_of,
+)
 from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import check_syntax
 from detr_viz.figures.styles import Style
-from detr_viz.images import collect as inputs
 
 if TYPE_CHECKING:
     from detr_viz.atlas.collect import AtlasOptions, Collector
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for a batch
     check_look(style, page_format)
     inputs_given = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
-    images = inputs.expand(inputs_given, args.image_root, Path(args.out))
+    images = images_of(inputs_given, args.image_root, Path(args.out), args.quiet)
     from detr_viz.atlas import collect
     from detr_viz.batch import worker_process
     from detr_viz.render.recipe import of_models

@@ -181,7 +181,11 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         help="of the network's arithmetic: tf32 and bfloat16 are quicker and less exact, float64 "
         "is slow and more exact; a run that draws says how far weights move (default: %(default)s)",
     )
-    add("--classes", metavar="FILE", help="class names, line n names class n (from 0)")
+    add(
+        "--classes",
+        metavar="FILE",
+        help="class names: a line each (from 0), COCO, id2label, YOLO .yaml",
+    )
     add(
         "--nheads",
         type=positive,

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.checkpoints.sources import load, named, precise
 from detr_viz.cli import flags
-from detr_viz.cli.settings import say_notes, sources_of
+from detr_viz.cli.settings import images_of, say_notes, sources_of
 from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
+from detr_viz.common.file_names import fitting
 from detr_viz.common.files import check_file, printable
 from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, select
 from detr_viz.heatmaps.npz import STORES, load_meta, of, write
-from detr_viz.images import collect
 from detr_viz.regression.baselines import (
     DEMO,
     FILE,
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.root is not None and not os.path.isdir(args.root):
         raise UserError(f"--root {args.root} is no folder: check the path")
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
-    images = collect.expand(words, args.image_root, out)
+    images = images_of(words, args.image_root, out, args.quiet)
     _, loaded = precise(load(sources, not args.quiet), args.precision)
     say_notes(loaded, args.quiet)
     labels = _labels(loaded)
@@ -125,6 +125,7 @@ def _record(
     for layer in e.layers:
         end = f"_layer{layer}" if layer < e.num_layers - 1 else ""
         path = out / f"{image.name}_{label}_{plot_label(args.plot)}{end}.npz"
+        path = path.with_name(fitting(path.stem, path.suffix))
         start = args.root if args.root is not None else path.parent
         kind, location = _weights(weights, start)
         spec = BaselineSpec(

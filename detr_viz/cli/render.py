@@ -18,6 +18,7 @@ from detr_viz.cli.render_flags import add_arguments
 from detr_viz.cli.settings import (
     check_heads,
     check_look,
+    images_of,
     load_models,
     options_of,
     page_format_of,
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 def _inputs(args: argparse.Namespace) -> list[Input]:
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     skip = None if args.list_queries else folder_of(args.out)
-    inputs = collect.expand(words, args.image_root, skip)
+    inputs = images_of(words, args.image_root, skip, args.quiet)
     return collect.shard(inputs, *args.shard) if args.shard else inputs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.checkpoints.sources import ModelSource, load, pair
@@ -12,10 +13,12 @@ from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import DEFAULT
 from detr_viz.figures.styles import CONTOUR_SHARES, FONTS, RAMPS, PageFormat, Style
+from detr_viz.images import collect
 from detr_viz.render.options import RunOptions
 
 if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector
+    from detr_viz.images.collect import Input
     from detr_viz.render.recipe import Recipe
 
 DEMO_LINE = (
@@ -48,6 +51,17 @@ def load_models(sources: Sequence[ModelSource], quiet: bool) -> list[Detector]:
         say(DEMO_LINE, quiet)
     say_notes(loaded, quiet)
     return loaded
+
+
+def images_of(
+    words: Sequence[str], image_root: str | None, skip: str | Path | None, quiet: bool
+) -> list[Input]:
+    """The images that the words name; prints what was left out."""
+    notes: list[str] = []
+    images = collect.expand(words, image_root, skip, notes)
+    for note in notes:
+        say(f"note: {note}", quiet)
+    return images
 
 
 def say_notes(loaded: Sequence[Detector], quiet: bool) -> None:

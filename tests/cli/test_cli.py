@@ -158,6 +158,26 @@ def test_class_names_of_a_file(here, capsys):
     assert " Stern " in "\n".join(lines(capsys))
 
 
+def test_the_kind_of_a_class_file_is_a_note(here, capsys):
+    (here / "data.yaml").write_text("nc: 6\nnames: [Kreis, Quadrat, Dreieck, Stern, Ring, Kreuz]\n")
+    argv = ["--image", "shapes.png", "--list-queries", "--queries", "class:stern+top:20"]
+    assert cli.main([*argv, "--classes", "data.yaml"]) == 0
+    printed = lines(capsys)
+    assert "note: 6 class names from names of a data.yaml" in printed
+    assert " Stern " in "\n".join(printed)
+    (here / "data.yaml").write_text("names: [Kreis, Quadrat\n")
+    assert cli.main([*argv, "--classes", "data.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("error: class file data.yaml has a line 1")
+
+
+def test_a_folder_says_what_it_leaves_out(here, capsys):
+    (here / "f").mkdir()
+    (here / "shapes.png").rename(here / "f/shapes.png")
+    (here / "f/notes.txt").touch()
+    assert cli.main(["--image", "f", "--list-queries", "--queries", "top:1"]) == 0
+    assert lines(capsys)[0] == "note: f: left out 1 file: 1 is not an image (.txt)"
+
+
 def test_a_name_that_no_font_can_write_is_a_note(here, capsys):
     names = ["\U0001f9ff\u07d0"] * 6  # an emoji and a letter of N'Ko
     (here / "names.txt").write_text("\n".join(names), encoding="utf-8")
