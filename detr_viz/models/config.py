@@ -13,19 +13,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+ENCODER_NORM = "transformer.encoder.norm.weight"  # only pre-norm models have one
+
+
 class ConfigError(UserError):
     """The sizes in a checkpoint do not make one of our networks."""
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """A ResNet: `widths` are the planes of each stage (64, 128, 256, 512 in torchvision's)."""
+    """A ResNet: `widths` are the planes of each stage (64, 128, 256, 512 in torchvision's).
+
+    groups, inner: of the 3x3 convolutions of bottlenecks, and their channels in each stage where
+    these are not the planes (ResNeXt, wide ResNets); () means that they are.
+    """
 
     block: Literal["basic", "bottleneck"] = "bottleneck"
     stem: int = 64
     widths: tuple[int, ...] = (64, 128, 256, 512)
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     dilation: bool = False  # DC5: the last stage keeps its resolution and dilates instead
+    groups: int = 1
+    inner: tuple[int, ...] = ()
 
     @property
     def stride(self) -> int:
@@ -39,7 +48,11 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class DetrConfig:
-    """Sizes of a DETR or Conditional DETR; `num_logits` counts no-object where the model has it."""
+    """Sizes of a DETR or Conditional DETR; `num_logits` counts no-object where the model has it.
+
+    pre_norm: every sublayer norms what it is given, not its sum (--pre_norm of the authors' code).
+    learned_positions: entries of each axis's learned position embedding; 0 means sine positions.
+    """
 
     num_queries: int = 100
     num_logits: int = 92
@@ -49,6 +62,8 @@ class DetrConfig:
     dec_layers: int = 6
     dim_feedforward: int = 2048
     backbone: BackboneConfig = BackboneConfig()
+    pre_norm: bool = False
+    learned_positions: int = 0
 
 
 def _count(keys: Iterable[str], prefix: str) -> int:
@@ -73,13 +88,19 @@ def read_backbone(state_dict: Mapping[str, Tensor], dilation: bool) -> BackboneC
     body = "backbone.0.body."
     stem = _shape(state_dict, f"{body}conv1.weight", 4)[0]
     stages = _count(state_dict, f"{body}layer")  # the keys count from layer1
-    blocks, widths = [], []
+    bottleneck = f"{body}layer1.0.conv3.weight" in state_dict
+    blocks, widths, inner, groups = [], [], [], 1
     for stage in range(1, stages):
         blocks.append(_count(state_dict, f"{body}layer{stage}."))
-        widths.append(_shape(state_dict, f"{body}layer{stage}.0.conv1.weight", 4)[0])
+        inner.append(_shape(state_dict, f"{body}layer{stage}.0.conv1.weight", 4)[0])
+        if bottleneck:
+            widths.append(_shape(state_dict, f"{body}layer{stage}.0.conv3.weight", 4)[0] // 4)
+            c_out, c_in = _shape(state_dict, f"{body}layer{stage}.0.conv2.weight", 4)[:2]
+            groups = max(1, c_out // max(1, c_in))
     if not blocks:
         raise ConfigError(f"the checkpoint has no {body}layer1: its backbone is not a ResNet")
-    bottleneck = f"{body}layer1.0.conv3.weight" in state_dict
+    if not bottleneck:
+        widths = inner
     if dilation and not bottleneck:
         raise ConfigError("dilation (DC5) needs bottleneck blocks (ResNet-50 up): drop --dilation")
     return BackboneConfig(
@@ -88,6 +109,8 @@ def read_backbone(state_dict: Mapping[str, Tensor], dilation: bool) -> BackboneC
         widths=tuple(widths),
         blocks=tuple(blocks),
         dilation=dilation,
+        groups=groups,
+        inner=() if inner == widths else tuple(inner),
     )
 
 
@@ -102,7 +125,10 @@ def read_config(
     layers = "transformer.encoder.layers.", "transformer.decoder.layers."
     if nheads < 1 or d_model % nheads:
         raise ConfigError(f"{nheads} heads do not divide the model width {d_model}: set --nheads")
-    if d_model % 4:
+    learned = 0
+    if "backbone.1.row_embed.weight" in state_dict:
+        learned = _shape(state_dict, "backbone.1.row_embed.weight", 2)[0]
+    elif d_model % 4:
         raise ConfigError(f"model width {d_model} is no multiple of 4, which sine positions need")
     return DetrConfig(
         num_queries=num_queries,
@@ -113,4 +139,6 @@ def read_config(
         dec_layers=_count(state_dict, layers[1]),
         dim_feedforward=_shape(state_dict, f"{layers[1]}0.linear1.weight", 2)[0],
         backbone=read_backbone(state_dict, dilation),
+        pre_norm=ENCODER_NORM in state_dict,
+        learned_positions=learned,
     )
