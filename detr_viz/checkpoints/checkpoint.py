@@ -21,18 +21,13 @@ from detr_viz.checkpoints import recognise, weight_files
 from detr_viz.checkpoints.downloads import sha256_of
 from detr_viz.checkpoints.fit import checked_config, few_keys, fitted_state_dict
 from detr_viz.checkpoints.locate import BY_FILENAME, locate, type_contradiction
-from detr_viz.checkpoints.state_dicts import UNSUPPORTED, Unwrapped, unwrap
+from detr_viz.checkpoints.state_dicts import Unwrapped, unwrap
 from detr_viz.checkpoints.weight_files import CheckpointError
 from detr_viz.common.files import path_text
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
 
 DEFAULT_NHEADS = 8  # of every released model
-_VARIANTS = {  # a key that our networks do not have -> the variant that has it
-    "transformer.encoder.norm.weight": "pre-norm",
-    "backbone.1.row_embed.weight": "learned",
-    "refpoint_embed.weight": "DAB",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +131,8 @@ def _spec_of(
             + (f"; it looks like {title}" if title else f" ({few_keys(state_dict)})")
             + ": give one of these"
         )
-    for key, variant in _VARIANTS.items():
-        if key in state_dict:
-            raise CheckpointError(f"{where} {UNSUPPORTED[variant]}")
+    if "refpoint_embed.weight" in state_dict:  # its other keys are Conditional DETR's
+        raise CheckpointError(f"{where} is DAB-DETR, which is not supported: give another")
     if file_type is not None and file_type != spec.name:
         raise CheckpointError(
             f"{where} says that its type is {file_type!r}, but its tensors are of {spec.title}: "

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 ENCODER_NORM = "transformer.encoder.norm.weight"  # only pre-norm models have one
+ROW_EMBED = "backbone.1.row_embed.weight"  # only models with learned positions have one
 
 
 class ConfigError(UserError):
@@ -126,8 +127,8 @@ def read_config(
     if nheads < 1 or d_model % nheads:
         raise ConfigError(f"{nheads} heads do not divide the model width {d_model}: set --nheads")
     learned = 0
-    if "backbone.1.row_embed.weight" in state_dict:
-        learned = _shape(state_dict, "backbone.1.row_embed.weight", 2)[0]
+    if ROW_EMBED in state_dict:
+        learned = _shape(state_dict, ROW_EMBED, 2)[0]
     elif d_model % 4:
         raise ConfigError(f"model width {d_model} is no multiple of 4, which sine positions need")
     return DetrConfig(

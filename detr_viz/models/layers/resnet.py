@@ -1,4 +1,4 @@
-"""ResNet bodies with torchvision's parameter names: 18/34/50/101, DC5, ResNeXt, wide and short ones.
+"""ResNet bodies with torchvision's parameter names: plain, DC5, ResNeXt, wide, narrow, short.
 
 Written here rather than taken from torchvision for three reasons: stem, widths and number of stages
 are free (the demo's body has two stages), batch norm can be folded away, and importing torchvision
