@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_viz.checkpoints import structure, transformers_inferred, transformers_keys
+from detr_viz.checkpoints import openmmlab_keys, structure, transformers_inferred, transformers_keys
 from detr_viz.checkpoints.weight_files import CheckpointError, WeightFile, config_in
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
@@ -53,6 +53,13 @@ def unwrap(opened: WeightFile, where: str) -> Unwrapped:
     if layout == "transformers" or (opened.hf_config is not None and layout != "authors"):
         state_dict, of_config, more = _of_transformers(state_dict, opened, where)
         hints.update(of_config)
+        notes = [*notes, *more]
+    elif layout == "openmmlab":
+        try:
+            state_dict, of_meta, more = openmmlab_keys.convert(state_dict, meta)
+        except openmmlab_keys.OpenMMLabError as error:
+            raise CheckpointError(f"{where}: {error}") from None
+        hints.update(of_meta)
         notes = [*notes, *more]
     elif layout == "authors":
         _check_args(content.get("args"), state_dict, where)

@@ -24,7 +24,7 @@ _ANCHORS = {
     "authors": rf"transformer\.{_LAYER}(multihead_attn\.in_proj_weight|ca_qcontent_proj\.weight)$",
     "transformers": r"(model\.)?query_position_embeddings\.weight$",
     "openmmlab": (
-        rf"(bbox_head\.transformer\.)?{_LAYER}((cross_attn|attentions\.1)\.attn\.in_proj_weight"
+        rf"(bbox_head\.transformer\.)?{_LAYER}((cross_attn|multihead_attn|attentions\.1)\.attn\.in_proj_weight"
         r"|cross_attn\.qcontent_proj\.weight)$"
     ),
 }
@@ -82,6 +82,13 @@ def find(content: Mapping[Any, Any], where: str) -> tuple[Detector | None, list[
     if not found:
         return None, []
     chosen, notes = _choose(found, content, where)
+    used = {detector.entry[:1] for detector in every}
+    notes += [
+        f"the averaged weights ({name}) are not used: they have no names of a detector"
+        for name, value in content.items()
+        if _AVERAGED.search(str(name)) and isinstance(value, Mapping | list) and value
+        if (name,) not in used
+    ]
     return chosen, notes + _aside_notes(chosen.aside)
 
 
