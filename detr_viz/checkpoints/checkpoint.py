@@ -91,7 +91,7 @@ def load_checkpoint(
         meta=dict(unwrapped.meta),
         path=str(source.path),
         sha256=digest.result(),
-        notes=(*unwrapped.notes, *notes, *name_notes),
+        notes=(*unwrapped.notes, *notes, *name_notes, *spec.notes),
     )
 
 

@@ -61,7 +61,7 @@ def unwrap(opened: WeightFile, where: str) -> Unwrapped:
             raise CheckpointError(f"{where}: {error}") from None
         hints.update(of_meta)
         notes = [*notes, *more]
-    elif layout == "authors":
+    elif layout == "authors" and "query_pos" not in state_dict:
         _check_args(content.get("args"), state_dict, where)
     return Unwrapped(_tensors(state_dict, where), hints, meta, tuple(notes))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from detr_viz.common.errors import UserError
 
@@ -73,7 +73,8 @@ def _count(keys: Iterable[str], prefix: str) -> int:
     return max((int(m.group(1)) + 1 for key in keys if (m := pattern.match(key))), default=0)
 
 
-def _shape(state_dict: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...]:
+def read_shape(state_dict: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...]:
+    """Shape of a tensor that must be there, with this number of dimensions; else ConfigError."""
     if key not in state_dict:
         raise ConfigError(f"the checkpoint has no {key}: it is not a whole DETR-family detector")
     shape = tuple(state_dict[key].shape)
@@ -84,19 +85,20 @@ def _shape(state_dict: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, 
     return shape
 
 
-def read_backbone(state_dict: Mapping[str, Tensor], dilation: bool) -> BackboneConfig:
-    """Stem, stages and block type of `backbone.0.body.*`; dilation leaves no trace and is told."""
-    body = "backbone.0.body."
-    stem = _shape(state_dict, f"{body}conv1.weight", 4)[0]
+def read_backbone(
+    state_dict: Mapping[str, Tensor], dilation: bool, body: str = "backbone.0.body."
+) -> BackboneConfig:
+    """Stem, stages and block type of the keys after `body`; dilation is told, it has no trace."""
+    stem = read_shape(state_dict, f"{body}conv1.weight", 4)[0]
     stages = _count(state_dict, f"{body}layer")  # the keys count from layer1
     bottleneck = f"{body}layer1.0.conv3.weight" in state_dict
     blocks, widths, inner, groups = [], [], [], 1
     for stage in range(1, stages):
         blocks.append(_count(state_dict, f"{body}layer{stage}."))
-        inner.append(_shape(state_dict, f"{body}layer{stage}.0.conv1.weight", 4)[0])
+        inner.append(read_shape(state_dict, f"{body}layer{stage}.0.conv1.weight", 4)[0])
         if bottleneck:
-            widths.append(_shape(state_dict, f"{body}layer{stage}.0.conv3.weight", 4)[0] // 4)
-            c_out, c_in = _shape(state_dict, f"{body}layer{stage}.0.conv2.weight", 4)[:2]
+            widths.append(read_shape(state_dict, f"{body}layer{stage}.0.conv3.weight", 4)[0] // 4)
+            c_out, c_in = read_shape(state_dict, f"{body}layer{stage}.0.conv2.weight", 4)[:2]
             groups = max(1, c_out // max(1, c_in))
     if not blocks:
         raise ConfigError(f"the checkpoint has no {body}layer1: its backbone is not a ResNet")
@@ -122,24 +124,38 @@ def read_config(
 
     Raises ConfigError where the shapes fit no network, or where heads do not divide the width.
     """
-    num_queries, d_model = _shape(state_dict, "query_embed.weight", 2)
-    layers = "transformer.encoder.layers.", "transformer.decoder.layers."
-    if nheads < 1 or d_model % nheads:
-        raise ConfigError(f"{nheads} heads do not divide the model width {d_model}: set --nheads")
+    num_queries, d_model = read_shape(state_dict, "query_embed.weight", 2)
     learned = 0
     if ROW_EMBED in state_dict:
-        learned = _shape(state_dict, ROW_EMBED, 2)[0]
-    elif d_model % 4:
+        learned = read_shape(state_dict, ROW_EMBED, 2)[0]
+    layers = read_layers(state_dict, d_model, nheads, dilation)
+    if d_model % 4 and not learned:
         raise ConfigError(f"model width {d_model} is no multiple of 4, which sine positions need")
     return DetrConfig(
         num_queries=num_queries,
-        num_logits=_shape(state_dict, "class_embed.weight", 2)[0],
+        num_logits=read_shape(state_dict, "class_embed.weight", 2)[0],
         d_model=d_model,
-        nheads=nheads,
-        enc_layers=_count(state_dict, layers[0]),
-        dec_layers=_count(state_dict, layers[1]),
-        dim_feedforward=_shape(state_dict, f"{layers[1]}0.linear1.weight", 2)[0],
-        backbone=read_backbone(state_dict, dilation),
         pre_norm=ENCODER_NORM in state_dict,
         learned_positions=learned,
+        **layers,
     )
+
+
+def read_layers(
+    state_dict: Mapping[str, Tensor],
+    d_model: int,
+    nheads: int,
+    dilation: bool,
+    body: str = "backbone.0.body.",
+) -> dict[str, Any]:
+    """Sizes of encoder, decoder and backbone, as arguments of DetrConfig; ConfigError as above."""
+    if nheads < 1 or d_model % nheads:
+        raise ConfigError(f"{nheads} heads do not divide the model width {d_model}: set --nheads")
+    layers = "transformer.encoder.layers.", "transformer.decoder.layers."
+    return {
+        "nheads": nheads,
+        "enc_layers": _count(state_dict, layers[0]),
+        "dec_layers": _count(state_dict, layers[1]),
+        "dim_feedforward": read_shape(state_dict, f"{layers[1]}0.linear1.weight", 2)[0],
+        "backbone": read_backbone(state_dict, dilation, body),
+    }

@@ -79,8 +79,9 @@ def build(config: DetrConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> Detr
 
 
 def matches(keys: Collection[str]) -> bool:
-    """Packed cross-attention in the decoder is DETR's alone."""
-    return "transformer.decoder.layers.0.multihead_attn.in_proj_weight" in keys
+    """Packed cross-attention in the decoder is DETR's, and the notebook's, which has query_pos."""
+    packed = "transformer.decoder.layers.0.multihead_attn.in_proj_weight"
+    return packed in keys and "query_pos" not in keys
 
 
 def class_probabilities(pred_logits: Tensor) -> Tensor:

@@ -121,13 +121,7 @@ class DetrNetwork(nn.Module):
 
     def attention_sites(self) -> dict[tuple[str, int], SplitAttention]:
         """(kind, layer) -> site; the kinds are the keys of terms.SITES."""
-        sites: dict[tuple[str, int], SplitAttention] = {}
-        for i, layer in enumerate(self.transformer.encoder.layers):
-            sites["encoder", i] = layer.self_attn
-        for i, layer in enumerate(self.transformer.decoder.layers):
-            sites["decoder", i] = layer.self_attn
-            sites["cross", i] = layer.cross_site
-        return sites
+        return sites_of(self.transformer)
 
     def fold_batch_norm(self) -> None:
         """For inference, after loading: batch norm into the convolutions, which go channels last.
@@ -137,3 +131,14 @@ class DetrNetwork(nn.Module):
         body = self.backbone[0].body
         fold_batch_norm(body)
         body.to(memory_format=torch.channels_last)
+
+
+def sites_of(transformer: Transformer) -> dict[tuple[str, int], SplitAttention]:
+    """(kind, layer) -> attention site of an encoder and a decoder."""
+    sites: dict[tuple[str, int], SplitAttention] = {}
+    for i, layer in enumerate(transformer.encoder.layers):
+        sites["encoder", i] = layer.self_attn
+    for i, layer in enumerate(transformer.decoder.layers):
+        sites["decoder", i] = layer.self_attn
+        sites["cross", i] = layer.cross_site
+    return sites

@@ -90,12 +90,18 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
             )
         ),
     ),
+    "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 
 
 def names() -> tuple[str, ...]:
     """Words of --type, the default first."""
     return tuple(REGISTRY)
+
+
+def demos() -> tuple[str, ...]:
+    """Those words of --type for which a demo checkpoint ships."""
+    return tuple(name for name, entry in REGISTRY.items() if entry.demo)
 
 
 def get(name: str) -> ModelSpec:
