@@ -10,7 +10,6 @@ from torch import Tensor
 from detr_viz.attention.base import Rows
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode
-from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
     from detr_viz.explanation.removals import Removal
@@ -40,13 +39,13 @@ class UndividedAttention(DenseAttention):
     def weights(
         self, mode: str | Mode = "combine", rows: Rows = None, scale: str = "mode"
     ) -> Tensor:
-        """(M, q, K); UserError for any mode but combine."""
+        """(M, q, K); ValueError for any mode but combine."""
         if mode != "combine":
-            raise UserError(f"there is no {str(mode)!r} here: {self.why}; take combine")
+            raise ValueError(f"mode {mode!r} does not exist: {self.why}")
         return super().weights(mode, rows, scale)
 
     def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As in DenseAttention, for heads and boxes; UserError for content, position and terms."""
+        """As in DenseAttention, for heads and boxes; ValueError for content, position and terms."""
         if removal.terms:
-            raise UserError(f"{removal.name} cannot be removed: {self.why}; take head:N or box:...")
+            raise ValueError(f"{removal.name!r} cannot be removed: {self.why}")
         return super().without(removal, hidden)

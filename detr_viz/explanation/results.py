@@ -252,9 +252,8 @@ class ExplanationBase:
 
     def _check_mode(self, mode: str | Mode) -> None:
         own = not isinstance(mode, str) or is_sum(mode)
-        if self.why_undivided and (own or mode not in self.modes):
-            shown = mode if isinstance(mode, str) else mode.formula
-            raise UserError(f"{self.model_title} has no {shown!r}: {self.why_undivided}")
+        if own or mode not in self.modes:
+            self._check_divided(mode)
         if own and not self.term_names:
             raise UserError(
                 f"the attention of {self.model_title} is not a sum of terms: take a mode"
@@ -264,6 +263,12 @@ class ExplanationBase:
         elif isinstance(mode, str) and mode not in self.modes:
             have = ", ".join(self.modes)
             raise UserError(f"{self.model_title} has no mode {mode!r}; it has {have}")
+
+    def _check_divided(self, part: str | Mode) -> None:
+        """UserError if a part of the attention is asked for, and the model's has none."""
+        if self.why_undivided:
+            name = part if isinstance(part, str) else part.formula
+            raise UserError(f"{self.model_title} has no {name!r}: {self.why_undivided}")
 
     def _chosen(self, queries: Sequence[int] | int | None) -> list[int]:
         if queries is None:
