@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_viz.checkpoints import openmmlab_keys, structure, transformers_inferred, transformers_keys
+from detr_viz.checkpoints import (
+    notebook_keys,
+    openmmlab_keys,
+    structure,
+    transformers_inferred,
+    transformers_keys,
+)
 from detr_viz.checkpoints.weight_files import CheckpointError, WeightFile, config_in
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
@@ -48,7 +54,8 @@ def unwrap(opened: WeightFile, where: str) -> Unwrapped:
         raise CheckpointError(f"{where} holds {held}: save model.state_dict()")
     meta = content.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
-    hints = _hints(content.get("args"), meta)
+    args = _args(content)
+    hints = _hints(args, meta)
     layout = None if detector is None else detector.layout
     if layout == "transformers" or (opened.hf_config is not None and layout != "authors"):
         state_dict, of_config, more = _of_transformers(state_dict, opened, where)
@@ -61,8 +68,11 @@ def unwrap(opened: WeightFile, where: str) -> Unwrapped:
             raise CheckpointError(f"{where}: {error}") from None
         hints.update(of_meta)
         notes = [*notes, *more]
-    elif layout == "authors" and "query_pos" not in state_dict:
-        _check_args(content.get("args"), state_dict, where)
+    elif notebook_keys.is_notebook(state_dict):
+        state_dict, note = notebook_keys.convert(state_dict)
+        notes = [*notes, note]
+    elif layout == "authors":
+        _check_args(args, state_dict, where)
     return Unwrapped(_tensors(state_dict, where), hints, meta, tuple(notes))
 
 
@@ -85,6 +95,13 @@ def _of_transformers(
         hints = {"class_names": hints["class_names"]}
         notes.append(transformers_inferred.NOTE)
     return state_dict, {**hints, "type": kind}, notes
+
+
+def _args(content: Mapping[str, Any]) -> Any:
+    """Training arguments: of the authors' code, or of a Lightning module."""
+    saved = content.get("hyper_parameters")
+    inner = saved.get("args", saved) if isinstance(saved, Mapping) else saved
+    return content.get("args", inner)
 
 
 def _options(args: Any) -> Mapping[str, Any]:

@@ -24,8 +24,8 @@ _ANCHORS = {
     "authors": rf"transformer\.{_LAYER}(multihead_attn\.in_proj_weight|ca_qcontent_proj\.weight)$",
     "transformers": r"(model\.)?query_position_embeddings\.weight$",
     "openmmlab": (
-        rf"(bbox_head\.transformer\.)?{_LAYER}((cross_attn|multihead_attn|attentions\.1)\.attn\.in_proj_weight"
-        r"|cross_attn\.qcontent_proj\.weight)$"
+        rf"(bbox_head\.transformer\.)?{_LAYER}(cross_attn\.qcontent_proj\.weight|"
+        r"(cross_attn|multihead_attn|attentions\.1)\.attn\.in_proj_weight)$"
     ),
 }
 _PATTERNS = {name: re.compile(rf"(?:^|\.)(?P<own>{text})") for name, text in _ANCHORS.items()}
@@ -34,9 +34,10 @@ _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 _AVERAGED = re.compile(r"(^|_)(ema|swa|averaged?|shadow)(_|$)", re.IGNORECASE)
 # Entries that by custom hold the weights that are meant, best first.
 _PLAIN = ("model", "state_dict", "model_state_dict", "net", "module")
-# Beside the network in one module: losses and metrics, which no forward pass reads.
-_BESIDE = re.compile(
-    r"(^|_)(criterion|loss(es)?|metrics?|m?ap|m?iou|acc(uracy)?|matcher|evaluator|confmat)(_|$)",
+# Beside the network in one module: losses, and metrics, whose states are counts and sums.
+_LOSS = re.compile(r"(^|_)(criterion|loss(es)?|matcher|data_preprocessor)(_|$)", re.IGNORECASE)
+_METRIC = re.compile(
+    r"(^|_)(metrics?|m?ap|m?iou|acc(uracy)?|f1|precision|recall|evaluator|confmat)(_|$)",
     re.IGNORECASE,
 )
 _COUNTER = ".num_batches_tracked"  # of ordinary batch norm: not needed
@@ -144,7 +145,7 @@ def _under(
     groups: dict[str, list[Any]] = {}
     for key, value in own.items():
         groups.setdefault(_group(key, prefix), []).append(value)
-    beside = {name for name, v in groups.items() if _BESIDE.search(name) or _no_weights(v)}
+    beside = {name for name, v in groups.items() if _is_beside(name, v)}
     state_dict = {
         key[len(prefix) :]: value for key, value in own.items() if _group(key, prefix) not in beside
     }
@@ -158,9 +159,13 @@ def _group(key: str, prefix: str) -> str:
     return key[len(prefix) :].split(".")[0]
 
 
-def _no_weights(values: list[Any]) -> bool:
-    """Whether nothing in a module can be a weight: counters, confusion matrices, plain numbers."""
+def _is_beside(name: str, values: list[Any]) -> bool:
+    """Whether a module is no part of the network: a loss, a metric, or counts and plain numbers."""
+    if _LOSS.search(name):
+        return True
     tensors = [v for v in values if torch.is_tensor(v)]
+    if _METRIC.search(name) and all(v.dim() < 2 for v in tensors if v.is_floating_point()):
+        return True
     return all(v.dtype in (torch.int64, torch.int32, torch.bool) for v in tensors)
 
 

@@ -30,14 +30,9 @@ from detr_viz.models.layers.transformer import FeedForwardLayer, Transformer, on
 from detr_viz.models.network import Encoded, sites_of
 from detr_viz.models.spec import ModelSpec
 
-FEATURE_SCALE = 0.1  # of the notebook; the paper's listing has 1
+FEATURE_SCALE = 0.1  # of the notebook; the paper's listing has 1, see notebook_keys.py
 ENTRIES = 50  # rows and columns that have a learned position, where no file says
 WHY = "the notebook's DETR adds positions once, to its input, so content and position are one sum"
-NOTES = (
-    WHY + ": combine is its only mode",
-    "features are multiplied by 0.1 as in the notebook; for weights that were trained by the "
-    "paper's listing, which does not, save conv.weight and conv.bias times 10",
-)
 
 
 class WholeAttention(PackedAttention):
@@ -196,5 +191,5 @@ SPEC = ModelSpec(
     num_classes=detr.SPEC.num_classes,
     pairwise=False,
     why_undivided=WHY,
-    notes=NOTES,
+    notes=(f"{WHY}: combine is its only mode",),
 )

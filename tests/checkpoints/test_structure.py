@@ -105,6 +105,18 @@ def test_the_same_weights_whatever_is_around_them(tmp_path, kind, form):
 
 
 SD = SMALL["detr"]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_lightning_hyper_parameters_are_args(tmp_path, nested):
+    saved = {"nheads": 4, "dilation": False}
+    saved = {"args": saved, "lr": 0.1} if nested else saved
+    content = {"state_dict": prefixed("model.", SD), "hyper_parameters": saved}
+    torch.save(content, tmp_path / "w.ckpt")
+    checkpoint = load_checkpoint(tmp_path / "w.ckpt")
+    assert checkpoint.config.nheads == 4 and checkpoint.notes == ()
+
+
 REFUSED = {
     "teacher and student": ({"state_dict": {**prefixed("student.", SD),
                                             **prefixed("teacher.", zeros(SD))}},
@@ -112,6 +124,8 @@ REFUSED = {
     "two entries": ({"student": SD, "teacher": zeros(SD)}, ["2 detectors", "student; teacher"]),
     "two averages": ({"model": SD, "ema": zeros(SD), "swa": {k: v + 1 for k, v in SD.items()}},
                      ["3 detectors", "ema; swa; model"]),
+    "a part that is named as a metric": (beside(SD, feature_map__weight=torch.ones(3, 3)),
+                                         ["1 tensors beyond those of DETR", "feature_map.weight"]),
     "a part that may matter": (beside(SD, adapter__weight=torch.ones(3, 3)),
                                ["1 tensors beyond those of DETR", "adapter.weight"]),
     "half outside": ({"state_dict": {(k if "class_embed" in k else f"detr.{k}"): v

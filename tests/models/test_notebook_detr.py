@@ -119,6 +119,25 @@ def test_outputs_and_weights_of_every_site_are_the_listings(listing, file, image
     assert e.class_names == COCO_NAMES and e.formula("combine") == "q · k"
 
 
+def test_the_papers_listing_has_a_sequential_backbone_and_no_factor(listing, tmp_path, image):
+    """backbone = nn.Sequential(*list(resnet50().children())[:-2]); pos + h"""
+    b = listing.backbone
+    children = [b.conv1, b.bn1, b.relu, b.maxpool, b.layer1, b.layer2, b.layer3, b.layer4]
+    sequential = nn.Sequential(*children).state_dict()
+    kept = {k: v for k, v in listing.state_dict().items() if not k.startswith("backbone.")}
+    kept |= {f"backbone.{k}": v for k, v in sequential.items()}
+    for key in ("conv.weight", "conv.bias"):  # pos + h / 10, which the listing computes too
+        kept[key] = kept[key] / 10
+    paper = {f"model.{k}": v for k, v in kept.items()}
+    torch.save({"state_dict": {**paper, "loss.weight": torch.ones(3)}}, tmp_path / "w.ckpt")
+    model = load_model(tmp_path / "w.ckpt", device="cpu")
+    assert any("paper's listing" in note for note in model.notes)
+    assert not any("as in the notebook" in note for note in model.notes)
+    logits, _ = listing(model.prepare(image[None]))
+    e = explain(model, image, size=64, max_size=96)
+    np.testing.assert_allclose(e.class_scores, logits.softmax(-1)[0, :, :-1].numpy(), atol=1e-5)
+
+
 def test_only_combine_exists_and_the_reason_is_said(file, image):
     model = load_model(file, device="cpu")
     e = explain(model, image, size=64, max_size=96, sites=["encoder"])
