@@ -5,7 +5,8 @@ They are the same networks, with the same sine positions (offset 0, eps 1e-6, 2 
     3.x  encoder.layers.0.self_attn.attn.in_proj_weight, decoder.layers.0.cross_attn.qcontent_proj,
          bbox_head.fc_cls, bbox_head.reg_ffn.layers.0.0, query_embedding, neck.convs.0.conv
     2.x  bbox_head.transformer.encoder.layers.0.attentions.0.attn..., ffns.0.layers.0.0, norms.0,
-         bbox_head.query_embedding, bbox_head.input_proj
+         bbox_head.query_embedding, bbox_head.input_proj; the first ones still self_attn.attn,
+         multihead_attn.attn and ffn
 """
 
 from __future__ import annotations
@@ -60,8 +61,10 @@ def convert(
     """(state dict with the authors' names, hints, notes). meta: of the file.
 
     Keys that are not understood pass through, for the strict check to name them. Raises
-    OpenMMLabError (no file name in it) for a DETR without a no-object class.
+    OpenMMLabError (no file name in it) for DAB-DETR, and for a DETR without a no-object class.
     """
+    if any("decoder.ref_anchor_head." in key for key in state_dict):
+        raise OpenMMLabError("it is DAB-DETR, which is not supported: give another")
     renamed = {_official_name(key): tensor for key, tensor in state_dict.items()}
     rows = len(renamed["class_embed.weight"]) if "class_embed.weight" in renamed else 0
     names = _class_names(meta)

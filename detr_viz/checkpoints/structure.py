@@ -160,8 +160,11 @@ def _group(key: str, prefix: str) -> str:
 
 
 def _is_beside(name: str, values: list[Any]) -> bool:
-    """Whether a module is no part of the network: a loss, a metric, or counts and plain numbers."""
-    if _LOSS.search(name):
+    """Whether a module is no part of the network.
+
+    It is a loss, a metric, averages whose names are no longer those of a detector, or counts.
+    """
+    if _LOSS.search(name) or _AVERAGED.search(name):
         return True
     tensors = [v for v in values if torch.is_tensor(v)]
     if _METRIC.search(name) and all(v.dim() < 2 for v in tensors if v.is_floating_point()):
@@ -223,10 +226,11 @@ def _choose(
 
 def _preferred(plain: list[Detector]) -> list[Detector]:
     """Of several in entries of their own, the one in the entry that by custom is meant."""
-    for name in _PLAIN:
-        meant = [detector for detector in plain if detector.entry[-1:] == (name,)]
-        if meant:
-            return meant
+    for start in (0, -1):  # the whole way to the entry, then its last word
+        for name in _PLAIN:
+            meant = [detector for detector in plain if detector.entry[start:] == (name,)]
+            if meant:
+                return meant
     return plain
 
 

@@ -64,7 +64,15 @@ NAMES_2 = (
     (r"^(query_embed)\.", r"bbox_head.\1ding."),
     (r"^input_proj\.", "bbox_head.input_proj."),
 )
+NAMES_2_FIRST = (  # before 2.12
+    (r"(self|multihead)_attn\.", r"\1_attn.attn."),
+    (r"^transformer\.", "bbox_head.transformer."),
+    (r"FFN", "ffn"),
+    (r"decoder\.post_norm\.", "decoder.norm."),
+    *NAMES_2[-2:],
+)
 MMDET = {
+    "2.x, the first": ("detr", (*LAYERS, *NAMES_2_FIRST)),
     "3.x": ("detr", (*LAYERS, *PACKED, *NAMES_3)),
     "2.x": ("detr", (*LAYERS, *NAMES_2)),
     "3.x, conditional": ("cd_detr", (*LAYERS, *CONDITIONAL, *NAMES_3)),
@@ -77,6 +85,9 @@ SAMPLES = {  # keys as they stand in published files
     "2.x": ("bbox_head.transformer.decoder.layers.1.attentions.1.attn.in_proj_bias",
             "bbox_head.transformer.encoder.layers.0.ffns.0.layers.1.weight",
             "bbox_head.query_embedding.weight", "bbox_head.input_proj.weight"),
+    "2.x, the first": ("bbox_head.transformer.decoder.layers.0.multihead_attn.attn.in_proj_weight",
+                       "bbox_head.transformer.decoder.layers.0.ffn.layers.0.0.weight",
+                       "bbox_head.transformer.decoder.norm.weight"),
     "3.x, conditional": ("decoder.layers.0.cross_attn.qpos_sine_proj.weight",
                          "decoder.layers.1.self_attn.kcontent_proj.bias",
                          "decoder.layers.0.cross_attn.out_proj.weight",
@@ -112,6 +123,22 @@ def test_openmmlab_has_eighty_classes_in_order_and_no_sigmoid_detr(tmp_path):
     torch.save({"meta": meta, "state_dict": state_dict}, tmp_path / "w.pth")
     with pytest.raises(UserError, match="no output for no-object"):
         load_checkpoint(tmp_path / "w.pth")
+
+
+def test_openmmlabs_dab_detr_is_named(tmp_path):
+    theirs = renamed(small_state_dict("cd_detr"), MMDET["3.x, conditional"][1])
+    theirs["decoder.ref_anchor_head.layers.0.weight"] = torch.ones(2, 2)
+    torch.save({"state_dict": theirs}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="DAB-DETR"):
+        load_checkpoint(tmp_path / "w.pth")
+
+
+def test_openmmlabs_pre_norm_has_a_norm_after_the_encoder(tmp_path):
+    official = small_state_dict("detr", small_config(pre_norm=True))
+    torch.save({"state_dict": renamed(official, MMDET["3.x"][1])}, tmp_path / "w.pth")
+    checkpoint = load_checkpoint(tmp_path / "w.pth")
+    assert checkpoint.config.pre_norm
+    assert all(torch.equal(checkpoint.state_dict[k], v) for k, v in official.items())
 
 
 def test_panoptic_detectors_have_their_names(tmp_path):

@@ -83,6 +83,14 @@ FORMS = {
                       "model is used: the averaged weights (ema) are not complete"),
     "EMA as a list": (lambda sd: {"model": sd, "ema": {"shadow_params": [CLASSES], "decay": 0.9}},
                       "the averaged weights (ema) are not used"),
+    "EMA without dots": (lambda sd: {"state_dict": {
+        **sd, **{"ema_" + k.replace(".", "_"): torch.zeros_like(v) for k, v in sd.items()}}},
+        " tensors beside the detector's (ema_"),
+    "EMA of its own names": (lambda sd: beside(
+        sd, model_ema__transformerencoder=torch.ones(2, 2), model_ema__decay=torch.ones(())),
+        "2 tensors beside the detector's (model_ema.transformerencoder, model_ema.decay)"),
+    "a teacher with an entry": (lambda sd: {"model": sd, "teacher": {"model": zeros(sd)}},
+                                "model is used; teacher.model: not used"),
     "a teacher beside model": (lambda sd: {"model": sd, "teacher": zeros(sd)},
                                "model is used; teacher: not used"),
 }  # fmt: skip
