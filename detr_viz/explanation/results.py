@@ -268,7 +268,9 @@ class ExplanationBase:
         """UserError if a part of the attention is asked for, and the model's has none."""
         if self.why_undivided:
             name = part if isinstance(part, str) else part.formula
-            raise UserError(f"{self.model_title} has no {name!r}: {self.why_undivided}")
+            raise UserError(
+                f"{self.model_title} has only combine, no {name!r}: {self.why_undivided}"
+            )
 
     def _chosen(self, queries: Sequence[int] | int | None) -> list[int]:
         if queries is None:
