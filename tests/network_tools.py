@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -23,10 +25,11 @@ TINY = DetrConfig(
 )
 
 
-def tiny(name: str) -> LoadedModel:
-    """A detector of random weights, always the same ones."""
+def tiny(name: str, **changes: object) -> LoadedModel:
+    """A detector of random weights, always the same ones; changes: of its sizes."""
     torch.manual_seed(0)
-    return as_detector(models.get(name).build(TINY).eval().requires_grad_(False), name)
+    config = replace(TINY, **changes)
+    return as_detector(models.get(name).build(config).eval().requires_grad_(False), name)
 
 
 def as_detector(network: nn.Module, name: str) -> LoadedModel:

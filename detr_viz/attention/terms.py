@@ -41,6 +41,8 @@ MODES: dict[str, Mode] = {
     "content": Mode("cb", "cb", "c_q · c_k"),
 }
 
+UNDIVIDED_FORMULA = "q · k"  # combine, where content and position were added before
+
 # The logits are the sum of these four products of a query part and a key part. A shared bias counts
 # as content.
 TERMS: dict[str, tuple[str, str]] = {

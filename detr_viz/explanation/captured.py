@@ -71,6 +71,8 @@ class Explanation(ExplanationBase):
         `maps`. ValueError on anything unknown.
         """
         attention = self.attention_at(site)
+        if mode != "combine":
+            self._check_divided(mode)
         count = attention.num_rows
         some = [rows] if rows is not None and np.ndim(rows) == 0 else rows
         chosen = range(count) if some is None else [index(row) for row in some]
@@ -91,6 +93,8 @@ class Explanation(ExplanationBase):
         detector has no such parts.
         """
         part = parse_removal(removal) if isinstance(removal, str) else removal
+        if part.terms:
+            self._check_divided(part.name)
         if part.head is not None and part.head >= self.num_heads:
             raise UserError(f"no head {part.head}: this model has 0..{self.num_heads - 1}")
         check_removable(self.model, self.attention_at(("cross", self.layers[-1])))

@@ -37,6 +37,7 @@ class DetectorInfo:
     size, max_size  shorter side that images are resized to, and the bound on the longer one, pixels
     options         (name, value) of settings that cannot be seen in the weights (dilation, ...)
     notes           assumptions that were made
+    why_undivided   a clause: why there is no mode but combine; "" if there are others
     """
 
     type: str
@@ -55,6 +56,7 @@ class DetectorInfo:
     max_size: int
     options: tuple[tuple[str, object], ...] = ()
     notes: tuple[str, ...] = ()
+    why_undivided: str = ""
 
 
 @dataclass(frozen=True)

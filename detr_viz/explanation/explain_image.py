@@ -205,6 +205,7 @@ def _describe(
         "num_layers": info.num_layers,
         "num_heads": info.num_heads,
         **dict(info.options),
+        **({"why_undivided": info.why_undivided} if info.why_undivided else {}),
         "stride_px": grid.stride,
         "cell_rule": grid.rule,
         "preprocessing": {

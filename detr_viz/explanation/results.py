@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz.attention.grids import Grid, finest, on_finest
-from detr_viz.attention.terms import Mode, check_mode, formula_of, is_sum
+from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode, check_mode, formula_of, is_sum
 from detr_viz.common.errors import UserError
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.logit_term_arrays import LogitTerms
@@ -158,6 +158,11 @@ class ExplanationBase:
         """Scores, labels and boxes of a captured layer's own output; see pick_layer."""
         return self.outputs[self.pick_layer(layer)]
 
+    @property
+    def why_undivided(self) -> str:
+        """Why the model has no mode but combine, a clause; "" if it has others."""
+        return str(self.meta.get("why_undivided", ""))
+
     # ---- attention maps ------------------------------------------------------------------------
 
     def formula(self, mode: str | Mode, layer: int | None = None) -> str:
@@ -165,6 +170,10 @@ class ExplanationBase:
         if isinstance(mode, Mode):
             return mode.formula
         return self.formulas[self.pick_layer(layer)].get(mode) or formula_of(mode)
+
+    def self_formula(self, mode: str) -> str:
+        """Formula of a mode's logits in a self-attention, of the encoder or of the decoder."""
+        return UNDIVIDED_FORMULA if self.why_undivided else formula_of(mode)
 
     def maps(
         self,
@@ -237,11 +246,14 @@ class ExplanationBase:
     ) -> LogitTerms:
         """The terms of the cross-attention's logits; queries and layer as in `maps`."""
         if not self.term_names:
-            raise UserError(f"the attention of {self.model_title} is not a sum of terms")
+            why = f": {self.why_undivided}" if self.why_undivided else ""
+            raise UserError(f"the attention of {self.model_title} is not a sum of terms{why}")
         return self._logit_terms(self._chosen(queries), self.pick_layer(layer))
 
     def _check_mode(self, mode: str | Mode) -> None:
         own = not isinstance(mode, str) or is_sum(mode)
+        if own or mode not in self.modes:
+            self._check_divided(mode)
         if own and not self.term_names:
             raise UserError(
                 f"the attention of {self.model_title} is not a sum of terms: take a mode"
@@ -251,6 +263,14 @@ class ExplanationBase:
         elif isinstance(mode, str) and mode not in self.modes:
             have = ", ".join(self.modes)
             raise UserError(f"{self.model_title} has no mode {mode!r}; it has {have}")
+
+    def _check_divided(self, part: str | Mode) -> None:
+        """UserError if a part of the attention is asked for, and the model's has none."""
+        if self.why_undivided:
+            name = part if isinstance(part, str) else part.formula
+            raise UserError(
+                f"{self.model_title} has only combine, no {name!r}: {self.why_undivided}"
+            )
 
     def _chosen(self, queries: Sequence[int] | int | None) -> list[int]:
         if queries is None:

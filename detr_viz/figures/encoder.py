@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.attention.terms import formula_of
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, Label, MapRow, Section
 from detr_viz.figures.page.foot import Foot
@@ -128,7 +127,7 @@ def encoder_grid(
     if e.num_encoder_layers > 1:
         where += f" of 0{DASH}{e.num_encoder_layers - 1}"
     notes = [clean(e.model_title), where]
-    notes += [formula_note(mode, formula_of(mode)) for mode in modes]
+    notes += [formula_note(mode, e.self_formula(mode)) for mode in modes]
     if scale == "layer":
         notes.append(LAYER_SCALE)
     notes += [MARK, grid_note(e.grid_hw)]

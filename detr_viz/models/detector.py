@@ -68,6 +68,7 @@ class LoadedModel:
             max_size=self.max_size,
             options=(("dilation", config.backbone.dilation),),
             notes=self.notes,
+            why_undivided=self.spec.why_undivided,
         )
 
     @property

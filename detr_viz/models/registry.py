@@ -40,14 +40,14 @@ class ModelEntry:
 
     module             has SPEC, a ModelSpec
     title              as papers write it
-    transformers_type  model_type of its Hugging Face folders, or None
+    transformers_types  model_type of its Hugging Face folders: one or several words, or none
     releases           known names of --weights
     demo               whether a demo checkpoint ships, weights/<name>_demo.pth
     """
 
     module: str
     title: str
-    transformers_type: str | None = None
+    transformers_types: tuple[str, ...] = ()
     releases: tuple[Release, ...] = ()
     demo: bool = True
 
@@ -68,7 +68,7 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
     "detr": ModelEntry(
         "detr_viz.models.detr",
         "DETR",
-        "detr",
+        ("detr", "table-transformer"),
         (
             _detr("detr_resnet50", "detr-r50-e632da11.pth", "DETR R50"),
             _detr("detr_resnet50_dc5", "detr-r50-dc5-f0fb7ef5.pth", "DETR R50-DC5"),
@@ -79,7 +79,7 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
     "cd_detr": ModelEntry(
         "detr_viz.models.conditional_detr",
         "Conditional DETR",
-        "conditional_detr",
+        ("conditional_detr",),
         tuple(
             _conditional(f"conditional_detr_{name}", file, f"Conditional DETR {title}")
             for name, file, title in (
@@ -90,12 +90,18 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
             )
         ),
     ),
+    "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 
 
 def names() -> tuple[str, ...]:
     """Words of --type, the default first."""
     return tuple(REGISTRY)
+
+
+def demos() -> tuple[str, ...]:
+    """Those words of --type for which a demo checkpoint ships."""
+    return tuple(name for name, entry in REGISTRY.items() if entry.demo)
 
 
 def get(name: str) -> ModelSpec:

@@ -33,6 +33,8 @@ class ModelSpec:
     pairwise             detections are the top (query, class) pairs (focal loss),
                          not a class a query
     cell_rule            where a cell lies: "aligned" or "centered" (grids.Grid)
+    why_undivided        why it has no mode but combine, a clause; "" if it has others
+    notes                what each run says of this model
     """
 
     name: str
@@ -45,3 +47,5 @@ class ModelSpec:
     num_classes: Callable[[DetrConfig], int]
     pairwise: bool
     cell_rule: Literal["aligned", "centered"] = "aligned"
+    why_undivided: str = ""
+    notes: tuple[str, ...] = ()

@@ -41,7 +41,7 @@ def lines(capsys) -> list[str]:
 
 
 @pytest.mark.parametrize("plot", MODES)
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", models.demos())
 def test_the_six_commands(here, capsys, name, plot):
     assert cli.main(["--type", name, "--plot", plot]) == 0
     printed = lines(capsys)
