@@ -106,7 +106,7 @@ def _read_folder(folder: Path) -> WeightFile:
 
 
 def _read_shards(folder: Path, index: str, config: Mapping[str, Any]) -> WeightFile:
-    weight_map = _json(folder / index).get("weight_map")
+    weight_map = json_in(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(
             f"{path_text(folder / index)} has no weight_map: fetch the folder again"
@@ -130,10 +130,11 @@ def _read_shards(folder: Path, index: str, config: Mapping[str, Any]) -> WeightF
 def config_in(folder: Path) -> Mapping[str, Any] | None:
     """config.json of a Hugging Face folder, None where there is none."""
     config = folder / "config.json"
-    return _json(config) if config.is_file() else None
+    return json_in(config) if config.is_file() else None
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def json_in(path: Path) -> Mapping[str, Any]:
+    """A JSON object of a file; CheckpointError where it is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):

@@ -18,7 +18,8 @@ from detr_viz.attention.base import Where
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.grids import Grid
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
-from detr_viz.images.resize import normalised, target_size
+from detr_viz.images.preprocessing import Preprocessing
+from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.split_attention import SplitAttention
 from detr_viz.models.network import Encoded
@@ -31,21 +32,23 @@ class LoadedModel:
 
     size, max_size: shorter side images are resized to, and the bound on the longer one (pixels).
     class_names: one name a real class. path, sha256: of the weights. notes: what had to be assumed.
-    precision: one of terms.PRECISIONS.
+    precision: one of terms.PRECISIONS. preprocessing: of its images, where the checkpoint has more
+    to say than size and max_size, which then are None unless the sizes are of that form.
     """
 
     network: nn.Module
     spec: ModelSpec
     config: DetrConfig
     class_names: tuple[str, ...]
-    size: int
-    max_size: int
+    size: int | None
+    max_size: int | None
     path: str
     sha256: str
     notes: tuple[str, ...]
     meta: Mapping[str, Any]
     device: torch.device
     precision: str = "float32"
+    preprocessing: Preprocessing | None = None
 
     @property
     def info(self) -> DetectorInfo:
@@ -67,7 +70,8 @@ class LoadedModel:
             size=self.size,
             max_size=self.max_size,
             options=(("dilation", config.backbone.dilation),),
-            notes=self.notes,
+            notes=(*self.notes, *(self.preprocessing.notes if self.preprocessing else ())),
+            preprocessing=self.preprocessing,
         )
 
     @property
@@ -79,11 +83,13 @@ class LoadedModel:
         self, image_hw: tuple[int, int], size: int | None = None, max_size: int | None = None
     ) -> tuple[int, int]:
         """Pixels that an image is resized to."""
-        return target_size(*image_hw, size or self.size, max_size or self.max_size)
+        return self.info.preprocessing_at(size, max_size).input_hw(image_hw)
 
     def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor:
         """Normalised pixels (B, 3, H, W), never padded."""
-        return normalised(rgb_BHW3, self.device).to(self.network.input_dtype)
+        how = self.preprocessing or Preprocessing()
+        pixels = normalised(rgb_BHW3, self.device, how.mean, how.std, how.rescale)
+        return pixels.to(self.network.input_dtype)
 
     def attention_sites(self) -> dict[Where, AttentionSite]:
         return {
