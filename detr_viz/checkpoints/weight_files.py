@@ -3,13 +3,12 @@
     opened = read(Path("detr-r50-e632da11.pth"))     # torch (zip or older), safetensors, HF folder
     opened.content["model"], opened.hf_config, opened.files
 
-Nothing that a file asks to be run is run: torch.load(weights_only=True), with argparse.Namespace
-(a class without behaviour, the `args` of training checkpoints) as the one addition.
+Nothing that a file asks to be run is run: torch.load(weights_only=True), with the harmless values
+of plain_values.py (the `args` of training checkpoints, a metric, a path) as the one addition.
 """
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import pickle
@@ -24,6 +23,7 @@ from typing import Any
 
 import torch
 
+from detr_viz.checkpoints.plain_values import allowed
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text, reason
 
@@ -188,7 +188,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _read_torch(path: Path, zipped: bool) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, on what is then refused in one line
             # mapped, so that an optimizer's state beside the weights is never read
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
@@ -202,12 +202,15 @@ def _why_not(path: Path, zipped: bool, error: Exception) -> str:
     """What is wrong with a file that torch.load refused."""
     message = str(error)
     if isinstance(error, pickle.UnpicklingError):
-        asked = re.search(r"(?:GLOBAL|[Cc]lass) `?([A-Za-z_][\w.]*\.[\w.]*\w)", message)
-        if asked:
-            who = next((t for s, t in _FOREIGN_CLASSES if asked[1].startswith(s)), None)
+        dotted = r"(?:GLOBAL|[Cc]lass) `?([A-Za-z_][\w.]*\.[\w.]*\w)"
+        asked = re.search(dotted, message) or re.search(r"GLOBAL (\w+) was not", message)
+        if asked or "Can only" in message or "Trying to call" in message:
+            who = next((t for s, t in _FOREIGN_CLASSES if asked and asked[1].startswith(s)), None)
+            what = asked[1] if asked else "a call that no plain value needs"
             return (
-                f"is refused{f' ({who})' if who else ''}: its pickle asks for {asked[1]}, and only "
-                "plain weights are loaded; save model.state_dict() instead"
+                f"is refused{f' ({who})' if who else ''}: its pickle asks for {what}, and only "
+                "plain weights are loaded; save it without, where it was written: "
+                'torch.save({"model": model.state_dict()}, "weights.pth")'
             )
         if "nsupported operand" in message:
             return "is a pickle that torch.save did not write: save model.state_dict() with torch"
