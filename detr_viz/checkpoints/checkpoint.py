@@ -92,7 +92,7 @@ def load_checkpoint(
         meta=dict(unwrapped.meta),
         path=str(source.path),
         sha256=digest.result(),
-        notes=(*unwrapped.notes, *notes, *name_notes),
+        notes=(*filter(None, [source.note]), *unwrapped.notes, *notes, *name_notes),
         folder=opened.files[0].parent,
     )
 

@@ -35,16 +35,23 @@ _MOST_PIXELS = 10**6  # of a side
 
 
 def beside(folder: Path) -> Preprocessing | None:
-    """What the file beside the weights says; CheckpointError where it is damaged."""
-    for name, part in ((PROCESSOR, "image_processor"), (FILE, None)):
-        path = folder / name
-        if not path.is_file():
-            continue
-        values: Any = json_in(path)
-        if part is not None:
-            values = values.get(part)
-        if isinstance(values, Mapping):
-            return parsed(values, path)
+    """What the file beside the weights says; CheckpointError where it is damaged.
+
+    The Trainer of transformers may have it above checkpoint-500/ only.
+    """
+    here = [folder]
+    if re.fullmatch(r"checkpoint-\d+", folder.absolute().name):
+        here.append(folder.absolute().parent)
+    for place in here:
+        for name, part in ((PROCESSOR, "image_processor"), (FILE, None)):
+            path = place / name
+            if not path.is_file():
+                continue
+            values: Any = json_in(path)
+            if part is not None:
+                values = values.get(part)
+            if isinstance(values, Mapping):
+                return parsed(values, path)
     return None
 
 

@@ -18,7 +18,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from detr_viz.checkpoints.plain_values import allowed
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text, reason
 
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 HEAD_BYTES = 512
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
@@ -79,6 +80,8 @@ def read(path: Path) -> WeightFile:
     try:
         if path.is_dir():
             return _read_folder(path)
+        if path.name in [f"{name}.index.json" for name in WEIGHTS]:
+            return _read_shards(path.parent, path.name, config_in(path.parent))
         return WeightFile(_read_file(path), None, (path,))
     except OSError as error:
         name = path_text(error.filename or path)
@@ -94,7 +97,7 @@ def _read_folder(folder: Path) -> WeightFile:
             f"{path_text(folder)} is a folder without config.json: give a checkpoint file or a "
             f"Hugging Face folder{hint}"
         )
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in WEIGHTS:
         if (folder / name).is_file():
             return WeightFile(_read_file(folder / name), config, (folder / name,))
         if (folder / f"{name}.index.json").is_file():
@@ -105,26 +108,45 @@ def _read_folder(folder: Path) -> WeightFile:
     )
 
 
-def _read_shards(folder: Path, index: str, config: Mapping[str, Any]) -> WeightFile:
+def _read_shards(folder: Path, index: str, config: Mapping[str, Any] | None) -> WeightFile:
     weight_map = json_in(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(
             f"{path_text(folder / index)} has no weight_map: fetch the folder again"
         )
+    names = sorted({str(value) for value in weight_map.values()})
+    files = tuple(_shard(folder, name, index) for name in names)
     tensors: dict[str, Any] = {}
-    files = []
-    for name in sorted({str(value) for value in weight_map.values()}):
-        file = folder / name
-        if Path(name).name != name or not file.is_file():
-            raise CheckpointError(
-                f"{path_text(folder)} lacks {name!r}, which {index} names: fetch it"
-            )
+    for name, file in zip(names, files, strict=True):
         part = _read_file(file)
         if not isinstance(part, Mapping):
             raise CheckpointError(f"{path_text(file)} holds no weights: fetch it again")
-        tensors.update(part)
-        files.append(file)
-    return WeightFile(tensors, config, tuple(files))
+        keys = [key for key, shard in weight_map.items() if shard == name]
+        absent = [key for key in keys if key not in part]
+        if absent:
+            raise CheckpointError(
+                f"{path_text(file)} lacks {absent[0][:80]!r}, which {index} places there: fetch it "
+                "again"
+            )
+        tensors.update((key, part[key]) for key in keys)
+    return WeightFile(tensors, config, files)
+
+
+def _shard(folder: Path, name: str, index: str) -> Path:
+    """A shard that an index names; CheckpointError where it is not there or not in the folder."""
+    outside = {"..", "/", "\\"} & {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+    absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive
+    if outside or absolute or not name or "\0" in name:
+        raise CheckpointError(
+            f"{path_text(folder / index)} names {name[:80]!r}, which is outside its folder: fetch "
+            "the folder again"
+        )
+    file = folder / name
+    if not file.is_file():
+        raise CheckpointError(
+            f"{path_text(folder)} lacks {name[:80]!r}, which {index} names: fetch it"
+        )
+    return file
 
 
 def config_in(folder: Path) -> Mapping[str, Any] | None:
