@@ -69,6 +69,7 @@ def parsed(values: Mapping[str, Any], path: Path) -> Preprocessing:
         mean=config.colours("image_mean", MEAN_RGB) if normalised else (0.0, 0.0, 0.0),
         std=config.colours("image_std", STD_RGB) if normalised else (1.0, 1.0, 1.0),
         rescale=rescale if scaled else 1.0,
+        pad_hw=_padded(config),
         source=path.name,
         remarks=(*remarks, *_remarks(config)),
     )
@@ -170,6 +171,16 @@ def _filter(config: _Config) -> str:
     return _FILTERS[number]
 
 
+def _padded(config: _Config) -> tuple[int, int] | None:
+    """pad_size; without it a single image is not padded."""
+    size = config.get("pad_size", None)
+    if size is None or not config.switch("do_pad", True):
+        return None
+    if not isinstance(size, Mapping) or not {"height", "width"} <= size.keys():
+        raise config.wrong("pad_size")
+    return config.pixels("pad_size", size["height"]), config.pixels("pad_size", size["width"])
+
+
 def _remarks(config: _Config) -> list[str]:
     """What of the file is not followed, a line each."""
     remarks = []
@@ -177,12 +188,6 @@ def _remarks(config: _Config) -> list[str]:
     name = config.path.name
     if kind is not None and not _KNOWN.fullmatch(str(kind)):
         remarks.append(f"{name} is of {str(kind)[:60]}, and is read as if it were of DETR")
-    padded = config.switch("do_pad", True)
-    if padded and config.get("pad_size", None) is not None:
-        remarks.append(
-            f"{name} has pad_size {str(config.values['pad_size'])[:60]}: images are not padded "
-            "here, so scores differ a little from transformers' own"
-        )
     if config.get("do_center_crop", False) is True:
         remarks.append(f"{name} has do_center_crop, which transformers' DETR ignores: so do we")
     return remarks

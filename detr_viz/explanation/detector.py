@@ -160,12 +160,15 @@ class Detector(Protocol):
     ) -> tuple[int, int]:
         """(h, w) in pixels that an image is resized to; None: the detector's own sizes."""
 
-    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor:
-        """The network's input from resized images of one size, normalised and padded."""
+    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Any:
+        """The network's input from resized images of one size, normalised and padded.
+
+        A tensor (B, 3, H, W), or what else its `forward` takes.
+        """
 
     def attention_sites(self) -> Mapping[Where, AttentionSite]: ...
 
-    def forward(self, pixels: Tensor, layers: Sequence[int]) -> Forwarded:
+    def forward(self, pixels: Any, layers: Sequence[int]) -> Forwarded:
         """Run the network; with the outputs of these decoder layers and of the last."""
 
 

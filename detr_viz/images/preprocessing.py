@@ -36,6 +36,8 @@ class Preprocessing:
                     down from the bound (they differ by some pixels where the bound holds)
     resample        Pillow's filter, in lower case
     mean, std, rescale   (value * rescale - mean) / std, of red, green and blue
+    pad_hw          this height and width, filled up with zeros below and to the right, which the
+                    network does not attend to; None: no padding
     source          the file that says so; "" for none
     overruled       words on what `source` says where a flag has overruled its sizes
     remarks         what else there is to say of the file, a line each
@@ -50,6 +52,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = MEAN_RGB
     std: tuple[float, float, float] = STD_RGB
     rescale: float = RESCALE
+    pad_hw: tuple[int, int] | None = None
     source: str = ""
     overruled: str = ""
     remarks: tuple[str, ...] = ()
@@ -74,13 +77,27 @@ class Preprocessing:
         )
 
     def input_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) in pixels that an image is resized to, never below 1.
+        """(h, w) in pixels that an image is resized to, never below 1, before it is padded.
 
-        Raises ImageError for an image without pixels.
+        Raises ImageError for an image without pixels, or with more than the padded size has room
+        for.
         """
         h, w = image_hw
         if min(h, w) < 1:
             raise ImageError(f"cannot resize an image of {h} x {w} pixels: it has none")
+        new_h, new_w = self._input_hw(h, w)
+        if self.pad_hw is not None and not self.overruled and not self.pads((new_h, new_w)):
+            raise ImageError(
+                f"an image of {h} x {w} pixels becomes {new_h} x {new_w}, more than the pad_size "
+                "{} x {} of {}: give --size".format(*self.pad_hw, self.source)
+            )
+        return new_h, new_w
+
+    def pads(self, input_hw: tuple[int, int]) -> bool:
+        """Whether an image of this size is filled up, once it is resized."""
+        return self.pad_hw is not None and all(map(int.__le__, input_hw, self.pad_hw))
+
+    def _input_hw(self, h: int, w: int) -> tuple[int, int]:
         if self.exact_hw is not None:
             return self.exact_hw
         if self.within_hw is not None:
@@ -117,9 +134,11 @@ class Preprocessing:
         """Which sizes are used and from where, and what else the file says; () without a file."""
         if not self.source:
             return ()
+        padded = "" if self.pad_hw is None else ", padded to {} x {}".format(*self.pad_hw)
         if self.overruled:
-            return (f"{self.sizes}: {self.overruled}", *self.remarks)
-        return (f"{self.sizes} from {self.source}", *self.remarks)
+            room = f"{padded} where there is room" if padded else ""
+            return (f"{self.sizes}{room}: {self.overruled}", *self.remarks)
+        return (f"{self.sizes}{padded} from {self.source}", *self.remarks)
 
     def as_meta(self) -> dict[str, Any]:
         """Plain values for JSON; what is not of the official transform is named."""
@@ -136,6 +155,8 @@ class Preprocessing:
             meta["within_hw_px"] = list(self.within_hw)
         if self.rule != OFFICIAL:
             meta["rounding"] = self.rule
+        if self.pad_hw is not None:
+            meta["pad_hw_px"] = list(self.pad_hw)
         if self.rescale != RESCALE:
             meta["rescale"] = self.rescale
         if self.source:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,20 @@ from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.split_attention import SplitAttention
 from detr_viz.models.network import Encoded
 from detr_viz.models.spec import ModelSpec
+
+
+class Padded(NamedTuple):
+    """Pixels (B, 3, H, W) that show their images in the first (h, w) of them."""
+
+    pixels: Tensor
+    valid_hw: tuple[int, int]
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, H, W), True = padding."""
+        mask = torch.ones_like(self.pixels[:, 0], dtype=torch.bool)
+        mask[:, : self.valid_hw[0], : self.valid_hw[1]] = False
+        return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +99,16 @@ class LoadedModel:
         """Pixels that an image is resized to."""
         return self.info.preprocessing_at(size, max_size).input_hw(image_hw)
 
-    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor:
-        """Normalised pixels (B, 3, H, W), never padded."""
+    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor | Padded:
+        """Normalised pixels (B, 3, H, W), padded only if the checkpoint says so."""
         how = self.preprocessing or Preprocessing()
         pixels = normalised(rgb_BHW3, self.device, how.mean, how.std, how.rescale)
-        return pixels.to(self.network.input_dtype)
+        pixels = pixels.to(self.network.input_dtype)
+        valid_hw = (pixels.shape[-2], pixels.shape[-1])
+        if how.pad_hw is None or valid_hw == how.pad_hw or not how.pads(valid_hw):
+            return pixels
+        below, right = (side - valid for side, valid in zip(how.pad_hw, valid_hw, strict=True))
+        return Padded(nn.functional.pad(pixels, (0, right, 0, below)), valid_hw)
 
     def attention_sites(self) -> dict[Where, AttentionSite]:
         return {
@@ -102,15 +121,20 @@ class LoadedModel:
             for where, module in self.network.attention_sites().items()
         }
 
-    def forward(self, pixels: Tensor, layers: Sequence[int]) -> Forwarded:
+    def forward(self, pixels: Tensor | Padded, layers: Sequence[int]) -> Forwarded:
         """One pass; earlier layers' outputs only where they are asked for."""
-        raw = self.network(pixels, aux=self._needs_all(layers))
-        return self._forwarded(raw, tuple(pixels.shape[-2:]))
+        aux = self._needs_all(layers)
+        if isinstance(pixels, Padded):
+            raw = self.network(pixels.pixels, pixels.mask, aux=aux)
+            raw["encoded"] = raw["encoded"]._replace(valid_hw=pixels.valid_hw)
+        else:
+            raw = self.network(pixels, aux=aux)
+        return self._forwarded(raw)
 
     def decode(self, memory: Encoded, layers: Sequence[int]) -> Forwarded:
         """Decoder and heads once more."""
         raw = self.network.decode(memory, aux=self._needs_all(layers))
-        return self._forwarded(raw, memory.input_hw)
+        return self._forwarded(raw)
 
     def scores_with_hidden(self, memory: Encoded, hidden: Tensor, layers: Sequence[int]) -> Tensor:
         """By the network's own fused kernel; nothing of the size of all weights is held."""
@@ -122,10 +146,11 @@ class LoadedModel:
     def _needs_all(self, layers: Sequence[int]) -> bool:
         return set(layers) - {self.config.dec_layers - 1} != set()
 
-    def _forwarded(self, raw: Mapping[str, Any], input_hw: tuple[int, int]) -> Forwarded:
+    def _forwarded(self, raw: Mapping[str, Any]) -> Forwarded:
         last = self.config.dec_layers - 1
         outputs = {**dict(enumerate(raw.get("aux_outputs", ()))), last: raw}
-        stride = self.config.backbone.stride
+        stride, rule, encoded = self.config.backbone.stride, self.spec.cell_rule, raw["encoded"]
+        grid = Grid(raw["memory_hw"], encoded.input_hw, stride, rule, valid_hw=encoded.valid_hw)
         return Forwarded(
             class_scores={
                 n: self.spec.class_probabilities(out["pred_logits"]) for n, out in outputs.items()
@@ -133,7 +158,7 @@ class LoadedModel:
             boxes={n: out["pred_boxes"] for n, out in outputs.items()},
             memory=raw["encoded"],
             memory_of=Encoded.of_image,
-            grids=(Grid(raw["memory_hw"], input_hw, stride, self.spec.cell_rule),),
+            grids=(grid,),
             reference_points=raw.get("reference_points"),
         )
 

@@ -15,6 +15,7 @@ from detr_viz import cli
 from detr_viz.checkpoints.load_model import load_model
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.explain_image import explain
+from detr_viz.explanation.faithfulness import faithfulness
 from detr_viz.heatmaps.npz import load_meta
 from detr_viz.images.read import load_image
 from detr_viz.images.resize import normalised
@@ -132,7 +133,6 @@ def test_the_size_of_many_images_is_that_of_transformers(folder):
         ({"size": {"shortest_edge": 60}}, (60, 160), "without a bound"),
         ({"size": {"shortest_edge": 60}, "max_size": 80}, (30, 80), "sizes 60/80"),
         ({"image_processor_type": "ViTImageProcessor", "size": 48}, (48, 128), "ViTImageProcessor"),
-        ({"pad_size": {"height": 99, "width": 99}, **edges(48, 77)}, (29, 77), "not padded"),
         ({"do_center_crop": True, **edges(48, 77)}, (29, 77), "do_center_crop"),
     ],
 )
@@ -163,6 +163,8 @@ def test_what_transformers_does_not_do_is_said(folder, content, hw, words):
         ({"rescale_factor": float("inf")}, "rescale_factor inf"),
         ({"resample": 9}, "resample 9"),
         ({"resample": "bilinear"}, "resample 'bilinear'"),
+        ({"pad_size": 99}, "pad_size 99"),
+        ({"pad_size": {"height": 99}}, "pad_size {"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_in_a_line(folder, content, fragment):
@@ -194,6 +196,76 @@ def test_without_the_file_all_is_as_it_was(weights):
     model = load_model(weights, device="cpu")
     assert (model.size, model.max_size, model.info.preprocessing) == (800, 1333, None)
     assert model.input_hw((480, 640)) == (800, 1066)
+
+
+# ---- padding ------------------------------------------------------------------------------------
+
+PADDED = {"pad_size": {"height": 90, "width": 100}, **edges(48, 77)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["detr", "conditional_detr"])
+def test_a_padded_image_gives_what_transformers_gives(tmp_path, picture, kind):
+    transformers = pytest.importorskip("transformers")
+    theirs = small(kind, "own")
+    here = save(theirs, tmp_path / "padded")
+    (here / "preprocessor_config.json").write_text(json.dumps(PADDED))
+    by_pillow = getattr(transformers, "DetrImageProcessorPil", transformers.DetrImageProcessor)
+    inputs = by_pillow(**PADDED)(Image.fromarray(picture), return_tensors="pt")
+    assert inputs["pixel_values"].shape[-2:] == (90, 100)
+    assert inputs["pixel_mask"].sum() == 29 * 77
+    raw = theirs.eval()(**inputs, output_attentions=True)
+    e = explain(load_model(here, device="cpu"), picture, layers="all")
+    # (x1, y1, x2, y2) in pixels of the photo, as post_process_object_detection gives them
+    x, y, w, h = raw.pred_boxes[0].unbind(-1)
+    corners = torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], -1)
+    boxes = corners * torch.tensor([HW[1], HW[0], HW[1], HW[0]])
+    np.testing.assert_allclose(e.boxes_xyxy_px, boxes.numpy(), atol=0.005)
+    scores = raw.logits.sigmoid() if e.pairwise else raw.logits.softmax(-1)[..., :-1]
+    np.testing.assert_allclose(e.class_scores, scores[0].numpy(), atol=2e-5)
+    for layer, expected in enumerate(raw.cross_attentions):
+        maps = e.maps("combine", list(range(7)), layer)
+        expected = expected[0].transpose(0, 1).unflatten(-1, e.grid(layer).hw)
+        np.testing.assert_allclose(maps, expected.numpy(), atol=2e-5)
+    assert e.input_hw == (29, 77) and e.grid(0).input_hw == (90, 100)
+    assert e.meta["preprocessing"]["pad_hw_px"] == [90, 100]
+    assert "padded to 90 x 100" in " ".join(e.meta["notes"])
+
+
+def test_padding_holds_where_there_is_room(folder, picture):
+    model = load_model(folder(PADDED), device="cpu")
+    narrow = load_model(folder({**PADDED, "pad_size": {"height": 50, "width": 100}}), device="cpu")
+    with pytest.raises(UserError, match="30 x 20 pixels becomes 72 x 48"):
+        narrow.input_hw((30, 20))
+    e = explain(model, picture, size=60, max_size=300)  # the flags overrule: no room, no padding
+    assert e.input_hw == e.grid(1).input_hw == (60, 160)
+    assert explain(model, picture, size=24).grid(1).input_hw == (90, 100)
+    unpadded = load_model(folder({**PADDED, "do_pad": False}), device="cpu")
+    assert explain(unpadded, picture).grid(1).input_hw == (29, 77)
+
+
+def test_no_view_looks_at_the_padding(folder, picture, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    here = folder(PADDED)
+    e = explain(load_model(here, device="cpu"), picture)
+    grid = e.grid(e.num_layers - 1)
+    rows = -(-29 * grid.hw[0] // 90)  # cells that the mask leaves, by nearest pixel
+    columns = -(-77 * grid.hw[1] // 100)
+    assert rows * columns < grid.cells
+    maps = e.maps("combine", [0, 1])
+    np.testing.assert_allclose(maps[..., :rows, :columns].sum((-1, -2)), 1, atol=1e-5)
+    measured = faithfulness(e, [0], ["combine"])
+    steps = measured.shares * rows * columns
+    np.testing.assert_allclose(steps, steps.round(), atol=1e-9)
+    Image.fromarray(picture).save("a.png")
+    argv = ["--weights", str(here), "--image", "a.png", "--queries", "top:1"]
+    for name, flags in {
+        "b": ["--attention", "cross", "encoder", "decoder"],
+        "c": ["--rollout"],
+        "d": ["--faithfulness"],
+        "e": ["--ablate", "position"],
+    }.items():
+        assert cli.main([*argv, *flags, "--out", f"{name}/"]) == 0, capsys.readouterr()
 
 
 # ---- every way an image takes ------------------------------------------------------------------
