@@ -49,8 +49,17 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _preprocessing(checkpoint: Checkpoint) -> Preprocessing:
-    """By the checkpoint's own meta, else by the file beside the weights, else the official one."""
+_NO_FILE = (
+    f"no {preprocessing.FILE} beside the weights: images are resized as for DETR "
+    f"({Preprocessing().sizes}) unless --size says otherwise"
+)
+
+
+def _preprocessing(checkpoint: Checkpoint) -> tuple[Preprocessing, tuple[str, ...]]:
+    """By the checkpoint's own meta, else by the file beside the weights, else the official one.
+
+    With a note where a Hugging Face folder should have the file and has not.
+    """
     own = {}
     for key in ("size", "max_size"):
         if key in checkpoint.meta:
@@ -60,8 +69,12 @@ def _preprocessing(checkpoint: Checkpoint) -> Preprocessing:
                     f"{checkpoint.path}: {key} {value!r} in its meta is no size in pixels"
                 )
     if own:
-        return Preprocessing(**own)
-    return preprocessing.beside(checkpoint.folder) or Preprocessing()
+        return Preprocessing(**own), ()
+    found = preprocessing.beside(checkpoint.folder)
+    if found is not None:
+        return found, ()
+    is_theirs = (checkpoint.folder / "config.json").is_file()
+    return Preprocessing(), (_NO_FILE,) if is_theirs else ()
 
 
 def load_model(
@@ -112,7 +125,7 @@ def load_model(
     if precision == "float64":  # before anything is rounded
         network.double()
     network.fold_batch_norm()
-    how = _preprocessing(checkpoint)
+    how, notes = _preprocessing(checkpoint)
     loaded = LoadedModel(
         network=network.to(place),
         spec=spec,
@@ -122,7 +135,7 @@ def load_model(
         max_size=how.max_size,
         path=checkpoint.path,
         sha256=checkpoint.sha256,
-        notes=checkpoint.notes,
+        notes=(*checkpoint.notes, *notes),
         meta=checkpoint.meta,
         device=place,
         preprocessing=how if how.source else None,

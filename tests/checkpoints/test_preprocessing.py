@@ -196,6 +196,8 @@ def test_without_the_file_all_is_as_it_was(weights):
     model = load_model(weights, device="cpu")
     assert (model.size, model.max_size, model.info.preprocessing) == (800, 1333, None)
     assert model.input_hw((480, 640)) == (800, 1066)
+    assert any("no preprocessor_config.json beside the weights" in note for note in model.notes)
+    assert not load_model(device="cpu").notes
 
 
 # ---- padding ------------------------------------------------------------------------------------
