@@ -28,6 +28,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text, reason
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
+_SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
 HEAD_BYTES = 512
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
@@ -82,6 +83,8 @@ def read(path: Path) -> WeightFile:
             return _read_folder(path)
         if path.name in [f"{name}.index.json" for name in WEIGHTS]:
             return _read_shards(path.parent, path.name, config_in(path.parent))
+        if _SHARD.fullmatch(path.name):
+            raise CheckpointError(f"{path_text(path)} is one of several shards: give its folder")
         return WeightFile(_read_file(path), None, (path,))
     except OSError as error:
         name = path_text(error.filename or path)
@@ -102,6 +105,12 @@ def _read_folder(folder: Path) -> WeightFile:
             return WeightFile(_read_file(folder / name), config, (folder / name,))
         if (folder / f"{name}.index.json").is_file():
             return _read_shards(folder, f"{name}.index.json", config)
+    shards = [path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name)]
+    if shards:
+        index = f"model.safetensors.index.json ({len(shards)} shards are there)"
+        if min(shards).endswith(".bin"):
+            index = index.replace("model.safetensors", "pytorch_model.bin")
+        raise CheckpointError(f"{path_text(folder)} lacks {index}: fetch it")
     raise CheckpointError(
         f"{path_text(folder)} has a config.json but neither model.safetensors nor "
         "pytorch_model.bin: fetch the weights too"

@@ -54,6 +54,13 @@ def test_shards_are_read_from_where_the_index_places_each_tensor(tmp_path, model
         (folder / name).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
         for weights in (folder, folder / name):
             same(load_checkpoint(weights), expected)
+        with pytest.raises(UserError, match="one of several shards: give its folder"):
+            load_checkpoint(folder / shard)
+        text = (folder / name).read_text()
+        (folder / name).unlink()
+        with pytest.raises(UserError, match=rf"lacks {name} \(3 shards are there\)"):
+            load_checkpoint(folder)
+        (folder / name).write_text(text)
         (folder / shard).unlink()
         with pytest.raises(UserError, match=f"lacks '{re.escape(shard)}', which {name} names"):
             load_checkpoint(folder)
