@@ -42,7 +42,7 @@ class Checkpoint:
     state_dict: the authors' names, float32, exactly the keys of spec.build(config).
     class_names: of the real classes, if the file has them. meta: plain values of a demo, or {}.
     sha256: of the weights file; several files count as one, joined in order.
-    notes: what was assumed, and which parts of the file are not used.
+    notes: what was assumed, and which parts of the file are not used. folder: of the weights file.
     """
 
     spec: ModelSpec
@@ -53,6 +53,7 @@ class Checkpoint:
     path: str
     sha256: str
     notes: tuple[str, ...]
+    folder: Path
 
 
 def load_checkpoint(
@@ -91,7 +92,14 @@ def load_checkpoint(
         meta=dict(unwrapped.meta),
         path=str(source.path),
         sha256=digest.result(),
-        notes=(*unwrapped.notes, *notes, *name_notes, *spec.notes),
+        notes=(
+            *filter(None, [source.note]),
+            *unwrapped.notes,
+            *notes,
+            *name_notes,
+            *spec.notes,
+        ),
+        folder=opened.files[0].parent,
     )
 
 

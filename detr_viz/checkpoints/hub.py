@@ -9,10 +9,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from detr_viz.checkpoints import preprocessing
 from detr_viz.checkpoints.downloads import DownloadError
 from detr_viz.common.files import reason
 
 PREFIX = "hf:"
+BESIDE = (preprocessing.FILE, preprocessing.PROCESSOR)
 _UNREACHABLE = {
     "LocalEntryNotFoundError",
     "OfflineModeIsEnabled",
@@ -23,6 +25,8 @@ _UNREACHABLE = {
 
 def fetch_hf(repo: str, cache: Path | None = None, progress: bool = True) -> Path:
     """Folder with config.json and the weights of a hub repository `owner/name[@revision]`.
+
+    With its preprocessor_config.json, if it has one.
 
     Goes through huggingface_hub and, unless `cache` is given, its own cache, so that nothing is
     fetched twice. Raises DownloadError: huggingface_hub absent, no such repository or revision,
@@ -45,7 +49,7 @@ def fetch_hf(repo: str, cache: Path | None = None, progress: bool = True) -> Pat
                 name,
                 revision=revision or None,
                 cache_dir=cache,
-                allow_patterns=["config.json", *files],
+                allow_patterns=["config.json", *BESIDE, *files],  # absent ones are no error
             )
         )
 

@@ -14,16 +14,15 @@ from pathlib import Path
 import torch
 
 from detr_viz import adapters, models
+from detr_viz.checkpoints import preprocessing
 from detr_viz.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from detr_viz.checkpoints.fit import skeleton
 from detr_viz.common.errors import UserError
 from detr_viz.detections import labels
 from detr_viz.explanation.detector import Detector
 from detr_viz.explanation.precision import check_precision
+from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.models.detector import LoadedModel
-
-# The official evaluation transform's, unless the checkpoint's meta says otherwise.
-OFFICIAL_SIZE, OFFICIAL_MAX_SIZE = 800, 1333
 
 
 class DeviceError(UserError):
@@ -50,12 +49,32 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _pixels(checkpoint: Checkpoint, key: str, default: int) -> int:
-    """An input size of the checkpoint's meta, or the official one."""
-    value = checkpoint.meta.get(key, default)
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"{checkpoint.path}: {key} {value!r} in its meta is no size in pixels")
-    return value
+_NO_FILE = (
+    f"no {preprocessing.FILE} beside the weights: images are resized as for DETR "
+    f"({Preprocessing().sizes}) unless --size says otherwise"
+)
+
+
+def _preprocessing(checkpoint: Checkpoint) -> tuple[Preprocessing, tuple[str, ...]]:
+    """By the checkpoint's own meta, else by the file beside the weights, else the official one.
+
+    With a note where a Hugging Face folder should have the file and has not.
+    """
+    own = {}
+    for key in ("size", "max_size"):
+        if key in checkpoint.meta:
+            own[key] = value = checkpoint.meta[key]
+            if not isinstance(value, int) or value < 1:
+                raise UserError(
+                    f"{checkpoint.path}: {key} {value!r} in its meta is no size in pixels"
+                )
+    if own:
+        return Preprocessing(**own), ()
+    found = preprocessing.beside(checkpoint.folder)
+    if found is not None:
+        return found, ()
+    is_theirs = (checkpoint.folder / "config.json").is_file()
+    return Preprocessing(), (_NO_FILE,) if is_theirs else ()
 
 
 def load_model(
@@ -109,18 +128,20 @@ def load_model(
     if precision == "float64":  # before anything is rounded
         network.double()
     network.fold_batch_norm()
+    how, size_notes = _preprocessing(checkpoint)
     loaded = LoadedModel(
         network=network.to(place),
         spec=spec,
         config=config,
         class_names=names,
-        size=_pixels(checkpoint, "size", OFFICIAL_SIZE),
-        max_size=_pixels(checkpoint, "max_size", OFFICIAL_MAX_SIZE),
+        size=how.size,
+        max_size=how.max_size,
         path=checkpoint.path,
         sha256=checkpoint.sha256,
-        notes=notes,
+        notes=(*notes, *size_notes),
         meta=checkpoint.meta,
         device=place,
+        preprocessing=how if how.source else None,
     )
     if precision == "float64":
         return replace(loaded, precision=precision)

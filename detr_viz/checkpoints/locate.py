@@ -11,9 +11,10 @@ from pathlib import Path
 from detr_viz import models
 from detr_viz.checkpoints import hub
 from detr_viz.checkpoints.downloads import KNOWN, fetch_checked
+from detr_viz.checkpoints.folders import model_folder
 from detr_viz.checkpoints.weight_files import CheckpointError
 from detr_viz.common import assets
-from detr_viz.common.files import path_text
+from detr_viz.common.files import path_text, reason
 from detr_viz.models.spec import ModelSpec
 
 BY_FILENAME = {known.filename: known for known in KNOWN.values()}
@@ -21,16 +22,23 @@ BY_FILENAME = {known.filename: known for known in KNOWN.values()}
 
 @dataclass(frozen=True)
 class WeightsLocation:
-    """A file or folder of weights. sha256: of the file, if it is known already."""
+    """A file or folder of weights. sha256: of the file, if it is known already.
+
+    note: why the path is another one than was given.
+    """
 
     path: Path
     sha256: str | None = None
+    note: str = ""
 
 
 def locate(
     weights: str | os.PathLike[str] | None, type: str | None, cache: Path | None, progress: bool
 ) -> WeightsLocation:
-    """Path of the weights, downloaded if necessary; CheckpointError if there are none."""
+    """Path of the weights, downloaded if necessary; CheckpointError if there are none.
+
+    For a folder with a model in a folder below: that one.
+    """
     if weights is None:
         path = assets.find(f"weights/{type or models.names()[0]}_demo.pth")
         if not path.is_file():
@@ -53,7 +61,7 @@ def locate(
     except ValueError:  # a null character
         exists = False
     if exists:
-        return WeightsLocation(Path(text))
+        return _found(Path(text))
     near = difflib.get_close_matches(text, [*KNOWN, *BY_FILENAME], n=1)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not Path(text).suffix:
         hint = f"hf:{text} if it is on the Hugging Face hub"
@@ -62,6 +70,17 @@ def locate(
     else:
         hint = "hf:owner/name, or a known name (--list-models prints them)"
     raise CheckpointError(f"no checkpoint at {path_text(text)}: give a file, {hint}")
+
+
+def _found(path: Path) -> WeightsLocation:
+    try:
+        if path.is_dir():
+            path, note = model_folder(path)
+            return WeightsLocation(path, note=note)
+    except OSError as error:
+        name = path_text(error.filename or path)
+        raise CheckpointError(f"cannot read {name}: {reason(error)}") from None
+    return WeightsLocation(path)
 
 
 def type_contradiction(where: str, actual: ModelSpec, wanted: ModelSpec) -> str:

@@ -282,7 +282,7 @@ def _dilation(config: Mapping[str, Any]) -> bool:
 
 
 def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """id2label in order of the ids; ids between that have no name become N/A."""
+    """id2label in order of the ids; an id between that has no name is called by its number."""
     labels = config.get("id2label")
     if not isinstance(labels, Mapping) or not labels:
         return None
@@ -292,4 +292,4 @@ def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
         return None
     if min(names) < 0 or max(names) > 10_000:
         return None
-    return tuple(names.get(i, "N/A") for i in range(max(names) + 1))
+    return tuple(names.get(i, f"class {i}") for i in range(max(names) + 1))

@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     )
     workers = worker_process.start(options.jobs or worker_process.default_count(args.device))
     try:
-        loaded = load_models(sources, options.quiet)
+        loaded = load_models(sources, options.quiet, args.size, args.max_size)
         exact, models = precise(loaded, args.precision)
         recipe = of_models(models, _recipe(args, queries))
         stems = collect.stems(models)

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = images_of(words, args.image_root, out, args.quiet)
     _, loaded = precise(load(sources, not args.quiet), args.precision)
-    say_notes(loaded, args.quiet)
+    say_notes(loaded, args.quiet, args.size, args.max_size)
     labels = _labels(loaded)
     missing = [image.path for image in images if not os.path.exists(image.path)]
     if missing:

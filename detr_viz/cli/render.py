@@ -107,7 +107,7 @@ def run_here(
     all_queries: bool = False,
 ) -> int:
     """Draw one image, or print the tables of several, in this process."""
-    loaded = load_models(sources, options.quiet)
+    loaded = load_models(sources, options.quiet, recipe.size, recipe.max_size)
     check_heads(recipe.style, loaded)
     from detr_viz.render.listing import list_image
     from detr_viz.render.recipe import of_models
@@ -194,7 +194,7 @@ def run_many(
         device = sources[0].device
         workers = worker_process.start(options.jobs or worker_process.default_count(device))
     try:
-        loaded = load_models(here, options.quiet)
+        loaded = load_models(here, options.quiet, recipe.size, recipe.max_size)
         check_heads(recipe.style, loaded)
         from detr_viz.detections import queries
         from detr_viz.render.recipe import of_models

@@ -44,12 +44,17 @@ def sources_of(args: argparse.Namespace) -> list[ModelSource]:
     ]
 
 
-def load_models(sources: Sequence[ModelSource], quiet: bool) -> list[Detector]:
-    """The models, in float32; prints notes about them."""
+def load_models(
+    sources: Sequence[ModelSource],
+    quiet: bool,
+    size: int | None = None,
+    max_size: int | None = None,
+) -> list[Detector]:
+    """The models, in float32; prints notes about them. size, max_size: of the flags."""
     loaded = load(sources, not quiet)
     if all(source.weights is None for source in sources):
         say(DEMO_LINE, quiet)
-    say_notes(loaded, quiet)
+    say_notes(loaded, quiet, size, max_size)
     return loaded
 
 
@@ -64,11 +69,13 @@ def images_of(
     return images
 
 
-def say_notes(loaded: Sequence[Detector], quiet: bool) -> None:
-    """Print what was assumed about the models."""
+def say_notes(
+    loaded: Sequence[Detector], quiet: bool, size: int | None = None, max_size: int | None = None
+) -> None:
+    """Print what was assumed about the models. size, max_size: of the flags."""
     for info in (model.info for model in loaded):
         prefix = f"{info.weights}: " if len(loaded) > 1 else ""
-        for note in info.notes:
+        for note in info.notes_at(size, max_size):
             say(f"note: {prefix}{note}", quiet)
 
 

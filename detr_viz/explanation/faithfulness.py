@@ -59,15 +59,15 @@ def faithfulness(
     modes = tuple(dict.fromkeys(modes))
     if not modes:
         raise ValueError("faithfulness of no mode: name one")
-    cells = e.grid(e.num_layers - 1).cells
+    valid = _valid_cells(e)
     maps = {mode: e.maps(mode, ids, e.num_layers - 1, scale).mean(1) for mode in modes}
-    counts = _counts(cells)
+    counts = _counts(len(valid))
     curves = {way: {mode: [] for mode in modes} for way in ("deletion", "insertion")}
     random = []
     for i, query in enumerate(watch(ids)):
-        ranked = [np.argsort(-maps[mode][i].ravel(), kind="stable") for mode in modes]
+        ranked = [valid[np.argsort(-maps[mode][i].ravel()[valid], kind="stable")] for mode in modes]
         rng = np.random.default_rng((_SEED, query))
-        shuffled = [rng.permutation(cells) for _ in range(orders)]
+        shuffled = [valid[rng.permutation(len(valid))] for _ in range(orders)]
         # insertion in an order is deletion in the reversed order
         orders_of_query = [*ranked, *(order[::-1] for order in ranked), *shuffled]
         scores = _deletion(e, query, orders_of_query, counts, hidden_layers)
@@ -83,8 +83,24 @@ def faithfulness(
     baseline = np.reshape(random, (len(ids), orders, len(counts)))
     plain = next(iter(arrays["deletion"].values()))[:, 0]
     return Faithfulness(
-        tuple(ids), hidden_layers, scale, counts / cells, plain, maps, **arrays, random=baseline
+        tuple(ids),
+        hidden_layers,
+        scale,
+        counts / len(valid),
+        plain,
+        maps,
+        **arrays,
+        random=baseline,
     )
+
+
+def _valid_cells(e: Explanation) -> NDArray[np.intp]:
+    """The cells that are not padding, in which no query can look."""
+    last = e.num_layers - 1
+    mask = getattr(e.attention_at(("cross", last)), "key_padding_mask", None)
+    if mask is None:
+        return np.arange(e.grid(last).cells)
+    return np.flatnonzero(~mask.cpu().numpy().ravel())
 
 
 def _counts(cells: int) -> NDArray[np.intp]:
@@ -105,7 +121,7 @@ def _deletion(
     The steps with none and with all cells hidden are the same in every order, and run once.
     """
     inner = counts[1:-1]
-    hidden = np.zeros((2 + len(orders) * len(inner), counts[-1]), bool)
+    hidden = np.zeros((2 + len(orders) * len(inner), e.grid(e.num_layers - 1).cells), bool)
     hidden[1] = True
     for k, order in enumerate(orders):
         for j, count in enumerate(inner):

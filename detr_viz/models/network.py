@@ -21,7 +21,7 @@ class Encoded(NamedTuple):
     """What the decoder is given of images.
 
     memory (B, K, C), pos (1 or B, K, C), padding (B, K) True = padding, or None, hw of the grid,
-    input_hw pixels of the images.
+    input_hw pixels of the images, valid_hw those without padding (None: all).
     """
 
     memory: Tensor
@@ -29,6 +29,7 @@ class Encoded(NamedTuple):
     padding: Tensor | None
     hw: tuple[int, int]
     input_hw: tuple[int, int]
+    valid_hw: tuple[int, int] | None = None
 
     def of_image(self, i: int) -> Encoded:
         """As if image i had been alone."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import detr_viz
 from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
+from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.render.views import CROSS
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ _SOFTWARE = ("torch", "numpy", "pillow", "matplotlib")  # their versions can cha
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What tells one model from another: the weights, and the settings given with them."""
+    """What tells one model from another: the weights, and the settings given with them.
+
+    preprocessing: how its images are resized, if the checkpoint says more than size and max_size.
+    """
 
     type: str
     weights: str
@@ -37,8 +41,9 @@ class ModelFacts:
     nheads: int
     dilation: bool
     class_names: tuple[str, ...]
-    size: int
-    max_size: int
+    size: int | None
+    max_size: int | None
+    preprocessing: Preprocessing | None = None
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,20 @@ class Recipe:
         return f"{names}: {self.plot}, queries {self.queries}"
 
     @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        """(shorter side, bound on the longer one) of each model's input, pixels."""
-        return tuple((self.size or m.size, self.max_size or m.max_size) for m in self.models)
+    def preprocessings(self) -> tuple[Preprocessing, ...]:
+        """How images become the input of each model."""
+        return tuple(
+            (m.preprocessing or Preprocessing(m.size, m.max_size)).at(self.size, self.max_size)
+            for m in self.models
+        )
+
+    @property
+    def sizes(self) -> tuple[tuple[int | None, int | None], ...]:
+        """(shorter side, bound on the longer one) of each model's input, pixels.
+
+        Both are None where the sizes are of another form.
+        """
+        return tuple((how.size, how.max_size) for how in self.preprocessings)
 
     @cached_property
     def _settings(self) -> bytes:
@@ -137,6 +153,9 @@ class Recipe:
         }
         for name in ("size", "max_size", "style", "page_format", "views", "points"):
             del values[name]
+        for facts, how in zip(values["models"], self.preprocessings, strict=True):
+            if facts.pop("preprocessing") is not None:  # files of other models keep their digest
+                facts["preprocessing"] = how.as_meta()
         if self.views != (CROSS,):
             values["queries"] += f" {' '.join(self.views)} {' '.join(self.points)}"
         return json.dumps(values, sort_keys=True).encode()
@@ -180,6 +199,7 @@ def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
             class_names=info.class_names,
             size=info.size,
             max_size=info.max_size,
+            preprocessing=info.preprocessing,
         )
         for info in (model.info for model in loaded)
     )

@@ -97,7 +97,7 @@ def explain_all(
 ) -> list[tuple[Explanation | Exception, ...]]:
     """For each image the explanation of each model, or its error; one forward pass per model.
 
-    pixels: for each model, uint8 (B, h, w, 3), from images.resized.
+    pixels: for each model, uint8 (B, h, w, 3), from inputs_of.
     """
     from detr_viz.explanation.explain_image import explain_batch
 
@@ -114,10 +114,9 @@ def explain_all(
 
 def inputs_of(picture: LoadedImage, recipe: Recipe) -> tuple[np.ndarray, ...]:
     """An image as the input of each model, uint8 (h, w, 3)."""
-    from detr_viz.images.resize import resized
-
-    arrays = {size: resized(picture, *size) for size in dict.fromkeys(recipe.sizes)}
-    return tuple(arrays[size] for size in recipe.sizes)
+    hows = recipe.preprocessings
+    arrays = {how: how.resized(picture) for how in dict.fromkeys(hows)}
+    return tuple(arrays[how] for how in hows)
 
 
 def measure(

@@ -146,8 +146,7 @@ def test_whole_models_and_other_classes_are_named(tmp_path, monkeypatch, module,
 @pytest.mark.parametrize(
     ("extra", "name"),
     [
-        ({"best": np.float64(0.42)}, "numpy"),
-        ({"path": Path("outputs")}, "pathlib"),
+        ({"rng": np.random.default_rng(0)}, "numpy.random"),
         ({"log": functools.partial(int, 3)}, "functools.partial"),
         ({"args": argparse.Namespace(logger=io.StringIO)}, "io.StringIO"),
     ],

@@ -317,7 +317,8 @@ def test_class_names_with_holes_and_without(tmp_path, saved):
     source, _ = saved["conditional_detr", "own"]
     for number, (labels, names) in enumerate(
         [
-            ({"0": "a", "2": "c"}, ("a", "N/A", "c")),
+            ({"0": "a", "2": "c"}, ("a", "class 1", "c")),
+            ({"2": "c", "0": "a", "1": "N/A"}, ("a", "N/A", "c")),  # not sorted; a hole by name
             (None, None),
             ({"x": "a"}, None),
             ({"0": "a"}, None),  # one name, three classes

@@ -11,6 +11,7 @@ from conftest import ROOT, demo_model
 
 from detr_viz.explanation.explain_image import explain
 from detr_viz.figures.styles import PageFormat, Style
+from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.read import load_image
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import ModelFacts, Recipe, carries, of_models
@@ -127,6 +128,7 @@ def test_every_part_of_a_recipe_and_of_a_model_counts():
         "class_names": ("cat", "bird"),
         "size": 801,
         "max_size": 1334,
+        "preprocessing": Preprocessing(mean=(0.5, 0.5, 0.5)),
     }
     assert set(of_model) == {field.name for field in fields(ModelFacts)}
     others += [replace(PLAIN, models=(replace(MODEL, **{k: v}),)) for k, v in of_model.items()]
