@@ -142,7 +142,7 @@ def test_without_a_config_the_shapes_tell(tmp_path, model_type, backbone):
     assert_equal_outputs(model, checkpoint)
     content["hyper_parameters"]["id2label"] = {0: "cat", 2: "dog"}
     torch.save(content, tmp_path / "last.ckpt")
-    assert load_checkpoint(tmp_path / "last.ckpt").class_names == ("cat", "N/A", "dog")
+    assert load_checkpoint(tmp_path / "last.ckpt").class_names == ("cat", "class 1", "dog")
 
 
 @pytest.fixture(scope="module")
