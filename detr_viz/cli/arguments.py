@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
+from collections.abc import Iterable
 from typing import NoReturn
 
 from detr_viz.attention.terms import parse_terms
 from detr_viz.common.errors import EXIT_USER_ERROR
+from detr_viz.common.words import did_you_mean
 from detr_viz.detections.points import parse as parse_points
 from detr_viz.explanation.removals import parse as parse_removal
 from detr_viz.figures.styles import HEADS, SUFFIXES, ZOOMS
@@ -23,10 +24,23 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         short = " ".join(message.split())
         if short.startswith("unrecognized arguments: --"):
-            near = difflib.get_close_matches(short.split()[2], self._option_string_actions, n=1)
-            short += f"; did you mean {near[0]}?" if near else ""
+            near = did_you_mean(short.split()[2].split("=")[0], self._option_string_actions)
+            short += f"; {near}" if near else ""
         short = short if len(short) <= 300 else f"{short[:300]}..."
         self.exit(EXIT_USER_ERROR, f"error: {short} (see {self.prog} --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """argparse's check of `choices`, with a suggestion."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, no_choice(str(value), action.choices))
+
+
+def no_choice(word: str, choices: Iterable[str]) -> str:
+    """The message for a word that is none of the choices."""
+    names = [*choices]
+    near = did_you_mean(word, names)
+    listed = ", ".join(map(repr, names))
+    return f"invalid choice: {word!r}{f'; {near}' if near else ''} (choose from {listed})"
 
 
 _MOST_ZOOM = 1000

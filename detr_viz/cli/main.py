@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ import detr_viz
 from detr_viz.cli.arguments import OneLineParser
 from detr_viz.common import files
 from detr_viz.common.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError, report
+from detr_viz.common.words import did_you_mean
 
 # First word -> module with DESCRIPTION, EPILOG, add_arguments(parser) and run(args) -> exit code.
 SUBCOMMANDS = {
@@ -83,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module = import_module(SUBCOMMANDS[command or DEFAULT_COMMAND])
         if not command and words and not words[0].startswith("-"):
-            near = get_close_matches(words[0], SUBCOMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(SUBCOMMANDS)}"
+            near = did_you_mean(words[0], SUBCOMMANDS)
+            hint = near or f"there is {', '.join(SUBCOMMANDS)}."
             raise UserError(f"no command {words[0][:40]!r}: {hint} Images follow --image")
         args = build_parser(module, command=command).parse_args(words)
         return module.run(args)

@@ -5,12 +5,12 @@ select(explanation, "class:cat+top:2")          # [17, 3, 61], best first
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.words import did_you_mean
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
@@ -115,9 +115,9 @@ def _classes(rest: str, class_names: Sequence[str]) -> set[str]:
     wanted = set()
     for name in (part.strip() for part in rest.split(",")):
         if name.casefold() not in known:
-            near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.5)
-            some = [known[n] for n in near] or class_names[:8]
-            raise QueryError(f"no class is named {name!r}: there are {', '.join(some)}, ...")
+            near = did_you_mean(name, class_names, most=3)
+            some = near or f"there are {', '.join(class_names[:8])}, ..."
+            raise QueryError(f"no class is named {name!r}: {some}")
         wanted.add(name.casefold())
     return wanted
 

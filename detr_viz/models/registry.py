@@ -41,6 +41,7 @@ class ModelEntry:
     module             has SPEC, a ModelSpec
     title              as papers write it
     transformers_type  model_type of its Hugging Face folders, or None
+    aliases            more words for it at --type; title and transformers_type are words already
     releases           known names of --weights
     demo               whether a demo checkpoint ships, weights/<name>_demo.pth
     """
@@ -50,6 +51,12 @@ class ModelEntry:
     transformers_type: str | None = None
     releases: tuple[Release, ...] = ()
     demo: bool = True
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Words that stand for it at --type, beside its name."""
+        return tuple(w for w in (self.title, self.transformers_type, *self.aliases) if w)
 
 
 def _detr(name: str, file: str, title: str) -> Release:
@@ -89,6 +96,7 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
                 ("resnet101_dc5", "ConditionalDETR_r101dc5_epoch50.pth", "R101-DC5"),
             )
         ),
+        aliases=("conditional", "cond_detr", "cdetr"),
     ),
 }
 

@@ -1,0 +1,37 @@
+"""Words of --type: names of the registries and their aliases. Imports no torch.
+
+type_name("Conditional-DETR")          # "cd_detr"
+"""
+
+from __future__ import annotations
+
+from detr_viz import adapters, models
+from detr_viz.common.errors import UserError
+from detr_viz.common.words import did_you_mean, resolve
+
+
+def type_names() -> tuple[str, ...]:
+    """Names of all types, the default first."""
+    return tuple(dict.fromkeys((*models.names(), *adapters.names())))
+
+
+def aliases() -> dict[str, tuple[str, ...]]:
+    """Name of a type -> other words for it; a model of our own comes before an adapter."""
+    own = {name: entry.words for name, entry in models.REGISTRY.items()}
+    return own | {name: entry.words for name, entry in adapters.REGISTRY.items() if name not in own}
+
+
+def type_name(word: str) -> str:
+    """The name that a word of --type stands for; UserError where there is none.
+
+    Case, dashes, underscores and spaces do not matter.
+    """
+    names = aliases()
+    name = resolve(word, names)
+    if name is None:
+        near = did_you_mean(word, {w: None for n, more in names.items() for w in (n, *more)})
+        raise UserError(
+            f"unknown model type {word[:40]!r}: {f'{near} ' if near else ''}"
+            f"choose from {', '.join(names)}"
+        )
+    return name
