@@ -74,8 +74,8 @@ def load_model(
     """Load a detector of the family, strictly, batch norm folded, ready for `explain`.
 
     weights   file, Hugging Face folder, known name, hf:owner/name; None: the demo of the type
-    type      a word of --type, such as "cd_detr" or "Conditional DETR"; None: told by the file (detr where
-              weights is None too)
+    type      a word of --type, such as "cd_detr" or "Conditional DETR"; None: told by the file
+              (detr where weights is None too)
     classes   file with a name a line, or the names themselves; None: the checkpoint's, else COCO's
     nheads, dilation   leave no trace in a state dict; None: the checkpoint's, else 8 and False
     cache     folder for downloads; None: weights/

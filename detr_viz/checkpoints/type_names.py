@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from detr_viz import adapters, models
 from detr_viz.common.errors import UserError
-from detr_viz.common.words import did_you_mean, resolve
+from detr_viz.common.words import nearest, resolve
 
 
 def type_names() -> tuple[str, ...]:
@@ -29,9 +29,8 @@ def type_name(word: str) -> str:
     names = aliases()
     name = resolve(word, names)
     if name is None:
-        near = did_you_mean(word, {w: None for n, more in names.items() for w in (n, *more)})
-        raise UserError(
-            f"unknown model type {word[:40]!r}: {f'{near} ' if near else ''}"
-            f"choose from {', '.join(names)}"
-        )
+        by_word = {w: n for n, more in names.items() for w in (*more, n)}
+        near = [by_word[w] for w in nearest(word, by_word)]
+        hint = f"did you mean {near[0]}? C" if near else "c"
+        raise UserError(f"unknown model type {word[:40]!r}: {hint}hoose from {', '.join(names)}")
     return name

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from detr_viz.checkpoints.sources import precise
 from detr_viz.cli import flags, rules
 from detr_viz.cli.arguments import formats
+from detr_viz.cli.lists import Listed, as_text
 from detr_viz.cli.settings import check_look, load_models, page_format_of, sources_of
 from detr_viz.common import assets
 from detr_viz.common.console import say
@@ -50,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", default="outputs/atlas", help="the folder (default: %(default)s)")
     add(
         "--format",
-        type=formats,
+        action=Listed,
+        read=as_text(formats),
         default=(".png",),
         metavar="F",
         help="of the figures, any of png,pdf,svg (default: png)",

@@ -96,7 +96,7 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
                 ("resnet101_dc5", "ConditionalDETR_r101dc5_epoch50.pth", "R101-DC5"),
             )
         ),
-        aliases=("conditional", "cond_detr", "cdetr"),
+        aliases=("cond_detr", "cdetr"),
     ),
 }
 

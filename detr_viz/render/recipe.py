@@ -45,7 +45,7 @@ class ModelFacts:
 class Recipe:
     """What is drawn for an image, and how.
 
-    plot      a mode, a sum of terms, "all" or terms.ALL_TERMS
+    plot      a mode, several ("position,content"), a sum of terms, "all" or terms.ALL_TERMS
     queries   in the syntax of --queries
     layer     "last", "all", a decoder layer from 0, or several
     scale     one of terms.SCALES
@@ -165,7 +165,7 @@ class Recipe:
 
 def plot_label(plot: str) -> str:
     """A plot as part of a file's name, without points, which would begin a suffix."""
-    return plot.replace(".", "")
+    return plot.replace(".", "").replace(",", "_")
 
 
 def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:

@@ -67,7 +67,10 @@ def test_each_released_file_is_known_by_its_address_and_its_name():
         ("detr", "detr"),
         ("DETR", "detr"),
         *((word, "cd_detr") for word in ("cd-detr", "CD_DETR", "conditional_detr")),
-        *((word, "cd_detr") for word in ("conditional-detr", "Conditional DETR", "ConditionalDETR")),
+        *(
+            (word, "cd_detr")
+            for word in ("conditional-detr", "Conditional DETR", "ConditionalDETR")
+        ),
         ("toy-thing", "toy_thing"),
         ("My Toy", "toy_thing"),
         ("toythng", None),
@@ -79,7 +82,7 @@ def test_words_of_type(word, name, monkeypatch):
     if name is not None:
         assert type_name(word) == name
         return
-    with pytest.raises(UserError, match="choose from detr, cd_detr") as caught:
+    with pytest.raises(UserError, match="hoose from detr, cd_detr") as caught:
         type_name(word)
     assert ("did you mean toy_thing?" in str(caught.value)) is (word == "toythng")
 
