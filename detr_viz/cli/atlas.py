@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.checkpoints.sources import precise
+from detr_viz.checkpoints.sources import check_sources, precise
 from detr_viz.cli import flags, rules
 from detr_viz.cli.arguments import formats
 from detr_viz.cli.lists import Listed, as_text
@@ -20,6 +20,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import check_syntax
 from detr_viz.figures.styles import Style
 from detr_viz.images import collect as inputs
+from detr_viz.images.first_look import check_image
 
 if TYPE_CHECKING:
     from detr_viz.atlas.collect import AtlasOptions, Collector
@@ -83,6 +84,9 @@ def run(args: argparse.Namespace) -> int:
     check_look(style, page_format)
     inputs_given = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = inputs.expand(inputs_given, args.image_root, Path(args.out))
+    check_sources(sources)
+    if len(images) == 1:
+        check_image(images[0].path)
     from detr_viz.atlas import collect
     from detr_viz.batch import worker_process
     from detr_viz.render.recipe import of_models

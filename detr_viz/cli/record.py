@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import modes_of_plot
-from detr_viz.checkpoints.sources import load, named, precise
+from detr_viz.checkpoints.sources import check_sources, load, named, precise
 from detr_viz.cli import flags
 from detr_viz.cli.settings import say_notes, sources_of
 from detr_viz.common import assets
@@ -17,8 +17,9 @@ from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import check_file, printable
 from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, select
-from detr_viz.heatmaps.npz import STORES, load_meta, of, write
+from detr_viz.heatmaps.stores import STORES
 from detr_viz.images import collect
+from detr_viz.images.first_look import check_image
 from detr_viz.regression.baselines import (
     DEMO,
     FILE,
@@ -80,12 +81,15 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--root {args.root} is no folder: check the path")
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = collect.expand(words, args.image_root, out)
-    _, loaded = precise(load(sources, not args.quiet), args.precision)
-    say_notes(loaded, args.quiet)
-    labels = _labels(loaded)
     missing = [image.path for image in images if not os.path.exists(image.path)]
     if missing:
         raise UserError(f"no image at {printable(missing[0])}: check the path")
+    if len(images) == 1:
+        check_image(images[0].path)
+    check_sources(sources)
+    _, loaded = precise(load(sources, not args.quiet), args.precision)
+    say_notes(loaded, args.quiet)
+    labels = _labels(loaded)
     written: dict[Path, str] = {}
     for model, source, label in zip(loaded, sources, labels, strict=True):
         check_for(queries, model.info.class_names, model.info.num_queries)
@@ -117,6 +121,7 @@ def _record(
 ) -> Iterator[Path]:
     """Write the baselines of an image. written: files of this run, with their images."""
     from detr_viz.explanation.explain_image import explain
+    from detr_viz.heatmaps.npz import of, write
 
     e = explain(model, image.path, layers=args.layer, size=args.size, max_size=args.max_size)
     with named(image.path, 1):
@@ -159,6 +164,8 @@ def _check_free(path: Path, spec: BaselineSpec, written: Mapping[Path, str]) -> 
         )
     if not path.exists():
         return
+    from detr_viz.heatmaps.npz import load_meta
+
     try:
         stored = load_meta(path).get(KEY)
     except UserError:  # damaged, or of another program

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import detr_viz
 from detr_viz import adapters, models
-from detr_viz.checkpoints.sources import ModelSource, precise
+from detr_viz.checkpoints.sources import ModelSource, check_sources, precise
 from detr_viz.cli import rules
 from detr_viz.cli.render_flags import add_arguments
 from detr_viz.cli.settings import (
@@ -30,8 +30,9 @@ from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_INTERRUPTED, UserError, report
 from detr_viz.common.files import OutputError
 from detr_viz.detections import labels
-from detr_viz.detections.queries import DEFAULT, NoQueryError, check_syntax
+from detr_viz.detections.queries import DEFAULT, NoQueryError, check_for, check_syntax
 from detr_viz.images import collect
+from detr_viz.images.first_look import check_image
 from detr_viz.render.options import RunOptions
 from detr_viz.render.paths import folder_of
 
@@ -80,8 +81,12 @@ def run(args: argparse.Namespace) -> int:
             options.paths.check()
         check_look(style, page_format)
     images = _inputs(args)
-    if args.classes is not None:
-        labels.load_class_names(args.classes)  # errors in it, before weights are read
+    if args.classes is not None:  # errors in it, before weights are read
+        names = labels.load_class_names(args.classes)
+        check_for(DEFAULT if args.queries is None else args.queries, names)
+    check_sources(sources)
+    if len(images) == 1:
+        check_image(images[0].path)
     recipe = recipe_of(args, style, page_format, flags.views)
     if flags.is_batch:
         return run_many(sources, recipe, images, options)

@@ -218,13 +218,16 @@ def check_syntax(choice: str) -> None:
             raise QueryError(_unreadable(word))
 
 
-def check_for(choice: str, class_names: Sequence[str], num_queries: int) -> None:
-    """Raise QueryError on a class or an id that a model lacks, before any image is read."""
+def check_for(choice: str, class_names: Sequence[str], num_queries: int | None = None) -> None:
+    """Raise QueryError on a class or an id that a model lacks, before any image is read.
+
+    num_queries: None where it is not known yet; then ids are not checked.
+    """
     for word in (part.strip() for part in choice.split("+")):
         key, _, rest = word.partition(":")
         if key == "class":
             _classes(rest.strip(), class_names)
-        elif word[:1].isdecimal():
+        elif word[:1].isdecimal() and num_queries is not None:
             _ids(word, num_queries)
 
 

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from detr_viz.common.errors import UserError
 
 SCHEMA_VERSION = 3
-STORES = ("float32", "float16")
 KINDS = ("dense", "sampled", "factored", "roi")
 # Largest absolute rounding error. float16 keeps 11 bits of values up to 1; near 0 steps of 6e-8.
 STORED_WITHIN = {"float32": 0.0, "float16": 2.0**-12}

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import detr_viz
 from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
-from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 from detr_viz.render.views import CROSS
 
 if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector
+    from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
 _MOST_PARTS = 4  # that a file's name lists
 _SOFTWARE = ("torch", "numpy", "pillow", "matplotlib")  # their versions can change a file's bytes
