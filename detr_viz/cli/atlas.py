@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detr_viz.attention.terms import MODES
 from detr_viz.checkpoints.sources import check_sources, precise
 from detr_viz.cli import flags, rules
 from detr_viz.cli.arguments import formats
@@ -35,6 +36,13 @@ examples
   %(prog)s --type cd_detr --image folder/ --out atlas/
   %(prog)s --weights detr_resnet50 --image val2017/ --queries score:0.9 --layer all --out atlas/
 """
+SHORT = {  # of --help
+    "--plot": f"{', '.join(MODES)}, several or all (default)",
+    "--queries": "score:0.5 (default), objects, class:cat, all",
+    "--norm": "head, query (default) or figure",
+    "--out": "the folder (default: outputs/atlas)",
+    "--format": "png (default), pdf, svg ...",
+}
 EXIT_FAILURES = 1  # some images failed
 _QUERIES = "score:0.5"
 

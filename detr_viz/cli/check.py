@@ -22,9 +22,9 @@ DESCRIPTION = (
 )
 EPILOG = """\
 examples
-  %(prog)s tests/heatmaps
-  %(prog)s tests/heatmaps/a_cd_detr_all.npz --atol 0.01 --max-tv 0.05
-  %(prog)s tests/heatmaps --report report.html --junit report.xml
+  %(prog)s baselines
+  %(prog)s baselines/a_cd_detr_all.npz --atol 0.01 --max-tv 0.05
+  %(prog)s baselines --report report.html --junit report.xml
 """
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.attention.terms import modes_of_plot
+from detr_viz.attention.terms import MODES, modes_of_plot
 from detr_viz.checkpoints.sources import check_sources, load, named, precise
 from detr_viz.cli import flags
 from detr_viz.cli.settings import say_notes, sources_of
@@ -42,9 +42,13 @@ DESCRIPTION = (
 )
 EPILOG = """\
 examples
-  %(prog)s --out tests/heatmaps --type cd_detr --plot all --image a.png b.png
-  %(prog)s --out tests/heatmaps --weights model.pth --image val/ --queries score:0.7 --store float16
+  %(prog)s --out baselines --type cd_detr --plot all --image a.png b.png
+  %(prog)s --out baselines --weights model.pth --image val/ --queries score:0.7 --store float16
 """
+SHORT = {  # of --help
+    "--plot": f"{', '.join(MODES)}, several or all",
+    "--out": "the folder of baselines; needed",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

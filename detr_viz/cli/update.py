@@ -17,8 +17,8 @@ DESCRIPTION = (
 )
 EPILOG = """\
 examples
-  %(prog)s tests/heatmaps
-  %(prog)s tests/heatmaps --only '*_cd_detr_*'
+  %(prog)s baselines
+  %(prog)s baselines --only '*_cd_detr_*'
 """
 
 
