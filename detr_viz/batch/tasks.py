@@ -81,10 +81,14 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The files that were written for an image, and notes for the user."""
+    """The files that were written for an image, and notes for the user.
+
+    replaced: how many files were there before, drawn with other settings.
+    """
 
     files: tuple[Path, ...]
     notes: tuple[str, ...]
+    replaced: int = 0
 
 
 @dataclass(frozen=True)

@@ -98,4 +98,5 @@ class ImageWorker:
         views = run.draw(task.measured, picture, self._recipe, task.paths, task.name)
         files = tuple(path for view in views for path in view.files)
         notes = [*picture.notes, *(note for view in views for note in view.notes)]
-        return Drawn(files, tuple(dict.fromkeys(notes)))
+        replaced = sum(len(view.replaced) for view in views)
+        return Drawn(files, tuple(dict.fromkeys(notes)), replaced)

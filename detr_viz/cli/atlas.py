@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         read=as_text(formats),
         default=(".png",),
         metavar="F",
-        help="of the figures, any of png,pdf,svg (default: png)",
+        help="of the figures, any of png, pdf, svg, jpg, tif, eps (default: png)",
     )
     add(
         "--norm",

@@ -108,7 +108,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add(
         "--out",
         metavar="PATH",
-        help="a .png, .pdf or .svg file; a folder for several images "
+        help="a .png, .pdf, .svg, .jpg, .tif or .eps file; a folder for several images "
         "(default: outputs/<image>_<type>_<plot>.png)",
     )
     add(
@@ -116,8 +116,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         action=Listed,
         read=as_text(formats),
         metavar="F",
-        help="what goes into a folder, any of png,pdf,svg,npz,csv (default: png); npz or csv: the "
-        "numbers of --save-maps",
+        help="what goes into a folder, any of png, pdf, svg, jpg, tif, eps, npz, csv (default: "
+        "png); npz or csv: the numbers of --save-maps",
     )
     add(
         "--save-maps",

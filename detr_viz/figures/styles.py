@@ -50,7 +50,7 @@ RAMPS = {
         (1.0, "#1b0338"),
     ),
 }
-SUFFIXES = (".png", ".pdf", ".svg")  # of figures
+SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff", ".eps")  # of figures
 # Styles that no norm applies to, and why.
 _UNSCALED = {
     "contour": "contours, which hold shares of each map's own mass",

@@ -23,7 +23,7 @@ from detr_viz.detections.objects import choose
 from detr_viz.explanation.deviation import deviation_note
 from detr_viz.render import views
 from detr_viz.render.paths import OutputPaths
-from detr_viz.render.recipe import Recipe
+from detr_viz.render.recipe import Recipe, replaced_by
 from detr_viz.render.tables import index_rows
 from detr_viz.render.views.base import Needs, Result, Watch
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector
     from detr_viz.images.collect import Input
     from detr_viz.images.loaded_image import ImageFacts, LoadedImage
+
+REPLACED = "which was drawn with other settings"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +53,17 @@ class MeasuredImage:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """The files and lines of a view. figures: filled only if the caller keeps them."""
+    """The files and lines of a view. figures: filled only if the caller keeps them.
+
+    replaced: files that were there, drawn with other settings (or by another program).
+    """
 
     view: str
     files: tuple[Path, ...]
     notes: tuple[str, ...]
     lines: tuple[str, ...]
     figures: tuple[Figure, ...] = ()
+    replaced: tuple[Path, ...] = ()
 
 
 # ---- with the network ---------------------------------------------------------------------------
@@ -185,20 +191,24 @@ def draw(
     for view, drawn, target, notes in drawings:
         digest = recipe.of_view(view).digest(picture)
         files: list[Path] = []
+        replaced: list[Path] = []
         figures: dict[str, Figure] = {}
         with _notes() as more:
             if target.figures:  # all figures are drawn before one is written
                 figures = {end: figure_of() for end, figure_of in drawn.figures.items()}
                 for end, figure in figures.items():
+                    replaced += replaced_by(digest, target.ending(end).figures)
                     files += _save(figure, target.ending(end), digest)
             for end, numbers_of in drawn.numbers.items() if target.saves_maps else ():
                 numbers = numbers_of()
                 path = target.numbers(end, numbers.suffix)
+                replaced += replaced_by(digest, [path])
                 numbers.write(path, digest)
                 files.append(path)
         all_notes = tuple(dict.fromkeys([*notes, *more, *drawn.notes]))
         kept = tuple(figures.values()) if keep else ()
-        written.append(Written(view, tuple(files), all_notes, tuple(drawn.lines), kept))
+        lines = tuple(drawn.lines)
+        written.append(Written(view, tuple(files), all_notes, lines, kept, tuple(replaced)))
     return written
 
 
@@ -264,6 +274,7 @@ def render_image(
             yield deviation_note(recipe.precision, value, what)
         yield from (f"note: {note}" for note in one.notes)
         yield from one.lines
+        yield from (f"replaced {path}, {REPLACED}" for path in one.replaced)
         yield from (f"wrote {path}" for path in one.files)
         for figure in one.figures if show is not None else ():
             show(figure)
