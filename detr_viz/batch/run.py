@@ -23,6 +23,7 @@ from detr_viz.common.errors import EXIT_INTERRUPTED, UserError
 from detr_viz.common.files import OutputError
 from detr_viz.common.progress import Progress
 from detr_viz.images.collect import Input
+from detr_viz.images.drawn_scenes import ONLY_SHAPES, OTHER_WEIGHTS
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
 
@@ -38,6 +39,7 @@ class Summary:
     skipped  images whose files an earlier run wrote
     stopped  by Ctrl-C, before all images were done
     replaced files that were there, drawn with other settings; not counted with --resume
+    beyond   images that are no drawn scenes, where the weights know nothing else
     """
 
     counts: Counts
@@ -48,6 +50,15 @@ class Summary:
     failures: Path | None
     stopped: bool
     replaced: int = 0
+    beyond: int = 0
+
+    @property
+    def last_line(self) -> str:
+        """What stands at the very end of a run; "" for nothing."""
+        if not self.beyond:
+            return ""
+        are = "is no drawn scene" if self.beyond == 1 else "are no drawn scenes"
+        return f"note: {ONLY_SHAPES}, and {counted(self.beyond, 'image')} {are}: {OTHER_WEIGHTS}"
 
     def lines(self) -> Iterator[str]:
         """The lines to print at the end of a run."""
@@ -119,7 +130,7 @@ class RunRecord:
         self._journal, self._progress = journal, progress
         self._lock = threading.Lock()  # an engine may take its items in another thread
         self._noted: set[str] = set()
-        self._files = self._drawn = self._skipped = self._replaced = 0
+        self._files = self._drawn = self._skipped = self._replaced = self._beyond = 0
         self._resumes = False
 
     def items(self, resume: bool) -> Iterator[Item]:
@@ -166,6 +177,7 @@ class RunRecord:
             if isinstance(outcome, Drawn):
                 self._drawn += 1
                 self._replaced += outcome.replaced
+                self._beyond += outcome.beyond
             self._journal.done(i, replace(done, files=self._paths.named(written)))
             self._note(i, outcome)
 
@@ -186,7 +198,8 @@ class RunRecord:
     def summary(self, index: Path | None, failures: Path | None, stopped: bool) -> Summary:
         totals = self._drawn, self._skipped, self._files
         replaced = 0 if self._resumes else self._replaced
-        return Summary(self._journal.counts, *totals, index, failures, stopped, replaced)
+        more = stopped, replaced, self._beyond
+        return Summary(self._journal.counts, *totals, index, failures, *more)
 
 
 @contextmanager

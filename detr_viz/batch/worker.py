@@ -99,4 +99,5 @@ class ImageWorker:
         files = tuple(path for view in views for path in view.files)
         notes = [*picture.notes, *(note for view in views for note in view.notes)]
         replaced = sum(len(view.replaced) for view in views)
-        return Drawn(files, tuple(dict.fromkeys(notes)), replaced)
+        beyond = run.is_beyond_models(self._recipe, picture)
+        return Drawn(files, tuple(dict.fromkeys(notes)), replaced, beyond)

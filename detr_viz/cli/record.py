@@ -95,12 +95,26 @@ def run(args: argparse.Namespace) -> int:
     say_notes(loaded, args.quiet)
     labels = _labels(loaded)
     written: dict[Path, str] = {}
+    beyond = False
     for model, source, label in zip(loaded, sources, labels, strict=True):
         check_for(queries, model.info.class_names, model.info.num_queries)
         for image in images:
             for path in _record(args, queries, model, source.weights, image, out, label, written):
                 say(f"wrote {path}", args.quiet)
+            beyond = beyond or _is_beyond(model, image)
+    if beyond:
+        from detr_viz.images.drawn_scenes import ONLY_SHAPES, OTHER_WEIGHTS
+
+        say(f"note: {ONLY_SHAPES}: {OTHER_WEIGHTS}", args.quiet)
     return 0
+
+
+def _is_beyond(model: Detector, image: Input) -> bool:
+    from detr_viz.images.drawn_scenes import CLASSES, is_beyond
+    from detr_viz.images.read import load_image
+
+    names = model.info.class_names
+    return tuple(names) == CLASSES and is_beyond(names, load_image(image.path).rgb)
 
 
 def _labels(loaded: Sequence[Detector]) -> list[str]:

@@ -247,6 +247,8 @@ def run_many(
             say(f"wrote {path}", options.quiet)
         else:
             say(f"no {path.name}: there is no figure", options.quiet)
+    if summary.last_line:
+        say(summary.last_line, options.quiet)
     if summary.counts.failed:
         failed = f"error: {summary.counts.failed} of {len(images)} images failed"
         print(f"{failed}: {summary.failures} says why", file=sys.stderr)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from detr_viz.checkpoints.sources import named
 from detr_viz.detections.objects import choose
 from detr_viz.explanation.deviation import deviation_note
+from detr_viz.images.drawn_scenes import ONLY_SHAPES, OTHER_WEIGHTS, is_beyond
 from detr_viz.render import views
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe, replaced_by
@@ -178,6 +179,7 @@ def draw(
     OutputError where the disk refuses, FigureError for what cannot be drawn; if one file cannot be
     written, none is.
     """
+    beyond = is_beyond_models(recipe, picture)
     drawings = []
     for view, result in measured.results.items():
         shown = tuple(replace(e, image=picture) for e in result.shown)
@@ -197,6 +199,8 @@ def draw(
             if target.figures:  # all figures are drawn before one is written
                 figures = {end: figure_of() for end, figure_of in drawn.figures.items()}
                 for end, figure in figures.items():
+                    if beyond:
+                        _add_fact(figure, ONLY_SHAPES)
                     replaced += replaced_by(digest, target.ending(end).figures)
                     files += _save(figure, target.ending(end), digest)
             for end, numbers_of in drawn.numbers.items() if target.saves_maps else ():
@@ -210,6 +214,17 @@ def draw(
         lines = tuple(drawn.lines)
         written.append(Written(view, tuple(files), all_notes, lines, kept, tuple(replaced)))
     return written
+
+
+def is_beyond_models(recipe: Recipe, picture: LoadedImage) -> bool:
+    """Whether one of the models knows drawn shapes only, and the picture shows something else."""
+    return any(is_beyond(model.class_names, picture.rgb) for model in recipe.models)
+
+
+def _add_fact(figure: Figure, fact: str) -> None:
+    facts = getattr(figure, "facts", {})
+    known = facts.get("Description", "")
+    figure.facts = {**facts, "Description": f"{known} {fact}." if known else f"{fact}."}
 
 
 def _save(figure: Figure, target: OutputPaths, digest: str) -> Iterator[Path]:
@@ -278,6 +293,8 @@ def render_image(
         yield from (f"wrote {path}" for path in one.files)
         for figure in one.figures if show is not None else ():
             show(figure)
+    if is_beyond_models(recipe, picture):
+        yield f"note: {ONLY_SHAPES}: {OTHER_WEIGHTS}"
 
 
 def explain_one(
