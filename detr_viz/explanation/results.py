@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from detr_viz.attention.grids import Grid, finest, on_finest
 from detr_viz.attention.terms import Mode, check_mode, formula_of, is_sum
 from detr_viz.common.errors import UserError
+from detr_viz.common.short_repr import COLUMNS
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExplanationBase:
     """Detections and the facts of their attention maps. Arrays are numpy.
 
@@ -72,6 +73,24 @@ class ExplanationBase:
     residuals: Mapping[int, float]
     meta: Mapping[str, Any]
     pairwise: bool
+
+    def __repr__(self) -> str:
+        height, width = self.image.hw
+        name = self.image.path or "an image"
+        best = ", ".join(
+            f"{self.label_name(q)} {self.scores[q]:.2f} (query {q})" for q in self.by_score()[:3]
+        )
+        levels = ", ".join(f"{grid.hw[0]} x {grid.hw[1]}" for grid in self.grids())
+        return "\n".join(
+            line if len(line) <= COLUMNS else f"{line[: COLUMNS - 4]} ..."
+            for line in (
+                f"{type(self).__name__} of {name} ({width} x {height} px) by {self.model_title}",
+                f"  {self.num_queries} queries, {len(self.class_names)} classes, "
+                f"{self.num_heads} heads, {self.attention_kind} attention on {levels} cells, "
+                f"layers {', '.join(map(str, self.layers))} of 0..{self.num_layers - 1}",
+                f"  best: {best}",
+            )
+        )
 
     # ---- grids of the maps ---------------------------------------------------------------------
 

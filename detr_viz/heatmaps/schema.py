@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.short_repr import ShortRepr
 
 SCHEMA_VERSION = 3
 KINDS = ("dense", "sampled", "factored", "roi")
@@ -52,8 +53,8 @@ class HeatmapError(UserError):
     """A file of saved maps that cannot be read."""
 
 
-@dataclass(frozen=True, eq=False)
-class Heatmaps:
+@dataclass(frozen=True, eq=False, repr=False)
+class Heatmaps(ShortRepr):
     """Saved maps of q queries at one decoder layer, by M heads, on L levels (finest first).
 
     maps            mode -> float32 (q, M, h, w) on the finest grid

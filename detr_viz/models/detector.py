@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from detr_viz.attention.base import Where
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.grids import Grid
+from detr_viz.common.short_repr import folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
 from detr_viz.images.resize import normalised, target_size
 from detr_viz.models.config import DetrConfig
@@ -25,7 +26,7 @@ from detr_viz.models.network import Encoded
 from detr_viz.models.spec import ModelSpec
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadedModel:
     """A network in evaluation mode with what its checkpoint said; a `Detector` that `Redecodes`.
 
@@ -46,6 +47,15 @@ class LoadedModel:
     meta: Mapping[str, Any]
     device: torch.device
     precision: str = "float32"
+
+    def __repr__(self) -> str:
+        info = self.info
+        return folded(
+            f"{type(self).__name__} {info.title} (type {info.type}), {info.weights} "
+            f"{info.sha256[:8]}, {self.precision} on {self.device}: {info.num_queries} queries, "
+            f"{len(info.class_names)} classes, {info.num_heads} heads, {info.num_encoder_layers} "
+            f"encoder and {info.num_layers} decoder layers, input {info.size} to {info.max_size} px"
+        )
 
     @property
     def info(self) -> DetectorInfo:
