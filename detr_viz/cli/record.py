@@ -103,9 +103,9 @@ def run(args: argparse.Namespace) -> int:
                 say(f"wrote {path}", args.quiet)
             beyond = beyond or _is_beyond(model, image)
     if beyond:
-        from detr_viz.images.drawn_scenes import ONLY_SHAPES, OTHER_WEIGHTS
+        from detr_viz.render.notes import BEYOND_NOTE
 
-        say(f"note: {ONLY_SHAPES}: {OTHER_WEIGHTS}", args.quiet)
+        say(BEYOND_NOTE, args.quiet)
     return 0
 
 

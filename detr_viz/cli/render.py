@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def _inputs(args: argparse.Namespace) -> list[Input]:
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     skip = None if args.list_queries else folder_of(args.out)
-    inputs = collect.expand(words, args.image_root, skip)
+    inputs = collect.expand(words, args.image_root, skip, args.format or (".png",))
     return collect.shard(inputs, *args.shard) if args.shard else inputs
 
 

@@ -41,13 +41,17 @@ def is_single(words: Sequence[str]) -> bool:
 
 
 def expand(
-    words: Iterable[str], image_root: str | None = None, skip: str | Path | None = None
+    words: Iterable[str],
+    image_root: str | None = None,
+    skip: str | Path | None = None,
+    figures: Sequence[str] = (".png",),
 ) -> list[Input]:
     """The images that the words name, in their order, each file once.
 
     image_root: the folder of relative lines of @lists and of file names in COCO files (default:
     the working directory for lists, the file's own folder for COCO).
     skip: the output folder; a search in a folder or with a pattern leaves its files out.
+    figures: suffixes of the files that the run writes there.
     Raises UserError for a word without images or that cannot be read, for an image_root that is
     not a folder or not needed, and for a `skip` where new figures would be among the images.
     """
@@ -60,8 +64,9 @@ def expand(
     for word, kind in kinds:
         if kind in ("folder", "pattern"):
             images, top = search_images(word, kind, skip)
-            # figures are .png files, which a pattern such as *.jpg does not find again
-            if kind == "folder" or any(path.lower().endswith(".png") for path, _ in images):
+            # a pattern such as *.jpg does not find figures that are .png files again
+            again = any(path.lower().endswith(tuple(figures)) for path, _ in images)
+            if kind == "folder" or again:
                 searched.append(top)
         elif kind == "list":
             images = _from_list(word[1:], image_root)

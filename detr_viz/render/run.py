@@ -10,19 +10,26 @@ For one image all three run in one process (render_image); a batch draws in othe
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from detr_viz.checkpoints.sources import named
 from detr_viz.detections.objects import choose
 from detr_viz.explanation.deviation import deviation_note
-from detr_viz.images.drawn_scenes import ONLY_SHAPES, OTHER_WEIGHTS, is_beyond
+from detr_viz.images.drawn_scenes import ONLY_SHAPES
 from detr_viz.render import views
+from detr_viz.render.notes import (
+    BEYOND_NOTE,
+    REPLACED,
+    add_fact,
+    caught_notes,
+    is_beyond_models,
+    size_notes,
+)
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe, replaced_by
 from detr_viz.render.tables import index_rows
@@ -36,8 +43,6 @@ if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector
     from detr_viz.images.collect import Input
     from detr_viz.images.loaded_image import ImageFacts, LoadedImage
-
-REPLACED = "which was drawn with other settings"
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +137,7 @@ def measure(
 ) -> MeasuredImage:
     """The results of all views for an image. NoQueryError where the recipe chooses no query."""
     objects = choose(explanations, recipe.queries)
-    with _notes():  # the same warnings come again when it is drawn
+    with caught_notes():  # the same warnings come again when it is drawn
         results = {
             name: views.view(name).measure(explanations, objects, recipe, watch)
             for name in recipe.views
@@ -183,7 +188,7 @@ def draw(
     drawings = []
     for view, result in measured.results.items():
         shown = tuple(replace(e, image=picture) for e in result.shown)
-        with _notes() as notes:
+        with caught_notes() as notes:
             drawn = views.view(view).draw(replace(result, shown=shown), recipe)
         target = paths.at(recipe.stem(name, view))
         for end in drawn.figures:
@@ -195,12 +200,12 @@ def draw(
         files: list[Path] = []
         replaced: list[Path] = []
         figures: dict[str, Figure] = {}
-        with _notes() as more:
+        with caught_notes() as more:
             if target.figures:  # all figures are drawn before one is written
                 figures = {end: figure_of() for end, figure_of in drawn.figures.items()}
                 for end, figure in figures.items():
                     if beyond:
-                        _add_fact(figure, ONLY_SHAPES)
+                        add_fact(figure, ONLY_SHAPES)
                     replaced += replaced_by(digest, target.ending(end).figures)
                     files += _save(figure, target.ending(end), digest)
             for end, numbers_of in drawn.numbers.items() if target.saves_maps else ():
@@ -216,17 +221,6 @@ def draw(
     return written
 
 
-def is_beyond_models(recipe: Recipe, picture: LoadedImage) -> bool:
-    """Whether one of the models knows drawn shapes only, and the picture shows something else."""
-    return any(is_beyond(model.class_names, picture.rgb) for model in recipe.models)
-
-
-def _add_fact(figure: Figure, fact: str) -> None:
-    facts = getattr(figure, "facts", {})
-    known = facts.get("Description", "")
-    figure.facts = {**facts, "Description": f"{known} {fact}." if known else f"{fact}."}
-
-
 def _save(figure: Figure, target: OutputPaths, digest: str) -> Iterator[Path]:
     from detr_viz import figures
     from detr_viz.figures import latex_caption
@@ -236,20 +230,6 @@ def _save(figure: Figure, target: OutputPaths, digest: str) -> Iterator[Path]:
         yield path
     if target.caption:
         yield latex_caption.save_caption(figure.shown, target.caption_figure, digest)
-
-
-class _notes(list[str]):
-    """In the block, a warning becomes a note of this list, without a stack line."""
-
-    def __enter__(self) -> _notes:
-        self._catch = warnings.catch_warnings(record=True)
-        self._caught = self._catch.__enter__()
-        warnings.simplefilter("always", UserWarning)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._catch.__exit__(*error)
-        self.extend(dict.fromkeys(str(one.message) for one in self._caught))
 
 
 # ---- one image in this process ------------------------------------------------------------------
@@ -294,7 +274,7 @@ def render_image(
         for figure in one.figures if show is not None else ():
             show(figure)
     if is_beyond_models(recipe, picture):
-        yield f"note: {ONLY_SHAPES}: {OTHER_WEIGHTS}"
+        yield BEYOND_NOTE
 
 
 def explain_one(
@@ -309,15 +289,3 @@ def explain_one(
         models, [picture], [array[None] for array in pixels], recipe, needs
     )
     return all_or_raise(explanations, recipe)
-
-
-def size_notes(explanations: Sequence[Explanation], recipe: Recipe) -> Iterator[str]:
-    """A note for each --size that --max-size has lowered."""
-    notes: dict[str, None] = {}
-    for e, (_, bound) in zip(explanations, recipe.sizes, strict=True):
-        short = min(e.input_hw)
-        if recipe.size and short < recipe.size:
-            notes[f"note: --size {recipe.size} came down to {short}, for --max-size is {bound}"] = (
-                None
-            )
-    yield from notes
