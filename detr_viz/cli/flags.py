@@ -13,10 +13,19 @@ from detr_viz.cli.arguments import (
     layers,
     positive,
     query_id,
-    term_sum,
     width_in,
 )
-from detr_viz.cli.lists import Listed, as_text, choices, images, plot_words, points, types, weights
+from detr_viz.cli.lists import (
+    Listed,
+    as_text,
+    choices,
+    images,
+    plot_words,
+    points,
+    terms,
+    types,
+    weights,
+)
 from detr_viz.detections.points import SYNTAX as POINTS
 from detr_viz.detections.queries import DEFAULT, SYNTAX, joined
 from detr_viz.figures.styles import PRESETS, RAMPS
@@ -70,7 +79,8 @@ def add_subject(
     one_of(
         "--terms",
         dest="plot",
-        type=term_sum,
+        action=Listed,
+        read=terms,
         default=argparse.SUPPRESS,
         metavar="SUM",
         help=f"in place of --plot: attention by a sum of terms, such as cq.pk+pq.pk, of "

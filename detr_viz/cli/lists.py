@@ -14,7 +14,7 @@ from typing import Any
 from detr_viz.checkpoints.downloads import KNOWN
 from detr_viz.checkpoints.hub import PREFIX
 from detr_viz.checkpoints.type_names import type_name
-from detr_viz.cli.arguments import no_choice
+from detr_viz.cli.arguments import no_choice, term_sum
 from detr_viz.common.lists import items, numbers
 from detr_viz.detections.points import parse as parse_points
 from detr_viz.explanation.removals import parse as parse_removal
@@ -90,6 +90,11 @@ def plot_words(modes: Sequence[str], alone: Sequence[str]) -> Callable[[Sequence
         return "all" if {*given} == {*modes} else ",".join(m for m in modes if m in given)
 
     return read
+
+
+def terms(words: Sequence[str]) -> str:
+    """A sum of terms; a plus, a comma or a space stands between them."""
+    return term_sum("+".join(items(" ".join(words).replace("+", ","))))
 
 
 def types(words: Sequence[str]) -> list[str]:

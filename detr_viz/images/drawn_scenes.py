@@ -53,7 +53,7 @@ SECOND_SHARE = (0.14, 0.34)  # of the way to white or black: the second colour o
 
 _SIDE_PX = 64
 _NEAR_BACKGROUND, _NEAR_INK = 9.0, 22.0  # distances of RGB; inks vary by 7 in each channel
-_LEAST_BACKGROUND, _LEAST_BOTH = 0.3, 0.85  # shares of the picture
+_LEAST_BACKGROUND, _LEAST_INK, _LEAST_BOTH = 0.3, 0.004, 0.85  # shares of the picture
 _GREY = 6.0  # largest difference of the channels of a picture without colours
 
 
@@ -73,7 +73,9 @@ def is_drawn_scene(rgb: np.ndarray) -> bool:
     of_ink = np.min([_distance(colours, ink, _second(ink)) for ink in INKS], axis=0) < _NEAR_INK
     for tones in BACKGROUNDS:
         behind = _distance(colours, *tones) < _NEAR_BACKGROUND
-        if behind.mean() >= _LEAST_BACKGROUND and (behind | of_ink).mean() >= _LEAST_BOTH:
+        inked = (of_ink & ~behind).mean() >= _LEAST_INK
+        known = (of_ink | behind).mean() >= _LEAST_BOTH
+        if inked and known and behind.mean() >= _LEAST_BACKGROUND:
             return True
     return False
 

@@ -58,11 +58,18 @@ def test_commas_and_spaces_are_the_same(flag, first, second, meant, tmp_path, mo
         ("--plot", "content,combine,position", "all"),
         ("--type", "Conditional DETR", ["cd_detr"]),
         ("--points", "3,4 grid:2x2", ["3,4", "grid:2x2"]),
+        ("--ablate", "term:cq.pk, box:inside", ["term:cq.pk", "box:inside"]),
         ("--queries", "0-3", "0-3"),
     ],
 )
 def test_ranges_and_words_of_several_words(flag, text, meant):
     assert value(flag, text) == meant
+
+
+@pytest.mark.parametrize("words", [["cq.pk+pq.pk"], ["cq.pk", "pq.pk"], ["cq.pk", "+", "pq.pk"]])
+def test_sums_of_terms(words):
+    argv = ["--terms", *words]
+    assert cli.build_parser(render).parse_args(argv).plot == "cq.pk+pq.pk"
 
 
 @pytest.mark.parametrize("module", [record, atlas])

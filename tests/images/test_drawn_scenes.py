@@ -47,6 +47,7 @@ def test_other_pictures_are_none():
     noise = np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)
     pictures = [*sample_photos(), noise, np.dstack([grey] * 3)]
     pictures += [np.full((40, 50, 3), tone, np.uint8) for tone in (0, 68, 128, 225, 255)]
+    pictures += [np.full((40, 50, 3), (62, 76, 96), np.uint8)]  # a background without an object
     pictures += [photo_scene(seed, 256, sample_photos()).rgb for seed in held_out_seeds(8)]
     assert not any(map(is_drawn_scene, pictures))
     assert is_beyond(CLASSES, noise) and not is_beyond(("cat", "dog"), noise)
