@@ -142,7 +142,7 @@ def test_the_readme_names_every_model_and_weight():
 def test_files_that_the_readme_shows_are_there():
     linked = re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", README)
     paths = {a or b for a, b in linked}
-    assert any(path.startswith("image/") for path in paths)
+    assert any(path.startswith("docs/images/") for path in paths)
     for path in paths:
         assert (ROOT / path).exists(), path
 

@@ -76,10 +76,11 @@ def is_sum(mode: object) -> bool:
 def modes_of_plot(plot: str, modes: Sequence[str]) -> list[str]:
     """The modes that a plot shows, for a model with these modes.
 
-    ALL_TERMS: each term by itself, and combine.
+    plot: a mode, several ("position,content"), a sum of terms, "all", or ALL_TERMS: each term by
+    itself, and combine.
     """
     known = {"all": [*modes], ALL_TERMS: [*TERMS, "combine"]}
-    return known.get(plot, [plot])
+    return known.get(plot) or plot.split(",")
 
 
 def check_mode(mode: str) -> None:

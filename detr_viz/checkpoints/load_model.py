@@ -17,6 +17,7 @@ from detr_viz import adapters, models
 from detr_viz.checkpoints import preprocessing
 from detr_viz.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from detr_viz.checkpoints.fit import skeleton
+from detr_viz.checkpoints.type_names import type_name
 from detr_viz.common.errors import UserError
 from detr_viz.detections import labels
 from detr_viz.explanation.detector import Detector
@@ -92,8 +93,8 @@ def load_model(
     """Load a detector of the family, strictly, batch norm folded, ready for `explain`.
 
     weights   file, Hugging Face folder, known name, hf:owner/name; None: the demo of the type
-    type      a word of models.names() or adapters.names(); None: told by the file (detr where
-              weights is None too)
+    type      a word of --type, such as "cd_detr" or "Conditional DETR"; None: told by the file
+              (detr where weights is None too)
     classes   file with a name a line, or the names themselves; None: the checkpoint's, else COCO's
     nheads, dilation   leave no trace in a state dict; None: the checkpoint's, else 8 and False
     cache     folder for downloads; None: weights/
@@ -103,6 +104,7 @@ def load_model(
     """
     place = pick_device(device)
     check_precision(precision, place)
+    type = None if type is None else type_name(type)
     if type is not None and type not in models.names() and type in adapters.names():
         given = None if weights is None else str(weights)
         return in_precision(adapters.load(type, given, str(place)), precision)

@@ -19,13 +19,13 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from detr_viz.checkpoints.plain_values import allowed
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text, reason
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
@@ -175,16 +175,26 @@ def json_in(path: Path) -> Mapping[str, Any]:
     return value
 
 
-def _read_file(path: Path) -> Any:
+def check_head(path: Path) -> bytes:
+    """The first bytes of a file of weights; CheckpointError where they are of something else.
+
+    Imports no torch, so that such a mistake is answered at once.
+    """
     if not stat.S_ISREG(path.stat().st_mode):
         raise CheckpointError(f"{path_text(path)} is not a regular file: give a checkpoint file")
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
+    # of safetensors: 8 bytes of length, then JSON
+    if not head.startswith((ZIP, PICKLE)) and head[4:9] != b"\0\0\0\0{":
+        raise CheckpointError(f"{path_text(path)} {_what(head)}")
+    return head
+
+
+def _read_file(path: Path) -> Any:
+    head = check_head(path)
     if head.startswith((ZIP, PICKLE)):
         return _read_torch(path, zipped=head.startswith(ZIP))
-    if head[4:9] == b"\0\0\0\0{":  # 8 bytes of length, then JSON
-        return _read_safetensors(path)
-    raise CheckpointError(f"{path_text(path)} {_what(head)}")
+    return _read_safetensors(path)
 
 
 def _what(head: bytes) -> str:
@@ -218,6 +228,10 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_torch(path: Path, zipped: bool) -> Any:
+    import torch
+
+    from detr_viz.checkpoints.plain_values import allowed
+
     try:
         with allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, on what is then refused in one line

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.checkpoints.sources import precise
+from detr_viz.attention.terms import MODES
+from detr_viz.checkpoints.sources import check_sources, precise
 from detr_viz.cli import flags, rules
 from detr_viz.cli.arguments import formats
+from detr_viz.cli.lists import Listed, as_text
 from detr_viz.cli.settings import (
     check_look,
     images_of,
@@ -24,6 +26,7 @@ from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import check_syntax
 from detr_viz.figures.styles import Style
+from detr_viz.images.first_look import check_image
 
 if TYPE_CHECKING:
     from detr_viz.atlas.collect import AtlasOptions, Collector
@@ -38,6 +41,13 @@ examples
   %(prog)s --type cd_detr --image folder/ --out atlas/
   %(prog)s --weights detr_resnet50 --image val2017/ --queries score:0.9 --layer all --out atlas/
 """
+SHORT = {  # of --help
+    "--plot": f"{', '.join(MODES)}, several or all (default)",
+    "--queries": "score:0.5 (default), objects, class:cat, all",
+    "--norm": "head, query (default) or figure",
+    "--out": "the folder (default: outputs/atlas)",
+    "--format": "png (default), pdf, svg ...",
+}
 EXIT_FAILURES = 1  # some images failed
 _QUERIES = "score:0.5"
 
@@ -55,10 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", default="outputs/atlas", help="the folder (default: %(default)s)")
     add(
         "--format",
-        type=formats,
+        action=Listed,
+        read=as_text(formats),
         default=(".png",),
         metavar="F",
-        help="of the figures, any of png,pdf,svg (default: png)",
+        help="of the figures, any of png, pdf, svg, jpg, tif, eps (default: png)",
     )
     add(
         "--norm",
@@ -86,6 +97,9 @@ def run(args: argparse.Namespace) -> int:
     check_look(style, page_format)
     inputs_given = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = images_of(inputs_given, args.image_root, Path(args.out), args.quiet)
+    check_sources(sources)
+    if len(images) == 1:
+        check_image(images[0].path)
     from detr_viz.atlas import collect
     from detr_viz.batch import worker_process
     from detr_viz.render.recipe import of_models

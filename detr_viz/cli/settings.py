@@ -59,11 +59,15 @@ def load_models(
 
 
 def images_of(
-    words: Sequence[str], image_root: str | None, skip: str | Path | None, quiet: bool
+    words: Sequence[str],
+    image_root: str | None,
+    skip: str | Path | None,
+    quiet: bool,
+    figures: Sequence[str] = (".png",),
 ) -> list[Input]:
-    """The images that the words name; prints what was left out."""
+    """The images that the words name; prints what was left out. figures: suffixes in `skip`."""
     notes: list[str] = []
-    images = collect.expand(words, image_root, skip, notes)
+    images = collect.expand(words, image_root, skip, notes, figures)
     for note in notes:
         say(f"note: {note}", quiet)
     return images

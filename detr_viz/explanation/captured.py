@@ -29,7 +29,7 @@ from detr_viz.explanation.results import ExplanationBase
 from detr_viz.explanation.sites import resolve_layers
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation(ExplanationBase):
     """Results whose maps are computed from the captured attention, for any mode and query.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from detr_viz.attention.base import Attention, Where
 from detr_viz.attention.grids import Grid
+from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections.boxes import cxcywh_to_xyxy, to_pixels
 from detr_viz.detections.detections import Detections
 from detr_viz.images.preprocessing import Preprocessing
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
-class DetectorInfo:
+@dataclass(frozen=True, repr=False)
+class DetectorInfo(ShortRepr):
     """The facts of a detector as plain values, which can be printed, hashed and sent.
 
     type            word of --type, or an adapter's name
@@ -105,8 +106,8 @@ class AttentionSite:
         return (projected, *out[1:]) if isinstance(out, tuple) else projected
 
 
-@dataclass(frozen=True, eq=False)
-class Forwarded:
+@dataclass(frozen=True, eq=False, repr=False)
+class Forwarded(ShortRepr):
     """A network's results for a batch of images.
 
     class_scores      decoder layer -> (B, Q, classes) probabilities of the real classes

@@ -2,8 +2,7 @@
 
 Figures, tables and saved maps take an `ExplanationBase`. It has two kinds: an Explanation
 (captured.py, torch) computes maps from the captured attention when they are needed. A
-StoredExplanation (stored.py) holds the maps of some queries, and can be sent to a process without
-torch.
+StoredExplanation (stored.py) holds maps of some queries, for a process without torch.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode, check_mode, formul
 from detr_viz.common.errors import UserError
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.logit_term_arrays import LogitTerms
+from detr_viz.explanation.summary import summary
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExplanationBase:
     """Detections and the facts of their attention maps. Arrays are numpy.
 
@@ -72,6 +72,9 @@ class ExplanationBase:
     residuals: Mapping[int, float]
     meta: Mapping[str, Any]
     pairwise: bool
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     # ---- grids of the maps ---------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ def expand(
     image_root: str | None = None,
     skip: str | Path | None = None,
     notes: list[str] | None = None,
+    figures: Sequence[str] = (".png",),
 ) -> list[Input]:
     """The images that the words name, in their order, each file once.
 
@@ -58,6 +59,7 @@ def expand(
     skip: the output folder; a search in a folder or with a pattern leaves its files out.
     notes: gets a line for each folder of which files were left out, and for names that were
     found elsewhere.
+    figures: suffixes of the files that the run writes there.
     Raises UserError for a word without images or that cannot be read, for an image_root that is
     not a folder or not needed, and for a `skip` where new figures would be among the images.
     """
@@ -72,8 +74,9 @@ def expand(
         if kind in ("folder", "pattern"):
             images, top, others = search_images(word, kind, skip)
             notes += [others] if others else []
-            # figures are .png files, which a pattern such as *.jpg does not find again
-            if kind == "folder" or any(path.lower().endswith(".png") for path, _ in images):
+            # a pattern such as *.jpg does not find figures that are .png files again
+            again = any(path.lower().endswith(tuple(figures)) for path, _ in images)
+            if kind == "folder" or again:
                 searched.append(top)
         elif kind == "list":
             images = _from_list(word[1:], image_root, notes)

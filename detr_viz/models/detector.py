@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from detr_viz.attention.base import Where
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.grids import Grid
+from detr_viz.common.short_repr import folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
@@ -40,7 +41,7 @@ class Padded(NamedTuple):
         return mask
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadedModel:
     """A network in evaluation mode with what its checkpoint said; a `Detector` that `Redecodes`.
 
@@ -63,6 +64,15 @@ class LoadedModel:
     device: torch.device
     precision: str = "float32"
     preprocessing: Preprocessing | None = None
+
+    def __repr__(self) -> str:
+        info = self.info
+        return folded(
+            f"{type(self).__name__} {info.title} (type {info.type}), {info.weights} "
+            f"{info.sha256[:8]}, {self.precision} on {self.device}: {info.num_queries} queries, "
+            f"{len(info.class_names)} classes, {info.num_heads} heads, {info.num_encoder_layers} "
+            f"encoder and {info.num_layers} decoder layers, input {info.size} to {info.max_size} px"
+        )
 
     @property
     def info(self) -> DetectorInfo:

@@ -41,6 +41,7 @@ class ModelEntry:
     module             has SPEC, a ModelSpec
     title              as papers write it
     transformers_types  model_type of its Hugging Face folders: one or several words, or none
+    aliases            more words for it at --type; title and transformers_types are words already
     releases           known names of --weights
     demo               whether a demo checkpoint ships, weights/<name>_demo.pth
     """
@@ -50,6 +51,12 @@ class ModelEntry:
     transformers_types: tuple[str, ...] = ()
     releases: tuple[Release, ...] = ()
     demo: bool = True
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Words that stand for it at --type, beside its name."""
+        return tuple(w for w in (self.title, *self.transformers_types, *self.aliases) if w)
 
 
 def _detr(name: str, file: str, title: str) -> Release:
@@ -89,6 +96,7 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
                 ("resnet101_dc5", "ConditionalDETR_r101dc5_epoch50.pth", "R101-DC5"),
             )
         ),
+        aliases=("cond_detr", "cdetr"),
     ),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }

@@ -319,7 +319,7 @@ def test_another_precision_says_what_it_costs_once(here, capsys):
     [
         (["--image", "empty/"], "no images in empty/"),
         (["--image", "a.png", "--shard", "4/4"], "not a part of a batch"),
-        (["--image", "a.png", "b.png", "--format", "jpg"], "'jpg' is none of png, pdf, svg, npz"),
+        (["--image", "a.png", "b.png", "--format", "bmp"], "'bmp' is none of png, pdf, svg, jpg"),
         (["--image", "a.png", "b.png", "--out", "x.png"], "there are several images"),
         (["--image", "a.png", "--format", "pdf", "--out", "x.png"], "has its format in its name"),
         (["--image", "a.png", "b.png", "--show"], "--show is for one image"),

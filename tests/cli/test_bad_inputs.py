@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import io
 import os
 import pickle
 import resource
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -229,7 +229,11 @@ def test_cuda_asked_for_and_absent(here, capsys):
 def test_a_full_disk_leaves_nothing_and_keeps_what_was_there(here):
     """A limit on file size stands for it: the write fails half-way."""
     (here / "fig.png").write_text("the older figure")
-    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    def limit():
+        sys.dont_write_bytecode = True  # Python itself would leave cut files
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
     argv = ["--image", "good.png", "--out", "fig.png", "--queries", "top:3"]
     done = run(*argv, prepare=limit)
     assert done.returncode == 2

@@ -285,6 +285,12 @@ def test_places_where_figures_are_in_nobodys_way(words, out):
     assert expand(words, skip=Path(out))
 
 
+def test_figures_of_another_format_may_be_found_again():
+    files("f/a.jpg")
+    with pytest.raises(UserError, match="puts figures among the images"):
+        expand(["f/*.jpg"], skip=Path("f"), figures=(".jpg",))
+
+
 # ---- patterns ---------------------------------------------------------------------------------
 
 
