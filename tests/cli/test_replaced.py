@@ -67,7 +67,7 @@ def test_pixels_for_print(run, suffix):
 
 
 def test_eps_has_opaque_pixels_real_text_and_its_facts(run):
-    run("--attention", "decoder", "--out", "f.eps")
+    run("--attention", "decoder", "--dpi", "60", "--out", "f.eps")
     run("--attention", "decoder", "--out", "f.png")
     eps = Path("f.eps").read_text(encoding="latin-1")
     with Image.open("f.png") as png:
