@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -9,6 +11,7 @@ from detr_viz import models
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.explanation.capture import AttentionCall
 from detr_viz.models.config import BackboneConfig, DetrConfig
+from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.detector import LoadedModel
 
 TINY = DetrConfig(
@@ -21,12 +24,34 @@ TINY = DetrConfig(
     dim_feedforward=24,
     backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
 )
+TINY_DEFORMABLE = DeformableConfig(
+    num_queries=4,
+    num_logits=7,
+    d_model=32,
+    nheads=2,
+    enc_layers=1,
+    dec_layers=2,
+    dim_feedforward=24,
+    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
+    stages=2,
+    levels=3,
+    enc_points=3,
+    dec_points=2,
+)
+DENSE = ("detr", "cd_detr")  # whose cross-attention is dense
+DEMOS = tuple(name for name, entry in models.REGISTRY.items() if entry.demo)
 
 
-def tiny(name: str) -> LoadedModel:
-    """A detector of random weights, always the same ones."""
+def tiny(name: str, **changes: object) -> LoadedModel:
+    """A detector of random weights, always the same ones. changes: of its sizes."""
     torch.manual_seed(0)
-    return as_detector(models.get(name).build(TINY).eval().requires_grad_(False), name)
+    config = replace(TINY if name in DENSE else TINY_DEFORMABLE, **changes)
+    network = models.get(name).build(config).eval().requires_grad_(False)
+    if name not in DENSE:  # their initial values are 0: every sample alike
+        for key, value in network.named_parameters():
+            if key.endswith(("sampling_offsets.bias", "level_embed")):
+                value.normal_()
+    return as_detector(network, name)
 
 
 def as_detector(network: nn.Module, name: str) -> LoadedModel:

@@ -39,7 +39,8 @@ _UNUSED_SUFFIX, _UNUSED = ".num_batches_tracked", {"criterion.empty_weight"}
 class Unwrapped:
     """One state dict with the authors' names, and what else the file says.
 
-    hints: of nheads, dilation, class_names and type, those that are known. meta: as in the file.
+    hints: of nheads, dilation, num_queries, class_names and type, those that are known. meta: as
+    in the file.
     """
 
     state_dict: dict[str, Tensor]
@@ -60,7 +61,7 @@ def unwrap(opened: WeightFile, where: str) -> Unwrapped:
     meta = content.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
     hints = _hints(content.get("args"), meta, where)
-    ours = "query_embed.weight" in state_dict
+    ours = any(key.startswith("transformer.") for key in state_dict)
     if transformers_keys.is_huggingface(state_dict) or (opened.hf_config is not None and not ours):
         config = opened.hf_config or config_in(opened.files[0].parent)
         if config is None:
@@ -148,6 +149,8 @@ def _hints(args: Any, meta: Mapping[str, Any], where: str) -> dict[str, Any]:
             hints["nheads"] = heads
         if isinstance(dilation, bool):
             hints["dilation"] = dilation
+        if isinstance(source.get("num_queries"), int):
+            hints["num_queries"] = source["num_queries"]
     classes = meta.get("classes")
     if isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes):
         hints["class_names"] = tuple(classes)

@@ -1,4 +1,4 @@
-"""Hugging Face's `detr` and `conditional_detr` under the names of the authors' checkpoints.
+"""Hugging Face's ports under the names of the authors' checkpoints.
 
 Their ports are the same networks (equal to 3e-13 in float64); only names, and q/k/v apart, differ.
 Three layers of names are understood, in any mixture:
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from detr_viz import models
+from detr_viz.checkpoints import transformers_deformable
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _HEADS = (
     ("decoder.layernorm.", "transformer.decoder.norm."),
     ("decoder.", "transformer.decoder."),
     ("encoder.", "transformer.encoder."),
+    *transformers_deformable.TOP_NAMES,
 )
 _LAYER = re.compile(r"^transformer\.(encoder|decoder)\.layers\.\d+\.")
 _COMMON = {"mlp.fc1": "linear1", "mlp.fc2": "linear2", "fc1": "linear1", "fc2": "linear2"} | {
@@ -69,6 +71,7 @@ _ATTENTION = {  # of the decoder; DETR's q/k/v are packed later
             ("v", "v"),
         )
     },
+    transformers_deformable.TYPE: transformers_deformable.DECODER_NAMES,
 }
 _PACKED = re.compile(r"^(.*)\.(q|k|v)_proj\.(weight|bias)$")
 _TIMM_RESNET = re.compile(r"^(tv_)?resnet(18|26|34|50|101|152)(\..+)?$")
@@ -80,7 +83,8 @@ class HuggingFaceError(UserError):
 
 def is_huggingface(keys: Mapping[str, Any]) -> bool:
     """Does a state dict bear transformers' names of a DETR?"""
-    return any(key.endswith("query_position_embeddings.weight") for key in keys)
+    marks = ("query_position_embeddings.weight", "encoder_attn.sampling_offsets.weight")
+    return any(key.endswith(marks) for key in keys)
 
 
 def convert(
@@ -116,6 +120,9 @@ def convert(
         "class_names": _class_names(hf_config),
         "notes": tuple(notes),
     }
+    if model_type == transformers_deformable.TYPE:
+        renamed = transformers_deformable.untied(renamed, hf_config)
+        hints["num_queries"] = hf_config.get("two_stage_num_proposals", 300)
     return model_type, _pack(renamed), hints
 
 

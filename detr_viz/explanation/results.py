@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz.attention.grids import Grid, finest, on_finest
-from detr_viz.attention.terms import Mode, check_mode, formula_of, is_sum
+from detr_viz.attention.terms import Mode, are_products, check_mode, formula_of, is_sum
 from detr_viz.common.errors import UserError
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.logit_term_arrays import LogitTerms
@@ -236,21 +236,26 @@ class ExplanationBase:
         self, queries: Sequence[int] | int | None = None, layer: int | None = None
     ) -> LogitTerms:
         """The terms of the cross-attention's logits; queries and layer as in `maps`."""
-        if not self.term_names:
-            raise UserError(f"the attention of {self.model_title} is not a sum of terms")
+        if not are_products(self.term_names):
+            raise UserError(self._no_products())
         return self._logit_terms(self._chosen(queries), self.pick_layer(layer))
 
     def _check_mode(self, mode: str | Mode) -> None:
         own = not isinstance(mode, str) or is_sum(mode)
-        if own and not self.term_names:
-            raise UserError(
-                f"the attention of {self.model_title} is not a sum of terms: take a mode"
-            )
+        if own and not are_products(self.term_names):
+            raise UserError(f"{self._no_products()}: take a mode")
         if is_sum(mode):
             check_mode(str(mode))
         elif isinstance(mode, str) and mode not in self.modes:
             have = ", ".join(self.modes)
             raise UserError(f"{self.model_title} has no mode {mode!r}; it has {have}")
+
+    def _no_products(self) -> str:
+        """Why the terms of the logits cannot be shown, as one line."""
+        if not self.term_names:
+            return f"the attention of {self.model_title} is not a sum of terms"
+        parts = ", ".join(self.term_names)
+        return f"the logits of {self.model_title} are sums of {parts}, not of products of parts"
 
     def _chosen(self, queries: Sequence[int] | int | None) -> list[int]:
         if queries is None:

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from detr_viz.attention.base import Where
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.grids import Grid
+from detr_viz.attention.sampled import SampledAttention
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
 from detr_viz.images.resize import normalised, target_size
 from detr_viz.models.config import DetrConfig
+from detr_viz.models.layers.deformable import DeformableAttention
 from detr_viz.models.layers.split_attention import SplitAttention
-from detr_viz.models.network import Encoded
 from detr_viz.models.spec import ModelSpec
 
 
@@ -91,7 +92,7 @@ class LoadedModel:
                 module,
                 partial(_read, module, where[0]),
                 module.out_proj,
-                partial(_logits, module),
+                partial(_logits, module) if isinstance(module, SplitAttention) else None,
             )
             for where, module in self.network.attention_sites().items()
         }
@@ -101,12 +102,12 @@ class LoadedModel:
         raw = self.network(pixels, aux=self._needs_all(layers))
         return self._forwarded(raw, tuple(pixels.shape[-2:]))
 
-    def decode(self, memory: Encoded, layers: Sequence[int]) -> Forwarded:
+    def decode(self, memory: Any, layers: Sequence[int]) -> Forwarded:
         """Decoder and heads once more."""
         raw = self.network.decode(memory, aux=self._needs_all(layers))
         return self._forwarded(raw, memory.input_hw)
 
-    def scores_with_hidden(self, memory: Encoded, hidden: Tensor, layers: Sequence[int]) -> Tensor:
+    def scores_with_hidden(self, memory: Any, hidden: Tensor, layers: Sequence[int]) -> Tensor:
         """By the network's own fused kernel; nothing of the size of all weights is held."""
         sites = self.network.attention_sites()
         with _given([sites["cross", layer] for layer in layers], hidden):
@@ -119,28 +120,37 @@ class LoadedModel:
     def _forwarded(self, raw: Mapping[str, Any], input_hw: tuple[int, int]) -> Forwarded:
         last = self.config.dec_layers - 1
         outputs = {**dict(enumerate(raw.get("aux_outputs", ()))), last: raw}
-        stride = self.config.backbone.stride
+        levels = raw.get("levels") or [(raw["memory_hw"], self.config.backbone.stride)]
         return Forwarded(
             class_scores={
                 n: self.spec.class_probabilities(out["pred_logits"]) for n, out in outputs.items()
             },
             boxes={n: out["pred_boxes"] for n, out in outputs.items()},
             memory=raw["encoded"],
-            memory_of=Encoded.of_image,
-            grids=(Grid(raw["memory_hw"], input_hw, stride, self.spec.cell_rule),),
+            memory_of=type(raw["encoded"]).of_image,
+            grids=tuple(
+                Grid(
+                    hw,
+                    input_hw,
+                    stride,
+                    self.spec.cell_rule,
+                    name=f"level {i}, stride {stride}" if len(levels) > 1 else "",
+                )
+                for i, (hw, stride) in enumerate(levels)
+            ),
             reference_points=raw.get("reference_points"),
         )
 
 
 def _read(
-    module: SplitAttention,
+    module: SplitAttention | DeformableAttention,
     kind: str,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     out: Tensor,
     image: int,
     grids: tuple[Grid, ...],
-) -> DenseAttention:
+) -> DenseAttention | SampledAttention:
     attention = module.read(args[0].of_image(image)).of_image(0)
     return replace(attention, grids=() if kind == "decoder" else grids)
 

@@ -42,6 +42,7 @@ class ModelEntry:
     title              as papers write it
     transformers_type  model_type of its Hugging Face folders, or None
     releases           known names of --weights
+    hub                its checkpoints on the Hugging Face hub, owner/name
     demo               whether a demo checkpoint ships, weights/<name>_demo.pth
     """
 
@@ -49,6 +50,7 @@ class ModelEntry:
     title: str
     transformers_type: str | None = None
     releases: tuple[Release, ...] = ()
+    hub: tuple[str, ...] = ()
     demo: bool = True
 
 
@@ -89,6 +91,17 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
                 ("resnet101_dc5", "ConditionalDETR_r101dc5_epoch50.pth", "R101-DC5"),
             )
         ),
+    ),
+    "deformable_detr": ModelEntry(
+        "detr_viz.models.deformable_detr",
+        "Deformable DETR",
+        "deformable_detr",
+        hub=(  # the authors' own files lie where only a browser gets them
+            "SenseTime/deformable-detr",
+            "SenseTime/deformable-detr-with-box-refine",
+            "SenseTime/deformable-detr-with-box-refine-two-stage",
+        ),
+        demo=False,
     ),
 }
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from batch_tools import sign, wait_for
 from conftest import ROOT
+from network_tools import DEMOS
 from PIL import Image
 from warm_commands import WarmCommand
 
@@ -41,7 +42,7 @@ def lines(capsys) -> list[str]:
 
 
 @pytest.mark.parametrize("plot", MODES)
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", DEMOS)
 def test_the_six_commands(here, capsys, name, plot):
     assert cli.main(["--type", name, "--plot", plot]) == 0
     printed = lines(capsys)
