@@ -44,6 +44,7 @@ class ExplanationBase:
     separate          captured layers without products of content and position
     reference_px      (Q, 2) float32 x, y: a query's reference point before the decoder, pixels of
                       the original image; None if the model's queries have no such point
+    layer_references  captured layer -> the same as it enters that layer, if they move
     residuals         layer -> residual of the self-check; NaN if it cannot be tested
     meta              plain values that say how this was computed
     pairwise          detections are the top (query, class) pairs, not one class for each query
@@ -72,6 +73,7 @@ class ExplanationBase:
     residuals: Mapping[int, float]
     meta: Mapping[str, Any]
     pairwise: bool
+    layer_references: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
 
     # ---- grids of the maps ---------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ class DeformableNetwork(nn.Module):
     pred_boxes        (B, Q, 4) cx, cy, w, h in [0, 1] of the valid image
     levels            ((h, w), stride) of each level of the memory, finest first
     reference_points  (Q, 2) or (B, Q, 2) x, y in [0, 1], before the decoder
-    references        of each layer (1 or B, Q, 2 or 4), as it entered
+    references        of each layer (B, Q, 2 or 4), as it entered; () without refinement
     encoded           what the decoder was given: decode(encoded, aux) gives the same again
     aux_outputs       with aux=True: the first two of every earlier decoder layer
 
@@ -136,7 +136,7 @@ class DeformableNetwork(nn.Module):
         """Decoder and heads; the result as of `forward`."""
         outputs, references = [], []
         for reference, output in self._layers(encoded, aux):
-            references.append(reference)
+            references.append(reference.expand(len(encoded.memory), -1, -1))
             outputs.append(output)
         points = encoded.reference[..., :2]
         result = {
@@ -144,7 +144,7 @@ class DeformableNetwork(nn.Module):
             "levels": tuple(zip(encoded.shapes, self.config.strides, strict=True)),
             "encoded": encoded,
             "reference_points": points if self.config.two_stage else points[0],
-            "references": references,
+            "references": references if self.config.refine else (),
         }
         return {**result, "aux_outputs": outputs[:-1]} if aux else result
 
@@ -152,7 +152,7 @@ class DeformableNetwork(nn.Module):
         """(references as they enter, outputs, {} unless needed) of each decoder layer."""
         reference, memory = encoded.reference, encoded.memory
         tgt = encoded.tgt.expand(len(memory), -1, -1)
-        last = self.config.dec_layers - 1
+        last = len(self.transformer.decoder.layers) - 1
         for i, layer in enumerate(self.transformer.decoder.layers):
             ratios = encoded.ratios.repeat(1, 1, reference.shape[-1] // 2)[:, None]
             entering = reference[:, :, None] * ratios

@@ -139,6 +139,7 @@ class LoadedModel:
                 for i, (hw, stride) in enumerate(levels)
             ),
             reference_points=raw.get("reference_points"),
+            layer_references=dict(enumerate(x[..., :2] for x in raw.get("references", ()))),
         )
 
 

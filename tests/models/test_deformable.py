@@ -150,7 +150,8 @@ class TestAgainstTheAuthors:
         r = run(name, case, dtype)
         tolerance = r.tolerance("pred_boxes")
         for array, layer in (("reference.init", 0), ("reference.last_layer", LAST)):
-            got = r.out["references"][layer].expand(len(r.images), -1, -1)
+            got = (r.out["references"] or [r.out["encoded"].reference] * 6)[layer]
+            got = got.expand(len(r.images), -1, -1)
             got = np.stack([got[i][r.all_rows[i]].numpy() for i in r.images])
             r.close(got, array, tolerance)
         entering = r.calls["cross", LAST].args[0].reference.expand(len(r.images), -1, -1, -1)
