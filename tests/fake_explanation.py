@@ -35,6 +35,7 @@ class FakeExplanation:
     class_names: tuple[str, ...]
     num_heads: int
     cell_rule: str = "aligned"
+    attention_kind: str = "dense"
     model_type: str = "cd_detr"
     model_title: str = "Conditional DETR"
     modes: tuple[str, ...] = MODES

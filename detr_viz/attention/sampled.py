@@ -196,22 +196,36 @@ class SampledAttention:
     def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(weights (M, Q, S), context (M, Q, D)) without a part.
 
-        Without content or position, weights and places are those of the other mode. hidden: (Q, S)
+        Without content or position, weights and places are those of the other mode. Without a level
+        its cells are hidden. hidden: (Q, S)
         True where a query must not read: samples that lie in such a cell are left out of the
         softmax. The weights of a removed head are 0, and of a query without any sample left.
         """
         mode = {"position": "content", "content": "position"}.get(removal.name, "combine")
+        if removal.level is not None:
+            hidden = self._level(removal.level, hidden)
         xy, weight = self._samples(mode, None, hidden)
         if removal.head is not None:
             weight = weight.clone()
             weight[removal.head] = 0
-        context = sampled(
-            self.value.transpose(0, 1)[None],
-            xy.transpose(0, 1)[None],
-            weight.transpose(0, 1)[None],
-            self.shapes,
-        )
-        return splat(xy, weight, self.shapes), context[0].transpose(0, 1)
+        return splat(xy, weight, self.shapes), self._context(xy, weight)
+
+    def context(self, hidden: Tensor) -> Tensor:
+        """(M, Q, D) with hidden cells, as of `without`; nothing of the size of all weights."""
+        return self._context(*self._samples("combine", None, hidden))
+
+    def _context(self, xy: Tensor, weight: Tensor) -> Tensor:
+        """What these samples of all rows read, (M, Q, D)."""
+        value, xy, weight = (x.transpose(0, 1)[None] for x in (self.value, xy, weight))
+        return sampled(value, xy, weight, self.shapes)[0].transpose(0, 1)
+
+    def _level(self, level: int, hidden: Tensor | None) -> Tensor:
+        """hidden, with all cells of a level."""
+        cells = [h * w for h, w in self.shapes]
+        start = sum(cells[:level])
+        mask = torch.zeros(self.num_rows, sum(cells), dtype=torch.bool, device=self.value.device)
+        mask[:, start : start + cells[level]] = True
+        return mask if hidden is None else mask | hidden
 
 
 def _known(mode: object) -> str:

@@ -59,13 +59,15 @@ def faithfulness(
     modes = tuple(dict.fromkeys(modes))
     if not modes:
         raise ValueError("faithfulness of no mode: name one")
-    cells = e.grid(e.num_layers - 1).cells
+    levels = e.grids(e.num_layers - 1)
+    cells = sum(grid.cells for grid in levels)
     maps = {mode: e.maps(mode, ids, e.num_layers - 1, scale).mean(1) for mode in modes}
+    flat = {mode: _flat(e, mode, ids, scale) for mode in modes}
     counts = _counts(cells)
     curves = {way: {mode: [] for mode in modes} for way in ("deletion", "insertion")}
     random = []
     for i, query in enumerate(watch(ids)):
-        ranked = [np.argsort(-maps[mode][i].ravel(), kind="stable") for mode in modes]
+        ranked = [np.argsort(-flat[mode][i], kind="stable") for mode in modes]
         rng = np.random.default_rng((_SEED, query))
         shuffled = [rng.permutation(cells) for _ in range(orders)]
         # insertion in an order is deletion in the reversed order
@@ -85,6 +87,15 @@ def faithfulness(
     return Faithfulness(
         tuple(ids), hidden_layers, scale, counts / cells, plain, maps, **arrays, random=baseline
     )
+
+
+def _flat(e: Explanation, mode: str, queries: Sequence[int], scale: str) -> NDArray[np.float32]:
+    """The mean of the heads on the cells of all levels, level by level, (q, S).
+
+    A cell of a coarse level holds the weight of its whole area, as the network reads it.
+    """
+    levels = e.level_maps(mode, queries, e.num_layers - 1, scale)
+    return np.concatenate([m.mean(1).reshape(len(m), -1) for m in levels], 1)
 
 
 def _counts(cells: int) -> NDArray[np.intp]:

@@ -110,12 +110,21 @@ class ExplanationBase:
         self, layer: int | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Centres of the grid's rows (h,) and columns (w,), pixels of the original image."""
-        grid = self.grid(layer)
+        return self._centers(self.grid(layer))
+
+    def _centers(self, grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return tuple(grid.centers(self.image.hw[axis], axis) + 0.5 for axis in (0, 1))
 
     def cells_inside(self, layer: int | None = None) -> NDArray[np.bool_]:
         """(Q, h * w): True for cells whose centres are in the query's box."""
-        y, x = self.cell_centers_px(layer)
+        return self._inside(self.grid(layer))
+
+    def tokens_inside(self, layer: int | None = None) -> NDArray[np.bool_]:
+        """(Q, S): the same for the cells of all levels, level by level."""
+        return np.concatenate([self._inside(grid) for grid in self.grids(layer)], 1)
+
+    def _inside(self, grid: Grid) -> NDArray[np.bool_]:
+        y, x = self._centers(grid)
         left, top, right, bottom = (side[:, None] for side in self.boxes_xyxy_px.T)
         rows, columns = (top <= y) & (y <= bottom), (left <= x) & (x <= right)
         return (rows[:, :, None] & columns[:, None, :]).reshape(self.num_queries, -1)

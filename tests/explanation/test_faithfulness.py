@@ -36,10 +36,11 @@ def standing_in(network, memory: torch.Tensor, maps: np.ndarray, label: int = 2)
         memory=given(memory),
         attention_at=lambda where: attention(network, memory, where),
         labels=np.full(4, label),
-        grid=lambda layer: Grid(HW, (40, 56), 8),
+        grids=lambda layer: (Grid(HW, (40, 56), 8),),
         num_queries=4,
         num_layers=2,
         maps=lambda mode, ids, layer, scale: maps[list(ids)][:, None],
+        level_maps=lambda mode, ids, layer, scale: (maps[list(ids)][:, None],),
     )
 
 

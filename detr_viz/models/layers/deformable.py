@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from detr_viz.attention.bilinear import Shapes, sampled
 from detr_viz.attention.sampled import SampledAttention
-from detr_viz.explanation.removals import NOTHING
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.layers.transformer import FeedForwardLayer, once
@@ -85,11 +84,10 @@ class DeformableAttention(nn.Module):
 
     def _with_hidden(self, inputs: SampledInputs, hidden: Tensor) -> Tensor:
         """The same, image by image, by the kernel of ablations."""
-        contexts = []
+        attention, contexts = self.read(inputs), []
         for i in range(len(inputs.content)):
-            attention = self.read(inputs.of_image(i)).of_image(0)
             mask = hidden[i if len(hidden) > 1 else 0]
-            contexts.append(attention.without(NOTHING, mask)[1].transpose(0, 1).flatten(-2))
+            contexts.append(attention.of_image(i).context(mask).transpose(0, 1).flatten(-2))
         return self.output_proj(torch.stack(contexts))
 
     def read(self, inputs: SampledInputs) -> SampledAttention:
