@@ -97,13 +97,14 @@ def splat(xy: Tensor, weight: Tensor, shapes: Shapes) -> Tensor:
 
 
 def cells_of(xy: Tensor, shapes: Shapes) -> Tensor:
-    """Index of the cell that each sample lies in: (..., L, P) of the S cells; -1 outside its grid.
+    """Index of the cell that each sample reads most of: (..., L, P) of the S cells.
 
-    xy (..., L, P, 2) in [0, 1] of each level's grid.
+    xy (..., L, P, 2) in [0, 1] of each level's grid. It is the cell that the sample lies in; up to
+    half a cell outside the grid it is the one at the edge, and beyond, where nothing is read, -1.
     """
     sizes = torch.tensor(shapes, device=xy.device)[:, None]  # (L, 1, 2): h, w
     place = torch.stack([xy[..., 1], xy[..., 0]], -1) * sizes
-    inside = ((place >= 0) & (place < sizes)).all(-1)
+    inside = ((place > -0.5) & (place < sizes + 0.5)).all(-1)
     row, column = torch.minimum(place.clamp(min=0).to(torch.long), sizes - 1).unbind(-1)
     index = _starts(shapes, xy.device)[:, None] + row * sizes[..., 1] + column
     return torch.where(inside, index, -1)

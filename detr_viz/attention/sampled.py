@@ -106,16 +106,26 @@ class SampledAttention:
         letter = {word: letter for letter, word in PARTS.items()}[name]
         return self._sum("logits", letter, rows).flatten(-2)
 
-    def _samples(self, mode: str, rows: Rows, hidden: Tensor | None = None) -> tuple[Tensor, ...]:
-        """xy (M, q, L, P, 2) and weight (M, q, L, P); hidden as in `without`, of all rows."""
+    def _samples(
+        self, mode: str, rows: Rows, hidden: Tensor | None = None, level: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """xy (M, q, L, P, 2) and weight (M, q, L, P).
+
+        hidden, and the level that is not read, as in `without`, of all rows.
+        """
         parts = MODES[mode].q_parts
         xy = self.locations(self._sum("offsets", parts, rows), rows)
         logits = self._sum("logits", parts, rows)
-        if hidden is None:
+        if hidden is None and level is None:
             return xy, logits.flatten(-2).softmax(-1).view_as(logits)
-        cells = cells_of(xy, self.shapes)
-        each = hidden.expand(self.num_heads, -1, -1).gather(-1, cells.clamp(min=0).flatten(-2))
-        mask = each & (cells.flatten(-2) >= 0)
+        mask = torch.zeros_like(logits, dtype=torch.bool)
+        if hidden is not None:
+            cells = cells_of(xy, self.shapes).flatten(-2)
+            each = hidden.expand(self.num_heads, -1, -1).gather(-1, cells.clamp(min=0))
+            mask = (each & (cells >= 0)).view_as(mask)
+        if level is not None:
+            mask[..., level, :] = True
+        mask = mask.flatten(-2)
         blind = mask.all(-1, keepdim=True)
         scores = logits.flatten(-2).masked_fill(mask & ~blind, float("-inf"))
         return xy, scores.softmax(-1).masked_fill(blind, 0).view_as(logits)
@@ -196,15 +206,13 @@ class SampledAttention:
     def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(weights (M, Q, S), context (M, Q, D)) without a part.
 
-        Without content or position, weights and places are those of the other mode. Without a level
-        its cells are hidden. hidden: (Q, S)
-        True where a query must not read: samples that lie in such a cell are left out of the
-        softmax. The weights of a removed head are 0, and of a query without any sample left.
+        Without content or position, weights and places are those of the other mode. hidden: (Q, S)
+        True where a query must not read: samples of such a cell are left out of the softmax, and so
+        are those of a removed level. The weights of a removed head are 0, and of a query without any
+        sample left.
         """
         mode = {"position": "content", "content": "position"}.get(removal.name, "combine")
-        if removal.level is not None:
-            hidden = self._level(removal.level, hidden)
-        xy, weight = self._samples(mode, None, hidden)
+        xy, weight = self._samples(mode, None, hidden, removal.level)
         if removal.head is not None:
             weight = weight.clone()
             weight[removal.head] = 0
@@ -218,14 +226,6 @@ class SampledAttention:
         """What these samples of all rows read, (M, Q, D)."""
         value, xy, weight = (x.transpose(0, 1)[None] for x in (self.value, xy, weight))
         return sampled(value, xy, weight, self.shapes)[0].transpose(0, 1)
-
-    def _level(self, level: int, hidden: Tensor | None) -> Tensor:
-        """hidden, with all cells of a level."""
-        cells = [h * w for h, w in self.shapes]
-        start = sum(cells[:level])
-        mask = torch.zeros(self.num_rows, sum(cells), dtype=torch.bool, device=self.value.device)
-        mask[:, start : start + cells[level]] = True
-        return mask if hidden is None else mask | hidden
 
 
 def _known(mode: object) -> str:

@@ -80,8 +80,9 @@ def test_a_sample_between_four_cells_and_one_at_the_edge():
 
 
 def test_cells_of_samples():
-    xy = torch.tensor([[[[0.999, 0.0]], [[0.5, 0.99]]], [[[1.01, 0.5]], [[-0.01, 0.5]]]])
-    assert cells_of(xy, SHAPES).tolist() == [[[6], [35 + 2 * 4 + 2]], [[-1], [-1]]]
+    """Half a cell beyond the edge of 7 x 5 and 4 x 3 cells nothing is read any more."""
+    xy = torch.tensor([[[[0.999, 0.0]], [[0.5, 0.99]]], [[[1.08, 0.5]], [[-0.12, 0.5]]]])
+    assert cells_of(xy, SHAPES).tolist() == [[[6], [35 + 2 * 4 + 2]], [[-1], [35 + 4]]]
 
 
 def attention(box: bool = False, padding: bool = False) -> SampledAttention:
@@ -210,6 +211,7 @@ def test_a_hidden_cell_loses_its_samples_to_the_others():
     first = int(cells[1][cells[1] >= 0][0])
     hidden[1, first] = True
     left = torch.where(cells[1] == first, 0, weight[1])
+    assert not torch.equal(left, weight[1])
     left = left / left.sum((1, 2), keepdim=True)
     expected = by_grid_sample(a.value.transpose(0, 1)[None], xy[None, 1:2], left[None, None])[0]
     got = a.without(NOTHING, hidden)[1]
@@ -225,3 +227,22 @@ def test_unknown_modes_and_scales_are_refused():
     with pytest.raises(ValueError, match="scale"):
         a.weights(scale="own")
     torch.testing.assert_close(a.weights(scale="layer"), a.weights(scale="mode"))
+
+
+def test_without_a_level_the_other_reads_more():
+    a = attention()
+    xy, weight = a.samples()
+    left = weight.clone()
+    left[:, :, 1] = 0
+    left = left / left.sum((2, 3), keepdim=True)
+    expected = by_grid_sample(a.value.transpose(0, 1)[None], xy[None], left[None])[0]
+    weights, got = a.without(parse("level:1"))
+    torch.testing.assert_close(got, expected.transpose(0, 1), atol=1e-12, rtol=0)
+    assert not weights[..., 35:].any()
+
+
+def test_with_all_cells_hidden_nothing_is_read():
+    a = attention()
+    weights, got = a.without(NOTHING, torch.ones(Q, CELLS, dtype=torch.bool))
+    assert not weights.any() and not got.any()
+    torch.testing.assert_close(a.context(torch.zeros(Q, CELLS, dtype=torch.bool)), context(a))
