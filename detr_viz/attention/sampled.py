@@ -208,8 +208,8 @@ class SampledAttention:
 
         Without content or position, weights and places are those of the other mode. hidden: (Q, S)
         True where a query must not read: samples of such a cell are left out of the softmax, and so
-        are those of a removed level. The weights of a removed head are 0, and of a query without any
-        sample left.
+        are those of a removed level. The weights of a removed head are 0, and those of a query
+        without any sample left.
         """
         mode = {"position": "content", "content": "position"}.get(removal.name, "combine")
         xy, weight = self._samples(mode, None, hidden, removal.level)
