@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from conftest import GOLDEN
+from golden.famfill import fill
 from torch import nn
 
 from detr_viz import models
@@ -38,6 +40,11 @@ TINY_DEFORMABLE = DeformableConfig(
     enc_points=3,
     dec_points=2,
 )
+DEFORMABLE = {  # variant of the goldens -> family of the fill rule
+    "deformable": "def",
+    "deformable_refine": "defr",
+    "deformable_twostage": "def2",
+}
 DENSE = ("detr", "cd_detr")  # whose cross-attention is dense
 DEMOS = tuple(name for name, entry in models.REGISTRY.items() if entry.demo)
 
@@ -52,6 +59,14 @@ def tiny(name: str, **changes: object) -> LoadedModel:
             if key.endswith(("sampling_offsets.bias", "level_embed")):
                 value.normal_()
     return as_detector(network, name)
+
+
+def filled_deformable(name: str) -> dict[str, torch.Tensor]:
+    """The official state dict of a variant of Deformable DETR, filled by the rule, float32."""
+    lines = (GOLDEN / "family" / f"keys_{name}.txt").read_text().splitlines()
+    shapes = {key: tuple(map(int, dims.split("x"))) for key, dims, _ in map(str.split, lines)}
+    family = DEFORMABLE[name]
+    return {key: torch.from_numpy(fill(key, shape, family)) for key, shape in shapes.items()}
 
 
 def as_detector(network: nn.Module, name: str) -> LoadedModel:

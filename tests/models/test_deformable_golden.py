@@ -8,35 +8,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN
-from golden.famfill import fill
 from golden.fillrule import image, preprocess
-from network_tools import as_detector
+from network_tools import DEFORMABLE, as_detector, filled_deformable
 
 from detr_viz import models
 from detr_viz.attention.terms import MODES
 from detr_viz.detections.boxes import cxcywh_to_xyxy, to_pixels
 from detr_viz.explanation.capture import record
 
-FAMILIES = {
-    "deformable": "def",
-    "deformable_refine": "defr",
-    "deformable_twostage": "def2",
-}
 SOURCES = {"A": (480, 640, 1), "P": (640, 427, 3)}
 LAST = 5
 
 
-def filled(name: str) -> dict[str, torch.Tensor]:
-    """The official state dict of a variant, filled by the rule, float32."""
-    lines = (GOLDEN / "family" / f"keys_{name}.txt").read_text().splitlines()
-    shapes = {key: tuple(map(int, dims.split("x"))) for key, dims, _ in map(str.split, lines)}
-    family = FAMILIES[name]
-    return {key: torch.from_numpy(fill(key, shape, family)) for key, shape in shapes.items()}
-
-
 @lru_cache(maxsize=1)
 def network(name: str, dtype: torch.dtype) -> torch.nn.Module:
-    spec, state_dict = models.get("deformable_detr"), filled(name)
+    spec, state_dict = models.get("deformable_detr"), filled_deformable(name)
     assert spec.matches(state_dict)
     net = spec.build(spec.read_config(state_dict, 8, False))
     net.load_state_dict(state_dict, strict=True)
@@ -113,7 +99,7 @@ def run(name: str, case: str, dtype: torch.dtype) -> Run:
 
 def cases() -> list:
     out = []
-    for name in FAMILIES:
+    for name in DEFORMABLE:
         for case in ("A256", "batch256"):
             for dtype in (torch.float32, torch.float64):
                 quick = case == "A256" and dtype == torch.float32
