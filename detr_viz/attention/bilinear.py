@@ -20,22 +20,27 @@ Shapes = Sequence[tuple[int, int]]  # (h, w) of each level
 _CHUNK = 1024  # queries at a time: their indices and weights stay in the processor's cache
 
 
-def corners(xy: Tensor, weight: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
-    """The four cells of each sample: index int64 (..., 4 * L * P) of the S cells, and weights.
+def corners(xy: Tensor, weight: Tensor, shapes: Shapes, heads: int = 1) -> tuple[Tensor, Tensor]:
+    """The four cells of each sample: index int32 (..., 4 * L * P) of the S cells, and weights.
 
     xy (..., L, P, 2) in [0, 1] of each level's grid, weight (..., L, P). A corner outside its grid
-    has weight 0 and any index.
+    has weight 0 and any index. heads: the index is that of rows (cell, head) where samples are
+    (..., heads, L, P, 2).
     """
     points = weight.shape[-1]
-    sizes = torch.tensor(shapes, device=xy.device).repeat_interleave(points, 0)  # (L * P, 2)
-    start = _starts(shapes, xy.device).repeat_interleave(points)
+    sizes = torch.tensor(shapes, device=xy.device, dtype=torch.int32)
+    sizes = sizes.repeat_interleave(points, 0)  # (L * P, 2)
+    start = _starts(shapes, xy.device).repeat_interleave(points).to(torch.int32) * heads
+    if heads > 1:
+        start = start + torch.arange(heads, device=xy.device, dtype=torch.int32)[:, None]
     flat = xy.flatten(-3, -2)
     rows, row_shares = _neighbours(flat[..., 1], sizes[:, 0])
     columns, column_shares = _neighbours(flat[..., 0], sizes[:, 1])
     each = weight.flatten(-2)
+    columns = [column * heads for column in columns]
     index, shares = [], []
     for row, row_share in zip(rows, row_shares, strict=True):
-        first, part = row * sizes[:, 1] + start, row_share * each
+        first, part = row * (sizes[:, 1] * heads) + start, row_share * each
         for column, column_share in zip(columns, column_shares, strict=True):
             index.append(first + column)
             shares.append(part * column_share)
@@ -70,16 +75,17 @@ def sampled(value: Tensor, xy: Tensor, weight: Tensor, shapes: Shapes) -> Tensor
     for all images.
     """
     cells, heads, width = value.shape[1:]
-    head = torch.arange(heads, device=value.device)[:, None]
     out = value.new_empty(*weight.shape[:3], width)
     for image in range(len(weight)):
         table = value[image if len(value) > 1 else 0].reshape(cells * heads, width)
         for start in range(0, weight.shape[1], _CHUNK):
             some = slice(start, start + _CHUNK)
-            index, share = corners(xy[image, some], weight[image, some], shapes)
-            bags = (index * heads + head).flatten(0, 1)
+            index, share = corners(xy[image, some], weight[image, some], shapes, heads)
             total = F.embedding_bag(
-                bags, table, mode="sum", per_sample_weights=share.flatten(0, 1).to(table.dtype)
+                index.flatten(0, 1),
+                table,
+                mode="sum",
+                per_sample_weights=share.flatten(0, 1).to(table.dtype),
             )
             out[image, some] = total.unflatten(0, (-1, heads))
     return out
@@ -93,7 +99,7 @@ def splat(xy: Tensor, weight: Tensor, shapes: Shapes) -> Tensor:
     """
     index, share = corners(xy, weight, shapes)
     cells = sum(h * w for h, w in shapes)
-    return share.new_zeros(*share.shape[:-1], cells).scatter_add_(-1, index, share)
+    return share.new_zeros(*share.shape[:-1], cells).scatter_add_(-1, index.long(), share)
 
 
 def cells_of(xy: Tensor, shapes: Shapes) -> Tensor:

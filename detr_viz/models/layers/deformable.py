@@ -17,6 +17,8 @@ from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.layers.transformer import FeedForwardLayer, once
 
+_CHUNK = 1024  # cells at a time through an FFN: what it needs stays in the processor's cache
+
 
 class SampledInputs(NamedTuple):
     """What a site is called with, batch first; a batch of 1 stands for all images.
@@ -117,11 +119,22 @@ class DeformableAttention(nn.Module):
 
 
 def _locations(offsets: Tensor, reference: Tensor, shapes: Shapes) -> Tensor:
-    """Offsets (B, Q, M, L, P, 2) -> x, y in [0, 1] of each level's grid."""
-    reference = reference[:, :, None, :, None]
+    """Offsets (B, Q, M, L, P, 2) -> x, y in [0, 1] of each level's grid.
+
+    As SampledAttention.locations, in one pass over rows of L * P * 2 numbers.
+    """
+    split = offsets.shape[-3:]
+
+    def rows(x: Tensor) -> Tensor:
+        """(..., L, 2) of all points of a head."""
+        return x[..., None, :].expand(*x.shape[:-1], split[1], 2).flatten(-3)
+
     if reference.shape[-1] == 2:
-        return reference + offsets / offsets.new_tensor(shapes).flip(-1)[:, None]
-    return reference[..., :2] + offsets * (reference[..., 2:] * (0.5 / offsets.shape[-2]))
+        scale = rows(1 / offsets.new_tensor(shapes).flip(-1))
+    else:
+        scale = rows(reference[..., 2:] * (0.5 / split[1]))[:, :, None]
+    base = rows(reference[..., :2])[:, :, None].to(offsets.dtype)
+    return torch.addcmul(base, offsets.flatten(-3), scale.to(offsets.dtype)).unflatten(-1, split)
 
 
 class DeformableEncoderLayer(FeedForwardLayer):
@@ -135,6 +148,11 @@ class DeformableEncoderLayer(FeedForwardLayer):
         self, src: Tensor, pos: Tensor, reference: Tensor, padding: Tensor | None, shapes: Shapes
     ) -> Tensor:
         read = self.self_attn(SampledInputs(src, pos, reference, src, padding, shapes))
+        parts = zip(src.split(_CHUNK, 1), read.split(_CHUNK, 1), strict=True)
+        return torch.cat([self._rest(*part) for part in parts], 1)
+
+    def _rest(self, src: Tensor, read: Tensor) -> Tensor:
+        """What follows the attention, for some of the cells."""
         src = self.norm1(src + read)
         return self.norm2(src + self.feed_forward(src))
 
