@@ -1,4 +1,4 @@
-"""Draw the pictures of README.md again: python docs/pictures.py [--out image] [NAME ...]
+"""Draw the pictures of README.md again: python docs/pictures.py [--out docs/images] [NAME ...]
 
 Each is a command of the tool, so that the pictures show what a reader gets. `photo_layout` needs a
 full-size network: its weights are filled by a rule and were not trained, so only its layout means
@@ -23,7 +23,7 @@ _FILLED = "<filled>"  # stands for the checkpoint that is filled by a rule
 # Name of the picture -> arguments of the command.
 PICTURES = {
     **{
-        f"{name}_{mode}_feature_image": f"--type {kind} --plot {mode} --queries score:0.5"
+        f"{name}_{mode}_feature_image": f"--type {kind} --plot {mode}"
         for name, kind in (("detr", "detr"), ("conditional_detr", "cd_detr"))
         for mode in ("combine", "position", "content")
     },
@@ -77,7 +77,7 @@ def draw(name: str, out: Path, more: Sequence[str] = ()) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the pictures of README.md again.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PICTURES)}")
-    parser.add_argument("--out", type=Path, default=ROOT / "image", metavar="FOLDER")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/images", metavar="FOLDER")
     args = parser.parse_args()
     if unknown := [name for name in args.names if name not in PICTURES]:
         parser.error(f"no picture {unknown[0]!r}: choose from {', '.join(PICTURES)}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.terms import MODES as TERMS_MODES
-from detr_viz.attention.terms import Mode
+from detr_viz.attention.terms import Mode, formula_of
 
 MODES = ("combine", "position", "content")
 
@@ -60,6 +60,9 @@ class FakeExplanation:
 
     def formula(self, mode: object, layer: int | None = None) -> str:
         return mode.formula if isinstance(mode, Mode) else TERMS_MODES[mode].formula
+
+    def self_formula(self, mode: str) -> str:
+        return formula_of(mode)
 
     def output(self, layer: int | None = None) -> SimpleNamespace:
         """Each layer before the last is less sure, and its box smaller."""

@@ -6,7 +6,11 @@ import re
 
 import torch
 
-TYPES = {"detr": "Detr", "conditional_detr": "ConditionalDetr"}
+TYPES = {
+    "detr": "Detr",
+    "conditional_detr": "ConditionalDetr",
+    "table-transformer": "TableTransformer",
+}
 RESNET = {
     "bottleneck": {
         "embedding_size": 8,

@@ -22,7 +22,8 @@ from detr_viz import cli, heatmaps
 from detr_viz.attention import dense
 from detr_viz.common import assets
 from detr_viz.demo.shapes import scene
-from detr_viz.models.layers import split_attention, transformer
+from detr_viz.models import network
+from detr_viz.models.layers import split_attention
 from detr_viz.models.layers.split_attention import ConcatAttention
 from detr_viz.models.network import DetrNetwork
 
@@ -92,8 +93,8 @@ def positions_transposed() -> Iterator[None]:
         y, x = plain_positions(*args).chunk(2, -1)
         return torch.cat((x, y), -1)
 
-    plain_positions = transformer.sine_positions
-    with mock.patch.object(transformer, "sine_positions", transposed):
+    plain_positions = network.sine_positions
+    with mock.patch.object(network, "sine_positions", transposed):
         yield
 
 

@@ -46,15 +46,15 @@ DEFORMABLE = {  # variant of the goldens -> family of the fill rule
     "deformable_twostage": "def2",
 }
 DENSE = ("detr", "cd_detr")  # whose cross-attention is dense
-DEMOS = tuple(name for name, entry in models.REGISTRY.items() if entry.demo)
 
 
 def tiny(name: str, **changes: object) -> LoadedModel:
-    """A detector of random weights, always the same ones. changes: of its sizes."""
+    """A detector of random weights, always the same ones; changes: of its sizes."""
     torch.manual_seed(0)
-    config = replace(TINY if name in DENSE else TINY_DEFORMABLE, **changes)
+    deformable = name == "deformable_detr"
+    config = replace(TINY_DEFORMABLE if deformable else TINY, **changes)
     network = models.get(name).build(config).eval().requires_grad_(False)
-    if name not in DENSE:  # their initial values are 0: every sample alike
+    if deformable:  # their initial values are 0: every sample alike
         for key, value in network.named_parameters():
             if key.endswith(("sampling_offsets.bias", "level_embed")):
                 value.normal_()

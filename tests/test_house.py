@@ -142,13 +142,13 @@ def test_the_readme_names_every_model_and_weight():
 def test_files_that_the_readme_shows_are_there():
     linked = re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", README)
     paths = {a or b for a, b in linked}
-    assert any(path.startswith("image/") for path in paths)
+    assert any(path.startswith("docs/images/") for path in paths)
     for path in paths:
         assert (ROOT / path).exists(), path
 
 
 def test_what_ships_is_there_and_small():
-    for name in (name for name, entry in models.REGISTRY.items() if entry.demo):
+    for name in models.demos():
         demo = assets.find(f"weights/{name}_demo.pth")
         assert demo.stat().st_size < 4_000_000
     assert assets.find(assets.DEFAULT_IMAGE).exists()

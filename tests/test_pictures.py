@@ -32,14 +32,25 @@ def facts(path) -> dict[str, str]:
 @pytest.mark.parametrize("name", QUICK)
 def test_a_picture_is_drawn_again_from_its_command(name, tmp_path):
     drawn = SCRIPT.draw(name, tmp_path, ("--dpi", "40"))
-    assert facts(drawn) == facts(ROOT / f"image/{name}.png")
+    assert facts(drawn) == facts(ROOT / f"docs/images/{name}.png")
 
 
 def test_every_picture_of_the_readme_is_there():
-    shown = re.findall(r"!\[[^]]*\]\(image/(\w+)\.png\)", (ROOT / "README.md").read_text())
+    shown = re.findall(r"!\[[^]]*\]\(docs/images/(\w+)\.png\)", (ROOT / "README.md").read_text())
     atlas = {"atlas_detr", "atlas_conditional_detr"}  # of 500 scenes, by the command beside them
     assert set(shown) - atlas == set(SCRIPT.PICTURES)
-    assert all((ROOT / f"image/{name}.png").is_file() for name in shown)
+    assert {path.stem for path in (ROOT / "docs/images").iterdir()} == set(shown)
+
+
+def test_the_six_commands_of_the_readme_draw_the_six_figures():
+    readme = (ROOT / "README.md").read_text()
+    rows = re.findall(r"\| `python attention_scripts\.py (--type \w+ --plot \w+)` \|", readme)
+    assert rows == list(SCRIPT.PICTURES.values())[:6]
+
+
+def test_image_holds_samples_only():
+    names = {path.name for path in (ROOT / "image").iterdir()}
+    assert names == {*(f"scene_{i}.jpg" for i in range(1, 5)), "photo_cat.jpg", "photo_coffee.jpg"}
 
 
 def test_a_name_that_is_not_one_of_them(capsys, monkeypatch):

@@ -21,10 +21,17 @@ class AdapterEntry:
     """An adapter.
 
     module: has load(weights, device) -> Detector; weights as --weights names them, or None.
+    aliases: more words for it at --type; the title is one already.
     """
 
     module: str
     title: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Words that stand for it at --type, beside its name."""
+        return self.title, *self.aliases
 
 
 REGISTRY: dict[str, AdapterEntry] = {}

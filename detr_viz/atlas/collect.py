@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 import tempfile
@@ -23,7 +24,8 @@ from detr_viz.common.progress import Progress
 from detr_viz.detections.queries import NoQueryError, check_for, select
 from detr_viz.explanation.deviation import deviation_note
 from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
-from detr_viz.render.recipe import Recipe
+from detr_viz.render.notes import REPLACED
+from detr_viz.render.recipe import Recipe, replaced_by
 from detr_viz.render.views.base import Needs
 
 if TYPE_CHECKING:
@@ -178,17 +180,24 @@ def write(table: AtlasTable, stem: str, options: AtlasOptions) -> Iterator[str]:
         yield f"{table.name}: no object in {table.images} images, nothing written"
         return
     path = options.folder / f"{stem}.csv"
+    before = path.read_bytes() if path.is_file() else None
     with replacing(path) as part, opened(part, COLUMNS) as add:
         for row in table.rows():
             add(row)
+    numbers = path.read_bytes()
+    if before not in (None, numbers):
+        yield f"replaced {path}, which had other numbers"
     yield f"wrote {path}"
     with warnings.catch_warnings(record=True) as caught:  # a warning is a note, not a stack line
         warnings.simplefilter("always", UserWarning)
         figure = atlas_figure(table, style=options.style, page_format=options.page_format)
     yield from (f"note: {warning.message}" for warning in caught)
+    look = repr((options.style, options.page_format, table.name, table.source)).encode()
+    digest = hashlib.sha256(look + numbers).hexdigest()
     for suffix in options.suffixes:
         path = options.folder / f"{stem}{suffix}"
-        figures.save(figure, path)
+        yield from (f"replaced {old}, {REPLACED}" for old in replaced_by(digest, [path]))
+        figures.save(figure, path, {"Recipe": digest})
         yield f"wrote {path}"
 
 

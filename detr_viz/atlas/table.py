@@ -13,6 +13,7 @@ import numpy as np
 
 from detr_viz.atlas.box_frame import ZONES, frame_of
 from detr_viz.atlas.statistics import MEANS, HeadRole, HeadStatistics
+from detr_viz.common.short_repr import folded
 from detr_viz.explanation.results import ExplanationBase
 
 EVEN, IN_BOX = "even over the image", "even in the box"  # maps to compare with
@@ -50,6 +51,13 @@ class AtlasTable:
             (layer, mode): HeadStatistics(heads) for layer in layers for mode in modes
         }
         self.chance = {EVEN: HeadStatistics(1), IN_BOX: HeadStatistics(1)}
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"layer {layer} {mode}" for layer, mode in self.statistics)
+        return folded(
+            f"AtlasTable {self.name}: {self.objects} objects of {self.images} images, "
+            f"scale {self.scale}, {len(self.statistics)} tables ({rows})"
+        )
 
     @property
     def objects(self) -> int:

@@ -41,6 +41,8 @@ MODES: dict[str, Mode] = {
     "content": Mode("cb", "cb", "c_q · c_k"),
 }
 
+UNDIVIDED_FORMULA = "q · k"  # combine, where content and position were added before
+
 # The logits are the sum of these four products of a query part and a key part. A shared bias counts
 # as content.
 TERMS: dict[str, tuple[str, str]] = {
@@ -79,10 +81,11 @@ def are_products(names: Sequence[str]) -> bool:
 def modes_of_plot(plot: str, modes: Sequence[str]) -> list[str]:
     """The modes that a plot shows, for a model with these modes.
 
-    ALL_TERMS: each term by itself, and combine.
+    plot: a mode, several ("position,content"), a sum of terms, "all", or ALL_TERMS: each term by
+    itself, and combine.
     """
     known = {"all": [*modes], ALL_TERMS: [*TERMS, "combine"]}
-    return known.get(plot, [plot])
+    return known.get(plot) or plot.split(",")
 
 
 def check_mode(mode: str) -> None:

@@ -23,6 +23,7 @@ from detr_viz.common.errors import EXIT_INTERRUPTED, UserError
 from detr_viz.common.files import OutputError
 from detr_viz.common.progress import Progress
 from detr_viz.images.collect import Input
+from detr_viz.images.drawn_scenes import ONLY_SHAPES, OTHER_WEIGHTS
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
 
@@ -37,6 +38,8 @@ class Summary:
     drawn    images whose files this run wrote
     skipped  images whose files an earlier run wrote
     stopped  by Ctrl-C, before all images were done
+    replaced files that were there, drawn with other settings; not counted with --resume
+    beyond   images that are no drawn scenes, where the weights know nothing else
     """
 
     counts: Counts
@@ -46,6 +49,16 @@ class Summary:
     index: Path | None
     failures: Path | None
     stopped: bool
+    replaced: int = 0
+    beyond: int = 0
+
+    @property
+    def last_line(self) -> str:
+        """What stands at the very end of a run; "" for nothing."""
+        if not self.beyond:
+            return ""
+        are = "is no drawn scene" if self.beyond == 1 else "are no drawn scenes"
+        return f"note: {ONLY_SHAPES}, and {counted(self.beyond, 'image')} {are}: {OTHER_WEIGHTS}"
 
     def lines(self) -> Iterator[str]:
         """The lines to print at the end of a run."""
@@ -55,6 +68,9 @@ class Summary:
             return
         wrote = f"{counted(self.files, 'file')} for {counted(self.drawn, 'image')}"
         yield f"wrote {wrote}; {self.index} lists them"
+        if self.replaced:
+            were = "was" if self.replaced == 1 else "were"
+            yield f"replaced {counted(self.replaced, 'file')} that {were} drawn with other settings"
         if self.skipped:
             yield f"{counted(self.skipped, 'image')} done by an earlier run"
         if self.counts.empty:
@@ -114,9 +130,11 @@ class RunRecord:
         self._journal, self._progress = journal, progress
         self._lock = threading.Lock()  # an engine may take its items in another thread
         self._noted: set[str] = set()
-        self._files = self._drawn = self._skipped = 0
+        self._files = self._drawn = self._skipped = self._replaced = self._beyond = 0
+        self._resumes = False
 
     def items(self, resume: bool) -> Iterator[Item]:
+        self._resumes = resume
         for i, image in enumerate(self._inputs):
             yield Item(i, image.path, image.name, self._earlier(i) if resume else None)
 
@@ -156,7 +174,10 @@ class RunRecord:
             assert done is not None
             written = outcome.files if isinstance(outcome, Drawn) else ()
             self._files += len(written)
-            self._drawn += isinstance(outcome, Drawn)
+            if isinstance(outcome, Drawn):
+                self._drawn += 1
+                self._replaced += outcome.replaced
+                self._beyond += outcome.beyond
             self._journal.done(i, replace(done, files=self._paths.named(written)))
             self._note(i, outcome)
 
@@ -176,7 +197,9 @@ class RunRecord:
 
     def summary(self, index: Path | None, failures: Path | None, stopped: bool) -> Summary:
         totals = self._drawn, self._skipped, self._files
-        return Summary(self._journal.counts, *totals, index, failures, stopped)
+        replaced = 0 if self._resumes else self._replaced
+        more = stopped, replaced, self._beyond
+        return Summary(self._journal.counts, *totals, index, failures, *more)
 
 
 @contextmanager

@@ -81,10 +81,16 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The files that were written for an image, and notes for the user."""
+    """The files that were written for an image, and notes for the user.
+
+    replaced: how many files were there before, drawn with other settings.
+    beyond: whether the models know drawn shapes only and the image is no drawn scene.
+    """
 
     files: tuple[Path, ...]
     notes: tuple[str, ...]
+    replaced: int = 0
+    beyond: bool = False
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ class ImageWorker:
     def _draw(self, task: Draw) -> Drawn:
         from detr_viz.images.read import load_image
         from detr_viz.render import run
+        from detr_viz.render.notes import is_beyond_models
 
         picture = self._held.pop(task.i, None)
         if picture is None:  # it was read by a worker that has died
@@ -98,4 +99,6 @@ class ImageWorker:
         views = run.draw(task.measured, picture, self._recipe, task.paths, task.name)
         files = tuple(path for view in views for path in view.files)
         notes = [*picture.notes, *(note for view in views for note in view.notes)]
-        return Drawn(files, tuple(dict.fromkeys(notes)))
+        replaced = sum(len(view.replaced) for view in views)
+        beyond = is_beyond_models(self._recipe, picture)
+        return Drawn(files, tuple(dict.fromkeys(notes)), replaced, beyond)

@@ -21,18 +21,18 @@ from detr_viz.checkpoints import recognise, weight_files
 from detr_viz.checkpoints.downloads import sha256_of
 from detr_viz.checkpoints.fit import checked_config, few_keys, fitted_state_dict
 from detr_viz.checkpoints.locate import BY_FILENAME, locate, type_contradiction
-from detr_viz.checkpoints.state_dicts import UNSUPPORTED, Unwrapped, unwrap
+from detr_viz.checkpoints.state_dicts import Unwrapped, unwrap
 from detr_viz.checkpoints.weight_files import CheckpointError
 from detr_viz.common.files import path_text
+from detr_viz.detections import known_classes
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
 
-DEFAULT_NHEADS = 8  # of every released model
-_VARIANTS = {  # a key that our networks do not have -> the variant that has it
-    "transformer.encoder.norm.weight": "pre-norm",
-    "backbone.1.row_embed.weight": "learned",
-    "refpoint_embed.weight": "DAB",
+_TABLES = {  # (queries, classes) of Microsoft's Table Transformers -> task, longer side, names
+    (15, 2): ("detection", 800, known_classes.TABLE_DETECTION_NAMES),
+    (125, 6): ("structure", 1000, known_classes.TABLE_STRUCTURE_NAMES),
 }
+DEFAULT_NHEADS = 8  # of every released model
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Checkpoint:
     state_dict: the authors' names, float32, exactly the keys of spec.build(config).
     class_names: of the real classes, if the file has them. meta: plain values of a demo, or {}.
     sha256: of the weights file; several files count as one, joined in order.
-    notes: what was assumed, and which parts of the file are not used.
+    notes: what was assumed, and which parts of the file are not used. folder: of the weights file.
     """
 
     spec: ModelSpec
@@ -53,6 +53,7 @@ class Checkpoint:
     path: str
     sha256: str
     notes: tuple[str, ...]
+    folder: Path
 
 
 def load_checkpoint(
@@ -85,7 +86,7 @@ def load_checkpoint(
         config, more = spec.with_hints(config, unwrapped.hints)
         notes.extend(more)
     state_dict = fitted_state_dict(spec, config, unwrapped.state_dict, where)
-    names, name_notes = _class_names(unwrapped, spec.num_classes(config))
+    names, name_notes = _class_names(unwrapped, spec, config)
     return Checkpoint(
         spec=spec,
         config=config,
@@ -94,7 +95,14 @@ def load_checkpoint(
         meta=dict(unwrapped.meta),
         path=str(source.path),
         sha256=digest.result(),
-        notes=(*unwrapped.notes, *notes, *name_notes),
+        notes=(
+            *filter(None, [source.note]),
+            *unwrapped.notes,
+            *notes,
+            *name_notes,
+            *spec.notes,
+        ),
+        folder=opened.files[0].parent,
     )
 
 
@@ -139,9 +147,8 @@ def _spec_of(
             + (f"; it looks like {title}" if title else f" ({few_keys(state_dict)})")
             + ": give one of these"
         )
-    for key, variant in _VARIANTS.items():
-        if key in state_dict:
-            raise CheckpointError(f"{where} {UNSUPPORTED[variant]}")
+    if "refpoint_embed.weight" in state_dict:  # its other keys are Conditional DETR's
+        raise CheckpointError(f"{where} is DAB-DETR, which is not supported: give another")
     if file_type is not None and file_type != spec.name:
         raise CheckpointError(
             f"{where} says that its type is {file_type!r}, but its tensors are of {spec.title}: "
@@ -183,8 +190,30 @@ def _heads_and_dilation(
     return heads, bool(dilated), notes
 
 
-def _class_names(unwrapped: Unwrapped, count: int) -> tuple[tuple[str, ...] | None, list[str]]:
-    names = unwrapped.hints.get("class_names")
-    if names is None or len(names) == count:
+def _class_names(
+    unwrapped: Unwrapped, spec: ModelSpec, config: DetrConfig
+) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The file's names; else, with a note, those of the data set that these sizes belong to."""
+    names, count = unwrapped.hints.get("class_names"), spec.num_classes(config)
+    if names is None:
+        return _assumed_names(count, config)
+    if len(names) == count:
         return names, []
     return None, [f"the file's {len(names)} class names are left aside: it has {count} classes"]
+
+
+def _assumed_names(count: int, config: DetrConfig) -> tuple[tuple[str, ...] | None, list[str]]:
+    """Names for a file that has none, where its sizes are those of one data set's models."""
+    panoptic = known_classes.COCO_PANOPTIC_NAMES
+    if count == len(panoptic):
+        note = f"{count} classes: named as COCO panoptic's (--classes FILE names others)"
+        return panoptic, [note]
+    table = _TABLES.get((config.num_queries, count))
+    if table is None or not config.pre_norm or config.backbone.block != "basic":
+        return None, []
+    task, longer, names = table
+    return names, [
+        f"sizes are those of Microsoft's Table Transformer ({task}): its names are taken, "
+        f"{', '.join(names)} (--classes FILE names others); its authors resize the longer side to "
+        f"{longer} (--size {longer} --max-size {longer})"
+    ]

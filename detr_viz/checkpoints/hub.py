@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from detr_viz.checkpoints.downloads import DownloadError
@@ -21,22 +22,35 @@ _UNREACHABLE = {
 }
 
 
+def check(repo: str) -> None:
+    """DownloadError where `owner/name[@revision]` cannot be read, or huggingface_hub is absent."""
+    name, at, revision = repo.partition("@")
+    if name.count("/") != 1 or not all(name.split("/")) or (at and not revision):
+        raise DownloadError(f"{PREFIX}{repo} is not hf:owner/name, like hf:facebook/detr-resnet-50")
+    try:
+        absent = find_spec("huggingface_hub") is None
+    except ValueError:  # None among the modules: switched off
+        absent = True
+    if absent:
+        raise DownloadError(
+            f"{PREFIX}{repo} needs huggingface_hub: run pip install huggingface_hub"
+        )
+
+
 def fetch_hf(repo: str, cache: Path | None = None, progress: bool = True) -> Path:
     """Folder with config.json and the weights of a hub repository `owner/name[@revision]`.
+
+    With its preprocessor_config.json, if it has one.
 
     Goes through huggingface_hub and, unless `cache` is given, its own cache, so that nothing is
     fetched twice. Raises DownloadError: huggingface_hub absent, no such repository or revision,
     gated, offline.
     """
-    name, at, revision = repo.partition("@")
-    if name.count("/") != 1 or not all(name.split("/")) or (at and not revision):
-        raise DownloadError(f"{PREFIX}{repo} is not hf:owner/name, like hf:facebook/detr-resnet-50")
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise DownloadError(
-            f"{PREFIX}{repo} needs huggingface_hub: run pip install huggingface_hub"
-        ) from None
+    check(repo)
+    name, _, revision = repo.partition("@")
+    import huggingface_hub
+
+    from detr_viz.checkpoints.preprocessing import FILE, PROCESSOR
 
     def snapshot(kind: str, suffix: str) -> Path:
         files = [f"{kind}{suffix}", f"{kind}{suffix}.index.json", f"{kind}-*{suffix}"]
@@ -45,7 +59,7 @@ def fetch_hf(repo: str, cache: Path | None = None, progress: bool = True) -> Pat
                 name,
                 revision=revision or None,
                 cache_dir=cache,
-                allow_patterns=["config.json", *files],
+                allow_patterns=["config.json", FILE, PROCESSOR, *files],  # absent ones are no error
             )
         )
 

@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 
 from detr_viz import adapters, models
+from detr_viz.checkpoints import preprocessing
 from detr_viz.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from detr_viz.checkpoints.fit import skeleton
+from detr_viz.checkpoints.type_names import type_name
 from detr_viz.common.errors import UserError
 from detr_viz.detections import labels
 from detr_viz.explanation.detector import Detector
 from detr_viz.explanation.precision import check_precision
+from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.models.detector import LoadedModel
-
-# The official evaluation transform's, unless the checkpoint's meta says otherwise.
-OFFICIAL_SIZE, OFFICIAL_MAX_SIZE = 800, 1333
 
 
 class DeviceError(UserError):
@@ -50,12 +50,32 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _pixels(checkpoint: Checkpoint, key: str, default: int) -> int:
-    """An input size of the checkpoint's meta, or the official one."""
-    value = checkpoint.meta.get(key, default)
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"{checkpoint.path}: {key} {value!r} in its meta is no size in pixels")
-    return value
+_NO_FILE = (
+    f"no {preprocessing.FILE} beside the weights: images are resized as for DETR "
+    f"({Preprocessing().sizes}) unless --size says otherwise"
+)
+
+
+def _preprocessing(checkpoint: Checkpoint) -> tuple[Preprocessing, tuple[str, ...]]:
+    """By the checkpoint's own meta, else by the file beside the weights, else the official one.
+
+    With a note where a Hugging Face folder should have the file and has not.
+    """
+    own = {}
+    for key in ("size", "max_size"):
+        if key in checkpoint.meta:
+            own[key] = value = checkpoint.meta[key]
+            if not isinstance(value, int) or value < 1:
+                raise UserError(
+                    f"{checkpoint.path}: {key} {value!r} in its meta is no size in pixels"
+                )
+    if own:
+        return Preprocessing(**own), ()
+    found = preprocessing.beside(checkpoint.folder)
+    if found is not None:
+        return found, ()
+    is_theirs = (checkpoint.folder / "config.json").is_file()
+    return Preprocessing(), (_NO_FILE,) if is_theirs else ()
 
 
 def load_model(
@@ -73,8 +93,8 @@ def load_model(
     """Load a detector of the family, strictly, batch norm folded, ready for `explain`.
 
     weights   file, Hugging Face folder, known name, hf:owner/name; None: the demo of the type
-    type      a word of models.names() or adapters.names(); None: told by the file (detr where
-              weights is None too)
+    type      a word of --type, such as "cd_detr" or "Conditional DETR"; None: told by the file
+              (detr where weights is None too)
     classes   file with a name a line, or the names themselves; None: the checkpoint's, else COCO's
     nheads, dilation   leave no trace in a state dict; None: the checkpoint's, else 8 and False
     cache     folder for downloads; None: weights/
@@ -84,6 +104,7 @@ def load_model(
     """
     place = pick_device(device)
     check_precision(precision, place)
+    type = None if type is None else type_name(type)
     if type is not None and type not in models.names() and type in adapters.names():
         given = None if weights is None else str(weights)
         return in_precision(adapters.load(type, given, str(place)), precision)
@@ -91,10 +112,13 @@ def load_model(
         weights, type, nheads=nheads, dilation=dilation, cache=cache, progress=progress
     )
     spec, config = checkpoint.spec, checkpoint.config
-    custom = checkpoint.class_names
+    custom, notes = checkpoint.class_names, checkpoint.notes
     if classes is not None:
         given = isinstance(classes, (str, Path))
-        custom = labels.load_class_names(classes) if given else tuple(classes)
+        class_file = labels.read_class_file(classes) if given else None
+        custom = tuple(classes) if class_file is None else class_file.names
+        if class_file is not None and class_file.note:
+            notes = (*notes, class_file.note)
     try:
         names = labels.names_for(spec.num_classes(config), custom)
     except UserError as error:
@@ -106,18 +130,20 @@ def load_model(
     if precision == "float64":  # before anything is rounded
         network.double()
     network.fold_batch_norm()
+    how, size_notes = _preprocessing(checkpoint)
     loaded = LoadedModel(
         network=network.to(place),
         spec=spec,
         config=config,
         class_names=names,
-        size=_pixels(checkpoint, "size", OFFICIAL_SIZE),
-        max_size=_pixels(checkpoint, "max_size", OFFICIAL_MAX_SIZE),
+        size=how.size,
+        max_size=how.max_size,
         path=checkpoint.path,
         sha256=checkpoint.sha256,
-        notes=checkpoint.notes,
+        notes=(*notes, *size_notes),
         meta=checkpoint.meta,
         device=place,
+        preprocessing=how if how.source else None,
     )
     if precision == "float64":
         return replace(loaded, precision=precision)

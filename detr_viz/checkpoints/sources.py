@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detr_viz import models
+from detr_viz.checkpoints.locate import check_weights
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,6 +48,19 @@ def pair(
     return list(zip(kinds, weights, strict=True))
 
 
+def check_sources(sources: Sequence[ModelSource]) -> None:
+    """UserError for weights that are not there, or are something else; before torch is imported."""
+    for source in sources:
+        if source.type is None or source.type in models.REGISTRY:
+            with named(_title(source), len(sources)):
+                check_weights(source.weights, source.type)
+
+
+def _title(source: ModelSource) -> str:
+    demo = f"the demo checkpoint of {source.type or 'detr'}"
+    return demo if source.weights is None else source.weights
+
+
 def load(sources: Sequence[ModelSource], progress: bool = True) -> list[Detector]:
     """The models of these sources, in float32. progress: of downloads, on stderr."""
     # torch, only once the arguments are known to be sound
@@ -53,8 +68,7 @@ def load(sources: Sequence[ModelSource], progress: bool = True) -> list[Detector
 
     loaded = []
     for source in sources:
-        demo = f"the demo checkpoint of {source.type or 'detr'}"
-        with named(demo if source.weights is None else source.weights, len(sources)):
+        with named(_title(source), len(sources)):
             model = load_model(
                 source.weights,
                 source.type,

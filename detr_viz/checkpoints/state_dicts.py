@@ -1,8 +1,7 @@
-"""From a file's content to one state dict: release, training and bare files, Hugging Face names.
+"""From a file's content to one state dict with the authors' names, and what else the file says.
 
-{"model": sd}                                  official release, demo ({"model", "meta"})
-{"model": sd, "args": Namespace, "optimizer"}  training; also "ema" / "model_ema" / "ema_model"
-{"state_dict": sd}, sd                         other trainers, bare; prefixes module., model., ...
+structure.py finds the detector in the file. Other layouts of the same network are renamed here:
+Hugging Face's (transformers_keys.py) and OpenMMLab's (openmmlab_keys.py).
 """
 
 from __future__ import annotations
@@ -15,24 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_viz.checkpoints import transformers_keys
+from detr_viz.checkpoints import (
+    notebook_keys,
+    openmmlab_keys,
+    structure,
+    transformers_inferred,
+    transformers_keys,
+)
 from detr_viz.checkpoints.weight_files import CheckpointError, WeightFile, config_in
-
-UNSUPPORTED = {
-    variant: f"is {what}, which is not supported: give another"
-    for variant, what in (
-        ("pre-norm", "a pre-norm model (--pre_norm)"),
-        ("learned", "a model with learned positions"),
-        ("DAB", "DAB-DETR"),
-    )
-}
-# Training codes that keep averaged weights evaluate with them: so do we.
-_EMA = ("ema", "model_ema", "ema_model", "ema_state_dict", "model_ema_state_dict")
-_PLAIN = ("model", "state_dict", "model_state_dict", "net", "module")
-_PREFIXES = ("module.", "_orig_mod.", "model.", "ema_model.", "net.")
-_PANOPTIC = ("mask_head.", "bbox_attention.")
-# The only keys that are dropped as not needed: batch counters, class weights of the loss.
-_UNUSED_SUFFIX, _UNUSED = ".num_batches_tracked", {"criterion.empty_weight"}
+from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,91 +47,95 @@ def unwrap(opened: WeightFile, where: str) -> Unwrapped:
             f"{where} holds a {type(content).__name__}, not a dict of weights: "
             "save model.state_dict()"
         )
-    state_dict, notes = _choose(content, where)
-    meta = content.get("meta")
-    meta = meta if isinstance(meta, Mapping) else {}
-    hints = _hints(content.get("args"), meta, where)
-    ours = any(key.startswith("transformer.") for key in state_dict)
-    if transformers_keys.is_huggingface(state_dict) or (opened.hf_config is not None and not ours):
-        config = opened.hf_config or config_in(opened.files[0].parent)
-        if config is None:
-            raise CheckpointError(
-                f"{where} has Hugging Face's names but no config.json beside it: put the model's "
-                "config.json into the same folder"
-            )
-        try:
-            kind, state_dict, of_config = transformers_keys.convert(state_dict, config)
-        except transformers_keys.HuggingFaceError as error:
-            raise CheckpointError(f"{where}: {error}") from None
-        notes = [*notes, *of_config.pop("notes")]
-        hints.update(of_config, type=kind)
-    elif any(key.startswith(_PANOPTIC) for key in state_dict):
-        state_dict = {k[5:]: v for k, v in state_dict.items() if k.startswith("detr.")}
-        notes = [*notes, "a panoptic model: its detector is used, its mask head is left aside"]
-    return Unwrapped(_tensors(state_dict, where), hints, meta, tuple(notes))
-
-
-def _choose(content: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """Of the state dicts in a file the one to use, without prefixes; and a note on the choice."""
-    ema_key, ema = _first(content, _EMA)
-    plain_key, plain = _first(content, _PLAIN)
-    if ema is None and plain is None:
-        plain = _clean(content) if _is_state_dict(content) else None
-    if ema is None and plain is None:
+    detector, notes = structure.find(content, where)
+    state_dict = structure.first_state_dict(content) if detector is None else detector.state_dict
+    if state_dict is None:
         keys = ", ".join(str(key)[:40] for key in list(content)[:5])
         held = f"no weights, only {keys}" if keys else "an empty dict"
         raise CheckpointError(f"{where} holds {held}: save model.state_dict()")
-    if ema is None:
-        return plain, []
-    if plain is None:
-        return ema, [f"the averaged weights ({ema_key}) are used, there are no others"]
-    if plain.keys() <= ema.keys():
-        return ema, [f"the averaged weights ({ema_key}) are used, not {plain_key}"]
-    return plain, [f"{plain_key} is used: the averaged weights ({ema_key}) are not complete"]
+    meta = content.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    args = _args(content)
+    hints = _hints(args, meta)
+    layout = None if detector is None else detector.layout
+    if layout == "transformers" or (opened.hf_config is not None and layout != "authors"):
+        state_dict, of_config, more = _of_transformers(state_dict, opened, where)
+        hints.update(of_config)
+        notes = [*notes, *more]
+    elif layout == "openmmlab":
+        try:
+            state_dict, of_meta, more = openmmlab_keys.convert(state_dict, meta)
+        except openmmlab_keys.OpenMMLabError as error:
+            raise CheckpointError(f"{where}: {error}") from None
+        hints.update(of_meta)
+        notes = [*notes, *more]
+    elif notebook_keys.is_notebook(state_dict):
+        state_dict, note = notebook_keys.convert(state_dict)
+        notes = [*notes, note]
+    elif layout == "authors":
+        _check_args(args, state_dict, where)
+    return Unwrapped(_tensors(state_dict, where), hints, meta, tuple(notes))
 
 
-def _first(content: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, dict[str, Any] | None]:
-    for name in names:
-        value = content.get(name)
-        for _ in range(3):  # {"ema": {"module": sd, "updates": 9}}
-            if not isinstance(value, Mapping) or _is_state_dict(value):
-                break
-            value = next((value[k] for k in (*_PLAIN, *_EMA, "shadow") if k in value), None)
-        if isinstance(value, Mapping) and _is_state_dict(value):
-            return name, _clean(value)
-    return "", None
+def _of_transformers(
+    state_dict: Mapping[str, Any], opened: WeightFile, where: str
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """State dict with the authors' names, hints and notes of a transformers model."""
+    config = opened.hf_config or config_in(opened.files[0].parent)
+    inferred = config is None
+    if inferred and any("sampling_offsets" in key for key in state_dict):
+        raise CheckpointError(
+            f"{where} has Hugging Face's names but no config.json beside it: put the model's "
+            "config.json into the same folder"
+        )
+    if inferred:
+        saved = opened.content.get("hyper_parameters")
+        saved = saved if isinstance(saved, Mapping) else {}
+        config = transformers_inferred.config_of(state_dict, saved)
+    try:
+        kind, state_dict, hints = transformers_keys.convert(state_dict, config)
+    except transformers_keys.HuggingFaceError as error:
+        raise CheckpointError(f"{where}: {error}") from None
+    notes = list(hints.pop("notes"))
+    if inferred:  # heads and dilation are not known
+        hints = {"class_names": hints["class_names"]}
+        notes.append(transformers_inferred.NOTE)
+    return state_dict, {**hints, "type": kind}, notes
 
 
-def _is_state_dict(value: Mapping[str, Any]) -> bool:
-    """Whether most of the values are tensors with dotted names."""
-    named = sum(isinstance(k, str) and "." in k and torch.is_tensor(v) for k, v in value.items())
-    return 2 * named > len(value)
+def _args(content: Mapping[str, Any]) -> Any:
+    """Training arguments: of the authors' code, or of a Lightning module."""
+    saved = content.get("hyper_parameters")
+    inner = saved.get("args", saved) if isinstance(saved, Mapping) else saved
+    return content.get("args", inner)
 
 
-def _clean(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The same without keys that are not needed, and without the prefixes that wrappers add."""
-    kept = {
-        str(key): value
-        for key, value in state_dict.items()
-        if not str(key).endswith(_UNUSED_SUFFIX) and key not in _UNUSED
-    }
-    while kept:
-        prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in kept)), None)
-        if prefix is None:
-            break
-        kept = {key[len(prefix) :]: value for key, value in kept.items()}
-    return kept
-
-
-def _hints(args: Any, meta: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Heads, dilation, classes and type from training args and the demo's meta."""
+def _options(args: Any) -> Mapping[str, Any]:
+    """Training arguments, a Namespace or a dict."""
     options = vars(args) if isinstance(args, argparse.Namespace) else args
-    options = options if isinstance(options, Mapping) else {}
-    if options.get("pre_norm") is True:
-        raise CheckpointError(f"{where} {UNSUPPORTED['pre-norm']}")
-    positions = options.get("position_embedding", "sine")
-    if positions in ("learned", "v3"):
-        raise CheckpointError(f"{where} {UNSUPPORTED['learned']}")
+    return options if isinstance(options, Mapping) else {}
+
+
+def _check_args(args: Any, keys: Mapping[str, Any], where: str) -> None:
+    """What training arguments say of the network must show in its keys."""
+    options = _options(args)
+    for option, said, key, words in (
+        ("pre_norm", (True,), ENCODER_NORM, "of a pre-norm model"),
+        ("position_embedding", ("learned", "v3"), ROW_EMBED, "of learned positions"),
+    ):
+        value = options.get(option)
+        if value is None or (value in said) == (key in keys):
+            continue
+        fault = f"it has {key}" if key in keys else f"it has no {key}"
+        raise CheckpointError(
+            f"{where}: its args say {option}={value}, but {fault} ({words}): it is damaged or of "
+            "another variant, give another"
+        )
+
+
+def _hints(args: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Heads, dilation, classes and type from training args and the demo's meta."""
+    options = _options(args)
     hints: dict[str, Any] = {}
     for source in (options, meta):
         heads, dilation = source.get("nheads"), source.get("dilation")

@@ -1,4 +1,4 @@
-"""Hugging Face's ports under the names of the authors' checkpoints.
+"""Hugging Face's ports (Table Transformer is a pre-norm DETR) under the names of the authors.
 
 Their ports are the same networks (equal to 3e-13 in float64); only names, and q/k/v apart, differ.
 Three layers of names are understood, in any mixture:
@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 from detr_viz import models
 from detr_viz.checkpoints import transformers_deformable
 from detr_viz.common.errors import UserError
+from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # model_type in config.json -> --type
 TYPES = {
-    entry.transformers_type: name
-    for name, entry in models.REGISTRY.items()
-    if entry.transformers_type is not None
+    theirs: name for name, entry in models.REGISTRY.items() for theirs in entry.transformers_types
 }
 
+_POSITIONS = re.compile(r"^(?:backbone\.)?position_embedding\.(row|col)(?:umn)?_embeddings\.")
 _BACKBONE = re.compile(r"^backbone\.(?:conv_encoder\.)?(?:model\.)?(?:_backbone\.)?")
 _BODY = "backbone.0.body."
 _STEM = {"embedder.embedder.convolution.": "conv1.", "embedder.embedder.normalization.": "bn1."}
@@ -42,6 +42,7 @@ _HEADS = (
     ("class_labels_classifier.", "class_embed."),
     ("bbox_predictor.", "bbox_embed."),
     ("decoder.layernorm.", "transformer.decoder.norm."),
+    ("encoder.layernorm.", "transformer.encoder.norm."),
     ("decoder.", "transformer.decoder."),
     ("encoder.", "transformer.encoder."),
     *transformers_deformable.TOP_NAMES,
@@ -74,17 +75,13 @@ _ATTENTION = {  # of the decoder; DETR's q/k/v are packed later
     transformers_deformable.TYPE: transformers_deformable.DECODER_NAMES,
 }
 _PACKED = re.compile(r"^(.*)\.(q|k|v)_proj\.(weight|bias)$")
-_TIMM_RESNET = re.compile(r"^(tv_)?resnet(18|26|34|50|101|152)(\..+)?$")
+_TIMM_RESNET = re.compile(
+    r"^(tv_)?(resnet(18|26|34|50|101|152)|resnext\d+_\d+x\d+d|wide_resnet\d+_2)(\..+)?$"
+)
 
 
 class HuggingFaceError(UserError):
     """A Hugging Face folder whose network is not one of the authors'."""
-
-
-def is_huggingface(keys: Mapping[str, Any]) -> bool:
-    """Does a state dict bear transformers' names of a DETR?"""
-    marks = ("query_position_embeddings.weight", "encoder_attn.sampling_offsets.weight")
-    return any(key.endswith(marks) for key in keys)
 
 
 def convert(
@@ -98,10 +95,6 @@ def convert(
     """
     model_type = _checked_type(hf_config)
     notes = []
-    if any(key.startswith("detr.") for key in state_dict):
-        # ForSegmentation: a whole detector under detr., and a mask head beside it
-        state_dict = {k[5:]: v for k, v in state_dict.items() if k.startswith("detr.")}
-        notes.append("a segmentation model: its detector is used, its mask head is left aside")
     if hf_config.get("auxiliary_loss"):
         notes.append(
             "config.json has auxiliary_loss: transformers then norms between decoder layers, the "
@@ -114,6 +107,7 @@ def convert(
         stage = re.match(rf"{re.escape(_BODY)}layer(\d+)\.", name)
         if last_stage is None or stage is None or int(stage[1]) <= last_stage:
             renamed[name] = tensor
+    _check_variant(hf_config, renamed)
     hints = {
         "nheads": _heads(hf_config),
         "dilation": _dilation(hf_config),
@@ -128,6 +122,8 @@ def convert(
 
 def _official_name(key: str, model_type: str) -> str:
     """One key in the authors' words, q/k/v still apart."""
+    if axis := _POSITIONS.match(key):
+        return f"backbone.1.{axis[1]}_embed.{key[axis.end() :]}"
     if prefix := _BACKBONE.match(key):
         return _BODY + _body_name(key[prefix.end() :])
     for theirs, ours in _HEADS:
@@ -192,11 +188,6 @@ def _checked_type(config: Mapping[str, Any]) -> str:
         raise HuggingFaceError(
             f"config.json has activation_function {activation!r}; the authors' network has relu"
         )
-    positions = config.get("position_embedding_type", "sine")
-    if positions != "sine":
-        raise HuggingFaceError(
-            f"config.json has {positions!r} position embeddings; only sine ones are supported"
-        )
     if config.get("encoder_ffn_dim", 2048) != config.get("decoder_ffn_dim", 2048):
         raise HuggingFaceError(
             f"config.json has FFN widths {config.get('encoder_ffn_dim', 2048)} (encoder) and "
@@ -204,6 +195,23 @@ def _checked_type(config: Mapping[str, Any]) -> str:
         )
     _check_backbone(config)
     return TYPES[theirs]
+
+
+def _check_variant(config: Mapping[str, Any], renamed: Mapping[str, Any]) -> None:
+    """What config.json says of positions and norms must show in the weights."""
+    positions = config.get("position_embedding_type", "sine")
+    learned = ROW_EMBED in renamed
+    if positions not in ("sine", "learned") or (positions == "learned") != learned:
+        held = "learned" if learned else "no learned"
+        raise HuggingFaceError(
+            f"config.json has {positions!r} position embeddings, and the weights have {held} ones"
+        )
+    pre_norm = config.get("model_type") == "table-transformer"
+    if renamed and pre_norm != (ENCODER_NORM in renamed):
+        raise HuggingFaceError(
+            f"config.json is of model_type {config.get('model_type')!r}, but the weights are "
+            f"{'not of' if pre_norm else 'of'} a pre-norm model"
+        )
 
 
 def _backbone(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -279,7 +287,7 @@ def _dilation(config: Mapping[str, Any]) -> bool:
 
 
 def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """id2label in order of the ids; ids between that have no name become N/A."""
+    """id2label in order of the ids; an id between that has no name is called by its number."""
     labels = config.get("id2label")
     if not isinstance(labels, Mapping) or not labels:
         return None
@@ -289,4 +297,4 @@ def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
         return None
     if min(names) < 0 or max(names) > 10_000:
         return None
-    return tuple(names.get(i, "N/A") for i in range(max(names) + 1))
+    return tuple(names.get(i, f"class {i}") for i in range(max(names) + 1))

@@ -3,13 +3,12 @@
     opened = read(Path("detr-r50-e632da11.pth"))     # torch (zip or older), safetensors, HF folder
     opened.content["model"], opened.hf_config, opened.files
 
-Nothing that a file asks to be run is run: torch.load(weights_only=True), with argparse.Namespace
-(a class without behaviour, the `args` of training checkpoints) as the one addition.
+Nothing that a file asks to be run is run: torch.load(weights_only=True), with the harmless values
+of plain_values.py (the `args` of training checkpoints, a metric, a path) as the one addition.
 """
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import pickle
@@ -19,14 +18,17 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import torch
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text, reason
 
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
+_SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
 HEAD_BYTES = 512
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
@@ -79,6 +81,10 @@ def read(path: Path) -> WeightFile:
     try:
         if path.is_dir():
             return _read_folder(path)
+        if path.name in [f"{name}.index.json" for name in WEIGHTS]:
+            return _read_shards(path.parent, path.name, config_in(path.parent))
+        if _SHARD.fullmatch(path.name):
+            raise CheckpointError(f"{path_text(path)} is one of several shards: give its folder")
         return WeightFile(_read_file(path), None, (path,))
     except OSError as error:
         name = path_text(error.filename or path)
@@ -94,46 +100,72 @@ def _read_folder(folder: Path) -> WeightFile:
             f"{path_text(folder)} is a folder without config.json: give a checkpoint file or a "
             f"Hugging Face folder{hint}"
         )
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in WEIGHTS:
         if (folder / name).is_file():
             return WeightFile(_read_file(folder / name), config, (folder / name,))
         if (folder / f"{name}.index.json").is_file():
             return _read_shards(folder, f"{name}.index.json", config)
+    shards = [path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name)]
+    if shards:
+        index = f"model.safetensors.index.json ({len(shards)} shards are there)"
+        if min(shards).endswith(".bin"):
+            index = index.replace("model.safetensors", "pytorch_model.bin")
+        raise CheckpointError(f"{path_text(folder)} lacks {index}: fetch it")
     raise CheckpointError(
         f"{path_text(folder)} has a config.json but neither model.safetensors nor "
         "pytorch_model.bin: fetch the weights too"
     )
 
 
-def _read_shards(folder: Path, index: str, config: Mapping[str, Any]) -> WeightFile:
-    weight_map = _json(folder / index).get("weight_map")
+def _read_shards(folder: Path, index: str, config: Mapping[str, Any] | None) -> WeightFile:
+    weight_map = json_in(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(
             f"{path_text(folder / index)} has no weight_map: fetch the folder again"
         )
+    names = sorted({str(value) for value in weight_map.values()})
+    files = tuple(_shard(folder, name, index) for name in names)
     tensors: dict[str, Any] = {}
-    files = []
-    for name in sorted({str(value) for value in weight_map.values()}):
-        file = folder / name
-        if Path(name).name != name or not file.is_file():
-            raise CheckpointError(
-                f"{path_text(folder)} lacks {name!r}, which {index} names: fetch it"
-            )
+    for name, file in zip(names, files, strict=True):
         part = _read_file(file)
         if not isinstance(part, Mapping):
             raise CheckpointError(f"{path_text(file)} holds no weights: fetch it again")
-        tensors.update(part)
-        files.append(file)
-    return WeightFile(tensors, config, tuple(files))
+        keys = [key for key, shard in weight_map.items() if shard == name]
+        absent = [key for key in keys if key not in part]
+        if absent:
+            raise CheckpointError(
+                f"{path_text(file)} lacks {absent[0][:80]!r}, which {index} places there: fetch it "
+                "again"
+            )
+        tensors.update((key, part[key]) for key in keys)
+    return WeightFile(tensors, config, files)
+
+
+def _shard(folder: Path, name: str, index: str) -> Path:
+    """A shard that an index names; CheckpointError where it is not there or not in the folder."""
+    outside = {"..", "/", "\\"} & {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+    absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive
+    if outside or absolute or not name or "\0" in name:
+        raise CheckpointError(
+            f"{path_text(folder / index)} names {name[:80]!r}, which is outside its folder: fetch "
+            "the folder again"
+        )
+    file = folder / name
+    if not file.is_file():
+        raise CheckpointError(
+            f"{path_text(folder)} lacks {name[:80]!r}, which {index} names: fetch it"
+        )
+    return file
 
 
 def config_in(folder: Path) -> Mapping[str, Any] | None:
     """config.json of a Hugging Face folder, None where there is none."""
     config = folder / "config.json"
-    return _json(config) if config.is_file() else None
+    return json_in(config) if config.is_file() else None
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def json_in(path: Path) -> Mapping[str, Any]:
+    """A JSON object of a file; CheckpointError where it is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
@@ -143,16 +175,26 @@ def _json(path: Path) -> Mapping[str, Any]:
     return value
 
 
-def _read_file(path: Path) -> Any:
+def check_head(path: Path) -> bytes:
+    """The first bytes of a file of weights; CheckpointError where they are of something else.
+
+    Imports no torch, so that such a mistake is answered at once.
+    """
     if not stat.S_ISREG(path.stat().st_mode):
         raise CheckpointError(f"{path_text(path)} is not a regular file: give a checkpoint file")
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
+    # of safetensors: 8 bytes of length, then JSON
+    if not head.startswith((ZIP, PICKLE)) and head[4:9] != b"\0\0\0\0{":
+        raise CheckpointError(f"{path_text(path)} {_what(head)}")
+    return head
+
+
+def _read_file(path: Path) -> Any:
+    head = check_head(path)
     if head.startswith((ZIP, PICKLE)):
         return _read_torch(path, zipped=head.startswith(ZIP))
-    if head[4:9] == b"\0\0\0\0{":  # 8 bytes of length, then JSON
-        return _read_safetensors(path)
-    raise CheckpointError(f"{path_text(path)} {_what(head)}")
+    return _read_safetensors(path)
 
 
 def _what(head: bytes) -> str:
@@ -186,8 +228,12 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_torch(path: Path, zipped: bool) -> Any:
+    import torch
+
+    from detr_viz.checkpoints.plain_values import allowed
+
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, on what is then refused in one line
             # mapped, so that an optimizer's state beside the weights is never read
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
@@ -201,12 +247,15 @@ def _why_not(path: Path, zipped: bool, error: Exception) -> str:
     """What is wrong with a file that torch.load refused."""
     message = str(error)
     if isinstance(error, pickle.UnpicklingError):
-        asked = re.search(r"(?:GLOBAL|[Cc]lass) `?([A-Za-z_][\w.]*\.[\w.]*\w)", message)
-        if asked:
-            who = next((t for s, t in _FOREIGN_CLASSES if asked[1].startswith(s)), None)
+        dotted = r"(?:GLOBAL|[Cc]lass) `?([A-Za-z_][\w.]*\.[\w.]*\w)"
+        asked = re.search(dotted, message) or re.search(r"GLOBAL (\w+) was not", message)
+        if asked or "Can only" in message or "Trying to call" in message:
+            who = next((t for s, t in _FOREIGN_CLASSES if asked and asked[1].startswith(s)), None)
+            what = asked[1] if asked else "a call that no plain value needs"
             return (
-                f"is refused{f' ({who})' if who else ''}: its pickle asks for {asked[1]}, and only "
-                "plain weights are loaded; save model.state_dict() instead"
+                f"is refused{f' ({who})' if who else ''}: its pickle asks for {what}, and only "
+                "plain weights are loaded; save it without, where it was written: "
+                'torch.save({"model": model.state_dict()}, "weights.pth")'
             )
         if "nsupported operand" in message:
             return "is a pickle that torch.save did not write: save model.state_dict() with torch"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
+from collections.abc import Iterable
 from typing import NoReturn
 
 from detr_viz.attention.terms import parse_terms
 from detr_viz.common.errors import EXIT_USER_ERROR
-from detr_viz.detections.points import parse as parse_points
-from detr_viz.explanation.removals import parse as parse_removal
+from detr_viz.common.lists import items, numbers
+from detr_viz.common.words import did_you_mean
 from detr_viz.figures.styles import HEADS, SUFFIXES, ZOOMS
 
 _FORMATS = (*SUFFIXES, ".npz", ".csv")
@@ -23,10 +23,23 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         short = " ".join(message.split())
         if short.startswith("unrecognized arguments: --"):
-            near = difflib.get_close_matches(short.split()[2], self._option_string_actions, n=1)
-            short += f"; did you mean {near[0]}?" if near else ""
+            near = did_you_mean(short.split()[2].split("=")[0], self._option_string_actions)
+            short += f"; {near}" if near else ""
         short = short if len(short) <= 300 else f"{short[:300]}..."
         self.exit(EXIT_USER_ERROR, f"error: {short} (see {self.prog} --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """argparse's check of `choices`, with a suggestion."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, no_choice(str(value), action.choices))
+
+
+def no_choice(word: str, choices: Iterable[str]) -> str:
+    """The message for a word that is none of the choices."""
+    names = [*choices]
+    near = did_you_mean(word, names)
+    listed = ", ".join(map(repr, names))
+    return f"invalid choice: {word!r}{f'; {near}' if near else ''} (choose from {listed})"
 
 
 _MOST_ZOOM = 1000
@@ -76,13 +89,14 @@ def heads(text: str) -> str | tuple[int, ...]:
     """Numbers of heads from 0, each once, or one of styles.HEADS."""
     if text in HEADS:
         return text
-    numbers = text.split(",")
-    valid = all(n.isdecimal() and len(n) < 5 for n in numbers)
-    if not valid or len(set(map(int, numbers))) < len(numbers):
+    found = numbers(text, digits=4)
+    if not found or len(set(found)) < len(found):
+        near = did_you_mean(text, HEADS)
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} are not heads (write 0,3 or one of {', '.join(HEADS)})"
+            f"{text[:40]!r} are not heads{f'; {near}' if near else ''} "
+            f"(write 0,3 or 0-3 or one of {', '.join(HEADS)})"
         )
-    return tuple(map(int, numbers))
+    return tuple(found)
 
 
 def zoom(text: str) -> str | float:
@@ -102,13 +116,12 @@ def zoom(text: str) -> str | float:
 
 def contour_shares(text: str) -> tuple[float, ...]:
     """Per cent of a map, 1 to 99, as shares; each once."""
-    words = text.split(",")
-    sound = all(w.isdecimal() and len(w) < 3 and int(w) > 0 for w in words)
-    if not sound or len({*map(int, words)}) < len(words):
+    found = numbers(text, digits=2)
+    if not found or min(found) < 1 or len(set(found)) < len(found):
         raise argparse.ArgumentTypeError(
             f"{text[:40]!r} are no contours: write per cent from 1 to 99, such as 50,80,95"
         )
-    return tuple(int(w) / 100 for w in words)
+    return tuple(share / 100 for share in found)
 
 
 def term_sum(text: str) -> str:
@@ -119,44 +132,30 @@ def term_sum(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def points(text: str) -> str:
-    """Points of an image, in the form of their name."""
-    try:
-        return parse_points(text).name
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def removal(text: str) -> str:
-    """The name of a part of a cross-attention that can be taken out."""
-    try:
-        return parse_removal(text).name
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def formats(text: str) -> tuple[str, ...]:
     """Suffixes of what to write, in the order in which they are written: png,npz."""
-    names = [word.strip().lower().removeprefix(".") for word in text.split(",")]
+    names = [word.lower().removeprefix(".") for word in items(text)]
     unknown = [word for word in names if f".{word}" not in _FORMATS]
     if unknown:
-        choices = ", ".join(suffix[1:] for suffix in _FORMATS)
+        choices = [suffix[1:] for suffix in _FORMATS]
+        near = did_you_mean(unknown[0], choices)
         raise argparse.ArgumentTypeError(
-            f"{unknown[0][:40]!r} is none of {choices} (write png,npz)"
+            f"{unknown[0][:40]!r} is none of {', '.join(choices)}{f'; {near}' if near else ''} "
+            "(write png,npz)"
         )
     return tuple(suffix for suffix in _FORMATS if suffix[1:] in names)
 
 
 def layers(text: str) -> str | int | list[int]:
-    """ "last", "all", a decoder layer counted from 0, or several: 0,2,5."""
+    """ "last", "all", a decoder layer counted from 0, or several: 0,2,5 or 0-3."""
     if text in ("last", "all"):
         return text
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and len(part) < 10 for part in parts):
+    found = numbers(text)
+    if found is None:
         raise argparse.ArgumentTypeError(
             f"{text[:40]!r} is not last, all, a layer from 0 or several layers (0,2,5)"
         )
-    return [int(part) for part in parts] if len(parts) > 1 else int(parts[0])
+    return found if len(found) > 1 else found[0]
 
 
 def colormap(text: str) -> str:

@@ -9,16 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.checkpoints.sources import precise
+from detr_viz.attention.terms import MODES
+from detr_viz.checkpoints.sources import check_sources, precise
 from detr_viz.cli import flags, rules
 from detr_viz.cli.arguments import formats
-from detr_viz.cli.settings import check_look, load_models, page_format_of, sources_of
+from detr_viz.cli.lists import Listed, as_text
+from detr_viz.cli.settings import (
+    check_look,
+    images_of,
+    load_models,
+    page_format_of,
+    sources_of,
+)
 from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import check_syntax
 from detr_viz.figures.styles import Style
-from detr_viz.images import collect as inputs
+from detr_viz.images.first_look import check_image
 
 if TYPE_CHECKING:
     from detr_viz.atlas.collect import AtlasOptions, Collector
@@ -33,6 +41,13 @@ examples
   %(prog)s --type cd_detr --image folder/ --out atlas/
   %(prog)s --weights detr_resnet50 --image val2017/ --queries score:0.9 --layer all --out atlas/
 """
+SHORT = {  # of --help
+    "--plot": f"{', '.join(MODES)}, several or all (default)",
+    "--queries": "score:0.5 (default), objects, class:cat, all",
+    "--norm": "head, query (default) or figure",
+    "--out": "the folder (default: outputs/atlas)",
+    "--format": "png (default), pdf, svg ...",
+}
 EXIT_FAILURES = 1  # some images failed
 _QUERIES = "score:0.5"
 
@@ -50,10 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", default="outputs/atlas", help="the folder (default: %(default)s)")
     add(
         "--format",
-        type=formats,
+        action=Listed,
+        read=as_text(formats),
         default=(".png",),
         metavar="F",
-        help="of the figures, any of png,pdf,svg (default: png)",
+        help="of the figures, any of png, pdf, svg, jpg, tif, eps (default: png)",
     )
     add(
         "--norm",
@@ -80,7 +96,10 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for a batch
     check_look(style, page_format)
     inputs_given = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
-    images = inputs.expand(inputs_given, args.image_root, Path(args.out))
+    images = images_of(inputs_given, args.image_root, Path(args.out), args.quiet)
+    check_sources(sources)
+    if len(images) == 1:
+        check_image(images[0].path)
     from detr_viz.atlas import collect
     from detr_viz.batch import worker_process
     from detr_viz.render.recipe import of_models
@@ -90,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     )
     workers = worker_process.start(options.jobs or worker_process.default_count(args.device))
     try:
-        loaded = load_models(sources, options.quiet)
+        loaded = load_models(sources, options.quiet, args.size, args.max_size)
         exact, models = precise(loaded, args.precision)
         recipe = of_models(models, _recipe(args, queries))
         stems = collect.stems(models)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from typing import TYPE_CHECKING
 
 from detr_viz.cli.compare import EXIT_DIFFERENT, add_limits, limits_of
 from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_USER_ERROR, UserError
 from detr_viz.common.files import printable
-from detr_viz.heatmaps.compare import Outcome
-from detr_viz.regression import reports
-from detr_viz.regression.outcomes import CheckOptions, outcomes
-from detr_viz.regression.tables import lines
+from detr_viz.regression.options import CheckOptions, Reports, chosen
+
+if TYPE_CHECKING:
+    from detr_viz.heatmaps.compare import Outcome
 
 DESCRIPTION = (
     "Make baselines of the record command again and compare: the same maps, boxes and classes, "
@@ -20,9 +22,9 @@ DESCRIPTION = (
 )
 EPILOG = """\
 examples
-  %(prog)s tests/heatmaps
-  %(prog)s tests/heatmaps/a_cd_detr_all.npz --atol 0.01 --max-tv 0.05
-  %(prog)s tests/heatmaps --report report.html --junit report.xml
+  %(prog)s baselines
+  %(prog)s baselines/a_cd_detr_all.npz --atol 0.01 --max-tv 0.05
+  %(prog)s baselines --report report.html --junit report.xml
 """
 
 
@@ -76,9 +78,21 @@ def options_of(args: argparse.Namespace) -> CheckOptions:
     )
 
 
+def check_places(args: argparse.Namespace) -> None:
+    """UserError where there are no baselines or no --root, before anything slow is imported."""
+    list(chosen(options_of(args)))
+    if args.root is not None and not os.path.isdir(args.root):
+        raise UserError(f"--root {args.root} is not a folder: check the path")
+
+
 def run(args: argparse.Namespace) -> int:
     """Check; returns the exit code: 0 all the same, 1 some different, 2 some could not run."""
-    report_paths = reports.Reports(args.report, args.junit, args.json).paths()
+    report_paths = Reports(args.report, args.junit, args.json).paths()
+    check_places(args)
+    from detr_viz.regression import reports
+    from detr_viz.regression.outcomes import outcomes
+    from detr_viz.regression.tables import lines
+
     results: list[Outcome] = []
     shown = 0
     for outcome in outcomes(options_of(args), limits_of(args)):

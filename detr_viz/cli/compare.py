@@ -57,13 +57,14 @@ def limits_of(args: argparse.Namespace) -> dict[str, float]:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; returns the exit code: 0 all the same, 1 some different, 2 some failed."""
+    pairs = list(_pairs(args.old, args.new))
     from detr_viz import heatmaps
     from detr_viz.heatmaps.compare import STATES, judge
     from detr_viz.regression.tables import lines
 
     own = limits_of(args)
     counts = dict.fromkeys(STATES, 0)
-    for name, old, new in _pairs(args.old, args.new):
+    for name, old, new in pairs:
         if old is None or new is None:
             counts["different"] += 1
             where = args.new if old is None else args.old

@@ -5,20 +5,29 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from detr_viz import adapters, models
 from detr_viz.attention.terms import ALL_TERMS, MODES, PRECISIONS, SCALES, TERMS
+from detr_viz.checkpoints.type_names import type_names
 from detr_viz.cli.arguments import (
     colormap,
     dpi,
     layers,
-    points,
     positive,
     query_id,
-    term_sum,
     width_in,
 )
+from detr_viz.cli.lists import (
+    Listed,
+    as_text,
+    choices,
+    images,
+    plot_words,
+    points,
+    terms,
+    types,
+    weights,
+)
 from detr_viz.detections.points import SYNTAX as POINTS
-from detr_viz.detections.queries import DEFAULT, SYNTAX
+from detr_viz.detections.queries import DEFAULT, SYNTAX, joined
 from detr_viz.figures.styles import PRESETS, RAMPS
 from detr_viz.render.views import names_of
 
@@ -35,39 +44,41 @@ def add_subject(
     drawn: whether the command draws figures (else it saves maps). each: help texts for several
     models, for several layers, and for the default of --queries. plot: the default.
     """
-    if each is None and drawn:
+    if each is None:
         each = "are compared in one figure", "a row each", f"{DEFAULT}; top:1 for several layers"
-    elif each is None:
-        each = "have their files beside each other", "a file each", DEFAULT
     several, row, queries = each
-    plots, plot_help = [*MODES, "all"], "parts of query and key that attend; all: the three"
+    alone, plot_help = ["all"], "parts of query and key that attend; all: the three"
     layer_help = "decoder layer"
     if drawn:
-        plots.append(ALL_TERMS)
+        alone.append(ALL_TERMS)
         plot_help += "; terms: what each product of parts adds to the logits"
         layer_help += ", or encoder layer,"
-    types = (*models.names(), *adapters.names())
+    plots = ", ".join([*MODES, *alone])
+    names = ", ".join(type_names())
     group = parser.add_argument_group(title)
     add, one_of = group.add_argument, group.add_mutually_exclusive_group().add_argument
     add(
         "--type",
-        nargs="+",
-        action="extend",
-        choices=types,
+        action=Listed,
+        read=types,
+        extend=True,
         metavar="TYPE",
-        help=f"model family member: {', '.join(types)}; the weights decide where "
+        help=f"model family member: {names}; the weights decide where "
         f"they can (default: detr); several {several}",
     )
     one_of(
         "--plot",
-        choices=plots,
+        action=Listed,
+        read=plot_words([*MODES], alone),
         default=plot,
-        help=f"{plot_help} (default: %(default)s)",
+        metavar="MODE",
+        help=f"{plots}, or several modes: {plot_help} (default: %(default)s)",
     )
     one_of(
         "--terms",
         dest="plot",
-        type=term_sum,
+        action=Listed,
+        read=terms,
         default=argparse.SUPPRESS,
         metavar="SUM",
         help=f"in place of --plot: attention by a sum of terms, such as cq.pk+pq.pk, of "
@@ -75,8 +86,9 @@ def add_subject(
     )
     add(
         "--image",
-        nargs="+",
-        action="extend",
+        action=Listed,
+        read=images,
+        extend=True,
         metavar="FILE",
         help="images: files, folders (with what is below), patterns ('val/*.jpg'), @list.txt (a "
         "path a line) or a COCO .json file (default: a demo scene)",
@@ -84,9 +96,9 @@ def add_subject(
     if drawn:
         add(
             "--attention",
-            nargs="+",
-            action="extend",
-            choices=tuple(names_of()),
+            action=Listed,
+            read=choices(names_of()),
+            extend=True,
             metavar="SITE",
             help="cross: where queries look; encoder: where points of the image look, by its "
             "self-attention; decoder: which queries a query looks at, with a second figure of all "
@@ -94,9 +106,9 @@ def add_subject(
         )
         add(
             "--points",
-            type=points,
-            nargs="+",
-            action="extend",
+            action=Listed,
+            read=points,
+            extend=True,
             metavar="P",
             help=f"for --attention encoder: {POINTS} (default: the middles of the queries' boxes)",
         )
@@ -111,8 +123,9 @@ def add_subject(
     add("--image-root", metavar="DIR", help="where the paths of an @list or COCO file start")
     add(
         "--weights",
-        nargs="+",
-        action="extend",
+        action=Listed,
+        read=weights,
+        extend=True,
         metavar="W",
         help="checkpoint file, Hugging Face folder, name of --list-models or hf:owner/name "
         f"(default: this project's small demo checkpoint); several {several}, "
@@ -120,12 +133,15 @@ def add_subject(
     )
     add(
         "--queries",
+        action=Listed,
+        read=joined,
         metavar="Q",
         help=f"{SYNTAX} (default: {queries})",
     )
     add(
         "--layer",
-        type=layers,
+        action=Listed,
+        read=as_text(layers),
         default="last",
         metavar="N",
         help=f"{layer_help} counted from 0, last, or several, "
@@ -181,7 +197,11 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         help="of the network's arithmetic: tf32 and bfloat16 are quicker and less exact, float64 "
         "is slow and more exact; a run that draws says how far weights move (default: %(default)s)",
     )
-    add("--classes", metavar="FILE", help="class names, line n names class n (from 0)")
+    add(
+        "--classes",
+        metavar="FILE",
+        help="class names: a line each (from 0), COCO, id2label, YOLO .yaml",
+    )
     add(
         "--nheads",
         type=positive,

@@ -6,18 +6,20 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import NoReturn
 
 import detr_viz
 from detr_viz.cli.arguments import OneLineParser
+from detr_viz.cli.short_help import LINES, short_help
 from detr_viz.common import files
 from detr_viz.common.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError, report
+from detr_viz.common.words import did_you_mean
 
 # First word -> module with DESCRIPTION, EPILOG, add_arguments(parser) and run(args) -> exit code.
 SUBCOMMANDS = {
@@ -31,10 +33,10 @@ SUBCOMMANDS = {
 DEFAULT_COMMAND = "render"
 _SUMMARIES = {
     "record": "save maps as baselines",
-    "check": "compute baselines again: do the heads still look at the same places?",
+    "check": "make baselines again and compare",
     "update": "rewrite baselines that differ",
-    "compare": "two saved files or folders, without a model",
-    "atlas": "what each head does, summed up over many images",
+    "compare": "two saved files or folders",
+    "atlas": "what each head does over many images",
 }
 
 
@@ -49,10 +51,11 @@ def build_parser(
         name = Path(sys.argv[0]).name
         prog = "python -m detr_viz" if name == "__main__.py" else name
         prog = f"{prog} {command}".strip()
-    parser = OneLineParser(
+    epilog = module.EPILOG if command else module.EPILOG + _others(module)
+    parser = _Parser(
         prog=prog,
-        description=module.DESCRIPTION,
-        epilog=module.EPILOG if command else module.EPILOG + _others(module),
+        description=textwrap.fill(module.DESCRIPTION, 79),
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -60,8 +63,32 @@ def build_parser(
     add = parser.add_argument_group("about").add_argument
     add("--quiet", action="store_true", help="print nothing but errors")
     add("--traceback", action="store_true", help="show where an error came from")
+    add("--help-all", action=_HelpAll, nargs=0, help="show this: all flags")
     add("--version", action="version", version=f"detr_viz {detr_viz.__version__}")
+    needed = (" ".join((*a.option_strings, str(a.metavar))) for a in parser._actions if a.required)
+    parser.usage = " ".join(("%(prog)s", *needed, "[flags]"))
+    parser.short = getattr(module, "SHORT", parser.short)
     return parser
+
+
+class _Parser(OneLineParser):
+    """The parser of a command, whose --help fits a screen. short: see short_help."""
+
+    short: Mapping[str, str] = MappingProxyType({})
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        if len(text.splitlines()) <= LINES:
+            return text
+        return short_help(self, self.description or "", self.epilog or "", self.short)
+
+
+class _HelpAll(argparse.Action):
+    """--help-all: every flag."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(OneLineParser.format_help(parser))
+        parser.exit()
 
 
 def _others(module: ModuleType) -> str:
@@ -83,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module = import_module(SUBCOMMANDS[command or DEFAULT_COMMAND])
         if not command and words and not words[0].startswith("-"):
-            near = get_close_matches(words[0], SUBCOMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(SUBCOMMANDS)}"
+            near = did_you_mean(words[0], SUBCOMMANDS)
+            hint = near or f"there is {', '.join(SUBCOMMANDS)}."
             raise UserError(f"no command {words[0][:40]!r}: {hint} Images follow --image")
         args = build_parser(module, command=command).parse_args(words)
         return module.run(args)

@@ -8,17 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.attention.terms import modes_of_plot
-from detr_viz.checkpoints.sources import load, named, precise
+from detr_viz.attention.terms import MODES, modes_of_plot
+from detr_viz.checkpoints.sources import check_sources, load, named, precise
 from detr_viz.cli import flags
-from detr_viz.cli.settings import say_notes, sources_of
+from detr_viz.cli.settings import images_of, say_notes, sources_of
 from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
+from detr_viz.common.file_names import fitting
 from detr_viz.common.files import check_file, printable
-from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, select
-from detr_viz.heatmaps.npz import STORES, load_meta, of, write
-from detr_viz.images import collect
+from detr_viz.detections.queries import check_for, check_syntax, select
+from detr_viz.heatmaps.stores import STORES
+from detr_viz.images.first_look import check_image
 from detr_viz.regression.baselines import (
     DEMO,
     FILE,
@@ -41,14 +42,21 @@ DESCRIPTION = (
 )
 EPILOG = """\
 examples
-  %(prog)s --out tests/heatmaps --type cd_detr --plot all --image a.png b.png
-  %(prog)s --out tests/heatmaps --weights model.pth --image val/ --queries score:0.7 --store float16
+  %(prog)s --out baselines --type cd_detr --plot all --image a.png b.png
+  %(prog)s --out baselines --weights model.pth --image val/ --queries score:0.7 --store float16
 """
+RECORDED = "top:5"  # without --queries: weak ones too, which change first
+SHORT = {  # of --help
+    "--queries": f"{RECORDED} (default), objects, class:cat, 3,17, 0-3, all",
+    "--plot": f"{', '.join(MODES)}, several or all",
+    "--out": "the folder of baselines; needed",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
-    flags.add_subject(parser, "what to save", drawn=False)
+    each = "have their files beside each other", "a file each", RECORDED
+    flags.add_subject(parser, "what to save", drawn=False, each=each)
     add = parser.add_argument_group("where to").add_argument
     add("--out", metavar="DIR", required=True, help="the folder of baselines")
     add(
@@ -67,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the baselines; an error ends the run, and files written before stay."""
-    queries = args.queries or DEFAULT
+    queries = args.queries or RECORDED
     check_syntax(queries)
     sources = sources_of(args)
     out = Path(args.out)
@@ -79,20 +87,37 @@ def run(args: argparse.Namespace) -> int:
     if args.root is not None and not os.path.isdir(args.root):
         raise UserError(f"--root {args.root} is no folder: check the path")
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
-    images = collect.expand(words, args.image_root, out)
-    _, loaded = precise(load(sources, not args.quiet), args.precision)
-    say_notes(loaded, args.quiet)
-    labels = _labels(loaded)
+    images = images_of(words, args.image_root, out, args.quiet)
     missing = [image.path for image in images if not os.path.exists(image.path)]
     if missing:
         raise UserError(f"no image at {printable(missing[0])}: check the path")
+    if len(images) == 1:
+        check_image(images[0].path)
+    check_sources(sources)
+    _, loaded = precise(load(sources, not args.quiet), args.precision)
+    say_notes(loaded, args.quiet, args.size, args.max_size)
+    labels = _labels(loaded)
     written: dict[Path, str] = {}
+    beyond = False
     for model, source, label in zip(loaded, sources, labels, strict=True):
         check_for(queries, model.info.class_names, model.info.num_queries)
         for image in images:
             for path in _record(args, queries, model, source.weights, image, out, label, written):
                 say(f"wrote {path}", args.quiet)
+            beyond = beyond or _is_beyond(model, image)
+    if beyond:
+        from detr_viz.render.notes import BEYOND_NOTE
+
+        say(BEYOND_NOTE, args.quiet)
     return 0
+
+
+def _is_beyond(model: Detector, image: Input) -> bool:
+    from detr_viz.images.drawn_scenes import CLASSES, is_beyond
+    from detr_viz.images.read import load_image
+
+    names = model.info.class_names
+    return tuple(names) == CLASSES and is_beyond(names, load_image(image.path).rgb)
 
 
 def _labels(loaded: Sequence[Detector]) -> list[str]:
@@ -117,6 +142,7 @@ def _record(
 ) -> Iterator[Path]:
     """Write the baselines of an image. written: files of this run, with their images."""
     from detr_viz.explanation.explain_image import explain
+    from detr_viz.heatmaps.npz import of, write
 
     e = explain(model, image.path, layers=args.layer, size=args.size, max_size=args.max_size)
     with named(image.path, 1):
@@ -125,6 +151,7 @@ def _record(
     for layer in e.layers:
         end = f"_layer{layer}" if layer < e.num_layers - 1 else ""
         path = out / f"{image.name}_{label}_{plot_label(args.plot)}{end}.npz"
+        path = path.with_name(fitting(path.stem, path.suffix))
         start = args.root if args.root is not None else path.parent
         kind, location = _weights(weights, start)
         spec = BaselineSpec(
@@ -159,6 +186,8 @@ def _check_free(path: Path, spec: BaselineSpec, written: Mapping[Path, str]) -> 
         )
     if not path.exists():
         return
+    from detr_viz.heatmaps.npz import load_meta
+
     try:
         stored = load_meta(path).get(KEY)
     except UserError:  # damaged, or of another program

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import detr_viz
 from detr_viz import adapters, models
-from detr_viz.checkpoints.sources import ModelSource, precise
+from detr_viz.checkpoints.sources import ModelSource, check_sources, precise
 from detr_viz.cli import rules
 from detr_viz.cli.render_flags import add_arguments
 from detr_viz.cli.settings import (
     check_heads,
     check_look,
+    images_of,
     load_models,
     options_of,
     page_format_of,
@@ -30,8 +31,9 @@ from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_INTERRUPTED, UserError, report
 from detr_viz.common.files import OutputError
 from detr_viz.detections import labels
-from detr_viz.detections.queries import DEFAULT, NoQueryError, check_syntax
+from detr_viz.detections.queries import DEFAULT, NoQueryError, check_for, check_syntax
 from detr_viz.images import collect
+from detr_viz.images.first_look import check_image
 from detr_viz.render.options import RunOptions
 from detr_viz.render.paths import folder_of
 
@@ -80,8 +82,12 @@ def run(args: argparse.Namespace) -> int:
             options.paths.check()
         check_look(style, page_format)
     images = _inputs(args)
-    if args.classes is not None:
-        labels.load_class_names(args.classes)  # errors in it, before weights are read
+    if args.classes is not None:  # errors in it, before weights are read
+        names = labels.load_class_names(args.classes)
+        check_for(DEFAULT if args.queries is None else args.queries, names)
+    check_sources(sources)
+    if len(images) == 1:
+        check_image(images[0].path)
     recipe = recipe_of(args, style, page_format, flags.views)
     if flags.is_batch:
         return run_many(sources, recipe, images, options)
@@ -91,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 def _inputs(args: argparse.Namespace) -> list[Input]:
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     skip = None if args.list_queries else folder_of(args.out)
-    inputs = collect.expand(words, args.image_root, skip)
+    inputs = images_of(words, args.image_root, skip, args.quiet, args.format or (".png",))
     return collect.shard(inputs, *args.shard) if args.shard else inputs
 
 
@@ -106,7 +112,7 @@ def run_here(
     all_queries: bool = False,
 ) -> int:
     """Draw one image, or print the tables of several, in this process."""
-    loaded = load_models(sources, options.quiet)
+    loaded = load_models(sources, options.quiet, recipe.size, recipe.max_size)
     check_heads(recipe.style, loaded)
     from detr_viz.render.listing import list_image
     from detr_viz.render.recipe import of_models
@@ -193,7 +199,7 @@ def run_many(
         device = sources[0].device
         workers = worker_process.start(options.jobs or worker_process.default_count(device))
     try:
-        loaded = load_models(here, options.quiet)
+        loaded = load_models(here, options.quiet, recipe.size, recipe.max_size)
         check_heads(recipe.style, loaded)
         from detr_viz.detections import queries
         from detr_viz.render.recipe import of_models
@@ -242,6 +248,8 @@ def run_many(
             say(f"wrote {path}", options.quiet)
         else:
             say(f"no {path.name}: there is no figure", options.quiet)
+    if summary.last_line:
+        say(summary.last_line, options.quiet)
     if summary.counts.failed:
         failed = f"error: {summary.counts.failed} of {len(images)} images failed"
         print(f"{failed}: {summary.failures} says why", file=sys.stderr)

@@ -10,12 +10,12 @@ from detr_viz.cli.arguments import (
     heads,
     layers,
     per_page,
-    removal,
     shard,
     zoom,
 )
 from detr_viz.cli.flags import add_page, add_running, add_speed, add_subject
-from detr_viz.explanation import removals
+from detr_viz.cli.lists import Listed, as_text, removals
+from detr_viz.explanation.removals import SYNTAX as REMOVALS
 from detr_viz.figures.styles import HEADS, INTERPOLATIONS, NORMS, STYLES
 
 
@@ -33,16 +33,17 @@ def _add_effects(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("effects of the attention").add_argument
     add(
         "--ablate",
-        type=removal,
-        nargs="+",
-        action="extend",
+        action=Listed,
+        read=removals,
+        extend=True,
         metavar="PART",
         help="run the decoder again without a part of its cross-attention, a row each, with the "
-        f"score that is left and the new box: {removals.SYNTAX}",
+        f"score that is left and the new box: {REMOVALS}",
     )
     add(
         "--ablate-in",
-        type=layers,
+        action=Listed,
+        read=as_text(layers),
         metavar="N",
         help="decoder layers for --ablate, or for hiding cells with --faithfulness: all, "
         "last, or numbers from 0 (default: all)",
@@ -71,7 +72,8 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
     text = "; ".join(f"{name}: {words}" for name, words in HEADS.items())
     add(
         "--heads",
-        type=heads,
+        action=Listed,
+        read=as_text(heads),
         metavar="H",
         help=f"numbers from 0 (0,3), or {text} (default: all; saved maps have all)",
     )
@@ -91,7 +93,8 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--contours",
-        type=contour_shares,
+        action=Listed,
+        read=as_text(contour_shares),
         metavar="P",
         help="for --style contour: per cent of a map that its lines hold, such as 50,80,95; the "
         "first is the full line (default: 50)",
@@ -105,15 +108,16 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add(
         "--out",
         metavar="PATH",
-        help="a .png, .pdf or .svg file; a folder for several images "
+        help="a .png, .pdf, .svg, .jpg, .tif or .eps file; a folder for several images "
         "(default: outputs/<image>_<type>_<plot>.png)",
     )
     add(
         "--format",
-        type=formats,
+        action=Listed,
+        read=as_text(formats),
         metavar="F",
-        help="what goes into a folder, any of png,pdf,svg,npz,csv (default: png); npz or csv: the "
-        "numbers of --save-maps",
+        help="what goes into a folder, any of png, pdf, svg, jpg, tif, eps, npz, csv (default: "
+        "png); npz or csv: the numbers of --save-maps",
     )
     add(
         "--save-maps",

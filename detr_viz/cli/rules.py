@@ -224,7 +224,7 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         lambda f: not f.args.list_queries and f.args.caption and f.no_figure,
-        "--caption is for figures: add png, pdf or svg to --format",
+        "--caption is for figures: add png, pdf or another picture to --format",
     ),
     (
         lambda f: not f.args.list_queries and f.args.show and f.is_batch,
@@ -232,7 +232,7 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         lambda f: not f.args.list_queries and f.args.show and f.no_figure,
-        "--show is for figures: add png, pdf or svg to --format",
+        "--show is for figures: add png, pdf or another picture to --format",
     ),
     (
         lambda f: not f.args.list_queries and f.args.contact_sheet and ".png" not in f.formats,

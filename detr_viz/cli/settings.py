@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.checkpoints.sources import ModelSource, load, pair
@@ -12,10 +13,12 @@ from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import DEFAULT
 from detr_viz.figures.styles import CONTOUR_SHARES, FONTS, RAMPS, PageFormat, Style
+from detr_viz.images import collect
 from detr_viz.render.options import RunOptions
 
 if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector
+    from detr_viz.images.collect import Input
     from detr_viz.render.recipe import Recipe
 
 DEMO_LINE = (
@@ -41,20 +44,42 @@ def sources_of(args: argparse.Namespace) -> list[ModelSource]:
     ]
 
 
-def load_models(sources: Sequence[ModelSource], quiet: bool) -> list[Detector]:
-    """The models, in float32; prints notes about them."""
+def load_models(
+    sources: Sequence[ModelSource],
+    quiet: bool,
+    size: int | None = None,
+    max_size: int | None = None,
+) -> list[Detector]:
+    """The models, in float32; prints notes about them. size, max_size: of the flags."""
     loaded = load(sources, not quiet)
     if all(source.weights is None for source in sources):
         say(DEMO_LINE, quiet)
-    say_notes(loaded, quiet)
+    say_notes(loaded, quiet, size, max_size)
     return loaded
 
 
-def say_notes(loaded: Sequence[Detector], quiet: bool) -> None:
-    """Print what was assumed about the models."""
+def images_of(
+    words: Sequence[str],
+    image_root: str | None,
+    skip: str | Path | None,
+    quiet: bool,
+    figures: Sequence[str] = (".png",),
+) -> list[Input]:
+    """The images that the words name; prints what was left out. figures: suffixes in `skip`."""
+    notes: list[str] = []
+    images = collect.expand(words, image_root, skip, notes, figures)
+    for note in notes:
+        say(f"note: {note}", quiet)
+    return images
+
+
+def say_notes(
+    loaded: Sequence[Detector], quiet: bool, size: int | None = None, max_size: int | None = None
+) -> None:
+    """Print what was assumed about the models. size, max_size: of the flags."""
     for info in (model.info for model in loaded):
         prefix = f"{info.weights}: " if len(loaded) > 1 else ""
-        for note in info.notes:
+        for note in info.notes_at(size, max_size):
             say(f"note: {prefix}{note}", quiet)
 
 

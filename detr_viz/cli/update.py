@@ -10,9 +10,6 @@ from detr_viz.cli.compare import add_limits, limits_of
 from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_USER_ERROR
 from detr_viz.common.files import printable
-from detr_viz.heatmaps.npz import write
-from detr_viz.regression.outcomes import outcomes
-from detr_viz.regression.tables import lines
 
 DESCRIPTION = (
     "Rewrite the baselines that the check command finds different, and print what has changed; "
@@ -20,8 +17,8 @@ DESCRIPTION = (
 )
 EPILOG = """\
 examples
-  %(prog)s tests/heatmaps
-  %(prog)s tests/heatmaps --only '*_cd_detr_*'
+  %(prog)s baselines
+  %(prog)s baselines --only '*_cd_detr_*'
 """
 
 
@@ -33,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Update; returns the exit code: 0, or 2 where a baseline could not be computed again."""
+    check.check_places(args)
+    from detr_viz.heatmaps.npz import write
+    from detr_viz.regression.outcomes import outcomes
+    from detr_viz.regression.tables import lines
+
     updated = same = failed = 0
     for outcome in outcomes(check.options_of(args), limits_of(args)):
         if outcome.verdict is None:

@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="What matters for detections on held-out scenes.", allow_abbrev=False
     )
-    parser.add_argument("--type", choices=models.names(), nargs="+", default=models.names())
+    parser.add_argument("--type", choices=models.demos(), nargs="+", default=models.demos())
     parser.add_argument("--weights", help="a demo checkpoint of one type (default: those shipped)")
     parser.add_argument(
         "--scenes", type=positive, default=100, help="how many (default %(default)s)"

@@ -17,42 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-CLASSES = ("circle", "square", "triangle", "star", "ring", "cross")
+from detr_viz.images.drawn_scenes import BACKGROUNDS, CLASSES, INKS, SECOND_SHARE
+
 HELD_OUT_FIRST_SEED = 1_000_000_000
 _SUPERSAMPLE = 4
 _GRAIN_CELLS = 160  # a side of the noise's grid, which is stretched to the size of the image
 
-# Backgrounds are calm and close to grey; objects have inks that stand out from them.
-_BACKGROUNDS = (
-    ((236, 230, 218), (222, 214, 203)),  # cream
-    ((222, 230, 224), (200, 214, 208)),  # pale sage
-    ((221, 228, 238), (196, 208, 224)),  # morning blue
-    ((238, 226, 224), (220, 202, 204)),  # blush
-    ((206, 203, 212), (182, 180, 194)),  # lilac grey
-    ((196, 204, 200), (168, 180, 178)),  # stone
-    ((168, 182, 192), (140, 156, 170)),  # dusk
-    ((62, 76, 96), (46, 58, 76)),  # slate
-    ((48, 72, 76), (36, 54, 60)),  # deep teal
-    ((74, 62, 80), (56, 48, 64)),  # aubergine
-    ((78, 76, 74), (58, 57, 57)),  # charcoal
-    ((46, 58, 92), (34, 42, 70)),  # navy
-)
-_INKS = (
-    (214, 90, 74),  # terracotta
-    (232, 152, 74),  # apricot
-    (238, 196, 96),  # honey
-    (122, 164, 92),  # leaf
-    (52, 132, 120),  # pine
-    (88, 170, 186),  # lagoon
-    (62, 106, 168),  # denim
-    (122, 98, 172),  # iris
-    (196, 104, 148),  # mallow
-    (150, 62, 82),  # wine
-    (246, 238, 224),  # chalk
-    (52, 58, 74),  # ink
-    (228, 156, 160),  # rose
-    (158, 118, 86),  # cocoa
-)
 _TEXTURES = ("plain", "stripes", "dots", "checks", "rings", "shade")
 
 
@@ -123,10 +93,10 @@ def describe(seed: int, distribution: str = "default") -> tuple[Backdrop, list[S
     names = list(DISTRIBUTIONS)
     rng = np.random.default_rng([seed, names.index(distribution)])
     rule = DISTRIBUTIONS[distribution]
-    tones = np.array(_BACKGROUNDS[rng.integers(len(_BACKGROUNDS))], np.float32)
+    tones = np.array(BACKGROUNDS[rng.integers(len(BACKGROUNDS))], np.float32)
     mix = rng.uniform(0, 1, (4, 4, 1)).astype(np.float32)
     grid = tones[0] + (tones[1] - tones[0]) * mix + rng.normal(0, 2.5, (4, 4, 3)).astype(np.float32)
-    inks = [ink for ink in _INKS if _difference(ink, tones.mean(0)) > 70]
+    inks = [ink for ink in INKS if _difference(ink, tones.mean(0)) > 70]
     # A few inks for a whole scene look better than one for each object.
     inks = [inks[i] for i in rng.permutation(len(inks))[: rng.integers(3, 6)]]
 
@@ -189,7 +159,7 @@ def _random_shape(
 ) -> Shape:
     ink = np.array(inks[rng.integers(len(inks))], np.float32) + rng.normal(0, 7, 3)
     toward = 255.0 if ink.mean() < 128 else 0.0
-    second = ink + (toward - ink) * rng.uniform(0.14, 0.34)
+    second = ink + (toward - ink) * rng.uniform(*SECOND_SHARE)
     short = min(box[2] - box[0], box[3] - box[1])
     return Shape(
         label=int(rng.integers(len(CLASSES))),

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detr_viz.common.short_repr import ShortRepr
 
-@dataclass(frozen=True, eq=False)
-class Detections:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Detections(ShortRepr):
     """Detections of all Q queries in one image.
 
     scores         (Q,) float32, the largest probability over the real classes

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
+from codecs import BOM_UTF8
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from detr_viz.common.errors import UserError
-from detr_viz.common.files import path_text
+from detr_viz.common.files import path_text, printable
+from detr_viz.detections.class_files import HOLE, LINES, names_in
 
-HOLE = "N/A"  # an id that no class has
 _MAX_BYTES = 1 << 20  # larger than any list of names: a checkpoint given by mistake is not read
+_MAX_JSON_BYTES = 2_000_000_000
 
 # Indexed by COCO category id, ten in a row; 0 and the ten unused ids are holes.
 _COCO = """
@@ -33,33 +36,63 @@ class LabelError(UserError):
     """A list of class names that cannot be used; one line says why."""
 
 
+@dataclass(frozen=True)
+class ClassFile:
+    """The names of a class file, by class id, and the kind of the file."""
+
+    names: tuple[str, ...]
+    kind: str
+
+    @property
+    def note(self) -> str:
+        """How many names came from what, holes not counted; "" for plain lines."""
+        if self.kind == LINES:
+            return ""
+        count = sum(name != HOLE for name in self.names)
+        return f"{count} class {'name' if count == 1 else 'names'} from {self.kind}"
+
+
 def load_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read a class file: line n names class n, counted from 0.
+    """The names of a class file; see read_class_file."""
+    return read_class_file(path).names
+
+
+def read_class_file(path: str | os.PathLike[str]) -> ClassFile:
+    """Read a class file of any kind in class_files.py; in plain lines, line n names class n from 0.
 
     UTF-8, with or without a byte order mark, any kind of line ends. Spaces around a name are
-    removed; a blank line between names is a class without a name ("N/A"), blank lines at the end
-    are ignored. Raises LabelError for a file that is missing, empty, or not text.
+    removed; in plain lines a blank line between names is a class without a name ("N/A"), blank
+    lines at the end and comments ("# ...") are ignored. Raises LabelError for a file that is
+    missing, empty, or not text, and for one that begins as another kind and is damaged.
     """
     path = os.fsdecode(path)
     name = path_text(path)
     data = _read(path, name)
-    if len(data) > _MAX_BYTES:
+    json_starts = (b"{", b"[")
+    if len(data) > _MAX_BYTES and not data.removeprefix(BOM_UTF8).lstrip().startswith(json_starts):
         raise LabelError(f"class file {name} is over 1 MB: give a text file, one name a line")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise LabelError(f"class file {name} is not UTF-8 text: save it as UTF-8") from None
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")
-    for number, line in enumerate(lines, start=1):
-        if any(unicodedata.category(c) == "Cc" for c in line.replace("\t", " ")):
-            raise LabelError(
-                f"class file {name} is not text (control characters in line {number}): "
-                "give a text file, one name a line"
-            )
-    names = tuple(" ".join(line.split()) or HOLE for line in lines)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if len(data) <= _MAX_BYTES:
+        for number, line in enumerate(text.rstrip().split("\n"), start=1):
+            if any(unicodedata.category(c) == "Cc" for c in line.replace("\t", " ")):
+                raise LabelError(
+                    f"class file {name} is not text (control characters in line {number}): "
+                    "give a text file, one name a line"
+                )
     if not text.strip():
         raise LabelError(f"class file {name} is empty: put one name on each line, class 0 first")
-    return names
+    try:
+        names, kind = names_in(text, os.path.splitext(path)[1])
+    except ValueError as error:
+        raise LabelError(f"class file {name} {printable(error)}") from None
+    for one in names:  # JSON and YAML can write any character as an escape
+        if any(unicodedata.category(c) in ("Cc", "Cs") for c in one):
+            raise LabelError(f"class file {name} has control characters in the name {one[:40]!r}")
+    return ClassFile(names, kind)
 
 
 def names_for(num_classes: int, custom: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -81,12 +114,15 @@ def names_for(num_classes: int, custom: Sequence[str] | None = None) -> tuple[st
 
 
 def _read(path: str, name: str) -> bytes:
-    """The file's content, cut one byte after the largest size of a class file."""
+    """The file's content; cut after the largest size (JSON: 2 GB) that is read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise LabelError(f"{name} is not a file: give a text file, one class name a line")
         with open(path, "rb") as file:
-            return file.read(_MAX_BYTES + 1)
+            data = file.read(_MAX_BYTES + 1)
+            if data.removeprefix(BOM_UTF8).lstrip().startswith((b"{", b"[")):
+                data += file.read(_MAX_JSON_BYTES)  # annotations of a whole data set
+            return data
     except FileNotFoundError:
         raise LabelError(f"no class file at {name}: check the path") from None
     except OSError as error:

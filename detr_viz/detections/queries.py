@@ -1,22 +1,26 @@
-"""Which queries to show: words like top:5, score:0.5, class:cat, point:x,y, 3,17, all, joined by +.
+"""Which queries to show: words like objects, top:5, score:0.5, class:cat, point:x,y, 3,17, all.
+
+Words joined by + are a union.
 
 select(explanation, "class:cat+top:2")          # [17, 3, 61], best first
 """
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.lists import items, numbers
+from detr_viz.common.words import did_you_mean
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
 
-DEFAULT = "top:5"
-SYNTAX = "top:5, score:0.5, class:cat,remote, point:x,y, 3,17 or all (join with +)"
+DEFAULT = "objects"
+OBJECT_SCORE, MOST_OBJECTS = 0.5, 5
+SYNTAX = "objects, top:5, score:0.5, class:cat,remote, point:x,y, 3,17, 0-3 or all (join with +)"
 
 
 class QueryError(UserError):
@@ -30,11 +34,13 @@ class NoQueryError(QueryError):
 def select(explanation: ExplanationBase, choice: str = DEFAULT) -> list[int]:
     """Ids of the queries that fit `choice`, each once.
 
+    objects      the queries with a score of at least .5, at most five; where there is none, the
+                 best query
     top:N        the N best queries
     score:T      queries with a score of at least T
     class:A,B    queries whose best class has one of these names
     point:X,Y    queries whose box contains the point, pixels of the original image
-    3,17 | all   these ids, or all, in this order
+    3,17 | 0-3 | all   these ids, or all, in this order
     Words joined by + are a union. Order: best first; but as written if one of the words is ids or
     `all`. A query's score is the largest over its classes. Raises QueryError, or NoQueryError if
     no query fits, with the best queries in its message.
@@ -47,6 +53,8 @@ def select(explanation: ExplanationBase, choice: str = DEFAULT) -> list[int]:
         if colon and key in _RULES:
             hits = _RULES[key](explanation, rest.strip())
             ids += sorted(hits, key=lambda q: (-explanation.scores[q], q))
+        elif word == DEFAULT:
+            ids += _objects(explanation)
         elif word == "all":
             ids += range(explanation.num_queries)
             by_score = False
@@ -71,12 +79,43 @@ def _best_queries(explanation: ExplanationBase) -> str:
     return f"there are {count} queries, the best {listed}; see them with --list-queries"
 
 
+def joined(words: Sequence[str]) -> str:
+    """Words of the command line as one choice: "3", "17", "class:cat" -> "3,17+class:cat".
+
+    One word stays as it is, but for spaces between ids. A word that begins none of the forms
+    belongs to the one before it, such as the second of "class:traffic light"; so does what stands
+    beside a comma or a plus.
+    """
+    choice = ""
+    for word in (word.strip() for word in words):
+        if len(words) > 1 and not word:
+            continue
+        is_ids = numbers(word) is not None
+        word = ",".join(items(word)) if is_ids else word
+        if not choice or choice[-1] in ",+" or word[:1] in (",", "+"):
+            choice += word
+        elif is_ids and numbers(choice.rsplit("+", 1)[-1]) is not None:
+            choice += f",{word}"
+        elif is_ids or word in (DEFAULT, "all") or word.partition(":")[0] in _RULES:
+            choice += f"+{word}"
+        else:
+            choice += f" {word}"
+    return choice
+
+
+def _objects(explanation: ExplanationBase) -> list[int]:
+    best = explanation.by_score()[:MOST_OBJECTS]
+    return [q for q in best if explanation.scores[q] >= OBJECT_SCORE] or best[:1]
+
+
 def _is_count(text: str) -> bool:
     return text.isdecimal() and len(text) < 10
 
 
 def _unreadable(word: str) -> str:
-    return f"cannot read {word[:40]!r} in --queries: write {SYNTAX}"
+    near = did_you_mean(word.partition(":")[0], (DEFAULT, "all", *_RULES))
+    advice = f"{near} Write" if near else "write"
+    return f"cannot read {word[:40]!r} in --queries: {advice} {SYNTAX}"
 
 
 def _number(text: str, word: str) -> float:
@@ -110,16 +149,33 @@ def _class(explanation: ExplanationBase, rest: str) -> list[int]:
 
 
 def _classes(rest: str, class_names: Sequence[str]) -> set[str]:
-    """The classes of class:A,B, casefolded."""
-    known = {name.casefold(): name for name in class_names}
+    """The classes of class:A,B or class:A B, casefolded; a name may have spaces in it."""
+    known = {name.casefold() for name in class_names}
     wanted = set()
     for name in (part.strip() for part in rest.split(",")):
         if name.casefold() not in known:
-            near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.5)
-            some = [known[n] for n in near] or class_names[:8]
-            raise QueryError(f"no class is named {name!r}: there are {', '.join(some)}, ...")
+            several = _split_names(name.casefold().split(), known)
+            if several:
+                wanted.update(several)
+                continue
+            near = did_you_mean(name, class_names, most=3)
+            some = near or f"there are {', '.join(class_names[:8])}, ..."
+            raise QueryError(f"no class is named {name!r}: {some}")
         wanted.add(name.casefold())
     return wanted
+
+
+def _split_names(words: Sequence[str], known: Collection[str]) -> list[str]:
+    """Words as names, the longest first: traffic light cat -> two. [] where a word is in none."""
+    names: list[str] = []
+    while words:
+        ends = range(len(words), 0, -1)
+        end = next((i for i in ends if " ".join(words[:i]) in known), 0)
+        if not end:
+            return []
+        names.append(" ".join(words[:end]))
+        words = words[end:]
+    return names
 
 
 def _point(explanation: ExplanationBase, rest: str) -> list[int]:
@@ -136,10 +192,9 @@ def _point(explanation: ExplanationBase, rest: str) -> list[int]:
 
 
 def _ids(word: str, count: int) -> list[int]:
-    parts = [part.strip() for part in word.split(",")]
-    if not all(_is_count(part) for part in parts):
+    ids = numbers(word)
+    if ids is None:
         raise QueryError(_unreadable(word))
-    ids = [int(part) for part in parts]
     wrong = [i for i in ids if i >= count]
     if wrong:
         raise QueryError(f"no query {wrong[0]}: this model has {count}, 0..{count - 1}")
@@ -159,18 +214,20 @@ def check_syntax(choice: str) -> None:
     for word in (part.strip() for part in choice.split("+")):
         key, colon, rest = word.partition(":")
         known = colon and key in _RULES and rest.strip()
-        ids = all(_is_count(part.strip()) for part in word.split(","))
-        if not (known or ids or word == "all"):
+        if not (known or word in (DEFAULT, "all") or numbers(word) is not None):
             raise QueryError(_unreadable(word))
 
 
-def check_for(choice: str, class_names: Sequence[str], num_queries: int) -> None:
-    """Raise QueryError on a class or an id that a model lacks, before any image is read."""
+def check_for(choice: str, class_names: Sequence[str], num_queries: int | None = None) -> None:
+    """Raise QueryError on a class or an id that a model lacks, before any image is read.
+
+    num_queries: None where it is not known yet; then ids are not checked.
+    """
     for word in (part.strip() for part in choice.split("+")):
         key, _, rest = word.partition(":")
         if key == "class":
             _classes(rest.strip(), class_names)
-        elif word[:1].isdecimal():
+        elif word[:1].isdecimal() and num_queries is not None:
             _ids(word, num_queries)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from detr_viz.attention.base import Attention, Removable
 from detr_viz.attention.terms import are_products
 from detr_viz.common.errors import UserError
+from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections.boxes import iou
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.capture import hooked
@@ -30,8 +31,8 @@ from detr_viz.explanation.detector import Detector, Forwarded, Redecodes
 from detr_viz.explanation.removals import NOTHING, Removal
 
 
-@dataclass(frozen=True, eq=False)
-class Ablation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Ablation(ShortRepr):
     """Detections of the last decoder layer before and after a removal, of all Q queries.
 
     layers   decoder layers whose cross-attention was changed

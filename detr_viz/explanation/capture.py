@@ -22,14 +22,15 @@ from torch import nn
 
 from detr_viz.attention.base import Attention, Where
 from detr_viz.attention.grids import Grid
+from detr_viz.common.short_repr import ShortRepr
 from detr_viz.explanation.detector import AttentionSite
 
 # The records that the running context belongs to.
 _owner: ContextVar[tuple[object, ...]] = ContextVar("owner", default=())
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionCall:
+@dataclass(frozen=True, eq=False, repr=False)
+class AttentionCall(ShortRepr):
     """One call of an attention site, for one image of the batch.
 
     args, kwargs, out  arguments and output of its module

@@ -21,6 +21,7 @@ from detr_viz.explanation.capture import AttentionCall
 from detr_viz.explanation.detector import Detector
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.logit_terms import logit_terms
+from detr_viz.explanation.mode_checks import check_divided
 from detr_viz.explanation.precision import own_arithmetic
 from detr_viz.explanation.removals import Removal
 from detr_viz.explanation.removals import parse as parse_removal
@@ -28,7 +29,7 @@ from detr_viz.explanation.results import ExplanationBase
 from detr_viz.explanation.sites import resolve_layers
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation(ExplanationBase):
     """Results whose maps are computed from the captured attention, for any mode and query.
 
@@ -70,6 +71,8 @@ class Explanation(ExplanationBase):
         `maps`. ValueError on anything unknown.
         """
         attention = self.attention_at(site)
+        if mode != "combine":
+            check_divided(self, mode)
         count = attention.num_rows
         some = [rows] if rows is not None and np.ndim(rows) == 0 else rows
         chosen = range(count) if some is None else [index(row) for row in some]
@@ -90,6 +93,8 @@ class Explanation(ExplanationBase):
         detector has no such parts.
         """
         part = parse_removal(removal) if isinstance(removal, str) else removal
+        if part.terms:
+            check_divided(self, part.name)
         check_removable(self.model, self.attention_at(("cross", self.layers[-1])), part)
         with own_arithmetic(self.model.precision, self.model.device):
             found = ablate(

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detr_viz.common.short_repr import ShortRepr
 
-@dataclass(frozen=True, eq=False)
-class Faithfulness:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Faithfulness(ShortRepr):
     """Scores of q queries for their own classes, at S shares of the K cells.
 
     queries    their ids

@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 
 from detr_viz.attention.base import Attention, Where
 from detr_viz.attention.grids import Grid
+from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections.boxes import cxcywh_to_xyxy, to_pixels
 from detr_viz.detections.detections import Detections
+from detr_viz.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
-class DetectorInfo:
+@dataclass(frozen=True, repr=False)
+class DetectorInfo(ShortRepr):
     """The facts of a detector as plain values, which can be printed, hashed and sent.
 
     type            word of --type, or an adapter's name
@@ -34,9 +36,14 @@ class DetectorInfo:
     num_queries, num_heads, num_layers, num_encoder_layers   num_layers: of the decoder
     modes           of the cross-attention
     pairwise        detections are the top (query, class) pairs, not one class for each query
-    size, max_size  shorter side that images are resized to, and the bound on the longer one, pixels
+    size, max_size  shorter side that images are resized to, and the bound on the longer one, in
+                    pixels; None where the sizes are of another form
     options         (name, value) of settings that cannot be seen in the weights (dilation, ...)
     notes           assumptions that were made
+    why_undivided   a clause: why there is no mode but combine; "" if there are others
+    preprocessing   the rule by which images become the network's input; None: the official one at
+                    size and max_size. Workers of a batch have nothing else: what `input_hw` of the
+                    detector says follows from it
     """
 
     type: str
@@ -51,10 +58,25 @@ class DetectorInfo:
     num_encoder_layers: int
     modes: tuple[str, ...]
     pairwise: bool
-    size: int
-    max_size: int
+    size: int | None
+    max_size: int | None
     options: tuple[tuple[str, object], ...] = ()
     notes: tuple[str, ...] = ()
+    why_undivided: str = ""
+    preprocessing: Preprocessing | None = None
+
+    def preprocessing_at(
+        self, size: int | None = None, max_size: int | None = None
+    ) -> Preprocessing:
+        """How images are resized and normalised where --size and --max-size are these."""
+        own = self.preprocessing or Preprocessing(self.size, self.max_size)
+        return own.at(size, max_size)
+
+    def notes_at(self, size: int | None = None, max_size: int | None = None) -> tuple[str, ...]:
+        """The notes, with what --size and --max-size change of them."""
+        of_sizes = self.preprocessing_at().notes
+        others = (note for note in self.notes if note not in of_sizes)
+        return (*others, *self.preprocessing_at(size, max_size).notes)
 
 
 @dataclass(frozen=True)
@@ -84,8 +106,8 @@ class AttentionSite:
         return (projected, *out[1:]) if isinstance(out, tuple) else projected
 
 
-@dataclass(frozen=True, eq=False)
-class Forwarded:
+@dataclass(frozen=True, eq=False, repr=False)
+class Forwarded(ShortRepr):
     """A network's results for a batch of images.
 
     class_scores      decoder layer -> (B, Q, classes) probabilities of the real classes
@@ -145,12 +167,15 @@ class Detector(Protocol):
     ) -> tuple[int, int]:
         """(h, w) in pixels that an image is resized to; None: the detector's own sizes."""
 
-    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor:
-        """The network's input from resized images of one size, normalised and padded."""
+    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Any:
+        """The network's input from resized images of one size, normalised and padded.
+
+        A tensor (B, 3, H, W), or what else its `forward` takes.
+        """
 
     def attention_sites(self) -> Mapping[Where, AttentionSite]: ...
 
-    def forward(self, pixels: Tensor, layers: Sequence[int]) -> Forwarded:
+    def forward(self, pixels: Any, layers: Sequence[int]) -> Forwarded:
         """Run the network; with the outputs of these decoder layers and of the last."""
 
 

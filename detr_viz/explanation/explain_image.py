@@ -34,8 +34,9 @@ from detr_viz.explanation.detector import Detector, DetectorInfo, Forwarded
 from detr_viz.explanation.precision import in_tf32, own_arithmetic
 from detr_viz.explanation.sites import resolve_layers, resolve_sites
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
+from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.read import load_image
-from detr_viz.images.resize import MEAN_RGB, STD_RGB, resized
+from detr_viz.images.resize import resized_to
 
 
 class SelfCheckError(UserError):
@@ -87,7 +88,8 @@ def explain(
     resolve_layers(layers, info.num_layers)  # errors before the forward pass
     resolve_sites(sites, info)
     picture = load_image(image)
-    pixels = resized(picture, size or info.size, max_size or info.max_size)
+    resample = info.preprocessing_at(size, max_size).resample
+    pixels = resized_to(picture, model.input_hw(picture.hw, size, max_size), resample)
     (result,) = explain_batch(model, [picture], pixels[None], layers, size, max_size, sites)
     if isinstance(result, SelfCheckError):
         raise result
@@ -105,14 +107,14 @@ def explain_batch(
 ) -> list[Explanation | SelfCheckError]:
     """One forward pass of images of one size: for each an Explanation, or its SelfCheckError.
 
-    pixels: (B, h, w, 3) uint8, the pictures resized by images.resize.resized to these sizes.
+    pixels: (B, h, w, 3) uint8, as `info.preprocessing_at(size, max_size)` resizes the pictures.
     more: `sites` of `explain`.
     """
     info = model.info
     layer_ids = resolve_layers(layers, info.num_layers)
     cross = [("cross", i) for i in layer_ids]
     wanted = tuple(dict.fromkeys([*cross, *resolve_sites(more, info)]))
-    sizes = (size or info.size, max_size or info.max_size)
+    how, notes = info.preprocessing_at(size, max_size), info.notes_at(size, max_size)
     results: list[Explanation | SelfCheckError] = []
     arithmetic, sites = own_arithmetic(model.precision, model.device), model.attention_sites()
     for kind, layer in wanted:
@@ -132,7 +134,7 @@ def explain_batch(
                 continue
             results.append(
                 _explanation(
-                    model, info, picture, sizes, forwarded, i, layer_ids, of_image, residuals
+                    model, info, picture, how, notes, forwarded, i, layer_ids, of_image, residuals
                 )
             )
     return results
@@ -142,7 +144,8 @@ def _explanation(
     model: Detector,
     info: DetectorInfo,
     picture: LoadedImage | ImageFacts,
-    sizes: tuple[int, int],
+    how: Preprocessing,
+    notes: Sequence[str],
     forwarded: Forwarded,
     i: int,
     layers: tuple[int, ...],
@@ -180,7 +183,7 @@ def _explanation(
             if n in forwarded.layer_references
         },
         residuals={n: residuals["cross", n] for n in layers},
-        meta=_describe(model, info, picture, sizes, shown, residuals),
+        meta=_describe(model, info, picture, how, notes, shown, residuals),
         pairwise=info.pairwise,
         calls=calls,
         model=model,
@@ -192,7 +195,8 @@ def _describe(
     model: Detector,
     info: DetectorInfo,
     picture: LoadedImage | ImageFacts,
-    sizes: tuple[int, int],
+    how: Preprocessing,
+    notes: Sequence[str],
     attention: Attention,
     residuals: Mapping[Where, float],
 ) -> dict[str, Any]:
@@ -203,23 +207,17 @@ def _describe(
         "model_title": info.title,
         "weights": info.weights,
         "weights_sha256": info.sha256,
-        "notes": [*info.notes, *picture.notes],
+        "notes": [*notes, *picture.notes],
         "image": Path(picture.path).name if picture.path else None,
         "image_sha256": picture.sha256,
         "attention_site": "decoder cross-attention",
         "num_layers": info.num_layers,
         "num_heads": info.num_heads,
         **dict(info.options),
+        **({"why_undivided": info.why_undivided} if info.why_undivided else {}),
         "stride_px": grid.stride,
         "cell_rule": grid.rule,
-        "preprocessing": {
-            "size_px": sizes[0],
-            "max_size_px": sizes[1],
-            "input_hw_px": list(grid.shown_hw),
-            "resize": "Pillow bilinear on uint8",
-            "mean": list(MEAN_RGB),
-            "std": list(STD_RGB),
-        },
+        "preprocessing": {**how.as_meta(), "input_hw_px": list(grid.shown_hw)},
         "device": model.device.type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "precision": model.precision,

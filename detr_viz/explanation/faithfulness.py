@@ -59,17 +59,16 @@ def faithfulness(
     modes = tuple(dict.fromkeys(modes))
     if not modes:
         raise ValueError("faithfulness of no mode: name one")
-    levels = e.grids(e.num_layers - 1)
-    cells = sum(grid.cells for grid in levels)
+    valid = _valid_cells(e)
     maps = {mode: e.maps(mode, ids, e.num_layers - 1, scale).mean(1) for mode in modes}
     flat = {mode: _flat(e, mode, ids, scale) for mode in modes}
-    counts = _counts(cells)
+    counts = _counts(len(valid))
     curves = {way: {mode: [] for mode in modes} for way in ("deletion", "insertion")}
     random = []
     for i, query in enumerate(watch(ids)):
-        ranked = [np.argsort(-flat[mode][i], kind="stable") for mode in modes]
+        ranked = [valid[np.argsort(-flat[mode][i][valid], kind="stable")] for mode in modes]
         rng = np.random.default_rng((_SEED, query))
-        shuffled = [rng.permutation(cells) for _ in range(orders)]
+        shuffled = [valid[rng.permutation(len(valid))] for _ in range(orders)]
         # insertion in an order is deletion in the reversed order
         orders_of_query = [*ranked, *(order[::-1] for order in ranked), *shuffled]
         scores = _deletion(e, query, orders_of_query, counts, hidden_layers)
@@ -85,7 +84,14 @@ def faithfulness(
     baseline = np.reshape(random, (len(ids), orders, len(counts)))
     plain = next(iter(arrays["deletion"].values()))[:, 0]
     return Faithfulness(
-        tuple(ids), hidden_layers, scale, counts / cells, plain, maps, **arrays, random=baseline
+        tuple(ids),
+        hidden_layers,
+        scale,
+        counts / len(valid),
+        plain,
+        maps,
+        **arrays,
+        random=baseline,
     )
 
 
@@ -96,6 +102,21 @@ def _flat(e: Explanation, mode: str, queries: Sequence[int], scale: str) -> NDAr
     """
     levels = e.level_maps(mode, queries, e.num_layers - 1, scale)
     return np.concatenate([m.mean(1).reshape(len(m), -1) for m in levels], 1)
+
+
+def _cells(e: Explanation) -> int:
+    """The number of cells of all levels at the last layer, S."""
+    return sum(grid.cells for grid in e.grids(e.num_layers - 1))
+
+
+def _valid_cells(e: Explanation) -> NDArray[np.intp]:
+    """The cells of all levels that are not padding, in which no query can look."""
+    last = e.num_layers - 1
+    attention = e.attention_at(("cross", last))
+    mask = getattr(attention, "key_padding_mask", getattr(attention, "padding", None))
+    if mask is None:
+        return np.arange(_cells(e))
+    return np.flatnonzero(~mask.cpu().numpy().ravel())
 
 
 def _counts(cells: int) -> NDArray[np.intp]:
@@ -116,7 +137,7 @@ def _deletion(
     The steps with none and with all cells hidden are the same in every order, and run once.
     """
     inner = counts[1:-1]
-    hidden = np.zeros((2 + len(orders) * len(inner), counts[-1]), bool)
+    hidden = np.zeros((2 + len(orders) * len(inner), _cells(e)), bool)
     hidden[1] = True
     for k, order in enumerate(orders):
         for j, count in enumerate(inner):

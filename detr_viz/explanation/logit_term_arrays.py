@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detr_viz.common.short_repr import ShortRepr
 
-@dataclass(frozen=True, eq=False)
-class LogitTerms:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LogitTerms(ShortRepr):
     """The logits of q queries as a sum of products of query parts and key parts (logit_terms.py).
 
     terms     name of terms.TERMS -> logits at the layer's own scale, float32 (q, heads, h, w);

@@ -2,8 +2,7 @@
 
 Figures, tables and saved maps take an `ExplanationBase`. It has two kinds: an Explanation
 (captured.py, torch) computes maps from the captured attention when they are needed. A
-StoredExplanation (stored.py) holds the maps of some queries, and can be sent to a process without
-torch.
+StoredExplanation (stored.py) holds maps of some queries, for a process without torch.
 """
 
 from __future__ import annotations
@@ -17,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz.attention.grids import Grid, finest, on_finest
-from detr_viz.attention.terms import Mode, are_products, check_mode, formula_of, is_sum
-from detr_viz.common.errors import UserError
+from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode, formula_of
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.logit_term_arrays import LogitTerms
+from detr_viz.explanation.mode_checks import check_mode_of, check_products
+from detr_viz.explanation.summary import summary
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExplanationBase:
     """Detections and the facts of their attention maps. Arrays are numpy.
 
@@ -74,6 +74,9 @@ class ExplanationBase:
     meta: Mapping[str, Any]
     pairwise: bool
     layer_references: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     # ---- grids of the maps ---------------------------------------------------------------------
 
@@ -169,6 +172,11 @@ class ExplanationBase:
         """Scores, labels and boxes of a captured layer's own output; see pick_layer."""
         return self.outputs[self.pick_layer(layer)]
 
+    @property
+    def why_undivided(self) -> str:
+        """Why the model has no mode but combine, a clause; "" if it has others."""
+        return str(self.meta.get("why_undivided", ""))
+
     # ---- attention maps ------------------------------------------------------------------------
 
     def formula(self, mode: str | Mode, layer: int | None = None) -> str:
@@ -176,6 +184,10 @@ class ExplanationBase:
         if isinstance(mode, Mode):
             return mode.formula
         return self.formulas[self.pick_layer(layer)].get(mode) or formula_of(mode)
+
+    def self_formula(self, mode: str) -> str:
+        """Formula of a mode's logits in a self-attention, of the encoder or of the decoder."""
+        return UNDIVIDED_FORMULA if self.why_undivided else formula_of(mode)
 
     def maps(
         self,
@@ -213,7 +225,7 @@ class ExplanationBase:
         scale: str = "mode",
     ) -> tuple[NDArray[np.float32], ...]:
         """The maps of each level: (q, heads, h, w) on each of `grids`."""
-        self._check_mode(mode)
+        check_mode_of(self, mode)
         return self._level_maps(mode, self._chosen(queries), self.pick_layer(layer), scale)
 
     def outside(
@@ -240,33 +252,15 @@ class ExplanationBase:
 
         xy (q, heads, L, P, 2) in [0, 1] of each level's grid, weights (q, heads, L, P).
         """
-        self._check_mode(mode)
+        check_mode_of(self, mode)
         return self._samples(mode, self._chosen(queries), self.pick_layer(layer))
 
     def logit_terms(
         self, queries: Sequence[int] | int | None = None, layer: int | None = None
     ) -> LogitTerms:
         """The terms of the cross-attention's logits; queries and layer as in `maps`."""
-        if not are_products(self.term_names):
-            raise UserError(self._no_products())
+        check_products(self)
         return self._logit_terms(self._chosen(queries), self.pick_layer(layer))
-
-    def _check_mode(self, mode: str | Mode) -> None:
-        own = not isinstance(mode, str) or is_sum(mode)
-        if own and not are_products(self.term_names):
-            raise UserError(f"{self._no_products()}: take a mode")
-        if is_sum(mode):
-            check_mode(str(mode))
-        elif isinstance(mode, str) and mode not in self.modes:
-            have = ", ".join(self.modes)
-            raise UserError(f"{self.model_title} has no mode {mode!r}; it has {have}")
-
-    def _no_products(self) -> str:
-        """Why the terms of the logits cannot be shown, as one line."""
-        if not self.term_names:
-            return f"the attention of {self.model_title} is not a sum of terms"
-        parts = ", ".join(self.term_names)
-        return f"the logits of {self.model_title} are sums of {parts}, not of products of parts"
 
     def _chosen(self, queries: Sequence[int] | int | None) -> list[int]:
         if queries is None:

@@ -37,6 +37,7 @@ from torch import Tensor
 from detr_viz.attention.base import Attention
 from detr_viz.attention.grids import Grid, by_level, finest, on_finest
 from detr_viz.common.errors import UserError
+from detr_viz.common.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from detr_viz.explanation.captured import Explanation
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 _MOST_WEIGHTS = 1 << 24  # computed at once, of all heads: 64 MB of float32
 
 
-@dataclass(frozen=True, eq=False)
-class Rollout:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rollout(ShortRepr):
     """Maps of q queries over the K cells of the finest grid, float32 (q, K); every row sums to 1.
 
     last     the last layer's cross-attention, mean of the heads

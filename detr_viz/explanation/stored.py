@@ -18,7 +18,7 @@ Levels = tuple[NDArray[np.float32], ...]
 Samples = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StoredExplanation(ExplanationBase):
     """Maps of some queries and modes, at one scale.
 

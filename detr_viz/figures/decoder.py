@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.attention.grids import Grid
-from detr_viz.attention.terms import formula_of
 from detr_viz.detections.matching import Match, SharedObject
 from detr_viz.figures.labels import model_name, words_of
 from detr_viz.figures.page.canvas import warn_if_high
@@ -143,7 +142,7 @@ def notes_of(subject: ShownModel, modes: Sequence[str], scale: str, style: Style
     notes = [clean(subject.name), f"self-attention of {layers_of(subject)}"]
     if subject.layers != (subject.explanation.num_layers - 1,):
         notes.append(OWN_OUTPUT)
-    notes += [formula_note(mode, formula_of(mode)) for mode in modes]
+    notes += [formula_note(mode, subject.explanation.self_formula(mode)) for mode in modes]
     if scale == "layer":
         notes.append(LAYER_SCALE)
     if "content" in modes and 0 in subject.layers:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.attention.grids import on_one_grid
-from detr_viz.attention.terms import formula_of
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, Label, MapRow, Section
 from detr_viz.figures.page.foot import Foot
@@ -129,10 +128,9 @@ def encoder_grid(
     if e.num_encoder_layers > 1:
         where += f" of 0{DASH}{e.num_encoder_layers - 1}"
     notes = [clean(e.model_title), where]
-    notes += [
-        formula_note(mode, e.formula(mode) if e.kind() == "sampled" else formula_of(mode))
-        for mode in modes
-    ]
+    # cells sample as the queries do; a plain self-attention has a formula of its own
+    formula = e.formula if e.attention_kind == "sampled" else e.self_formula
+    notes += [formula_note(mode, formula(mode)) for mode in modes]
     if scale == "layer":
         notes.append(LAYER_SCALE)
     notes += [MARK, grid_note(e.grid_hw)]

@@ -207,8 +207,7 @@ def _reading(shown: FigureContents) -> str:
     """What colour or lines mean."""
     style = shown.style
     if style.scaling is None:
-        mass, _, others = normalisation(style).partition("; ")
-        return _sentence(escape(f"{mass}, the densest cells first; {others}"))
+        return _sentence(escape(normalisation(style)))
     where = " over the photo" if style.name == "overlay" else ""
     scaled = f"{NORMS[style.scaling]} (normalisation \\emph{{{style.scaling}}})"
     known = f"Darker colour{where} is more attention"  # of the default map

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.words import did_you_mean
 
 STYLES = {
     "overlay": "the map's colour over the grey photo",
@@ -50,7 +51,7 @@ RAMPS = {
         (1.0, "#1b0338"),
     ),
 }
-SUFFIXES = (".png", ".pdf", ".svg")  # of figures
+SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff", ".eps")  # of figures
 # Styles that no norm applies to, and why.
 _UNSCALED = {
     "contour": "contours, which hold shares of each map's own mass",
@@ -98,7 +99,9 @@ class Style:
             ("heads", self.heads if isinstance(self.heads, str) else "mean", HEADS),
         ):
             if value not in known:
-                raise FigureError(f"{name} {value!r} is not one of {', '.join(known)}")
+                near = did_you_mean(str(value), known)
+                advice = f"; {near}" if near else ""
+                raise FigureError(f"{name} {value!r} is not one of {', '.join(known)}{advice}")
         numbers = () if self.heads is None or isinstance(self.heads, str) else self.heads
         sound = isinstance(numbers, tuple) and all(type(n) is int and n >= 0 for n in numbers)
         if not sound or len(set(numbers)) < len(numbers) or self.heads == ():

@@ -22,13 +22,13 @@ from detr_viz.heatmaps.schema import (
     MOST_POINTS,
     ROUNDING,
     SCHEMA_VERSION,
-    STORES,
     HeatmapError,
     Heatmaps,
     lack,
     no_weights,
     rounding,
 )
+from detr_viz.heatmaps.stores import STORES
 
 _PREFIXES = ("maps_", "outside_", "samples_", "sample_weights_")
 _LEVEL = re.compile(r"\.l\d+\Z")  # the end of the name of one level's maps

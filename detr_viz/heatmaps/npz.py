@@ -23,12 +23,12 @@ from detr_viz.heatmaps import safe_npz
 from detr_viz.heatmaps.checked import Checked
 from detr_viz.heatmaps.schema import (
     SCHEMA_VERSION,
-    STORES,
     HeatmapError,
     Heatmaps,
     lack,
     no_weights,
 )
+from detr_viz.heatmaps.stores import STORES
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase

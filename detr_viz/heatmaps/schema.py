@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.short_repr import ShortRepr
 
 SCHEMA_VERSION = 3
-STORES = ("float32", "float16")
 KINDS = ("dense", "sampled", "factored", "roi")
 # Largest absolute rounding error. float16 keeps 11 bits of values up to 1; near 0 steps of 6e-8.
 STORED_WITHIN = {"float32": 0.0, "float16": 2.0**-12}
@@ -53,8 +53,8 @@ class HeatmapError(UserError):
     """A file of saved maps that cannot be read."""
 
 
-@dataclass(frozen=True, eq=False)
-class Heatmaps:
+@dataclass(frozen=True, eq=False, repr=False)
+class Heatmaps(ShortRepr):
     """Saved maps of q queries at one decoder layer, by M heads, on L levels (finest first).
 
     maps            mode -> float32 (q, M, h, w) on the finest grid

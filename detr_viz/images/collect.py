@@ -12,14 +12,19 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.file_kinds import HEAD_BYTES, kind_of
 from detr_viz.common.files import path_text, reason
-from detr_viz.images.names import last_part, output_name, posix_path, unique_name
+from detr_viz.images.locate import is_below, locate
+from detr_viz.images.names import last_part, output_name, unique_name
 from detr_viz.images.search import NamedPaths, path_below, search_images
 
+_KEPT = {"images", "file_name", "coco_url"}
 _LIST_BYTES, _COCO_BYTES = 256_000_000, 2_000_000_000
 _LINKS = ("http://", "https://")
+_NAMES = ("file_name", "coco_url")  # of an image in COCO files; LVIS has addresses alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +46,20 @@ def is_single(words: Sequence[str]) -> bool:
 
 
 def expand(
-    words: Iterable[str], image_root: str | None = None, skip: str | Path | None = None
+    words: Iterable[str],
+    image_root: str | None = None,
+    skip: str | Path | None = None,
+    notes: list[str] | None = None,
+    figures: Sequence[str] = (".png",),
 ) -> list[Input]:
     """The images that the words name, in their order, each file once.
 
     image_root: the folder of relative lines of @lists and of file names in COCO files (default:
     the working directory for lists, the file's own folder for COCO).
     skip: the output folder; a search in a folder or with a pattern leaves its files out.
+    notes: gets a line for each folder of which files were left out, and for names that were
+    found elsewhere.
+    figures: suffixes of the files that the run writes there.
     Raises UserError for a word without images or that cannot be read, for an image_root that is
     not a folder or not needed, and for a `skip` where new figures would be among the images.
     """
@@ -55,18 +67,23 @@ def expand(
     seen: set[str] = set()
     numbers: dict[str, int] = {}
     searched: list[str] = []
+    notes = [] if notes is None else notes
     kinds = [(word, _kind(word)) for word in words]
     _check_root(image_root, {kind for _, kind in kinds})
     for word, kind in kinds:
         if kind in ("folder", "pattern"):
-            images, top = search_images(word, kind, skip)
-            # figures are .png files, which a pattern such as *.jpg does not find again
-            if kind == "folder" or any(path.lower().endswith(".png") for path, _ in images):
+            images, top, others = search_images(word, kind, skip)
+            notes += [others] if others else []
+            # a pattern such as *.jpg does not find figures that are .png files again
+            again = any(path.lower().endswith(tuple(figures)) for path, _ in images)
+            if kind == "folder" or again:
                 searched.append(top)
         elif kind == "list":
-            images = _from_list(word[1:], image_root)
+            images = _from_list(word[1:], image_root, notes)
+        elif kind == "coco":
+            images = _from_coco(word, image_root, notes)
         else:
-            images = _from_coco(word, image_root) if kind == "coco" else [(word, last_part(word))]
+            images = [(word, last_part(word))]
         for path, name in images:
             if (absolute := os.path.abspath(path)) not in seen:
                 seen.add(absolute)
@@ -116,7 +133,7 @@ def _check_skip(inputs: Sequence[Input], searched: Sequence[str], out: str | Pat
 # ---- lists and COCO files ---------------------------------------------------------------------
 
 
-def _from_list(path: str, root: str | None) -> NamedPaths:
+def _from_list(path: str, root: str | None, notes: list[str]) -> NamedPaths:
     title = f"the list {path_text(path)}"
     try:
         text = _read(path, title, _LIST_BYTES).decode("utf-8-sig")
@@ -127,22 +144,28 @@ def _from_list(path: str, root: str | None) -> NamedPaths:
     lines = [line for line in map(str.strip, text.split("\n")) if line and line[0] != "#"]
     if not lines:
         raise UserError(f"{title} names no image: write one path on each line")
-    images = []
+    top, direct, images = root or "", [], []
     for line in lines:
         absolute = os.path.isabs(line) or line.startswith(_LINKS)
-        file = line if absolute or root is None else os.path.join(root, line)
+        file = line if absolute else os.path.join(top, line)
         images.append((file, last_part(line) if absolute else line))
+        there = not line.startswith(_LINKS) and os.path.lexists(file)
+        direct.append(line if there else None)
+    found = locate(lines, top, title, direct)
+    for i, file in enumerate(found.files):
+        if direct[i] is None and file is not None:
+            images[i] = (os.path.join(top, file), file)
+    notes += [note] if (note := found.note(title)) else []
+    notes += [f"{title}: {missing}"] if (missing := found.missing(lines, top)) else []
     return images
 
 
-def _from_coco(path: str, root: str | None) -> NamedPaths:
+def _from_coco(path: str, root: str | None, notes: list[str]) -> NamedPaths:
     title = path_text(path)
     data = _read(path, title, _COCO_BYTES)
     try:
         # annotations are most of such a file; each one is dropped as soon as it is parsed
-        coco = json.loads(
-            data, object_hook=lambda x: x if x.keys() & {"images", "file_name"} else 0
-        )
+        coco = json.loads(data, object_hook=lambda x: x if x.keys() & _KEPT else 0)
     except (ValueError, RecursionError) as error:
         why = reason(error)[:120]
         raise UserError(f"{title} is not JSON ({why}): give a COCO annotation file") from None
@@ -150,20 +173,37 @@ def _from_coco(path: str, root: str | None) -> NamedPaths:
     if not isinstance(entries, list) or not entries:
         raise UserError(f'{title} has no "images", or an empty list: give a COCO annotation file')
     folder = os.path.dirname(path) if root is None else root
-    images = []
+    names = []
     for i, entry in enumerate(entries):
-        file = entry.get("file_name") if isinstance(entry, dict) else None
-        if not isinstance(file, str) or not file:
+        given = [entry.get(key) for key in _NAMES] if isinstance(entry, dict) else []
+        name = next((one for one in given if isinstance(one, str) and one), None)
+        if name is None:
             raise UserError(f"{title}: images[{i}] has no file_name: give a COCO annotation file")
-        name = posix_path(file)
-        first = name.split("/")[0]
-        if name.startswith("/") or first in ("..", ".") or os.path.splitdrive(file)[0]:
-            raise UserError(
-                f"{title}: images[{i}] has the file_name {file[:80]!r}, which does not lead below "
-                "the image folder: write it relative to a folder, and give that as --image-root"
-            )
-        images.append((os.path.join(folder, file), file))
-    return images
+        names.append(name)
+    found = locate(names, folder, title)
+    missing = found.missing(names, folder)
+    if not any(found.files):
+        _refuse(names, title, missing)
+    notes += [f"{title}: {missing}"] if missing else []
+    notes += [note] if (note := found.note(title)) else []
+    files = [file or _at_least(name) for name, file in zip(names, found.files, strict=True)]
+    return [(os.path.join(folder, file), file) for file in files]
+
+
+def _refuse(names: Sequence[str], title: str, missing: str) -> NoReturn:
+    """None of the images of a COCO file is there."""
+    i = next((i for i, name in enumerate(names) if not is_below(name)), None)
+    if i is not None:
+        raise UserError(
+            f"{title}: images[{i}] has the file_name {names[i][:80]!r}, which does not lead below "
+            f"the image folder; {missing}: give the folder of the images as --image-root"
+        )
+    raise UserError(f"{title}: {missing}: give the folder of the images as --image-root")
+
+
+def _at_least(name: str) -> str:
+    """A path below the image folder for a name without a file; the batch reports it."""
+    return name if is_below(name) and not name.startswith(_LINKS) else last_part(name)
 
 
 def _read(path: str, title: str, most: int) -> bytes:
@@ -176,4 +216,7 @@ def _read(path: str, title: str, most: int) -> bytes:
         raise UserError(f"cannot read {title}: {reason(error)}; check the path") from None
     if not fits:
         raise UserError(f"{title} is larger than {most // 1_000_000} MB: split it")
+    kind = kind_of(data[:HEAD_BYTES])
+    if kind is not None and kind.group == "lfs":
+        raise UserError(f"{title} is {kind.title}, not the file itself: run git lfs pull")
     return data

@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import os
 import posixpath
-import unicodedata
+
+from detr_viz.common.file_names import alike, fitting, for_windows
 
 _LONGEST_NAME = 150  # bytes; a file name may have 255, the rest is for suffixes such as _detr.png
 
 
 def unique_name(name: str, numbers: dict[str, int]) -> str:
     """cat, then cat-2, cat-3, ... `numbers`: name already used -> the next number for it."""
-    candidate, key = name, _alike(name)
-    while _alike(candidate) in numbers:
+    candidate, key = name, alike(name)
+    while alike(candidate) in numbers:
         candidate = f"{name}-{numbers[key]}"
         numbers[key] += 1
-    numbers[_alike(candidate)] = 2
+    numbers[alike(candidate)] = 2
     return candidate
 
 
-def _alike(name: str) -> str:
-    """One key for all names that are the same file on some file system."""
-    return unicodedata.normalize("NFC", name.casefold())
+def output_name(path: str, windows: bool = os.name == "nt") -> str:
+    """The path without its suffix: printable characters only, and never above its start.
 
-
-def output_name(path: str) -> str:
-    """The path without its suffix: printable characters only, and never above its start."""
+    A part that is too long, or that Windows (if `windows`) does not take, gets a digest.
+    """
     clean = posix_path(path)
     if not clean.isprintable():
         clean = "".join(c if c.isprintable() else "_" for c in clean)
     *folders, file = clean.split("/")
     stem = file.rpartition(".")[0] if "." in file else file
-    parts = [*folders, _cut(stem) if stem.strip(".") else "image"]
-    return "/".join(part for part in parts if part not in ("", ".", ".."))
-
-
-def _cut(name: str) -> str:
-    """The name, shortened if no suffix would fit behind it."""
-    return os.fsencode(name)[:_LONGEST_NAME].decode("utf-8", "ignore").rstrip()
+    parts = [part for part in folders if part not in ("", ".", "..")]
+    parts = [fitting(part) for part in parts]
+    last = fitting(stem, most=_LONGEST_NAME) if stem.strip(".") else "image"
+    parts += [last] if last not in ("", ".", "..") else []
+    return "/".join(for_windows(part) if windows else part for part in parts)
 
 
 def posix_path(path: str) -> str:

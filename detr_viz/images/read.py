@@ -20,7 +20,10 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from detr_viz.common.files import path_text
+from detr_viz.images.deep_tiff import by_tifffile, by_two_passes, refuse_raw_photo
 from detr_viz.images.loaded_image import MAX_PIXELS, ImageError, LoadedImage
+from detr_viz.images.not_images import kind_in, refuse
+from detr_viz.images.tiff_tags import TIFFFILE, TWO_PASSES, TiffTags, read_tags, reader
 from detr_viz.images.to_rgb import frame_note, to_rgb
 
 _ONE_AT_A_TIME = threading.Lock()  # Pillow's settings and warning filters are shared by all threads
@@ -43,6 +46,7 @@ def load_image(
         return _from_array(source)
     if isinstance(source, Image.Image):
         name = "the PIL image"
+        _check_tiff(source, name)
         with _pillow_rules(), _pillow_errors(name):
             rgb, notes = to_rgb(source, name)
         return LoadedImage(rgb, None, hashlib.sha256(rgb).hexdigest(), notes)
@@ -60,13 +64,71 @@ def load_image(
 def _from_file(path: str) -> LoadedImage:
     name = path_text(path)
     with _open_regular(path, name) as file, _pillow_errors(name):
-        with _pillow_rules(), Image.open(file) as im:
-            # for EPS Pillow would run Ghostscript on the file; of a stub it knows only the name
-            if im.format == "EPS" or isinstance(im, ImageFile.StubImageFile):
-                raise ImageError(f"{name} is {im.format}, which is not read: convert it to PNG")
-            rgb, notes = to_rgb(im, name)
-            notes = frame_note(im) + notes
+        tags = read_tags(file, path)
+        if tags is not None:
+            refuse_raw_photo(tags, name)
+        if tags is not None and reader(tags) == TIFFFILE:
+            rgb, notes = by_tifffile(file, tags, name)
+        else:
+            try:
+                rgb, notes = _by_pillow(file, tags, name)
+            except UnidentifiedImageError:
+                rgb, notes = _unknown_to_pillow(file, tags, name)
         return LoadedImage(rgb, path, sha256(file), notes)
+
+
+def _unknown_to_pillow(
+    file: BinaryIO, tags: TiffTags | None, name: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """By another reader, else an error that names what the file is."""
+    if tags is not None:
+        return by_tifffile(file, tags, name)
+    kind = kind_in(file)
+    if kind is not None and kind.group == "heic":
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError:
+            refuse(kind, name)
+        with _pillow_rules(), HeifImageFile(file) as im:
+            if im.width * im.height > MAX_PIXELS:
+                raise ImageError(
+                    f"{name} is too large ({im.width * im.height} pixels exceeds limit of "
+                    f"{MAX_PIXELS} pixels): scale it down first"
+                )
+            rgb, notes = to_rgb(im, name)  # the decoder has turned it, and says so in its EXIF
+            return rgb, frame_note(im) + notes
+    refuse(kind, name)
+    raise UnidentifiedImageError(name)
+
+
+def _check_tiff(im: Image.Image, name: str) -> None:
+    """ImageError for an opened TIFF that Pillow reads as another picture."""
+    path = getattr(im, "filename", None) if im.format == "TIFF" else None
+    if path and os.path.isfile(path):
+        with open(path, "rb") as file:
+            tags = read_tags(file)
+        if tags is not None and reader(tags) == TIFFFILE:
+            raise ImageError(
+                f"{name} is of a TIFF with {tags.words}, which Pillow does not read right: "
+                "give the path instead"
+            )
+
+
+def _by_pillow(
+    file: BinaryIO, tags: TiffTags | None, name: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    file.seek(0)
+    with _pillow_rules(), Image.open(file) as im:
+        # for EPS Pillow would run Ghostscript on the file; of a stub it knows only the name
+        if im.format in ("EPS", "MPEG") or isinstance(im, ImageFile.StubImageFile):
+            if im.format == "MPEG":
+                refuse(kind_in(file), name)
+            raise ImageError(f"{name} is {im.format}, which is not read: convert it to PNG")
+        if tags is not None and reader(tags) == TWO_PASSES:
+            rgb, notes = by_two_passes(file, tags)
+        else:
+            rgb, notes = to_rgb(im, name)
+        return rgb, frame_note(im) + notes
 
 
 def _open_regular(path: str, name: str) -> BinaryIO:

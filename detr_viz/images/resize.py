@@ -51,29 +51,44 @@ def resized(image: LoadedImage, short: int = 800, longest: int = 1333) -> np.nda
     Pillow's bilinear filter on uint8, as in the official evaluation transform. short, longest in
     pixels. ImageError for more than MAX_PIXELS.
     """
-    h, w = target_size(*image.hw, short, longest)
+    return resized_to(image, target_size(*image.hw, short, longest))
+
+
+def resized_to(image: LoadedImage, hw: tuple[int, int], resample: str = "bilinear") -> np.ndarray:
+    """The picture at this size, uint8 (h, w, 3), by one of Pillow's filters on uint8.
+
+    ImageError for more than MAX_PIXELS.
+    """
+    h, w = hw
     if h * w > MAX_PIXELS:
         raise ImageError(f"{h} x {w} pixels are too many for the network: ask for a smaller size")
     if (h, w) == image.hw:
         return image.rgb
-    return np.asarray(Image.fromarray(image.rgb).resize((w, h), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image.rgb).resize((w, h), Image.Resampling[resample.upper()]))
 
 
-def normalised(pixels: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-    """(rgb / 255 - mean) / std of uint8 (B, h, w, 3): float32 (B, 3, h, w) on the device.
+def normalised(
+    pixels: np.ndarray,
+    device: torch.device | str = "cpu",
+    mean: tuple[float, ...] = MEAN_RGB,
+    std: tuple[float, ...] = STD_RGB,
+    rescale: float = 1 / 255,
+) -> torch.Tensor:
+    """(rgb * rescale - mean) / std of uint8 (B, h, w, 3): float32 (B, 3, h, w) on the device.
 
-    float32 arithmetic in this order: the same bits as the official evaluation transform.
+    float32 arithmetic in this order: with the values of the official evaluation transform the
+    same bits as its own, which divides by 255.
     """
     import torch
 
     # divisors as tensors: some devices multiply by the inverse of a plain number instead
-    mean, std, white = (
+    centre, deviation, white = (
         torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
-        for values in (MEAN_RGB, STD_RGB, [255])
+        for values in (mean, std, [1 / rescale])
     )
     x = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).to(device)
     x = x.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    return x.div_(white).sub_(mean).div_(std)
+    return x.div_(white).sub_(centre).div_(deviation)
 
 
 def to_tensor(image: LoadedImage, short: int = 800, longest: int = 1333) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text, reason
+from detr_viz.images.left_out import HEIC_SUFFIXES, LeftOut
 from detr_viz.images.names import posix_path
 
 # Formats that Pillow opens, but that a search in a folder leaves out. The first row: Pillow only
@@ -30,41 +32,56 @@ def path_below(path: str | Path, folder: str | Path) -> str | None:
     return posix_path(inner[len(outer) :]) if inner.startswith(outer) else None
 
 
-def search_images(word: str, kind: str, skip: str | Path | None) -> tuple[NamedPaths, str]:
-    """(images, the folder that their names are relative to).
+def search_images(word: str, kind: str, skip: str | Path | None) -> tuple[NamedPaths, str, str]:
+    """(images, the folder that their names are relative to, what was left out: a line or "").
 
     kind: "folder" or "pattern". skip: a folder whose files are left out. UserError for no images.
     """
     top, rest = (word, ()) if kind == "folder" else _fixed(word)
     paths: set[str] = set()
+    others = LeftOut()
     for match in [word] if kind == "folder" else _matches(top, rest):
-        paths.update(_images_in(match) if os.path.isdir(match) else [match])
+        paths.update(_images_in(match, others) if os.path.isdir(match) else [match])
     start = len(os.path.join(top, ""))
     ordered = sorted(paths, key=lambda path: path.split(os.sep))  # file systems list differently
     images = [(path, posix_path(path[start:])) for path in ordered]
     if skip is not None and (out := path_below(skip, top)):
-        images = [(path, name) for path, name in images if not name.startswith(f"{out}/")]
+        others.drop_below(os.path.join(top, *out.split("/")))
+        kept = [(path, name) for path, name in images if not name.startswith(f"{out}/")]
+        others.outputs = len(images) - len(kept)
+        images = kept
+    line = others.line()
     if not images:
-        raise UserError(f"no images in {path_text(word)}: check the path, or name files one by one")
-    return images, top
+        reason = f" ({line})" if line else ""
+        raise UserError(
+            f"no images in {path_text(word)}: check the path, or name files one by one{reason}"
+        )
+    return images, top, f"{path_text(word)}: {line}" if line else ""
 
 
-def _images_in(top: str) -> list[str]:
+def _images_in(top: str, others: LeftOut) -> list[str]:
     from PIL import Image
 
     suffixes = Image.registered_extensions()
     formats = (set(Image.OPEN) | {"MPO"}) - _LEFT_OUT  # the JPEG reader opens MPO
-    return [
-        os.path.join(folder, file)
-        for folder, files in _folders(top)
-        for file in files
-        if suffixes.get(os.path.splitext(file)[1].lower()) in formats
-    ]
+    has_heic = importlib.util.find_spec("pillow_heif") is not None
+    found = []
+    for folder, files in _folders(top, others):
+        for file in files:
+            suffix = os.path.splitext(file)[1].lower()
+            if suffixes.get(suffix) in formats or (has_heic and suffix in HEIC_SUFFIXES):
+                found.append(os.path.join(folder, file))
+            else:
+                others.add(os.path.join(folder, file), suffix in suffixes)
+    return found
 
 
-def _folders(top: str) -> Iterator[tuple[str, list[str]]]:
+def _folders(top: str, others: LeftOut | None = None) -> Iterator[tuple[str, list[str]]]:
     """(folder, its files), without hidden ones; links to folders are not followed."""
     for folder, inner, files in os.walk(top, onerror=_unreadable):
+        hidden = [name for name in (*inner, *files) if name.startswith(".")]
+        if others is not None:
+            others.hidden += [os.path.join(folder, name) for name in hidden]
         inner[:] = [name for name in inner if not name.startswith(".")]
         yield folder, [name for name in files if not name.startswith(".")]
 

@@ -8,8 +8,8 @@ from PIL import Image
 from detr_viz.images.loaded_image import ImageError
 
 _ORIENTATION = 0x0112  # EXIF tag; how the stored pixels must be turned to stand upright
-_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
-_TURNS = {
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_FORMAT = 258, 262, 339
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -42,7 +42,7 @@ def to_rgb(im: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _turn(im: Image.Image) -> Image.Transpose | None:
     try:
-        return _TURNS.get(im.getexif().get(_ORIENTATION))
+        return TURNS.get(im.getexif().get(_ORIENTATION))
     except Exception:  # the picture is whole, its EXIF block is not
         return None
 
@@ -51,7 +51,9 @@ def frame_note(im: Image.Image) -> tuple[str, ...]:
     """A note if only the first of several frames or pages is read."""
     if im.format == "PSD":  # its "frames" are layers; Pillow reads all of them together
         return ()
-    kind = {"TIFF": "page", "DCX": "page", "MPO": "picture"}.get(im.format or "", "frame")
+    kind = {"TIFF": "page", "DCX": "page", "MPO": "picture", "HEIF": "picture"}.get(
+        im.format or "", "frame"
+    )
     start = "animated: first" if kind == "frame" else "first"
     try:
         count = getattr(im, "n_frames", 1)
@@ -74,42 +76,68 @@ def _eight_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     return out, notes
 
 
+def table_of(white: int) -> np.ndarray:
+    """uint8 (65536,): the 8-bit value of each sample where `white` is full scale, rounded."""
+    return ((np.arange(65536) * 255 + white // 2) // white).astype(np.uint8)
+
+
+def depth_note(bits: int, white: int, brightest: int) -> tuple[str, ...]:
+    """How samples of more than 8 bits were scaled."""
+    if bits <= 8:
+        return ()
+    return (f"{bits}-bit: {white} is full scale, the largest sample is {brightest}",)
+
+
 def _from_16_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """White is 65535 (12-bit TIFF: 4095), as the formats say, even if the picture is then dark."""
     tags = getattr(im, "tag_v2", {})
     samples = np.asarray(im)
     brightest = int(samples.max())
     white = 4095 if tags.get(_TIFF_BITS) == (12,) and brightest <= 4095 else 65535
-    gray = ((np.arange(65536) * 255 + white // 2) // white).astype(np.uint8)[samples]
+    gray = table_of(white)[samples]
     if tags.get(_TIFF_PHOTOMETRIC) == 0:  # 0 is white: Pillow handles that only for 8 bits
         gray = 255 - gray
-    return Image.fromarray(gray), (
-        f"16-bit: {white} is full scale, the largest sample is {brightest}",
-    )
+    return Image.fromarray(gray), depth_note(16, white, brightest)
 
 
 def _from_32_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """White is the first of 1 (F), 255 and 65535 (I) that no sample exceeds.
+    """See from_any_range; white is 1 or 255 (F), 255 or 65535 (I)."""
+    tags = getattr(im, "tag_v2", {})
+    samples = np.asarray(im)
+    if im.mode == "I" and tags.get(_TIFF_BITS) == (32,) and tags.get(_TIFF_FORMAT, (1,)) == (1,):
+        samples = samples.view(np.uint32)  # Pillow has no unsigned mode of 32 bits
+    if im.mode == "F":
+        known: tuple[int, ...] = (1, 255)
+    else:  # older Pillows read 16-bit PNG as I
+        known = (65535,) if im.format in ("PNG", "PPM") else (255, 65535)
+    gray, notes = from_any_range(samples.astype(np.float64), known)
+    if tags.get(_TIFF_PHOTOMETRIC) == 0:
+        gray = 255 - gray
+    return Image.fromarray(gray), notes
 
-    If samples exceed all of these or are negative, the range of the samples and 0 is shown.
+
+def from_any_range(
+    samples: np.ndarray, known: tuple[int, ...], bits: int = 32
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(uint8 of the same shape, notes) of float64 samples, which are overwritten.
+
+    White is the first value in `known` that no sample exceeds. If samples exceed all of these or
+    are negative, the range of the samples and 0 is shown.
     """
-    samples = np.asarray(im).astype(np.float64)
     notes: tuple[str, ...] = ()
     finite = np.isfinite(samples)
     if not finite.all():
         notes = (f"{int((~finite).sum())} samples are not finite: drawn as the lowest",)
         samples[~finite] = samples[finite].min() if finite.any() else 0
     low, high = float(samples.min()), float(samples.max())
-    if im.mode == "F":
-        known: tuple[int, ...] = (1, 255)
-    else:  # older Pillows read 16-bit PNG as I
-        known = (65535,) if im.format in ("PNG", "PPM") else (255, 65535)
     white = next((value for value in known if low >= 0 and high <= value), None)
     black, white = (0, white) if white else (min(low, 0), max(high, 0))
+    notes += (f"{bits}-bit: {black:.6g} is black, {white:.6g} is white",)
+    if high > 1e300 or low < -1e300:  # the difference of two float64 may be infinite
+        samples, black, white = samples / 4, black / 4, white / 4
     samples -= black
-    samples *= 255 / (white - black)
-    notes += (f"32-bit: {black:.6g} is black, {white:.6g} is white",)
-    return Image.fromarray(np.rint(samples).astype(np.uint8)), notes
+    samples *= 255 / max(white - black, 1e-300)
+    return np.rint(samples).astype(np.uint8), notes
 
 
 def _over_white(im: Image.Image) -> tuple[Image.Image, bool]:

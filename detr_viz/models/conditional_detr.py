@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.attention.terms import MODES
-from detr_viz.models.config import DetrConfig, read_config
+from detr_viz.models.config import ConfigError, DetrConfig, read_config
 from detr_viz.models.layers.positions import inverse_sigmoid, sine_points
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.layers.split_attention import (
@@ -118,6 +118,19 @@ def matches(keys: Collection[str]) -> bool:
     )
 
 
+def read_post_norm(
+    state_dict: Mapping[str, Tensor], nheads: int = 8, dilation: bool = False
+) -> DetrConfig:
+    """Sizes as of `read_config`; ConfigError for pre-norm, which the authors' decoder has not."""
+    config = read_config(state_dict, nheads, dilation)
+    if config.pre_norm:
+        raise ConfigError(
+            "it is pre-norm (transformer.encoder.norm), which the authors' Conditional DETR does "
+            "not have: give a post-norm one"
+        )
+    return config
+
+
 def class_probabilities(pred_logits: Tensor) -> Tensor:
     """A sigmoid a class: (..., classes) -> (..., classes)."""
     return pred_logits.to(torch.promote_types(pred_logits.dtype, torch.float32)).sigmoid()
@@ -128,7 +141,7 @@ SPEC = ModelSpec(
     title="Conditional DETR",
     modes=tuple(MODES),
     matches=matches,
-    read_config=read_config,
+    read_config=read_post_norm,
     build=build,
     class_probabilities=class_probabilities,
     num_classes=lambda config: config.num_logits,

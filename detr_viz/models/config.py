@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+ENCODER_NORM = "transformer.encoder.norm.weight"  # only pre-norm models have one
+ROW_EMBED = "backbone.1.row_embed.weight"  # only models with learned positions have one
 
 
 class ConfigError(UserError):
@@ -19,13 +23,19 @@ class ConfigError(UserError):
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """A ResNet: `widths` are the planes of each stage (64, 128, 256, 512 in torchvision's)."""
+    """A ResNet: `widths` are the planes of each stage (64, 128, 256, 512 in torchvision's).
+
+    groups, inner: of the 3x3 convolutions of bottlenecks, and their channels in each stage where
+    these are not the planes (ResNeXt, wide ResNets); () means that they are.
+    """
 
     block: Literal["basic", "bottleneck"] = "bottleneck"
     stem: int = 64
     widths: tuple[int, ...] = (64, 128, 256, 512)
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     dilation: bool = False  # DC5: the last stage keeps its resolution and dilates instead
+    groups: int = 1
+    inner: tuple[int, ...] = ()
 
     @property
     def stride(self) -> int:
@@ -39,7 +49,11 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class DetrConfig:
-    """Sizes of a DETR or Conditional DETR; `num_logits` counts no-object where the model has it."""
+    """Sizes of a DETR or Conditional DETR; `num_logits` counts no-object where the model has it.
+
+    pre_norm: every sublayer norms what it is given, not its sum (--pre_norm of the authors' code).
+    learned_positions: entries of each axis's learned position embedding; 0 means sine positions.
+    """
 
     num_queries: int = 100
     num_logits: int = 92
@@ -49,6 +63,8 @@ class DetrConfig:
     dec_layers: int = 6
     dim_feedforward: int = 2048
     backbone: BackboneConfig = BackboneConfig()
+    pre_norm: bool = False
+    learned_positions: int = 0
 
 
 def _count(keys: Iterable[str], prefix: str) -> int:
@@ -57,7 +73,8 @@ def _count(keys: Iterable[str], prefix: str) -> int:
     return max((int(m.group(1)) + 1 for key in keys if (m := pattern.match(key))), default=0)
 
 
-def _shape(state_dict: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...]:
+def read_shape(state_dict: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, ...]:
+    """Shape of a tensor that must be there, with this number of dimensions; else ConfigError."""
     if key not in state_dict:
         raise ConfigError(f"the checkpoint has no {key}: it is not a whole DETR-family detector")
     shape = tuple(state_dict[key].shape)
@@ -68,18 +85,25 @@ def _shape(state_dict: Mapping[str, Tensor], key: str, dims: int) -> tuple[int, 
     return shape
 
 
-def read_backbone(state_dict: Mapping[str, Tensor], dilation: bool) -> BackboneConfig:
-    """Stem, stages and block type of `backbone.0.body.*`; dilation leaves no trace and is told."""
-    body = "backbone.0.body."
-    stem = _shape(state_dict, f"{body}conv1.weight", 4)[0]
+def read_backbone(
+    state_dict: Mapping[str, Tensor], dilation: bool, body: str = "backbone.0.body."
+) -> BackboneConfig:
+    """Stem, stages and block type of the keys after `body`; dilation is told, it has no trace."""
+    stem = read_shape(state_dict, f"{body}conv1.weight", 4)[0]
     stages = _count(state_dict, f"{body}layer")  # the keys count from layer1
-    blocks, widths = [], []
+    bottleneck = f"{body}layer1.0.conv3.weight" in state_dict
+    blocks, widths, inner, groups = [], [], [], 1
     for stage in range(1, stages):
         blocks.append(_count(state_dict, f"{body}layer{stage}."))
-        widths.append(_shape(state_dict, f"{body}layer{stage}.0.conv1.weight", 4)[0])
+        inner.append(read_shape(state_dict, f"{body}layer{stage}.0.conv1.weight", 4)[0])
+        if bottleneck:
+            widths.append(read_shape(state_dict, f"{body}layer{stage}.0.conv3.weight", 4)[0] // 4)
+            c_out, c_in = read_shape(state_dict, f"{body}layer{stage}.0.conv2.weight", 4)[:2]
+            groups = max(1, c_out // max(1, c_in))
     if not blocks:
         raise ConfigError(f"the checkpoint has no {body}layer1: its backbone is not a ResNet")
-    bottleneck = f"{body}layer1.0.conv3.weight" in state_dict
+    if not bottleneck:
+        widths = inner
     if dilation and not bottleneck:
         raise ConfigError("dilation (DC5) needs bottleneck blocks (ResNet-50 up): drop --dilation")
     return BackboneConfig(
@@ -88,6 +112,8 @@ def read_backbone(state_dict: Mapping[str, Tensor], dilation: bool) -> BackboneC
         widths=tuple(widths),
         blocks=tuple(blocks),
         dilation=dilation,
+        groups=groups,
+        inner=() if inner == widths else tuple(inner),
     )
 
 
@@ -98,19 +124,38 @@ def read_config(
 
     Raises ConfigError where the shapes fit no network, or where heads do not divide the width.
     """
-    num_queries, d_model = _shape(state_dict, "query_embed.weight", 2)
-    layers = "transformer.encoder.layers.", "transformer.decoder.layers."
-    if nheads < 1 or d_model % nheads:
-        raise ConfigError(f"{nheads} heads do not divide the model width {d_model}: set --nheads")
-    if d_model % 4:
+    num_queries, d_model = read_shape(state_dict, "query_embed.weight", 2)
+    learned = 0
+    if ROW_EMBED in state_dict:
+        learned = read_shape(state_dict, ROW_EMBED, 2)[0]
+    layers = read_layers(state_dict, d_model, nheads, dilation)
+    if d_model % 4 and not learned:
         raise ConfigError(f"model width {d_model} is no multiple of 4, which sine positions need")
     return DetrConfig(
         num_queries=num_queries,
-        num_logits=_shape(state_dict, "class_embed.weight", 2)[0],
+        num_logits=read_shape(state_dict, "class_embed.weight", 2)[0],
         d_model=d_model,
-        nheads=nheads,
-        enc_layers=_count(state_dict, layers[0]),
-        dec_layers=_count(state_dict, layers[1]),
-        dim_feedforward=_shape(state_dict, f"{layers[1]}0.linear1.weight", 2)[0],
-        backbone=read_backbone(state_dict, dilation),
+        pre_norm=ENCODER_NORM in state_dict,
+        learned_positions=learned,
+        **layers,
     )
+
+
+def read_layers(
+    state_dict: Mapping[str, Tensor],
+    d_model: int,
+    nheads: int,
+    dilation: bool,
+    body: str = "backbone.0.body.",
+) -> dict[str, Any]:
+    """Sizes of encoder, decoder and backbone, as arguments of DetrConfig; ConfigError as above."""
+    if nheads < 1 or d_model % nheads:
+        raise ConfigError(f"{nheads} heads do not divide the model width {d_model}: set --nheads")
+    layers = "transformer.encoder.layers.", "transformer.decoder.layers."
+    return {
+        "nheads": nheads,
+        "enc_layers": _count(state_dict, layers[0]),
+        "dec_layers": _count(state_dict, layers[1]),
+        "dim_feedforward": read_shape(state_dict, f"{layers[1]}0.linear1.weight", 2)[0],
+        "backbone": read_backbone(state_dict, dilation, body),
+    }

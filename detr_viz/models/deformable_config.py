@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from detr_viz.models.config import ConfigError, DetrConfig, _count, _shape, read_backbone
+from detr_viz.models.config import ConfigError, DetrConfig, _count, read_backbone, read_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,7 @@ def read_config(
 
     ConfigError if the shapes fit no network, or heads do not divide what they must.
     """
-    levels, d_model = _shape(state_dict, "transformer.level_embed", 2)
+    levels, d_model = read_shape(state_dict, "transformer.level_embed", 2)
     if nheads < 1 or d_model % nheads:
         raise ConfigError(f"{nheads} heads do not divide the model width {d_model}: set --nheads")
     if d_model % GROUPS:
@@ -63,12 +63,12 @@ def read_config(
         raise ConfigError("a two-stage model without refinement: its proposals have no boxes")
     queries = DEFAULT_PROPOSALS
     if not two_stage:
-        queries, width = _shape(state_dict, "query_embed.weight", 2)
+        queries, width = read_shape(state_dict, "query_embed.weight", 2)
         if width != 2 * d_model:
             raise ConfigError(f"query_embed is {width} wide, not twice the model width {d_model}")
     if _count(state_dict, "input_proj.") != levels:
         raise ConfigError(f"level_embed has {levels} levels, but input_proj has others")
-    kernels = [_shape(state_dict, f"input_proj.{i}.0.weight", 4)[-1] for i in range(levels)]
+    kernels = [read_shape(state_dict, f"input_proj.{i}.0.weight", 4)[-1] for i in range(levels)]
     backbone = read_backbone(state_dict, dilation)
     stages = kernels.count(1)
     if not 1 <= stages <= len(backbone.blocks) or kernels[:stages] != [1] * stages:
@@ -77,12 +77,12 @@ def read_config(
     dec_points = _points(state_dict, f"{_DECODER}0.cross_attn", levels, nheads)
     return DeformableConfig(
         num_queries=queries,
-        num_logits=_shape(state_dict, "class_embed.0.weight", 2)[0],
+        num_logits=read_shape(state_dict, "class_embed.0.weight", 2)[0],
         d_model=d_model,
         nheads=nheads,
         enc_layers=enc_layers,
         dec_layers=_count(state_dict, _DECODER),
-        dim_feedforward=_shape(state_dict, f"{_DECODER}0.linear1.weight", 2)[0],
+        dim_feedforward=read_shape(state_dict, f"{_DECODER}0.linear1.weight", 2)[0],
         backbone=backbone,
         stages=stages,
         levels=levels,
@@ -99,7 +99,7 @@ def read_config(
 
 def _points(state_dict: Mapping[str, Tensor], site: str, levels: int, nheads: int) -> int:
     """Points of a head on a level: the rows of attention_weights are heads * levels * points."""
-    samples = _shape(state_dict, f"{site}.attention_weights.weight", 2)[0]
+    samples = read_shape(state_dict, f"{site}.attention_weights.weight", 2)[0]
     if not samples or samples % (levels * nheads):
         raise ConfigError(
             f"{site} has {samples} samples a query, which {nheads} heads on {levels} levels do not "

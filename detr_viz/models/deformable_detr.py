@@ -28,8 +28,8 @@ class Encoded(NamedTuple):
 
     memory (B, S, C); padding (B, S) or None; ratios as in Levels; query_pos, tgt (1 or B, Q, C);
     reference (1 or B, Q, 2 or 4) of the queries in [0, 1] of the image; shapes of the levels;
-    input_hw pixels of the images; of two-stage models the tokens that became queries (B, Q), and
-    the scores of all tokens (B, S).
+    input_hw pixels of the images, valid_hw those without padding (None: all); of two-stage models
+    the tokens that became queries (B, Q), and the scores of all tokens (B, S).
     """
 
     memory: Tensor
@@ -40,6 +40,7 @@ class Encoded(NamedTuple):
     reference: Tensor
     shapes: Shapes
     input_hw: tuple[int, int]
+    valid_hw: tuple[int, int] | None = None
     proposals: Tensor | None = None
     scores: Tensor | None = None
 
@@ -115,8 +116,8 @@ class DeformableNetwork(nn.Module):
             reference,
             levels.shapes,
             tuple(images.shape[-2:]),
-            proposals,
-            scores,
+            proposals=proposals,
+            scores=scores,
         )
 
     def _levels(self, images: Tensor, mask: Tensor | None) -> Levels:

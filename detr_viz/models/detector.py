@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,35 +18,62 @@ from detr_viz.attention.base import Where
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.sampled import SampledAttention
+from detr_viz.common.short_repr import folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
-from detr_viz.images.resize import normalised, target_size
+from detr_viz.images.preprocessing import Preprocessing
+from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.deformable import DeformableAttention
 from detr_viz.models.layers.split_attention import SplitAttention
 from detr_viz.models.spec import ModelSpec
 
 
-@dataclass(frozen=True, eq=False)
+class Padded(NamedTuple):
+    """Pixels (B, 3, H, W) that show their images in the first (h, w) of them."""
+
+    pixels: Tensor
+    valid_hw: tuple[int, int]
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, H, W), True = padding."""
+        mask = torch.ones_like(self.pixels[:, 0], dtype=torch.bool)
+        mask[:, : self.valid_hw[0], : self.valid_hw[1]] = False
+        return mask
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadedModel:
     """A network in evaluation mode with what its checkpoint said; a `Detector` that `Redecodes`.
 
     size, max_size: shorter side images are resized to, and the bound on the longer one (pixels).
     class_names: one name a real class. path, sha256: of the weights. notes: what had to be assumed.
-    precision: one of terms.PRECISIONS.
+    precision: one of terms.PRECISIONS. preprocessing: of its images, where the checkpoint has more
+    to say than size and max_size, which then are None unless the sizes are of that form.
     """
 
     network: nn.Module
     spec: ModelSpec
     config: DetrConfig
     class_names: tuple[str, ...]
-    size: int
-    max_size: int
+    size: int | None
+    max_size: int | None
     path: str
     sha256: str
     notes: tuple[str, ...]
     meta: Mapping[str, Any]
     device: torch.device
     precision: str = "float32"
+    preprocessing: Preprocessing | None = None
+
+    def __repr__(self) -> str:
+        info = self.info
+        return folded(
+            f"{type(self).__name__} {info.title} (type {info.type}), {info.weights} "
+            f"{info.sha256[:8]}, {self.precision} on {self.device}: {info.num_queries} queries, "
+            f"{len(info.class_names)} classes, {info.num_heads} heads, {info.num_encoder_layers} "
+            f"encoder and {info.num_layers} decoder layers, input {info.size} to {info.max_size} px"
+        )
 
     @property
     def info(self) -> DetectorInfo:
@@ -68,7 +95,9 @@ class LoadedModel:
             size=self.size,
             max_size=self.max_size,
             options=(("dilation", config.backbone.dilation),),
-            notes=self.notes,
+            notes=(*self.notes, *(self.preprocessing.notes if self.preprocessing else ())),
+            why_undivided=self.spec.why_undivided,
+            preprocessing=self.preprocessing,
         )
 
     @property
@@ -80,11 +109,18 @@ class LoadedModel:
         self, image_hw: tuple[int, int], size: int | None = None, max_size: int | None = None
     ) -> tuple[int, int]:
         """Pixels that an image is resized to."""
-        return target_size(*image_hw, size or self.size, max_size or self.max_size)
+        return self.info.preprocessing_at(size, max_size).input_hw(image_hw)
 
-    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor:
-        """Normalised pixels (B, 3, H, W), never padded."""
-        return normalised(rgb_BHW3, self.device).to(self.network.input_dtype)
+    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor | Padded:
+        """Normalised pixels (B, 3, H, W), padded only if the checkpoint says so."""
+        how = self.preprocessing or Preprocessing()
+        pixels = normalised(rgb_BHW3, self.device, how.mean, how.std, how.rescale)
+        pixels = pixels.to(self.network.input_dtype)
+        valid_hw = (pixels.shape[-2], pixels.shape[-1])
+        if how.pad_hw is None or valid_hw == how.pad_hw or not how.pads(valid_hw):
+            return pixels
+        below, right = (side - valid for side, valid in zip(how.pad_hw, valid_hw, strict=True))
+        return Padded(nn.functional.pad(pixels, (0, right, 0, below)), valid_hw)
 
     def attention_sites(self) -> dict[Where, AttentionSite]:
         return {
@@ -97,15 +133,20 @@ class LoadedModel:
             for where, module in self.network.attention_sites().items()
         }
 
-    def forward(self, pixels: Tensor, layers: Sequence[int]) -> Forwarded:
+    def forward(self, pixels: Tensor | Padded, layers: Sequence[int]) -> Forwarded:
         """One pass; earlier layers' outputs only where they are asked for."""
-        raw = self.network(pixels, aux=self._needs_all(layers))
-        return self._forwarded(raw, tuple(pixels.shape[-2:]))
+        aux = self._needs_all(layers)
+        if isinstance(pixels, Padded):
+            raw = self.network(pixels.pixels, pixels.mask, aux=aux)
+            raw["encoded"] = raw["encoded"]._replace(valid_hw=pixels.valid_hw)
+        else:
+            raw = self.network(pixels, aux=aux)
+        return self._forwarded(raw)
 
     def decode(self, memory: Any, layers: Sequence[int]) -> Forwarded:
         """Decoder and heads once more."""
         raw = self.network.decode(memory, aux=self._needs_all(layers))
-        return self._forwarded(raw, memory.input_hw)
+        return self._forwarded(raw)
 
     def scores_with_hidden(self, memory: Any, hidden: Tensor, layers: Sequence[int]) -> Tensor:
         """By the network's own fused kernel; nothing of the size of all weights is held."""
@@ -117,9 +158,10 @@ class LoadedModel:
     def _needs_all(self, layers: Sequence[int]) -> bool:
         return set(layers) - {self.config.dec_layers - 1} != set()
 
-    def _forwarded(self, raw: Mapping[str, Any], input_hw: tuple[int, int]) -> Forwarded:
+    def _forwarded(self, raw: Mapping[str, Any]) -> Forwarded:
         last = self.config.dec_layers - 1
         outputs = {**dict(enumerate(raw.get("aux_outputs", ()))), last: raw}
+        encoded = raw["encoded"]
         levels = raw.get("levels") or [(raw["memory_hw"], self.config.backbone.stride)]
         return Forwarded(
             class_scores={
@@ -127,13 +169,14 @@ class LoadedModel:
             },
             boxes={n: out["pred_boxes"] for n, out in outputs.items()},
             memory=raw["encoded"],
-            memory_of=type(raw["encoded"]).of_image,
+            memory_of=type(encoded).of_image,
             grids=tuple(
                 Grid(
                     hw,
-                    input_hw,
+                    encoded.input_hw,
                     stride,
                     self.spec.cell_rule,
+                    valid_hw=encoded.valid_hw,
                     name=f"level {i}, stride {stride}" if len(levels) > 1 else "",
                 )
                 for i, (hw, stride) in enumerate(levels)

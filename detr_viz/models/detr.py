@@ -18,7 +18,11 @@ from detr_viz.models.spec import ModelSpec
 
 
 class DecoderLayer(FeedForwardLayer):
-    """Self-attention between queries, cross-attention to the memory, FFN (post-norm)."""
+    """Self-attention between queries, cross-attention to the memory, FFN.
+
+    Post-norm: the content of a cross-attention's query is norm1's output. Pre-norm: it is norm2's,
+    and that of self-attention is norm1's; the sums themselves are never normed in a layer.
+    """
 
     def __init__(self, config: DetrConfig) -> None:
         super().__init__(config, norms=3)
@@ -32,6 +36,14 @@ class DecoderLayer(FeedForwardLayer):
     def forward(
         self, tgt: Tensor, query_pos: Tensor, memory: Tensor, pos: Tensor, padding: Tensor | None
     ) -> Tensor:
+        if self.pre_norm:
+            c = self.norm1(tgt)
+            tgt = tgt + self.self_attn(AttentionInputs(c, query_pos, c, query_pos, c))
+            c = self.norm2(tgt)
+            tgt = tgt + self.multihead_attn(
+                AttentionInputs(c, query_pos, memory, pos, memory, padding)
+            )
+            return tgt + self.feed_forward(self.norm3(tgt))
         tgt = self.norm1(tgt + self.self_attn(AttentionInputs(tgt, query_pos, tgt, query_pos, tgt)))
         attended = self.multihead_attn(
             AttentionInputs(tgt, query_pos, memory, pos, memory, padding)
@@ -67,8 +79,9 @@ def build(config: DetrConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> Detr
 
 
 def matches(keys: Collection[str]) -> bool:
-    """Packed cross-attention in the decoder is DETR's alone."""
-    return "transformer.decoder.layers.0.multihead_attn.in_proj_weight" in keys
+    """Packed cross-attention in the decoder is DETR's, and the notebook's, which has query_pos."""
+    packed = "transformer.decoder.layers.0.multihead_attn.in_proj_weight"
+    return packed in keys and "query_pos" not in keys
 
 
 def class_probabilities(pred_logits: Tensor) -> Tensor:

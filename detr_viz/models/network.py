@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_viz.models.config import DetrConfig
+from detr_viz.models.layers.positions import LearnedPositions, sine_positions
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.split_attention import SplitAttention
 from detr_viz.models.layers.transformer import MLP, Backbone, Encoder, Transformer, tokens
@@ -20,7 +21,7 @@ class Encoded(NamedTuple):
     """What the decoder is given of images.
 
     memory (B, K, C), pos (1 or B, K, C), padding (B, K) True = padding, or None, hw of the grid,
-    input_hw pixels of the images.
+    input_hw pixels of the images, valid_hw those without padding (None: all).
     """
 
     memory: Tensor
@@ -28,6 +29,7 @@ class Encoded(NamedTuple):
     padding: Tensor | None
     hw: tuple[int, int]
     input_hw: tuple[int, int]
+    valid_hw: tuple[int, int] | None = None
 
     def of_image(self, i: int) -> Encoded:
         """As if image i had been alone."""
@@ -69,6 +71,8 @@ class DetrNetwork(nn.Module):
         self.query_embed = nn.Embedding(config.num_queries, width)
         self.input_proj = nn.Conv2d(config.backbone.out_channels, width, 1)
         self.backbone = nn.ModuleList([Backbone(config, norm_layer)])
+        if config.learned_positions:
+            self.backbone.append(LearnedPositions(config.learned_positions, width))
 
     def forward(
         self, images: Tensor, mask: Tensor | None = None, *, aux: bool = False
@@ -79,10 +83,16 @@ class DetrNetwork(nn.Module):
         """Backbone and encoder."""
         features = self.input_proj(self.backbone[0](images))
         wide = self.query_embed.weight.dtype  # the decoder's; these may be in a narrower one
-        src, pos, padding = tokens(features, mask, self.config.d_model, wide)
+        src, pos, padding = tokens(features, mask, self.positions)
         memory = self.transformer.encoder(src, pos.to(src.dtype), padding).to(wide)
         hw, input_hw = features.shape[-2:], images.shape[-2:]
         return Encoded(memory, pos, padding, tuple(hw), tuple(input_hw))
+
+    def positions(self, padding: Tensor) -> Tensor:
+        """Position encodings of a grid: padding (1 or B, h, w) -> (1 or B, h * w, C)."""
+        if self.config.learned_positions:
+            return self.backbone[1](padding)
+        return sine_positions(padding, self.config.d_model, self.query_embed.weight.dtype)
 
     def decode(self, encoded: Encoded, *, aux: bool = False) -> dict[str, object]:
         """Decoder and heads; the result as of `forward`."""
@@ -107,18 +117,12 @@ class DetrNetwork(nn.Module):
 
     def narrow(self, dtype: torch.dtype) -> None:
         """Backbone and encoder in another dtype; decoder and heads stay as they are."""
-        for part in (self.backbone, self.input_proj, self.transformer.encoder):
+        for part in (self.backbone[0], self.input_proj, self.transformer.encoder):
             part.to(dtype)
 
     def attention_sites(self) -> dict[tuple[str, int], SplitAttention]:
         """(kind, layer) -> site; the kinds are the keys of terms.SITES."""
-        sites: dict[tuple[str, int], SplitAttention] = {}
-        for i, layer in enumerate(self.transformer.encoder.layers):
-            sites["encoder", i] = layer.self_attn
-        for i, layer in enumerate(self.transformer.decoder.layers):
-            sites["decoder", i] = layer.self_attn
-            sites["cross", i] = layer.cross_site
-        return sites
+        return sites_of(self.transformer)
 
     def fold_batch_norm(self) -> None:
         """For inference, after loading: batch norm into the convolutions, which go channels last.
@@ -128,3 +132,14 @@ class DetrNetwork(nn.Module):
         body = self.backbone[0].body
         fold_batch_norm(body)
         body.to(memory_format=torch.channels_last)
+
+
+def sites_of(transformer: Transformer) -> dict[tuple[str, int], SplitAttention]:
+    """(kind, layer) -> attention site of an encoder and a decoder."""
+    sites: dict[tuple[str, int], SplitAttention] = {}
+    for i, layer in enumerate(transformer.encoder.layers):
+        sites["encoder", i] = layer.self_attn
+    for i, layer in enumerate(transformer.decoder.layers):
+        sites["decoder", i] = layer.self_attn
+        sites["cross", i] = layer.cross_site
+    return sites

@@ -40,7 +40,8 @@ class ModelEntry:
 
     module             has SPEC, a ModelSpec
     title              as papers write it
-    transformers_type  model_type of its Hugging Face folders, or None
+    transformers_types  model_type of its Hugging Face folders: one or several words, or none
+    aliases            more words for it at --type; title and transformers_types are words already
     releases           known names of --weights
     hub                its checkpoints on the Hugging Face hub, owner/name
     demo               whether a demo checkpoint ships, weights/<name>_demo.pth
@@ -48,10 +49,16 @@ class ModelEntry:
 
     module: str
     title: str
-    transformers_type: str | None = None
+    transformers_types: tuple[str, ...] = ()
     releases: tuple[Release, ...] = ()
     hub: tuple[str, ...] = ()
     demo: bool = True
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Words that stand for it at --type, beside its name."""
+        return tuple(w for w in (self.title, *self.transformers_types, *self.aliases) if w)
 
 
 def _detr(name: str, file: str, title: str) -> Release:
@@ -70,7 +77,7 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
     "detr": ModelEntry(
         "detr_viz.models.detr",
         "DETR",
-        "detr",
+        ("detr", "table-transformer"),
         (
             _detr("detr_resnet50", "detr-r50-e632da11.pth", "DETR R50"),
             _detr("detr_resnet50_dc5", "detr-r50-dc5-f0fb7ef5.pth", "DETR R50-DC5"),
@@ -81,7 +88,7 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
     "cd_detr": ModelEntry(
         "detr_viz.models.conditional_detr",
         "Conditional DETR",
-        "conditional_detr",
+        ("conditional_detr",),
         tuple(
             _conditional(f"conditional_detr_{name}", file, f"Conditional DETR {title}")
             for name, file, title in (
@@ -91,11 +98,12 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
                 ("resnet101_dc5", "ConditionalDETR_r101dc5_epoch50.pth", "R101-DC5"),
             )
         ),
+        aliases=("cond_detr", "cdetr"),
     ),
     "deformable_detr": ModelEntry(
         "detr_viz.models.deformable_detr",
         "Deformable DETR",
-        "deformable_detr",
+        ("deformable_detr",),
         hub=(  # the authors' own files lie where only a browser gets them
             "SenseTime/deformable-detr",
             "SenseTime/deformable-detr-with-box-refine",
@@ -103,12 +111,18 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
         ),
         demo=False,
     ),
+    "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 
 
 def names() -> tuple[str, ...]:
     """Words of --type, the default first."""
     return tuple(REGISTRY)
+
+
+def demos() -> tuple[str, ...]:
+    """Those words of --type for which a demo checkpoint ships."""
+    return tuple(name for name, entry in REGISTRY.items() if entry.demo)
 
 
 def get(name: str) -> ModelSpec:

@@ -35,6 +35,8 @@ class ModelSpec:
     with_hints           (sizes, what else the file says) -> (sizes, notes), of sizes that leave no
                          trace in a state dict; None: there are none beyond heads and dilation
     cell_rule            where a cell lies: "aligned" or "centered" (grids.Grid)
+    why_undivided        why it has no mode but combine, a clause; "" if it has others
+    notes                what each run says of this model
     """
 
     name: str
@@ -47,4 +49,6 @@ class ModelSpec:
     num_classes: Callable[[DetrConfig], int]
     pairwise: bool
     cell_rule: Literal["aligned", "centered"] = "aligned"
+    why_undivided: str = ""
+    notes: tuple[str, ...] = ()
     with_hints: Callable[[Any, Mapping[str, Any]], tuple[DetrConfig, tuple[str, ...]]] | None = None

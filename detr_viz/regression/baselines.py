@@ -19,7 +19,6 @@ from detr_viz.attention.terms import PRECISIONS, SCALES, check_mode
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import printable, reason, search
-from detr_viz.heatmaps.npz import HeatmapError, load_meta
 
 KEY = "remake"
 DEMO, FILE, NAME = "demo", "file", "name"  # values of weights_is
@@ -140,6 +139,8 @@ def _is_mode(name: str) -> bool:
 
 def read(path: Path, name: str, root: str | None = None) -> Baseline:
     """A baseline; HeatmapError if the file is not one."""
+    from detr_viz.heatmaps.npz import HeatmapError, load_meta
+
     meta = load_meta(path)
     try:
         remake = BaselineSpec.parsed(meta.get(KEY))

@@ -6,42 +6,21 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatch
+from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.common.errors import UserError, in_a_line
-from detr_viz.common.files import printable
 from detr_viz.detections.queries import NoQueryError, select
 from detr_viz.heatmaps.compare import Outcome, judge
 from detr_viz.heatmaps.limits import between
 from detr_viz.heatmaps.npz import Heatmaps, load, of
-from detr_viz.regression.baselines import KEY, Baseline, ModelKey, find, read
+from detr_viz.regression.baselines import KEY, Baseline, ModelKey, read
+from detr_viz.regression.options import CheckOptions, chosen
 
 if TYPE_CHECKING:
     from detr_viz.explanation.captured import Explanation
     from detr_viz.explanation.detector import Detector
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """Which baselines are checked, and how the models run.
-
-    baselines  folders of baselines, or single files
-    root       the folder of the paths in baselines that were recorded with --root
-    only       patterns of names; None: all
-    cache      folder for downloads
-    """
-
-    baselines: tuple[str, ...]
-    root: str | None = None
-    only: tuple[str, ...] | None = None
-    device: str = "auto"
-    cache: str | None = None
-    quiet: bool = False
-    traceback: bool = False
 
 
 def outcomes(options: CheckOptions, own: Mapping[str, float]) -> Iterator[Outcome]:
@@ -78,29 +57,6 @@ def _input(baseline: Baseline) -> tuple[str, int, int]:
     """The network's input: baselines with the same input share a forward pass."""
     how = baseline.remake
     return str(baseline.image), how.size or 0, how.max_size or 0
-
-
-def chosen(options: CheckOptions) -> Iterator[tuple[Path, str]]:
-    """(path, name) of the chosen files. UserError if no name fits --only."""
-    files = list(find(options.baselines))
-    fitting = [
-        (path, name)
-        for path, name in files
-        if options.only is None or any(_fits(name, pattern) for pattern in options.only)
-    ]
-    if not fitting:
-        names = [printable(name) for _, name in files[:3]]
-        if len(files) > 3:
-            names.append("…")
-        patterns = " or ".join(repr(pattern) for pattern in options.only)
-        raise UserError(f"no baseline is called {patterns}: there is {', '.join(names)}")
-    yield from fitting
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Whether a pattern fits a path below the folder or a file name, with or without suffix."""
-    names = (name, name.rpartition("/")[2])
-    return any(fnmatch(n, pattern) or fnmatch(n.removesuffix(".npz"), pattern) for n in names)
 
 
 def _of_model(

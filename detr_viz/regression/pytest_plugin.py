@@ -9,7 +9,6 @@ The first run writes <test file>/<test>.npz and fails; from then on the maps mus
 from __future__ import annotations
 
 import pickle
-import re
 from collections.abc import Mapping, Sequence
 from operator import index
 from pathlib import Path
@@ -54,6 +53,15 @@ class _Session:
         self.written: list[str] = []
         self.checked: dict[Path, str] = {}  # file -> the test that uses it
         self._report_lines: list[str] = []
+        self._names: dict[Path, set[str]] = {}
+
+    def names(self, node: Any, folder: Path) -> set[str]:
+        """The names of all collected tests whose maps lie in a folder."""
+        if not self._names:
+            for item in node.session.items:
+                if "heatmap_regression" in getattr(item, "fixturenames", ()):
+                    self._names.setdefault(_folder_of(item), set()).add(_name_of(item))
+        return self._names.get(folder, set())
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -173,17 +181,17 @@ class HeatmapRegression:
 
     def _path(self, name: str | None) -> Path:
         """<test file>/<name>.npz; the default name is that of the test after that of its class."""
+        from detr_viz.regression.baseline_names import baseline_path
+
         node = self._request.node
-        classes = [part.name for part in node.listchain() if isinstance(part, pytest.Class)]
-        full_name = name or ".".join([*classes, node.name])
-        stem = re.sub(r"[^\w.-]+", "_", full_name).strip("_.") or "maps"
-        test = Path(node.path)
-        path = test.parent / test.stem / f"{stem}.npz"
+        folder = _folder_of(node)
+        others = self._session.names(node, folder)
+        path = baseline_path(folder, name or _name_of(node), others)
         other = self._session.checked.setdefault(path, node.nodeid)
-        if stem in self._names or other != node.nodeid:
+        if path.stem in self._names or other != node.nodeid:
             whose = "this test" if other == node.nodeid else other
-            raise ValueError(f"{whose} has checked {stem!r} already: give each check a name")
-        self._names.add(stem)
+            raise ValueError(f"{whose} has checked {path.stem!r} already: give each check a name")
+        self._names.add(path.stem)
         return path
 
     def _write(self, path: Path, maps: Heatmaps, store: str) -> None:
@@ -191,6 +199,18 @@ class HeatmapRegression:
 
         heatmaps.write(path, maps, store, "see to the folder of the test")
         self._session.written.append(str(path))
+
+
+def _name_of(node: Any) -> str:
+    """The name of a test after that of its class."""
+    classes = [part.name for part in node.listchain() if isinstance(part, pytest.Class)]
+    return ".".join([*classes, node.name])
+
+
+def _folder_of(node: Any) -> Path:
+    """The folder of the maps that the tests of a file save."""
+    test = Path(node.path)
+    return test.parent / test.stem
 
 
 def _check_limits(limits: Mapping[str, float]) -> None:

@@ -8,41 +8,19 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import detr_viz
 from detr_viz.common.console import say
-from detr_viz.common.errors import UserError
-from detr_viz.common.files import OutputError, check_file, replacing
+from detr_viz.common.files import OutputError, replacing
 from detr_viz.heatmaps.compare import STATES, Outcome
 from detr_viz.regression.tables import lines, why, worst
 
-_SUFFIXES = {"report": ".html", "junit": ".xml", "json": ".json"}
 MOST_SHOWN = 100  # failed baselines whose maps the page shows; a map is a few hundred bytes there
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-@dataclass(frozen=True)
-class Reports:
-    """File names of the requested reports; None: no report of that kind."""
-
-    report: str | None = None
-    junit: str | None = None
-    json: str | None = None
-
-    def paths(self) -> dict[str, Path]:
-        """Kind -> path. UserError if a report cannot be written, before the work starts."""
-        names = {kind: getattr(self, kind) for kind in _SUFFIXES}
-        paths = {kind: Path(path) for kind, path in names.items() if path is not None}
-        for kind, path in paths.items():
-            if path.suffix.lower() != _SUFFIXES[kind]:
-                problem = f"--{kind} {names[kind]!r} is no {_SUFFIXES[kind]} file"
-                raise UserError(f"{problem}: give a name such as heatmaps{_SUFFIXES[kind]}")
-            check_file(path, f"choose another --{kind}")
-        return paths
 
 
 def write(paths: dict[str, Path], outcomes: Sequence[Outcome]) -> Iterator[Path]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from detr_viz.detections.objects import choose, queries_of
+from detr_viz.render.notes import BEYOND_NOTE, is_beyond_models, size_notes
 from detr_viz.render.recipe import Recipe
-from detr_viz.render.run import explain_one, inputs_of, size_notes
+from detr_viz.render.run import explain_one, inputs_of
 from detr_viz.render.views.base import Needs
 from detr_viz.render.views.head_maps import query_lines
 
@@ -31,3 +32,5 @@ def list_image(
     for k, e in enumerate(explanations):
         ids = e.by_score() if all_queries else queries_of(objects, k)
         yield from query_lines(e, ids, len(explanations) > 1)
+    if is_beyond_models(recipe, picture):
+        yield BEYOND_NOTE

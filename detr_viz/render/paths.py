@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.file_names import LONGEST, fitting
 from detr_viz.common.files import reason
 from detr_viz.figures.styles import SUFFIXES
 
 MAPS = ".npz"
 NUMBERS = (MAPS, ".csv")
+_LONGEST_STEM = LONGEST - 8  # bytes, without the suffix
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,10 @@ class OutputPaths:
         return self._path(suffix, end)
 
     def _path(self, suffix: str, end: str = "") -> Path:
-        return self.folder / f"{self.stem}{end}{suffix}"
+        *folders, name = f"{self.stem}{end}".split("/")
+        # of the stem alone, so that all files of one figure share theirs; `is_complete` knows a
+        # file by its start, which stays
+        return self.folder.joinpath(*folders, fitting(name, most=_LONGEST_STEM) + suffix)
 
 
 def _caption_figure(figures: Sequence[Path]) -> Path:

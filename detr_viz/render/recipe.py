@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import detr_viz
 from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
-from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 from detr_viz.render.views import CROSS
 
 if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector
+    from detr_viz.images.loaded_image import ImageFacts, LoadedImage
+    from detr_viz.images.preprocessing import Preprocessing
 
 _MOST_PARTS = 4  # that a file's name lists
 _SOFTWARE = ("torch", "numpy", "pillow", "matplotlib")  # their versions can change a file's bytes
@@ -29,7 +30,10 @@ _SOFTWARE = ("torch", "numpy", "pillow", "matplotlib")  # their versions can cha
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What tells one model from another: the weights, and the settings given with them."""
+    """What tells one model from another: the weights, and the settings given with them.
+
+    preprocessing: how its images are resized, if the checkpoint says more than size and max_size.
+    """
 
     type: str
     weights: str
@@ -37,15 +41,16 @@ class ModelFacts:
     nheads: int
     dilation: bool
     class_names: tuple[str, ...]
-    size: int
-    max_size: int
+    size: int | None
+    max_size: int | None
+    preprocessing: Preprocessing | None = None
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is drawn for an image, and how.
 
-    plot      a mode, a sum of terms, "all" or terms.ALL_TERMS
+    plot      a mode, several ("position,content"), a sum of terms, "all" or terms.ALL_TERMS
     queries   in the syntax of --queries
     layer     "last", "all", a decoder layer from 0, or several
     scale     one of terms.SCALES
@@ -111,9 +116,22 @@ class Recipe:
         return f"{names}: {self.plot}, queries {self.queries}"
 
     @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        """(shorter side, bound on the longer one) of each model's input, pixels."""
-        return tuple((self.size or m.size, self.max_size or m.max_size) for m in self.models)
+    def preprocessings(self) -> tuple[Preprocessing, ...]:
+        """How images become the input of each model."""
+        from detr_viz.images.preprocessing import Preprocessing
+
+        return tuple(
+            (m.preprocessing or Preprocessing(m.size, m.max_size)).at(self.size, self.max_size)
+            for m in self.models
+        )
+
+    @property
+    def sizes(self) -> tuple[tuple[int | None, int | None], ...]:
+        """(shorter side, bound on the longer one) of each model's input, pixels.
+
+        Both are None where the sizes are of another form.
+        """
+        return tuple((how.size, how.max_size) for how in self.preprocessings)
 
     @cached_property
     def _settings(self) -> bytes:
@@ -137,6 +155,9 @@ class Recipe:
         }
         for name in ("size", "max_size", "style", "page_format", "views", "points"):
             del values[name]
+        for facts, how in zip(values["models"], self.preprocessings, strict=True):
+            if facts.pop("preprocessing") is not None:  # files of other models keep their digest
+                facts["preprocessing"] = how.as_meta()
         if self.views != (CROSS,):
             values["queries"] += f" {' '.join(self.views)} {' '.join(self.points)}"
         return json.dumps(values, sort_keys=True).encode()
@@ -165,7 +186,7 @@ class Recipe:
 
 def plot_label(plot: str) -> str:
     """A plot as part of a file's name, without points, which would begin a suffix."""
-    return plot.replace(".", "")
+    return plot.replace(".", "").replace(",", "_")
 
 
 def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
@@ -180,6 +201,7 @@ def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
             class_names=info.class_names,
             size=info.size,
             max_size=info.max_size,
+            preprocessing=info.preprocessing,
         )
         for info in (model.info for model in loaded)
     )
@@ -193,25 +215,72 @@ def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
 
 # ---- digests in files ---------------------------------------------------------------------------
 
-_ENDS = {".png": b"IEND\xaeB`\x82", ".pdf": b"%%EOF", ".svg": b"</svg>", ".tex": b"\\end{figure"}
+_ENDS = {
+    ".png": b"IEND\xaeB`\x82",
+    ".pdf": b"%%EOF",
+    ".svg": b"</svg>",
+    ".jpg": b"\xff\xd9",
+    ".jpeg": b"\xff\xd9",
+    ".eps": b"showpage",
+    ".tex": b"\\end{figure",
+}
 _NEAR = 1 << 16  # bytes at either end of a file in which its digest stands
+_MARK = re.compile(rb"recipe[^0-9a-f]{1,3}([0-9a-f]{64})", re.IGNORECASE)
 
 
 def carries(path: Path, digest: str) -> bool:
     """Whether a file has this digest of recipe and image, and is complete."""
     try:
-        if path.suffix == ".npz":
-            return _archive_digest(path) == digest
-        with path.open("rb") as file:
-            start = file.read(_NEAR)
-            file.seek(max(path.stat().st_size - _NEAR, 0))
-            end = file.read()
+        return digest_in(path) == digest and _is_whole(path)
     except Exception:  # missing, cut or of another program: it is written again
         return False
+
+
+def digest_in(path: Path) -> str | None:
+    """The digest of recipe and image that a file has; None where it has none.
+
+    OSError or ValueError for what cannot be read.
+    """
+    if path.suffix == ".npz":
+        return _archive_digest(path)
+    start, end = _ends_of(path)
     if path.suffix == ".csv":  # the digest ends every line
-        return end.endswith(f",{digest}\n".encode())
-    marked = re.search(rb"recipe[^0-9a-f]{1,3}" + digest.encode(), start + end, re.IGNORECASE)
-    return marked is not None and _ENDS[path.suffix] in end[-64:]
+        last = re.search(rb",([0-9a-f]{64})\n\Z", end)
+        return last[1].decode() if last else None
+    marked = _MARK.search(start + end)
+    return marked[1].decode() if marked else None
+
+
+def _ends_of(path: Path) -> tuple[bytes, bytes]:
+    with path.open("rb") as file:
+        start = file.read(_NEAR)
+        file.seek(max(path.stat().st_size - _NEAR, 0))
+        return start, file.read()
+
+
+def _is_whole(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix in (".npz", ".csv"):  # read to the end for its digest
+        return True
+    if suffix in (".tif", ".tiff"):  # no mark ends it
+        from PIL import Image
+
+        with Image.open(path) as image:
+            image.load()
+        return True
+    return _ENDS[suffix] in _ends_of(path)[1][-64:]
+
+
+def replaced_by(digest: str, files: Iterable[Path]) -> tuple[Path, ...]:
+    """Of these files those that are there, and that another recipe or another program wrote."""
+    replaced = []
+    for path in files:
+        try:
+            if path.exists() and digest_in(path) != digest:
+                replaced.append(path)
+        except Exception:  # damaged, or of another program
+            replaced.append(path)
+    return tuple(replaced)
 
 
 def _archive_digest(path: Path) -> str | None:

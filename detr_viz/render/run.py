@@ -10,20 +10,28 @@ For one image all three run in one process (render_image); a batch draws in othe
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from detr_viz.checkpoints.sources import named
 from detr_viz.detections.objects import choose
 from detr_viz.explanation.deviation import deviation_note
+from detr_viz.images.drawn_scenes import ONLY_SHAPES
 from detr_viz.render import views
+from detr_viz.render.notes import (
+    BEYOND_NOTE,
+    REPLACED,
+    add_fact,
+    caught_notes,
+    is_beyond_models,
+    size_notes,
+)
 from detr_viz.render.paths import OutputPaths
-from detr_viz.render.recipe import Recipe
+from detr_viz.render.recipe import Recipe, replaced_by
 from detr_viz.render.tables import index_rows
 from detr_viz.render.views.base import Needs, Result, Watch
 
@@ -51,13 +59,17 @@ class MeasuredImage:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """The files and lines of a view. figures: filled only if the caller keeps them."""
+    """The files and lines of a view. figures: filled only if the caller keeps them.
+
+    replaced: files that were there, drawn with other settings (or by another program).
+    """
 
     view: str
     files: tuple[Path, ...]
     notes: tuple[str, ...]
     lines: tuple[str, ...]
     figures: tuple[Figure, ...] = ()
+    replaced: tuple[Path, ...] = ()
 
 
 # ---- with the network ---------------------------------------------------------------------------
@@ -97,7 +109,7 @@ def explain_all(
 ) -> list[tuple[Explanation | Exception, ...]]:
     """For each image the explanation of each model, or its error; one forward pass per model.
 
-    pixels: for each model, uint8 (B, h, w, 3), from images.resized.
+    pixels: for each model, uint8 (B, h, w, 3), from inputs_of.
     """
     from detr_viz.explanation.explain_image import explain_batch
 
@@ -114,10 +126,9 @@ def explain_all(
 
 def inputs_of(picture: LoadedImage, recipe: Recipe) -> tuple[np.ndarray, ...]:
     """An image as the input of each model, uint8 (h, w, 3)."""
-    from detr_viz.images.resize import resized
-
-    arrays = {size: resized(picture, *size) for size in dict.fromkeys(recipe.sizes)}
-    return tuple(arrays[size] for size in recipe.sizes)
+    hows = recipe.preprocessings
+    arrays = {how: how.resized(picture) for how in dict.fromkeys(hows)}
+    return tuple(arrays[how] for how in hows)
 
 
 def measure(
@@ -125,7 +136,7 @@ def measure(
 ) -> MeasuredImage:
     """The results of all views for an image. NoQueryError where the recipe chooses no query."""
     objects = choose(explanations, recipe.queries)
-    with _notes():  # the same warnings come again when it is drawn
+    with caught_notes():  # the same warnings come again when it is drawn
         results = {
             name: views.view(name).measure(explanations, objects, recipe, watch)
             for name in recipe.views
@@ -172,10 +183,11 @@ def draw(
     OutputError where the disk refuses, FigureError for what cannot be drawn; if one file cannot be
     written, none is.
     """
+    beyond = is_beyond_models(recipe, picture)
     drawings = []
     for view, result in measured.results.items():
         shown = tuple(replace(e, image=picture) for e in result.shown)
-        with _notes() as notes:
+        with caught_notes() as notes:
             drawn = views.view(view).draw(replace(result, shown=shown), recipe)
         target = paths.at(recipe.stem(name, view))
         for end in drawn.figures:
@@ -185,20 +197,26 @@ def draw(
     for view, drawn, target, notes in drawings:
         digest = recipe.of_view(view).digest(picture)
         files: list[Path] = []
+        replaced: list[Path] = []
         figures: dict[str, Figure] = {}
-        with _notes() as more:
+        with caught_notes() as more:
             if target.figures:  # all figures are drawn before one is written
                 figures = {end: figure_of() for end, figure_of in drawn.figures.items()}
                 for end, figure in figures.items():
+                    if beyond:
+                        add_fact(figure, ONLY_SHAPES)
+                    replaced += replaced_by(digest, target.ending(end).figures)
                     files += _save(figure, target.ending(end), digest)
             for end, numbers_of in drawn.numbers.items() if target.saves_maps else ():
                 numbers = numbers_of()
                 path = target.numbers(end, numbers.suffix)
+                replaced += replaced_by(digest, [path])
                 numbers.write(path, digest)
                 files.append(path)
         all_notes = tuple(dict.fromkeys([*notes, *more, *drawn.notes]))
         kept = tuple(figures.values()) if keep else ()
-        written.append(Written(view, tuple(files), all_notes, tuple(drawn.lines), kept))
+        lines = tuple(drawn.lines)
+        written.append(Written(view, tuple(files), all_notes, lines, kept, tuple(replaced)))
     return written
 
 
@@ -211,20 +229,6 @@ def _save(figure: Figure, target: OutputPaths, digest: str) -> Iterator[Path]:
         yield path
     if target.caption:
         yield latex_caption.save_caption(figure.shown, target.caption_figure, digest)
-
-
-class _notes(list[str]):
-    """In the block, a warning becomes a note of this list, without a stack line."""
-
-    def __enter__(self) -> _notes:
-        self._catch = warnings.catch_warnings(record=True)
-        self._caught = self._catch.__enter__()
-        warnings.simplefilter("always", UserWarning)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._catch.__exit__(*error)
-        self.extend(dict.fromkeys(str(one.message) for one in self._caught))
 
 
 # ---- one image in this process ------------------------------------------------------------------
@@ -264,9 +268,12 @@ def render_image(
             yield deviation_note(recipe.precision, value, what)
         yield from (f"note: {note}" for note in one.notes)
         yield from one.lines
+        yield from (f"replaced {path}, {REPLACED}" for path in one.replaced)
         yield from (f"wrote {path}" for path in one.files)
         for figure in one.figures if show is not None else ():
             show(figure)
+    if is_beyond_models(recipe, picture):
+        yield BEYOND_NOTE
 
 
 def explain_one(
@@ -281,15 +288,3 @@ def explain_one(
         models, [picture], [array[None] for array in pixels], recipe, needs
     )
     return all_or_raise(explanations, recipe)
-
-
-def size_notes(explanations: Sequence[Explanation], recipe: Recipe) -> Iterator[str]:
-    """A note for each --size that --max-size has lowered."""
-    notes: dict[str, None] = {}
-    for e, (_, bound) in zip(explanations, recipe.sizes, strict=True):
-        short = min(e.input_hw)
-        if recipe.size and short < recipe.size:
-            notes[f"note: --size {recipe.size} came down to {short}, for --max-size is {bound}"] = (
-                None
-            )
-    yield from notes

@@ -214,7 +214,7 @@ def test_helpers_go_with_a_main_process_that_is_killed(whole, here, monkeypatch)
 
 
 @posix
-def test_a_full_disk_ends_the_run_in_one_line_and_keeps_what_is_done(whole, here):
+def test_a_full_disk_ends_the_run_in_one_line_and_keeps_what_is_done(whole, here, monkeypatch):
     home, _, _ = whole
     out = here / "out"
     argv = ["--image", "in", "--out", str(out), "--format", "png,npz"]
@@ -224,6 +224,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_what_is_done(whole, here
     def limit():  # no file may be larger: what a disk says that is full of other things
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # Python itself would write cut files
     done = run_fresh(*QUICK, *argv, "--dpi", "300", cwd=home, preexec_fn=limit)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2 and "cannot write" in lines[-1] and "--resume" in lines[-1]

@@ -146,8 +146,7 @@ def test_whole_models_and_other_classes_are_named(tmp_path, monkeypatch, module,
 @pytest.mark.parametrize(
     ("extra", "name"),
     [
-        ({"best": np.float64(0.42)}, "numpy"),
-        ({"path": Path("outputs")}, "pathlib"),
+        ({"rng": np.random.default_rng(0)}, "numpy.random"),
         ({"log": functools.partial(int, 3)}, "functools.partial"),
         ({"args": argparse.Namespace(logger=io.StringIO)}, "io.StringIO"),
     ],
@@ -205,11 +204,18 @@ CONTENTS = {
     "sparse": ({"model": changed(FIRST, DETR[FIRST].to_sparse())}, "sparse"),
     "expanded": ({"model": changed("query_embed.weight", torch.ones(1, 1).expand(10**9, 32))},
                  "expanded view"),
-    "pre-norm": ({"model": changed("transformer.encoder.norm.weight", torch.ones(32))},
-                 "pre-norm", "not supported"),
+    "pre-norm, half": ({"model": changed("transformer.encoder.norm.weight", torch.ones(32))},
+                       "lacks 1 of", "transformer.encoder.norm.bias"),
+    "pre-norm Conditional DETR": ({"model": {**CONDITIONAL, **{f"transformer.encoder.norm.{leaf}":
+                                  torch.ones(32) for leaf in ("weight", "bias")}}},
+                                  "pre-norm", "Conditional DETR does not have"),
     "pre-norm in args": ({"model": DETR, "args": argparse.Namespace(pre_norm=True)}, "pre-norm"),
-    "learned positions": ({"model": changed("backbone.1.row_embed.weight", torch.ones(50, 16))},
-                          "learned positions", "not supported"),
+    "learned positions, half": ({"model": changed("backbone.1.row_embed.weight",
+                                                  torch.ones(50, 16))},
+                                "lacks 1 of", "backbone.1.col_embed.weight"),
+    "sine in args": ({"model": changed("backbone.1.row_embed.weight", torch.ones(50, 16)),
+                      "args": argparse.Namespace(position_embedding="sine")},
+                     "position_embedding=sine", "it has backbone.1.row_embed.weight"),
     "learned in args": ({"model": DETR, "args": argparse.Namespace(position_embedding="learned")},
                         "learned positions"),
     "three-channel head": ({"model": changed("bbox_embed.layers.2.weight", torch.ones(3, 32))},
@@ -362,9 +368,9 @@ def test_sharded_folders_that_are_not_whole(tmp_path):
         refused(path)
 
 
-def test_bare_hugging_face_names_need_their_config(tmp_path):
+def test_hugging_face_names_alone_are_not_a_network(tmp_path):
     save_file(named("model.query_position_embeddings.weight"), tmp_path / "model.safetensors")
-    refused(tmp_path / "model.safetensors", "no config.json beside it")
+    refused(tmp_path / "model.safetensors", "not a checkpoint of DETR")
 
 
 def test_an_ordered_dict_is_a_dict(tmp_path):

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from detr_viz.checkpoints import hub
 from detr_viz.checkpoints.checkpoint import load_checkpoint
+from detr_viz.checkpoints.load_model import load_model
 from detr_viz.common.errors import UserError
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -58,6 +59,17 @@ def test_safetensors_first_then_bin(tmp_path, monkeypatch, name, write, calls):
         assert (repo, revision, cache) == ("owner/name", "v1", tmp_path / "cache")
         assert "config.json" in patterns
     assert not any("bin" in pattern for pattern in fake.calls[0][3])
+
+
+def test_the_preprocessing_comes_too_if_there_is_a_file_of_it(tmp_path, monkeypatch):
+    def sizes(path):
+        path.write_text('{"size": 48, "max_size": 77}')
+
+    for number, files in enumerate(([], [("preprocessor_config.json", sizes)])):
+        fake = FakeHub(tmp_path / str(number), ("model.safetensors", safetensors), *files)
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+        model = load_model("hf:owner/name", cache=tmp_path / "cache", device="cpu", progress=False)
+        assert model.input_hw((30, 80)) == ((29, 77) if files else (500, 1333))
 
 
 def test_without_a_revision_or_a_cache_the_hubs_own(tmp_path, monkeypatch):

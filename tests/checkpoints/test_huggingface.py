@@ -84,12 +84,15 @@ def assert_equal_outputs(model, checkpoint, hw=(96, 130)):
         pytest.param("conditional_detr", "timm, DC5", marks=pytest.mark.slow),
         ("conditional_detr", "own"),
         ("conditional_detr", "own, basic"),
+        ("table-transformer", "timm"),
+        ("table-transformer", "own, basic"),
     ],
 )
 def test_round_trip(tmp_path, model_type, backbone):
     model = small(model_type, backbone)
     checkpoint = load_checkpoint(save(model, tmp_path / "model"))
-    assert checkpoint.spec.name == {"detr": "detr", "conditional_detr": "cd_detr"}[model_type]
+    assert checkpoint.spec.name == transformers_keys.TYPES[model_type]
+    assert checkpoint.config.pre_norm is (model_type == "table-transformer")
     assert checkpoint.class_names == ("N/A", "cat", "remote")
     assert checkpoint.config.nheads == 4
     assert checkpoint.config.backbone.dilation is backbone.endswith("DC5")
@@ -98,9 +101,17 @@ def test_round_trip(tmp_path, model_type, backbone):
     assert_equal_outputs(model, checkpoint)
 
 
+@pytest.mark.parametrize("model_type", TYPES)
+def test_learned_positions(tmp_path, model_type):
+    model = small(model_type, position_embedding_type="learned")
+    checkpoint = load_checkpoint(save(model, tmp_path / "model"))
+    assert checkpoint.config.learned_positions == 50
+    assert_equal_outputs(model, checkpoint)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dilation", [False, True])
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("model_type", ["detr", "conditional_detr"])
 def test_round_trip_of_the_released_size(tmp_path, model_type, dilation):
     labels = {i: f"c{i}" for i in range(91)}
     official = filled_state_dict("detr_r50" if model_type == "detr" else "cond_r50")
@@ -111,6 +122,27 @@ def test_round_trip_of_the_released_size(tmp_path, model_type, dilation):
     assert checkpoint.config.num_logits == (92 if model_type == "detr" else 91)
     assert checkpoint.config.backbone.stride == (16 if dilation else 32)
     assert_equal_outputs(model, checkpoint, hw=(224, 300))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "backbone"),
+    [("detr", "own, basic"), ("conditional_detr", "timm"), ("table-transformer", "own")],
+)
+def test_without_a_config_the_shapes_tell(tmp_path, model_type, backbone):
+    """A Lightning module that holds a transformers model: no config.json anywhere."""
+    heads = {"encoder_attention_heads": 8, "decoder_attention_heads": 8}
+    model = small(model_type, backbone, **heads)
+    inner = {f"model.{key}": value for key, value in model.state_dict().items()}
+    content = {"state_dict": inner, "hyper_parameters": {"lr": 1e-4}, "epoch": 3}
+    torch.save(content, tmp_path / "last.ckpt")
+    checkpoint = load_checkpoint(tmp_path / "last.ckpt")
+    assert checkpoint.spec.name == transformers_keys.TYPES[model_type]
+    assert any("assumed 8 heads" in note for note in checkpoint.notes)
+    assert any("no config.json" in note for note in checkpoint.notes)
+    assert_equal_outputs(model, checkpoint)
+    content["hyper_parameters"]["id2label"] = {0: "cat", 2: "dog"}
+    torch.save(content, tmp_path / "last.ckpt")
+    assert load_checkpoint(tmp_path / "last.ckpt").class_names == ("cat", "class 1", "dog")
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +240,7 @@ TIMM = {"model_type": "timm_backbone", "backbone": "resnet50"}
 OWN = {"model_type": "resnet", "out_features": ["stage2"]}
 REFUSED = {
     "activation": ("own", {"activation_function": "gelu"}, "activation_function 'gelu'"),
+    "post-norm": ("own", {"model_type": "table-transformer"}, "not of a pre-norm model"),
     "positions": ("own", {"position_embedding_type": "learned"}, "'learned' position"),
     "heads": ("own", {"decoder_attention_heads": 2}, "4 encoder and 2 decoder heads"),
     "ffn": ("own", {"decoder_ffn_dim": 96}, "48 (encoder) and 96 (decoder)"),
@@ -221,8 +254,8 @@ REFUSED = {
     "resnet50d": ("timm", {"backbone_config": None, "backbone": "resnet50d"}, "'resnet50d'"),
     "resnext": (
         "timm",
-        {"backbone_config": TIMM | {"backbone": "resnext50_32x4d"}},
-        "'resnext50_32x4d'",
+        {"backbone_config": TIMM | {"backbone": "seresnext50_32x4d"}},
+        "'seresnext50_32x4d'",
     ),
     "stride 8": ("timm", {"backbone_config": TIMM | {"output_stride": 8}}, "output_stride 8"),
 }  # fmt: skip
@@ -284,7 +317,8 @@ def test_class_names_with_holes_and_without(tmp_path, saved):
     source, _ = saved["conditional_detr", "own"]
     for number, (labels, names) in enumerate(
         [
-            ({"0": "a", "2": "c"}, ("a", "N/A", "c")),
+            ({"0": "a", "2": "c"}, ("a", "class 1", "c")),
+            ({"2": "c", "0": "a", "1": "N/A"}, ("a", "N/A", "c")),  # not sorted; a hole by name
             (None, None),
             ({"x": "a"}, None),
             ({"0": "a"}, None),  # one name, three classes

@@ -123,6 +123,7 @@ def test_what_is_no_zoom(text):
     [
         ("50", (0.5,)),
         ("50,80,95", (0.5, 0.8, 0.95)),
+        ("50 80", (0.5, 0.8)),
         ("80,50", (0.8, 0.5)),  # the first is the full line
         ("1,99", (0.01, 0.99)),
     ],
@@ -135,7 +136,7 @@ def test_shares_of_contours(text, meant):
     "text",
     [
         *("", ",", "50,", "50,,80", "0", "100", "50,100", "-5", "50.5", "0.5", "50%", "half"),
-        *("50 80", "50;80", "50,50", "5000", "50,050", "\N{SUPERSCRIPT TWO}"),
+        *("50;80", "50,50", "5000", "50,050", "\N{SUPERSCRIPT TWO}"),
     ],
 )
 def test_what_are_no_contours(text):

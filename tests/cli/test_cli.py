@@ -15,7 +15,6 @@ import pytest
 import torch
 from batch_tools import sign, wait_for
 from conftest import ROOT
-from network_tools import DEMOS
 from PIL import Image
 from warm_commands import WarmCommand
 
@@ -42,13 +41,14 @@ def lines(capsys) -> list[str]:
 
 
 @pytest.mark.parametrize("plot", MODES)
-@pytest.mark.parametrize("name", DEMOS)
+@pytest.mark.parametrize("name", models.demos())
 def test_the_six_commands(here, capsys, name, plot):
     assert cli.main(["--type", name, "--plot", plot]) == 0
     printed = lines(capsys)
     assert "demo checkpoint" in printed[0] and "--weights" in printed[0]
     assert printed[1].split()[:3] == ["query", "class", "score"]
-    assert len(printed) == 1 + 1 + 5 + 1
+    rows = printed[2:-1]  # the scene has four objects; a duplicate of .32 is none
+    assert len(rows) == 4 and all(float(row.split()[2]) >= 0.5 for row in rows)
     figure = f"outputs/scene_1_{name}_{plot}.png"
     assert printed[-1] == f"wrote {figure}"
     with Image.open(figure) as picture:
@@ -157,6 +157,26 @@ def test_class_names_of_a_file(here, capsys):
     argv = ["--image", "shapes.png", "--list-queries", "--queries", "class:stern+top:20"]
     assert cli.main([*argv, "--classes", "names.txt"]) == 0
     assert " Stern " in "\n".join(lines(capsys))
+
+
+def test_the_kind_of_a_class_file_is_a_note(here, capsys):
+    (here / "data.yaml").write_text("nc: 6\nnames: [Kreis, Quadrat, Dreieck, Stern, Ring, Kreuz]\n")
+    argv = ["--image", "shapes.png", "--list-queries", "--queries", "class:stern+top:20"]
+    assert cli.main([*argv, "--classes", "data.yaml"]) == 0
+    printed = lines(capsys)
+    assert "note: 6 class names from names of a data.yaml" in printed
+    assert " Stern " in "\n".join(printed)
+    (here / "data.yaml").write_text("names: [Kreis, Quadrat\n")
+    assert cli.main([*argv, "--classes", "data.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("error: class file data.yaml has a line 1")
+
+
+def test_a_folder_says_what_it_leaves_out(here, capsys):
+    (here / "f").mkdir()
+    (here / "shapes.png").rename(here / "f/shapes.png")
+    (here / "f/notes.txt").touch()
+    assert cli.main(["--image", "f", "--list-queries", "--queries", "top:1"]) == 0
+    assert lines(capsys)[0] == "note: f: left out 1 file: 1 is not an image (.txt)"
 
 
 def test_a_name_that_no_font_can_write_is_a_note(here, capsys):

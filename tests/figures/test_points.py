@@ -170,5 +170,5 @@ def test_points_and_cells_have_no_norm_and_no_merged_heads():
 
 def test_the_command_names_the_styles(capsys):
     with pytest.raises(SystemExit):
-        cli.main(["--help"])
+        cli.main(["--help-all"])
     assert "circles where a head samples" in " ".join(capsys.readouterr().out.split())

@@ -285,6 +285,12 @@ def test_places_where_figures_are_in_nobodys_way(words, out):
     assert expand(words, skip=Path(out))
 
 
+def test_figures_of_another_format_may_be_found_again():
+    files("f/a.jpg")
+    with pytest.raises(UserError, match="puts figures among the images"):
+        expand(["f/*.jpg"], skip=Path("f"), figures=(".jpg",))
+
+
 # ---- patterns ---------------------------------------------------------------------------------
 
 
@@ -434,15 +440,17 @@ def test_a_coco_file_names_its_images_in_its_order():
         ),
         encoding="utf-8-sig",
     )
+    places = [f"{top}/{name}" for top in ("d", "root") for name in ("val/02.jpg", "val/01.jpg")]
+    files(*places, "d/größer.png", "root/größer.png")
     called = ["val/02", "val/01", "größer"]
     assert names("d/val.JSON") == called
     assert paths("d/val.JSON") == ["d/val/02.jpg", "d/val/01.jpg", "d/größer.png"]
-    Path("root").mkdir()
     assert names("d/val.JSON", image_root="root") == called
     assert paths("d/val.JSON", image_root="root")[0] == "root/val/02.jpg"
 
 
 def test_a_coco_file_beside_its_images():
+    files("a.jpg")
     assert expand([coco("a.jpg")]) == [Input("a.jpg", "a")]
 
 
@@ -535,7 +543,8 @@ def test_names_lose_their_suffix_and_lead_downwards(line, name):
 def test_a_name_that_is_no_text_is_made_one():
     os.close(os.open(b"\xff\xfe.jpg", os.O_CREAT))
     assert names(".") == ["__"]
-    assert names(coco("\ud800.jpg")) == ["_"]
+    files("a.jpg")
+    assert names(coco("a.jpg", "\ud800.jpg")) == ["a", "_"]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torchvision
 from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozenBatchNorm2d
 
-from detr_viz.models.config import BackboneConfig
+from detr_viz.models.config import BackboneConfig, read_backbone
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, ResNetBody, fold_batch_norm
 
 NETS = {
@@ -15,13 +17,23 @@ NETS = {
     "resnet34": BackboneConfig("basic", blocks=(3, 4, 6, 3)),
     "resnet50": BackboneConfig("bottleneck", blocks=(3, 4, 6, 3)),
     "resnet101": BackboneConfig("bottleneck", blocks=(3, 4, 23, 3)),
+    "resnext50_32x4d": BackboneConfig(groups=32, inner=(128, 256, 512, 1024)),
+    "resnext, 32x8d": BackboneConfig(blocks=(1, 2, 1, 1), groups=32, inner=(256, 512, 1024, 2048)),
+    "wide, dc5": BackboneConfig(blocks=(1, 1, 1, 2), inner=(128, 256, 512, 1024), dilation=True),
     "resnet50-dc5": BackboneConfig("bottleneck", blocks=(3, 4, 6, 3), dilation=True),
+}
+SHORT = {
+    "resnext, 32x8d": {"layers": [1, 2, 1, 1], "groups": 32, "width_per_group": 8},
+    "wide, dc5": {"layers": [1, 1, 1, 2], "width_per_group": 128},
 }
 
 
 def reference(name: str) -> torch.nn.Module:
     kwargs = {"replace_stride_with_dilation": [False, False, True]} if "dc5" in name else {}
-    make = getattr(torchvision.models, name.removesuffix("-dc5"))
+    make = getattr(torchvision.models, name.removesuffix("-dc5"), None)
+    if make is None:  # fewer blocks than any named one
+        make = partial(torchvision.models.ResNet, torchvision.models.resnet.Bottleneck)
+        kwargs |= SHORT[name]
     net = make(norm_layer=TorchvisionFrozenBatchNorm2d, **kwargs)
     generator = torch.Generator().manual_seed(0)
     for key, value in net.state_dict().items():
@@ -39,6 +51,8 @@ def stages(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("name", NETS)
 def test_equals_torchvision(name):
     theirs, ours = reference(name), ResNetBody(NETS[name]).eval()
+    named = {f"backbone.0.body.{key}": value for key, value in theirs.state_dict().items()}
+    assert read_backbone(named, "dc5" in name) == NETS[name]
     ours.load_state_dict(theirs.state_dict(), strict=True)
     x = torch.rand(1, 3, 75, 110, generator=torch.Generator().manual_seed(1))
     expected = stages(theirs, x)

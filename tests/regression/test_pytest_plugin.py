@@ -236,6 +236,22 @@ def test_p(heatmap_regression, word):
     assert found == {"passed": 1, "failed": 1} and "test_p[a b] has checked" in out
 
 
+def test_long_ids_and_ids_of_one_file_elsewhere_have_files_of_their_own(here):
+    source = (
+        HEAD
+        + """
+@pytest.mark.parametrize("word", ["w" * 300 + "1", "w" * 300 + "2", "Cat", "cat", "dog"])
+def test_p(heatmap_regression, word):
+    heatmap_regression.check(maps(seed=sum(map(ord, word))))
+"""
+    )
+    assert ran(here, source, "--heatmap-regen")[0] == {"passed": 5}
+    written = {path.name.casefold() for path in (here / "test_mine").iterdir()}
+    assert len(written) == 5 and max(map(len, written)) <= 255 and "test_p_dog.npz" in written
+    assert ran(here, source)[0] == {"passed": 5}
+    assert ran(here, source, "test_mine.py::test_p[cat]")[0] == {"passed": 1}  # without the others
+
+
 def test_what_says_nothing_is_no_baseline(here):
     source = (
         HEAD

@@ -11,9 +11,10 @@ from conftest import ROOT, demo_model
 
 from detr_viz.explanation.explain_image import explain
 from detr_viz.figures.styles import PageFormat, Style
+from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.read import load_image
 from detr_viz.render.paths import OutputPaths
-from detr_viz.render.recipe import ModelFacts, Recipe, carries, of_models
+from detr_viz.render.recipe import ModelFacts, Recipe, carries, of_models, replaced_by
 from detr_viz.render.run import draw, measure
 
 MODEL = ModelFacts("detr", "a.pth", "ab" * 32, 8, False, ("cat", "dog"), 800, 1333)
@@ -127,6 +128,7 @@ def test_every_part_of_a_recipe_and_of_a_model_counts():
         "class_names": ("cat", "bird"),
         "size": 801,
         "max_size": 1334,
+        "preprocessing": Preprocessing(mean=(0.5, 0.5, 0.5)),
     }
     assert set(of_model) == {field.name for field in fields(ModelFacts)}
     others += [replace(PLAIN, models=(replace(MODEL, **{k: v}),)) for k, v in of_model.items()]
@@ -142,6 +144,9 @@ def test_the_image_counts_by_its_bytes_and_its_name_not_by_its_folder():
     assert PLAIN.digest_of("cd" * 32, "latin-\udce9.jpg") != known  # no UTF-8
 
 
+FORMATS = (".png", ".pdf", ".svg", ".jpg", ".tif", ".eps", ".npz")
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Every kind of file, of a recipe of the demo."""
@@ -150,7 +155,7 @@ def made(tmp_path_factory):
     recipe = of_models([model], Recipe((), queries="top:1"))
     picture = load_image(str(ROOT / "image/scene_1.jpg"))
     found = [explain(model, picture)]
-    paths = OutputPaths(folder, "a.b", (".png", ".pdf", ".svg", ".npz"), caption=True)
+    paths = OutputPaths(folder, "a.b", FORMATS, caption=True)
     (written,) = draw(measure(found, recipe), picture, recipe, paths, "a")
     return recipe.digest(picture), written.files, picture
 
@@ -164,11 +169,20 @@ def test_the_digest_is_of_the_images_file(made):
 
 def test_files_are_known_again_by_their_recipe(made, tmp_path):
     mine, files, _ = made
-    assert [path.suffix for path in files] == [".png", ".pdf", ".svg", ".tex", ".npz"]
+    assert {path.suffix for path in files} == {*FORMATS, ".tex"}
     for path in files:
         assert carries(path, mine), path
         assert not carries(path, "0" * 64), path
         assert not carries(tmp_path / path.name, mine)  # not there
+
+
+def test_what_is_replaced_are_files_of_other_recipes_and_programs(made, tmp_path):
+    mine, files, _ = made
+    (foreign := tmp_path / "a.png").write_bytes(b"a picture")
+    (damaged := tmp_path / "a.npz").write_bytes(b"PK")
+    assert replaced_by(mine, [*files, tmp_path / "none.png"]) == ()
+    assert replaced_by("0" * 64, [*files]) == files
+    assert replaced_by(mine, [foreign, damaged]) == (foreign, damaged)
 
 
 def test_a_file_that_is_cut_is_not_known(made, tmp_path):

@@ -61,7 +61,7 @@ def test_places_that_will_do(out):
     [
         ("", False, "--out '' is not a path"),
         ("-", False, "--out '-' is not a path"),
-        ("a.jpg", False, "the suffix must be one of .png, .pdf, .svg"),
+        ("a.bmp", False, "the suffix must be one of .png, .pdf, .svg"),
         ("a.png", True, "there are several images: give a folder"),
         ("file.txt/a.png", False, "file.txt is a file, not a folder"),
         ("file.txt/new/", True, "file.txt is a file, not a folder"),

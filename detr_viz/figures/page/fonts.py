@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import lru_cache
 from pathlib import Path
 
+from detr_viz.common.words import nearest
 from detr_viz.figures.styles import FigureError
 
 # An SVG names its font; Verdana has the widths of DejaVu Sans where that is missing.
@@ -71,8 +71,8 @@ def _named_file(font: str, style: str) -> str:
     names = {entry.name for entry in fontManager.ttflist if not entry.name.startswith("Last Resor")}
     known = {name.casefold(): name for name in names}
     if font.casefold() not in known:
-        near = difflib.get_close_matches(font.casefold(), known, n=3, cutoff=0.5)
-        have = ", ".join(known[n] for n in near) or "sans or serif"
+        near = nearest(font, known.values(), most=3, cutoff=0.5)
+        have = ", ".join(near) or "sans or serif"
         raise FigureError(f"no font {font[:60]!r} is installed: try {have}")
     wanted = FontProperties(
         family=known[font.casefold()],

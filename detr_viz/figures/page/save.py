@@ -1,4 +1,4 @@
-"""A figure to a file or a window: PNG, PDF, SVG with what they show in their metadata."""
+"""A figure to a file or a window, with what it shows in the file's metadata."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz.common.files import replacing
 from detr_viz.figures.page.fonts import SVG_FALLBACKS, is_truetype
+from detr_viz.figures.page.print_files import pixels_of, save_eps, save_jpeg, save_tiff
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.styles import SUFFIXES, FigureError
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
 
 def save(fig: Figure, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a figure as PNG, PDF or SVG, by the suffix; an older file is replaced in one rename.
+    """Write a figure in the format of the suffix, one of SUFFIXES; an older file is replaced.
 
     `fig.facts` and `metadata`, which wins, go into the file: Title, Software, Description, and into
-    a PNG any other. No dates: the same figure gives the same bytes. Fonts are embedded as TrueType
-    (PDF), text stays text (SVG). Missing folders are made. Raises FigureError for another suffix,
-    OutputError for what the disk refuses; nothing half-written is left.
+    formats of pixels and EPS any other. No dates: the same figure gives the same bytes. Fonts are
+    embedded as TrueType (PDF, EPS), text stays text (SVG). Missing folders are made. Raises
+    FigureError for another suffix, OutputError for what the disk refuses; nothing half-written is
+    left.
     """
     import matplotlib
 
@@ -31,9 +33,11 @@ def save(fig: Figure, path: str | Path, metadata: Mapping[str, str] | None = Non
         raise FigureError(f"cannot write {path}: the name must end in {', '.join(SUFFIXES)}")
     kind = path.suffix.lower()[1:]
     facts = {**getattr(fig, "facts", {}), **(metadata or {})}
-    if kind == "png":
+    of_pixels = {"png": _save_png, "jpg": save_jpeg, "tif": save_tiff, "eps": save_eps}
+    of_pixels |= {"jpeg": save_jpeg, "tiff": save_tiff}
+    if kind in of_pixels:
         with replacing(path) as part:
-            _save_png(fig, part, facts)
+            of_pixels[kind](fig, part, facts)
         return
     if kind == "svg":
         _name_fallbacks(fig)
@@ -55,26 +59,14 @@ def save(fig: Figure, path: str | Path, metadata: Mapping[str, str] | None = Non
 
 def _save_png(fig: Figure, path: Path, facts: Mapping[str, str]) -> None:
     """As RGB: a page needs no transparency; without it saving takes two thirds of the time."""
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    shown_on, dpi, info = fig.canvas, fig.dpi, PngInfo()
+    info = PngInfo()
     for name, text in facts.items():
         info.add_text(name, text)
-    try:
-        canvas = FigureCanvasAgg(fig)
-        fig.dpi = dpi / shown_on.device_pixel_ratio  # a window on a fine screen multiplies it
-        with plain_settings():
-            canvas.draw()
-    finally:
-        fig.set_canvas(shown_on)
-        fig.dpi = dpi
-    page = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    page.save(
-        path, "png", dpi=(canvas.figure.dpi, canvas.figure.dpi), pnginfo=info, compress_level=2
-    )
+    pixels, dpi = pixels_of(fig)
+    Image.fromarray(pixels).save(path, "png", dpi=(dpi, dpi), pnginfo=info, compress_level=2)
 
 
 def _warn_of_outlines(fig: Figure) -> None:

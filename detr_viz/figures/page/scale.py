@@ -7,11 +7,11 @@ table = tone_table(lut)  (256 tones, 256 greys, 4): the colour of each over each
 
 from __future__ import annotations
 
-import difflib
 import math
 
 import numpy as np
 
+from detr_viz.common.words import nearest
 from detr_viz.figures.styles import RAMPS, FigureError, Style
 
 MOST = 256.0  # times an even spread: where the colours end
@@ -64,9 +64,8 @@ def _near(name: str) -> str:
     """Names of colour maps similar to this one; without any, some good ones."""
     import matplotlib
 
-    known = {other.casefold(): other for other in (*RAMPS, *matplotlib.colormaps)}
-    near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.75)
-    return ", ".join(known[n] for n in near) or f"{', '.join(RAMPS)}, viridis or cividis"
+    near = nearest(name, (*RAMPS, *matplotlib.colormaps), most=3, cutoff=0.75)
+    return ", ".join(near) or f"{', '.join(RAMPS)}, viridis or cividis"
 
 
 def plain_colors(style: Style, ground: float = 255) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sine position encodings: of cells (DETR, appendix), points (Conditional DETR, 3.3), boxes."""
+"""Position encodings: sine of cells, points (Conditional DETR, 3.3) and boxes, and learned ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from detr_viz.common.errors import UserError
 
 TEMPERATURE = 10000.0
 
@@ -61,6 +63,40 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     """log(x / (1 - x)) with numerator and denominator at least eps."""
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+class LearnedPositions(nn.Module):
+    """PositionEmbeddingLearned of the authors' code: column x beside row y, whatever is padded.
+
+    pos of cell (y, x) = [col_embed[x], row_embed[y]], each half of d_model wide.
+    """
+
+    def __init__(self, entries: int, d_model: int) -> None:
+        super().__init__()
+        self.row_embed = nn.Embedding(entries, d_model // 2)
+        self.col_embed = nn.Embedding(entries, d_model // 2)
+
+    def forward(self, padding: Tensor) -> Tensor:
+        """padding (1 or B, h, w) -> (1, h * w, d_model); UserError for a grid with more cells."""
+        h, w = padding.shape[-2:]
+        return grid_positions(self.row_embed.weight, self.col_embed.weight, (h, w))
+
+
+def grid_positions(row_embed: Tensor, col_embed: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Learned embeddings (n, C / 2) of rows and columns -> (1, h * w, C), columns' part first.
+
+    Raises UserError where the grid has more rows or columns than there are embeddings.
+    """
+    h, w = hw
+    entries = min(len(row_embed), len(col_embed))
+    if max(h, w) > entries:
+        raise UserError(
+            f"the image gives {h} x {w} cells, but the model has learned positions for {entries} "
+            "rows and columns only: give a smaller --size"
+        )
+    columns = col_embed[None, :w].expand(h, -1, -1)
+    rows = row_embed[:h, None].expand(-1, w, -1)
+    return torch.cat((columns, rows), -1).flatten(0, 1)[None]
 
 
 def downsample_padding(padding: Tensor, hw: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""ResNet bodies with torchvision's parameter names: 18/34/50/101, DC5, narrower and shorter ones.
+"""ResNet bodies with torchvision's parameter names: plain, DC5, ResNeXt, wide, narrow, short.
 
 Written here rather than taken from torchvision for three reasons: stem, widths and number of stages
 are free (the demo's body has two stages), batch norm can be folded away, and importing torchvision
@@ -8,6 +8,7 @@ costs a run more than a second. tests/test_resnet.py holds it against torchvisio
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +40,11 @@ class FrozenBatchNorm2d(nn.Module):
         return x * scale[:, None, None] + shift[:, None, None]
 
 
-def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+def _conv(
+    c_in: int, c_out: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
+) -> nn.Conv2d:
     padding = dilation * (kernel // 2)  # symmetric: cell i stays centred on pixel stride * i
-    return nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, bias=False)
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, groups, bias=False)
 
 
 class BasicBlock(nn.Module):
@@ -67,20 +70,30 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions (ResNet-50 up); the 3x3 strides, as in torchvision (v1.5)."""
+    """1x1, 3x3, 1x1 convolutions (ResNet-50 up); the 3x3 strides, as in torchvision (v1.5).
+
+    inner: channels of the 3x3 convolution, in `groups` groups (ResNeXt, wide ResNets).
+    """
 
     expansion = 4
 
     def __init__(
-        self, c_in: int, width: int, stride: int, dilation: int, norm_layer: NormLayer
+        self,
+        c_in: int,
+        width: int,
+        stride: int,
+        dilation: int,
+        norm_layer: NormLayer,
+        inner: int,
+        groups: int,
     ) -> None:
         super().__init__()
         c_out = width * self.expansion
-        self.conv1 = _conv(c_in, width, 1)
-        self.bn1 = norm_layer(width)
-        self.conv2 = _conv(width, width, 3, stride, dilation)
-        self.bn2 = norm_layer(width)
-        self.conv3 = _conv(width, c_out, 1)
+        self.conv1 = _conv(c_in, inner, 1)
+        self.bn1 = norm_layer(inner)
+        self.conv2 = _conv(inner, inner, 3, stride, dilation, groups)
+        self.bn2 = norm_layer(inner)
+        self.conv3 = _conv(inner, c_out, 1)
         self.bn3 = norm_layer(c_out)
         self.downsample = _downsample(c_in, c_out, stride, norm_layer)
 
@@ -98,23 +111,30 @@ def _downsample(c_in: int, c_out: int, stride: int, norm_layer: NormLayer) -> nn
     return nn.Sequential(_conv(c_in, c_out, 1, stride), norm_layer(c_out))
 
 
+def _block(config: BackboneConfig, stage: int) -> Callable[..., BasicBlock | Bottleneck]:
+    if config.block == "basic":
+        return BasicBlock
+    inner = (config.inner or config.widths)[stage]
+    return partial(Bottleneck, inner=inner, groups=config.groups)
+
+
 class ResNetBody(nn.Module):
     """Images (B, 3, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
 
     def __init__(self, config: BackboneConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> None:
         super().__init__()
-        block = Bottleneck if config.block == "bottleneck" else BasicBlock
         self.conv1 = nn.Conv2d(3, config.stem, 7, 2, 3, bias=False)
         self.bn1 = norm_layer(config.stem)
         self.num_stages = len(config.blocks)
         c_in = config.stem
         for stage, (width, count) in enumerate(zip(config.widths, config.blocks, strict=True)):
+            block = _block(config, stage)
             stride, dilation = (1 if stage == 0 else 2), 1
             if config.dilation and stage == self.num_stages - 1:
                 stride, dilation = 1, 2
             # DC5: the block that would have strided keeps the dilation of the stage before it
             layers = [block(c_in, width, stride, 1, norm_layer)]
-            c_in = width * block.expansion
+            c_in = layers[0].expansion * width
             layers += [block(c_in, width, 1, dilation, norm_layer) for _ in range(count - 1)]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
 

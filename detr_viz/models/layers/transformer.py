@@ -5,6 +5,7 @@ Parameter names are those of the official checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.models.config import DetrConfig
-from detr_viz.models.layers.positions import downsample_padding, sine_positions
+from detr_viz.models.layers.positions import downsample_padding
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, ResNetBody
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 
@@ -32,11 +33,15 @@ class MLP(nn.Module):
 
 
 class FeedForwardLayer(nn.Module):
-    """What every encoder and decoder layer has: linear1, linear2 and `norms` layer norms."""
+    """What every encoder and decoder layer has: linear1, linear2 and `norms` layer norms.
+
+    pre_norm: whether a norm stands before its sublayer rather than after the sum.
+    """
 
     def __init__(self, config: DetrConfig, norms: int) -> None:
         super().__init__()
         width = config.d_model
+        self.pre_norm = config.pre_norm
         self.linear1 = nn.Linear(width, config.dim_feedforward)
         self.linear2 = nn.Linear(config.dim_feedforward, width)
         for i in range(norms):
@@ -48,28 +53,36 @@ class FeedForwardLayer(nn.Module):
 
 
 class EncoderLayer(FeedForwardLayer):
-    """Self-attention over the cells, then FFN, each added and normed (post-norm)."""
+    """Self-attention over the cells, then FFN, each added and normed; pre-norm: normed and added.
+
+    With pre_norm content is norm1's output, and it is also what values are projected from.
+    """
 
     def __init__(self, config: DetrConfig) -> None:
         super().__init__(config, norms=2)
         self.self_attn = PackedAttention(config.d_model, config.nheads)
 
     def forward(self, src: Tensor, pos: Tensor, padding: Tensor | None) -> Tensor:
+        if self.pre_norm:
+            normed = self.norm1(src)
+            src = src + self.self_attn(AttentionInputs(normed, pos, normed, pos, normed, padding))
+            return src + self.feed_forward(self.norm2(src))
         src = self.norm1(src + self.self_attn(AttentionInputs(src, pos, src, pos, src, padding)))
         return self.norm2(src + self.feed_forward(src))
 
 
 class Encoder(nn.Module):
-    """src, pos (B, K, C) -> memory (B, K, C)."""
+    """src, pos (B, K, C) -> memory (B, K, C), normed at the end if the layers are pre-norm."""
 
     def __init__(self, config: DetrConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.enc_layers))
+        self.norm = nn.LayerNorm(config.d_model) if config.pre_norm else None
 
     def forward(self, src: Tensor, pos: Tensor, padding: Tensor | None) -> Tensor:
         for layer in self.layers:
             src = layer(src, pos, padding)
-        return src
+        return src if self.norm is None else self.norm(src)
 
 
 class Transformer(nn.Module):
@@ -93,11 +106,11 @@ class Backbone(nn.Module):
 
 
 def tokens(
-    features: Tensor, mask: Tensor | None, d_model: int, dtype: torch.dtype
+    features: Tensor, mask: Tensor | None, positions: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Features (B, C, h, w), mask (B, H, W) or None -> src (B, K, C), pos (1 or B, K, C), padding.
 
-    dtype: of pos.
+    positions: padding (1 or B, h, w) -> pos.
     padding is (B, K), or None where nothing is padded: attention then takes its quickest path.
     """
     hw = features.shape[-2:]
@@ -107,7 +120,7 @@ def tokens(
         padding = torch.zeros((1, *hw), dtype=torch.bool, device=features.device)
     else:
         padding = downsample_padding(mask, hw)
-    pos = sine_positions(padding, d_model, dtype)
+    pos = positions(padding)
     src = features.flatten(2).transpose(1, 2)
     return src, pos, None if mask is None else padding.flatten(1)
 

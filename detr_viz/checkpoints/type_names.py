@@ -1,0 +1,36 @@
+"""Words of --type: names of the registries and their aliases. Imports no torch.
+
+type_name("Conditional-DETR")          # "cd_detr"
+"""
+
+from __future__ import annotations
+
+from detr_viz import adapters, models
+from detr_viz.common.errors import UserError
+from detr_viz.common.words import nearest, resolve
+
+
+def type_names() -> tuple[str, ...]:
+    """Names of all types, the default first."""
+    return tuple(dict.fromkeys((*models.names(), *adapters.names())))
+
+
+def aliases() -> dict[str, tuple[str, ...]]:
+    """Name of a type -> other words for it; a model of our own comes before an adapter."""
+    own = {name: entry.words for name, entry in models.REGISTRY.items()}
+    return own | {name: entry.words for name, entry in adapters.REGISTRY.items() if name not in own}
+
+
+def type_name(word: str) -> str:
+    """The name that a word of --type stands for; UserError where there is none.
+
+    Case, dashes, underscores and spaces do not matter.
+    """
+    names = aliases()
+    name = resolve(word, names)
+    if name is None:
+        by_word = {w: n for n, more in names.items() for w in (*more, n)}
+        near = [by_word[w] for w in nearest(word, by_word)]
+        hint = f"did you mean {near[0]}? C" if near else "c"
+        raise UserError(f"unknown model type {word[:40]!r}: {hint}hoose from {', '.join(names)}")
+    return name

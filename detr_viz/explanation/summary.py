@@ -1,0 +1,28 @@
+"""How an explanation prints at a Python prompt: three lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detr_viz.common.short_repr import COLUMNS
+
+if TYPE_CHECKING:
+    from detr_viz.explanation.results import ExplanationBase
+
+
+def summary(e: ExplanationBase) -> str:
+    """Image and model, sizes, the three best queries; a line each."""
+    height, width = e.image.hw
+    best = ", ".join(f"{e.label_name(q)} {e.scores[q]:.2f} (query {q})" for q in e.by_score()[:3])
+    levels = ", ".join(f"{grid.hw[0]} x {grid.hw[1]}" for grid in e.grids())
+    lines = (
+        f"{type(e).__name__} of {e.image.path or 'an image'} ({width} x {height} px) by "
+        f"{e.model_title}",
+        f"  {e.num_queries} queries, {len(e.class_names)} classes, {e.num_heads} heads, "
+        f"{e.attention_kind} attention on {levels} cells, "
+        f"layers {', '.join(map(str, e.layers))} of 0..{e.num_layers - 1}",
+        f"  best: {best}",
+    )
+    return "\n".join(
+        line if len(line) <= COLUMNS else f"{line[: COLUMNS - 4]} ..." for line in lines
+    )

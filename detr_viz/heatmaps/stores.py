@@ -1,0 +1,3 @@
+"""How maps are stored in a file. Imports nothing, for --help."""
+
+STORES = ("float32", "float16")
