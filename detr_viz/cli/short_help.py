@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Mapping
 
 from detr_viz.attention.terms import MODES
@@ -80,4 +81,5 @@ def short_help(
 def _row(flag: str, action: argparse.Action, line: str) -> str:
     several = " ..." if action.nargs == "+" else ""
     value = f" {action.metavar}{several}" if action.metavar else ""
-    return f"  {flag}{value}".ljust(_FLAG_COLUMNS) + line
+    words = textwrap.wrap(line, COLUMNS - _FLAG_COLUMNS)
+    return f"  {flag}{value}".ljust(_FLAG_COLUMNS) + f"\n{'':{_FLAG_COLUMNS}}".join(words)

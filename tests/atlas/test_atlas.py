@@ -23,6 +23,7 @@ class Seen:
     """What the atlas asks of ExplanationBase, with maps of one's own: made (Q, M, h, w)."""
 
     cell_centers_px, cells_inside = ExplanationBase.cell_centers_px, ExplanationBase.cells_inside
+    _centers, _inside = ExplanationBase._centers, ExplanationBase._inside
 
     def __init__(self, boxes, made, hw=(120, 160), stride=10, rule="centered", input_hw=None):
         self.boxes_xyxy_px = np.asarray(boxes, np.float32)
