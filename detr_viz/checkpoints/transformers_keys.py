@@ -282,14 +282,17 @@ def _dilation(config: Mapping[str, Any]) -> bool:
 
 
 def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """id2label in order of the ids; an id between that has no name is called by its number."""
+    """id2label (else label2id) in order of the ids; an id without a name has its number."""
     labels = config.get("id2label")
+    if isinstance(labels, list):
+        labels = dict(enumerate(labels))
     if not isinstance(labels, Mapping) or not labels:
-        return None
+        other = config.get("label2id")
+        labels = {i: name for name, i in other.items()} if isinstance(other, Mapping) else {}
     try:
-        names = {int(index): str(name) for index, name in labels.items()}
+        names = {int(i): str(name) for i, name in labels.items() if name not in (None, "")}
     except (TypeError, ValueError):
         return None
-    if min(names) < 0 or max(names) > 10_000:
+    if not names or min(names) < 0 or max(names) > 10_000:
         return None
     return tuple(names.get(i, f"class {i}") for i in range(max(names) + 1))

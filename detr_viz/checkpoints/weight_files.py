@@ -53,9 +53,10 @@ _FOREIGN_CLASSES = (  # start of the global a pickle asks for -> who writes such
     ("mmcv.", "a checkpoint of OpenMMLab"),
     ("detectron2.", "a checkpoint of detectron2"),
     ("torchvision.models.", "a whole torchvision model"),
-    ("transformers.", "a whole transformers model"),
+    ("transformers.models.", "an object of transformers: a whole model, or its config"),
+    ("transformers.", "an object of transformers"),
     ("models.", "a whole model rather than its weights"),
-    ("__main__.", "a whole model rather than its weights"),
+    ("__main__.", "an object of the script that wrote it"),
 )
 
 
@@ -81,7 +82,7 @@ def read(path: Path) -> WeightFile:
     try:
         if path.is_dir():
             return _read_folder(path)
-        if path.name in [f"{name}.index.json" for name in WEIGHTS]:
+        if is_index(path):
             return _read_shards(path.parent, path.name, config_in(path.parent))
         if _SHARD.fullmatch(path.name):
             raise CheckpointError(f"{path_text(path)} is one of several shards: give its folder")
@@ -89,6 +90,11 @@ def read(path: Path) -> WeightFile:
     except OSError as error:
         name = path_text(error.filename or path)
         raise CheckpointError(f"cannot read {name}: {reason(error)}") from None
+
+
+def is_index(path: Path) -> bool:
+    """Whether a path is that of the list of a Hugging Face model's shards."""
+    return path.name in [f"{name}.index.json" for name in WEIGHTS]
 
 
 def _read_folder(folder: Path) -> WeightFile:
@@ -111,9 +117,11 @@ def _read_folder(folder: Path) -> WeightFile:
         if min(shards).endswith(".bin"):
             index = index.replace("model.safetensors", "pytorch_model.bin")
         raise CheckpointError(f"{path_text(folder)} lacks {index}: fetch it")
+    others = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    hint = f", or name the file: {folder.name}/{others[0]}" if others else ""
     raise CheckpointError(
         f"{path_text(folder)} has a config.json but neither model.safetensors nor "
-        "pytorch_model.bin: fetch the weights too"
+        f"pytorch_model.bin: fetch the weights too{hint}"
     )
 
 
@@ -166,11 +174,15 @@ def config_in(folder: Path) -> Mapping[str, Any] | None:
 
 def json_in(path: Path) -> Mapping[str, Any]:
     """A JSON object of a file; CheckpointError where it is none."""
+    data = path.read_bytes()
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
+        what = _what(data[:HEAD_BYTES])
+        if "git-lfs" in what or "web page" in what:
+            raise CheckpointError(f"{path_text(path)} {what}".replace("the weights", "the file"))
         raise CheckpointError(f"{path_text(path)} is not a JSON object: fetch or write it again")
     return value
 
@@ -186,7 +198,10 @@ def check_head(path: Path) -> bytes:
         head = file.read(HEAD_BYTES)
     # of safetensors: 8 bytes of length, then JSON
     if not head.startswith((ZIP, PICKLE)) and head[4:9] != b"\0\0\0\0{":
-        raise CheckpointError(f"{path_text(path)} {_what(head)}")
+        what = _what(head)
+        if path.suffix == ".json" and (path.parent / "config.json").is_file():
+            what = "is a text file, not the weights: give its folder"
+        raise CheckpointError(f"{path_text(path)} {what}")
     return head
 
 
