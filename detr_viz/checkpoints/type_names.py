@@ -44,7 +44,7 @@ def type_name(word: str) -> str:
     name = resolve(word, names)
     if name is None and (title := next((t for s, t in _OTHERS if s in plain(word)), None)):
         raise UserError(
-            f"unknown model type {word[:40]!r}: {title} is another network, which is not loaded here: "
+            f"unknown model type {word[:40]!r}: {title} is another network, not loaded here: "
             f"choose from {', '.join(names)}"
         )
     if name is None:
