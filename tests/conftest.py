@@ -46,6 +46,9 @@ LONGEST = (
     "batch/test_batch.py",
 )
 
+# Figures multiply small matrices: with threads that costs numpy twice the time. Before its import.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     import torch
 

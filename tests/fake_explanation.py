@@ -35,11 +35,13 @@ class FakeExplanation:
     class_names: tuple[str, ...]
     num_heads: int
     cell_rule: str = "aligned"
+    attention_kind: str = "dense"
     model_type: str = "cd_detr"
     model_title: str = "Conditional DETR"
     modes: tuple[str, ...] = MODES
     num_layers: int = 6
     reference_px: np.ndarray | None = None
+    layer_references: Mapping[int, np.ndarray] = field(default_factory=dict)
     layers: tuple[int, ...] = (5,)
     residuals: Mapping[int, float] = field(default_factory=lambda: {5: 2.3e-7})
     meta: Mapping[str, object] = field(default_factory=lambda: {"weights_sha256": "ab" * 32})

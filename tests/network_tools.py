@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from conftest import GOLDEN
+from golden.famfill import fill
 from torch import nn
 
 from detr_viz import models
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.explanation.capture import AttentionCall
 from detr_viz.models.config import BackboneConfig, DetrConfig
+from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.detector import LoadedModel
 
 TINY = DetrConfig(
@@ -23,13 +26,47 @@ TINY = DetrConfig(
     dim_feedforward=24,
     backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
 )
+TINY_DEFORMABLE = DeformableConfig(
+    num_queries=4,
+    num_logits=7,
+    d_model=32,
+    nheads=2,
+    enc_layers=1,
+    dec_layers=2,
+    dim_feedforward=24,
+    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
+    stages=2,
+    levels=3,
+    enc_points=3,
+    dec_points=2,
+)
+DEFORMABLE = {  # variant of the goldens -> family of the fill rule
+    "deformable": "def",
+    "deformable_refine": "defr",
+    "deformable_twostage": "def2",
+}
+DENSE = ("detr", "cd_detr")  # whose cross-attention is dense
 
 
 def tiny(name: str, **changes: object) -> LoadedModel:
     """A detector of random weights, always the same ones; changes: of its sizes."""
     torch.manual_seed(0)
-    config = replace(TINY, **changes)
-    return as_detector(models.get(name).build(config).eval().requires_grad_(False), name)
+    deformable = name == "deformable_detr"
+    config = replace(TINY_DEFORMABLE if deformable else TINY, **changes)
+    network = models.get(name).build(config).eval().requires_grad_(False)
+    if deformable:  # their initial values are 0: every sample alike
+        for key, value in network.named_parameters():
+            if key.endswith(("sampling_offsets.bias", "level_embed")):
+                value.normal_()
+    return as_detector(network, name)
+
+
+def filled_deformable(name: str) -> dict[str, torch.Tensor]:
+    """The official state dict of a variant of Deformable DETR, filled by the rule, float32."""
+    lines = (GOLDEN / "family" / f"keys_{name}.txt").read_text().splitlines()
+    shapes = {key: tuple(map(int, dims.split("x"))) for key, dims, _ in map(str.split, lines)}
+    family = DEFORMABLE[name]
+    return {key: torch.from_numpy(fill(key, shape, family)) for key, shape in shapes.items()}
 
 
 def as_detector(network: nn.Module, name: str) -> LoadedModel:

@@ -121,6 +121,11 @@ def on_finest(levels: tuple[NDArray, ...], grids: tuple[Grid, ...]) -> NDArray:
     return np.sum(parts, axis=0, dtype=levels[0].dtype)
 
 
+def on_one_grid(flat: NDArray, grids: tuple[Grid, ...]) -> NDArray:
+    """(..., S), the cells of all levels one after the other -> their sum on the finest grid."""
+    return on_finest(by_level(flat, grids), grids)
+
+
 def _shares(source: NDArray, target: NDArray) -> NDArray[np.float64]:
     """(target cells, source cells): the fraction of each source cell that is in a target cell."""
     low = np.maximum(source[None, :-1], target[:-1, None])

@@ -73,6 +73,11 @@ def is_sum(mode: object) -> bool:
     return isinstance(mode, str) and "." in mode
 
 
+def are_products(names: Sequence[str]) -> bool:
+    """Whether terms of logits are products of a query part and a key part, those of TERMS."""
+    return set(names) == set(TERMS)
+
+
 def modes_of_plot(plot: str, modes: Sequence[str]) -> list[str]:
     """The modes that a plot shows, for a model with these modes.
 

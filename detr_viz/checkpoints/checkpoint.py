@@ -69,7 +69,7 @@ def load_checkpoint(
     """Read, unwrap and check a checkpoint.
 
     weights   file, Hugging Face folder, known name, hf:owner/name; None: the demo of the type
-    type      "detr", "cd_detr", or None: recognised by the keys (if weights is None too: detr)
+    type      a word of models.names(); None: told by the keys (detr if weights is None too)
     nheads, dilation   cannot be seen in a state dict; None: as the file says, else 8 and False
     cache     folder for downloads (default weights/; for hf: the hub's own cache)
     Raises UserError, one line: what is wrong with the file, or that the type contradicts it.
@@ -83,6 +83,9 @@ def load_checkpoint(
     spec = _spec_of(unwrapped.state_dict, wanted, unwrapped.hints.get("type"), where)
     heads, dilated, notes = _heads_and_dilation(unwrapped.hints, nheads, dilation, source.path)
     config = checked_config(spec, unwrapped.state_dict, heads, dilated, where)
+    if spec.with_hints is not None:
+        config, more = spec.with_hints(config, unwrapped.hints)
+        notes.extend(more)
     state_dict = fitted_state_dict(spec, config, unwrapped.state_dict, where)
     names, name_notes = _class_names(unwrapped, spec, config)
     return Checkpoint(

@@ -87,6 +87,12 @@ def _local(weights: str | os.PathLike[str] | None, type: str | None) -> WeightsL
     """The weights that are on the disk; None for names of what can be downloaded."""
     if weights is None:
         path = assets.find(f"weights/{type or models.names()[0]}_demo.pth")
+        entry = models.REGISTRY.get(type or models.names()[0])
+        if entry is not None and not entry.demo and entry.hub:
+            raise CheckpointError(
+                f"{entry.title} has no demo checkpoint: give --weights a file, or "
+                f"{hub.PREFIX}{entry.hub[0]}"
+            )
         if not path.is_file():
             raise CheckpointError(
                 f"the demo checkpoint {path_text(path)} is not there: give --weights a file or a "

@@ -30,7 +30,8 @@ from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 class Unwrapped(ShortRepr):
     """One state dict with the authors' names, and what else the file says.
 
-    hints: of nheads, dilation, class_names and type, those that are known. meta: as in the file.
+    hints: of nheads, dilation, num_queries, class_names and type, those that are known. meta: as
+    in the file.
     """
 
     state_dict: dict[str, Tensor]
@@ -83,6 +84,11 @@ def _of_transformers(
     """State dict with the authors' names, hints and notes of a transformers model."""
     config = opened.hf_config or config_in(opened.files[0].parent)
     inferred = config is None
+    if inferred and any("sampling_offsets" in key for key in state_dict):
+        raise CheckpointError(
+            f"{where} has Hugging Face's names but no config.json beside it: put the model's "
+            "config.json into the same folder"
+        )
     if inferred:
         saved = opened.content.get("hyper_parameters")
         saved = saved if isinstance(saved, Mapping) else {}
@@ -138,6 +144,8 @@ def _hints(args: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
             hints["nheads"] = heads
         if isinstance(dilation, bool):
             hints["dilation"] = dilation
+        if isinstance(source.get("num_queries"), int):
+            hints["num_queries"] = source["num_queries"]
     classes = meta.get("classes")
     if isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes):
         hints["class_names"] = tuple(classes)

@@ -21,8 +21,12 @@ from detr_viz.checkpoints.weight_files import CheckpointError
 # Keys that a network of the family has, in each layout; what stands before the match is its prefix.
 _LAYER = r"decoder\.layers\.\d+\."
 _ANCHORS = {
-    "authors": rf"transformer\.{_LAYER}(multihead_attn\.in_proj_weight|ca_qcontent_proj\.weight)$",
-    "transformers": r"(model\.)?query_position_embeddings\.weight$",
+    "authors": rf"transformer\.{_LAYER}(multihead_attn\.in_proj_weight|ca_qcontent_proj\.weight"
+    r"|cross_attn\.sampling_offsets\.weight)$",
+    "transformers": (
+        r"(model\.)?(query_position_embeddings\.weight|"
+        rf"{_LAYER}encoder_attn\.sampling_offsets\.weight)$"
+    ),
     "openmmlab": (
         rf"(bbox_head\.transformer\.)?{_LAYER}(cross_attn\.qcontent_proj\.weight|"
         r"(cross_attn|multihead_attn|attentions\.1)\.attn\.in_proj_weight)$"

@@ -1,7 +1,6 @@
-"""Hugging Face's DETR, Table Transformer and Conditional DETR under the names of the authors.
+"""Hugging Face's ports (Table Transformer is a pre-norm DETR) under the names of the authors.
 
 Their ports are the same networks (equal to 3e-13 in float64); only names, and q/k/v apart, differ.
-Table Transformer is a pre-norm DETR.
 Three layers of names are understood, in any mixture:
 
     hub files             ...encoder_attn.out_proj, layers.0.fc1, decoder.layers.0.ca_qpos_proj,
@@ -18,6 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from detr_viz import models
+from detr_viz.checkpoints import transformers_deformable
 from detr_viz.common.errors import UserError
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
@@ -45,6 +45,7 @@ _HEADS = (
     ("encoder.layernorm.", "transformer.encoder.norm."),
     ("decoder.", "transformer.decoder."),
     ("encoder.", "transformer.encoder."),
+    *transformers_deformable.TOP_NAMES,
 )
 _LAYER = re.compile(r"^transformer\.(encoder|decoder)\.layers\.\d+\.")
 _COMMON = {"mlp.fc1": "linear1", "mlp.fc2": "linear2", "fc1": "linear1", "fc2": "linear2"} | {
@@ -71,6 +72,7 @@ _ATTENTION = {  # of the decoder; DETR's q/k/v are packed later
             ("v", "v"),
         )
     },
+    transformers_deformable.TYPE: transformers_deformable.DECODER_NAMES,
 }
 _PACKED = re.compile(r"^(.*)\.(q|k|v)_proj\.(weight|bias)$")
 _TIMM_RESNET = re.compile(
@@ -112,6 +114,9 @@ def convert(
         "class_names": _class_names(hf_config),
         "notes": tuple(notes),
     }
+    if model_type == transformers_deformable.TYPE:
+        renamed = transformers_deformable.untied(renamed, hf_config)
+        hints["num_queries"] = hf_config.get("two_stage_num_proposals", 300)
     return model_type, _pack(renamed), hints
 
 

@@ -11,7 +11,6 @@ from detr_viz.common.words import nearest, plain, resolve
 
 # Words of other networks, none of which is meant by the name that looks like it most.
 _OTHERS = (
-    ("deformable", "Deformable DETR"),
     ("rtdetr", "RT-DETR"),
     ("dabdetr", "DAB-DETR"),
     ("dndetr", "DN-DETR"),

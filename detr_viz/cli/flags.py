@@ -44,10 +44,8 @@ def add_subject(
     drawn: whether the command draws figures (else it saves maps). each: help texts for several
     models, for several layers, and for the default of --queries. plot: the default.
     """
-    if each is None and drawn:
+    if each is None:
         each = "are compared in one figure", "a row each", f"{DEFAULT}; top:1 for several layers"
-    elif each is None:
-        each = "have their files beside each other", "a file each", DEFAULT
     several, row, queries = each
     alone, plot_help = ["all"], "parts of query and key that attend; all: the three"
     layer_help = "decoder layer"

@@ -17,7 +17,7 @@ from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.common.file_names import fitting
 from detr_viz.common.files import check_file, printable
-from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, select
+from detr_viz.detections.queries import check_for, check_syntax, select
 from detr_viz.heatmaps.stores import STORES
 from detr_viz.images.first_look import check_image
 from detr_viz.regression.baselines import (
@@ -45,7 +45,9 @@ examples
   %(prog)s --out baselines --type cd_detr --plot all --image a.png b.png
   %(prog)s --out baselines --weights model.pth --image val/ --queries score:0.7 --store float16
 """
+RECORDED = "top:5"  # without --queries: weak ones too, which change first
 SHORT = {  # of --help
+    "--queries": f"{RECORDED} (default), objects, class:cat, 3,17, 0-3, all",
     "--plot": f"{', '.join(MODES)}, several or all",
     "--out": "the folder of baselines; needed",
 }
@@ -53,7 +55,8 @@ SHORT = {  # of --help
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
-    flags.add_subject(parser, "what to save", drawn=False)
+    each = "have their files beside each other", "a file each", RECORDED
+    flags.add_subject(parser, "what to save", drawn=False, each=each)
     add = parser.add_argument_group("where to").add_argument
     add("--out", metavar="DIR", required=True, help="the folder of baselines")
     add(
@@ -72,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the baselines; an error ends the run, and files written before stay."""
-    queries = args.queries or DEFAULT
+    queries = args.queries or RECORDED
     check_syntax(queries)
     sources = sources_of(args)
     out = Path(args.out)

@@ -269,5 +269,7 @@ def list_models() -> str:
     ]
     lines += ["", "weights that are downloaded once (--weights):"]
     lines += [f"  {name:<{wide}}  {known.title}" for name, known in KNOWN.items()]
+    hub = [f"hf:{name}" for entry in models.REGISTRY.values() for name in entry.hub]
+    lines += ["", "weights on the Hugging Face hub (--weights):", *(f"  {name}" for name in hub)]
     lines += ["", "also: a checkpoint file, a Hugging Face folder, hf:owner/name"]
     return "\n".join(lines)

@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detr_viz.attention.base import Removable
+from detr_viz.attention.base import Attention, Removable
+from detr_viz.attention.terms import are_products
 from detr_viz.common.errors import UserError
 from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections.boxes import iou
@@ -60,11 +61,26 @@ def check_redecodes(detector: Detector) -> None:
         )
 
 
-def check_removable(detector: Detector, attention: object) -> None:
-    """UserError if a detector cannot decode again, or its attention has no removable parts."""
+def check_removable(detector: Detector, attention: Attention, removal: Removal = NOTHING) -> None:
+    """UserError if a detector cannot decode again, or its attention does not have this part."""
     check_redecodes(detector)
+    title = detector.info.title
     if not isinstance(attention, Removable):
-        raise UserError(f"the attention of {detector.info.title} has no parts that can be removed")
+        raise UserError(f"the attention of {title} has no parts that can be removed")
+    if removal.head is not None and removal.head >= attention.num_heads:
+        raise UserError(f"no head {removal.head}: this model has 0..{attention.num_heads - 1}")
+    if removal.name.startswith("term:") and not are_products(attention.term_names):
+        raise UserError(
+            f"{title} has no {removal.name}: its logits are sums of "
+            f"{', '.join(attention.term_names)}"
+        )
+    if removal.level is not None:
+        if attention.kind != "sampled":
+            raise UserError(f"{title} has no {removal.name}: it does not sample levels")
+        if removal.level >= len(attention.grids):
+            raise UserError(
+                f"no level {removal.level}: this model has 0..{len(attention.grids) - 1}"
+            )
 
 
 def ablate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import index
 from typing import Any
@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from detr_viz.attention.base import Attention, HasSamples, Where
-from detr_viz.attention.grids import by_level
+from detr_viz.attention.grids import by_level, on_one_grid
 from detr_viz.attention.terms import Mode
-from detr_viz.common.errors import UserError
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.ablation import Ablation, ablate, check_removable, unchanged
 from detr_viz.explanation.capture import AttentionCall
 from detr_viz.explanation.detector import Detector
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.logit_terms import logit_terms
+from detr_viz.explanation.mode_checks import check_divided
 from detr_viz.explanation.precision import own_arithmetic
 from detr_viz.explanation.removals import Removal
 from detr_viz.explanation.removals import parse as parse_removal
@@ -72,7 +72,7 @@ class Explanation(ExplanationBase):
         """
         attention = self.attention_at(site)
         if mode != "combine":
-            self._check_divided(mode)
+            check_divided(self, mode)
         count = attention.num_rows
         some = [rows] if rows is not None and np.ndim(rows) == 0 else rows
         chosen = range(count) if some is None else [index(row) for row in some]
@@ -86,28 +86,32 @@ class Explanation(ExplanationBase):
         """Run the decoder again without a part of its cross-attention.
 
         removal  "position" or "content" (every term that has a part of it), "term:cq.pk", "head:3",
-                 "box:inside" or "box:outside" (the cells whose centres are inside or outside each
-                 query's own box)
+                 "level:2", "box:inside" or "box:outside" (the cells whose centres are inside or
+                 outside each query's own box)
         layers   the layers where it is removed, as in `explain`
         ValueError for an unknown removal. UserError for an unknown head or layer, or if the
         detector has no such parts.
         """
         part = parse_removal(removal) if isinstance(removal, str) else removal
         if part.terms:
-            self._check_divided(part.name)
-        if part.head is not None and part.head >= self.num_heads:
-            raise UserError(f"no head {part.head}: this model has 0..{self.num_heads - 1}")
-        check_removable(self.model, self.attention_at(("cross", self.layers[-1])))
+            check_divided(self, part.name)
+        check_removable(self.model, self.attention_at(("cross", self.layers[-1])), part)
         with own_arithmetic(self.model.precision, self.model.device):
-            return ablate(
+            found = ablate(
                 self.model,
                 self.memory,
                 self.image.hw,
                 part,
                 resolve_layers(layers, self.num_layers),
-                torch.from_numpy(self.cells_inside()).to(self.model.device),
+                torch.from_numpy(self.tokens_inside()).to(self.model.device),
                 self._before_ablation,
             )
+        grids = self.grids()
+        if len(grids) == 1:
+            return found
+        on_one = {n: on_one_grid(w, grids) for n, w in found.weights.items()}
+        weights = {n: maps.reshape(*maps.shape[:2], -1) for n, maps in on_one.items()}
+        return replace(found, weights=weights)
 
     @cached_property
     def _before_ablation(self) -> Detections:

@@ -116,6 +116,7 @@ class Forwarded(ShortRepr):
     memory_of         (memory, i) -> the memory of image i
     grids             of the memory's cells, level by level, finest first
     reference_points  (Q, 2) or (B, Q, 2): x, y in [0, 1] of the queries before the decoder
+    layer_references  decoder layer -> the same as it enters that layer, if they move
     """
 
     class_scores: Mapping[int, Tensor]
@@ -124,6 +125,7 @@ class Forwarded(ShortRepr):
     memory_of: Callable[[Any, int], Any] = field(repr=False)
     grids: tuple[Grid, ...]
     reference_points: Tensor | None = None
+    layer_references: Mapping[int, Tensor] = field(default_factory=dict)
 
     def detections(self, layer: int, image: int, image_hw: tuple[int, int]) -> Detections:
         """The detections of a decoder layer in an image of this size in pixels."""
@@ -136,9 +138,11 @@ class Forwarded(ShortRepr):
             class_scores=scores,
         )
 
-    def references(self, image: int, image_hw: tuple[int, int]) -> NDArray[np.float32] | None:
-        """Reference points in pixels of the image, (Q, 2)."""
-        points = self.reference_points
+    def references(
+        self, image: int, image_hw: tuple[int, int], layer: int | None = None
+    ) -> NDArray[np.float32] | None:
+        """Reference points in pixels of the image, (Q, 2): before the decoder, or of a layer."""
+        points = self.layer_references.get(layer, self.reference_points)
         if points is None:
             return None
         points = points if points.ndim == 2 else points[image]

@@ -177,6 +177,11 @@ def _explanation(
         formulas={n: dict(attention.modes) for n, attention in crossed.items()},
         separate=frozenset(n for n, a in crossed.items() if getattr(a, "separate", False)),
         reference_px=forwarded.references(i, picture.hw),
+        layer_references={
+            n: forwarded.references(i, picture.hw, n)
+            for n in layers
+            if n in forwarded.layer_references
+        },
         residuals={n: residuals["cross", n] for n in layers},
         meta=_describe(model, info, picture, how, notes, shown, residuals),
         pairwise=info.pairwise,

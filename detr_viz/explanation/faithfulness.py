@@ -61,11 +61,12 @@ def faithfulness(
         raise ValueError("faithfulness of no mode: name one")
     valid = _valid_cells(e)
     maps = {mode: e.maps(mode, ids, e.num_layers - 1, scale).mean(1) for mode in modes}
+    flat = {mode: _flat(e, mode, ids, scale) for mode in modes}
     counts = _counts(len(valid))
     curves = {way: {mode: [] for mode in modes} for way in ("deletion", "insertion")}
     random = []
     for i, query in enumerate(watch(ids)):
-        ranked = [valid[np.argsort(-maps[mode][i].ravel()[valid], kind="stable")] for mode in modes]
+        ranked = [valid[np.argsort(-flat[mode][i][valid], kind="stable")] for mode in modes]
         rng = np.random.default_rng((_SEED, query))
         shuffled = [valid[rng.permutation(len(valid))] for _ in range(orders)]
         # insertion in an order is deletion in the reversed order
@@ -94,12 +95,27 @@ def faithfulness(
     )
 
 
+def _flat(e: Explanation, mode: str, queries: Sequence[int], scale: str) -> NDArray[np.float32]:
+    """The mean of the heads on the cells of all levels, level by level, (q, S).
+
+    A cell of a coarse level holds the weight of its whole area, as the network reads it.
+    """
+    levels = e.level_maps(mode, queries, e.num_layers - 1, scale)
+    return np.concatenate([m.mean(1).reshape(len(m), -1) for m in levels], 1)
+
+
+def _cells(e: Explanation) -> int:
+    """The number of cells of all levels at the last layer, S."""
+    return sum(grid.cells for grid in e.grids(e.num_layers - 1))
+
+
 def _valid_cells(e: Explanation) -> NDArray[np.intp]:
-    """The cells that are not padding, in which no query can look."""
+    """The cells of all levels that are not padding, in which no query can look."""
     last = e.num_layers - 1
-    mask = getattr(e.attention_at(("cross", last)), "key_padding_mask", None)
+    attention = e.attention_at(("cross", last))
+    mask = getattr(attention, "key_padding_mask", getattr(attention, "padding", None))
     if mask is None:
-        return np.arange(e.grid(last).cells)
+        return np.arange(_cells(e))
     return np.flatnonzero(~mask.cpu().numpy().ravel())
 
 
@@ -121,7 +137,7 @@ def _deletion(
     The steps with none and with all cells hidden are the same in every order, and run once.
     """
     inner = counts[1:-1]
-    hidden = np.zeros((2 + len(orders) * len(inner), e.grid(e.num_layers - 1).cells), bool)
+    hidden = np.zeros((2 + len(orders) * len(inner), _cells(e)), bool)
     hidden[1] = True
     for k, order in enumerate(orders):
         for j, count in enumerate(inner):

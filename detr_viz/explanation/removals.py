@@ -1,6 +1,6 @@
 """Parts that can be removed from a cross-attention, by name. Imports nothing heavy, for --help.
 
-parse("position"), parse("term:cq.pk"), parse("head:3"), parse("box:inside")
+parse("position"), parse("term:cq.pk"), parse("head:3"), parse("level:2"), parse("box:inside")
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from detr_viz.attention.terms import TERMS
 
-SYNTAX = "position, content, head:N, term:cq.pk, box:inside or box:outside"
+SYNTAX = "position, content, head:N, level:N, term:cq.pk, box:inside or box:outside"
 _SIDES = {"inside", "outside"}
 
 
@@ -20,6 +20,7 @@ class Removal:
     name   as the user wrote it
     terms  of the logits, by their names in TERMS
     head   the head whose output is removed, or None
+    level  the level that is not read, of attention that samples several, or None
     box    "inside" or "outside": the keys inside or outside each query's own box; or ""
     """
 
@@ -27,6 +28,7 @@ class Removal:
     terms: tuple[str, ...] = ()
     head: int | None = None
     box: str = ""
+    level: int | None = None
 
 
 NOTHING = Removal("nothing")
@@ -46,6 +48,8 @@ def parse(text: str) -> Removal:
         return Removal(f"term:{value}", (value,))
     if kind == "head" and value.isdecimal() and len(value) < 5:
         return Removal(f"head:{int(value)}", head=int(value))
+    if kind == "level" and value.isdecimal() and len(value) < 5:
+        return Removal(f"level:{int(value)}", level=int(value))
     if kind == "box" and value in _SIDES:
         return Removal(f"box:{value}", box=value)
     raise ValueError(f"{text[:40]!r} cannot be removed: write {SYNTAX}")

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz.attention.grids import Grid, finest, on_finest
-from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode, check_mode, formula_of, is_sum
-from detr_viz.common.errors import UserError
+from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode, formula_of
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.logit_term_arrays import LogitTerms
+from detr_viz.explanation.mode_checks import check_mode_of, check_products
 from detr_viz.explanation.summary import summary
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
@@ -44,6 +44,7 @@ class ExplanationBase:
     separate          captured layers without products of content and position
     reference_px      (Q, 2) float32 x, y: a query's reference point before the decoder, pixels of
                       the original image; None if the model's queries have no such point
+    layer_references  captured layer -> the same as it enters that layer, if they move
     residuals         layer -> residual of the self-check; NaN if it cannot be tested
     meta              plain values that say how this was computed
     pairwise          detections are the top (query, class) pairs, not one class for each query
@@ -72,6 +73,7 @@ class ExplanationBase:
     residuals: Mapping[int, float]
     meta: Mapping[str, Any]
     pairwise: bool
+    layer_references: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
 
     def __repr__(self) -> str:
         return summary(self)
@@ -111,12 +113,21 @@ class ExplanationBase:
         self, layer: int | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Centres of the grid's rows (h,) and columns (w,), pixels of the original image."""
-        grid = self.grid(layer)
+        return self._centers(self.grid(layer))
+
+    def _centers(self, grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return tuple(grid.centers(self.image.hw[axis], axis) + 0.5 for axis in (0, 1))
 
     def cells_inside(self, layer: int | None = None) -> NDArray[np.bool_]:
         """(Q, h * w): True for cells whose centres are in the query's box."""
-        y, x = self.cell_centers_px(layer)
+        return self._inside(self.grid(layer))
+
+    def tokens_inside(self, layer: int | None = None) -> NDArray[np.bool_]:
+        """(Q, S): the same for the cells of all levels, level by level."""
+        return np.concatenate([self._inside(grid) for grid in self.grids(layer)], 1)
+
+    def _inside(self, grid: Grid) -> NDArray[np.bool_]:
+        y, x = self._centers(grid)
         left, top, right, bottom = (side[:, None] for side in self.boxes_xyxy_px.T)
         rows, columns = (top <= y) & (y <= bottom), (left <= x) & (x <= right)
         return (rows[:, :, None] & columns[:, None, :]).reshape(self.num_queries, -1)
@@ -214,7 +225,7 @@ class ExplanationBase:
         scale: str = "mode",
     ) -> tuple[NDArray[np.float32], ...]:
         """The maps of each level: (q, heads, h, w) on each of `grids`."""
-        self._check_mode(mode)
+        check_mode_of(self, mode)
         return self._level_maps(mode, self._chosen(queries), self.pick_layer(layer), scale)
 
     def outside(
@@ -241,39 +252,15 @@ class ExplanationBase:
 
         xy (q, heads, L, P, 2) in [0, 1] of each level's grid, weights (q, heads, L, P).
         """
-        self._check_mode(mode)
+        check_mode_of(self, mode)
         return self._samples(mode, self._chosen(queries), self.pick_layer(layer))
 
     def logit_terms(
         self, queries: Sequence[int] | int | None = None, layer: int | None = None
     ) -> LogitTerms:
         """The terms of the cross-attention's logits; queries and layer as in `maps`."""
-        if not self.term_names:
-            why = f": {self.why_undivided}" if self.why_undivided else ""
-            raise UserError(f"the attention of {self.model_title} is not a sum of terms{why}")
+        check_products(self)
         return self._logit_terms(self._chosen(queries), self.pick_layer(layer))
-
-    def _check_mode(self, mode: str | Mode) -> None:
-        own = not isinstance(mode, str) or is_sum(mode)
-        if own or mode not in self.modes:
-            self._check_divided(mode)
-        if own and not self.term_names:
-            raise UserError(
-                f"the attention of {self.model_title} is not a sum of terms: take a mode"
-            )
-        if is_sum(mode):
-            check_mode(str(mode))
-        elif isinstance(mode, str) and mode not in self.modes:
-            have = ", ".join(self.modes)
-            raise UserError(f"{self.model_title} has no mode {mode!r}; it has {have}")
-
-    def _check_divided(self, part: str | Mode) -> None:
-        """UserError if a part of the attention is asked for, and the model's has none."""
-        if self.why_undivided:
-            name = part if isinstance(part, str) else part.formula
-            raise UserError(
-                f"{self.model_title} has only combine, no {name!r}: {self.why_undivided}"
-            )
 
     def _chosen(self, queries: Sequence[int] | int | None) -> list[int]:
         if queries is None:

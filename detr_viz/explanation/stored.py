@@ -115,6 +115,9 @@ def store(
         "formulas": {n: explanation.formulas[n] for n in chosen},
         "separate": explanation.separate & {*chosen},
         "residuals": {n: explanation.residuals[n] for n in chosen},
+        "layer_references": {
+            n: points for n, points in explanation.layer_references.items() if n in chosen
+        },
         "meta": _of_sites(explanation.meta, [*(("cross", n) for n in chosen), *rows]),
     }
     return StoredExplanation(

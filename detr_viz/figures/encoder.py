@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detr_viz.attention.grids import on_one_grid
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, Label, MapRow, Section
 from detr_viz.figures.page.foot import Foot
@@ -106,11 +107,11 @@ def encoder_grid(
     if not (layers and points and modes):
         raise FigureError("nothing to draw: an encoder layer, a point and a mode are needed")
     check_heads(style, clean(e.model_title), e.num_heads)
-    (h, w), grid = e.grid_hw, e.grid()
+    grid = e.grid()
     cells = attending_cells(e, points, names)
     ids = [one.cell for one in cells]
     maps_of = {
-        (layer, mode): e.attention(("encoder", layer), mode, ids, scale).reshape(len(ids), -1, h, w)
+        (layer, mode): on_one_grid(e.attention(("encoder", layer), mode, ids, scale), e.grids())
         for layer in layers
         for mode in modes
     }
@@ -127,7 +128,9 @@ def encoder_grid(
     if e.num_encoder_layers > 1:
         where += f" of 0{DASH}{e.num_encoder_layers - 1}"
     notes = [clean(e.model_title), where]
-    notes += [formula_note(mode, e.self_formula(mode)) for mode in modes]
+    # cells sample as the queries do; a plain self-attention has a formula of its own
+    formula = e.formula if e.attention_kind == "sampled" else e.self_formula
+    notes += [formula_note(mode, formula(mode)) for mode in modes]
     if scale == "layer":
         notes.append(LAYER_SCALE)
     notes += [MARK, grid_note(e.grid_hw)]

@@ -166,22 +166,30 @@ def _caption(shown: FigureContents) -> str:
     layers = escape("; ".join(each(shown, [layers_of(s) for s in shown.subjects])))
     image = f" on \\texttt{{{escape(image_name(shown))}}}" if image_name(shown) else ""
     modes = listed([_mode(shown, mode) for mode in shown.modes])
-    scaled = {
+    kinds = {s.explanation.attention_kind for s in shown.subjects}
+    scaled = "" if kinds == {"sampled"} else f"; {_scaled(shown)}"
+    whole = "sum to 1, less what falls off the image" if "sampled" in kinds else "sum to 1"
+    grid = "; ".join(escape(text) for text in each(shown, [grid_of(s) for s in shown.subjects]))
+    of = escape(heads_of(shown.style))
+    return (
+        f"Cross-attention {of} of {models}, {layers}{image}: {modes}{scaled}. "
+        f"{_rows(shown)} {_reading(shown)} "
+        f"{_numbers(shown.style)} "
+        f"A map's weights {whole} ({grid}). Drawn with detr\\_viz {detr_viz.__version__}."
+    )
+
+
+def _scaled(shown: FigureContents) -> str:
+    """Which factor the logits have."""
+    words = {
         "mode": "each mode's logits have the factor of its own query and key",
         "layer": "all logits have the layer's factor",
     }[shown.scale]
     if shown.scale == "mode" and any(
         isinstance(mode, Mode) or is_sum(mode) for mode in shown.modes
     ):
-        scaled += ", or the layer's where the mode is a combination of parts"
-    grid = "; ".join(escape(text) for text in each(shown, [grid_of(s) for s in shown.subjects]))
-    of = escape(heads_of(shown.style))
-    return (
-        f"Cross-attention {of} of {models}, {layers}{image}: {modes}; {scaled} "
-        f"(scale \\emph{{{shown.scale}}}). {_rows(shown)} {_reading(shown)} "
-        f"{_numbers(shown.style)} "
-        f"A map's weights sum to 1 ({grid}). Drawn with detr\\_viz {detr_viz.__version__}."
-    )
+        words += ", or the layer's where the mode is a combination of parts"
+    return f"{words} (scale \\emph{{{shown.scale}}})"
 
 
 def _mode(shown: FigureContents, mode: str | Mode) -> str:
@@ -199,8 +207,7 @@ def _reading(shown: FigureContents) -> str:
     """What colour or lines mean."""
     style = shown.style
     if style.scaling is None:
-        mass, _, others = normalisation(style).partition("; ")
-        return _sentence(escape(f"{mass}, the densest cells first; {others}"))
+        return _sentence(escape(normalisation(style)))
     where = " over the photo" if style.name == "overlay" else ""
     scaled = f"{NORMS[style.scaling]} (normalisation \\emph{{{style.scaling}}})"
     known = f"Darker colour{where} is more attention"  # of the default map

@@ -145,12 +145,13 @@ def sample_points(
         [[grid.input_hw[k] / grid.shown_hw[k] * photo_hw[k] for k in (1, 0)] for grid in grids]
     )
     strides = tuple(grid.stride for grid in grids)
+    references = e.layer_references.get(layer, e.reference_px)
     return [
         SamplePoints(
             np.asarray(xy[i] * scale[:, None], np.float32),
             weights[i],
             strides,
-            None if e.reference_px is None else tuple(map(float, e.reference_px[query])),
+            None if references is None else tuple(map(float, references[query])),
         )
         for i, query in enumerate(queries)
     ]

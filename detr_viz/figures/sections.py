@@ -207,6 +207,8 @@ def _without(removal: Removal) -> str:
         return "box hidden" if removal.box == "inside" else "all but the box hidden"
     if removal.head is not None:
         return f"without head {removal.head}"
+    if removal.level is not None:
+        return f"without level {removal.level}"
     if removal.name.startswith("term:"):
         return "without " + removal.terms[0].replace(".", " \N{MIDDLE DOT} ")
     return f"without {removal.name}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.terms import MODES
 from detr_viz.models.config import ConfigError, DetrConfig, read_config
-from detr_viz.models.layers.positions import sine_points
+from detr_viz.models.layers.positions import inverse_sigmoid, sine_points
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.layers.split_attention import (
     AttentionInputs,
@@ -21,12 +21,6 @@ from detr_viz.models.layers.split_attention import (
 from detr_viz.models.layers.transformer import MLP, FeedForwardLayer, once
 from detr_viz.models.network import DetrNetwork
 from detr_viz.models.spec import ModelSpec
-
-
-def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """log(x / (1 - x)) with numerator and denominator at least eps."""
-    x = x.clamp(0, 1)
-    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
 class DecoderLayer(FeedForwardLayer):

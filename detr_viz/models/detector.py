@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from detr_viz.attention.base import Where
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.grids import Grid
+from detr_viz.attention.sampled import SampledAttention
 from detr_viz.common.short_repr import brief_tuple, folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
+from detr_viz.models.layers.deformable import DeformableAttention
 from detr_viz.models.layers.split_attention import SplitAttention
-from detr_viz.models.network import Encoded
 from detr_viz.models.spec import ModelSpec
 
 
@@ -129,7 +130,7 @@ class LoadedModel:
                 module,
                 partial(_read, module, where[0]),
                 module.out_proj,
-                partial(_logits, module),
+                partial(_logits, module) if isinstance(module, SplitAttention) else None,
             )
             for where, module in self.network.attention_sites().items()
         }
@@ -144,12 +145,12 @@ class LoadedModel:
             raw = self.network(pixels, aux=aux)
         return self._forwarded(raw)
 
-    def decode(self, memory: Encoded, layers: Sequence[int]) -> Forwarded:
+    def decode(self, memory: Any, layers: Sequence[int]) -> Forwarded:
         """Decoder and heads once more."""
         raw = self.network.decode(memory, aux=self._needs_all(layers))
         return self._forwarded(raw)
 
-    def scores_with_hidden(self, memory: Encoded, hidden: Tensor, layers: Sequence[int]) -> Tensor:
+    def scores_with_hidden(self, memory: Any, hidden: Tensor, layers: Sequence[int]) -> Tensor:
         """By the network's own fused kernel; nothing of the size of all weights is held."""
         sites = self.network.attention_sites()
         with _given([sites["cross", layer] for layer in layers], hidden):
@@ -162,29 +163,40 @@ class LoadedModel:
     def _forwarded(self, raw: Mapping[str, Any]) -> Forwarded:
         last = self.config.dec_layers - 1
         outputs = {**dict(enumerate(raw.get("aux_outputs", ()))), last: raw}
-        stride, rule, encoded = self.config.backbone.stride, self.spec.cell_rule, raw["encoded"]
-        grid = Grid(raw["memory_hw"], encoded.input_hw, stride, rule, valid_hw=encoded.valid_hw)
+        encoded = raw["encoded"]
+        levels = raw.get("levels") or [(raw["memory_hw"], self.config.backbone.stride)]
         return Forwarded(
             class_scores={
                 n: self.spec.class_probabilities(out["pred_logits"]) for n, out in outputs.items()
             },
             boxes={n: out["pred_boxes"] for n, out in outputs.items()},
             memory=raw["encoded"],
-            memory_of=Encoded.of_image,
-            grids=(grid,),
+            memory_of=type(encoded).of_image,
+            grids=tuple(
+                Grid(
+                    hw,
+                    encoded.input_hw,
+                    stride,
+                    self.spec.cell_rule,
+                    valid_hw=encoded.valid_hw,
+                    name=f"level {i}, stride {stride}" if len(levels) > 1 else "",
+                )
+                for i, (hw, stride) in enumerate(levels)
+            ),
             reference_points=raw.get("reference_points"),
+            layer_references=dict(enumerate(x[..., :2] for x in raw.get("references", ()))),
         )
 
 
 def _read(
-    module: SplitAttention,
+    module: SplitAttention | DeformableAttention,
     kind: str,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     out: Tensor,
     image: int,
     grids: tuple[Grid, ...],
-) -> DenseAttention:
+) -> DenseAttention | SampledAttention:
     attention = module.read(args[0].of_image(image)).of_image(0)
     return replace(attention, grids=() if kind == "decoder" else grids)
 

@@ -43,6 +43,7 @@ class ModelEntry:
     transformers_types  model_type of its Hugging Face folders: one or several words, or none
     aliases            more words for it at --type; title and transformers_types are words already
     releases           known names of --weights
+    hub                its checkpoints on the Hugging Face hub, owner/name
     demo               whether a demo checkpoint ships, weights/<name>_demo.pth
     """
 
@@ -50,6 +51,7 @@ class ModelEntry:
     title: str
     transformers_types: tuple[str, ...] = ()
     releases: tuple[Release, ...] = ()
+    hub: tuple[str, ...] = ()
     demo: bool = True
     aliases: tuple[str, ...] = ()
 
@@ -97,6 +99,17 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
             )
         ),
         aliases=("cond_detr", "cdetr"),
+    ),
+    "deformable_detr": ModelEntry(
+        "detr_viz.models.deformable_detr",
+        "Deformable DETR",
+        ("deformable_detr",),
+        hub=(  # the authors' own files lie where only a browser gets them
+            "SenseTime/deformable-detr",
+            "SenseTime/deformable-detr-with-box-refine",
+            "SenseTime/deformable-detr-with-box-refine-two-stage",
+        ),
+        demo=False,
     ),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -32,6 +32,8 @@ class ModelSpec:
     num_classes          sizes -> number of real classes
     pairwise             detections are the top (query, class) pairs (focal loss),
                          not a class a query
+    with_hints           (sizes, what else the file says) -> (sizes, notes), of sizes that leave no
+                         trace in a state dict; None: there are none beyond heads and dilation
     cell_rule            where a cell lies: "aligned" or "centered" (grids.Grid)
     why_undivided        why it has no mode but combine, a clause; "" if it has others
     notes                what each run says of this model
@@ -49,3 +51,4 @@ class ModelSpec:
     cell_rule: Literal["aligned", "centered"] = "aligned"
     why_undivided: str = ""
     notes: tuple[str, ...] = ()
+    with_hints: Callable[[Any, Mapping[str, Any]], tuple[DetrConfig, tuple[str, ...]]] | None = None

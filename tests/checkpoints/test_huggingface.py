@@ -245,7 +245,7 @@ REFUSED = {
     "heads": ("own", {"decoder_attention_heads": 2}, "4 encoder and 2 decoder heads"),
     "ffn": ("own", {"decoder_ffn_dim": 96}, "48 (encoder) and 96 (decoder)"),
     "no heads": ("own", {"encoder_attention_heads": "4", "decoder_attention_heads": "4"}, "'4'"),
-    "type": ("own", {"model_type": "deformable_detr"}, "'deformable_detr'"),
+    "type": ("own", {"model_type": "dab-detr"}, "'dab-detr'"),
     "no type": ("own", {"model_type": None}, "model_type None"),
     "odd type": ("own", {"model_type": ["detr"]}, "['detr']"),
     "swin": ("own", {"backbone_config": {"model_type": "swin"}}, "backbone 'swin'"),

@@ -226,16 +226,16 @@ def test_cuda_asked_for_and_absent(here, capsys):
     assert "--device cpu" in fails(capsys, ["--device", "cuda", "--image", "good.png"])
 
 
+def only_small_files() -> None:
+    sys.dont_write_bytecode = True  # Python itself would leave cut files
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
 def test_a_full_disk_leaves_nothing_and_keeps_what_was_there(here):
     """A limit on file size stands for it: the write fails half-way."""
     (here / "fig.png").write_text("the older figure")
-
-    def limit():
-        sys.dont_write_bytecode = True  # Python itself would leave cut files
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
     argv = ["--image", "good.png", "--out", "fig.png", "--queries", "top:3"]
-    done = run(*argv, prepare=limit)
+    done = run(*argv, prepare=only_small_files)
     assert done.returncode == 2
     assert done.stderr.startswith("error: cannot write fig.png") and done.stderr.count("\n") == 1
     assert sorted(os.listdir()) == ["fig.png", "good.png"]

@@ -39,7 +39,8 @@ def run(capsys):
     """Type a command about the image; what it prints, once it is sure that it went well."""
 
     def typed(*argv: str) -> list[str]:
-        code = cli.main(["--image", "shapes.png", *argv])
+        coarse = [] if {"--dpi", "--preset", "--width"} & {*argv} else ["--dpi", "110"]
+        code = cli.main(["--image", "shapes.png", *coarse, *argv])
         out, err = capsys.readouterr()
         assert (code, err) == (0, "")
         return out.splitlines()
@@ -211,7 +212,7 @@ def test_a_zoom_shows_less_of_the_photo(run):
 @pytest.mark.parametrize(
     ("argv", "inches", "dpi"),
     [
-        ([], 4.6, 335),
+        (["--width", "4.6"], 4.6, 335),
         (["--preset", "column"], 3.25, 600),
         (["--preset", "page"], 6.875, 300),
         (["--preset", "slide"], 13.3, 150),

@@ -44,6 +44,8 @@ def test_a_batch_counts_what_it_replaces(run):
     wrote = "wrote 1 file for 1 image; outputs/index.csv lists them"
     again = run("--jobs", "1", "--norm", "head")
     assert again == [wrote, "replaced 1 file that was drawn with other settings"]
+    again = run("--jobs", "1", "--resume")
+    assert again == [wrote, "replaced 1 file that was drawn with other settings"]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "tif", "tiff"])
@@ -67,7 +69,7 @@ def test_pixels_for_print(run, suffix):
 
 
 def test_eps_has_opaque_pixels_real_text_and_its_facts(run):
-    run("--attention", "decoder", "--out", "f.eps")
+    run("--attention", "decoder", "--dpi", "60", "--out", "f.eps")
     run("--attention", "decoder", "--out", "f.png")
     eps = Path("f.eps").read_text(encoding="latin-1")
     with Image.open("f.png") as png:

@@ -10,7 +10,7 @@ import torch
 from conftest import demo_explanation, demo_model
 from figure_tools import BOX, OLD_BOX, layout_of, photos_of, segments, texts
 from matplotlib.collections import PolyCollection
-from network_tools import hooks, tiny
+from network_tools import DENSE, hooks, tiny
 
 from detr_viz import cli, explain, figures, models
 from detr_viz.attention import kernel
@@ -57,7 +57,7 @@ def test_a_term_that_is_zero_changes_nothing_to_the_bit():
         assert not np.array_equal(first.before.class_scores, first.after.class_scores)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", DENSE)
 def test_one_key_left_gives_its_value(name):
     model, given = encoded(name)
     hidden = torch.ones(1, 4, given.memory.shape[1], dtype=torch.bool)

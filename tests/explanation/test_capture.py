@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import demo_model
-from network_tools import hooks, of_batch, tiny
+from network_tools import DENSE, hooks, of_batch, tiny
 
 from detr_viz import explain, models
 from detr_viz.attention import dense
 from detr_viz.explanation.capture import record
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", DENSE)
 def test_records_the_named_sites_only(name):
     model = tiny(name)
     image = torch.rand(1, 3, 40, 56)
@@ -46,7 +46,7 @@ def test_an_unknown_site_names_those_there_are_and_leaves_no_hook():
     assert hooks(model) == 0
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", DENSE)
 def test_padding_changes_nothing_that_is_not_padded(name):
     """A mask that marks nothing is no mask, and padded cells get weight exactly 0."""
     model = tiny(name)

@@ -11,9 +11,9 @@ import torch
 from conftest import demo_explanation, demo_model
 from figure_tools import check_page, texts
 from matplotlib.colors import to_hex
-from network_tools import hooks, tiny
+from network_tools import DENSE, hooks, tiny
 
-from detr_viz import cli, explain, models
+from detr_viz import cli, explain
 from detr_viz.attention import kernel
 from detr_viz.attention.grids import Grid
 from detr_viz.common import assets
@@ -36,10 +36,11 @@ def standing_in(network, memory: torch.Tensor, maps: np.ndarray, label: int = 2)
         memory=given(memory),
         attention_at=lambda where: attention(network, memory, where),
         labels=np.full(4, label),
-        grid=lambda layer: Grid(HW, (40, 56), 8),
+        grids=lambda layer: (Grid(HW, (40, 56), 8),),
         num_queries=4,
         num_layers=2,
         maps=lambda mode, ids, layer, scale: maps[list(ids)][:, None],
+        level_maps=lambda mode, ids, layer, scale: (maps[list(ids)][:, None],),
     )
 
 
@@ -169,7 +170,7 @@ def test_every_point_is_a_decoder_run_of_its_own(name, layers):
         assert found.random[0, 0, j] == pytest.approx(score(order[:count]), abs=1e-4)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", DENSE)
 def test_the_other_queries_still_see_all(name):
     network = tiny(name)
     with torch.inference_mode():

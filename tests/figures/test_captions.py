@@ -172,13 +172,16 @@ def test_a_caption_of_contours_speaks_of_mass():
     style = Style("contour", contours=(0.5, 0.8, 0.95))
     text = caption(latex_caption.latex(shown(style=style), "a.png"))
     said = (
-        "Inside the lines lie 50, 80 and 95 % of each map's mass, the densest cells first; maps "
-        "whose first line would hold more than a third of the image are coloured instead. "
+        "Inside the lines lie 50, 80 and 95 % of each map's mass (cells in the order of the map "
+        "under a Gaussian of 0.8 cells; the least islands left out, which hold up to 6 % of it); "
+        "maps whose first line would hold more than a third of the image are coloured instead. "
         "Under each panel: per cent of the image, in the first line."
     )
     assert f" box. {said} A map's" in text
     assert "olour " not in text and "normalisation" not in text
-    text = caption(latex_caption.latex(shown(style=Style("contour")), "a.png"))
+    plain = Style("contour", interpolation="linear")
+    text = caption(latex_caption.latex(shown(style=plain), "a.png"))
+    assert "mass (the cells of the largest weights); maps" in text
     assert "50 % of each map's mass" in text and "80" not in text
 
 

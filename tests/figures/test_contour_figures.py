@@ -344,7 +344,7 @@ def test_heads_that_look_at_one_place_have_their_numbers_side_by_side():
 @pytest.fixture(scope="module")
 def contour_figure() -> Figure:
     style = replace(THREE, interpolation="cubic")  # many lines
-    return figures.head_grid(attentive("25x34"), [0, 1], MODES, style=style)
+    return figures.head_grid(attentive("16x16"), [0], MODES, style=style)
 
 
 def test_an_svg_has_the_lines_as_paths_and_none_in_its_picture(contour_figure, tmp_path):

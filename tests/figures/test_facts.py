@@ -88,8 +88,9 @@ def test_metadata_says_how_it_is_drawn(style, norm):
     assert "; scale mode; " in said
     if style == "contour":
         assert (
-            "; inside the lines lie 50, 80 and 95 % of each map's mass; maps whose first line "
-            "would hold more than a third of the image are coloured instead; style" in said
+            "; inside the lines lie 50, 80 and 95 % of each map's mass (the cells of the largest "
+            "weights); maps whose first line would hold more than a third of the image are "
+            "coloured instead; style" in said
         )
         assert "normalisation" not in said and "cividis" not in said
     else:

@@ -69,7 +69,7 @@ def test_the_recipe_is_in_the_file_with_paths_relative_to_it(here, capsys):
     meta = heatmaps.load(path).meta
     made = BaselineSpec.parsed(meta["remake"])
     assert (made.type, made.weights, made.image) == ("cd_detr", "../mine.pth", "../a.png")
-    assert (made.modes, made.layer, made.size, made.queries) == (("combine",), 2, 96, "objects")
+    assert (made.modes, made.layer, made.size, made.queries) == (("combine",), 2, 96, "top:5")
     assert str(here) not in json.dumps(dict(meta))
 
 

@@ -384,9 +384,8 @@ def test_the_workflow_of_the_readme(tmp_path, monkeypatch, capsys):
     assert name == "detr-viz"
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    (tmp_path / "tests").mkdir()
-    for folder in ("tests/heatmaps", "image"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
+    (tmp_path / "baselines").symlink_to(ROOT / "tests/heatmaps")
+    (tmp_path / "image").symlink_to(ROOT / "image")
     monkeypatch.chdir(tmp_path)
     assert cli.main(argv) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "4 same"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from detr_viz.figures.page.artists import Pen
-from detr_viz.figures.page.elements import INK, LOCATOR, PHOTO, Group, PageLayout
+from detr_viz.figures.page.elements import INK, LOCATOR, PHOTO, Group, PageLayout, Panel
 from detr_viz.figures.page.key import dot_radius, level_color
 
 _RING_PT = 0.35
@@ -18,8 +18,9 @@ _PLUS_PT = 2.6  # half of the reference's sign
 def add(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
     """A circle for each point, area by weight, colour by level; a plus where the query stands.
 
-    The largest lie below. Points outside the photo are not drawn: they hold no pixel of it.
+    The largest lie below. Points outside the panel are not drawn, nor under a locator.
     """
+    locators = {panel.group: panel for panel in layout.panels if panel.row == LOCATOR}
     centers, sizes, colors, plus = [], [], [], []
     for panel in layout.panels:
         rows = groups[panel.group].rows
@@ -31,24 +32,32 @@ def add(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
         xy = np.concatenate([samples.xy[head] for head in heads], 1)  # (L, heads * P, 2)
         weights = np.concatenate([samples.weights[head] for head in heads], 1)
         xy = crop.on_panel(xy, panel.left, panel.top, panel.hw)
+        locator = locators.get(panel.group)
+
+        def seen(x: float, y: float, panel: Panel = panel, locator: Panel | None = locator) -> bool:
+            return _holds(panel, x, y) and (locator is None or not _holds(locator, x, y))
+
         unit = pen.unit_px * min(panel.width / (60 * pen.unit_px), 1.6) ** 0.5
         for level, stride in enumerate(samples.strides):
             for (x, y), weight in zip(xy[level], weights[level], strict=True):
-                inside = (
-                    panel.left <= x <= panel.left + panel.width
-                    and panel.top <= y <= panel.top + panel.height
-                )
-                if inside and weight >= _LEAST_WEIGHT:
+                if weight >= _LEAST_WEIGHT and seen(x, y):
                     centers.append((x, y))
                     sizes.append(2 * dot_radius(float(weight), unit))
                     colors.append(level_color(stride, level))
         if samples.reference is not None:
             x, y = crop.on_panel(np.array(samples.reference), panel.left, panel.top, panel.hw)
             arm = _PLUS_PT * unit
-            plus += [[(x - arm, y), (x + arm, y)], [(x, y - arm), (x, y + arm)]]
+            if seen(x, y):
+                plus += [[(x - arm, y), (x + arm, y)], [(x, y - arm), (x, y + arm)]]
     if centers:
         order = np.argsort(sizes, kind="stable")[::-1]
         drawn = [[values[i] for i in order] for values in (centers, sizes, colors)]
         pen.circles(*drawn, "#ffffff", _RING_PT, 5.4)
     pen.lines(plus, "#ffffff", 1.3, 5.5)
     pen.lines(plus, INK, 0.6, 5.6)
+
+
+def _holds(panel: Panel, x: float, y: float) -> bool:
+    return (
+        panel.left <= x <= panel.left + panel.width and panel.top <= y <= panel.top + panel.height
+    )

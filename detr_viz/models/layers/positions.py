@@ -1,4 +1,4 @@
-"""Position encodings: sine of cells (DETR, appendix), of points (Conditional DETR), and learned."""
+"""Position encodings: sine of cells, points (Conditional DETR, 3.3) and boxes, and learned ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from detr_viz.common.errors import UserError
 TEMPERATURE = 10000.0
 
 
-def _frequencies(size: int, device: torch.device) -> Tensor:
-    """10000^(2 * floor(i / 2) / size) for i = 0..size-1, in float32 as the authors compute it."""
-    i = torch.arange(size, dtype=torch.float32, device=device)
+def _frequencies(size: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """10000^(2 * floor(i / 2) / size) for i = 0..size-1; DETR's authors compute it in float32."""
+    i = torch.arange(size, dtype=dtype, device=device)
     return TEMPERATURE ** (2 * torch.div(i, 2, rounding_mode="floor") / size)
 
 
@@ -24,20 +24,23 @@ def _interleave(angles: Tensor) -> Tensor:
     return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), -1).flatten(-2)
 
 
-def sine_positions(padding: Tensor, d_model: int, dtype: torch.dtype) -> Tensor:
+def sine_positions(
+    padding: Tensor, d_model: int, dtype: torch.dtype, centered: bool = False
+) -> Tensor:
     """Encoding of every cell of a grid: padding (B, h, w), True = padding -> (B, h * w, d_model).
 
-    Cells count from 1 over the valid ones, are divided by the valid extent + 1e-6 and multiplied
-    by 2 pi; y fills the first half, x the second. Computed in float32 whatever the dtype, as the
-    authors do.
+    Cells count from 1 (centered: from 0.5) over the valid ones, are divided by the valid extent +
+    1e-6 and multiplied by 2 pi; y fills the first half, x the second. Computed in float32 whatever
+    the dtype, as DETR's authors do; centered ones in the dtype.
     """
     valid = ~padding
-    freq = _frequencies(d_model // 2, padding.device)
+    inner = dtype if centered else torch.float32
+    freq = _frequencies(d_model // 2, padding.device, inner)
     halves = []
     for axis in (1, 2):
-        place = valid.cumsum(axis, dtype=torch.float32)
+        place = valid.cumsum(axis, dtype=inner)
         extent = place.narrow(axis, place.shape[axis] - 1, 1)
-        place = place / (extent + 1e-6) * (2 * math.pi)
+        place = (place - 0.5 if centered else place) / (extent + 1e-6) * (2 * math.pi)
         halves.append(_interleave(place[..., None] / freq))
     return torch.cat(halves, -1).flatten(1, 2).to(dtype)
 
@@ -48,6 +51,18 @@ def sine_points(points_xy: Tensor, d_model: int) -> Tensor:
     x, y = (points_xy * (2 * math.pi)).unbind(-1)
     angles = (y[..., None] / freq, x[..., None] / freq)
     return torch.cat([_interleave(a) for a in angles], -1).to(points_xy.dtype)
+
+
+def sine_boxes(boxes: Tensor, d_model: int) -> Tensor:
+    """Encoding of boxes (..., 4) in [0, 1] -> (..., 2 * d_model), each number in its turn."""
+    freq = _frequencies(d_model // 2, boxes.device, boxes.dtype)
+    return _interleave((boxes * (2 * math.pi))[..., None] / freq).flatten(-2)
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """log(x / (1 - x)) with numerator and denominator at least eps."""
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
 class LearnedPositions(nn.Module):

@@ -139,11 +139,18 @@ class ResNetBody(nn.Module):
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.features(images, 1)[0]
+
+    def features(self, images: Tensor, stages: int) -> list[Tensor]:
+        """The outputs of the last `stages` stages, finest first."""
         x = F.relu_(self.bn1(self.conv1(images)))
         x = F.max_pool2d(x, 3, 2, 1)
+        outputs = []
         for stage in range(self.num_stages):
             x = getattr(self, f"layer{stage + 1}")(x)
-        return x
+            if stage >= self.num_stages - stages:
+                outputs.append(x)
+        return outputs
 
 
 def fold_batch_norm(body: ResNetBody) -> None:

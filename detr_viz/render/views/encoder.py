@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detr_viz.attention.grids import on_one_grid
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common.errors import UserError
 from detr_viz.detections.objects import queries_of
@@ -144,9 +145,7 @@ def _numbers(
     arrays = point_arrays(e, points) | {"layers": np.asarray(layers, np.int64)}
     for mode in modes:
         maps = [
-            e.attention(("encoder", n), mode, points.cells, recipe.scale).reshape(
-                len(points.cells), -1, *e.grid_hw
-            )
+            on_one_grid(e.attention(("encoder", n), mode, points.cells, recipe.scale), e.grids())
             for n in layers
         ]
         arrays[f"maps_{mode}"] = np.stack(maps)  # (layers, points, heads, h, w)

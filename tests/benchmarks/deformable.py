@@ -1,0 +1,117 @@
+"""Ratios, each the median of interleaved pairs (Deformable DETR R50, 800 x 1066, 4 levels, CPU):
+
+forward   our forward pass / transformers' eager one with the same weights        target <= 0.35
+capture   our forward pass with the last layer captured, checked and three modes of five queries
+          computed / without                                                      target <= 1.03
+memory    the peak of the resident set, ours / theirs (Linux)                     target <= 1
+
+python tests/benchmarks/deformable.py [pairs]
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = map(str, (HERE, HERE.parent, HERE.parent.parent))
+
+from forward import ratio
+from golden.fillrule import image
+from hf_factory import hub_names, new_names, renamed
+from network_tools import as_detector, filled_deformable
+
+from detr_viz import models
+from detr_viz.explanation.capture import record
+from detr_viz.images.read import load_image
+from detr_viz.images.resize import to_tensor
+
+PAIRS = 5
+RULES = (  # the authors' names -> those of files on the hub
+    (r"^backbone\.0\.body\.", "model.backbone.conv_encoder.model."),
+    (r"^transformer\.", "model."),
+    (r"^query_embed\.", "model.query_position_embeddings."),
+    (r"^input_proj\.", "model.input_proj."),
+    (r"\.linear(\d)\.", r".fc\1."),
+    (r"\.cross_attn\.", ".encoder_attn."),
+    (r"(encoder\.layers\.\d+)\.norm1\.", r"\1.self_attn_layer_norm."),
+    (r"(encoder\.layers\.\d+)\.norm2\.", r"\1.final_layer_norm."),
+    (r"(decoder\.layers\.\d+)\.norm1\.", r"\1.encoder_attn_layer_norm."),
+    (r"(decoder\.layers\.\d+)\.norm2\.", r"\1.self_attn_layer_norm."),
+    (r"(decoder\.layers\.\d+)\.norm3\.", r"\1.final_layer_norm."),
+)
+
+
+def theirs_of(state_dict: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """transformers' model with these weights."""
+    import transformers
+
+    config = transformers.DeformableDetrConfig(
+        num_labels=91, use_pretrained_backbone=False, attn_implementation="eager"
+    )
+    model = transformers.DeformableDetrForObjectDetection(config).eval()
+    split = {}
+    for key, value in state_dict.items():
+        if ".in_proj_" in key:
+            for letter, part in zip("qkv", value.chunk(3), strict=True):
+                split[key.replace("in_proj_", f"{letter}_proj.")] = part
+        else:
+            split[key] = value
+    model.load_state_dict(new_names(hub_names(renamed(split, RULES))), strict=True)
+    return model
+
+
+def peak(side: str) -> float:
+    """MB of the peak of one forward pass in a process of its own, weights included."""
+    command = [sys.executable, __file__, "--peak", side]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1]) / 1024
+
+
+def main() -> None:
+    side = sys.argv[2] if sys.argv[1:2] == ["--peak"] else ""
+    pairs = int(sys.argv[1]) if len(sys.argv) > 1 and not side else PAIRS
+    spec, state_dict = models.get("deformable_detr"), filled_deformable("deformable")
+    x = to_tensor(load_image(image(480, 640, 1)), 800, 1333)
+    if side != "theirs":
+        ours = spec.build(spec.read_config(state_dict, 8, False)).eval()
+        ours.load_state_dict(state_dict, strict=True)
+        ours.fold_batch_norm()
+    if side != "ours":
+        theirs = theirs_of(state_dict)
+    del state_dict
+    if side:
+        with torch.inference_mode():
+            Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+            (ours if side == "ours" else theirs)(x)
+        print(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+        return
+    sites = as_detector(ours, "deformable_detr").attention_sites()
+
+    def captured() -> None:
+        with record(sites, [("cross", 5)]) as calls:
+            ours(x)
+        call = calls["cross", 5]
+        assert call.residual < 1e-4
+        for mode in spec.modes:
+            call.attention.weights(mode, [0, 1, 2, 3, 4])
+
+    with torch.inference_mode():
+        a, b = ours(x), theirs(x)
+        worst = float((a["pred_logits"] - b.logits).abs().max())
+        worst = max(worst, float((a["pred_boxes"] - b.pred_boxes).abs().max()))
+        threads = torch.get_num_threads()
+        print(f"input {tuple(x.shape)}, {threads} threads, torch {torch.__version__}")
+        print(f"largest difference of the two networks: {worst:.1e}")
+        print("forward  ours / transformers: ", ratio(lambda: ours(x), lambda: theirs(x), pairs))
+        print("capture  with / without:      ", ratio(captured, lambda: ours(x), pairs))
+    mine, other = peak("ours"), peak("theirs")
+    print(f"memory   ours / transformers:  {mine / other:.3f}  ({mine:.0f} / {other:.0f} MB)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""Deformable DETR through the whole tool: a small file, and every command that has a meaning."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from network_tools import TINY_DEFORMABLE, hooks, tiny
+from PIL import Image
+
+from detr_viz import cli, explain, heatmaps, load_model
+from detr_viz.attention.grids import on_one_grid
+from detr_viz.attention.terms import MODES
+from detr_viz.common.errors import UserError
+from detr_viz.explanation.faithfulness import faithfulness
+from detr_viz.explanation.removals import parse
+
+SIZES = {"num_queries": 12, "num_logits": 91, "refine": True}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A refining model of random weights in the official format, which looks about itself."""
+    model = tiny("deformable_detr", **SIZES)
+    torch.manual_seed(3)
+    state_dict = {k: v.clone() for k, v in model.network.state_dict().items()}
+    for key, value in state_dict.items():
+        if key.endswith(("sampling_offsets.weight", "attention_weights.weight")):
+            value.normal_(std=0.3)
+        if "class_embed" in key and value.ndim == 2:
+            value.normal_()
+    for name in ("class_embed", "bbox_embed"):  # heads under both of their names
+        for key in [k for k in state_dict if k.startswith(f"transformer.decoder.{name}")]:
+            state_dict[key] = state_dict[key.removeprefix("transformer.decoder.")]
+    path = tmp_path_factory.mktemp("deformable") / "small.pth"
+    args = argparse.Namespace(nheads=TINY_DEFORMABLE.nheads, dilation=False)
+    torch.save({"model": state_dict, "args": args}, path)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, weights):
+    monkeypatch.chdir(tmp_path)
+    image = Image.open(ROOT / "image/photo_cat.jpg").resize((150, 110))
+    image.save("cat.png")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def explained(weights):
+    photo = np.asarray(Image.open(ROOT / "image/photo_cat.jpg").resize((150, 110)))
+    model = load_model(weights, "deformable_detr", device="cpu")
+    return explain(model, photo, size=96, layers="all", sites=["encoder", "decoder"])
+
+
+def argv(weights, *more: str) -> list[str]:
+    common = ["--type", "deformable_detr", "--weights", str(weights), "--image", "cat.png"]
+    return [*common, "--size", "96", "--queries", "top:2", *more]
+
+
+@pytest.mark.parametrize(
+    ("plot", "style"),
+    [("combine", "points"), ("position", "overlay"), ("content", "heat"), ("all", "contour")],
+)
+def test_every_mode_in_every_style(here, weights, capsys, plot, style):
+    assert cli.main(argv(weights, "--plot", plot, "--style", style, "--out", "a.png")) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.splitlines()[-1] == "wrote a.png"
+    with Image.open("a.png") as picture:
+        assert picture.width > 1000 and "Deformable DETR" in picture.text["Title"]
+
+
+def test_saved_maps_keep_levels_points_and_what_is_outside(here, weights, explained):
+    assert cli.main(argv(weights, "--plot", "all", "--save-maps", "--out", "a.png")) == 0
+    saved, e = heatmaps.load("a.npz"), explained
+    assert saved.kind == "sampled" and len(saved.grid_hw) == 3
+    ids = saved.query_ids.tolist()
+    for mode in MODES:
+        np.testing.assert_allclose(saved.maps[mode], e.maps(mode, ids), atol=1e-5)
+        np.testing.assert_allclose(saved.outside[mode], e.outside(mode, ids), atol=1e-5)
+        np.testing.assert_allclose(saved.samples[mode], e.samples(mode, ids)[0], atol=1e-5)
+    whole = saved.maps["combine"].sum((-1, -2)) + saved.outside["combine"]
+    np.testing.assert_allclose(whole, 1, atol=1e-4)
+
+
+def test_a_batch_is_as_one_image_and_a_baseline_is_the_same_again(here, weights, capsys):
+    (here / "in").mkdir()
+    for name in "ab":
+        (here / "in" / f"{name}.png").write_bytes((here / "cat.png").read_bytes())
+    common = argv(weights)
+    common[common.index("cat.png")] = "in"
+    assert cli.main([*common, "--out", "out", "--format", "png,npz", "--jobs", "1"]) == 0
+    assert cli.main(argv(weights, "--save-maps", "--out", "one/")) == 0
+    one = heatmaps.load("one/cat_deformable_detr_combine.npz")
+    many = heatmaps.load("out/b_deformable_detr_combine.npz")
+    np.testing.assert_array_equal(one.maps["combine"], many.maps["combine"])
+    record = argv(weights, "--plot", "all", "--out", "base")
+    capsys.readouterr()
+    assert cli.main(["record", *record]) == 0
+    assert cli.main(["check", "base"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 same"
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--plot", "terms"], "sums of content, position, bias, not of products"),
+        (["--terms", "cq.ck"], "sums of content, position, bias, not of products"),
+        (["--ablate", "term:cq.pk"], "Deformable DETR has no term:cq.pk"),
+        (["--ablate", "level:3"], "no level 3: this model has 0..2"),
+        (["--ablate", "head:2"], "no head 2: this model has 0..1"),
+        (["--ablate", "level:x"], "'level:x' cannot be removed"),
+        (["--nheads", "4"], "set --nheads"),
+        (["--nheads", "5"], "5 heads do not divide the model width 32"),
+        (["--dilation"], "dilation (DC5) needs bottleneck blocks"),
+        (["--style", "points", "--heads", "mean"], "single heads"),
+        (["--style", "points", "--norm", "head"], "says nothing about points"),
+        (["--style", "cells"], "the attention of Deformable DETR reads none"),
+        (["--heads", "0,2"], "no head 2: Deformable DETR has 0..1"),
+        (["--layer", "2"], "no decoder layer 2"),
+        (["--size", "0"], "--size"),
+    ],
+)
+def test_what_has_no_meaning_is_one_line(here, weights, capsys, more, says):
+    try:
+        code = cli.main(argv(weights, "--out", "x/", "--quiet", *more))
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert code == 2 and out == "" and err.count("\n") == 1 and says in err
+    assert [path.name for path in here.iterdir()] == ["cat.png"]
+
+
+def test_dense_attention_has_no_levels(capsys, tmp_path):
+    assert cli.main(["--ablate", "level:0", "--out", f"{tmp_path}/", "--quiet"]) == 2
+    assert "DETR has no level:0: it does not sample levels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--ablate", "position", "content", "head:1", "level:2", "box:inside", "box:outside"],
+        ["--faithfulness"],
+        ["--rollout"],
+        ["--attention", "encoder"],
+        ["--attention", "decoder"],
+        ["--layer", "all"],
+    ],
+)
+def test_the_other_views(here, weights, more):
+    assert cli.main(argv(weights, "--out", "x/", "--quiet", *more)) == 0
+    assert {path.suffix for path in (here / "x").iterdir()} == {".png"}
+
+
+def test_biography_and_atlas(here, weights):
+    common = ["--type", "deformable_detr", "--weights", str(weights), "--image", "cat.png"]
+    assert cli.main([*common, "--size", "96", "--biography", "3", "--out", "x/"]) == 0
+    atlas = ["atlas", *common, "--size", "96", "--queries", "all", "--out", "y/", "--quiet"]
+    assert cli.main(atlas) == 0
+    assert sorted(path.suffix for path in (here / "y").iterdir()) == [".csv", ".png"]
+
+
+def test_references_enter_a_layer_as_the_boxes_of_the_layer_before(explained):
+    """Refined references are the middles of the boxes; the first are those of the queries."""
+    e = explained
+    np.testing.assert_allclose(e.layer_references[0], e.reference_px, atol=1e-3)
+    left, top, right, bottom = e.output(0).boxes_xyxy_px.T
+    middles = np.stack([(left + right) / 2, (top + bottom) / 2], -1)
+    np.testing.assert_allclose(e.layer_references[1], middles, atol=1e-2)
+
+
+def test_the_self_check_holds_at_every_site(explained):
+    assert set(explained.sites) >= {("encoder", 0), ("decoder", 1), ("cross", 1)}
+    for site in explained.sites:
+        value = explained._call(site).residual
+        assert value < 1e-5 or np.isnan(value)
+
+
+def test_ablation_of_position_is_the_content_mode(explained):
+    """In the first layer, whose queries no other removal has touched."""
+    e = explained
+    for part, mode in (("position", "content"), ("content", "position")):
+        found = e.ablate(part, layers=0)
+        expected = e.maps(mode, layer=0)
+        np.testing.assert_allclose(found.weights[0].reshape(expected.shape), expected, atol=2e-5)
+        assert np.abs(found.before.boxes_xyxy_px - found.after.boxes_xyxy_px).max() > 0.01
+
+
+def test_ablation_of_a_level_reads_the_others_more(explained):
+    e = explained
+    attention = e.attention_at(("cross", 0))
+    kept = attention.samples()[1].numpy()  # (Q, M, L, P)
+    found = e.ablate("level:1", layers=0)
+    total = found.weights[0].sum(-1)
+    weights, _ = attention.without(parse("level:1"))
+    flat = weights.transpose(0, 1).numpy()
+    cells = [grid.cells for grid in e.grids(0)]
+    assert not flat[..., cells[0] : cells[0] + cells[1]].any()
+    np.testing.assert_allclose(on_one_grid(flat, e.grids(0)).sum((2, 3)), total, atol=1e-5)
+    assert kept[:, :, 1].sum(-1).mean() > 0.05
+
+
+def test_all_but_its_box_hidden_leaves_what_lies_in_it(explained):
+    found = explained.ablate("box:outside", layers=1)
+    cells = explained.tokens_inside(1)
+    assert cells.shape == (12, sum(grid.cells for grid in explained.grids(1)))
+    # a sample whose cell is inside may still read a neighbour outside; most of the weight is inside
+    inside = explained.cells_inside(1)
+    some = cells.any(1)
+    weights = found.weights[1].sum(1)
+    share = (weights * inside).sum(-1) / np.maximum(weights.sum(-1), 1e-9)
+    before = explained.maps(layer=1).sum(1).reshape(12, -1)
+    assert share[some].mean() > ((before * inside).sum(-1) / before.sum(-1))[some].mean()
+
+
+def test_hidden_cells_by_the_networks_own_kernel_are_those_of_ablations():
+    model = tiny("deformable_detr")
+    with torch.inference_mode():
+        memory = model.network.encode(torch.rand(1, 3, 40, 56))
+        cells = memory.memory.shape[1]
+        hidden = torch.zeros(3, 4, cells, dtype=torch.bool)
+        hidden[1, 2, : cells // 2] = True
+        hidden[2, 2] = True
+        scores = model.scores_with_hidden(memory, hidden, [0, 1])
+        plain = model.decode(memory, [1]).class_scores[1]
+    torch.testing.assert_close(scores[:1], plain, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(scores[0, 2], scores[1, 2])
+    assert not torch.allclose(scores[1, 2], scores[2, 2])
+    assert hooks(model) == 0
+
+
+def test_faithfulness_hides_cells_of_all_levels(explained):
+    found = faithfulness(explained, [4], ["combine"])
+    score = explained.class_scores[4, explained.labels[4]]
+    np.testing.assert_allclose(found.deletion["combine"][0, 0], score, atol=1e-5)
+    np.testing.assert_allclose(found.insertion["combine"][0, -1], score, atol=1e-5)
+    # nothing left to read: the same end in every order
+    ends = {*found.random[0, :, -1].tolist(), float(found.deletion["combine"][0, -1])}
+    assert np.ptp(list(ends)) < 1e-6
+
+
+def test_too_few_tokens_for_the_proposals(tmp_path):
+    model = tiny("deformable_detr", refine=True, two_stage=True, num_queries=300)
+    with pytest.raises(UserError, match=r"187 tokens, too few for 300 proposals"):
+        model.network(torch.rand(1, 3, 40, 56))
