@@ -288,15 +288,12 @@ def _dilation(config: Mapping[str, Any]) -> bool:
 
 def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """id2label (else label2id) in order of the ids; an id without a name has its number."""
-    labels = config.get("id2label")
-    if isinstance(labels, list):
-        labels = dict(enumerate(labels))
-    if not isinstance(labels, Mapping) or not labels:
-        other = config.get("label2id")
-        labels = {i: name for name, i in other.items()} if isinstance(other, Mapping) else {}
+    labels, ids = config.get("id2label"), config.get("label2id")
+    if not labels and isinstance(ids, Mapping):
+        labels = {i: name for name, i in ids.items()}
     try:
-        names = {int(i): str(name) for i, name in labels.items() if name not in (None, "")}
-    except (TypeError, ValueError):
+        names = {int(i): str(name) for i, name in (labels or {}).items() if name not in (None, "")}
+    except (AttributeError, TypeError, ValueError):
         return None
     if not names or min(names) < 0 or max(names) > 10_000:
         return None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 HEAD_BYTES = 512
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
@@ -100,7 +101,8 @@ def is_index(path: Path) -> bool:
 def _read_folder(folder: Path) -> WeightFile:
     config = config_in(folder)
     if config is None:
-        inside = sorted(p.name for p in folder.iterdir() if p.suffix in (".pth", ".pt"))
+        ours = [*folder.iterdir(), *folder.glob("checkpoints/*")]  # the latter of Lightning
+        inside = sorted(str(p.relative_to(folder)) for p in ours if p.suffix in _SUFFIXES)
         hint = f", or name the file: {folder.name}/{inside[0]}" if inside else ""
         raise CheckpointError(
             f"{path_text(folder)} is a folder without config.json: give a checkpoint file or a "

@@ -85,12 +85,27 @@ def _deep_white(im: Image.Image) -> int | None:
     if tile is None or im.mode not in ("RGB", "RGBA", "LA"):
         return None
     decoder, _, _, options = tile
+    if decoder == "jpeg2k":
+        return _jpeg_2000_white(im)
     fields = options if isinstance(options, tuple) else (options,)
     if decoder.startswith("ppm"):
         white = fields[-1]
         return white if isinstance(white, int) and white > 255 else None
     deep = decoder == "SGI16" or (isinstance(fields[0], str) and ";16" in fields[0])
     return 65535 if deep else None
+
+
+def _jpeg_2000_white(im: Image.Image) -> int | None:
+    file = getattr(im, "fp", None)
+    if file is None:
+        return None
+    at = file.tell()
+    file.seek(0)
+    head = file.read(4096)
+    file.seek(at)
+    start = head.find(b"\xff\x4f\xff\x51")  # of the codestream; 42 on: depth - 1 of the samples
+    bits = (head[start + 42] & 127) + 1 if 0 <= start < len(head) - 42 else 8
+    return (1 << bits) - 1 if 8 < bits <= 16 else None
 
 
 def _narrowed_note(im: Image.Image, white: int) -> tuple[str, ...]:

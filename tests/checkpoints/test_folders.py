@@ -167,7 +167,6 @@ def test_class_names_by_id(tmp_path, model):
             ({"0": "N/A", "1": "b", "2": "c"}, ("N/A", "b", "c")),
             ({"0": "a", "1": None, "2": ""}, None),  # one name, three classes
             ({"0": None, "1": "", "2": "c"}, ("class 0", "class 1", "c")),
-            (["a", "b", "c"], ("a", "b", "c")),
             (None, ("x", "y", "z")),  # label2id's
         ]
     ):
