@@ -38,7 +38,7 @@ class Summary:
     drawn    images whose files this run wrote
     skipped  images whose files an earlier run wrote
     stopped  by Ctrl-C, before all images were done
-    replaced files that were there, drawn with other settings; not counted with --resume
+    replaced files that were there, drawn with other settings
     beyond   images that are no drawn scenes, where the weights know nothing else
     """
 
@@ -131,10 +131,8 @@ class RunRecord:
         self._lock = threading.Lock()  # an engine may take its items in another thread
         self._noted: set[str] = set()
         self._files = self._drawn = self._skipped = self._replaced = self._beyond = 0
-        self._resumes = False
 
     def items(self, resume: bool) -> Iterator[Item]:
-        self._resumes = resume
         for i, image in enumerate(self._inputs):
             yield Item(i, image.path, image.name, self._earlier(i) if resume else None)
 
@@ -197,8 +195,7 @@ class RunRecord:
 
     def summary(self, index: Path | None, failures: Path | None, stopped: bool) -> Summary:
         totals = self._drawn, self._skipped, self._files
-        replaced = 0 if self._resumes else self._replaced
-        more = stopped, replaced, self._beyond
+        more = stopped, self._replaced, self._beyond
         return Summary(self._journal.counts, *totals, index, failures, *more)
 
 

@@ -24,6 +24,7 @@ from detr_viz.checkpoints.locate import BY_FILENAME, locate, type_contradiction
 from detr_viz.checkpoints.state_dicts import Unwrapped, unwrap
 from detr_viz.checkpoints.weight_files import CheckpointError
 from detr_viz.common.files import path_text
+from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections import known_classes
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
@@ -35,8 +36,8 @@ _TABLES = {  # (queries, classes) of Microsoft's Table Transformers -> task, lon
 DEFAULT_NHEADS = 8  # of every released model
 
 
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
+@dataclass(frozen=True, eq=False, repr=False)
+class Checkpoint(ShortRepr):
     """A checkpoint that fits its network.
 
     state_dict: the authors' names, float32, exactly the keys of spec.build(config).

@@ -15,7 +15,7 @@ from detr_viz import models
 from detr_viz.checkpoints import hub
 from detr_viz.checkpoints.downloads import KNOWN, KnownWeights, fetch_checked
 from detr_viz.checkpoints.folders import model_folder
-from detr_viz.checkpoints.weight_files import CheckpointError, check_head
+from detr_viz.checkpoints.weight_files import CheckpointError, check_head, is_index
 from detr_viz.common import assets
 from detr_viz.common.files import path_text, reason
 from detr_viz.common.words import nearest, plain
@@ -79,7 +79,7 @@ def check_weights(weights: str | os.PathLike[str] | None, type: str | None) -> N
         text = os.fspath(weights or "")
         if text.startswith(hub.PREFIX):
             hub.check(text.removeprefix(hub.PREFIX))
-    elif local.path.is_file():
+    elif local.path.is_file() and not is_index(local.path):
         check_head(local.path)
 
 

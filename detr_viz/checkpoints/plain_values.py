@@ -17,6 +17,7 @@ import datetime
 import decimal
 import re
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath, PureWindowsPath
@@ -30,6 +31,20 @@ _LOCK = threading.Lock()  # torch's list of what is allowed belongs to the whole
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and 2
 _PATHLIB = ("pathlib", "pathlib._local")  # the latter of Python 3.13
 _CODE = re.compile(r"([?]|[bBhHiIlLqQefdgFDG]|[biufcSUmM]\d+|O8?)")
+_CONFIGS = (  # classes of other packages that are dicts
+    "yacs.config.CfgNode",
+    "fvcore.common.config.CfgNode",
+    "detectron2.config.config.CfgNode",
+    "easydict.EasyDict",
+    "addict.addict.Dict",
+    "munch.Munch",
+    "mmcv.utils.config.ConfigDict",
+    "mmengine.config.config.ConfigDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+)
 _MOST_STEPS = 10**6  # of a range, which another call could fill memory with
 
 
@@ -124,6 +139,13 @@ def _slice(*bounds: object) -> slice:
     return slice(*bounds)
 
 
+class _Config:
+    """A dict of settings of another package: torch fills no other class than OrderedDict."""
+
+    def __new__(cls, items: object = None, *_: object) -> Any:
+        return OrderedDict(items if isinstance(items, dict) else {})
+
+
 def _under(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A copy of a function that torch finds under the full name that pickles have."""
     module, _, leaf = name.rpartition(".")
@@ -156,6 +178,7 @@ def _stand_ins() -> Iterator[Any]:
     yield _class_under("numpy.ndarray", _NDArray)
     yield _class_under("numpy.dtype", _DType)
     yield _class_under("types.SimpleNamespace", argparse.Namespace)
+    yield from (_class_under(name, _Config) for name in _CONFIGS)
     yield _class_under("torch.torch_version.TorchVersion", str)
     # names of types, as a defaultdict's factory or as a value: classes that do nothing
     for name in ("int", "float", "str", "bool", "list", "dict", "tuple"):

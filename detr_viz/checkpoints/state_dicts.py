@@ -22,11 +22,12 @@ from detr_viz.checkpoints import (
     transformers_keys,
 )
 from detr_viz.checkpoints.weight_files import CheckpointError, WeightFile, config_in
+from detr_viz.common.short_repr import ShortRepr
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 
-@dataclass(frozen=True, eq=False)
-class Unwrapped:
+@dataclass(frozen=True, eq=False, repr=False)
+class Unwrapped(ShortRepr):
     """One state dict with the authors' names, and what else the file says.
 
     hints: of nheads, dilation, num_queries, class_names and type, those that are known. meta: as

@@ -150,6 +150,8 @@ def _under(
     for key, value in own.items():
         groups.setdefault(_group(key, prefix), []).append(value)
     beside = {name for name, v in groups.items() if _is_beside(name, v)}
+    # a module of the family holds no tensor itself: a buffer there is a loss's, or of the input
+    beside |= {n for n in groups if prefix + n in own and _is_list(own[prefix + n])}
     state_dict = {
         key[len(prefix) :]: value for key, value in own.items() if _group(key, prefix) not in beside
     }
@@ -174,6 +176,11 @@ def _is_beside(name: str, values: list[Any]) -> bool:
     if _METRIC.search(name) and all(v.dim() < 2 for v in tensors if v.is_floating_point()):
         return True
     return all(v.dtype in (torch.int64, torch.int32, torch.bool) for v in tensors)
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a tensor is a list of numbers, as weights of classes or the mean of red and so on."""
+    return torch.is_tensor(value) and value.numel() == max(value.shape, default=1)
 
 
 def _different(found: list[Detector]) -> list[Detector]:

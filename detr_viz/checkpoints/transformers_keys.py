@@ -287,14 +287,14 @@ def _dilation(config: Mapping[str, Any]) -> bool:
 
 
 def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """id2label in order of the ids; an id between that has no name is called by its number."""
-    labels = config.get("id2label")
-    if not isinstance(labels, Mapping) or not labels:
-        return None
+    """id2label (else label2id) in order of the ids; an id without a name has its number."""
+    labels, ids = config.get("id2label"), config.get("label2id")
+    if not labels and isinstance(ids, Mapping):
+        labels = {i: name for name, i in ids.items()}
     try:
-        names = {int(index): str(name) for index, name in labels.items()}
-    except (TypeError, ValueError):
+        names = {int(i): str(name) for i, name in (labels or {}).items() if name not in (None, "")}
+    except (AttributeError, TypeError, ValueError):
         return None
-    if min(names) < 0 or max(names) > 10_000:
+    if not names or min(names) < 0 or max(names) > 10_000:
         return None
     return tuple(names.get(i, f"class {i}") for i in range(max(names) + 1))

@@ -7,7 +7,20 @@ from __future__ import annotations
 
 from detr_viz import adapters, models
 from detr_viz.common.errors import UserError
-from detr_viz.common.words import nearest, resolve
+from detr_viz.common.words import nearest, plain, resolve
+
+# Words of other networks, none of which is meant by the name that looks like it most.
+_OTHERS = (
+    ("rtdetr", "RT-DETR"),
+    ("dabdetr", "DAB-DETR"),
+    ("dndetr", "DN-DETR"),
+    ("anchordetr", "Anchor DETR"),
+    ("smcadetr", "SMCA-DETR"),
+    ("updetr", "UP-DETR"),
+    ("codetr", "Co-DETR"),
+    ("dino", "DINO"),
+    ("yolo", "YOLO"),
+)
 
 
 def type_names() -> tuple[str, ...]:
@@ -28,6 +41,11 @@ def type_name(word: str) -> str:
     """
     names = aliases()
     name = resolve(word, names)
+    if name is None and (title := next((t for s, t in _OTHERS if s in plain(word)), None)):
+        raise UserError(
+            f"unknown model type {word[:40]!r}: {title} is another network, not loaded here: "
+            f"choose from {', '.join(names)}"
+        )
     if name is None:
         by_word = {w: n for n, more in names.items() for w in (*more, n)}
         near = [by_word[w] for w in nearest(word, by_word)]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 HEAD_BYTES = 512
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
@@ -53,9 +54,10 @@ _FOREIGN_CLASSES = (  # start of the global a pickle asks for -> who writes such
     ("mmcv.", "a checkpoint of OpenMMLab"),
     ("detectron2.", "a checkpoint of detectron2"),
     ("torchvision.models.", "a whole torchvision model"),
-    ("transformers.", "a whole transformers model"),
+    ("transformers.models.", "an object of transformers: a whole model, or its config"),
+    ("transformers.", "an object of transformers"),
     ("models.", "a whole model rather than its weights"),
-    ("__main__.", "a whole model rather than its weights"),
+    ("__main__.", "an object of the script that wrote it"),
 )
 
 
@@ -81,7 +83,7 @@ def read(path: Path) -> WeightFile:
     try:
         if path.is_dir():
             return _read_folder(path)
-        if path.name in [f"{name}.index.json" for name in WEIGHTS]:
+        if is_index(path):
             return _read_shards(path.parent, path.name, config_in(path.parent))
         if _SHARD.fullmatch(path.name):
             raise CheckpointError(f"{path_text(path)} is one of several shards: give its folder")
@@ -91,10 +93,16 @@ def read(path: Path) -> WeightFile:
         raise CheckpointError(f"cannot read {name}: {reason(error)}") from None
 
 
+def is_index(path: Path) -> bool:
+    """Whether a path is that of the list of a Hugging Face model's shards."""
+    return path.name in [f"{name}.index.json" for name in WEIGHTS]
+
+
 def _read_folder(folder: Path) -> WeightFile:
     config = config_in(folder)
     if config is None:
-        inside = sorted(p.name for p in folder.iterdir() if p.suffix in (".pth", ".pt"))
+        ours = [*folder.iterdir(), *folder.glob("checkpoints/*")]  # the latter of Lightning
+        inside = sorted(str(p.relative_to(folder)) for p in ours if p.suffix in _SUFFIXES)
         hint = f", or name the file: {folder.name}/{inside[0]}" if inside else ""
         raise CheckpointError(
             f"{path_text(folder)} is a folder without config.json: give a checkpoint file or a "
@@ -111,9 +119,11 @@ def _read_folder(folder: Path) -> WeightFile:
         if min(shards).endswith(".bin"):
             index = index.replace("model.safetensors", "pytorch_model.bin")
         raise CheckpointError(f"{path_text(folder)} lacks {index}: fetch it")
+    others = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    hint = f", or name the file: {folder.name}/{others[0]}" if others else ""
     raise CheckpointError(
         f"{path_text(folder)} has a config.json but neither model.safetensors nor "
-        "pytorch_model.bin: fetch the weights too"
+        f"pytorch_model.bin: fetch the weights too{hint}"
     )
 
 
@@ -166,11 +176,15 @@ def config_in(folder: Path) -> Mapping[str, Any] | None:
 
 def json_in(path: Path) -> Mapping[str, Any]:
     """A JSON object of a file; CheckpointError where it is none."""
+    data = path.read_bytes()
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
+        what = _what(data[:HEAD_BYTES])
+        if "git-lfs" in what or "web page" in what:
+            raise CheckpointError(f"{path_text(path)} {what}".replace("the weights", "the file"))
         raise CheckpointError(f"{path_text(path)} is not a JSON object: fetch or write it again")
     return value
 
@@ -186,7 +200,10 @@ def check_head(path: Path) -> bytes:
         head = file.read(HEAD_BYTES)
     # of safetensors: 8 bytes of length, then JSON
     if not head.startswith((ZIP, PICKLE)) and head[4:9] != b"\0\0\0\0{":
-        raise CheckpointError(f"{path_text(path)} {_what(head)}")
+        what = _what(head)
+        if path.suffix == ".json" and (path.parent / "config.json").is_file():
+            what = "is a text file, not the weights: give its folder"
+        raise CheckpointError(f"{path_text(path)} {what}")
     return head
 
 

@@ -85,8 +85,10 @@ def per_page(text: str) -> int:
     return value
 
 
-def heads(text: str) -> str | tuple[int, ...]:
-    """Numbers of heads from 0, each once, or one of styles.HEADS."""
+def heads(text: str) -> str | tuple[int, ...] | None:
+    """Numbers of heads from 0, each once, or one of styles.HEADS; None: all, the default."""
+    if text == "all":
+        return None
     if text in HEADS:
         return text
     found = numbers(text, digits=4)

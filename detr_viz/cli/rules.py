@@ -80,6 +80,11 @@ class Flags:
         return bool(self.args.out) and not is_folder(self.args.out)
 
     @property
+    def is_tiff(self) -> bool:
+        figures = {Path(self.args.out).suffix.lower()} if self.one_file else self.formats
+        return figures - {*NUMBERS} <= {".tif", ".tiff"}
+
+    @property
     def no_figure(self) -> bool:
         return self.formats <= {*NUMBERS}
 
@@ -225,6 +230,10 @@ RULES: tuple[Rule, ...] = (
     (
         lambda f: not f.args.list_queries and f.args.caption and f.no_figure,
         "--caption is for figures: add png, pdf or another picture to --format",
+    ),
+    (
+        lambda f: not f.args.list_queries and f.args.caption and f.is_tiff,
+        "--caption is for LaTeX, which reads no TIFF: write .pdf, .png, .jpg or .eps",
     ),
     (
         lambda f: not f.args.list_queries and f.args.show and f.is_batch,

@@ -24,6 +24,12 @@ class ShortRepr:
         return folded(f"{type(self).__name__}({', '.join(parts)})")
 
 
+def brief_tuple(value: Any) -> str:
+    """The repr of a NamedTuple, its fields by their sizes."""
+    parts = (f"{name} {brief(item)}" for name, item in value._asdict().items())
+    return folded(f"{type(value).__name__}({', '.join(parts)})")
+
+
 def folded(*lines: str) -> str:
     """Lines of text as at most LINES lines of COLUMNS letters; what does not fit is left out."""
     folded: list[str] = []

@@ -26,11 +26,16 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _ID_LINE = re.compile(r"(\d+)(?:\s*[,;\t]\s*|\s*:\s+)(\S.*)")
+_COUNTED = re.compile(r"(?P<id>\d+)\s+(?P<name>\S.*)")
+_COUNTED_AFTER = re.compile(r"(?P<name>.*[^\s,;])\s*[,;\t ]\s*(?P<id>\d+)")
+_QUOTED = re.compile(r"""(?:-\s+)?(?P<quote>["'])(?P<name>.*)(?P=quote),?""")
+_BULLET = re.compile(r"-\s+(?P<name>\S.*)")
+_ONE_COLUMN = {"name", "names", "class", "classes", "label", "labels", "class_name", "category"}
 _NOT_NAMES = (  # how a text begins -> what it is, and the way out
     (r"version https://git-lfs", "a git-lfs pointer, not the names: run git lfs pull"),
     (r"<!doctype|<html", "a web page saved under this name: download the file itself"),
     (r"<", "XML: give a text file, one name a line"),
-    (r"item\s*\{", "a label map of TensorFlow (.pbtxt): write one `id,name` on each line"),
+    (r"item\s*:?\s*\{", "a label map of TensorFlow (.pbtxt): write one `id,name` on each line"),
 )
 
 
@@ -134,9 +139,31 @@ def _from_lines(text: str, suffix: str) -> tuple[tuple[str, ...], str]:
     if body and all(body):
         pairs = ((int(found[1][:10]), found[2].strip().strip('"')) for found in body if found)
         return _by_id(pairs), "lines of ids and names"
+    if found := _counted(filled):
+        return _by_id(found), "lines of ids and names"
     if header or (suffix == ".csv" and any("," in line for line in filled)):
         raise ValueError("is a table, but not of lines `id,name`: write these, or one name a line")
+    if suffix == ".csv" and filled[0].strip('"').casefold() in _ONE_COLUMN:
+        return tuple(clean(line.strip('"')) for line in filled[1:]), "a column of names"
+    for pattern, kind in ((_QUOTED, "lines in quotes"), (_BULLET, "a list of lines")):
+        inside = [pattern.fullmatch(line) for line in filled]
+        if inside and all(inside):
+            return tuple(clean(found["name"]) for found in inside if found), kind
+    if len(filled) > 1 and all(re.match(r"\d+[.)]\s", line) for line in filled):
+        raise ValueError("is a numbered list: write one name a line, class 0 first, or `id,name`")
     return tuple(clean(line) or HOLE for line in lines), LINES
+
+
+def _counted(lines: list[str]) -> list[tuple[int, str]]:
+    """(id, name) of lines `0 cat` or `cat,0` whose ids count from 0 or 1; else none."""
+    for pattern in (_COUNTED, _COUNTED_AFTER):
+        found = [match for line in lines if (match := pattern.fullmatch(line))]
+        ids = [int(match["id"][:10]) for match in found]
+        if not 1 < len(lines) == len(ids) or ids[0] > 1:
+            continue
+        if ids == list(range(ids[0], ids[0] + len(ids))):
+            return [(int(match["id"]), match["name"].strip('"')) for match in found]
+    return []
 
 
 def clean(name: str) -> str:

@@ -18,6 +18,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text
 from detr_viz.images.names import posix_path
 
+_LOOSE = "\0"  # before a key of names that are compared without case
 _MOST_FILES = 1_000_000  # that are searched below the root
 _LINKS = ("http://", "https://", "file://", "s3://", "gs://")
 _SHOWN = 3
@@ -120,7 +121,10 @@ def below(name: str, root: str) -> str | None:
 
 
 def _index(root: str) -> dict[str, list[str]] | None:
-    """Last part -> paths below the root, without hidden ones; None for too many files."""
+    """Last part -> paths below the root, without hidden ones; None for too many files.
+
+    With _LOOSE before it: the last part as Windows would compare it.
+    """
     index: dict[str, list[str]] = {}
     count, start = 0, len(os.path.join(root, ""))
     for folder, inner, files in os.walk(root or "."):
@@ -132,11 +136,16 @@ def _index(root: str) -> dict[str, list[str]] | None:
             if not file.startswith("."):
                 path = posix_path(os.path.join(folder, file)[start if root else 2 :])
                 index.setdefault(_key(file), []).append(path)
+                index.setdefault(_LOOSE + _loose(file), []).append(path)
     return index
 
 
 def _key(text: str) -> str:
     return unicodedata.normalize("NFC", text)
+
+
+def _loose(text: str) -> str:
+    return _key(text).strip().casefold()
 
 
 def _parts(name: str) -> list[str]:
@@ -150,11 +159,16 @@ def _parts(name: str) -> list[str]:
 def _candidates(name: str, index: dict[str, list[str]], homes: set[str]) -> list[str]:
     """The files that share the most last parts with a name."""
     parts = _parts(name)
-    for form in (parts, [_key(unquote(part)) for part in parts]):
+    unquoted = [_key(unquote(part)) for part in parts]
+    for mark, key, form in (
+        ("", _key, parts),
+        ("", _key, unquoted),
+        (_LOOSE, _loose, [_loose(part) for part in parts]),
+    ):
         best: list[str] = []
         most = 0
-        for path in index.get(form[-1], []) if form else []:
-            own = [_key(part) for part in path.split("/")]
+        for path in index.get(mark + form[-1], []) if form else []:
+            own = [key(part) for part in path.split("/")]
             same = 0
             while same < min(len(own), len(form)) and own[-1 - same] == form[-1 - same]:
                 same += 1

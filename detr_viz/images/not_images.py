@@ -44,4 +44,7 @@ def refuse(kind: FileKind | None, name: str) -> None:
     codec = None if kind is None else _CODECS.get(kind.title)
     has_codec = codec is not None and features.check(codec)  # the file is damaged, then
     if kind is not None and not has_codec:
-        raise ImageError(f"{name} is {kind.title}, {_WAYS_OUT[kind.group]}")
+        way_out = _WAYS_OUT[kind.group]
+        if kind.group == "text" and name.endswith((".txt", ".lst")):
+            way_out = f"not an image: if it lists images, write @{name}"
+        raise ImageError(f"{name} is {kind.title}, {way_out}")

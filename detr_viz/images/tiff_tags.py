@@ -21,7 +21,8 @@ _NAMES |= {4: "mask", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "colour fil
 _NAMES |= {32844: "LogL", 32845: "LogLuv", 34892: "LinearRaw"}
 _FORMATS = {UNSIGNED: "unsigned", SIGNED: "signed", FLOAT: "float", 5: "complex", 6: "complex"}
 _TYPES = {1: "B", 2: "c", 3: "H", 4: "I", 6: "b", 7: "c", 8: "h", 9: "i", 13: "I", 16: "Q"}
-_PILLOW_UNPACKS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000, 50001, 32771, 32809)
+_PILLOW_UNPACKS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000, 32771, 32809)
+_PACKBITS = 32773
 _NATIVE = "<" if sys.byteorder == "little" else ">"
 _MOST_VALUES = 1 << 20
 _RAW_SUFFIXES = (".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos")
@@ -94,8 +95,10 @@ class TiffTags:
 def reader(tags: TiffTags) -> str:
     """PILLOW, TWO_PASSES (Pillow reads one byte of each sample at a time) or TIFFFILE."""
     depth, form, photometric = tags.bits[0], tags.formats[0], tags.photometric
-    if tags.compression not in _PILLOW_UNPACKS:
+    if tags.compression not in _PILLOW_UNPACKS:  # WebP is no part of Pillow's own libtiff
         return TIFFFILE
+    if tags.compression == _PACKBITS and tags.predictor != 1:
+        return TIFFFILE  # which writes such files; libtiff does not look at the predictor
     if tags.compression in (6, 7) and depth == 8:
         return PILLOW  # JPEG says itself what its samples are
     if not tags.is_even or not tags.colours:

@@ -27,9 +27,12 @@ def to_rgb(im: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     if 0 in im.size:
         raise ImageError(f"{name} has no pixels ({im.width} x {im.height})")
+    white = _deep_white(im)  # known until the pixels are loaded
     im.load()  # before EXIF is read: for TIFF, Pillow turns the image upright here
     turn = _turn(im)
     eight, notes = _eight_bits(im)
+    if white is not None and eight is im:
+        notes += _narrowed_note(im, white)
     rgb, transparent = _over_white(eight)
     if transparent:
         notes += ("transparent: laid over white",)
@@ -74,6 +77,44 @@ def _eight_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
         opaque = np.where(np.asarray(im) == key, 0, 255).astype(np.uint8)
         out = Image.merge("LA", (out, Image.fromarray(opaque)))
     return out, notes
+
+
+def _deep_white(im: Image.Image) -> int | None:
+    """Full scale of a colour file of 16 bits a sample, which Pillow reads as 8; else None."""
+    tile = im.tile[0] if getattr(im, "tile", ()) else None
+    if tile is None or im.mode not in ("RGB", "RGBA", "LA"):
+        return None
+    decoder, _, _, options = tile
+    if decoder == "jpeg2k":
+        return _jpeg_2000_white(im)
+    fields = options if isinstance(options, tuple) else (options,)
+    if decoder.startswith("ppm"):
+        white = fields[-1]
+        return white if isinstance(white, int) and white > 255 else None
+    deep = decoder == "SGI16" or (isinstance(fields[0], str) and ";16" in fields[0])
+    return 65535 if deep else None
+
+
+def _jpeg_2000_white(im: Image.Image) -> int | None:
+    file = getattr(im, "fp", None)
+    if file is None:
+        return None
+    at = file.tell()
+    file.seek(0)
+    head = file.read(4096)
+    file.seek(at)
+    start = head.find(b"\xff\x4f\xff\x51")  # of the codestream; 42 on: depth - 1 of the samples
+    bits = (head[start + 42] & 127) + 1 if 0 <= start < len(head) - 42 else 8
+    return (1 << bits) - 1 if 8 < bits <= 16 else None
+
+
+def _narrowed_note(im: Image.Image, white: int) -> tuple[str, ...]:
+    """How a 16-bit colour image was scaled. Of the largest sample only the high byte is left."""
+    colours = [im.getchannel(band).getextrema()[1] for band in im.getbands() if band != "A"]
+    cut = (max(colours) * (white + 1) + white) // 256  # by the decoders that drop the low byte
+    rounded = (2 * max(colours) + 1) * white // 510  # by the others
+    at_most = min(max(cut, rounded), white)
+    return (f"16-bit: {white} is full scale, the largest sample is at most {at_most}",)
 
 
 def table_of(white: int) -> np.ndarray:
@@ -132,7 +173,8 @@ def from_any_range(
     low, high = float(samples.min()), float(samples.max())
     white = next((value for value in known if low >= 0 and high <= value), None)
     black, white = (0, white) if white else (min(low, 0), max(high, 0))
-    notes += (f"{bits}-bit: {black:.6g} is black, {white:.6g} is white",)
+    dark = f", the largest sample is {high:.6g}" if 0 < 2 * high < white else ""
+    notes += (f"{bits}-bit: {black:.6g} is black, {white:.6g} is white{dark}",)
     if high > 1e300 or low < -1e300:  # the difference of two float64 may be infinite
         samples, black, white = samples / 4, black / 4, white / 4
     samples -= black

@@ -18,7 +18,7 @@ from detr_viz.attention.base import Where
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.sampled import SampledAttention
-from detr_viz.common.short_repr import folded
+from detr_viz.common.short_repr import brief_tuple, folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
@@ -33,6 +33,8 @@ class Padded(NamedTuple):
 
     pixels: Tensor
     valid_hw: tuple[int, int]
+
+    __repr__ = brief_tuple
 
     @property
     def mask(self) -> Tensor:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.positions import LearnedPositions, sine_positions
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
@@ -30,6 +31,8 @@ class Encoded(NamedTuple):
     hw: tuple[int, int]
     input_hw: tuple[int, int]
     valid_hw: tuple[int, int] | None = None
+
+    __repr__ = brief_tuple
 
     def of_image(self, i: int) -> Encoded:
         """As if image i had been alone."""

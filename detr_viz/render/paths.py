@@ -118,7 +118,9 @@ class OutputPaths:
 
 
 def _caption_figure(figures: Sequence[Path]) -> Path:
-    return next((path for path in figures if path.suffix.lower() == ".pdf"), figures[0])
+    """The file that a LaTeX document includes: the PDF, else one that LaTeX reads."""
+    worst = (".tif", ".tiff")
+    return min(figures, key=lambda p: (p.suffix.lower() != ".pdf", p.suffix.lower() in worst))
 
 
 def is_folder(out: str) -> bool:

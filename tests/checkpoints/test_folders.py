@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from detr_viz.checkpoints.checkpoint import load_checkpoint
 from detr_viz.checkpoints.load_model import load_model
+from detr_viz.checkpoints.locate import check_weights
 from detr_viz.common.errors import UserError
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
@@ -53,6 +54,7 @@ def test_shards_are_read_from_where_the_index_places_each_tensor(tmp_path, model
             write(part, folder / shard)
         (folder / name).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
         for weights in (folder, folder / name):
+            check_weights(weights, None)
             same(load_checkpoint(weights), expected)
         with pytest.raises(UserError, match="one of several shards: give its folder"):
             load_checkpoint(folder / shard)
@@ -163,10 +165,14 @@ def test_class_names_by_id(tmp_path, model):
             ({"2": "c", "0": "a"}, ("a", "class 1", "c")),
             ({"2": "c"}, ("class 0", "class 1", "c")),
             ({"0": "N/A", "1": "b", "2": "c"}, ("N/A", "b", "c")),
+            ({"0": "a", "1": None, "2": ""}, None),  # one name, three classes
+            ({"0": None, "1": "", "2": "c"}, ("class 0", "class 1", "c")),
+            (None, ("x", "y", "z")),  # label2id's
         ]
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
         shutil.copy(source / "model.safetensors", folder)
-        (folder / "config.json").write_text(json.dumps(config | {"id2label": labels}))
+        content = config | {"id2label": labels, "label2id": {"y": 1, "x": 0, "z": 2}}
+        (folder / "config.json").write_text("\ufeff" + json.dumps(content))  # as editors save it
         assert load_checkpoint(folder).class_names == names

@@ -324,5 +324,5 @@ def test_class_names_with_holes_and_without(tmp_path, saved):
             ({"0": "a"}, None),  # one name, three classes
         ]
     ):
-        folder = edited(source, tmp_path / str(number), id2label=labels)
+        folder = edited(source, tmp_path / str(number), id2label=labels, label2id=None)
         assert load_checkpoint(folder).class_names == names

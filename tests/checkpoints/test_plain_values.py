@@ -173,23 +173,31 @@ def config_class(name, base, monkeypatch):
     return made
 
 
-CONFIGS = {
-    "yacs.config.CfgNode": dict,
-    "omegaconf.dictconfig.DictConfig": dict,
-    "omegaconf.listconfig.ListConfig": list,
-    "mmengine.config.config.ConfigDict": dict,
-    "easydict.EasyDict": dict,
+CONFIGS = {  # -> whether its entries are read
+    "yacs.config.CfgNode": (dict, True),
+    "easydict.EasyDict": (dict, True),
+    "mmengine.config.config.ConfigDict": (dict, True),
+    "pytorch_lightning.utilities.parsing.AttributeDict": (dict, True),
+    "omegaconf.dictconfig.DictConfig": (dict, False),
+    "omegaconf.listconfig.ListConfig": (list, False),
 }
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_classes_of_other_packages_are_named_and_the_way_out(tmp_path, monkeypatch, name, zipped):
+def test_configs_of_other_packages_are_read_or_named(tmp_path, monkeypatch, name, zipped):
     file = tmp_path / "w.pth"
+    base, is_read = CONFIGS[name]
     with monkeypatch.context() as patch:
-        made = config_class(name, CONFIGS[name], patch)
-        torch.save({"model": DETR, "cfg": made()}, file, _use_new_zipfile_serialization=zipped)
-    refused(file, f"asks for {name}", 'torch.save({"model": model.state_dict()}')
+        made = config_class(name, base, patch)()
+        if is_read:
+            made.update(nheads=4, dilation=False)
+        made.frozen = True
+        torch.save({"model": DETR, "args": made}, file, _use_new_zipfile_serialization=zipped)
+    if is_read:
+        assert load_checkpoint(file).config.nheads == 4
+    else:
+        refused(file, f"asks for {name}", 'torch.save({"model": model.state_dict()}')
 
 
 def refused(file, *fragments):

@@ -147,6 +147,7 @@ def test_what_transformers_does_not_do_is_said(folder, content, hw, words):
     [
         ("{", "not a JSON object"),
         ("[]", "not a JSON object"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:ab", "run git lfs pull"),
         ({"size": "big"}, "size 'big'"),
         ({"size": 0}, "size 0"),
         ({"size": True}, "size True"),

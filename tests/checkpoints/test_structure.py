@@ -50,6 +50,9 @@ FORMS = {
                     "1 tensor beside the detector's (criterion.empty_weight)"),
     "loss inside": (lambda sd: {"model": beside(sd, criterion__empty_weight=CLASSES)},
                     "1 tensor beside the detector's (criterion.empty_weight)"),
+    "buffers of the module itself": (
+        lambda sd: {"model": beside(sd, empty_weight=CLASSES, pixel_mean=torch.ones(3, 1, 1))},
+        "2 tensors beside the detector's (empty_weight, pixel_mean)"),
     "metrics": (lambda sd: {"state_dict": beside(
         prefixed("model.", sd), val_map__total=torch.ones(()), f1__tp=STEPS,
         head__weight=torch.ones(2, 2), other__bias=CLASSES)},

@@ -108,6 +108,7 @@ def here(tmp_path, monkeypatch):
         (["--classes", "none.txt"], "no class file at none.txt"),
         (["--classes", "good.png"], "good.png"),
         (["--caption", "--out", "good.tex/fig.png"], "cannot write"),
+        (["--caption", "--out", "fig.tiff"], "--caption is for LaTeX, which reads no TIFF"),
     ],
 )
 def test_flags(here, capsys, argv, says):

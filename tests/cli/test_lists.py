@@ -60,6 +60,7 @@ def test_commas_and_spaces_are_the_same(flag, first, second, meant, tmp_path, mo
         ("--points", "3,4 grid:2x2", ["3,4", "grid:2x2"]),
         ("--ablate", "term:cq.pk, box:inside", ["term:cq.pk", "box:inside"]),
         ("--queries", "0-3", "0-3"),
+        ("--heads", "all", None),
     ],
 )
 def test_ranges_and_words_of_several_words(flag, text, meant):
@@ -93,6 +94,7 @@ def test_other_commands_have_the_same_syntax(module):
         (["--attention", "encodr"], "did you mean encoder?"),
         (["--precision", "float23"], "did you mean float32?"),
         (["--interpolation", "cubci"], "did you mean cubic?"),
+        (["--type", "rt-detr"], "RT-DETR is another network"),
         (["--type", "conditional-dter"], "did you mean cd_detr? Choose"),
         (["--layer", "0-99999999"], "is not last, all"),
         (["--image"], "expected at least one argument"),

@@ -44,6 +44,8 @@ def test_a_batch_counts_what_it_replaces(run):
     wrote = "wrote 1 file for 1 image; outputs/index.csv lists them"
     again = run("--jobs", "1", "--norm", "head")
     assert again == [wrote, "replaced 1 file that was drawn with other settings"]
+    again = run("--jobs", "1", "--resume")
+    assert again == [wrote, "replaced 1 file that was drawn with other settings"]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "tif", "tiff"])

@@ -43,6 +43,7 @@ BROKEN = [  # in the order of the table
     ["--faithfulness", "--zoom", "2"],
     ["--format", "svg", "--out", "a.png"],
     ["--caption", "--format", "npz,csv"],
+    ["--caption", "--format", "tif,csv"],
     ["--show", "--jobs", "2"],
     ["--show", "--format", "csv"],
     ["--contact-sheet", "--format", "svg"],

@@ -63,6 +63,11 @@ KINDS = [
     ("a.txt", "names:\n  0: helmet\n  1: head\n  2: person\n", THREE, "data.yaml"),
     ("a.csv", "id,name\n1,helmet\n3,head\n5,person\n", GAPS, "lines of ids and names"),
     ("a.txt", "0: helmet\n1: head\n2: person\n", THREE, "lines of ids and names"),
+    ("a.txt", "0 helmet\n1 head\n2 person\n", THREE, "lines of ids and names"),
+    ("a.txt", "helmet,0\nhead,1\nperson,2\n", THREE, "lines of ids and names"),
+    ("a.txt", "- helmet\n- head\n- person\n", THREE, "a list of lines"),
+    ("a.txt", "'helmet',\n'head',\n'person'\n", THREE, "lines in quotes"),
+    ("a.csv", "class\nhelmet\nhead\nperson\n", THREE, "a column of names"),
     ("a.txt", "# helmets\nhelmet\n#\nhead\nperson", THREE, "lines"),
     ("a.names", "helmet\nhead\nperson", THREE, "lines"),
 ]

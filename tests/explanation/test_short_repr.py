@@ -11,6 +11,7 @@ from conftest import ROOT, demo_model
 
 from detr_viz import explain, heatmaps
 from detr_viz.atlas.table import AtlasTable
+from detr_viz.checkpoints.checkpoint import load_checkpoint
 from detr_viz.common.short_repr import brief, folded
 from detr_viz.explanation import rollout
 from detr_viz.explanation.faithfulness import faithfulness
@@ -38,6 +39,8 @@ def results():
         "AtlasTable": table,
         "DenseAttention": e.attention_at(("cross", 2)),
         "AttentionCall": e.calls["cross", 2],
+        "Encoded": e.memory,
+        "Checkpoint": load_checkpoint(type="cd_detr"),
     }
 
 
@@ -55,6 +58,8 @@ SIZES = {  # what else the text must have
     "AtlasTable": ("cd_detr_demo", "2 objects of 1 images"),
     "DenseAttention": ("8 heads, 20 rows, 256 keys",),
     "AttentionCall": (),
+    "Encoded": ("memory float32 (1, 256, 128)",),
+    "Checkpoint": ("cd_detr",),
 }
 
 

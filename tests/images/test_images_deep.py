@@ -1,5 +1,6 @@
 """More than 8 bits a sample: scaled, never clipped."""
 
+import io
 import struct
 import zlib
 
@@ -99,10 +100,44 @@ def test_16_bit_channels_are_scaled(tmp_path, channels):
     if channels != 3:
         samples[..., -1] = 65535
     (tmp_path / "a.png").write_bytes(png16(samples))
-    rgb = load_image(tmp_path / "a.png").rgb.astype(int)
+    image = load_image(tmp_path / "a.png")
+    assert len(image.notes) == 1 and image.notes[0].startswith("16-bit: 65535 is full scale")
+    rgb = image.rgb.astype(int)
     assert np.abs(rgb[..., 0] - LEVELS_8).max() <= 1
     if channels >= 3:
         assert np.abs(rgb[:, ::-1, 1] - LEVELS_8).max() <= 1
+
+
+def ppm(white):
+    return lambda samples: b"P6 6 1 %d\n" % white + samples.astype(">u2").tobytes()
+
+
+def jp2(samples):
+    """Samples of 8 bits, said to be of 16 in the codestream."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.repeat(samples, 6, 0).astype(np.uint8)).save(buffer, "JPEG2000")
+    data = bytearray(buffer.getvalue())
+    start = data.find(b"\xff\x4f\xff\x51")
+    data[start + 42 : start + 51 : 3] = bytes([15] * 3)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "note"),
+    [
+        ("a.png", png16, "65535 is full scale, the largest sample is at most 2047"),
+        ("a.ppm", ppm(65535), "65535 is full scale, the largest sample is at most"),
+        ("a.jp2", jp2, "65535 is full scale, the largest sample is at most"),
+        ("a.ppm", ppm(2047), "2047 is full scale, the largest sample is at most 2042"),
+    ],
+)
+def test_dark_16_bit_colours_are_said(tmp_path, name, written, note):
+    if name == "a.jp2" and not features.check("jpg_2000"):
+        pytest.skip("this Pillow has no JPEG 2000")
+    samples = np.full((1, 6, 3), 2040, np.uint16)
+    (tmp_path / name).write_bytes(written(samples))
+    assert len(notes := load_image(tmp_path / name).notes) == 1
+    assert notes[0].startswith(f"16-bit: {note}")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def written(kind: str, entries: list) -> str:
 
 LVIS = {"id": 9, "coco_url": "http://images.cocodataset.org/train2017/000000391895.jpg"}
 FOUND = {
+    "another case": ("Train/IMG_1.JPG", ["train/img_1.jpg"], "train/img_1.jpg"),
     # what the file says: (the files that are there, what it leads to)
     "backslashes": ("val\\1.jpg", ["val/1.jpg", "train/1.jpg"], "val/1.jpg"),
     "windows drive": (r"C:\Users\bob\data\val\1.jpg", ["val/1.jpg", "train/1.jpg"], "val/1.jpg"),

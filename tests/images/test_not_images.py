@@ -145,6 +145,12 @@ def test_raw_photos_are_not_taken_for_their_previews(tmp_path, name):
         load_image(tmp_path / name)
 
 
+def test_a_list_of_images_is_told_how_to_write_it(tmp_path):
+    (tmp_path / "val.txt").write_text("images/1.jpg\nimages/2.jpg\n")
+    with pytest.raises(ImageError, match=r"if it lists images, write @\S*val\.txt$"):
+        load_image(tmp_path / "val.txt")
+
+
 def test_images_that_pillow_reads_are_not_refused():
     for kind in ("png", "jpeg", "gif", "bmp", "ppm", "webp"):
         file = io.BytesIO()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from detr_viz.images.loaded_image import ImageError
 from detr_viz.images.read import load_image
+from detr_viz.images.tiff_tags import TIFFFILE, read_tags, reader
 
 tifffile = pytest.importorskip("tifffile")
 
@@ -213,6 +215,15 @@ def test_the_pixels_are_what_the_tags_mean_or_a_line_names_them(
         assert off <= (1 if "alpha" in kind or "rgba" in kind else 0)  # rounded twice
         assert word in "; ".join(image.notes)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "tags", [{"compression": 32773, "predictor": 2}, {"compression": 50001}], ids=str
+)
+def test_what_libtiff_decodes_wrong_or_not_at_all_is_left_to_tifffile(tmp_path, tags):
+    with open(written(tmp_path / "a.tif", RGB16, {}), "rb") as file:
+        plain = read_tags(file)
+    assert reader(plain) != TIFFFILE == reader(replace(plain, **tags))
 
 
 def test_pillow_alone_reads_deep_colours_that_lie_together(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.kernel import attend, merge_heads, split_heads
 from detr_viz.attention.terms import MODES
+from detr_viz.common.short_repr import brief_tuple
 
 
 class AttentionInputs(NamedTuple):
@@ -34,6 +35,8 @@ class AttentionInputs(NamedTuple):
     value: Tensor
     key_padding_mask: Tensor | None = None
     shared_p_q: Tensor | None = None
+
+    __repr__ = brief_tuple
 
     def of_image(self, i: int) -> AttentionInputs:
         """As if image i had been alone."""
