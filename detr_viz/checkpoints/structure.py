@@ -180,7 +180,7 @@ def _is_beside(name: str, values: list[Any]) -> bool:
 
 def _is_list(value: Any) -> bool:
     """Whether a tensor is a list of numbers, as weights of classes or the mean of red and so on."""
-    return torch.is_tensor(value) and value.numel() == max(value.shape, default=1)
+    return torch.is_tensor(value) and value.numel() == max(value.shape, default=1) > 1
 
 
 def _different(found: list[Detector]) -> list[Detector]:

@@ -27,7 +27,7 @@ _HEADER = re.compile(
 )
 _ID_LINE = re.compile(r"(\d+)(?:\s*[,;\t]\s*|\s*:\s+)(\S.*)")
 _COUNTED = re.compile(r"(?P<id>\d+)\s+(?P<name>\S.*)")
-_COUNTED_AFTER = re.compile(r"(?P<name>.*[^\s,;])\s*[,;\t ]\s*(?P<id>\d+)")
+_COUNTED_AFTER = re.compile(r"(?P<name>.*[^\s,;])\s*[,;\t]\s*(?P<id>\d+)")  # "class 1" is a name
 _QUOTED = re.compile(r"""(?:-\s+)?(?P<quote>["'])(?P<name>.*)(?P=quote),?""")
 _BULLET = re.compile(r"-\s+(?P<name>\S.*)")
 _ONE_COLUMN = {"name", "names", "class", "classes", "label", "labels", "class_name", "category"}

@@ -69,10 +69,11 @@ def _images_in(top: str, others: LeftOut) -> list[str]:
     for folder, files in _folders(top, others):
         for file in files:
             suffix = os.path.splitext(file)[1].lower()
-            if suffixes.get(suffix) in formats or (has_heic and suffix in HEIC_SUFFIXES):
+            is_heic = suffix in HEIC_SUFFIXES
+            if has_heic if is_heic else suffixes.get(suffix) in formats:
                 found.append(os.path.join(folder, file))
             else:
-                others.add(os.path.join(folder, file), suffix in suffixes)
+                others.add(os.path.join(folder, file), suffix in suffixes and not is_heic)
     return found
 
 

@@ -65,6 +65,7 @@ KINDS = [
     ("a.txt", "0: helmet\n1: head\n2: person\n", THREE, "lines of ids and names"),
     ("a.txt", "0 helmet\n1 head\n2 person\n", THREE, "lines of ids and names"),
     ("a.txt", "helmet,0\nhead,1\nperson,2\n", THREE, "lines of ids and names"),
+    ("a.txt", "class 0\nclass 1\nclass 2\n", ("class 0", "class 1", "class 2"), "lines"),
     ("a.txt", "- helmet\n- head\n- person\n", THREE, "a list of lines"),
     ("a.txt", "'helmet',\n'head',\n'person'\n", THREE, "lines in quotes"),
     ("a.csv", "class\nhelmet\nhead\nperson\n", THREE, "a column of names"),
