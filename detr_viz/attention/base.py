@@ -8,7 +8,8 @@ is the context (M, q, D) that the network itself computed. S counts the cells of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from detr_viz.attention.grids import Grid
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 Rows = Sequence[int] | None  # indices of the tokens that attend; None: all
 # An attention site: ("cross" | "decoder" | "encoder", layer); the words are keys of terms.SITES.
 Where = tuple[str, int]
+
+
+def one_of(attention: Any, i: int, names: Sequence[str]) -> Any:
+    """A dataclass of a batch as that of image i: these fields begin with B, or are None."""
+    fields = {name: getattr(attention, name) for name in names}
+    return replace(attention, **{name: x if x is None else x[i] for name, x in fields.items()})
 
 
 class Attention(Protocol):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from detr_viz.attention.base import Rows
+from detr_viz.attention.base import Rows, one_of
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.kernel import merge_heads
 from detr_viz.attention.terms import (
@@ -83,8 +83,7 @@ class DenseAttention:
     def of_image(self, i: int) -> DenseAttention:
         """One image of a batch. All fields of a batch begin with B, but not the shared bias."""
         names = ("c_q", "p_q", "c_k", "p_k", "value", "key_padding_mask")
-        fields = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: x if x is None else x[i] for name, x in fields.items()})
+        return one_of(self, i, names)
 
     @property
     def num_heads(self) -> int:

@@ -16,13 +16,13 @@ model, no image, no file.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from detr_viz.attention.base import Rows
+from detr_viz.attention.base import Rows, one_of
 from detr_viz.attention.bilinear import Shapes, cells_of, sampled, splat
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.kernel import merge_heads
@@ -73,8 +73,7 @@ class SampledAttention:
     def of_image(self, i: int) -> SampledAttention:
         """One image of a batch. All fields of a batch begin with B, but not those of the bias."""
         names = ("c_logits", "p_logits", "c_offsets", "p_offsets", "reference", "value", "padding")
-        fields = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: x if x is None else x[i] for name, x in fields.items()})
+        return one_of(self, i, names)
 
     @property
     def num_heads(self) -> int:

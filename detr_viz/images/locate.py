@@ -1,7 +1,7 @@
 """Files for the names in a list or an annotation file, which may come from another machine.
 
 A name that leads to no file below the root is found by its last parts, where these are of one
-file only: C:/data/val/1.jpg, /home/x/val/1.jpg and http://host/val/1.jpg may all be val/1.jpg.
+file only: C:/data/val/1.jpg, /mnt/coco/val/1.jpg and http://host/val/1.jpg may all be val/1.jpg.
 """
 
 from __future__ import annotations

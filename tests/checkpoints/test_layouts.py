@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 
 import pytest
 import torch
 from checkpoint_factory import prefixed, small_config, small_state_dict
+from hf_factory import renamed
 from safetensors.torch import save_file
 
 from detr_viz import load_model
@@ -17,17 +17,6 @@ from detr_viz.detections.known_classes import COCO_80_NAMES
 from detr_viz.models.config import BackboneConfig
 
 BASIC = BackboneConfig("basic", stem=8, widths=(8, 16), blocks=(1, 1))
-
-
-def renamed(state_dict, rules):
-    """Each key by all rules (pattern, replacement), in order."""
-    out = {}
-    for key, value in state_dict.items():
-        for pattern, name in rules:
-            key = re.sub(pattern, name, key)
-        out[key] = value
-    assert len(out) == len(state_dict)
-    return out
 
 
 # The authors' names -> OpenMMLab's, as mmdetection's own modules name them.
