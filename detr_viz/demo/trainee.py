@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.demo.losses import cell_targets, set_loss
+from detr_viz.demo.sampled_training import initialise_sampling
 from detr_viz.demo.shapes import CLASSES
 from detr_viz.models import get
 from detr_viz.models.config import BackboneConfig, DetrConfig
+from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.layers.split_attention import AttentionInputs
 
 SIZE = 128  # short side that ships; the longest keeps the official 800 : 1333
@@ -31,6 +33,7 @@ class TrainingConfig:
     widths: tuple[int, ...] = (32, 64)
     d_model: int = 128
     dim_feedforward: int = 256
+    levels: int = 0  # of sampled attention, the body's last stages; 0: dense attention
     queries: int = 20
     groups: int = 3
     lr: float = 6e-4
@@ -45,16 +48,24 @@ class TrainingConfig:
 
     def network(self, focal: bool, groups: int = 1) -> DetrConfig:
         """Sizes of the network; one more logit, no-object, for the softmax model."""
-        return DetrConfig(
-            num_queries=self.queries * groups,
-            num_logits=len(CLASSES) + (0 if focal else 1),
-            d_model=self.d_model,
-            nheads=8,
-            enc_layers=self.enc_layers,
-            dec_layers=self.dec_layers,
-            dim_feedforward=self.dim_feedforward,
-            backbone=BackboneConfig("basic", 32, self.widths, self.blocks),
-        )
+        sizes: dict[str, Any] = {
+            "num_queries": self.queries * groups,
+            "num_logits": len(CLASSES) + (0 if focal else 1),
+            "d_model": self.d_model,
+            "nheads": 8,
+            "enc_layers": self.enc_layers,
+            "dec_layers": self.dec_layers,
+            "dim_feedforward": self.dim_feedforward,
+            "backbone": BackboneConfig("basic", 32, self.widths, self.blocks),
+        }
+        if not self.levels:
+            return DetrConfig(**sizes)
+        return DeformableConfig(**sizes, stages=self.levels, levels=self.levels, refine=True)
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per cell of the map on which the class head of the cells stands."""
+        return 4 * 2 ** (len(self.blocks) - max(1, self.levels))
 
     def size_px(self, progress: float, rng: np.random.Generator) -> int:
         if progress < self.small_until:
@@ -67,6 +78,7 @@ class TrainingConfig:
 CONFIGS = {
     "detr": TrainingConfig(lr=5e-4),
     "cd_detr": TrainingConfig(lr=6e-4, enc_layers=1, blocks=(2, 2)),
+    "deformable_detr": TrainingConfig(blocks=(1, 2, 1, 1), widths=(32, 64, 96, 128), levels=3),
 }
 
 
@@ -79,9 +91,16 @@ def initialise(model: nn.Module, focal: bool) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     if focal:
-        nn.init.constant_(model.class_embed.bias, -math.log(99))
-        nn.init.zeros_(model.bbox_embed.layers[-1].weight)
-        nn.init.zeros_(model.bbox_embed.layers[-1].bias)
+        for head in heads_of(model.class_embed):
+            nn.init.constant_(head.bias, -math.log(99))
+        for head in heads_of(model.bbox_embed):
+            nn.init.zeros_(head.layers[-1].weight)
+            nn.init.zeros_(head.layers[-1].bias)
+
+
+def heads_of(head: nn.Module) -> list[nn.Module]:
+    """The heads of all layers; a single one serves them all."""
+    return list(head) if isinstance(head, nn.ModuleList) else [head]
 
 
 def separate_groups(model: nn.Module, groups: int) -> None:
@@ -113,14 +132,17 @@ class Trainee(nn.Module):
     def __init__(self, kind: str, training: TrainingConfig) -> None:
         super().__init__()
         self.focal = get(kind).pairwise
-        self.groups, self.stride = training.groups, 4 * 2 ** (len(training.blocks) - 1)
+        self.groups, self.stride = training.groups, training.stride
         config = training.network(self.focal, training.groups)
         self.model = get(kind).build(config, norm_layer=nn.BatchNorm2d)
         initialise(self.model, self.focal)
+        if training.levels:
+            initialise_sampling(self.model)
         separate_groups(self.model, training.groups)
         self.cell_head = nn.Conv2d(training.d_model, len(CLASSES) + 1, 1)
         self.cells: Tensor | None = None
-        self.model.input_proj.register_forward_hook(self._keep)
+        finest = self.model.input_proj[0] if training.levels else self.model.input_proj
+        finest.register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
         self.cells = out

@@ -166,7 +166,7 @@ class DeformableNetwork(nn.Module):
             if aux or i == last:
                 output["pred_logits"] = self.class_embed[i](tgt)
             if self.config.refine:
-                reference = output["pred_boxes"]
+                reference = output["pred_boxes"].detach()  # a layer trains on its own step alone
             yield before, output
 
     @property
