@@ -139,6 +139,7 @@ class Run:
         images, boxes = augment(data.rgb[pick], data.boxes_xyxy[pick], size, self.rng)
         labels = torch.from_numpy(data.labels[pick])
         device = self.args.device
+        self.trainee.begin_step(progress)
         losses = self.trainee(images.to(device), labels.to(device), boxes.to(device))
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
@@ -177,9 +178,12 @@ class Run:
 
     def meta(self) -> dict[str, Any]:
         config = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
+        untraced = {"anchor_size": self.config.anchor_size} if self.config.anchor_size else {}
         return {
             "type": self.args.type,
             "nheads": 8,
+            "num_queries": self.config.queries,
+            **untraced,
             "classes": list(CLASSES),
             "size": SIZE,
             "max_size": MAX_SIZE,
