@@ -15,6 +15,7 @@ from detr_viz.explanation.capture import AttentionCall
 from detr_viz.models.config import BackboneConfig, DetrConfig
 from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.detector import LoadedModel
+from detr_viz.models.efficient_detr import EfficientConfig
 
 TINY = DetrConfig(
     num_queries=4,
@@ -40,6 +41,7 @@ TINY_DEFORMABLE = DeformableConfig(
     enc_points=3,
     dec_points=2,
 )
+TINY_OTHERS = {"efficient_detr": EfficientConfig(**{**vars(TINY_DEFORMABLE), "refine": True})}
 DEFORMABLE = {  # variant of the goldens -> family of the fill rule
     "deformable": "def",
     "deformable_refine": "defr",
@@ -51,10 +53,9 @@ DENSE = ("detr", "cd_detr")  # whose cross-attention is dense
 def tiny(name: str, **changes: object) -> LoadedModel:
     """A detector of random weights, always the same ones; changes: of its sizes."""
     torch.manual_seed(0)
-    deformable = name == "deformable_detr"
-    config = replace(TINY_DEFORMABLE if deformable else TINY, **changes)
+    config = replace({"deformable_detr": TINY_DEFORMABLE, **TINY_OTHERS}.get(name, TINY), **changes)
     network = models.get(name).build(config).eval().requires_grad_(False)
-    if deformable:  # their initial values are 0: every sample alike
+    if isinstance(config, DeformableConfig):  # their initial values are 0: every sample alike
         for key, value in network.named_parameters():
             if key.endswith(("sampling_offsets.bias", "level_embed")):
                 value.normal_()

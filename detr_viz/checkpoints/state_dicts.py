@@ -26,11 +26,15 @@ from detr_viz.common.short_repr import ShortRepr
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 
+# What leaves no trace in the shapes of some model, and its type.
+_UNTRACED = {"num_queries": int, "anchor_size": float}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Unwrapped(ShortRepr):
     """One state dict with the authors' names, and what else the file says.
 
-    hints: of nheads, dilation, num_queries, class_names and type, those that are known. meta: as
+    hints: of nheads, dilation, class_names, type and _UNTRACED, those that are known. meta: as
     in the file.
     """
 
@@ -144,8 +148,9 @@ def _hints(args: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
             hints["nheads"] = heads
         if isinstance(dilation, bool):
             hints["dilation"] = dilation
-        if isinstance(source.get("num_queries"), int):
-            hints["num_queries"] = source["num_queries"]
+        for name, kind in _UNTRACED.items():
+            if isinstance(source.get(name), kind):
+                hints[name] = source[name]
     classes = meta.get("classes")
     if isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes):
         hints["class_names"] = tuple(classes)
