@@ -25,7 +25,6 @@ from detr_viz.checkpoints.weight_files import CheckpointError, WeightFile, confi
 from detr_viz.common.short_repr import ShortRepr
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
-
 # What leaves no trace in the shapes of some model, and its type.
 _UNTRACED = {"num_queries": int, "anchor_size": float}
 
