@@ -11,10 +11,10 @@ import torch.nn.functional as F
 import torchvision.ops
 from PIL import Image
 
+from detr_viz import load_model
 from detr_viz.demo import losses, shapes, train, trainee, training_set
 from detr_viz.demo.evaluate import average_precision, detections
-from detr_viz.models import get
-from detr_viz.models.config import read_config
+from detr_viz.models import demos, get
 
 SMALL = trainee.TrainingConfig(
     enc_layers=1,
@@ -27,7 +27,15 @@ SMALL = trainee.TrainingConfig(
     scenes=12,
     batch=2,
 )
-KINDS = ("detr", "cd_detr")
+SMALL_OF = {
+    "detr": SMALL,
+    "cd_detr": SMALL,
+    "deformable_detr": replace(SMALL, levels=1),
+    "efficient_detr": replace(
+        SMALL, levels=1, dec_layers=1, queries_at_first=9, anchor_size=0.2, groups=1
+    ),
+}
+GROUPED = ("detr", "cd_detr", "deformable_detr")
 
 
 def bright_box(picture: np.ndarray) -> tuple[int, int, int, int]:
@@ -258,10 +266,10 @@ def test_augmentation_reaches_all_eight_orientations():
     assert len(seen) == 8
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", GROUPED)
 def test_query_groups_do_not_see_each_other(kind):
     torch.manual_seed(0)
-    net = trainee.Trainee(kind, SMALL).eval()
+    net = trainee.Trainee(kind, SMALL_OF[kind]).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         before = net.model(images, None)["pred_logits"]
@@ -271,11 +279,15 @@ def test_query_groups_do_not_see_each_other(kind):
     assert not torch.allclose(before[:, SMALL.queries :], after[:, SMALL.queries :])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_every_model_that_ships_a_demo_has_a_training():
+    assert {*demos()} <= set(SMALL_OF) == set(train.CONFIGS)
+
+
+@pytest.mark.parametrize("kind", SMALL_OF)
 def test_a_short_run_saves_what_loads_strictly_and_says_the_same(
     kind, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setitem(train.CONFIGS, kind, SMALL)
+    monkeypatch.setitem(train.CONFIGS, kind, SMALL_OF[kind])
     monkeypatch.setattr(train, "training_set", lambda *a: training_set.training_set(*a, workers=1))
     kept = {}
     real_export = train.export
@@ -297,12 +309,14 @@ def test_a_short_run_saves_what_loads_strictly_and_says_the_same(
     assert (meta["steps"], meta["images"]) == (3, 6)
     assert all(v.dtype == torch.float16 for v in saved["model"].values())
     assert not [k for k in saved["model"] if "num_batches" in k or "cell_head" in k]
-    assert saved["model"]["query_embed.weight"].shape[0] == SMALL.queries
+    if kind in GROUPED:
+        assert saved["model"]["query_embed.weight"].shape[0] == SMALL.queries
 
     state = {k: v.float() for k, v in saved["model"].items()}
-    spec = get(kind)
-    assert spec.matches(state.keys())
-    model = spec.build(read_config(state, meta["nheads"]))
+    loaded = load_model(out, device="cpu")
+    assert (loaded.info.type, loaded.info.num_queries) == (kind, SMALL.queries)
+    assert not any("assumed" in note for note in loaded.info.notes)
+    model = get(kind).build(loaded.config)
     model.load_state_dict(state)
     images = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
