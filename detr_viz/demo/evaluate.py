@@ -78,7 +78,9 @@ def evaluate(model: nn.Module, scenes: Sequence[Scene], focal: bool, batch: int 
 
 
 def average_precision(
-    scenes: Sequence[Scene], predicted: Iterable[tuple[ArrayLike, ArrayLike, ArrayLike]]
+    scenes: Sequence[Scene],
+    predicted: Iterable[tuple[ArrayLike, ArrayLike, ArrayLike]],
+    classes: Sequence[str] = CLASSES,
 ) -> Accuracy:
     """COCO's own evaluation of (scores, labels, boxes xyxy in pixels) per scene."""
     from pycocotools.coco import COCO
@@ -111,7 +113,7 @@ def average_precision(
         coco.dataset = {
             "info": {},
             "images": [{"id": i + 1} for i in range(len(scenes))],
-            "categories": [{"id": k, "name": name} for k, name in enumerate(CLASSES)],
+            "categories": [{"id": k, "name": name} for k, name in enumerate(classes)],
             "annotations": truth,
         }
         coco.createIndex()

@@ -1,7 +1,9 @@
-"""The training of the demo weights: small detectors, about an hour each on one CPU core.
+"""Trainings of small detectors, about an hour each on one CPU core.
 
     python -m detr_viz.demo.train --type cd_detr --out weights/cd_detr_demo.pth
-    python -m detr_viz.demo.train --type detr --out weights/detr_demo.pth
+    python -m detr_viz.demo.train --type detr --coco annotations.json --images photos/ --out own.pth
+
+The first makes demo weights from drawn scenes, the second a detector of one's own photos.
 
 Two helpers exist in training only and are not saved: several groups of queries, each matched on its
 own (the first is kept), and a class head on every cell of the projected feature map. The schedule
@@ -12,65 +14,29 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from detr_viz.common.errors import UserError, report
 from detr_viz.common.files import replacing
-from detr_viz.demo.evaluate import evaluate, normalize
+from detr_viz.demo.coco_data import read_coco
 from detr_viz.demo.sampled_training import SLOW_RATE, is_slow
-from detr_viz.demo.shapes import CLASSES, scene, training_seeds
 from detr_viz.demo.trainee import CONFIGS, MAX_SIZE, SIZE, Trainee, TrainingConfig
-from detr_viz.demo.training_set import SceneSet, training_set
+from detr_viz.demo.training_set import TrainingData, training_set
 from detr_viz.models import get
 
-_PROGRESS_SEED = 999  # scenes that show progress; neither trained on nor held out
-
-
-def augment(
-    rgb: np.ndarray, boxes: np.ndarray, size_px: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Random flips and quarter turns, channel order, gain and offset; then resize and normalise.
-
-    rgb uint8 (B, S, S, 3), boxes xyxy float32 (B, T, 4) in [0, 1] -> images
-    (B, 3, size_px, size_px), boxes cxcywh (B, T, 4).
-    """
-    pictures, placed = [], []
-    for picture, box in zip(rgb, boxes, strict=True):
-        flip_x, flip_y, transpose = rng.random(3) < 0.5
-        if flip_x:
-            picture, box = (
-                picture[:, ::-1],
-                np.stack([1 - box[:, 2], box[:, 1], 1 - box[:, 0], box[:, 3]], -1),
-            )
-        if flip_y:
-            picture, box = (
-                picture[::-1],
-                np.stack([box[:, 0], 1 - box[:, 3], box[:, 2], 1 - box[:, 1]], -1),
-            )
-        if transpose:
-            picture, box = picture.swapaxes(0, 1), box[:, [1, 0, 3, 2]]
-        pictures.append(picture[..., rng.permutation(3)])
-        placed.append(box)
-    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255)
-    count = len(pictures)
-    gain = rng.uniform(0.8, 1.2, (count, 1, 1, 1)) * rng.uniform(0.93, 1.07, (count, 3, 1, 1))
-    offset = rng.uniform(-0.1, 0.1, (count, 1, 1, 1))
-    gain, offset = (torch.from_numpy(v).float() for v in (gain, offset))
-    images = (images * gain + offset).clamp_(0, 1)
-    if size_px != images.shape[-1]:
-        images = F.interpolate(images, size=(size_px, size_px), mode="bilinear", antialias=True)
-    xyxy = torch.from_numpy(np.stack(placed)).float()
-    cxcywh = torch.cat([(xyxy[..., :2] + xyxy[..., 2:]) / 2, xyxy[..., 2:] - xyxy[..., :2]], -1)
-    return normalize(images), cxcywh
+_SMALLEST_PX, _LARGEST_PX = 64, 1024
+_MOST_QUERIES = 100  # of a training on photos, unless --queries asks for more
 
 
 def write_atomically(value: object, path: Path) -> None:
@@ -85,12 +51,13 @@ def export(trainee: Trainee, path: Path, meta: dict[str, Any]) -> None:
     write_atomically({"model": state, "meta": meta}, path)
 
 
-def measure(trainee: Trainee, kind: str, config: TrainingConfig, scenes: int, size_px: int) -> str:
-    """Accuracy of the model as it would ship now, on scenes neither trained on nor held out."""
+def measure(
+    trainee: Trainee, kind: str, config: TrainingConfig, data: TrainingData, count: int, size: int
+) -> str:
+    """Accuracy of the model as it would ship now, on images that it has not learned from."""
     model = get(kind).build(config.network(trainee.focal))
     model.load_state_dict(trainee.shipped())
-    drawn = [scene(seed, size_px) for seed in training_seeds(_PROGRESS_SEED, scenes)]
-    return f"{evaluate(model.eval(), drawn, trainee.focal)}  ({scenes} scenes at {size_px} px)"
+    return data.accuracy(model.eval(), trainee.focal, count, size)
 
 
 def parameter_groups(trainee: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
@@ -131,13 +98,11 @@ class Run:
             return self.steps / self.args.steps
         return self.seconds / (60 * self.args.minutes)
 
-    def step(self, data: SceneSet) -> None:
+    def step(self, data: TrainingData) -> None:
         """One batch."""
         config, progress = self.config, self.progress
-        pick = self.rng.integers(len(data.rgb), size=config.batch)
         size = config.size_px(progress, self.rng)
-        images, boxes = augment(data.rgb[pick], data.boxes_xyxy[pick], size, self.rng)
-        labels = torch.from_numpy(data.labels[pick])
+        images, labels, boxes = data.batch(self.rng, config.batch, size)
         device = self.args.device
         self.trainee.begin_step(progress)
         losses = self.trainee(images.to(device), labels.to(device), boxes.to(device))
@@ -178,15 +143,16 @@ class Run:
 
     def meta(self) -> dict[str, Any]:
         config = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
+        del config["classes"]
         untraced = {"anchor_size": self.config.anchor_size} if self.config.anchor_size else {}
         return {
             "type": self.args.type,
             "nheads": 8,
             "num_queries": self.config.queries,
             **untraced,
-            "classes": list(CLASSES),
-            "size": SIZE,
-            "max_size": MAX_SIZE,
+            "classes": list(self.config.classes),
+            "size": self.config.size,
+            "max_size": self.config.size * MAX_SIZE // SIZE,
             "stride": self.trainee.stride,
             "seed": self.args.seed,
             "recipe": config,
@@ -203,13 +169,50 @@ class Run:
         )
 
 
+def data_of(
+    args: argparse.Namespace, config: TrainingConfig
+) -> tuple[TrainingConfig, TrainingData]:
+    """What is learned from, and the sizes that it asks for."""
+    if not args.coco:
+        cache = Path(args.cache)
+        return config, training_set(args.seed, config.scenes, config.size, config.big_share, cache)
+    data = read_coco(args.coco, args.images, args.val, MAX_SIZE / SIZE)
+    for note in data.notes:
+        print(note, flush=True)
+    most = data.most_objects
+    queries = args.queries or min(_MOST_QUERIES, max(config.queries, math.ceil(1.5 * most)))
+    if queries < most:
+        raise UserError(f"an image has {most} objects: --queries {queries} are too few")
+    first = max(queries, round(config.queries_at_first / config.queries * queries))
+    print(
+        f"{len(data.learned)} images to learn from, {len(data.held_out)} held out, "
+        f"{len(data.classes)} classes, {queries} queries, {args.size} px",
+        flush=True,
+    )
+    config = replace(
+        config,
+        classes=data.classes,
+        queries=queries,
+        queries_at_first=first if config.queries_at_first else 0,
+        size=args.size,
+    )
+    return config, data
+
+
+def data_digest(args: argparse.Namespace) -> str:
+    """Of what is learned from: another file does not go on with this training."""
+    words = (args.coco, args.images, args.val, args.queries, args.size)
+    return sha256(repr(words).encode()).hexdigest()[:8]
+
+
 def train(args: argparse.Namespace, config: TrainingConfig) -> None:
     """Train until the time or the steps are used up, then write args.out."""
     cache = Path(args.cache)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)  # fails now rather than in an hour
-    data = training_set(args.seed, config.scenes, SIZE, config.big_share, cache)
+    config, data = data_of(args, config)
     run = Run(args, config)
-    kept = cache / f"{args.type}_{args.seed}_resume.pth"
+    name = f"{args.type}_{args.seed}" + (f"_{data_digest(args)}" if args.coco else "")
+    kept = cache / f"{name}_resume.pth"
     if args.resume and kept.exists():
         run.restore(kept)
         print(f"going on from {kept} at {run.seconds / 60:.1f} min", flush=True)
@@ -225,12 +228,14 @@ def train(args: argparse.Namespace, config: TrainingConfig) -> None:
         if run.seconds - last_save >= 60 * args.save_every:
             last_save = run.seconds
             run.save(kept)
-            export(run.trainee, cache / f"{args.type}_{args.seed}_latest.pth", run.meta())
-            size = 96 if run.progress < config.small_until else SIZE
-            print(f"  {measure(run.trainee, args.type, config, 100, size)}", flush=True)
+            export(run.trainee, cache / f"{name}_latest.pth", run.meta())
+            share = 3 if run.progress < config.small_until else 4
+            size = config.size * share // 4
+            print(f"  {measure(run.trainee, args.type, config, data, 100, size)}", flush=True)
     run.save(kept)
     export(run.trainee, Path(args.out), run.meta())
-    print(f"  {measure(run.trainee, args.type, config, 300, SIZE)}\nwrote {args.out}", flush=True)
+    accuracy = measure(run.trainee, args.type, config, data, 300, config.size)
+    print(f"  {accuracy}\nwrote {args.out}", flush=True)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -239,6 +244,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--type", required=True, choices=sorted(CONFIGS), help="the model to train")
     add("--out", required=True, help="checkpoint to write")
+    add("--coco", help="COCO annotation file to learn from (default: drawn scenes)")
+    add("--images", help="folder of its images (default: that of the file)")
+    add("--val", help="COCO file of held-out images (default: one image in ten)")
+    add("--size", type=int, default=SIZE, help="shorter side in pixels (default %(default)s)")
+    add("--queries", type=int, default=0, help="with --coco (default: by its largest image)")
     add("--minutes", type=float, default=55.0, help="length of the training (default %(default)s)")
     add("--steps", type=int, default=0, help="length in batches instead: repeatable to the digit")
     add(
@@ -256,7 +266,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--save-every", type=float, default=4.0, help="minutes between saves (default %(default)s)")
     add("--resume", action="store_true", help="go on from the unfinished training in the cache")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.coco:
+        args.images = args.images or str(Path(args.coco).parent)
+        if not _SMALLEST_PX <= args.size <= _LARGEST_PX:
+            parser.error(f"--size must be from {_SMALLEST_PX} to {_LARGEST_PX} pixels")
+        if args.queries < 0:
+            parser.error("--queries must be positive")
+    elif args.images or args.val or args.queries or args.size != SIZE:
+        parser.error("--images, --val, --queries and --size go with --coco")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -267,4 +286,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(report(error))

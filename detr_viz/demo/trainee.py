@@ -35,6 +35,8 @@ class TrainingConfig:
     d_model: int = 128
     dim_feedforward: int = 256
     levels: int = 0  # of sampled attention, the body's last stages; 0: dense attention
+    classes: tuple[str, ...] = CLASSES
+    size: int = SIZE  # short side at the end, in pixels
     queries: int = 20
     queries_at_first: int = 0  # proposals of Efficient DETR, falling to `queries` by `mixed_until`
     anchor_size: float = 0.0  # of Efficient DETR
@@ -46,14 +48,14 @@ class TrainingConfig:
     batch: int = 8
     scenes: int = 24_000
     big_share: float = 0.25
-    small_until: float = 0.55  # at 96 px, then at 96, 112 or 128
-    mixed_until: float = 0.75  # then at 128 px: accuracy is poor at a size it does not finish at
+    small_until: float = 0.55  # at 3/4 of `size`, then at 3/4, 7/8 or all of it
+    mixed_until: float = 0.75  # then at all of it: accuracy is poor at another size than the last
 
     def network(self, focal: bool, groups: int = 1) -> DetrConfig:
         """Sizes of the network; one more logit, no-object, for the softmax model."""
         sizes: dict[str, Any] = {
             "num_queries": self.queries * groups,
-            "num_logits": len(CLASSES) + (0 if focal else 1),
+            "num_logits": len(self.classes) + (0 if focal else 1),
             "d_model": self.d_model,
             "nheads": 8,
             "enc_layers": self.enc_layers,
@@ -79,9 +81,12 @@ class TrainingConfig:
         return round(self.queries_at_first + share * (self.queries - self.queries_at_first))
 
     def size_px(self, progress: float, rng: np.random.Generator) -> int:
+        small = self.size * 3 // 4
         if progress < self.small_until:
-            return 96
-        return int(rng.choice((96, 112, 128))) if progress < self.mixed_until else SIZE
+            return small
+        if progress < self.mixed_until:
+            return int(rng.choice((small, self.size * 7 // 8, self.size)))
+        return self.size
 
 
 # One encoder layer and a shallower body leave more of the localising to Conditional DETR's decoder,
@@ -160,7 +165,7 @@ class Trainee(nn.Module):
         if training.levels:
             initialise_sampling(self.model)
         separate_groups(self.model, training.groups)
-        self.cell_head = nn.Conv2d(training.d_model, len(CLASSES) + 1, 1)
+        self.cell_head = nn.Conv2d(training.d_model, len(training.classes) + 1, 1)
         self.cells: Tensor | None = None
         finest = self.model.input_proj[0] if training.levels else self.model.input_proj
         finest.register_forward_hook(self._keep)
@@ -187,7 +192,8 @@ class Trainee(nn.Module):
             losses |= {f"dense_{name}": value for name, value in dense_losses.items()}
         cells = self.cell_head(self.cells)
         targets = cell_targets(labels, boxes, cells.shape[-2:], self.stride, images.shape[-2:])
-        losses["cells"] = F.cross_entropy(cells, torch.where(targets < 0, len(CLASSES), targets))
+        nothing = cells.shape[1] - 1
+        losses["cells"] = F.cross_entropy(cells, torch.where(targets < 0, nothing, targets))
         return losses
 
     def shipped(self) -> dict[str, Tensor]:

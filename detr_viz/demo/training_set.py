@@ -1,4 +1,4 @@
-"""The scenes of a training: drawn by several processes, kept in one file."""
+"""What a training learns from; its drawn scenes, made by several processes and kept in a file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,34 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor, nn
 
-from detr_viz.demo.shapes import DISTRIBUTIONS, scene, training_seeds
+from detr_viz.demo.augment import augment
+from detr_viz.demo.evaluate import evaluate
+from detr_viz.demo.shapes import CLASSES, DISTRIBUTIONS, scene, training_seeds
+
+_PROGRESS_SEED = 999  # scenes that show progress; neither trained on nor held out
+
+
+class TrainingData(Protocol):
+    """Images with boxes: the drawn scenes, or photos of one's own (coco_data)."""
+
+    classes: tuple[str, ...]
+
+    def batch(
+        self, rng: np.random.Generator, count: int, size_px: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, 3, h, w), labels (B, T) with -1 in empty slots, boxes cxcywh (B, T, 4)."""
+        ...
+
+    def accuracy(self, model: nn.Module, focal: bool, count: int, size_px: int) -> str:
+        """Of a model in eval mode, on images that it does not learn from."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,6 +49,21 @@ class SceneSet:
     rgb: np.ndarray
     boxes_xyxy: np.ndarray
     labels: np.ndarray
+
+    classes: ClassVar[tuple[str, ...]] = CLASSES
+
+    def batch(
+        self, rng: np.random.Generator, count: int, size_px: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As of TrainingData."""
+        pick = rng.integers(len(self.rgb), size=count)
+        images, boxes = augment(self.rgb[pick], self.boxes_xyxy[pick], size_px, rng)
+        return images, torch.from_numpy(self.labels[pick]), boxes
+
+    def accuracy(self, model: nn.Module, focal: bool, count: int, size_px: int) -> str:
+        """As of TrainingData."""
+        drawn = [scene(seed, size_px) for seed in training_seeds(_PROGRESS_SEED, count)]
+        return f"{evaluate(model, drawn, focal)}  ({count} scenes at {size_px} px)"
 
 
 def _draw_chunk(job: tuple[Sequence[int], int, float]) -> tuple[np.ndarray, ...]:

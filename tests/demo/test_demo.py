@@ -13,6 +13,7 @@ from PIL import Image
 
 from detr_viz import load_model
 from detr_viz.demo import losses, shapes, train, trainee, training_set
+from detr_viz.demo.augment import augment
 from detr_viz.demo.evaluate import average_precision, detections
 from detr_viz.models import demos, get
 
@@ -111,7 +112,7 @@ def test_distributions_keep_their_promises(name, low, high, most):
 
 def test_held_out_seeds_are_never_trained_on():
     held = shapes.held_out_seeds(500)
-    for seed in (0, 1, 7, train._PROGRESS_SEED):
+    for seed in (0, 1, 7, training_set._PROGRESS_SEED):
         assert not set(held) & set(shapes.training_seeds(seed, 1_000_000))
     with pytest.raises(ValueError, match="held-out"):
         shapes.training_seeds(1000, 24_000)
@@ -249,7 +250,7 @@ def test_boxes_follow_the_pixels_through_augmentation(seed):
     picture = np.zeros((1, 64, 64, 3), np.uint8)
     picture[0, 8:24, 16:56] = 200
     box = np.array([[[16, 8, 56, 24]]], np.float32) / 64
-    images, boxes = train.augment(picture, box, 32, np.random.default_rng(seed))
+    images, boxes = augment(picture, box, 32, np.random.default_rng(seed))
     assert images.shape == (1, 3, 32, 32)
     x0, y0, x1, y1 = losses.corners(boxes)[0, 0].numpy() * 32
     lit = images[0, 0].numpy() - images[0, 0].numpy().min()
@@ -260,9 +261,7 @@ def test_augmentation_reaches_all_eight_orientations():
     picture = np.zeros((1, 32, 32, 3), np.uint8)
     box = np.array([[[0.1, 0.2, 0.35, 0.75]]], np.float32)
     rng = np.random.default_rng(0)
-    seen = {
-        tuple(train.augment(picture, box, 32, rng)[1].numpy().round(3).ravel()) for _ in range(80)
-    }
+    seen = {tuple(augment(picture, box, 32, rng)[1].numpy().round(3).ravel()) for _ in range(80)}
     assert len(seen) == 8
 
 
