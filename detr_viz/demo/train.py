@@ -30,8 +30,8 @@ from torch import nn
 from detr_viz.common.errors import UserError, report
 from detr_viz.common.files import replacing
 from detr_viz.demo.coco_data import read_coco
-from detr_viz.demo.sampled_training import SLOW_RATE, is_slow
-from detr_viz.demo.trainee import CONFIGS, MAX_SIZE, SIZE, Trainee, TrainingConfig
+from detr_viz.demo.recipe import MAX_SIZE, SIZE, SLOW_RATE, TrainingConfig
+from detr_viz.demo.trainee import CONFIGS, Trainee
 from detr_viz.demo.training_set import TrainingData, training_set
 from detr_viz.models import get
 
@@ -55,16 +55,17 @@ def measure(
     trainee: Trainee, kind: str, config: TrainingConfig, data: TrainingData, count: int, size: int
 ) -> str:
     """Accuracy of the model as it would ship now, on images that it has not learned from."""
-    model = get(kind).build(config.network(trainee.focal))
+    model = get(kind).build(trainee.recipe.network(config, trainee.focal))
     model.load_state_dict(trainee.shipped())
     return data.accuracy(model.eval(), trainee.focal, count, size)
 
 
-def parameter_groups(trainee: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+def parameter_groups(trainee: Trainee, config: TrainingConfig) -> list[dict[str, Any]]:
     """Groups of the optimiser: matrices decay, vectors do not; `peak` is the largest rate."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in trainee.named_parameters():
-        groups.setdefault((parameter.dim() > 1, is_slow(name)), []).append(parameter)
+        slow = any(word in name for word in trainee.recipe.slow)
+        groups.setdefault((parameter.dim() > 1, slow), []).append(parameter)
     return [
         {
             "params": parameters,
@@ -144,12 +145,11 @@ class Run:
     def meta(self) -> dict[str, Any]:
         config = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
         del config["classes"]
-        untraced = {"anchor_size": self.config.anchor_size} if self.config.anchor_size else {}
         return {
             "type": self.args.type,
             "nheads": 8,
             "num_queries": self.config.queries,
-            **untraced,
+            **self.trainee.recipe.meta(),
             "classes": list(self.config.classes),
             "size": self.config.size,
             "max_size": self.config.size * MAX_SIZE // SIZE,

@@ -1,131 +1,35 @@
-"""The network in training: its sizes, initial values, and the two helpers that do not ship."""
+"""The network in training, with the two helpers that do not ship."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.demo.losses import cell_targets, set_loss
-from detr_viz.demo.sampled_training import initialise_sampling
-from detr_viz.demo.shapes import CLASSES
+from detr_viz.demo.recipe import SHALLOW, Recipe, TrainingConfig
+from detr_viz.demo.sampled_recipes import DeformableRecipe, EfficientRecipe
 from detr_viz.models import get
-from detr_viz.models.config import BackboneConfig, DetrConfig
-from detr_viz.models.deformable_config import DeformableConfig
-from detr_viz.models.efficient_detr import EfficientConfig
 from detr_viz.models.layers.split_attention import AttentionInputs
-
-SIZE = 128  # short side that ships; the longest keeps the official 800 : 1333
-MAX_SIZE = 213
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """All choices of a training; lengths of phases are shares of its time."""
-
-    enc_layers: int = 2
-    dec_layers: int = 3
-    blocks: tuple[int, ...] = (2, 3)
-    widths: tuple[int, ...] = (32, 64)
-    d_model: int = 128
-    dim_feedforward: int = 256
-    levels: int = 0  # of sampled attention, the body's last stages; 0: dense attention
-    classes: tuple[str, ...] = CLASSES
-    size: int = SIZE  # short side at the end, in pixels
-    queries: int = 20
-    queries_at_first: int = 0  # proposals of Efficient DETR, falling to `queries` by `mixed_until`
-    anchor_size: float = 0.0  # of Efficient DETR
-    groups: int = 3
-    lr: float = 6e-4
-    warmup_steps: int = 300
-    weight_decay: float = 1e-4
-    clip: float = 0.5
-    batch: int = 8
-    scenes: int = 24_000
-    big_share: float = 0.25
-    small_until: float = 0.55  # at 3/4 of `size`, then at 3/4, 7/8 or all of it
-    mixed_until: float = 0.75  # then at all of it: accuracy is poor at another size than the last
-
-    def network(self, focal: bool, groups: int = 1) -> DetrConfig:
-        """Sizes of the network; one more logit, no-object, for the softmax model."""
-        sizes: dict[str, Any] = {
-            "num_queries": self.queries * groups,
-            "num_logits": len(self.classes) + (0 if focal else 1),
-            "d_model": self.d_model,
-            "nheads": 8,
-            "enc_layers": self.enc_layers,
-            "dec_layers": self.dec_layers,
-            "dim_feedforward": self.dim_feedforward,
-            "backbone": BackboneConfig("basic", 32, self.widths, self.blocks),
-        }
-        if not self.levels:
-            return DetrConfig(**sizes)
-        sizes |= {"stages": self.levels, "levels": self.levels, "refine": True}
-        if self.anchor_size:
-            return EfficientConfig(**sizes, anchor_size=self.anchor_size)
-        return DeformableConfig(**sizes)
-
-    @property
-    def stride(self) -> int:
-        """Input pixels per cell of the map on which the class head of the cells stands."""
-        return 4 * 2 ** (len(self.blocks) - max(1, self.levels))
-
-    def proposals(self, progress: float) -> int:
-        """How many tokens become queries at this share of the training."""
-        share = min(1.0, progress / self.mixed_until)
-        return round(self.queries_at_first + share * (self.queries - self.queries_at_first))
-
-    def size_px(self, progress: float, rng: np.random.Generator) -> int:
-        small = self.size * 3 // 4
-        if progress < self.small_until:
-            return small
-        if progress < self.mixed_until:
-            return int(rng.choice((small, self.size * 7 // 8, self.size)))
-        return self.size
-
 
 # One encoder layer and a shallower body leave more of the localising to Conditional DETR's decoder,
 # and the demo shows its maps; DETR needs the deeper net to be as accurate in the same time.
 CONFIGS = {
     "detr": TrainingConfig(lr=5e-4),
     "cd_detr": TrainingConfig(lr=6e-4, enc_layers=1, blocks=(2, 2)),
-    "deformable_detr": TrainingConfig(blocks=(1, 2, 1, 1), widths=(32, 64, 96, 128), levels=3),
+    "deformable_detr": TrainingConfig(**SHALLOW, levels=3),
     "efficient_detr": TrainingConfig(
-        dec_layers=1,
-        blocks=(1, 2, 1, 1),
-        widths=(32, 64, 96, 128),
-        levels=3,
-        queries_at_first=60,
-        anchor_size=0.2,
-        groups=1,
+        **SHALLOW, levels=3, dec_layers=1, queries_at_first=60, groups=1
     ),
 }
-
-
-def initialise(model: nn.Module, focal: bool) -> None:
-    """The authors' initial values: Xavier in the transformer, boxes start at their reference."""
-    for name, p in model.named_parameters():
-        if p.dim() > 1 and name.startswith("transformer."):
-            nn.init.xavier_uniform_(p)
-    for module in model.backbone.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    if focal:
-        for head in heads_of(model.class_embed):
-            nn.init.constant_(head.bias, -math.log(99))
-        for head in heads_of(model.bbox_embed):
-            nn.init.zeros_(head.layers[-1].weight)
-            nn.init.zeros_(head.layers[-1].bias)
-
-
-def heads_of(head: nn.Module) -> list[nn.Module]:
-    """The heads of all layers; a single one serves them all."""
-    return list(head) if isinstance(head, nn.ModuleList) else [head]
+RECIPES: dict[str, Recipe] = {
+    "detr": Recipe(),
+    "cd_detr": Recipe(),
+    "deformable_detr": DeformableRecipe(),
+    "efficient_detr": EfficientRecipe(),
+}
 
 
 def separate_groups(model: nn.Module, groups: int) -> None:
@@ -156,24 +60,20 @@ class Trainee(nn.Module):
 
     def __init__(self, kind: str, training: TrainingConfig) -> None:
         super().__init__()
-        self.training_config = training
+        self.training_config, self.recipe = training, RECIPES[kind]
         self.focal = get(kind).pairwise
         self.groups, self.stride = training.groups, training.stride
-        config = training.network(self.focal, training.groups)
+        config = self.recipe.network(training, self.focal, training.groups)
         self.model = get(kind).build(config, norm_layer=nn.BatchNorm2d)
-        initialise(self.model, self.focal)
-        if training.levels:
-            initialise_sampling(self.model)
+        self.recipe.initialise(self.model, self.focal)
         separate_groups(self.model, training.groups)
         self.cell_head = nn.Conv2d(training.d_model, len(training.classes) + 1, 1)
         self.cells: Tensor | None = None
-        finest = self.model.input_proj[0] if training.levels else self.model.input_proj
-        finest.register_forward_hook(self._keep)
+        self.recipe.finest(self.model).register_forward_hook(self._keep)
 
     def begin_step(self, progress: float) -> None:
         """What depends on the finished share of the training."""
-        if self.training_config.queries_at_first:
-            self.model.proposals = self.training_config.proposals(progress)
+        self.recipe.begin_step(self.model, self.training_config, progress)
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
         self.cells = out
@@ -185,11 +85,7 @@ class Trainee(nn.Module):
         predicted = torch.stack([o["pred_boxes"] for o in layers])
         logits, predicted = (x.unflatten(2, (self.groups, -1)) for x in (logits, predicted))
         losses = set_loss(logits, predicted, labels, boxes, self.focal)
-        encoded = out.get("encoded")
-        if getattr(encoded, "dense_logits", None) is not None:
-            dense = (encoded.dense_logits[None, :, None], encoded.dense_boxes[None, :, None])
-            dense_losses = set_loss(*dense, labels, boxes, self.focal)
-            losses |= {f"dense_{name}": value for name, value in dense_losses.items()}
+        losses |= self.recipe.losses(out, labels, boxes, self.focal)
         cells = self.cell_head(self.cells)
         targets = cell_targets(labels, boxes, cells.shape[-2:], self.stride, images.shape[-2:])
         nothing = cells.shape[1] - 1
@@ -199,7 +95,5 @@ class Trainee(nn.Module):
     def shipped(self) -> dict[str, Tensor]:
         """State dict with the official keys: the first query group, no batch counters."""
         state = {k: v for k, v in self.model.state_dict().items() if "num_batches" not in k}
-        if "query_embed.weight" in state:
-            rows = state["query_embed.weight"]
-            state["query_embed.weight"] = rows[: rows.shape[0] // self.groups]
+        state = self.recipe.first_group(state, self.groups)
         return {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}

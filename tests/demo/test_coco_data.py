@@ -14,7 +14,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.demo import train
 from detr_viz.demo.augment import cropped
 from detr_viz.demo.coco_data import read_coco
-from detr_viz.demo.trainee import TrainingConfig
+from detr_viz.demo.recipe import TrainingConfig
 from detr_viz.images.resize import MEAN_RGB, STD_RGB
 
 SMALL = TrainingConfig(

@@ -15,9 +15,10 @@ from detr_viz import load_model
 from detr_viz.demo import losses, shapes, train, trainee, training_set
 from detr_viz.demo.augment import augment
 from detr_viz.demo.evaluate import average_precision, detections
+from detr_viz.demo.recipe import TrainingConfig
 from detr_viz.models import demos, get
 
-SMALL = trainee.TrainingConfig(
+SMALL = TrainingConfig(
     enc_layers=1,
     dec_layers=2,
     blocks=(1, 1),
@@ -32,9 +33,7 @@ SMALL_OF = {
     "detr": SMALL,
     "cd_detr": SMALL,
     "deformable_detr": replace(SMALL, levels=1),
-    "efficient_detr": replace(
-        SMALL, levels=1, dec_layers=1, queries_at_first=9, anchor_size=0.2, groups=1
-    ),
+    "efficient_detr": replace(SMALL, levels=1, dec_layers=1, queries_at_first=9, groups=1),
 }
 GROUPED = ("detr", "cd_detr", "deformable_detr")
 
