@@ -23,6 +23,7 @@ from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.logit_terms import logit_terms
 from detr_viz.explanation.mode_checks import check_divided
 from detr_viz.explanation.precision import own_arithmetic
+from detr_viz.explanation.proposals import Proposals, Proposed
 from detr_viz.explanation.removals import Removal
 from detr_viz.explanation.removals import parse as parse_removal
 from detr_viz.explanation.results import ExplanationBase
@@ -36,11 +37,13 @@ class Explanation(ExplanationBase):
     calls   every captured attention site, ("cross" | "decoder" | "encoder", layer) -> its call
     model   the detector that ran
     memory  the decoder's input, in the model's own form
+    proposed  the tokens that became queries; None if queries are not made of tokens
     """
 
     calls: Mapping[Where, AttentionCall] = field(repr=False)
     model: Detector = field(repr=False)
     memory: Any = field(repr=False)
+    proposed: Proposed | None = field(default=None, repr=False)
 
     @property
     def sites(self) -> tuple[Where, ...]:
@@ -112,6 +115,14 @@ class Explanation(ExplanationBase):
         on_one = {n: on_one_grid(w, grids) for n, w in found.weights.items()}
         weights = {n: maps.reshape(*maps.shape[:2], -1) for n, maps in on_one.items()}
         return replace(found, weights=weights)
+
+    @cached_property
+    def proposals(self) -> Proposals | None:
+        """Which tokens became queries, and all tokens' scores; None if queries are learned."""
+        if self.proposed is None:
+            return None
+        rule = self.model.info.proposal_scores
+        return self.proposed.values(rule, self.grids(), self.image.hw)
 
     @cached_property
     def _before_ablation(self) -> Detections:

@@ -29,7 +29,8 @@ class Encoded(NamedTuple):
     memory (B, S, C); padding (B, S) or None; ratios as in Levels; query_pos, tgt (1 or B, Q, C);
     reference (1 or B, Q, 2 or 4) of the queries in [0, 1] of the image; shapes of the levels;
     input_hw pixels of the images, valid_hw those without padding (None: all); of two-stage models
-    the tokens that became queries (B, Q), and the scores of all tokens (B, S).
+    the tokens that became queries (B, Q), the scores of all tokens (B, S) and which of these are
+    invalid (1 or B, S): their features are 0, though nothing keeps them from being chosen.
     """
 
     memory: Tensor
@@ -43,6 +44,7 @@ class Encoded(NamedTuple):
     valid_hw: tuple[int, int] | None = None
     proposals: Tensor | None = None
     scores: Tensor | None = None
+    invalid: Tensor | None = None
 
     def of_image(self, i: int) -> Encoded:
         """As if image i had been alone."""
@@ -99,10 +101,11 @@ class DeformableNetwork(nn.Module):
         """Backbone and encoder, and the queries."""
         levels = self._levels(images, mask)
         memory = self.transformer.encoder(levels)
-        proposals = scores = None
+        proposals = scores = invalid = None
         if self.config.two_stage:
             count = self.config.num_queries
-            reference, queries, proposals, scores = self.transformer.propose(memory, levels, count)
+            made = self.transformer.propose(memory, levels, count)
+            reference, queries, proposals, scores, invalid = made
             query_pos, tgt = queries.chunk(2, -1)
         else:
             query_pos, tgt = self.query_embed.weight[None].chunk(2, -1)
@@ -118,6 +121,7 @@ class DeformableNetwork(nn.Module):
             tuple(images.shape[-2:]),
             proposals=proposals,
             scores=scores,
+            invalid=invalid,
         )
 
     def _levels(self, images: Tensor, mask: Tensor | None) -> Levels:
@@ -222,6 +226,7 @@ def build(config: DeformableConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -
     return DeformableNetwork(config, norm_layer)
 
 
+CLASS_0 = "sigmoid of the encoder's class 0 logit"  # whatever a query's class becomes
 _DESCENDANTS = {  # keys of networks that are built on this one
     "transformer.decoder.norm.weight",
     "transformer.tgt_embed.weight",
@@ -252,4 +257,5 @@ SPEC = ModelSpec(
     pairwise=True,
     cell_rule="centered",
     with_hints=with_hints,
+    proposal_scores=lambda config: CLASS_0 if config.two_stage else "",
 )

@@ -114,7 +114,10 @@ class Transformer(nn.Module):
             self.reference_points = nn.Linear(width, 2)
 
     def propose(self, memory: Tensor, levels: Levels, count: int) -> tuple[Tensor, ...]:
-        """The best tokens as queries: boxes (B, Q, 4), queries (B, Q, 2 C), tokens, all scores."""
+        """The best tokens as queries: boxes (B, Q, 4), queries (B, Q, 2 C), tokens (B, Q).
+
+        Then the scores of all tokens (B, S), and which of them are invalid (1 or B, S).
+        """
         if memory.shape[1] < count:
             raise UserError(
                 f"the image makes {memory.shape[1]} tokens, too few for {count} proposals: "
@@ -139,7 +142,7 @@ class Transformer(nn.Module):
         moved = self.decoder.bbox_embed[-1](_taken(tokens, chosen)) + _taken(start, chosen)
         reference = moved.sigmoid()
         embedded = self.pos_trans(sine_boxes(reference, memory.shape[-1]))
-        return reference, self.pos_trans_norm(embedded), chosen, scores
+        return reference, self.pos_trans_norm(embedded), chosen, scores, invalid
 
 
 def _taken(tokens: Tensor, chosen: Tensor) -> Tensor:
