@@ -43,7 +43,7 @@ class DetectorInfo(ShortRepr):
     options         (name, value) of settings that cannot be seen in the weights (dilation, ...)
     notes           assumptions that were made
     why_undivided   a clause: why there is no mode but combine; "" if there are others
-    proposal_scores  what the tokens of the memory are scored by that become queries, in words; "" if
+    proposal_scores  what ranks the tokens of the memory that become queries, in words; "" if
                     queries are not made of tokens
     preprocessing   the rule by which images become the network's input; None: the official one at
                     size and max_size. Workers of a batch have nothing else: what `input_hw` of the

@@ -44,7 +44,7 @@ class ModelEntry:
     aliases            more words for it at --type; title and transformers_types are words already
     releases           known names of --weights
     hub                its checkpoints on the Hugging Face hub, owner/name
-    proposals          what its checkpoints are called whose queries are tokens of the image; "": none
+    proposals          what its checkpoints are called whose queries are tokens; "": it has none
     demo               whether a demo checkpoint ships, weights/<name>_demo.pth
     """
 
