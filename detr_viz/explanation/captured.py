@@ -138,11 +138,17 @@ class Explanation(ExplanationBase):
     def _samples(
         self, mode: str, queries: list[int], layer: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        attention = self.attention_at(("cross", layer))
+        return self.samples_at(("cross", layer), mode, queries)
+
+    def samples_at(
+        self, site: Where, mode: str, rows: Sequence[int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Points and weights of these rows of a captured site, as of `samples`; None: no samples."""
+        attention = self.attention_at(site)
         if not isinstance(attention, HasSamples):
             return None
         with torch.inference_mode():
-            xy, weight = attention.samples(mode, queries)
+            xy, weight = attention.samples(mode, list(rows))
         return tuple(x.to("cpu", torch.float32).numpy() for x in (xy, weight))
 
     def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:
