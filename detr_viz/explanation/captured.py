@@ -143,7 +143,7 @@ class Explanation(ExplanationBase):
     def samples_at(
         self, site: Where, mode: str, rows: Sequence[int]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Points and weights of these rows of a captured site, as of `samples`; None: no samples."""
+        """Points and weights of these rows of a captured site, as of `samples`; or None."""
         attention = self.attention_at(site)
         if not isinstance(attention, HasSamples):
             return None

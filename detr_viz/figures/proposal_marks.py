@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from detr_viz.explanation.proposals import Proposals
 
 CHOSEN, SHOWN = 4.2, 5.45  # the order of drawing of dots: all chosen tokens, those of the queries
-FROM = 3.9  # and of the lines from proposals to boxes
+FROM = 4.15  # and of the lines from proposals to boxes
 DARK = 0.45  # tones from which on a dot is white
 _FIRST = 3  # ranks that are printed beside the tokens of queries that are not shown
 _DOT_PT, _SHOWN_PT, _RING_PT = (0.5, 1.7), 3.0, 0.5  # across; the first grow with the cells
@@ -100,7 +100,7 @@ def _add_boxes(
             if np.hypot(*(ends[1] - ends[0])) > _FAR * line:
                 joins.append(ends)
     pen.lines(joins, "#ffffff", _THIN_PT + 2 * _HALO_PT, FROM, capstyle="butt")
-    pen.lines(joins, BOX_BLUE, _THIN_PT, FROM + 0.05, capstyle="butt")
+    pen.lines(joins, BOX_BLUE, _THIN_PT, FROM + 0.02, capstyle="butt")
     pen.lines(thin, "#000000", _THIN_PT + 2 * _CASING_PT, 4.0)
     pen.lines(thin, "#ffffff", _THIN_PT, 4.1)
     pen.lines(last, "#ffffff", _BOX_PT + 2 * _HALO_PT, 4.2)
@@ -131,20 +131,26 @@ def _add_tokens(
     across, shown_px = min(max(pitch * _GROWTH, smallest), largest), _SHOWN_PT * pen.unit_px
     dark = {q: tones[cells[q, 1], cells[q, 2]] >= DARK for q in others}
     for ink, is_dark in ((INK, False), ("#ffffff", True)):
-        dots = [centers[q] for q in others if dark[q] == is_dark]
+        dots = [_inside(panel, centers[q], across / 2) for q in others if dark[q] == is_dark]
         if dots:
             pen.circles(dots, [across] * len(dots), ink, "none", 0, CHOSEN)
     numbered = [q for q in queries[:named] if q in centers]
     plain = [q for q in shown if q not in numbered]
     for who, size, ring, order in (
-        (plain, min(_MORE * across, shown_px), 0, SHOWN - 0.05),
+        (plain, min(_MORE * across, shown_px), 0, SHOWN - 0.02),
         (numbered, shown_px, _RING_PT, SHOWN),
     ):
         if who:
-            dots = [centers[q] for q in who]
+            dots = [_inside(panel, centers[q], size / 2 + ring * pen.unit_px) for q in who]
             pen.circles(dots, [size] * len(who), BOX_BLUE, "#ffffff", ring, order)
     taken = [(centers[q], np.full(2, shown_px / 2 + 1)) for q in numbered]
     first = [q for q in others if ranks[q] <= _FIRST]
     for who, size, ink in ((numbered, shown_px, BOX_BLUE), (first, across, INK)):
         wanted = [(str(ranks[q]), centers[q], size / 2) for q in sorted(who, key=ranks.__getitem__)]
         numbers.add(panel, wanted, ink, taken, needed=who is numbered)
+
+
+def _inside(panel: Panel, at: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+    """A point so far from the panel's edges at least."""
+    low = np.array((panel.left, panel.top), float)
+    return np.clip(at, low + reach, low + panel.hw[::-1] - reach)

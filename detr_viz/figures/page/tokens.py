@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from detr_viz.attention.grids import Grid
 
-HATCH = 4.0  # the order of drawing of what is hatched
+HATCH = 2.2  # the order of drawing of what is hatched
 HATCH_INK = "#8a8a8a"
 _HATCH_PT, _HATCH_STEP_PT = 0.3, 1.9
 _CASING_PT = 0.8  # white around a number
