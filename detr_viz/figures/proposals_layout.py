@@ -62,13 +62,42 @@ def fitted_layout(
     tiles    of the photo, then of each level
     queries  (number, label) of those listed
     """
-    most, limit = page_format.height_in * page_format.dpi + 1e-6, None
-    first = None
+    type_in = page_format.width_in / page_format.type_size
+    usual = _NARROW if type_in < _NARROW_IN else _ABREAST
+    most = page_format.height_in * page_format.dpi + 1e-6
+    found = []
+    for across in range(usual, max(usual, len(tiles) + 1) + 1):
+        found.append(_fitted(across, most, group, tiles, queries, foot, style, page_format))
+        if found[0][0].height <= most and _is_whole(found[0][0], page_format):
+            return found[0]  # no panel had to shrink
+    fitting = [one for one in found if one[0].height <= most]
+    if fitting:
+        return max(fitting, key=lambda one: one[0].panels[0].width)
+    return min(found, key=lambda one: one[0].height)
+
+
+def _is_whole(layout: PageLayout, page_format: PageFormat) -> bool:
+    """Whether a layout takes the whole width of its page."""
+    return layout.width > 0.97 * page_format.width_in * page_format.dpi
+
+
+def _fitted(
+    across: int,
+    most: float,
+    group: Group,
+    tiles: Sequence[Tile],
+    queries: Sequence[tuple[str, Label]],
+    foot: Foot,
+    style: Style,
+    page_format: PageFormat,
+) -> tuple[PageLayout, int]:
+    """The page with so many panels in a line, at most so many pixels high if panels can shrink."""
+    limit, first = None, None
     for _ in range(8):
         page = PageMetrics(page_format, group.photo.shape[:2], limit)
         if limit is None:
             page.panel_limit = page.width
-        layout, listed = _laid_out(group, tiles, queries, page)
+        layout, listed = _laid_out(across, group, tiles, queries, page)
         rows = len({panel.top for panel in layout.panels})
         layout = with_foot(layout, (group,), foot, style, page)
         first = first or (layout, listed)
@@ -82,10 +111,12 @@ def fitted_layout(
 
 
 def _laid_out(
-    group: Group, tiles: Sequence[Tile], queries: Sequence[tuple[str, Label]], page: PageMetrics
+    across: int,
+    group: Group,
+    tiles: Sequence[Tile],
+    queries: Sequence[tuple[str, Label]],
+    page: PageMetrics,
 ) -> tuple[PageLayout, int]:
-    type_in = page.page_format.width_in / page.page_format.type_size
-    across = _NARROW if type_in < _NARROW_IN else _ABREAST
     gap = page.px(WIDE)
     width = page.panel_width(page.width - 2 * page.margin - (across - 1) * gap, across)
     hw = page.panel_height(width), width

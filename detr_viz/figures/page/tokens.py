@@ -26,7 +26,7 @@ _CASING_PT = 0.8  # white around a number
 _LINE = 1.15  # height of a number with its casing, in font sizes
 _AROUND = [np.array((x, y)) for x, y in ((1, -1), (-1, -1), (1, 1), (-1, 1))]
 _AROUND += [np.array((x, y)) for x, y in ((0, -1), (1, 0), (0, 1), (-1, 0))]
-_STEPS = (1.0, 1.8, 2.8)  # how far a number may move away from what it names
+_STEPS = (1.0, 1.8, 2.8, 4.0, 5.5, 7.5)  # how far a number may move away from what it names
 
 Wanted = tuple[str, "NDArray[np.float64]", float]  # a number, the point it names, its free radius
 
@@ -97,7 +97,7 @@ class Numbers:
 
         taken: (centre, half of the size) of what is there, which grows; a point is not in the way
         of its own number. needed: a number without room beside its point moves away from it, on a
-        line; else it is left out.
+        line. One without room there is left out.
         """
         lines = []
         low = np.array((panel.left, panel.top), float)
@@ -108,9 +108,9 @@ class Numbers:
             found = self._free(
                 point, radius, half, low, high, taken, _STEPS if needed else _STEPS[:1]
             )
-            if found is None and not needed:
+            if found is None:
                 continue
-            at, is_near = found or (np.clip(point, low + half, high - half), True)
+            at, is_near = found
             taken.append((at, half))
             if not is_near:
                 lines.append([point, at])
