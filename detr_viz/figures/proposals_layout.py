@@ -180,7 +180,10 @@ def _list(
         x += pen.width(title, page.text_pt, label.style) + page.px(2.2)
         lines.append(TextLine(label.score, x, base, page.text_pt, ink))
         base += page.px(SMALL_PT * LINE)
-        details = pen.shorten(" · ".join(label.details), limit, page.small_pt)
+        details = " · ".join(label.details)
+        if pen.width(details, page.small_pt) > limit:
+            details = details.replace("score ", "")
+        details = pen.shorten(details, limit, page.small_pt)
         lines.append(TextLine(details, left + indent, base, page.small_pt, GRAY))
         ends = max(ends, base)
     if len(shown) < len(queries):
