@@ -87,7 +87,7 @@ def proposal_figure(
         "photo: white, the boxes that enter the decoder; blue, those of its last layer",
     ]
     if any(level.any() for level in _seen_invalid(proposals)):
-        notes.append("hatched: tokens that the model leaves out, for their anchors reach the edge")
+        notes.append("hatched: tokens that the model leaves out of the choice")
     with plain_settings():
         layout, named = fitted_layout(
             group,
