@@ -257,7 +257,9 @@ def check_page(fig: Figure) -> None:
 
     numbers = np.array([text.get_gid() == "head" for text in drawn], bool)  # on contours in photos
     assert (_within(found[numbers], photos).sum(1) == 1).all(), _named(drawn, numbers)
-    on_panel = (_overlap(found, panels) > _TOUCH).any(1) & ~numbers
+    ranks = np.array([text.get_gid() == "rank" for text in drawn], bool)  # of tokens, of boxes
+    assert (_within(found[ranks], panels, beyond=1).sum(1) == 1).all(), _named(drawn, ranks)
+    on_panel = (_overlap(found, panels) > _TOUCH).any(1) & ~numbers & ~ranks
     assert not on_panel.any(), _named(drawn, on_panel)
     on_ramp = (_overlap(found, ramps) > _TOUCH).any(1)
     in_ramp = _within(found, ramps, beyond=1).any(1)

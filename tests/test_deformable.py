@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from figure_tools import SAMPLES, check_page, rows_of, texts
+from matplotlib.collections import EllipseCollection
 from network_tools import TINY_DEFORMABLE, hooks, tiny
 from PIL import Image
 
@@ -17,6 +19,8 @@ from detr_viz.attention.terms import MODES
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.faithfulness import faithfulness
 from detr_viz.explanation.removals import parse
+from detr_viz.figures.encoder import encoder_grid
+from detr_viz.figures.styles import Style
 
 SIZES = {"num_queries": 12, "num_logits": 91, "refine": True}
 
@@ -177,6 +181,69 @@ def test_the_self_check_holds_at_every_site(explained):
     for site in explained.sites:
         value = explained._call(site).residual
         assert value < 1e-5 or np.isnan(value)
+
+
+def encoder_samples(e, layer: int, points) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Places in pixels of the photo (heads, levels * samples, 2) and weights, by the module."""
+    grid, attention = e.grids()[0], e.attention_at(("encoder", layer))
+    found = []
+    for x, y in points:
+        column, row = int(x / 150 * grid.hw[1]), int(y / 110 * grid.hw[0])
+        xy, weight = attention.samples("combine", [row * grid.hw[1] + column])
+        flat = xy[0].flatten(1, 2).numpy() * (150, 110)
+        found.append((flat, weight[0].flatten(1).numpy()))
+    return found
+
+
+def test_cells_of_the_encoder_are_drawn_with_their_samples(explained):
+    e, points = explained, [(40, 30), (98, 84)]
+    fig = encoder_grid(e, points, ["combine"], style=Style("points"))
+    check_page(fig)
+    (circles,) = [
+        c
+        for c in fig.axes[0].collections
+        if type(c) is EllipseCollection and c.get_zorder() == SAMPLES
+    ]
+    drawn = np.asarray(circles.get_offsets())
+    panels, count = rows_of(fig), 0  # a row for each point: the photo, then the heads
+    assert len(panels) == len(points)
+    for (xy, weight), (photo, *heads) in zip(encoder_samples(e, 0, points), panels, strict=True):
+        assert len(heads) == len(xy) == 2
+        for head, tile in enumerate(heads):
+            for panel in (tile, photo):
+                scale = np.divide(panel.hw[::-1], (150, 110))
+                at = xy[head] * scale + (panel.left, panel.top)
+                inside = np.array([panel.holds(one) for one in at]) & (weight[head] > 0.004)
+                count += inside.sum()
+                if not inside.any():
+                    continue
+                near = np.abs(at[inside][:, None] - drawn).max(-1).min(1)
+                assert near.max() < 0.05
+    assert count > 12 and {"stride", "reference"} <= {*texts(fig)}
+
+
+def test_stored_samples_of_the_encoder_are_those_of_the_network(here, weights, explained):
+    """The command draws them in another process, and saves them."""
+    more = ["--attention", "encoder", "--points", "40,30", "98,84", "--style", "points"]
+    common = [word for word in argv(weights, *more, "--save-maps", "--out", "a.png")]
+    del common[common.index("--queries") : common.index("--queries") + 2]
+    assert cli.main(common) == 0
+    with np.load("a.npz") as saved:
+        xy, weight = saved["samples_combine"], saved["sample_weights_combine"]
+        layers = saved["layers"].tolist()
+    assert xy.shape[:3] == weight.shape[:3] == (len(layers), 2, 2)
+    known = encoder_samples(explained, layers[-1], [(40, 30), (98, 84)])
+    for i, (places, weights_of) in enumerate(known):
+        flat = xy[-1, i].reshape(2, -1, 2) * (150, 110)
+        np.testing.assert_allclose(flat, places, atol=1e-3)
+        np.testing.assert_allclose(weight[-1, i].reshape(2, -1), weights_of, atol=1e-5)
+
+
+def test_dense_encoders_take_no_samples(capsys, tmp_path):
+    command = ["--attention", "encoder", "--style", "points", "--out", f"{tmp_path}/", "--quiet"]
+    assert cli.main(command) == 2
+    err = capsys.readouterr().err
+    assert "style points shows where heads sample the image" in err and not [*tmp_path.iterdir()]
 
 
 def test_ablation_of_position_is_the_content_mode(explained):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from detr_viz.attention.terms import ALL_TERMS, MODES, PRECISIONS, SCALES, TERMS
+from detr_viz.attention.terms import ALL_TERMS, MODES, PRECISIONS, PROPOSALS, SCALES, TERMS
 from detr_viz.checkpoints.type_names import type_names
 from detr_viz.cli.arguments import (
     colormap,
@@ -50,8 +50,9 @@ def add_subject(
     alone, plot_help = ["all"], "parts of query and key that attend; all: the three"
     layer_help = "decoder layer"
     if drawn:
-        alone.append(ALL_TERMS)
-        plot_help += "; terms: what each product of parts adds to the logits"
+        alone += [ALL_TERMS, PROPOSALS]
+        plot_help += "; terms: what each product of parts adds to the logits; proposals: which "
+        plot_help += "tokens of the image became queries, with their scores (two-stage models)"
         layer_help += ", or encoder layer,"
     plots = ", ".join([*MODES, *alone])
     names = ", ".join(type_names())

@@ -23,6 +23,7 @@ from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.logit_terms import logit_terms
 from detr_viz.explanation.mode_checks import check_divided
 from detr_viz.explanation.precision import own_arithmetic
+from detr_viz.explanation.proposals import Proposals, Proposed
 from detr_viz.explanation.removals import Removal
 from detr_viz.explanation.removals import parse as parse_removal
 from detr_viz.explanation.results import ExplanationBase
@@ -36,11 +37,13 @@ class Explanation(ExplanationBase):
     calls   every captured attention site, ("cross" | "decoder" | "encoder", layer) -> its call
     model   the detector that ran
     memory  the decoder's input, in the model's own form
+    proposed  the tokens that became queries; None if queries are not made of tokens
     """
 
     calls: Mapping[Where, AttentionCall] = field(repr=False)
     model: Detector = field(repr=False)
     memory: Any = field(repr=False)
+    proposed: Proposed | None = field(default=None, repr=False)
 
     @property
     def sites(self) -> tuple[Where, ...]:
@@ -114,6 +117,14 @@ class Explanation(ExplanationBase):
         return replace(found, weights=weights)
 
     @cached_property
+    def proposals(self) -> Proposals | None:
+        """Which tokens became queries, and all tokens' scores; None if queries are learned."""
+        if self.proposed is None:
+            return None
+        rule = self.model.info.proposal_scores
+        return self.proposed.values(rule, self.grids(), self.image.hw)
+
+    @cached_property
     def _before_ablation(self) -> Detections:
         """The detections without a removal, computed once for all removals."""
         return unchanged(self.model, self.memory, self.image.hw)
@@ -127,11 +138,17 @@ class Explanation(ExplanationBase):
     def _samples(
         self, mode: str, queries: list[int], layer: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        attention = self.attention_at(("cross", layer))
+        return self.samples_at(("cross", layer), mode, queries)
+
+    def samples_at(
+        self, site: Where, mode: str, rows: Sequence[int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Points and weights of these rows of a captured site, as of `samples`; or None."""
+        attention = self.attention_at(site)
         if not isinstance(attention, HasSamples):
             return None
         with torch.inference_mode():
-            xy, weight = attention.samples(mode, queries)
+            xy, weight = attention.samples(mode, list(rows))
         return tuple(x.to("cpu", torch.float32).numpy() for x in (xy, weight))
 
     def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:

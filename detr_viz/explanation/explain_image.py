@@ -188,6 +188,7 @@ def _explanation(
         calls=calls,
         model=model,
         memory=forwarded.memory_of(forwarded.memory, i),
+        proposed=forwarded.proposed and forwarded.proposed.of_image(i),
     )
 
 

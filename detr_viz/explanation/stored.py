@@ -28,6 +28,7 @@ class StoredExplanation(ExplanationBase):
     stored_samples  (mode, layer) -> points and weights, of attention that takes samples
     stored_terms    layer -> terms of the logits of these queries, if requested
     attended        (site, mode) -> weights of further sites at that scale, (rows, heads, keys)
+    attended_samples  (site, mode) -> points and weights of these, of sites that take samples
     rows            site -> ids of the queries or cells that attend, in the order of `attended`
     """
 
@@ -37,6 +38,9 @@ class StoredExplanation(ExplanationBase):
     stored_samples: Mapping[tuple[str, int], Samples] = field(repr=False)
     stored_terms: Mapping[int, LogitTerms] = field(repr=False)
     attended: Mapping[tuple[Where, str | Mode], NDArray[np.float32]] = field(
+        default_factory=dict, repr=False
+    )
+    attended_samples: Mapping[tuple[Where, str | Mode], Samples] = field(
         default_factory=dict, repr=False
     )
     rows: Mapping[Where, tuple[int, ...]] = field(default_factory=dict, repr=False)
@@ -62,6 +66,13 @@ class StoredExplanation(ExplanationBase):
         if scale != self.scale or (site, mode) not in self.attended or {*wanted} - {*known}:
             raise ValueError(f"attention of {site}, mode {mode}, scale {scale}, {rows}: not kept")
         return self.attended[site, mode][[known.index(row) for row in wanted]]
+
+    def samples_at(self, site: Where, mode: str, rows: Sequence[int]) -> Samples | None:
+        """Stored points and weights of a further site; None where it takes no samples."""
+        if (site, mode) not in self.attended_samples:
+            return None
+        places = [self.rows[site].index(row) for row in rows]
+        return tuple(part[places] for part in self.attended_samples[site, mode])
 
     def _level_maps(self, mode: str | Mode, queries: list[int], layer: int, scale: str) -> Levels:
         if scale != self.scale or (mode, layer) not in self.stored or set(queries) - {*self.kept}:
@@ -133,6 +144,12 @@ def store(
             (site, mode): explanation.attention(site, mode, ids, scale)
             for site, ids in rows.items()
             for mode in modes
+        },
+        attended_samples={
+            (site, mode): points
+            for site, ids in rows.items()
+            for mode in modes
+            if (points := explanation.samples_at(site, mode, ids)) is not None
         },
         rows=rows,
     )

@@ -32,6 +32,7 @@ from detr_viz.figures.reading_rule import (
     normalisation,
     numbered,
 )
+from detr_viz.figures.site_samples import site_samples
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
     DEFAULT_STYLE,
@@ -115,6 +116,12 @@ def encoder_grid(
         for layer in layers
         for mode in modes
     }
+    marks, points_of = [one.mark for one in cells], {}
+    if style.name == "points":
+        points_of = {
+            (layer, mode): site_samples(e, ("encoder", layer), mode, ids, marks)
+            for layer, mode in maps_of
+        }
     sections = []
     for i, one in enumerate(cells):
         rows = []
@@ -122,8 +129,11 @@ def encoder_grid(
             name = [f"layer {layer}"] if len(layers) > 1 else []
             if len(modes) > 1:
                 name.append(mode)
-            rows.append(shown_heads(MapRow(maps[i], grid, " ".join(name)), style))
-        sections.append(Section((Group(one.label, e.image.rgb, None, tuple(rows), "", one.mark),)))
+            samples = points_of[layer, mode][i] if points_of else None
+            row = MapRow(maps[i], grid, " ".join(name), samples=samples)
+            rows.append(shown_heads(row, style))
+        mark = None if points_of else one.mark  # points have it as their reference
+        sections.append(Section((Group(one.label, e.image.rgb, None, tuple(rows), "", mark),)))
     where = f"encoder {numbered('layer', layers)}"
     if e.num_encoder_layers > 1:
         where += f" of 0{DASH}{e.num_encoder_layers - 1}"

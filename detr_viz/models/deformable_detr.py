@@ -41,8 +41,9 @@ class DeformableNetwork(SampledNetwork):
             query_pos, tgt = self.query_embed.weight[None].chunk(2, -1)
             return Queries(query_pos, tgt, self.transformer.reference_points(query_pos).sigmoid())
         count = self.config.num_queries
-        reference, queries, proposals, scores = self.transformer.propose(memory, levels, count)
-        return Queries(*queries.chunk(2, -1), reference, proposals, scores)
+        made = self.transformer.propose(memory, levels, count)
+        reference, queries, proposals, scores, invalid = made
+        return Queries(*queries.chunk(2, -1), reference, proposals, scores, invalid)
 
     def class_head(self, layer: int) -> nn.Module:
         return self.class_embed[layer]
@@ -63,6 +64,7 @@ def build(config: DeformableConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -
     return DeformableNetwork(config, norm_layer)
 
 
+CLASS_0 = "sigmoid of the encoder's class 0 logit"  # whatever a query's class becomes
 _DESCENDANTS = {  # keys of networks that are built on this one
     "transformer.decoder.norm.weight",
     "transformer.tgt_embed.weight",
@@ -94,4 +96,5 @@ SPEC = ModelSpec(
     pairwise=True,
     cell_rule="centered",
     with_hints=with_hints,
+    proposal_scores=lambda config: CLASS_0 if config.two_stage else "",
 )

@@ -20,6 +20,7 @@ from detr_viz.attention.grids import Grid
 from detr_viz.attention.sampled import SampledAttention
 from detr_viz.common.short_repr import brief_tuple, folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
+from detr_viz.explanation.proposals import Proposed
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
@@ -99,6 +100,7 @@ class LoadedModel:
             options=(("dilation", config.backbone.dilation),),
             notes=(*self.notes, *(self.preprocessing.notes if self.preprocessing else ())),
             why_undivided=self.spec.why_undivided,
+            proposal_scores=(self.spec.proposal_scores or _learned)(config),
             preprocessing=self.preprocessing,
         )
 
@@ -185,7 +187,22 @@ class LoadedModel:
             ),
             reference_points=raw.get("reference_points"),
             layer_references=dict(enumerate(x[..., :2] for x in raw.get("references", ()))),
+            proposed=_proposed(encoded),
         )
+
+
+def _learned(config: DetrConfig) -> str:
+    return ""
+
+
+def _proposed(encoded: Any) -> Proposed | None:
+    """The tokens that became queries; None of networks whose queries are learned."""
+    if getattr(encoded, "proposals", None) is None:
+        return None
+    invalid = getattr(encoded, "invalid", None)
+    if invalid is None:  # those that could not be chosen have no score
+        invalid = encoded.scores.isneginf()
+    return Proposed(encoded.proposals, encoded.scores, invalid, encoded.reference)
 
 
 def _read(

@@ -91,6 +91,7 @@ class EfficientNetwork(SampledNetwork):
             reference=reference,
             proposals=chosen,
             scores=scores,
+            invalid=invalid,
             dense_logits=logits,
             dense_boxes=boxes,
         )
@@ -162,5 +163,6 @@ SPEC = ModelSpec(
     pairwise=True,
     cell_rule="centered",
     with_hints=with_hints,
+    proposal_scores=lambda config: "sigmoid of the dense head's best class logit",
     notes=("Efficient DETR is a reconstruction: no code or weights of its authors are published",),
 )

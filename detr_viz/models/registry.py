@@ -44,6 +44,7 @@ class ModelEntry:
     aliases            more words for it at --type; title and transformers_types are words already
     releases           known names of --weights
     hub                its checkpoints on the Hugging Face hub, owner/name
+    proposals          what its checkpoints are called whose queries are tokens; "": it has none
     demo               whether a demo checkpoint ships, weights/<name>_demo.pth
     """
 
@@ -54,6 +55,7 @@ class ModelEntry:
     hub: tuple[str, ...] = ()
     demo: bool = True
     aliases: tuple[str, ...] = ()
+    proposals: str = ""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -110,8 +112,11 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
             "SenseTime/deformable-detr-with-box-refine-two-stage",
         ),
         demo=False,
+        proposals="two-stage Deformable DETR",
     ),
-    "efficient_detr": ModelEntry("detr_viz.models.efficient_detr", "Efficient DETR", demo=False),
+    "efficient_detr": ModelEntry(
+        "detr_viz.models.efficient_detr", "Efficient DETR", demo=False, proposals="Efficient DETR"
+    ),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 
@@ -124,6 +129,11 @@ def names() -> tuple[str, ...]:
 def demos() -> tuple[str, ...]:
     """Those words of --type for which a demo checkpoint ships."""
     return tuple(name for name, entry in REGISTRY.items() if entry.demo)
+
+
+def with_proposals() -> tuple[str, ...]:
+    """What models are called whose queries are tokens of the image."""
+    return tuple(entry.proposals for entry in REGISTRY.values() if entry.proposals)
 
 
 def get(name: str) -> ModelSpec:

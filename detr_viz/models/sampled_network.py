@@ -26,9 +26,9 @@ class Encoded(NamedTuple):
     memory (B, S, C); padding (B, S) or None; ratios as in Levels; query_pos, tgt (1 or B, Q, C);
     reference (1 or B, Q, 2 or 4) of the queries in [0, 1] of the image; shapes of the levels;
     input_hw pixels of the images, valid_hw those without padding (None: all). Of models whose
-    queries are tokens of the encoder: which tokens (B, Q), and the scores of all of them (B, S),
-    logits; of Efficient DETR all that its dense head says, logits (B, S, classes) and boxes
-    (B, S, 4).
+    queries are tokens of the encoder: which tokens (B, Q), the scores of all of them (B, S),
+    logits, and which of these are invalid (1 or B, S): padding, or a box on the edge; of Efficient
+    DETR all that its dense head says, logits (B, S, classes) and boxes (B, S, 4).
     """
 
     memory: Tensor
@@ -42,6 +42,7 @@ class Encoded(NamedTuple):
     valid_hw: tuple[int, int] | None = None
     proposals: Tensor | None = None
     scores: Tensor | None = None
+    invalid: Tensor | None = None
     dense_logits: Tensor | None = None
     dense_boxes: Tensor | None = None
 
@@ -68,6 +69,7 @@ class Queries(NamedTuple):
     reference: Tensor
     proposals: Tensor | None = None
     scores: Tensor | None = None
+    invalid: Tensor | None = None
     dense_logits: Tensor | None = None
     dense_boxes: Tensor | None = None
 

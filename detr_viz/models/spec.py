@@ -35,6 +35,8 @@ class ModelSpec:
     with_hints           (sizes, what else the file says) -> (sizes, notes), of sizes that leave no
                          trace in a state dict; None: there are none beyond heads and dilation
     cell_rule            where a cell lies: "aligned" or "centered" (grids.Grid)
+    proposal_scores      sizes -> what tokens are scored by that become queries, in words, "" for
+                         sizes with learned queries; None: its queries are always learned
     why_undivided        why it has no mode but combine, a clause; "" if it has others
     notes                what each run says of this model
     """
@@ -52,3 +54,4 @@ class ModelSpec:
     why_undivided: str = ""
     notes: tuple[str, ...] = ()
     with_hints: Callable[[Any, Mapping[str, Any]], tuple[DetrConfig, tuple[str, ...]]] | None = None
+    proposal_scores: Callable[[Any], str] | None = None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from detr_viz.explanation.ablation import Ablation
     from detr_viz.explanation.captured import Explanation
     from detr_viz.explanation.curves import Faithfulness
+    from detr_viz.explanation.proposals import Proposals
     from detr_viz.explanation.results import ExplanationBase
 
 
@@ -69,6 +70,24 @@ def table(explanation: ExplanationBase, queries: Sequence[int], layer: int | Non
     for q, name in zip(queries, names, strict=True):
         box = " ".join(f"{value:7.1f}" for value in output.boxes_xyxy_px[q])
         lines.append(f"{q:>5}  {name:<{wide}}  {output.scores[q]:5.3f}  {box}")
+    return "\n".join(lines)
+
+
+def proposals_table(
+    explanation: ExplanationBase, queries: Sequence[int], proposals: Proposals
+) -> str:
+    """Lines of query, class and score, and the token it is made of: rank, level, cell, score."""
+    e, count = explanation, len(proposals.tokens)
+    names = [e.label_name(q) for q in queries]
+    wide = max([len("class"), *map(len, names)])
+    rank = f"rank of {count}"
+    lines = [f"query  {'class':<{wide}}  score  token: {rank}  score  level  column, row"]
+    for q, name in zip(queries, names, strict=True):
+        level, row, column = proposals.cells[q]
+        place = f"{proposals.ranks[q]:>{len('token: ' + rank)}}"
+        score = f"{proposals.token_scores[q]:5.3f}  {level:>5}  {f'{column}, {row}':>11}"
+        lines.append(f"{q:>5}  {name:<{wide}}  {e.scores[q]:5.3f}  {place}  {score}")
+    lines.append(f"score of tokens: {proposals.rule}")
     return "\n".join(lines)
 
 

@@ -229,6 +229,25 @@ class TestAgainstTheAuthors:
             assert np.abs(scores[chosen].numpy() - r.gold["topk.score"][i]).max() <= tolerance
             assert np.abs(scores.numpy() - r.gold["topk.all_scores"][i]).max() <= tolerance
 
+    def test_proposals_of_an_explanation(self, name, case, dtype):
+        """The same as plain values of each image."""
+        r = run(name, case, dtype)
+        forwarded = as_detector(network(name, dtype), "deformable_detr")._forwarded(r.out)
+        if name != "deformable_twostage":
+            assert forwarded.proposed is None
+            return
+        tolerance = 2e-5 if r.exact else 3 * float(r.gold["enc_class0_err32"]) / 4
+        for i in r.images:
+            found = forwarded.proposed.of_image(i).values("", forwarded.grids, (100, 100))
+            assert found.tokens[r.all_rows[i]].tolist() == r.gold["topk.index"][i].tolist()
+            scores = np.concatenate([level.ravel() for level in found.scores])
+            gold = 1 / (1 + np.exp(-r.gold["topk.all_scores"][i].astype(np.float64)))
+            assert np.abs(scores - gold).max() <= tolerance  # sigmoid's slope is at most 1/4
+            invalid = np.concatenate([level.ravel() for level in found.invalid])
+            np.testing.assert_array_equal(invalid, r.gold["topk.invalid_tokens"][i])
+            ends = np.cumsum([0, *(int(h) * int(w) for h, w in r.gold["spatial_shapes"])])
+            assert found.counts() == np.histogram(r.gold["topk.index"][i], ends)[0].tolist()
+
     def test_official_post_processing(self, name, case, dtype):
         r = run(name, case, dtype)
         if case != "A256":

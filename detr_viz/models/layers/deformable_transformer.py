@@ -114,7 +114,10 @@ class Transformer(nn.Module):
             self.reference_points = nn.Linear(width, 2)
 
     def propose(self, memory: Tensor, levels: Levels, count: int) -> tuple[Tensor, ...]:
-        """The best tokens as queries: boxes (B, Q, 4), queries (B, Q, 2 C), tokens, all scores."""
+        """The best tokens as queries: boxes (B, Q, 4), queries (B, Q, 2 C), tokens (B, Q).
+
+        Then the scores of all tokens (B, S), and which of them are invalid (1 or B, S).
+        """
         check_count(memory.shape[1], count)
         boxes, invalid = anchors_of(levels, PROPOSAL_SIZE)
         tokens = memory.masked_fill(invalid[..., None], 0)
@@ -126,7 +129,7 @@ class Transformer(nn.Module):
         moved = self.decoder.bbox_embed[-1](taken(tokens, chosen)) + taken(start, chosen)
         reference = moved.sigmoid()
         embedded = self.pos_trans(sine_boxes(reference, memory.shape[-1]))
-        return reference, self.pos_trans_norm(embedded), chosen, scores
+        return reference, self.pos_trans_norm(embedded), chosen, scores, invalid
 
 
 def anchors_of(levels: Levels, size: float) -> tuple[Tensor, Tensor]:

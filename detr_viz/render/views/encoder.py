@@ -149,6 +149,11 @@ def _numbers(
             for n in layers
         ]
         arrays[f"maps_{mode}"] = np.stack(maps)  # (layers, points, heads, h, w)
+        samples = [e.samples_at(("encoder", n), mode, points.cells) for n in layers]
+        if None not in samples:
+            xy, weights = zip(*samples, strict=True)
+            arrays[f"samples_{mode}"] = np.stack(xy)  # (layers, points, heads, levels, samples, 2)
+            arrays[f"sample_weights_{mode}"] = np.stack(weights)
     meta = {**e.meta, "view": "encoder", "scale": recipe.scale, "modes": list(modes)}
     return Arrays(arrays, {**meta, "names": points.names and list(points.names)})
 
