@@ -66,7 +66,7 @@ class DeformableNetwork(nn.Module):
     pred_boxes        (B, Q, 4) cx, cy, w, h in [0, 1] of the valid image
     levels            ((h, w), stride) of each level of the memory, finest first
     reference_points  (Q, 2) or (B, Q, 2) x, y in [0, 1], before the decoder
-    references        of each layer (B, Q, 2 or 4), as it entered; () without refinement
+    references        of each layer (B, Q, 2 or 4), as it entered; () if points that stay
     encoded           what the decoder was given: decode(encoded, aux) gives the same again
     aux_outputs       with aux=True: the first two of every earlier decoder layer
 
@@ -145,7 +145,7 @@ class DeformableNetwork(nn.Module):
             "levels": tuple(zip(encoded.shapes, self.config.strides, strict=True)),
             "encoded": encoded,
             "reference_points": points if self.config.two_stage else points[0],
-            "references": references if self.config.refine else (),
+            "references": references if self.config.refine or self.config.two_stage else (),
         }
         return {**result, "aux_outputs": outputs[:-1]} if aux else result
 

@@ -81,6 +81,7 @@ class LoadedModel:
     def info(self) -> DetectorInfo:
         """What is known of the detector, as plain values."""
         config = self.config
+        cross = self.network.attention_sites()["cross", 0]
         return DetectorInfo(
             type=self.spec.name,
             title=self.spec.title,
@@ -100,6 +101,8 @@ class LoadedModel:
             notes=(*self.notes, *(self.preprocessing.notes if self.preprocessing else ())),
             why_undivided=self.spec.why_undivided,
             preprocessing=self.preprocessing,
+            samples=isinstance(cross, DeformableAttention),
+            num_levels=getattr(cross, "levels", 1),
         )
 
     @property
@@ -184,7 +187,7 @@ class LoadedModel:
                 for i, (hw, stride) in enumerate(levels)
             ),
             reference_points=raw.get("reference_points"),
-            layer_references=dict(enumerate(x[..., :2] for x in raw.get("references", ()))),
+            layer_references=dict(enumerate(raw.get("references", ()))),
         )
 
 

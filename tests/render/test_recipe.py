@@ -13,8 +13,9 @@ from detr_viz.explanation.explain_image import explain
 from detr_viz.figures.styles import PageFormat, Style
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.read import load_image
+from detr_viz.render.file_digests import carries, replaced_by
 from detr_viz.render.paths import OutputPaths
-from detr_viz.render.recipe import ModelFacts, Recipe, carries, of_models, replaced_by
+from detr_viz.render.recipe import ModelFacts, Recipe, of_models
 from detr_viz.render.run import draw, measure
 
 MODEL = ModelFacts("detr", "a.pth", "ab" * 32, 8, False, ("cat", "dog"), 800, 1333)
@@ -60,6 +61,7 @@ LOOKS = {
     "heads": ("mean", (0, 3), (3, 0)),
     "zoom": ("none", 1.5, 2.0),
     "contours": ((0.8,), (0.5, 0.8), (0.8, 0.5)),
+    "levels": ("all", (0,), (0, 2)),
 }
 PAGES = {
     "width_in": (5.0,),
