@@ -20,6 +20,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
     check_levels,
+    check_samples,
 )
 from detr_viz.images import collect
 from detr_viz.render.options import RunOptions
@@ -96,11 +97,8 @@ def check_parts(style: Style, loaded: Sequence[Detector]) -> None:
     for info in (model.info for model in loaded):
         if info.num_levels is not None:
             check_levels(style, info.title, info.num_levels)
-        if style.heads == ALL_IN_ONE and info.samples is False:
-            raise UserError(
-                f"--heads {ALL_IN_ONE} are sampling points, and {info.title} attends to all of the "
-                "image: name heads by number (0,3), or take mean"
-            )
+        if info.samples is not None:
+            check_samples(style, info.title, info.samples)
         if isinstance(style.heads, tuple) and max(style.heads) >= info.num_heads:
             raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{info.num_heads - 1}")
 

@@ -15,7 +15,7 @@ from detr_viz.figures.labels import finite
 from detr_viz.figures.level_rows import LevelRow, all_in_one, level_rows
 from detr_viz.figures.page.elements import BoxCells, MapRow, SamplePoints
 from detr_viz.figures.reading_rule import ShownModel, mode_name
-from detr_viz.figures.styles import ALL_IN_ONE, FigureError, Style, check_whole
+from detr_viz.figures.styles import ALL_IN_ONE, FigureError, Style, check_samples, check_whole
 
 if TYPE_CHECKING:
     from detr_viz.explanation.ablation import Ablation
@@ -141,7 +141,7 @@ class MapPanels:
     ) -> list[dict[str, Any]]:
         """What the style shows in place of the map of each query, as arguments of MapRow."""
         if self._style.name == "points":
-            points = sample_points(subject, str(mode), queries, layer)
+            points = sample_points(subject, str(mode), queries, layer, self._style)
             return [{"samples": row.of_points(one)} for one in points]
         if self._style.name == "cells":
             return [{"cells": one} for one in box_cells(subject, queries, layer)]
@@ -152,16 +152,12 @@ class MapPanels:
 
 
 def sample_points(
-    subject: ShownModel, mode: str, queries: Sequence[int], layer: int
+    subject: ShownModel, mode: str, queries: Sequence[int], layer: int, style: Style
 ) -> list[SamplePoints]:
     """The sampling points of queries in pixels of the photo; FigureError where there are none."""
     e = subject.explanation
     samples = e.samples(mode, queries, layer)
-    if samples is None:
-        raise FigureError(
-            f"style points shows where heads sample the image, and {subject.name} attends to all "
-            "of it: take overlay, heat or contour"
-        )
+    check_samples(style, subject.name, samples is not None)
     xy, weights = samples
     grids, photo_hw = e.grids(layer), e.image.rgb.shape[:2]
     # xy is in [0, 1] of each level's whole input, padding included

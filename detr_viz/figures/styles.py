@@ -169,6 +169,19 @@ def usual_style(options: Style, sampled: bool) -> str:
     return "points" if sampled and not any(of_maps) else "overlay"
 
 
+def check_samples(style: Style, name: str, samples: bool) -> None:
+    """FigureError for sampling points of a model that has none; samples: whether it has."""
+    if style.name != "points" or samples:
+        return
+    ways = "take overlay, heat or contour"
+    if style.heads == ALL_IN_ONE:
+        ways = "name heads by number (0,3), or take mean"
+    asked = f"heads {ALL_IN_ONE} show" if style.heads == ALL_IN_ONE else "style points shows"
+    raise FigureError(
+        f"{asked} where heads sample the image, and {name} attends to all of it: {ways}"
+    )
+
+
 def check_levels(style: Style, name: str, count: int) -> None:
     """FigureError where a style names levels that a model does not have; count: its levels."""
     if style.levels == "sum":
