@@ -195,6 +195,8 @@ def test_proposals_are_boxes_from_the_first_layer_on():
     assert set(e.reference_boxes) == {0, 1}
     middles = (e.reference_boxes[0][:, :2] + e.reference_boxes[0][:, 2:]) / 2
     np.testing.assert_allclose(middles, e.reference_px, atol=1e-3)
+    last = explain(model, photo)  # where references are not asked for layer by layer
+    np.testing.assert_array_equal(last.reference_boxes[1], e.reference_boxes[1])
 
 
 # ---- points as the usual style, levels, all heads in one panel ----------------------------------

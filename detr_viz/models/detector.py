@@ -167,6 +167,8 @@ class LoadedModel:
         last = self.config.dec_layers - 1
         outputs = {**dict(enumerate(raw.get("aux_outputs", ()))), last: raw}
         encoded = raw["encoded"]
+        first = getattr(encoded, "reference", None)
+        boxes = first is not None and first.shape[-1] == 4  # of proposals
         levels = raw.get("levels") or [(raw["memory_hw"], self.config.backbone.stride)]
         return Forwarded(
             class_scores={
@@ -186,7 +188,7 @@ class LoadedModel:
                 )
                 for i, (hw, stride) in enumerate(levels)
             ),
-            reference_points=raw.get("reference_points"),
+            reference_points=first if boxes else raw.get("reference_points"),
             layer_references=dict(enumerate(raw.get("references", ()))),
         )
 
