@@ -19,9 +19,11 @@ from detr_viz.attention.terms import MODES
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.faithfulness import faithfulness
 from detr_viz.explanation.removals import parse
+from detr_viz.explanation.stored import store
 from detr_viz.figures.encoder import encoder_grid
 from detr_viz.figures.styles import Style
 
+DEMO = ROOT / "weights/detr_demo.pth"
 SIZES = {"num_queries": 12, "num_logits": 91, "refine": True}
 
 
@@ -122,6 +124,10 @@ def test_a_batch_is_as_one_image_and_a_baseline_is_the_same_again(here, weights,
         (["--dilation"], "dilation (DC5) needs bottleneck blocks"),
         (["--style", "points", "--heads", "mean"], "single heads"),
         (["--style", "points", "--norm", "head"], "says nothing about points"),
+        (["--level", "9"], "no level 9: Deformable DETR has 3 levels, 0..2"),
+        (["--level", "0-3"], "no level 3: Deformable DETR has 3 levels, 0..2"),
+        (["--level", "2", "--attention", "decoder"], "--level is not for --attention decoder"),
+        (["--heads", "all-in-one", "--style", "contour"], "style contour draws none"),
         (["--style", "cells"], "the attention of Deformable DETR reads none"),
         (["--heads", "0,2"], "no head 2: Deformable DETR has 0..1"),
         (["--layer", "2"], "no decoder layer 2"),
@@ -174,6 +180,132 @@ def test_references_enter_a_layer_as_the_boxes_of_the_layer_before(explained):
     left, top, right, bottom = e.output(0).boxes_xyxy_px.T
     middles = np.stack([(left + right) / 2, (top + bottom) / 2], -1)
     np.testing.assert_allclose(e.layer_references[1], middles, atol=1e-2)
+
+
+def test_reference_boxes_are_those_of_the_layer_before(explained):
+    """The first layer's references are points. Stored explanations keep the boxes."""
+    e = explained
+    assert set(e.reference_boxes) == {1}
+    np.testing.assert_allclose(e.reference_boxes[1], e.output(0).boxes_xyxy_px, atol=1e-2)
+    kept = store(e, [3], ["combine"], layers=[1])
+    np.testing.assert_array_equal(kept.reference_boxes[1], e.reference_boxes[1])
+    assert store(e, [3], ["combine"], layers=[0]).reference_boxes == {}
+
+
+def test_proposals_are_boxes_from_the_first_layer_on():
+    model = tiny("deformable_detr", refine=True, two_stage=True, num_queries=6)
+    photo = np.zeros((40, 56, 3), np.uint8)
+    e = explain(model, photo, layers="all")
+    assert set(e.reference_boxes) == {0, 1}
+    middles = (e.reference_boxes[0][:, :2] + e.reference_boxes[0][:, 2:]) / 2
+    np.testing.assert_allclose(middles, e.reference_px, atol=1e-3)
+    last = explain(model, photo)  # where references are not asked for layer by layer
+    np.testing.assert_array_equal(last.reference_boxes[1], e.reference_boxes[1])
+
+
+# ---- points as the usual style, levels, all heads in one panel ----------------------------------
+
+
+def description(path: str) -> str:
+    with Image.open(path) as picture:
+        return picture.text["Description"]
+
+
+@pytest.mark.parametrize(
+    ("more", "style"),
+    [
+        ([], "points"),
+        (["--layer", "all"], "points"),
+        (["--heads", "1"], "points"),
+        (["--heads", "all-in-one"], "points"),
+        (["--level", "0,2"], "points"),
+        (["--heads", "mean"], "overlay"),
+        (["--norm", "head"], "overlay"),
+        (["--cmap", "violet"], "overlay"),
+        (["--ablate", "content"], "overlay"),
+        (["--style", "overlay"], "overlay"),
+    ],
+)
+def test_the_usual_style(here, weights, more, style):
+    assert cli.main(argv(weights, "--out", "a.png", "--quiet", *more)) == 0
+    assert f"style {style}, " in description("a.png")
+
+
+def test_the_usual_style_of_several_views_and_models(here, weights, capsys):
+    assert cli.main(argv(weights, "--attention", "cross", "encoder", "--out", "x/")) == 0
+    assert {path.name for path in (here / "x").iterdir()} == {
+        "cat_deformable_detr_combine.png",
+        "cat_deformable_detr_combine_encoder.png",
+    }
+    assert "style points, " in description("x/cat_deformable_detr_combine.png")
+    assert "normalisation even" in description("x/cat_deformable_detr_combine_encoder.png")
+    both = ["--type", "detr", "deformable_detr", "--weights", str(DEMO), str(weights)]
+    common = ["--image", "cat.png", "--size", "96", "--queries", "top:1", "--quiet"]
+    assert cli.main([*both, *common, "--out", "b.png"]) == 0
+    assert "style overlay, " in description("b.png")
+    capsys.readouterr()
+    for more, says in (
+        (["--level", "1"], "level 1: DETR has 1 level; give sum, or level 0"),
+        (["--level", "all"], "all levels: DETR has 1 level; give sum, or level 0"),
+        (["--style", "points"], "DETR attends to all of it: take overlay, heat or contour"),
+        (["--heads", "all-in-one"], "DETR attends to all of it: name heads by number"),
+    ):
+        assert cli.main([*both, *common, "--out", "no/", *more]) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1 and not (here / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "notes"),
+    [
+        ([], "points of 3 levels (strides"),
+        (["--level", "all", "--style", "heat"], "levels 0, 1 and 2 of 3 (strides"),
+        (["--level", "1", "--style", "contour"], "level 1 of 3 (stride"),
+        (["--level", "0", "2", "--heads", "all-in-one"], "points of levels 0 and 2 of 3 (strides"),
+        (["--level", "all", "--layer", "all", "--style", "overlay"], "a row for each"),
+        (["--level", "2", "--biography", "3"], "level 2 of 3 (stride"),
+    ],
+)
+def test_levels_in_metadata_and_captions(here, weights, more, notes):
+    chosen = argv(weights, "--out", "a.png", "--caption", "--quiet", *more)
+    if "--biography" in more:
+        chosen = [word for word in chosen if word not in ("--queries", "top:2")]
+    assert cli.main(chosen) == 0
+    assert notes in description("a.png")
+    caption = (here / "a.tex").read_text()
+    assert notes in caption or f"{notes[0].upper()}{notes[1:]}" in caption
+
+
+def test_saved_maps_have_all_levels_whichever_are_drawn(here, weights):
+    for level in ("sum", "1"):
+        more = ["--save-maps", "--level", level, "--out", f"{level}.png", "--quiet"]
+        assert cli.main(argv(weights, *more)) == 0
+    one, other = heatmaps.load("sum.npz"), heatmaps.load("1.npz")
+    np.testing.assert_array_equal(one.maps["combine"], other.maps["combine"])
+    assert len(one.grid_hw) == len(other.grid_hw) == 3
+
+
+def test_a_batch_goes_on_only_with_the_same_levels(here, weights, capsys):
+    common = argv(weights, "--out", "out/", "--jobs", "1", "--resume", "--style", "overlay")
+
+    def written() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (here / "out").glob("*.png")}
+
+    assert cli.main([*common, "--level", "0"]) == 0
+    first = written()
+    assert list(first) == ["cat_deformable_detr_combine_level_0_overlay.png"]
+    assert cli.main([*common, "--level", "0"]) == 0
+    assert written() == first
+    assert cli.main([*common, "--level", "all"]) == 0
+    assert cli.main(common) == 0
+    assert len(written()) == 3 and first.items() <= written().items()
+    capsys.readouterr()
+
+
+def test_another_level_replaces_a_file_of_one_name(here, weights, capsys):
+    for level, replaces in (("0", False), ("0", False), ("1", True), ("all", True)):
+        assert cli.main(argv(weights, "--level", level, "--out", "a.png")) == 0
+        assert ("replaced a.png" in capsys.readouterr().out) == replaces
 
 
 def test_the_self_check_holds_at_every_site(explained):

@@ -6,11 +6,14 @@ The files are in tests/toys; here is each line, and what works from then on.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import demo_model
+from PIL import Image
+from toys.sampled_adapter import STRIDES, ToyDetector
 
 from detr_viz import adapters, cli, explain, figures, heatmaps, load_model, models
 from detr_viz.adapters import AdapterEntry
@@ -95,6 +98,32 @@ def test_a_cell_is_where_the_photo_has_it(adapter, image):
     x = e.cell_centers_px()[1]
     np.testing.assert_allclose(x, (np.arange(12) + 0.5) * 8 * 70 / 89)
     assert x[-1] > 70 > x[-2]
+
+
+@pytest.mark.parametrize(("says", "style"), [(True, "points"), (None, "overlay")])
+def test_what_a_detector_says_of_itself_decides_its_usual_style(
+    adapter, image, tmp_path, monkeypatch, capsys, says, style
+):
+    """None: it is not known before an image is seen; levels and points are checked then."""
+    monkeypatch.chdir(tmp_path)
+    made = ToyDetector.__init__
+
+    def declared(self, device):
+        made(self, device)
+        self.info = replace(self.info, samples=says, num_levels=says and len(STRIDES))
+
+    monkeypatch.setattr(ToyDetector, "__init__", declared)
+    argv = ["--type", TOY, "--queries", "top:1", "--image", str(image), "--quiet"]
+    assert cli.main([*argv, "--out", "a.png"]) == 0
+    with Image.open("a.png") as picture:
+        assert f"style {style}, " in picture.text["Description"]
+    assert cli.main([*argv, "--heads", "all-in-one", "--level", "1", "--out", "b.png"]) == 0
+    with Image.open("b.png") as picture:
+        assert "points of level 1 of 2 (stride 16) alone" in picture.text["Description"]
+    assert cli.main([*argv, "--level", "2", "--out", "c.png"]) == 2
+    err = capsys.readouterr().err
+    assert err == "error: no level 2: Toy sampler has 2 levels, 0..1\n"
+    assert not (tmp_path / "c.png").exists()
 
 
 def test_figure_npz_batch_check_and_atlas(adapter, image, tmp_path, capsys, monkeypatch):

@@ -24,8 +24,9 @@ from detr_viz.common.progress import Progress
 from detr_viz.detections.queries import NoQueryError, check_for, select
 from detr_viz.explanation.deviation import deviation_note
 from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
+from detr_viz.render.file_digests import replaced_by
 from detr_viz.render.notes import REPLACED
-from detr_viz.render.recipe import Recipe, replaced_by
+from detr_viz.render.recipe import Recipe
 from detr_viz.render.views.base import Needs
 
 if TYPE_CHECKING:

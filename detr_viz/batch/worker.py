@@ -22,7 +22,8 @@ from detr_viz.batch.tasks import (
     TaskResult,
     failure,
 )
-from detr_viz.render.recipe import Recipe, carries
+from detr_viz.render.file_digests import carries
+from detr_viz.render.recipe import Recipe
 
 if TYPE_CHECKING:
     from detr_viz.images.loaded_image import LoadedImage

@@ -11,7 +11,7 @@ from detr_viz.attention.terms import parse_terms
 from detr_viz.common.errors import EXIT_USER_ERROR
 from detr_viz.common.lists import items, numbers
 from detr_viz.common.words import did_you_mean
-from detr_viz.figures.styles import HEADS, SUFFIXES, ZOOMS
+from detr_viz.figures.styles import HEADS, LEVELS, SUFFIXES, ZOOMS
 
 _FORMATS = (*SUFFIXES, ".npz", ".csv")
 _MOST_PER_PAGE = 200
@@ -97,6 +97,20 @@ def heads(text: str) -> str | tuple[int, ...] | None:
         raise argparse.ArgumentTypeError(
             f"{text[:40]!r} are not heads{f'; {near}' if near else ''} "
             f"(write 0,3 or 0-3 or one of {', '.join(HEADS)})"
+        )
+    return tuple(found)
+
+
+def levels(text: str) -> str | tuple[int, ...]:
+    """Numbers of levels from 0, each once, or one of styles.LEVELS."""
+    if text in LEVELS:
+        return text
+    found = numbers(text, digits=4)
+    if not found or len(set(found)) < len(found):
+        near = did_you_mean(text, LEVELS)
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} are not levels{f'; {near}' if near else ''} "
+            f"(write 0,2 or 0-3 or one of {', '.join(LEVELS)})"
         )
     return tuple(found)
 

@@ -16,8 +16,8 @@ from detr_viz.checkpoints.sources import ModelSource, check_sources, precise
 from detr_viz.cli import rules
 from detr_viz.cli.render_flags import add_arguments
 from detr_viz.cli.settings import (
-    check_heads,
     check_look,
+    check_parts,
     expand_biography,
     images_of,
     load_models,
@@ -72,7 +72,6 @@ def run(args: argparse.Namespace) -> int:
     expand_biography(args)
     flags = rules.Flags(args)
     check_syntax(DEFAULT if args.queries is None else args.queries)
-    args.style = args.style or "overlay"
     sources = sources_of(args)
     style = style_of(args)
     page_format = page_format_of(args)
@@ -114,7 +113,7 @@ def run_here(
 ) -> int:
     """Draw one image, or print the tables of several, in this process."""
     loaded = load_models(sources, options.quiet, recipe.size, recipe.max_size)
-    check_heads(recipe.style, loaded)
+    check_parts(recipe.style, loaded)
     from detr_viz.render.listing import list_image
     from detr_viz.render.recipe import of_models
     from detr_viz.render.run import check_needs, render_image
@@ -201,7 +200,7 @@ def run_many(
         workers = worker_process.start(options.jobs or worker_process.default_count(device))
     try:
         loaded = load_models(here, options.quiet, recipe.size, recipe.max_size)
-        check_heads(recipe.style, loaded)
+        check_parts(recipe.style, loaded)
         from detr_viz.detections import queries
         from detr_viz.render.recipe import of_models
         from detr_viz.render.run import check_needs

@@ -9,6 +9,7 @@ from detr_viz.cli.arguments import (
     formats,
     heads,
     layers,
+    levels,
     per_page,
     shard,
     zoom,
@@ -16,7 +17,7 @@ from detr_viz.cli.arguments import (
 from detr_viz.cli.flags import add_page, add_running, add_speed, add_subject
 from detr_viz.cli.lists import Listed, as_text, removals
 from detr_viz.explanation.removals import SYNTAX as REMOVALS
-from detr_viz.figures.styles import HEADS, INTERPOLATIONS, NORMS, STYLES
+from detr_viz.figures.styles import HEADS, INTERPOLATIONS, LEVELS, NORMS, STYLES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +67,8 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it looks")
     add = group.add_argument
     text = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
-    add("--style", choices=tuple(STYLES), help=_help(text, "overlay"))
+    usual = "overlay; points for cross-attention that samples, where no flag is one of colours"
+    add("--style", choices=tuple(STYLES), help=_help(text, usual))
     text = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
     add("--norm", choices=tuple(NORMS), help=f"{_help(text, 'even')}; contours have none")
     text = "; ".join(f"{name}: {words}" for name, words in HEADS.items())
@@ -76,6 +78,16 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
         read=as_text(heads),
         metavar="H",
         help=f"numbers from 0 (0,3), or {text} (default: all; saved maps have all)",
+    )
+    text = "; ".join(f"{name}: {words}" for name, words in LEVELS.items())
+    add(
+        "--level",
+        action=Listed,
+        read=as_text(levels),
+        default="sum",
+        metavar="L",
+        help="levels of maps of several (sampled attention): numbers from 0 (0,2), a row for each, "
+        f"with --style points together; or {text} (default: sum; saved maps have all)",
     )
     add(
         "--interpolation",

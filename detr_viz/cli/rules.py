@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from detr_viz.attention.terms import ALL_TERMS, PROPOSALS
+from detr_viz.cli.look_rules import LOOK_RULES
 from detr_viz.cli.proposal_rules import PROPOSAL_RULES
 from detr_viz.common.errors import UserError
 from detr_viz.figures.styles import SUFFIXES
@@ -113,20 +114,7 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.args.ablate and (f.args.layer != "last" or f.args.biography is not None),
         "--ablate shows the last layer: leave --layer and --biography out",
     ),
-    # ---- contours --------------------------------------------------------------------------------
-    (
-        lambda f: f.args.contours is not None and f.args.style != "contour",
-        "--contours are the lines of --style contour: give both",
-    ),
-    # ---- terms -----------------------------------------------------------------------------------
-    (
-        lambda f: f.draws_terms and f.args.style == "contour",
-        "terms have no contours: take another --style",
-    ),
-    (
-        lambda f: f.draws_terms and f.merged_heads,
-        "terms are those of single heads: name --heads by number (0,3)",
-    ),
+    *LOOK_RULES,
     # ---- views -----------------------------------------------------------------------------------
     (
         lambda f: f.args.rollout and f.args.faithfulness,

@@ -12,7 +12,16 @@ from detr_viz.checkpoints.sources import ModelSource, load, pair
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import DEFAULT
-from detr_viz.figures.styles import CONTOUR_SHARES, FONTS, RAMPS, PageFormat, Style
+from detr_viz.figures.styles import (
+    ALL_IN_ONE,
+    CONTOUR_SHARES,
+    FONTS,
+    RAMPS,
+    PageFormat,
+    Style,
+    check_levels,
+    check_samples,
+)
 from detr_viz.images import collect
 from detr_viz.render.options import RunOptions
 
@@ -94,22 +103,27 @@ def say_notes(
             say(f"note: {prefix}{note}", quiet)
 
 
-def check_heads(style: Style, loaded: Sequence[Detector]) -> None:
-    """UserError for a head that one of the models lacks."""
+def check_parts(style: Style, loaded: Sequence[Detector]) -> None:
+    """UserError for heads, levels or sampling points that one of the models lacks."""
     for info in (model.info for model in loaded):
+        if info.num_levels is not None:
+            check_levels(style, info.title, info.num_levels)
+        if info.samples is not None:
+            check_samples(style, info.title, info.samples)
         if isinstance(style.heads, tuple) and max(style.heads) >= info.num_heads:
             raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{info.num_heads - 1}")
 
 
 def style_of(args: argparse.Namespace) -> Style:
     return Style(
-        args.style or "overlay",
+        args.style or ("points" if args.heads == ALL_IN_ONE else "overlay"),
         args.norm,
         args.cmap,
         args.interpolation,
         args.heads,
         args.zoom,
         args.contours or CONTOUR_SHARES,
+        args.level,
     )
 
 
@@ -178,4 +192,5 @@ def recipe_of(
         removed_in="all" if removed_in is None else removed_in,
         views=tuple(views),
         points=tuple(args.points or ()),
+        free_style=args.style is None,
     )

@@ -7,7 +7,7 @@ did_you_mean("contuor", STYLES)                                     # "did you m
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def plain(word: str) -> str:
@@ -47,3 +47,9 @@ def did_you_mean(word: str, choices: Iterable[str], most: int = 1, cutoff: float
     *first, last = near
     start = f"{', '.join(first)} or " if first else ""
     return f"did you mean {start}{last}?"
+
+
+def listed(words: Sequence[object]) -> str:
+    """a; a and b; a, b and c."""
+    texts = [str(word) for word in words]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

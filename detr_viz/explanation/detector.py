@@ -45,6 +45,8 @@ class DetectorInfo(ShortRepr):
     why_undivided   a clause: why there is no mode but combine; "" if there are others
     proposal_scores  what ranks the tokens of the memory that become queries, in words; "" if
                     queries are not made of tokens
+    samples         whether the cross-attention samples points; None: seen with the first image
+    num_levels      levels of the cross-attention's maps; None: seen with the first image
     preprocessing   the rule by which images become the network's input; None: the official one at
                     size and max_size. Workers of a batch have nothing else: what `input_hw` of the
                     detector says follows from it
@@ -69,6 +71,8 @@ class DetectorInfo(ShortRepr):
     why_undivided: str = ""
     proposal_scores: str = ""
     preprocessing: Preprocessing | None = None
+    samples: bool | None = None
+    num_levels: int | None = None
 
     def preprocessing_at(
         self, size: int | None = None, max_size: int | None = None
@@ -120,7 +124,8 @@ class Forwarded(ShortRepr):
     memory            the decoder's input, in the detector's own form
     memory_of         (memory, i) -> the memory of image i
     grids             of the memory's cells, level by level, finest first
-    reference_points  (Q, 2) or (B, Q, 2): x, y in [0, 1] of the queries before the decoder
+    reference_points  (Q, N) or (B, Q, N): x, y, or cx, cy, w, h, in [0, 1] of the queries before
+                      the decoder
     layer_references  decoder layer -> the same as it enters that layer, if they move
     proposed          the tokens that became queries, of detectors that make queries so
     """
@@ -149,11 +154,26 @@ class Forwarded(ShortRepr):
         self, image: int, image_hw: tuple[int, int], layer: int | None = None
     ) -> NDArray[np.float32] | None:
         """Reference points in pixels of the image, (Q, 2): before the decoder, or of a layer."""
+        points = self._references(image, layer)
+        if points is None:
+            return None
+        return points[:, :2] * np.asarray(image_hw[::-1], np.float32)
+
+    def reference_boxes(
+        self, image: int, image_hw: tuple[int, int], layer: int | None = None
+    ) -> NDArray[np.float32] | None:
+        """The same as boxes (Q, 4), left, top, right, bottom; None where they are points."""
+        boxes = self._references(image, layer)
+        if boxes is None or boxes.shape[1] != 4:
+            return None
+        return to_pixels(cxcywh_to_xyxy(boxes), image_hw)
+
+    def _references(self, image: int, layer: int | None) -> NDArray[np.float32] | None:
         points = self.layer_references.get(layer, self.reference_points)
         if points is None:
             return None
         points = points if points.ndim == 2 else points[image]
-        return points.float().cpu().numpy() * np.asarray(image_hw[::-1], np.float32)
+        return points.float().cpu().numpy()
 
 
 class Detector(Protocol):

@@ -156,6 +156,7 @@ def _explanation(
     outputs = {n: forwarded.detections(n, i, picture.hw) for n in {*layers, last}}
     crossed = {n: calls["cross", n].attention for n in layers}
     shown = crossed[layers[-1]]
+    boxes = {n: forwarded.reference_boxes(i, picture.hw, n) for n in layers}
     return Explanation(
         model_type=info.type,
         model_title=info.title,
@@ -182,6 +183,7 @@ def _explanation(
             for n in layers
             if n in forwarded.layer_references
         },
+        reference_boxes={n: xyxy for n, xyxy in boxes.items() if xyxy is not None},
         residuals={n: residuals["cross", n] for n in layers},
         meta=_describe(model, info, picture, how, notes, shown, residuals),
         pairwise=info.pairwise,

@@ -45,6 +45,8 @@ class ExplanationBase:
     reference_px      (Q, 2) float32 x, y: a query's reference point before the decoder, pixels of
                       the original image; None if the model's queries have no such point
     layer_references  captured layer -> the same as it enters that layer, if they move
+    reference_boxes   captured layer -> (Q, 4) xyxy, pixels of the original image: the boxes in
+                      which that layer's references lie, where they are boxes
     residuals         layer -> residual of the self-check; NaN if it cannot be tested
     meta              plain values that say how this was computed
     pairwise          detections are the top (query, class) pairs, not one class for each query
@@ -74,6 +76,7 @@ class ExplanationBase:
     meta: Mapping[str, Any]
     pairwise: bool
     layer_references: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
+    reference_boxes: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
 
     def __repr__(self) -> str:
         return summary(self)

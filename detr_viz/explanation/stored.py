@@ -129,6 +129,9 @@ def store(
         "layer_references": {
             n: points for n, points in explanation.layer_references.items() if n in chosen
         },
+        "reference_boxes": {
+            n: boxes for n, boxes in explanation.reference_boxes.items() if n in chosen
+        },
         "meta": _of_sites(explanation.meta, [*(("cross", n) for n in chosen), *rows]),
     }
     return StoredExplanation(

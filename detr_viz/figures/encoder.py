@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.attention.grids import on_one_grid
+from detr_viz.figures.level_words import grid_note
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, Label, MapRow, Section
 from detr_viz.figures.page.foot import Foot
@@ -26,7 +27,6 @@ from detr_viz.figures.reading_rule import (
     DASH,
     LAYER_SCALE,
     formula_note,
-    grid_note,
     heads_of,
     merged_words,
     normalisation,

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detr_viz.common.words import listed
 from detr_viz.explanation.curves import Faithfulness
 from detr_viz.figures.faithfulness_layout import WAYS, Box, fitted_layout, ink_of, label_widths
 from detr_viz.figures.labels import finite, label_of
+from detr_viz.figures.level_words import grid_note
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, Label, MapRow
 from detr_viz.figures.page.foot import Foot
@@ -27,8 +29,6 @@ from detr_viz.figures.reading_rule import (
     DASH,
     LAYER_SCALE,
     formula_note,
-    grid_note,
-    listed,
     normalisation,
     numbered,
 )

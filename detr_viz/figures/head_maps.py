@@ -20,6 +20,7 @@ from detr_viz.attention.terms import ALL_TERMS, Mode
 from detr_viz.detections.matching import Match, SharedObject
 from detr_viz.figures.file_facts import metadata
 from detr_viz.figures.labels import model_name, names_of, short_names, words_of
+from detr_viz.figures.level_words import cells_of
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.paint import draw
@@ -28,7 +29,6 @@ from detr_viz.figures.panel_rows import AblationPanels, MapPanels, Panels, TermP
 from detr_viz.figures.reading_rule import (
     FigureContents,
     ShownModel,
-    cells_of,
     foot_words,
     reading_rule,
 )

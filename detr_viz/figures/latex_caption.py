@@ -9,19 +9,18 @@ from pathlib import Path
 import detr_viz
 from detr_viz.attention.terms import ALL_TERMS, Mode, is_sum
 from detr_viz.common.files import OutputError, reason, replacing
+from detr_viz.common.words import listed
 from detr_viz.figures.file_facts import image_name, weights_of
+from detr_viz.figures.level_words import TIMES, grid_of, level_words, levels_note, points_notes
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.reading_rule import (
     DASH,
-    TIMES,
     FigureContents,
     ShownModel,
     each,
     formulas,
-    grid_of,
     heads_of,
     layers_of,
-    listed,
     mode_name,
     normalisation,
     number_notes,
@@ -169,13 +168,17 @@ def _caption(shown: FigureContents) -> str:
     kinds = {s.explanation.attention_kind for s in shown.subjects}
     scaled = "" if kinds == {"sampled"} else f"; {_scaled(shown)}"
     whole = "sum to 1, less what falls off the image" if "sampled" in kinds else "sum to 1"
-    grid = "; ".join(escape(text) for text in each(shown, [grid_of(s) for s in shown.subjects]))
-    of = escape(heads_of(shown.style))
+    one = "A map's"
+    if shown.style.levels != "sum":
+        one, whole = "A head's", whole.replace("sum to 1", "sum to 1 over all levels")
+    grids = each(shown, [grid_of(s, shown.style) for s in shown.subjects])
+    grid = "; ".join(map(escape, grids))
+    of = ", ".join([escape(heads_of(shown.style)), *level_words(shown.style)])
     return (
         f"Cross-attention {of} of {models}, {layers}{image}: {modes}{scaled}. "
         f"{_rows(shown)} {_reading(shown)} "
-        f"{_numbers(shown.style)} "
-        f"A map's weights {whole} ({grid}). Drawn with detr\\_viz {detr_viz.__version__}."
+        f"{_levels(shown)}{_numbers(shown.style)} "
+        f"{one} weights {whole} ({grid}). Drawn with detr\\_viz {detr_viz.__version__}."
     )
 
 
@@ -212,6 +215,12 @@ def _reading(shown: FigureContents) -> str:
     scaled = f"{NORMS[style.scaling]} (normalisation \\emph{{{style.scaling}}})"
     known = f"Darker colour{where} is more attention"  # of the default map
     return f"{known if style.cmap is None else f'Colour{where} is attention'}, {scaled}."
+
+
+def _levels(shown: FigureContents) -> str:
+    """Which levels are drawn, and what marks references; "" for dense maps."""
+    notes = filter(None, each(shown, [levels_note(s, shown.style) for s in shown.subjects]))
+    return "".join(f"{_sentence(escape(note))} " for note in [*notes, *points_notes(shown)])
 
 
 def _numbers(style: Style) -> str:

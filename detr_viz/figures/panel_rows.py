@@ -11,12 +11,16 @@ import numpy as np
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.terms import Mode
 from detr_viz.explanation.logit_term_arrays import LogitTerms
+from detr_viz.figures.labels import finite
+from detr_viz.figures.level_rows import LevelRow, all_in_one, level_rows
 from detr_viz.figures.page.elements import BoxCells, MapRow, SamplePoints
 from detr_viz.figures.reading_rule import ShownModel, mode_name
-from detr_viz.figures.styles import FigureError, Style
+from detr_viz.figures.styles import ALL_IN_ONE, FigureError, Style, check_samples, check_whole
 
 if TYPE_CHECKING:
     from detr_viz.explanation.ablation import Ablation
+
+_WHOLE = 0.999  # of a map with less, the rest lies off the image or on other levels
 
 
 class Panels(Protocol):
@@ -33,6 +37,8 @@ def columns(style: Style, heads: int) -> list[str]:
         return [str(i) for i in range(heads)]
     if style.heads == "sort":
         return [_ordinal(i) for i in range(1, heads + 1)]
+    if style.heads == ALL_IN_ONE:
+        return ["all heads"]
     return [f"{style.heads} of heads"] if isinstance(style.heads, str) else [*map(str, style.heads)]
 
 
@@ -53,6 +59,8 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
     maps = row.maps
     if style.heads is None:
         return row
+    if style.heads == ALL_IN_ONE:
+        return all_in_one(row)
     if (row.samples or row.cells) and isinstance(style.heads, str):
         raise FigureError(f"style {style.name} shows single heads: name them by number (0,3)")
     if isinstance(style.heads, tuple):
@@ -87,13 +95,15 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
 
 
 def _entropy(maps: np.ndarray) -> np.ndarray:
-    """Entropy of every map (M, h, w) in nats; infinite where all of it is 0."""
+    """Entropy of every map (M, h, w) in nats, of what lies on it; infinite where that is 0."""
+    whole = maps.sum((1, 2), dtype=np.float64)[:, None, None]
+    maps = np.where((whole > 0) & (whole < _WHOLE), maps / np.where(whole > 0, whole, 1), maps)
     logs = np.log(maps, out=np.zeros(maps.shape), where=maps > 0)
     return np.where(maps.any((1, 2)), -(maps * logs).sum((1, 2)), np.inf)
 
 
 class MapPanels:
-    """A row for each mode."""
+    """A row for each mode, and for each level that is shown on its own."""
 
     def __init__(self, modes: Sequence[str | Mode], scale: str, style: Style) -> None:
         self._modes, self._scale, self._style = modes, scale, style
@@ -103,22 +113,36 @@ class MapPanels:
         e = subject.explanation
         check_heads(self._style, subject.name, subject.explanation.num_heads)
         for layer in subject.layers if queries else ():
-            maps = [e.maps(mode, queries, layer, self._scale) for mode in self._modes]
-            more = [self._instead_of_maps(subject, mode, queries, layer) for mode in self._modes]
+            rows = [
+                (mode, one, self._instead_of_maps(subject, mode, queries, layer, one))
+                for mode in self._modes
+                for one in level_rows(e, mode, queries, layer, self._scale, self._style)
+            ]
             for i, query in enumerate(queries):
                 self._rows[id(e), layer, query] = tuple(
                     shown_heads(
-                        MapRow(of_mode[i], e.grid(layer), mode_name(mode), **own[i]), self._style
+                        MapRow(one.maps[i], one.grid, self._name(mode, one), **own[i]), self._style
                     )
-                    for mode, of_mode, own in zip(self._modes, maps, more, strict=True)
+                    for mode, one, own in rows
                 )
 
+    def _name(self, mode: str | Mode, row: LevelRow) -> str:
+        """The name of a row; the mode is left out where there is one, and rows are levels."""
+        words = [mode_name(mode)] if len(self._modes) > 1 or not row.name else []
+        return ", ".join([*words, row.name] if row.name else words)
+
     def _instead_of_maps(
-        self, subject: ShownModel, mode: str | Mode, queries: Sequence[int], layer: int
+        self,
+        subject: ShownModel,
+        mode: str | Mode,
+        queries: Sequence[int],
+        layer: int,
+        row: LevelRow,
     ) -> list[dict[str, Any]]:
         """What the style shows in place of the map of each query, as arguments of MapRow."""
         if self._style.name == "points":
-            return [{"samples": one} for one in sample_points(subject, str(mode), queries, layer)]
+            points = sample_points(subject, str(mode), queries, layer, self._style)
+            return [{"samples": row.of_points(one)} for one in points]
         if self._style.name == "cells":
             return [{"cells": one} for one in box_cells(subject, queries, layer)]
         return [{}] * len(queries)
@@ -128,16 +152,12 @@ class MapPanels:
 
 
 def sample_points(
-    subject: ShownModel, mode: str, queries: Sequence[int], layer: int
+    subject: ShownModel, mode: str, queries: Sequence[int], layer: int, style: Style
 ) -> list[SamplePoints]:
     """The sampling points of queries in pixels of the photo; FigureError where there are none."""
     e = subject.explanation
     samples = e.samples(mode, queries, layer)
-    if samples is None:
-        raise FigureError(
-            f"style points shows where heads sample the image, and {subject.name} attends to all "
-            "of it: take overlay, heat or contour"
-        )
+    check_samples(style, subject.name, samples is not None)
     xy, weights = samples
     grids, photo_hw = e.grids(layer), e.image.rgb.shape[:2]
     # xy is in [0, 1] of each level's whole input, padding included
@@ -146,12 +166,14 @@ def sample_points(
     )
     strides = tuple(grid.stride for grid in grids)
     references = e.layer_references.get(layer, e.reference_px)
+    boxes = e.reference_boxes.get(layer)
     return [
         SamplePoints(
             np.asarray(xy[i] * scale[:, None], np.float32),
             weights[i],
             strides,
             None if references is None else tuple(map(float, references[query])),
+            None if boxes is None else finite(boxes[query]),
         )
         for i, query in enumerate(queries)
     ]
@@ -187,6 +209,7 @@ class TermPanels:
             raise FigureError(
                 f"terms are those of single heads, not of {style.heads}: name heads by number (0,3)"
             )
+        check_whole(style, "terms")
         self._style = style
         self._terms: dict[tuple[int, int, int], tuple[LogitTerms, Grid]] = {}
 
@@ -231,6 +254,7 @@ class AblationPanels:
     """One row: the attention as it is, or without a part (`removed`, its place in ablations)."""
 
     def __init__(self, style: Style, ablations: Sequence[Sequence[Ablation]]) -> None:
+        check_whole(style, "the maps of ablations")
         self._style, self._ablations = style, iter(ablations)
         self.of_models: dict[int, Sequence[Ablation]] = {}
 

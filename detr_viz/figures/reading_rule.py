@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import ALL_TERMS, MIXED, Mode, formula_of, is_sum, parse_terms
-from detr_viz.figures.page.elements import number
+from detr_viz.common.words import listed
+from detr_viz.figures.level_words import grid_of, level_words, levels_note, points_notes
 from detr_viz.figures.page.fonts import drawable
 from detr_viz.figures.page.regions import region_rule
 from detr_viz.figures.page.text import clean
-from detr_viz.figures.styles import NORMS, Style
+from detr_viz.figures.styles import ALL_IN_ONE, NORMS, Style
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
 
-TIMES, DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
+DASH = "\N{EN DASH}"
 
 # Notes that several kinds of figures have.
 LAYER_SCALE = "logits at the layer's own scale"
@@ -67,6 +68,7 @@ class FigureContents:
         if ALL_TERMS in self.modes:
             content = "terms of the logits"
         title = f"{models}: {content} {heads_of(self.style)}".rstrip(",")
+        title = ", ".join([title, *level_words(self.style)])
         if self.removed:
             title += f", without {listed(self.removed)}"
         return f"{title}, a query's biography" if self.biography else title
@@ -93,6 +95,7 @@ def heads_of(style: Style) -> str:
         "mean": "as the mean of all heads",
         "max": "as the largest weight of any head, cell by cell,",
         "sort": "of each head, the most concentrated first,",
+        ALL_IN_ONE: "of all heads in one panel,",
     }.get(style.heads or "", "of each head")
 
 
@@ -118,12 +121,6 @@ def formulas(shown: FigureContents, mode: str | Mode) -> list[str]:
     return [f"{clean(s.name)} ${f}$" for s, f in zip(shown.subjects, texts, strict=True)]
 
 
-def listed(words: Sequence[object]) -> str:
-    """a; a and b; a, b and c."""
-    texts = [str(w) for w in words]
-    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
-
-
 def numbered(noun: str, numbers: Sequence[int]) -> str:
     """layer 2; layers 0, 1 and 2."""
     return f"{noun}{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
@@ -143,16 +140,6 @@ def layers_of(subject: ShownModel) -> str:
     return f"decoder {numbered('layer', subject.layers)} of 0{DASH}{last}"
 
 
-def grid_note(grid_hw: tuple[int, int]) -> str:
-    """How many cells a map has, and the weight of each in an even map."""
-    h, w = grid_hw
-    return f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even"
-
-
-def grid_of(subject: ShownModel) -> str:
-    return grid_note(subject.explanation.grid_hw)
-
-
 def foot_words(shown: FigureContents) -> list[str]:
     """The line under a figure: models, layers, modes, and what the numbers are."""
     subjects = shown.subjects
@@ -162,9 +149,9 @@ def foot_words(shown: FigureContents) -> list[str]:
         words.append(_layer_words(subjects[0]))
     if ALL_TERMS in shown.modes:
         words.append("logits by term, centred; bars: share of the logits")
-    elif len(shown.modes) == 1 and not merged_words(shown.style):  # else it stands over the panel
-        words.append(mode_name(shown.modes[0]))
-    words += merged_words(shown.style)
+    elif len(shown.modes) == 1 and (not merged_words(shown.style) or level_words(shown.style)):
+        words.append(mode_name(shown.modes[0]))  # else it stands over the panel
+    words += [*merged_words(shown.style), *level_words(shown.style)]
     if shown.style.scaling in ("head", "query", "figure") and ALL_TERMS not in shown.modes:
         words.append("% in box, largest weight")
     if shown.removed:
@@ -178,6 +165,8 @@ def merged_words(style: Style) -> list[str]:
     """Which heads the one panel of a row shows, where there is no more than one."""
     if isinstance(style.heads, tuple):
         return [f"head {style.heads[0]}"] if len(style.heads) == 1 else []
+    if style.heads == ALL_IN_ONE:
+        return ["all heads"]
     return [f"{style.heads} of heads"] if style.heads in ("mean", "max") else []
 
 
@@ -186,12 +175,6 @@ def _layer_words(subject: ShownModel) -> str:
     if subject.layers == (last,):
         return "last decoder layer"
     return layers_of(subject)
-
-
-def cells_of(shown: FigureContents) -> tuple[int, int] | None:
-    """(h, w) of the maps, where all have the same; else None."""
-    grids = {s.explanation.grid_hw for s in shown.subjects}
-    return tuple(next(iter(grids))) if len(grids) == 1 else None
 
 
 def formula_note(mode: str, formula: str) -> str:
@@ -204,6 +187,8 @@ def number_notes(style: Style) -> list[str]:
     if style.name == "contour":
         return ["%: of the image, in the first line"]
     notes = ["%: of a map's weight in the box"]
+    if style.levels != "sum":  # so that the shares of all levels add up
+        notes = ["%: of a head's weights on all levels, what is here and in the box"]
     if style.scaling == "even":
         notes.append("flat: no cell has twice the weight of an even map")
     elif style.scaling is not None:
@@ -218,6 +203,7 @@ def reading_rule(shown: FigureContents) -> list[str]:
     notes += each(shown, [layers_of(s) for s in subjects])
     if any(s.layers != (s.explanation.num_layers - 1,) for s in subjects):
         notes.append(OWN_OUTPUT)
+    notes += filter(None, each(shown, [levels_note(s, shown.style) for s in subjects]))
     for mode in shown.modes:
         first, *others = formulas(shown, mode)
         named = isinstance(mode, str) and not is_sum(mode)
@@ -257,7 +243,8 @@ def reading_rule(shown: FigureContents) -> list[str]:
         notes.append(f"queries matched by box IoU{where}")
     if ALL_TERMS not in shown.modes:
         notes += number_notes(shown.style)
-    return [*notes, *each(shown, [grid_of(s) for s in subjects])]
+    notes += points_notes(shown)
+    return [*notes, *each(shown, [grid_of(s, shown.style) for s in subjects])]
 
 
 def terms_rule(shown: FigureContents) -> list[str]:

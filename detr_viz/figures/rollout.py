@@ -13,12 +13,13 @@ import numpy as np
 
 from detr_viz.figures.encoder import MARK, attending_cells, points_note
 from detr_viz.figures.labels import finite, label_of
+from detr_viz.figures.level_words import grid_note
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, MapRow, Section
 from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.text import clean
-from detr_viz.figures.reading_rule import DASH, grid_note, normalisation
+from detr_viz.figures.reading_rule import DASH, normalisation
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
     DEFAULT_STYLE,

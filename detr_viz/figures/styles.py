@@ -29,6 +29,12 @@ HEADS = {
     "mean": "the mean of all heads",
     "max": "the largest weight of any head, cell by cell",
     "sort": "the most concentrated head of a row first (by entropy)",
+    "all-in-one": "the sampling points of all heads in one panel (style points)",
+}
+ALL_IN_ONE = "all-in-one"
+LEVELS = {
+    "sum": "all levels, on the finest grid",
+    "all": "a row for each level, on its own grid",
 }
 INTERPOLATIONS = ("smooth", "cubic", "linear", "nearest")
 ZOOMS = ("auto", "none")  # or a factor
@@ -81,6 +87,8 @@ class Style:
     zoom           "auto": small objects are shown in a view around their box, "none": the whole
                    photo, or a factor above 1
     contours       shares of a map's mass in (0, 1), one line each, the first as a full line
+    levels         of maps of several levels: one of LEVELS, or numbers of levels, a row for each;
+                   points of several numbers stand in one row, where colours tell them apart
     """
 
     name: str = "overlay"
@@ -90,6 +98,7 @@ class Style:
     heads: str | tuple[int, ...] | None = None
     zoom: str | float = "auto"
     contours: tuple[float, ...] = CONTOUR_SHARES
+    levels: str | tuple[int, ...] = "sum"
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -97,15 +106,21 @@ class Style:
             ("norm", self.norm or "even", NORMS),
             ("interpolation", self.interpolation or "cubic", INTERPOLATIONS),
             ("heads", self.heads if isinstance(self.heads, str) else "mean", HEADS),
+            ("levels", self.levels if isinstance(self.levels, str) else "sum", LEVELS),
         ):
             if value not in known:
                 near = did_you_mean(str(value), known)
                 advice = f"; {near}" if near else ""
                 raise FigureError(f"{name} {value!r} is not one of {', '.join(known)}{advice}")
-        numbers = () if self.heads is None or isinstance(self.heads, str) else self.heads
-        sound = isinstance(numbers, tuple) and all(type(n) is int and n >= 0 for n in numbers)
-        if not sound or len(set(numbers)) < len(numbers) or self.heads == ():
-            raise FigureError(f"heads {self.heads!r}: a tuple of numbers from 0, each once")
+        heads = "mean" if self.heads is None else self.heads
+        for name, value in (("heads", heads), ("levels", self.levels)):
+            if not isinstance(value, str) and not _are_numbers(value):
+                raise FigureError(f"{name} {value!r}: a tuple of numbers from 0, each once")
+        if self.heads == ALL_IN_ONE and self.name != "points":
+            raise FigureError(
+                f"heads {ALL_IN_ONE} are the sampling points of all heads, and style {self.name} "
+                "draws none: take style points, or heads mean"
+            )
         if self.zoom not in ZOOMS and not (
             isinstance(self.zoom, int | float) and 1 <= self.zoom < math.inf
         ):
@@ -134,6 +149,57 @@ class Style:
 
 
 DEFAULT_STYLE = Style()
+
+
+def _are_numbers(value: object) -> bool:
+    """Whether this is a tuple of numbers from 0, each once, at least one."""
+    sound = isinstance(value, tuple) and all(type(n) is int and n >= 0 for n in value)
+    return sound and 0 < len(value) == len(set(value))
+
+
+def usual_style(options: Style, sampled: bool) -> str:
+    """The name of the style where none is asked for.
+
+    Points where attention is sampled, unless an option is one of maps in colour (a norm, a colour
+    map, heads merged or sorted by their maps).
+    """
+    if options.heads == ALL_IN_ONE:
+        return "points"
+    of_maps = (options.norm, options.cmap, options.interpolation, isinstance(options.heads, str))
+    return "points" if sampled and not any(of_maps) else "overlay"
+
+
+def check_samples(style: Style, name: str, samples: bool) -> None:
+    """FigureError for sampling points of a model that has none; samples: whether it has."""
+    if style.name != "points" or samples:
+        return
+    ways = "take overlay, heat or contour"
+    if style.heads == ALL_IN_ONE:
+        ways = "name heads by number (0,3), or take mean"
+    asked = f"heads {ALL_IN_ONE} show" if style.heads == ALL_IN_ONE else "style points shows"
+    raise FigureError(
+        f"{asked} where heads sample the image, and {name} attends to all of it: {ways}"
+    )
+
+
+def check_levels(style: Style, name: str, count: int) -> None:
+    """FigureError where a style names levels that a model does not have; count: its levels."""
+    if style.levels == "sum":
+        return
+    if count == 1 and style.levels != (0,):
+        asked = "all levels" if style.levels == "all" else f"level {max(style.levels)}"
+        raise FigureError(f"{asked}: {name} has 1 level; give sum, or level 0")
+    if isinstance(style.levels, tuple) and max(style.levels) >= count:
+        most = count - 1
+        raise FigureError(f"no level {max(style.levels)}: {name} has {count} levels, 0..{most}")
+
+
+def check_whole(style: Style, what: str) -> None:
+    """FigureError for levels and for points, in a figure that has neither; what: it shows."""
+    if style.levels != "sum":
+        raise FigureError(f"{what} are not shown level by level: leave levels out")
+    if style.name == "points":
+        raise FigureError(f"{what} are no sampling points: take style overlay, heat or contour")
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class LoadedModel:
     def info(self) -> DetectorInfo:
         """What is known of the detector, as plain values."""
         config = self.config
+        cross = self.network.attention_sites()["cross", 0]
         return DetectorInfo(
             type=self.spec.name,
             title=self.spec.title,
@@ -102,6 +103,8 @@ class LoadedModel:
             why_undivided=self.spec.why_undivided,
             proposal_scores=(self.spec.proposal_scores or _learned)(config),
             preprocessing=self.preprocessing,
+            samples=isinstance(cross, DeformableAttention),
+            num_levels=getattr(cross, "levels", 1),
         )
 
     @property
@@ -166,6 +169,8 @@ class LoadedModel:
         last = self.config.dec_layers - 1
         outputs = {**dict(enumerate(raw.get("aux_outputs", ()))), last: raw}
         encoded = raw["encoded"]
+        first = getattr(encoded, "reference", None)
+        boxes = first is not None and first.shape[-1] == 4  # of proposals
         levels = raw.get("levels") or [(raw["memory_hw"], self.config.backbone.stride)]
         return Forwarded(
             class_scores={
@@ -185,9 +190,9 @@ class LoadedModel:
                 )
                 for i, (hw, stride) in enumerate(levels)
             ),
-            reference_points=raw.get("reference_points"),
-            layer_references=dict(enumerate(x[..., :2] for x in raw.get("references", ()))),
             proposed=_proposed(encoded),
+            reference_points=first if boxes else raw.get("reference_points"),
+            layer_references=dict(enumerate(raw.get("references", ()))),
         )
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -16,7 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import detr_viz
-from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
+from detr_viz.attention.terms import ALL_TERMS
+from detr_viz.figures.styles import (
+    DEFAULT_PAGE_FORMAT,
+    DEFAULT_STYLE,
+    PageFormat,
+    Style,
+    usual_style,
+)
 from detr_viz.render.views import CROSS
 
 if TYPE_CHECKING:
@@ -33,6 +39,7 @@ class ModelFacts:
     """What tells one model from another: the weights, and the settings given with them.
 
     preprocessing: how its images are resized, if the checkpoint says more than size and max_size.
+    samples: whether its cross-attention samples points.
     """
 
     type: str
@@ -44,6 +51,7 @@ class ModelFacts:
     size: int | None
     max_size: int | None
     preprocessing: Preprocessing | None = None
+    samples: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Recipe:
     removed, removed_in  the parts that are taken out (removals.py), and in which decoder layers
     views     names of views.REGISTRY
     points    of the image, in the syntax of --points; none: the middles of the queries' boxes
+    free_style  whether no style was asked for: each view has its usual one, see `of_view`
     """
 
     models: tuple[ModelFacts, ...]
@@ -80,6 +89,7 @@ class Recipe:
     biography: bool = False
     views: tuple[str, ...] = (CROSS,)
     points: tuple[str, ...] = ()
+    free_style: bool = False
 
     @property
     def several_layers(self) -> bool:
@@ -97,9 +107,19 @@ class Recipe:
             parts += ["heads", *([heads] if isinstance(heads, str) else map(str, heads))]
         if self.several_layers and not self.biography:
             parts.append("layers")
-        if self.style.name != "overlay":
+        if self.style.levels != "sum":
+            levels = self.style.levels
+            parts += ["level", *([levels] if isinstance(levels, str) else map(str, levels))]
+        if self.style.name != self._usual_style:
             parts.append(self.style.name)
         return "_".join(parts)
+
+    @property
+    def _usual_style(self) -> str:
+        """The name of the style where none is asked for, in a recipe of one view."""
+        maps = self.views != (CROSS,) or self.removed or self.biography or self.plot == ALL_TERMS
+        sampled = bool(self.models) and all(model.samples for model in self.models)
+        return usual_style(self.style, sampled and not maps)
 
     @property
     def _removed_label(self) -> list[str]:
@@ -136,7 +156,7 @@ class Recipe:
 
     @cached_property
     def _settings(self) -> bytes:
-        style = self.style
+        style = (self.of_view(CROSS) if CROSS in self.views else self).style
         # a default and the same value given by a flag are the same; the names are those in files
         # that are already written
         values = asdict(self) | {
@@ -154,9 +174,12 @@ class Recipe:
             "layer": sorted({*self.layer}) if isinstance(self.layer, tuple) else self.layer,
             "sizes": self.sizes,
         }
-        for name in ("size", "max_size", "style", "page_format", "views", "points"):
+        for name in ("size", "max_size", "style", "page_format", "views", "points", "free_style"):
             del values[name]
+        if style.levels != "sum":  # files of other flags keep their digest
+            values["levels"] = style.levels
         for facts, how in zip(values["models"], self.preprocessings, strict=True):
+            del facts["samples"]
             if facts.pop("preprocessing") is not None:  # files of other models keep their digest
                 facts["preprocessing"] = how.as_meta()
         if self.views != (CROSS,):
@@ -165,11 +188,14 @@ class Recipe:
 
     def of_view(self, name: str) -> Recipe:
         """The recipe of one of its views; the files of that view have the digest of it."""
-        return replace(self, views=(name,), points=() if name == CROSS else self.points)
+        one = replace(self, views=(name,), points=() if name == CROSS else self.points)
+        if not self.free_style:
+            return one
+        return replace(one, style=replace(one.style, name=one._usual_style), free_style=False)
 
     def stem(self, name: str, view: str) -> str:
         """The start of the names of the files of the image `name`."""
-        words = [name, self.label]
+        words = [name, self.of_view(view).label]
         if view not in (CROSS, self.plot):
             words.append(view)
         return "_".join(words)
@@ -203,6 +229,7 @@ def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
             size=info.size,
             max_size=info.max_size,
             preprocessing=info.preprocessing,
+            samples=bool(info.samples),
         )
         for info in (model.info for model in loaded)
     )
@@ -212,80 +239,3 @@ def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
         device=loaded[0].device.type,
         software=(detr_viz.__version__, *(version(name) for name in _SOFTWARE)),
     )
-
-
-# ---- digests in files ---------------------------------------------------------------------------
-
-_ENDS = {
-    ".png": b"IEND\xaeB`\x82",
-    ".pdf": b"%%EOF",
-    ".svg": b"</svg>",
-    ".jpg": b"\xff\xd9",
-    ".jpeg": b"\xff\xd9",
-    ".eps": b"showpage",
-    ".tex": b"\\end{figure",
-}
-_NEAR = 1 << 16  # bytes at either end of a file in which its digest stands
-_MARK = re.compile(rb"recipe[^0-9a-f]{1,3}([0-9a-f]{64})", re.IGNORECASE)
-
-
-def carries(path: Path, digest: str) -> bool:
-    """Whether a file has this digest of recipe and image, and is complete."""
-    try:
-        return digest_in(path) == digest and _is_whole(path)
-    except Exception:  # missing, cut or of another program: it is written again
-        return False
-
-
-def digest_in(path: Path) -> str | None:
-    """The digest of recipe and image that a file has; None where it has none.
-
-    OSError or ValueError for what cannot be read.
-    """
-    if path.suffix == ".npz":
-        return _archive_digest(path)
-    start, end = _ends_of(path)
-    if path.suffix == ".csv":  # the digest ends every line
-        last = re.search(rb",([0-9a-f]{64})\n\Z", end)
-        return last[1].decode() if last else None
-    marked = _MARK.search(start + end)
-    return marked[1].decode() if marked else None
-
-
-def _ends_of(path: Path) -> tuple[bytes, bytes]:
-    with path.open("rb") as file:
-        start = file.read(_NEAR)
-        file.seek(max(path.stat().st_size - _NEAR, 0))
-        return start, file.read()
-
-
-def _is_whole(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    if suffix in (".npz", ".csv"):  # read to the end for its digest
-        return True
-    if suffix in (".tif", ".tiff"):  # no mark ends it
-        from PIL import Image
-
-        with Image.open(path) as image:
-            image.load()
-        return True
-    return _ENDS[suffix] in _ends_of(path)[1][-64:]
-
-
-def replaced_by(digest: str, files: Iterable[Path]) -> tuple[Path, ...]:
-    """Of these files those that are there, and that another recipe or another program wrote."""
-    replaced = []
-    for path in files:
-        try:
-            if path.exists() and digest_in(path) != digest:
-                replaced.append(path)
-        except Exception:  # damaged, or of another program
-            replaced.append(path)
-    return tuple(replaced)
-
-
-def _archive_digest(path: Path) -> str | None:
-    import numpy as np
-
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return json.loads(str(archive["meta"])).get("recipe_sha256")

@@ -22,6 +22,7 @@ from detr_viz.detections.objects import choose
 from detr_viz.explanation.deviation import deviation_note
 from detr_viz.images.drawn_scenes import ONLY_SHAPES
 from detr_viz.render import views
+from detr_viz.render.file_digests import replaced_by
 from detr_viz.render.notes import (
     BEYOND_NOTE,
     REPLACED,
@@ -32,7 +33,7 @@ from detr_viz.render.notes import (
 )
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.proposing import check_proposals
-from detr_viz.render.recipe import Recipe, replaced_by
+from detr_viz.render.recipe import Recipe
 from detr_viz.render.tables import index_rows
 from detr_viz.render.views.base import Needs, Result, Watch
 
@@ -191,7 +192,7 @@ def draw(
     for view, result in measured.results.items():
         shown = tuple(replace(e, image=picture) for e in result.shown)
         with caught_notes() as notes:
-            drawn = views.view(view).draw(replace(result, shown=shown), recipe)
+            drawn = views.view(view).draw(replace(result, shown=shown), recipe.of_view(view))
         target = paths.at(recipe.stem(name, view))
         for end in drawn.figures:
             target.ending(end).check()

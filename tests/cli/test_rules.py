@@ -19,6 +19,12 @@ BROKEN = [  # in the order of the table
     ["--contours", "50,80", "--style", "heat"],
     ["--plot", "terms", "--style", "contour"],
     ["--plot", "terms", "--heads", "mean"],
+    ["--plot", "terms", "--level", "0"],
+    ["--ablate", "content", "--level", "all"],
+    ["--attention", "cross", "encoder", "--level", "0,2"],
+    ["--rollout", "--heads", "all-in-one"],
+    ["--ablate", "content", "--style", "points"],
+    ["--faithfulness", "--style", "points"],
     ["--rollout", "--faithfulness"],
     ["--points", "3,4"],
     ["--attention", "cross", "encoder", "--out", "a.png"],
@@ -70,6 +76,10 @@ SOUND = [
     ["--heads", "max", "--caption"],
     ["--style", "contour", "--contours", "50,80", "--zoom", "none", "--letters", "--notes"],
     ["--faithfulness", "--font", "serif", "--letters", "--zoom", "none"],
+    ["--level", "all", "--save-maps", "--caption", "--resume", "--layer", "all"],
+    ["--level", "sum", "--attention", "cross", "encoder", "--ablate", "content"],
+    ["--heads", "all-in-one", "--plot", "all", "--level", "0", "2", "--style", "points"],
+    ["--biography", "3", "--level", "1", "--style", "points"],
 ]
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from detr_viz import figures
 from detr_viz.detections.matching import shared_objects
-from detr_viz.figures.page import elements
+from detr_viz.figures.page import elements, ground
 from detr_viz.figures.styles import PRESETS, FigureError, PageFormat, Style
 
 LONG = ("baseball glove", "an exceedingly long class name that never ends", "Donaudampfschifffahrt")
@@ -279,14 +279,14 @@ def test_a_query_of_three_digits_stays_on_one_line():
 @pytest.mark.parametrize("color", [elements.INK, elements.GRAY, elements.ALERT, elements.BOX_BLUE])
 def test_inks_have_contrast(color):
     """WCAG 2: (1.05) / (L + 0.05) of at least 4.5 on white."""
-    assert 1.05 / (elements.luminance(color) + 0.05) >= 4.5
+    assert 1.05 / (ground.luminance(color) + 0.05) >= 4.5
 
 
 def test_luminance():
-    assert elements.luminance("#ffffff") == pytest.approx(1)
-    assert elements.luminance("#000000") == 0
-    assert elements.luminance("#00ff00") == pytest.approx(0.7152)
-    assert elements.luminance("#808080") == pytest.approx(0.2159, abs=1e-4)
+    assert ground.luminance("#ffffff") == pytest.approx(1)
+    assert ground.luminance("#000000") == 0
+    assert ground.luminance("#00ff00") == pytest.approx(0.7152)
+    assert ground.luminance("#808080") == pytest.approx(0.2159, abs=1e-4)
 
 
 @pytest.mark.parametrize(

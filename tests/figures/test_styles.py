@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from detr_viz import figures
 from detr_viz.figures.page import scale
-from detr_viz.figures.page.elements import luminance
+from detr_viz.figures.page.ground import luminance
 from detr_viz.figures.styles import NORMS, RAMPS, FigureError, PageFormat, Style
 
 COLUMN = PageFormat.of(width_in=3.25)

@@ -17,7 +17,8 @@ from PIL import Image
 from detr_viz import cli, explain
 from detr_viz.common import assets
 from detr_viz.render import views
-from detr_viz.render.recipe import Recipe, carries, of_models
+from detr_viz.render.file_digests import carries
+from detr_viz.render.recipe import Recipe, of_models
 from detr_viz.render.run import measure, needs_of
 from detr_viz.render.views import ViewEntry
 from detr_viz.render.views.base import Needs

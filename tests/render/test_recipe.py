@@ -13,8 +13,9 @@ from detr_viz.explanation.explain_image import explain
 from detr_viz.figures.styles import PageFormat, Style
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.read import load_image
+from detr_viz.render.file_digests import carries, replaced_by
 from detr_viz.render.paths import OutputPaths
-from detr_viz.render.recipe import ModelFacts, Recipe, carries, of_models, replaced_by
+from detr_viz.render.recipe import ModelFacts, Recipe, of_models
 from detr_viz.render.run import draw, measure
 
 MODEL = ModelFacts("detr", "a.pth", "ab" * 32, 8, False, ("cat", "dog"), 800, 1333)
@@ -60,6 +61,7 @@ LOOKS = {
     "heads": ("mean", (0, 3), (3, 0)),
     "zoom": ("none", 1.5, 2.0),
     "contours": ((0.8,), (0.5, 0.8), (0.8, 0.5)),
+    "levels": ("all", (0,), (0, 2)),
 }
 PAGES = {
     "width_in": (5.0,),
@@ -115,7 +117,7 @@ CHANGED = {
 
 
 def test_every_part_of_a_recipe_and_of_a_model_counts():
-    assert set(CHANGED) == {field.name for field in fields(Recipe)}
+    assert {*CHANGED, "free_style"} == {field.name for field in fields(Recipe)}
     others = [replace(PLAIN, **{name: value}) for name, value in CHANGED.items()]
     others[-1] = replace(others[-1], views=("encoder",))  # points are of no other view
     others.append(replace(PLAIN, views=("encoder",)))
@@ -130,10 +132,62 @@ def test_every_part_of_a_recipe_and_of_a_model_counts():
         "max_size": 1334,
         "preprocessing": Preprocessing(mean=(0.5, 0.5, 0.5)),
     }
-    assert set(of_model) == {field.name for field in fields(ModelFacts)}
+    assert {*of_model, "samples"} == {field.name for field in fields(ModelFacts)}
     others += [replace(PLAIN, models=(replace(MODEL, **{k: v}),)) for k, v in of_model.items()]
     others += [replace(PLAIN, models=(MODEL, MODEL)), replace(PLAIN, style=Style(cmap="inferno"))]
     assert len({digest(recipe) for recipe in [PLAIN, *others]}) == 1 + len(others)
+
+
+SAMPLED = replace(PLAIN, models=(replace(MODEL, samples=True),))
+
+
+def test_the_usual_style_is_that_of_the_attention_and_of_the_view():
+    free = replace(PLAIN, free_style=True)
+    assert digest(free) == digest(PLAIN) and free.stem("a", "cross") == PLAIN.stem("a", "cross")
+    sampled = replace(SAMPLED, free_style=True)
+    points = replace(SAMPLED, style=Style("points"))
+    assert sampled.of_view("cross").style.name == "points"
+    assert digest(sampled) == digest(points) != digest(SAMPLED) == digest(PLAIN)
+    for other in ("encoder", "rollout", "faithfulness"):
+        assert sampled.of_view(other).style.name == "overlay"
+    both = replace(sampled, views=("cross", "encoder"))
+    assert digest(both.of_view("encoder")) == digest(replace(SAMPLED, views=("encoder",)))
+    assert digest(both) != digest(replace(both, free_style=False))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"removed": ("head:3",)},
+        {"biography": True},
+        {"plot": "terms"},
+        {"style": Style(norm="head")},
+        {"style": Style(cmap="violet")},
+        {"style": Style(interpolation="linear")},
+        {"style": Style(heads="mean")},
+        {"models": (replace(MODEL, samples=True), MODEL)},  # one style for both
+    ],
+)
+def test_where_colours_are_asked_for_maps_stay_the_usual_style(changes):
+    recipe = replace(SAMPLED, free_style=True, **changes)
+    assert recipe.of_view("cross").style.name == "overlay"
+    assert "overlay" not in recipe.stem("a", "cross")
+
+
+def test_names_have_levels_and_a_style_that_is_not_the_usual_one():
+    free = replace(SAMPLED, free_style=True)
+    assert free.stem("a", "cross") == replace(free, style=Style(heads=(0,))).stem(
+        "a", "cross"
+    ).replace("_heads_0", "")
+    assert free.stem("a", "cross").endswith("_combine")
+    assert SAMPLED.stem("a", "cross").endswith("_combine_overlay")
+    assert replace(SAMPLED, style=Style("points")).stem("a", "cross").endswith("_combine")
+    assert replace(PLAIN, style=Style("heat")).stem("a", "cross").endswith("_heat")
+    for levels, end in (("all", "_level_all"), ((0, 2), "_level_0_2")):
+        recipe = replace(free, style=Style(levels=levels))
+        assert recipe.stem("a", "cross").endswith(f"_combine{end}")
+    one = replace(free, style=Style("points", heads="all-in-one"))
+    assert one.stem("a", "cross").endswith("_heads_all-in-one")
 
 
 def test_the_image_counts_by_its_bytes_and_its_name_not_by_its_folder():

@@ -44,37 +44,39 @@ class Pen:
         """The line width in matplotlib's points."""
         return max(pt * self.unit_px * 72 / self.dpi, LEAST_PT)
 
-    def lines(self, segments, color, pt: float, zorder: float, **more) -> None:
+    def lines(self, segments, color, pt: float, zorder: float, clip=None, **more) -> None:
+        """clip: a path in pixels, outside of which nothing is drawn; None: the page."""
         from matplotlib.collections import LineCollection
 
         if len(segments):
             more = {"capstyle": "projecting", "joinstyle": "miter", "antialiaseds": True, **more}
-            self.ax.add_collection(
-                LineCollection(
-                    segments, colors=color, linewidths=self.width(pt), zorder=zorder, **more
-                ),
-                autolim=False,
+            drawn = LineCollection(
+                segments, colors=color, linewidths=self.width(pt), zorder=zorder, **more
             )
+            self._add(drawn, clip)
 
-    def circles(self, xy, sizes, face, edge, pt: float, zorder: float) -> None:
-        """Circles of so many pixels across, with an edge of so many points."""
+    def circles(self, xy, sizes, face, edge, pt: float, zorder: float, clip=None) -> None:
+        """Circles of so many pixels across, with an edge of so many points; clip as of lines."""
         from matplotlib.collections import EllipseCollection
 
-        self.ax.add_collection(
-            EllipseCollection(
-                sizes,
-                sizes,
-                [0] * len(sizes),
-                units="xy",
-                offsets=xy,
-                transOffset=self.ax.transData,
-                facecolors=face,
-                edgecolors=edge,
-                linewidths=self.width(pt) if pt else 0,
-                zorder=zorder,
-            ),
-            autolim=False,
+        drawn = EllipseCollection(
+            sizes,
+            sizes,
+            [0] * len(sizes),
+            units="xy",
+            offsets=xy,
+            transOffset=self.ax.transData,
+            facecolors=face,
+            edgecolors=edge,
+            linewidths=self.width(pt) if pt else 0,
+            zorder=zorder,
         )
+        self._add(drawn, clip)
+
+    def _add(self, drawn, clip) -> None:
+        self.ax.add_collection(drawn, autolim=False)
+        if clip is not None:
+            drawn.set_clip_path(clip, self.ax.transData)
 
 
 def add_boxes(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
@@ -89,7 +91,7 @@ def add_boxes(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
         if panel.row == LOCATOR:
             frames.append(_view_frame(panel, group, crop))
             continue
-        if panel.row == PHOTO and group.rows and group.rows[0].samples is not None:
+        if panel.row == PHOTO and group.photo_samples is not None:
             if box is not None:
                 ticks += _ticks(box, panel, crop, pen.unit_px)
             continue
@@ -243,6 +245,7 @@ def add_signs(pen: Pen, layout: PageLayout) -> None:
     squares, dots, colors = [], [], []
     plus: list = []
     strokes: list = []
+    frames: list = []
     contours: dict[int, list] = {}
     for sign in layout.signs:
         half = sign.size / 2
@@ -257,13 +260,18 @@ def add_signs(pen: Pen, layout: PageLayout) -> None:
         elif sign.kind == "dot":
             dots.append((sign.x, sign.y, sign.size))
             colors.append(sign.color)
-        elif sign.kind == "plus":
-            plus += [[(x0, sign.y), (x1, sign.y)], [(sign.x, y0), (sign.x, y1)]]
+        elif sign.kind in ("plus", "framed"):
+            arm = half if sign.kind == "plus" else 0.5 * half
+            plus += [[(sign.x - arm, sign.y), (sign.x + arm, sign.y)]]
+            plus += [[(sign.x, sign.y - arm), (sign.x, sign.y + arm)]]
+            if sign.kind == "framed":
+                frames.append(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]))
         else:
             contours.setdefault(sign.level, []).append(np.array([(x0, sign.y), (x1, sign.y)]))
     pen.lines(squares, INK, 0.4, 6)
     pen.lines(plus, INK, 0.7, 6)
     pen.lines(strokes, INK, 0.3, 6, capstyle="butt")
+    pen.lines(frames, INK, 0.4, 6, capstyle="butt", linestyles=[(0, (2.2, 1.4))])
     if contours:
         most = max(contours) + 1
         add_contours(pen, [tuple(contours.get(level, []) for level in range(most))])

@@ -49,13 +49,24 @@ class SamplePoints:
     """Points at which a query samples the image, in pixels of the photo.
 
     xy (M, L, P, 2); weights (M, L, P); strides: of the L levels, input pixels
-    reference: where the query stands, (x, y); None: not known
+    reference      where the query stands, (x, y); None: not known
+    reference_box  (4,), the box about it in which its samples lie; None: it has none
+    levels         numbers of the L levels, for their colours
+    of_row         places of the levels that panels show, the photo shows all; None: panels too
     """
 
     xy: NDArray[np.float32]
     weights: NDArray[np.float32]
     strides: tuple[int, ...]
     reference: tuple[float, float] | None = None
+    reference_box: NDArray[np.float32] | None = None
+    levels: tuple[int, ...] = ()
+    of_row: tuple[int, ...] | None = None
+
+    @property
+    def numbered(self) -> list[tuple[int, int]]:
+        """(number, stride) of each level."""
+        return list(zip(self.levels or range(len(self.strides)), self.strides, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +160,12 @@ class Group:
     old_box_xyxy_px: NDArray[np.float32] | None = None
     score: float | None = None
 
+    @property
+    def photo_samples(self) -> SamplePoints | None:
+        """The points of all heads, which its photo shows; None where one panel has them all."""
+        first = self.rows[0] if self.rows else None
+        return None if first is None or len(first.maps) == 1 else first.samples
+
 
 @dataclass(frozen=True, eq=False)
 class Section:
@@ -220,7 +237,7 @@ class KeySign:
     """A small drawing in the key: kind, centre x and y, size in pixels, colour.
 
     kinds: "cell" a square outline, "line" and "dashes" samples of contours, "dot" a circle,
-    "plus" a reference point, "hatch" a square that is left out
+    "plus" a reference point, "framed" one with a box, "hatch" a square that is left out
     """
 
     kind: str
@@ -258,13 +275,6 @@ class PageLayout:
 
 def all_groups(sections: Sequence[Section]) -> list[Group]:
     return [group for section in sections for group in section.groups]
-
-
-def luminance(color: str) -> float:
-    """Relative luminance in [0, 1] of an sRGB colour "#rrggbb" (WCAG 2)."""
-    rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def number(value: float) -> str:

@@ -106,3 +106,10 @@ def box_mask(
         near = np.minimum(at - low, high - at) / max(feather_px, 1e-6)
         sides.append(np.clip(1 + near, 0, 1).astype(np.float32))
     return sides[0][:, None] * sides[1][None]
+
+
+def luminance(color: str) -> float:
+    """Relative luminance in [0, 1] of an sRGB colour "#rrggbb" (WCAG 2)."""
+    rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

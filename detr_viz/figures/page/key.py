@@ -19,9 +19,9 @@ from detr_viz.figures.page.elements import (
     PageLayout,
     Ramp,
     TextLine,
-    luminance,
     number,
 )
+from detr_viz.figures.page.ground import luminance
 from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.page.scale import EVEN_TICKS, RAMP_GRAY, colors, even_tone, opacity
 from detr_viz.figures.styles import Style
@@ -200,10 +200,11 @@ def _contour_key(key: _Key, style: Style, size: int) -> None:
 
 def _sample_key(key: _Key, rows: Sequence[MapRow], size: int) -> None:
     page = key.page
-    samples = next(row.samples for row in rows if row.samples)
-    if samples.reference is not None and size:
+    shown = [row.samples for row in rows if row.samples]
+    if size and any(samples.reference is not None for samples in shown):
         key.write("reference", 2)
-        key.sign("plus", page.px(5))
+        boxed = any(samples.reference_box is not None for samples in shown)
+        key.sign("framed" if boxed else "plus", page.px(6.5 if boxed else 5))
         key.x -= page.px(5)
     for share in reversed(_DOT_SHARES):
         key.write(f"{round(share * 100)} %", 2)
@@ -211,7 +212,8 @@ def _sample_key(key: _Key, rows: Sequence[MapRow], size: int) -> None:
         key.x -= page.px(3)
     if size == 2:
         key.write("weight", 6)
-    for level, stride in reversed(list(enumerate(samples.strides))):
+    levels = dict.fromkeys(pair for samples in shown for pair in samples.numbered)
+    for level, stride in sorted(levels, key=lambda pair: pair[::-1], reverse=True):
         key.write(str(stride), 2)
         key.sign("dot", page.px(4.4), level_color(stride, level))
         key.x -= page.px(3)

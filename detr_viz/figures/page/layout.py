@@ -220,6 +220,9 @@ def merged(b: PageBuilder) -> tuple[int, int]:
         named = any(names) and (k == 0 or names != before)
         before = names
         limit = first - page.px(2) if named and cells else right
+        if limit < right and page.margin + b.label_width(label) > limit:
+            limit = right  # a line of its own, above the names of the panels
+            top += page.px(CLASS_PT * CAP + AIR)
         b.label(label, page.margin, base, limit)
         top += b.label_height
         if photo is None:

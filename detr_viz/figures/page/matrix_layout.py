@@ -22,9 +22,9 @@ from detr_viz.figures.page.elements import (
     TEXT_PT,
     PageLayout,
     TextLine,
-    luminance,
     number,
 )
+from detr_viz.figures.page.ground import luminance
 from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.styles import FigureError
 

@@ -146,7 +146,7 @@ class _Sheet:
             line = max(round(0.6 * self.unit_px), 1)
             white = np.full((panel.height + 2 * line, panel.width + 2 * line, 3), 255, np.uint8)
             tiles.paste(self.pixels, white, panel.top - line, panel.left - line)
-        elif group.rows and group.rows[0].samples is not None:  # the points of all heads
+        elif group.photo_samples is not None:
             gray = self._ground(group, group.rows[0], crop, panel.hw)
             tiles.paste(self.pixels, np.repeat(gray[..., None], 3, -1), panel.top, panel.left)
             return

@@ -36,9 +36,12 @@ def in_box(row: MapRow, box_xyxy_px: np.ndarray, photo_hw: tuple[int, int]) -> n
 
 
 def is_flat(maps: np.ndarray) -> np.ndarray:
-    """(M,): whether no cell has twice the weight of an even map or more."""
+    """(M,): whether no cell has twice the weight of an even map or more.
+
+    Of a map of less than 1 (the rest lies off it, or on other levels) the even map has as little.
+    """
     cells = maps.shape[-1] * maps.shape[-2]
-    return maps.max((-2, -1)) * cells < FLAT
+    return maps.max((-2, -1)) * cells < FLAT * np.minimum(maps.sum((-2, -1)), 1)
 
 
 def captions(row: MapRow, group: Group, style: Style) -> tuple[str, ...]:
