@@ -10,13 +10,15 @@ import torch
 from conftest import ROOT
 from network_tools import TINY_DEFORMABLE, hooks, tiny
 from PIL import Image
+from toys.sampled_adapter import splat
 
 from detr_viz import cli, explain, heatmaps, load_model
 from detr_viz.attention.grids import on_one_grid
 from detr_viz.attention.terms import MODES
 from detr_viz.common.errors import UserError
+from detr_viz.explanation.ablation import decoded
 from detr_viz.explanation.faithfulness import faithfulness
-from detr_viz.explanation.removals import parse
+from detr_viz.explanation.removals import NOTHING, parse
 
 SIZES = {"num_queries": 12, "num_logits": 91, "refine": True}
 
@@ -203,24 +205,32 @@ def test_ablation_of_a_level_reads_the_others_more(explained):
     assert kept[:, :, 1].sum(-1).mean() > 0.05
 
 
-def test_all_but_its_box_hidden_leaves_what_lies_in_it(explained):
-    found = explained.ablate("box:outside", layers=1)
-    cells = explained.tokens_inside(1)
-    assert cells.shape == (12, sum(grid.cells for grid in explained.grids(1)))
-    # a sample whose cell is inside may still read a neighbour outside; most of the weight is inside
-    inside = explained.cells_inside(1)
-    some = cells.any(1)
-    weights = found.weights[1].sum(1)
-    share = (weights * inside).sum(-1) / np.maximum(weights.sum(-1), 1e-9)
-    before = explained.maps(layer=1).sum(1).reshape(12, -1)
-    assert share[some].mean() > ((before * inside).sum(-1) / before.sum(-1))[some].mean()
+@pytest.mark.parametrize("side", ["inside", "outside"])
+def test_boxes_are_removed_by_the_places_of_samples(explained, side):
+    """In the first layer: the samples left, and their weights, worked out from saved points."""
+    e = explained
+    found = e.ablate(f"box:{side}", layers=0)
+    xy, weight = e.samples(layer=0)  # (Q, M, L, P, 2), (Q, M, L, P)
+    low, high = (e.boxes_xyxy_px[:, None, None, None, k : k + 2] for k in (0, 2))
+    px = xy * np.array(e.image.hw[::-1])  # no padding
+    within = ((low <= px) & (px <= high)).all(-1)
+    assert 0.02 < within.mean() < 0.98
+    left = np.where(within if side == "outside" else ~within, weight, 0)
+    total = left.sum((2, 3), keepdims=True)
+    left = np.divide(left, total, out=np.zeros_like(left), where=total > 0)
+    flat = [
+        splat(torch.from_numpy(xy[:, :, level]), torch.from_numpy(left[:, :, level]), grid.hw)
+        for level, grid in enumerate(e.grids(0))
+    ]
+    expected = on_one_grid(torch.cat(flat, -1).numpy(), e.grids(0))
+    np.testing.assert_allclose(found.weights[0].reshape(expected.shape), expected, atol=2e-5)
 
 
 def test_hidden_cells_by_the_networks_own_kernel_are_those_of_ablations():
     model = tiny("deformable_detr")
     with torch.inference_mode():
         memory = model.network.encode(torch.rand(1, 3, 40, 56))
-        cells = memory.memory.shape[1]
+        cells = memory.shapes[0][0] * memory.shapes[0][1]
         hidden = torch.zeros(3, 4, cells, dtype=torch.bool)
         hidden[1, 2, : cells // 2] = True
         hidden[2, 2] = True
@@ -233,7 +243,16 @@ def test_hidden_cells_by_the_networks_own_kernel_are_those_of_ablations():
 
 
 def test_faithfulness_hides_cells_of_all_levels(explained):
+    """The map's own cells, largest first: each point of the curve by the kernel of ablations."""
     found = faithfulness(explained, [4], ["combine"])
+    cells, e = explained.grid().cells, explained
+    order = np.argsort(-e.maps(queries=[4])[0].mean(0).ravel(), kind="stable")
+    assert sum(grid.cells for grid in e.grids()) > cells
+    for share, score in zip(found.shares, found.deletion["combine"][0], strict=True):
+        hidden = torch.zeros(12, cells, dtype=torch.bool)
+        hidden[4, order[: round(share * cells)].copy()] = True
+        out, _ = decoded(e.model, e.memory, NOTHING, found.layers, hidden)
+        assert score == pytest.approx(float(out.class_scores[1][0, 4, e.labels[4]]), abs=1e-5)
     score = explained.class_scores[4, explained.labels[4]]
     np.testing.assert_allclose(found.deletion["combine"][0, 0], score, atol=1e-5)
     np.testing.assert_allclose(found.insertion["combine"][0, -1], score, atol=1e-5)

@@ -84,6 +84,13 @@ class Grid:
         between = (self.stride * (np.arange(1, count) - 0.5) + 0.5) / self.input_hw[axis]
         return np.concatenate([[0.0], np.clip(between, 0, 1), [1.0]])
 
+    def input_share(self, px: NDArray, image_px: int, axis: int) -> NDArray[np.float64]:
+        """Coordinates along an axis in the photo's pixels, 0 at its edge -> in [0, 1] of the input.
+
+        Places of samples are in these units.
+        """
+        return px / (image_px * self._padded(axis))
+
     def _padded(self, axis: int) -> float:
         """The input's pixels for each pixel that shows the image: 1 without padding."""
         return self.input_hw[axis] / self.shown_hw[axis]

@@ -188,5 +188,6 @@ class Redecodes(Protocol):
     def scores_with_hidden(self, memory: Any, hidden: Tensor, layers: Sequence[int]) -> Tensor:
         """Class scores (B, Q, classes) of one image's memory, decoded once for each of B masks.
 
-        hidden: (B, Q, S) True where a query must not attend, in these decoder layers.
+        hidden: (B, Q, K) True where a query must not attend, in these decoder layers; K: cells of
+        the finest grid, each with what lies under it on all levels.
         """
