@@ -42,6 +42,7 @@ class FakeExplanation:
     num_layers: int = 6
     reference_px: np.ndarray | None = None
     layer_references: Mapping[int, np.ndarray] = field(default_factory=dict)
+    layer_reference_boxes: Mapping[int, np.ndarray] = field(default_factory=dict)
     layers: tuple[int, ...] = (5,)
     residuals: Mapping[int, float] = field(default_factory=lambda: {5: 2.3e-7})
     meta: Mapping[str, object] = field(default_factory=lambda: {"weights_sha256": "ab" * 32})

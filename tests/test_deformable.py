@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from figure_tools import BOX, OLD_BOX, segments
 from network_tools import TINY_DEFORMABLE, hooks, tiny
 from PIL import Image
 from toys.sampled_adapter import splat
 
-from detr_viz import cli, explain, heatmaps, load_model
+from detr_viz import cli, explain, figures, heatmaps, load_model
 from detr_viz.attention.grids import on_one_grid
 from detr_viz.attention.terms import MODES
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.ablation import decoded
 from detr_viz.explanation.faithfulness import faithfulness
 from detr_viz.explanation.removals import NOTHING, parse
+from detr_viz.figures.styles import Style
+from detr_viz.heatmaps import npz
+from detr_viz.heatmaps.compare import judge
 
 SIZES = {"num_queries": 12, "num_logits": 91, "refine": True}
 
@@ -106,6 +111,55 @@ def test_a_batch_is_as_one_image_and_a_baseline_is_the_same_again(here, weights,
     assert capsys.readouterr().out.splitlines()[-1] == "1 same"
 
 
+def test_a_sample_that_moved_is_noticed_in_saved_maps(here, weights, capsys):
+    """By compare, as a point, in cells of its level; and files of the same run are the same."""
+    for name in ("a.png", "b.png"):
+        assert cli.main(argv(weights, "--save-maps", "--quiet", "--out", name)) == 0
+    assert cli.main(["compare", "a.npz", "b.npz"]) == 0
+    saved = heatmaps.load("b.npz")
+    assert saved.meta["schema_version"] == 3 and saved.samples["combine"].shape[2:] == (3, 2, 2)
+    moved = saved.samples["combine"].copy()
+    width = saved.grid_hw[2, 1]
+    moved[1, 0, 2, 1, 0] += 1.5 / width
+    npz.write("c.npz", replace(saved, samples={"combine": moved}))
+    capsys.readouterr()
+    assert cli.main(["compare", "a.npz", "c.npz"]) == 1
+    out = capsys.readouterr().out
+    assert f"query {saved.query_ids[1]}" in out and "head 0: point 1 of level 2 by 1.5" in out
+    old, new = (heatmaps.load(name) for name in ("a.npz", "c.npz"))
+    (change,) = [part for part in judge(old, new).parts if part.excess > 1]
+    assert (change.part, change.level, change.point, change.head) == ("point", 2, 1, 0)
+    assert change.change == pytest.approx(1.5, abs=1e-4)
+
+
+def test_check_notices_a_sample_that_moved(here, weights, capsys):
+    assert cli.main(["record", *argv(weights, "--out", "base")]) == 0
+    assert cli.main(["check", "base"]) == 0
+    (path,) = (here / "base").glob("*.npz")
+    saved = heatmaps.load(path)
+    samples = {"combine": saved.samples["combine"] + np.float32(0.02)}
+    npz.write(path, replace(saved, samples=samples))
+    capsys.readouterr()
+    assert cli.main(["check", "base"]) == 1
+    assert "point" in capsys.readouterr().out
+
+
+def test_beside_detr_on_one_grid(here, weights):
+    """Figures have the grid of the finest level; saved maps have each network's own."""
+    torch.save({"model": tiny("detr", num_logits=92).network.state_dict()}, "detr.pth")
+    common = argv(weights, "--save-maps", "--quiet", "--nheads", "2", "--out", "pair.png")
+    common[1:4] = ["detr", "deformable_detr", "--weights", "detr.pth", str(weights)]
+    assert cli.main(common) == 0
+    fine, own = (heatmaps.load(f"pair_{name}.npz") for name in ("deformable_detr", "detr"))
+    (h, w), (low, narrow) = fine.hw, own.hw
+    assert h > low and w > narrow
+    with Image.open("pair.png") as picture:
+        rule = picture.text["Description"]
+    times = "\N{MULTIPLICATION SIGN}"
+    assert f"all models: map of {w} {times} {h} cells" in rule
+    assert f"coarser cells spread evenly over these: DETR {narrow} {times} {low}" in rule
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -172,6 +226,38 @@ def test_references_enter_a_layer_as_the_boxes_of_the_layer_before(explained):
     left, top, right, bottom = e.output(0).boxes_xyxy_px.T
     middles = np.stack([(left + right) / 2, (top + bottom) / 2], -1)
     np.testing.assert_allclose(e.layer_references[1], middles, atol=1e-2)
+
+
+def test_a_biography_saves_and_draws_the_references_of_each_layer(here, weights, explained):
+    """Of layer 1 the box that layer 0 put out; of layer 0 the query's own point."""
+    flags = ["--biography", "3", "--save-maps", "--out", "b.png"]
+    assert cli.main([*argv(weights)[:-2], "--quiet", *flags]) == 0
+    first, second = (heatmaps.load(f"b_layer{n}.npz") for n in (0, 1))
+    assert first.references_px.shape == (1, 2) and second.references_px.shape == (1, 4)
+    np.testing.assert_allclose(first.references_px, explained.reference_px[[3]], atol=1e-3)
+    np.testing.assert_allclose(second.references_px, first.boxes_xyxy_px, atol=1e-2)
+    middle = second.references_px[0].reshape(2, 2).mean(0)
+    np.testing.assert_allclose(explained.layer_references[1][3], middle, atol=0.1)
+
+    style = Style(zoom="none", name="heat")
+    fig = figures.head_grid(explained, [3], layer="all", biography=True, style=style)
+    assert "the box that enters the layer as its reference" in fig.facts["Description"]
+    (white,), (of_layer_0, _) = segments(fig, OLD_BOX), segments(fig, BOX)
+    np.testing.assert_allclose(white[:, 0], of_layer_0[:, 0], atol=0.1)  # none enters layer 0
+    lower = white[:, 1] - of_layer_0[:, 1]  # on the photo of the next row
+    assert np.ptp(lower) < 0.1 and abs(lower[0]) > 20
+
+
+def test_saved_references_are_checked(here, weights):
+    assert cli.main(argv(weights, "--save-maps", "--out", "a.png", "--quiet")) == 0
+    saved = heatmaps.load("a.npz")
+    points = saved.references_px
+    assert points.shape == (2, 4)
+    for wrong, says in ((points[:1], "references_px is"), (points * np.nan, "no numbers")):
+        with pytest.raises(UserError, match=says):
+            npz.write("b.npz", replace(saved, references_px=wrong))
+    npz.write("c.npz", replace(saved, references_px=None))  # as of an earlier version
+    assert heatmaps.load("c.npz").references_px is None
 
 
 def test_the_self_check_holds_at_every_site(explained):

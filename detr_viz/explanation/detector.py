@@ -117,6 +117,8 @@ class Forwarded(ShortRepr):
     grids             of the memory's cells, level by level, finest first
     reference_points  (Q, 2) or (B, Q, 2): x, y in [0, 1] of the queries before the decoder
     layer_references  decoder layer -> the same as it enters that layer, if they move
+    layer_reference_boxes  decoder layer -> (B, Q, 4) cx, cy, w, h in [0, 1] of the boxes around
+                      them, where they are boxes
     """
 
     class_scores: Mapping[int, Tensor]
@@ -126,6 +128,7 @@ class Forwarded(ShortRepr):
     grids: tuple[Grid, ...]
     reference_points: Tensor | None = None
     layer_references: Mapping[int, Tensor] = field(default_factory=dict)
+    layer_reference_boxes: Mapping[int, Tensor] = field(default_factory=dict)
 
     def detections(self, layer: int, image: int, image_hw: tuple[int, int]) -> Detections:
         """The detections of a decoder layer in an image of this size in pixels."""
@@ -147,6 +150,13 @@ class Forwarded(ShortRepr):
             return None
         points = points if points.ndim == 2 else points[image]
         return points.float().cpu().numpy() * np.asarray(image_hw[::-1], np.float32)
+
+    def reference_boxes(
+        self, image: int, image_hw: tuple[int, int], layer: int
+    ) -> NDArray[np.float32]:
+        """Boxes that enter a layer as references, (Q, 4) x0, y0, x1, y1 in pixels of the image."""
+        boxes = self.layer_reference_boxes[layer][image].float().cpu().numpy()
+        return to_pixels(cxcywh_to_xyxy(boxes), image_hw)
 
 
 class Detector(Protocol):

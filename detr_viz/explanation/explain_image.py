@@ -182,6 +182,11 @@ def _explanation(
             for n in layers
             if n in forwarded.layer_references
         },
+        layer_reference_boxes={
+            n: forwarded.reference_boxes(i, picture.hw, n)
+            for n in layers
+            if n in forwarded.layer_reference_boxes
+        },
         residuals={n: residuals["cross", n] for n in layers},
         meta=_describe(model, info, picture, how, notes, shown, residuals),
         pairwise=info.pairwise,

@@ -45,6 +45,8 @@ class ExplanationBase:
     reference_px      (Q, 2) float32 x, y: a query's reference point before the decoder, pixels of
                       the original image; None if the model's queries have no such point
     layer_references  captured layer -> the same as it enters that layer, if they move
+    layer_reference_boxes  captured layer -> (Q, 4) the boxes that enter it as references, pixels of
+                      the original image; only where references are boxes
     residuals         layer -> residual of the self-check; NaN if it cannot be tested
     meta              plain values that say how this was computed
     pairwise          detections are the top (query, class) pairs, not one class for each query
@@ -74,6 +76,9 @@ class ExplanationBase:
     meta: Mapping[str, Any]
     pairwise: bool
     layer_references: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
+    layer_reference_boxes: Mapping[int, NDArray[np.float32]] = field(
+        default_factory=dict, kw_only=True
+    )
 
     def __repr__(self) -> str:
         return summary(self)
@@ -167,6 +172,11 @@ class ExplanationBase:
             have = ", ".join(map(str, self.layers))
             raise ValueError(f"decoder layer {layer} was not captured; there is {have}")
         return layer
+
+    def references(self, layer: int) -> NDArray[np.float32] | None:
+        """Reference points (Q, 2), or boxes (Q, 4), as they enter a layer, pixels of the image."""
+        points = self.layer_references.get(layer, self.reference_px)
+        return self.layer_reference_boxes.get(layer, points)
 
     def output(self, layer: int | None = None) -> Detections:
         """Scores, labels and boxes of a captured layer's own output; see pick_layer."""

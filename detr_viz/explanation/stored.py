@@ -118,6 +118,9 @@ def store(
         "layer_references": {
             n: points for n, points in explanation.layer_references.items() if n in chosen
         },
+        "layer_reference_boxes": {
+            n: boxes for n, boxes in explanation.layer_reference_boxes.items() if n in chosen
+        },
         "meta": _of_sites(explanation.meta, [*(("cross", n) for n in chosen), *rows]),
     }
     return StoredExplanation(

@@ -10,15 +10,15 @@ import detr_viz
 from detr_viz.attention.terms import ALL_TERMS, Mode, is_sum
 from detr_viz.common.files import OutputError, reason, replacing
 from detr_viz.figures.file_facts import image_name, weights_of
+from detr_viz.figures.one_grid import TIMES
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.reading_rule import (
     DASH,
-    TIMES,
     FigureContents,
     ShownModel,
     each,
     formulas,
-    grid_of,
+    grids_of,
     heads_of,
     layers_of,
     listed,
@@ -169,7 +169,7 @@ def _caption(shown: FigureContents) -> str:
     kinds = {s.explanation.attention_kind for s in shown.subjects}
     scaled = "" if kinds == {"sampled"} else f"; {_scaled(shown)}"
     whole = "sum to 1, less what falls off the image" if "sampled" in kinds else "sum to 1"
-    grid = "; ".join(escape(text) for text in each(shown, [grid_of(s) for s in shown.subjects]))
+    grid = "; ".join(escape(text) for text in grids_of(shown))
     of = escape(heads_of(shown.style))
     return (
         f"Cross-attention {of} of {models}, {layers}{image}: {modes}{scaled}. "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from detr_viz.attention.grids import Grid
+from detr_viz.attention.grids import Grid, onto
 from detr_viz.attention.terms import Mode
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.figures.page.elements import BoxCells, MapRow, SamplePoints
@@ -93,10 +93,12 @@ def _entropy(maps: np.ndarray) -> np.ndarray:
 
 
 class MapPanels:
-    """A row for each mode."""
+    """A row for each mode. grid: of all models, on which their maps are spread; None: their own."""
 
-    def __init__(self, modes: Sequence[str | Mode], scale: str, style: Style) -> None:
-        self._modes, self._scale, self._style = modes, scale, style
+    def __init__(
+        self, modes: Sequence[str | Mode], scale: str, style: Style, grid: Grid | None = None
+    ) -> None:
+        self._modes, self._scale, self._style, self._grid = modes, scale, style, grid
         self._rows: dict[tuple[int, int, int], tuple[MapRow, ...]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
@@ -104,12 +106,13 @@ class MapPanels:
         check_heads(self._style, subject.name, subject.explanation.num_heads)
         for layer in subject.layers if queries else ():
             maps = [e.maps(mode, queries, layer, self._scale) for mode in self._modes]
+            grid = e.grid(layer)
+            if self._grid is not None and tuple(self._grid.hw) != tuple(grid.hw):
+                maps, grid = [onto(of_mode, grid, self._grid) for of_mode in maps], self._grid
             more = [self._instead_of_maps(subject, mode, queries, layer) for mode in self._modes]
             for i, query in enumerate(queries):
                 self._rows[id(e), layer, query] = tuple(
-                    shown_heads(
-                        MapRow(of_mode[i], e.grid(layer), mode_name(mode), **own[i]), self._style
-                    )
+                    shown_heads(MapRow(of_mode[i], grid, mode_name(mode), **own[i]), self._style)
                     for mode, of_mode, own in zip(self._modes, maps, more, strict=True)
                 )
 

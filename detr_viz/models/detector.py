@@ -185,6 +185,9 @@ class LoadedModel:
             ),
             reference_points=raw.get("reference_points"),
             layer_references=dict(enumerate(x[..., :2] for x in raw.get("references", ()))),
+            layer_reference_boxes={
+                n: x for n, x in enumerate(raw.get("references", ())) if x.shape[-1] == 4
+            },
         )
 
 
