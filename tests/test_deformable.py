@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from dataclasses import replace
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_a_sample_that_moved_is_noticed_in_saved_maps(here, weights, capsys):
     capsys.readouterr()
     assert cli.main(["compare", "a.npz", "c.npz"]) == 1
     out = capsys.readouterr().out
-    assert f"query {saved.query_ids[1]}" in out and "head 0: point 1 of level 2 by 1.5" in out
+    assert f"  combine   {saved.query_ids[1]} " in out and "level 2, point 1: 1.5 cells" in out
     old, new = (heatmaps.load(name) for name in ("a.npz", "c.npz"))
     (change,) = [part for part in judge(old, new).parts if part.excess > 1]
     assert (change.part, change.level, change.point, change.head) == ("point", 2, 1, 0)
@@ -217,6 +218,18 @@ def test_biography_and_atlas(here, weights):
     atlas = ["atlas", *common, "--size", "96", "--queries", "all", "--out", "y/", "--quiet"]
     assert cli.main(atlas) == 0
     assert sorted(path.suffix for path in (here / "y").iterdir()) == [".csv", ".png"]
+    with (here / "y/small.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    e = explain(load_model(weights, device="cpu"), "cat.png", size=96)
+    shares = e.samples()[1].sum(-1).mean(0)  # (M, L), all queries
+    for head, of_levels in enumerate(shares):
+        found = [float(rows[head][f"level_{level}"]) for level in range(3)]
+        np.testing.assert_allclose(found, of_levels, atol=2e-4)
+    left, top, right, bottom = e.boxes_xyxy_px.T
+    small = (right - left) * (bottom - top) < 32**2
+    assert rows[0]["objects_small"] == str(small.sum())
+    with Image.open("y/small.png") as picture:
+        assert "share of levels 0\N{EN DASH}2" in picture.text["Description"]
 
 
 def test_references_enter_a_layer_as_the_boxes_of_the_layer_before(explained):

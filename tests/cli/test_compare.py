@@ -439,7 +439,7 @@ def test_the_numbers_of_a_view_are_no_maps(tmp_path, capsys, view, flags):
     arrays = {"query_ids": np.arange(2), "maps_last": np.zeros((2, 5, 8), np.float32)}
     path = tmp_path / "view.npz"
     Arrays(arrays, {"view": view, "layer": 5}).write(path, "ab" * 32)
-    maps = heatmaps.npz.write(tmp_path / "maps.npz", saved())
+    maps = heatmaps.npz.write(tmp_path / "maps.npz", saved(num_heads=HEADS))
     for pair in ((path, maps), (maps, path), (path, path)):
         assert cli.main(["compare", *map(str, pair)]) == 2
         err = capsys.readouterr().err
