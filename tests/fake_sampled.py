@@ -78,5 +78,8 @@ class FakeSampled:
     def outside(self, mode, queries, layer=None, scale="mode"):
         return self.weights[mode][list(queries), :, :, -1].sum(-1)
 
+    def references(self, layer):
+        return None
+
     def samples(self, mode, queries, layer=None):
         return self.points[mode][list(queries)], self.weights[mode][list(queries)]

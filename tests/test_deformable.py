@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from figure_tools import SAMPLES, check_page, rows_of, texts
+from figure_tools import BOX, OLD_BOX, SAMPLES, check_page, rows_of, segments, texts
 from matplotlib.collections import EllipseCollection
 from network_tools import TINY_DEFORMABLE, hooks, tiny
 from PIL import Image
+from toys.sampled_adapter import splat
 
-from detr_viz import cli, explain, heatmaps, load_model
+from detr_viz import cli, explain, figures, heatmaps, load_model
 from detr_viz.attention.grids import on_one_grid
 from detr_viz.attention.terms import MODES
 from detr_viz.common.errors import UserError
+from detr_viz.explanation.ablation import decoded
 from detr_viz.explanation.faithfulness import faithfulness
-from detr_viz.explanation.removals import parse
+from detr_viz.explanation.removals import NOTHING, parse
 from detr_viz.explanation.stored import store
 from detr_viz.figures.encoder import encoder_grid
 from detr_viz.figures.styles import Style
+from detr_viz.heatmaps import npz
+from detr_viz.heatmaps.compare import judge
 
 DEMO = ROOT / "weights/detr_demo.pth"
 SIZES = {"num_queries": 12, "num_logits": 91, "refine": True}
@@ -110,6 +116,55 @@ def test_a_batch_is_as_one_image_and_a_baseline_is_the_same_again(here, weights,
     assert capsys.readouterr().out.splitlines()[-1] == "1 same"
 
 
+def test_a_sample_that_moved_is_noticed_in_saved_maps(here, weights, capsys):
+    """By compare, as a point, in cells of its level; and files of the same run are the same."""
+    for name in ("a.png", "b.png"):
+        assert cli.main(argv(weights, "--save-maps", "--quiet", "--out", name)) == 0
+    assert cli.main(["compare", "a.npz", "b.npz"]) == 0
+    saved = heatmaps.load("b.npz")
+    assert saved.meta["schema_version"] == 3 and saved.samples["combine"].shape[2:] == (3, 2, 2)
+    moved = saved.samples["combine"].copy()
+    width = saved.grid_hw[2, 1]
+    moved[1, 0, 2, 1, 0] += 1.5 / width
+    npz.write("c.npz", replace(saved, samples={"combine": moved}))
+    capsys.readouterr()
+    assert cli.main(["compare", "a.npz", "c.npz"]) == 1
+    out = capsys.readouterr().out
+    assert f"  combine   {saved.query_ids[1]} " in out and "level 2, point 1: 1.5 cells" in out
+    old, new = (heatmaps.load(name) for name in ("a.npz", "c.npz"))
+    (change,) = [part for part in judge(old, new).parts if part.excess > 1]
+    assert (change.part, change.level, change.point, change.head) == ("point", 2, 1, 0)
+    assert change.change == pytest.approx(1.5, abs=1e-4)
+
+
+def test_check_notices_a_sample_that_moved(here, weights, capsys):
+    assert cli.main(["record", *argv(weights, "--out", "base")]) == 0
+    assert cli.main(["check", "base"]) == 0
+    (path,) = (here / "base").glob("*.npz")
+    saved = heatmaps.load(path)
+    samples = {"combine": saved.samples["combine"] + np.float32(0.02)}
+    npz.write(path, replace(saved, samples=samples))
+    capsys.readouterr()
+    assert cli.main(["check", "base"]) == 1
+    assert "point" in capsys.readouterr().out
+
+
+def test_beside_detr_on_one_grid(here, weights):
+    """Figures have the grid of the finest level; saved maps have each network's own."""
+    torch.save({"model": tiny("detr", num_logits=92).network.state_dict()}, "detr.pth")
+    common = argv(weights, "--save-maps", "--quiet", "--nheads", "2", "--out", "pair.png")
+    common[1:4] = ["detr", "deformable_detr", "--weights", "detr.pth", str(weights)]
+    assert cli.main(common) == 0
+    fine, own = (heatmaps.load(f"pair_{name}.npz") for name in ("deformable_detr", "detr"))
+    (h, w), (low, narrow) = fine.hw, own.hw
+    assert h > low and w > narrow
+    with Image.open("pair.png") as picture:
+        rule = picture.text["Description"]
+    times = "\N{MULTIPLICATION SIGN}"
+    assert f"all models: map of {w} {times} {h} cells" in rule
+    assert f"coarser cells spread evenly over these: DETR {narrow} {times} {low}" in rule
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -171,6 +226,18 @@ def test_biography_and_atlas(here, weights):
     atlas = ["atlas", *common, "--size", "96", "--queries", "all", "--out", "y/", "--quiet"]
     assert cli.main(atlas) == 0
     assert sorted(path.suffix for path in (here / "y").iterdir()) == [".csv", ".png"]
+    with (here / "y/small.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    e = explain(load_model(weights, device="cpu"), "cat.png", size=96)
+    shares = e.samples()[1].sum(-1).mean(0)  # (M, L), all queries
+    for head, of_levels in enumerate(shares):
+        found = [float(rows[head][f"level_{level}"]) for level in range(3)]
+        np.testing.assert_allclose(found, of_levels, atol=2e-4)
+    left, top, right, bottom = e.boxes_xyxy_px.T
+    small = (right - left) * (bottom - top) < 32**2
+    assert rows[0]["objects_small"] == str(small.sum())
+    with Image.open("y/small.png") as picture:
+        assert "share of levels 0\N{EN DASH}2" in picture.text["Description"]
 
 
 def test_references_enter_a_layer_as_the_boxes_of_the_layer_before(explained):
@@ -308,6 +375,38 @@ def test_another_level_replaces_a_file_of_one_name(here, weights, capsys):
         assert ("replaced a.png" in capsys.readouterr().out) == replaces
 
 
+def test_a_biography_saves_and_draws_the_references_of_each_layer(here, weights, explained):
+    """Of layer 1 the box that layer 0 put out; of layer 0 the query's own point."""
+    flags = ["--biography", "3", "--save-maps", "--out", "b.png"]
+    assert cli.main([*argv(weights)[:-2], "--quiet", *flags]) == 0
+    first, second = (heatmaps.load(f"b_layer{n}.npz") for n in (0, 1))
+    assert first.references_px.shape == (1, 2) and second.references_px.shape == (1, 4)
+    np.testing.assert_allclose(first.references_px, explained.reference_px[[3]], atol=1e-3)
+    np.testing.assert_allclose(second.references_px, first.boxes_xyxy_px, atol=1e-2)
+    middle = second.references_px[0].reshape(2, 2).mean(0)
+    np.testing.assert_allclose(explained.layer_references[1][3], middle, atol=0.1)
+
+    style = Style(zoom="none", name="heat")
+    fig = figures.head_grid(explained, [3], layer="all", biography=True, style=style)
+    assert "the box that enters the layer as its reference" in fig.facts["Description"]
+    (white,), (of_layer_0, _) = segments(fig, OLD_BOX), segments(fig, BOX)
+    np.testing.assert_allclose(white[:, 0], of_layer_0[:, 0], atol=0.1)  # none enters layer 0
+    lower = white[:, 1] - of_layer_0[:, 1]  # on the photo of the next row
+    assert np.ptp(lower) < 0.1 and abs(lower[0]) > 20
+
+
+def test_saved_references_are_checked(here, weights):
+    assert cli.main(argv(weights, "--save-maps", "--out", "a.png", "--quiet")) == 0
+    saved = heatmaps.load("a.npz")
+    points = saved.references_px
+    assert points.shape == (2, 4)
+    for wrong, says in ((points[:1], "references_px is"), (points * np.nan, "no numbers")):
+        with pytest.raises(UserError, match=says):
+            npz.write("b.npz", replace(saved, references_px=wrong))
+    npz.write("c.npz", replace(saved, references_px=None))  # as of an earlier version
+    assert heatmaps.load("c.npz").references_px is None
+
+
 def test_the_self_check_holds_at_every_site(explained):
     assert set(explained.sites) >= {("encoder", 0), ("decoder", 1), ("cross", 1)}
     for site in explained.sites:
@@ -402,24 +501,32 @@ def test_ablation_of_a_level_reads_the_others_more(explained):
     assert kept[:, :, 1].sum(-1).mean() > 0.05
 
 
-def test_all_but_its_box_hidden_leaves_what_lies_in_it(explained):
-    found = explained.ablate("box:outside", layers=1)
-    cells = explained.tokens_inside(1)
-    assert cells.shape == (12, sum(grid.cells for grid in explained.grids(1)))
-    # a sample whose cell is inside may still read a neighbour outside; most of the weight is inside
-    inside = explained.cells_inside(1)
-    some = cells.any(1)
-    weights = found.weights[1].sum(1)
-    share = (weights * inside).sum(-1) / np.maximum(weights.sum(-1), 1e-9)
-    before = explained.maps(layer=1).sum(1).reshape(12, -1)
-    assert share[some].mean() > ((before * inside).sum(-1) / before.sum(-1))[some].mean()
+@pytest.mark.parametrize("side", ["inside", "outside"])
+def test_boxes_are_removed_by_the_places_of_samples(explained, side):
+    """In the first layer: the samples left, and their weights, worked out from saved points."""
+    e = explained
+    found = e.ablate(f"box:{side}", layers=0)
+    xy, weight = e.samples(layer=0)  # (Q, M, L, P, 2), (Q, M, L, P)
+    low, high = (e.boxes_xyxy_px[:, None, None, None, k : k + 2] for k in (0, 2))
+    px = xy * np.array(e.image.hw[::-1])  # no padding
+    within = ((low <= px) & (px <= high)).all(-1)
+    assert 0.02 < within.mean() < 0.98
+    left = np.where(within if side == "outside" else ~within, weight, 0)
+    total = left.sum((2, 3), keepdims=True)
+    left = np.divide(left, total, out=np.zeros_like(left), where=total > 0)
+    flat = [
+        splat(torch.from_numpy(xy[:, :, level]), torch.from_numpy(left[:, :, level]), grid.hw)
+        for level, grid in enumerate(e.grids(0))
+    ]
+    expected = on_one_grid(torch.cat(flat, -1).numpy(), e.grids(0))
+    np.testing.assert_allclose(found.weights[0].reshape(expected.shape), expected, atol=2e-5)
 
 
 def test_hidden_cells_by_the_networks_own_kernel_are_those_of_ablations():
     model = tiny("deformable_detr")
     with torch.inference_mode():
         memory = model.network.encode(torch.rand(1, 3, 40, 56))
-        cells = memory.memory.shape[1]
+        cells = memory.shapes[0][0] * memory.shapes[0][1]
         hidden = torch.zeros(3, 4, cells, dtype=torch.bool)
         hidden[1, 2, : cells // 2] = True
         hidden[2, 2] = True
@@ -432,7 +539,16 @@ def test_hidden_cells_by_the_networks_own_kernel_are_those_of_ablations():
 
 
 def test_faithfulness_hides_cells_of_all_levels(explained):
+    """The map's own cells, largest first: each point of the curve by the kernel of ablations."""
     found = faithfulness(explained, [4], ["combine"])
+    cells, e = explained.grid().cells, explained
+    order = np.argsort(-e.maps(queries=[4])[0].mean(0).ravel(), kind="stable")
+    assert sum(grid.cells for grid in e.grids()) > cells
+    for share, score in zip(found.shares, found.deletion["combine"][0], strict=True):
+        hidden = torch.zeros(12, cells, dtype=torch.bool)
+        hidden[4, order[: round(share * cells)].copy()] = True
+        out, _ = decoded(e.model, e.memory, NOTHING, found.layers, hidden)
+        assert score == pytest.approx(float(out.class_scores[1][0, 4, e.labels[4]]), abs=1e-5)
     score = explained.class_scores[4, explained.labels[4]]
     np.testing.assert_allclose(found.deletion["combine"][0, 0], score, atol=1e-5)
     np.testing.assert_allclose(found.insertion["combine"][0, -1], score, atol=1e-5)

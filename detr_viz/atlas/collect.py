@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz.atlas.table import COLUMNS, AtlasTable
+from detr_viz.atlas.table import AtlasTable
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.batch import worker_process
 from detr_viz.batch.explainer import BatchExplainer
@@ -182,7 +182,7 @@ def write(table: AtlasTable, stem: str, options: AtlasOptions) -> Iterator[str]:
         return
     path = options.folder / f"{stem}.csv"
     before = path.read_bytes() if path.is_file() else None
-    with replacing(path) as part, opened(part, COLUMNS) as add:
+    with replacing(path) as part, opened(part, table.columns) as add:
         for row in table.rows():
             add(row)
     numbers = path.read_bytes()

@@ -13,6 +13,7 @@ from detr_viz.atlas.words import (
     Row,
     facts_of,
     largest,
+    level_notes,
     notes_of,
     objects_of,
     role_lines,
@@ -136,6 +137,8 @@ class _Sheet:
         self.tops = [top + i * step for i in range(len(self.rows))]
         self.notes = notes_of(self.table, self.rows, self.style)
         shown = self.notes if self.page_format.notes else self.notes[:FOOT_NOTES]
+        levels = level_notes(self.table)
+        shown, self.notes = [*shown, *levels], [*self.notes, *levels]
         size, limit = page.small_pt, self.width - 2 * page.margin
         self.foot = self.pen.join(self.pen.broken(shown, limit, size), limit, size, " · ")
         self.notes_base = self.tops[-1] + step + page.px(SMALL_PT * CAP)

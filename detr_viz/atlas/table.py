@@ -2,16 +2,18 @@
 
 table = AtlasTable("DETR (detr_demo.pth)", ["combine"], layers=[5], heads=8, scale="mode")
 table.add(e, queries)                           # of each image
-table.rows()                                    # texts, for the columns COLUMNS
+table.rows()                                    # texts, for the columns table.columns
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 import numpy as np
 
 from detr_viz.atlas.box_frame import ZONES, frame_of
+from detr_viz.atlas.levels import SIZES, LevelShares, level_weights, sizes_of
 from detr_viz.atlas.statistics import MEANS, HeadRole, HeadStatistics
 from detr_viz.common.short_repr import folded
 from detr_viz.explanation.results import ExplanationBase
@@ -31,6 +33,7 @@ class AtlasTable:
     """Statistics of the maps of one model, and of two even maps of the same objects.
 
     statistics  by (layer, mode)
+    levels      the same, of detectors with several levels: how much of the maps lies on each
     chance      of EVEN, an even map over the image, and of IN_BOX, an even map over the cells whose
                 centres the box holds (objects without such a cell do not count)
     images      how many were added, including those without an object
@@ -50,6 +53,7 @@ class AtlasTable:
         self.statistics = {
             (layer, mode): HeadStatistics(heads) for layer in layers for mode in modes
         }
+        self.levels: dict[tuple[int, str], LevelShares] = {}
         self.chance = {EVEN: HeadStatistics(1), IN_BOX: HeadStatistics(1)}
 
     def __repr__(self) -> str:
@@ -58,6 +62,19 @@ class AtlasTable:
             f"AtlasTable {self.name}: {self.objects} objects of {self.images} images, "
             f"scale {self.scale}, {len(self.statistics)} tables ({rows})"
         )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of `rows`."""
+        if not self.levels:
+            return COLUMNS
+        names = [f"level_{level}" for level in range(self._num_levels)]
+        by_size = [f"{name}_{size}" for size in SIZES for name in names]
+        return (*COLUMNS, *(f"objects_{size}" for size in SIZES), *names, *by_size)
+
+    @property
+    def _num_levels(self) -> int:
+        return next(iter(self.levels.values())).means().shape[-1]
 
     @property
     def objects(self) -> int:
@@ -72,6 +89,10 @@ class AtlasTable:
         frame = frame_of(e, sound)
         for (layer, mode), statistics in self.statistics.items():
             statistics.add(e.maps(mode, sound, layer, self.scale), frame)
+            weights = level_weights(e, mode, sound, layer)
+            if weights is not None:
+                shares = self.levels.setdefault((layer, mode), LevelShares(*weights.shape[1:]))
+                shares.add(weights, sizes_of(e.boxes_xyxy_px[sound]))
         inside = frame.inside.astype(np.float64)
         even = np.full_like(inside, 1 / inside.shape[1])
         self.chance[EVEN].add(even.reshape(-1, 1, *e.grid_hw), frame, even=True)
@@ -84,9 +105,22 @@ class AtlasTable:
     def rows(self) -> Iterator[tuple[str, ...]]:
         """A row for each head, one for the mean of all heads, then those of the even maps."""
         for (layer, mode), statistics in self.statistics.items():
-            yield from self._of(statistics, str(layer), mode)
+            rows = self._of(statistics, str(layer), mode)
+            more = self._of_levels(self.levels.get((layer, mode)))
+            yield from ((*row, *own) for row, own in zip(rows, more, strict=False))
+        empty = ("",) * (len(self.columns) - len(COLUMNS))
         for mode, statistics in self.chance.items():
-            yield from self._of(statistics, "", mode)
+            yield from ((*row, *empty) for row in self._of(statistics, "", mode))
+
+    def _of_levels(self, shares: LevelShares | None) -> Iterator[tuple[str, ...]]:
+        """The columns after COLUMNS: of each head, and of their mean."""
+        if shares is None:
+            yield from repeat(())
+        else:
+            counts = [*map(str, shares.counts)]
+            parts = np.concatenate([shares.means(size) for size in ("", *SIZES)], -1)  # (M, 4 L)
+            for row in (*parts, parts.mean(0)):
+                yield (*counts, *map(_text, row))
 
     def _of(self, statistics: HeadStatistics, layer: str, mode: str) -> Iterator[tuple[str, ...]]:
         means, zones, roles = statistics.means(), statistics.zones(), statistics.roles()

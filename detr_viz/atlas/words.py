@@ -9,11 +9,12 @@ import numpy as np
 
 import detr_viz
 from detr_viz.atlas.box_frame import BAND, LEAST_CELLS
+from detr_viz.atlas.levels import SIZES
 from detr_viz.atlas.statistics import SEEN, HeadRole, HeadStatistics
 from detr_viz.atlas.table import EVEN, IN_BOX, AtlasTable
 from detr_viz.figures.page.elements import number
 from detr_viz.figures.page.text import clean
-from detr_viz.figures.reading_rule import LAYER_SCALE
+from detr_viz.figures.reading_rule import DASH, LAYER_SCALE
 from detr_viz.figures.styles import Style
 
 _TOO_SMALL = "too small"
@@ -105,6 +106,24 @@ def notes_of(table: AtlasTable, rows: Sequence[Row], style: Style) -> list[str]:
         notes.append(f"grey: in the image for fewer than {SEEN:.0%} of the objects")
     if table.scale == "layer":
         notes.append(LAYER_SCALE)
+    return notes
+
+
+def level_notes(table: AtlasTable) -> list[str]:
+    """The share of each level by the size of objects, mean of heads; a line a mode and layer."""
+    several = len({layer for layer, _ in table.statistics}) > 1
+    notes = []
+    for (layer, mode), shares in table.levels.items():
+        where = f"{mode}, layer {layer}" if several else mode
+        parts = [
+            f"{count} {size} " + " ".join(map(number, shares.means(size).mean(0).tolist()))
+            for size, count in zip(SIZES, shares.counts, strict=True)
+            if count
+        ]
+        count = shares.means().shape[-1]
+        notes.append(f"{where}, share of levels 0{DASH}{count - 1}: {', '.join(parts)}")
+    if notes:
+        notes.append("small, medium, large: boxes below 32², below 96² and from 96² px on (COCO)")
     return notes
 
 

@@ -85,6 +85,17 @@ class HasSamples(Protocol):
 
 
 @runtime_checkable
+class HasPlaces(Protocol):
+    """Attention whose samples can be hidden one by one: `Removable.without` takes such a mask."""
+
+    def samples_in(self, boxes: Tensor) -> Tensor:
+        """(M, Q, L, P) True where a sample lies in its query's box.
+
+        boxes (Q, 4): x0, y0, x1, y1 in [0, 1] of the levels' whole grids.
+        """
+
+
+@runtime_checkable
 class HasAxes(Protocol):
     """Attention whose weights are the product of a column and a row."""
 
@@ -107,5 +118,5 @@ class Removable(Protocol):
     def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(weights (M, Q, S), context (M, Q, D)) without a part.
 
-        hidden: (Q, S) True where a query must not attend.
+        hidden: (Q, S) True where a query must not attend; see HasPlaces for samples.
         """

@@ -102,15 +102,25 @@ def splat(xy: Tensor, weight: Tensor, shapes: Shapes) -> Tensor:
     return share.new_zeros(*share.shape[:-1], cells).scatter_add_(-1, index.long(), share)
 
 
-def cells_of(xy: Tensor, shapes: Shapes) -> Tensor:
-    """Index of the cell that each sample reads most of: (..., L, P) of the S cells.
+def places_of(xy: Tensor, shapes: Shapes) -> Tensor:
+    """Where each sample lies: (..., L, P) index of a cell of the finest level, whatever its own.
 
-    xy (..., L, P, 2) in [0, 1] of each level's grid. It is the cell that the sample lies in; up to
-    half a cell outside the grid it is the one at the edge, and beyond, where nothing is read, -1.
+    xy (..., L, P, 2) in [0, 1] of each level's grid; all levels cover the same image. A sample up
+    to half a cell of its level outside lies in the cell at the edge, which it reads, and one
+    beyond, where nothing is read, has -1.
     """
     sizes = torch.tensor(shapes, device=xy.device)[:, None]  # (L, 1, 2): h, w
-    place = torch.stack([xy[..., 1], xy[..., 0]], -1) * sizes
-    inside = ((place > -0.5) & (place < sizes + 0.5)).all(-1)
-    row, column = torch.minimum(place.clamp(min=0).to(torch.long), sizes - 1).unbind(-1)
-    index = _starts(shapes, xy.device)[:, None] + row * sizes[..., 1] + column
-    return torch.where(inside, index, -1)
+    finest = sizes[sizes.prod(-1).argmax()][0]
+    share = xy.flip(-1)
+    inside = ((share * sizes > -0.5) & (share * sizes < sizes + 0.5)).all(-1)
+    cell = torch.minimum((share * finest).clamp(min=0).to(torch.long), finest - 1)
+    return torch.where(inside, cell[..., 0] * finest[1] + cell[..., 1], -1)
+
+
+def in_boxes(xy: Tensor, boxes: Tensor) -> Tensor:
+    """Whether each sample lies in its query's box, its outline included: (..., Q, L, P).
+
+    xy (..., Q, L, P, 2) and boxes (Q, 4), x0, y0, x1, y1, both in [0, 1] of the levels' grids.
+    """
+    low, high = boxes[:, None, None].to(xy.dtype).split(2, -1)
+    return ((low <= xy) & (xy <= high)).all(-1)

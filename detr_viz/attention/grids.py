@@ -84,6 +84,17 @@ class Grid:
         between = (self.stride * (np.arange(1, count) - 0.5) + 0.5) / self.input_hw[axis]
         return np.concatenate([[0.0], np.clip(between, 0, 1), [1.0]])
 
+    def of_photo(self, axis: int) -> NDArray[np.float64]:
+        """Borders of the cells as fractions of the photo; above 1 on padding."""
+        return self.borders(axis) * self._padded(axis)
+
+    def input_share(self, px: NDArray, image_px: int, axis: int) -> NDArray[np.float64]:
+        """Coordinates along an axis in the photo's pixels, 0 at its edge -> in [0, 1] of the input.
+
+        Places of samples are in these units.
+        """
+        return px / (image_px * self._padded(axis))
+
     def _padded(self, axis: int) -> float:
         """The input's pixels for each pixel that shows the image: 1 without padding."""
         return self.input_hw[axis] / self.shown_hw[axis]
@@ -101,6 +112,18 @@ def spread(maps: NDArray, source: Grid, target: Grid) -> NDArray:
     """
     rows, columns = (_shares(source.borders(axis), target.borders(axis)) for axis in (0, 1))
     return (rows.astype(maps.dtype) @ maps) @ columns.T.astype(maps.dtype)
+
+
+def onto(maps: NDArray, source: Grid, target: Grid) -> NDArray:
+    """Maps (..., h, w) of one network on the grid of another, of the same photo, as by `spread`.
+
+    Paddings may differ: cells are where they lie in the photo, and what lies beyond the other
+    input is left out.
+    """
+    rows, columns = (
+        _shares(source.of_photo(axis), target.of_photo(axis)).astype(maps.dtype) for axis in (0, 1)
+    )
+    return (rows @ maps) @ columns.T
 
 
 def by_level(flat: NDArray, grids: tuple[Grid, ...]) -> tuple[NDArray, ...]:

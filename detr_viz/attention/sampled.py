@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from detr_viz.attention.base import Rows, one_of
-from detr_viz.attention.bilinear import Shapes, cells_of, sampled, splat
+from detr_viz.attention.bilinear import Shapes, in_boxes, places_of, sampled, splat
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.kernel import merge_heads
 from detr_viz.attention.terms import MODES, PARTS, SCALES
@@ -118,10 +118,12 @@ class SampledAttention:
         if hidden is None and level is None:
             return xy, logits.flatten(-2).softmax(-1).view_as(logits)
         mask = torch.zeros_like(logits, dtype=torch.bool)
-        if hidden is not None:
-            cells = cells_of(xy, self.shapes).flatten(-2)
-            each = hidden.expand(self.num_heads, -1, -1).gather(-1, cells.clamp(min=0))
-            mask = (each & (cells >= 0)).view_as(mask)
+        if hidden is not None and hidden.ndim == 4:
+            mask = hidden.clone()
+        elif hidden is not None:
+            places = places_of(xy, self.shapes).flatten(-2)
+            each = hidden.expand(self.num_heads, -1, -1).gather(-1, places.clamp(min=0))
+            mask = (each & (places >= 0)).view_as(mask)
         if level is not None:
             mask[..., level, :] = True
         mask = mask.flatten(-2)
@@ -202,13 +204,18 @@ class SampledAttention:
             return float("nan")
         return float(torch.linalg.vector_norm(rec - out) / spread)
 
+    def samples_in(self, boxes: Tensor) -> Tensor:
+        """(M, Q, L, P) True where a sample lies in its query's box, as in `HasSamples`."""
+        return in_boxes(self._samples("combine", None)[0], boxes)
+
     def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(weights (M, Q, S), context (M, Q, D)) without a part.
 
-        Without content or position, weights and places are those of the other mode. hidden: (Q, S)
-        True where a query must not read: samples of such a cell are left out of the softmax, and so
-        are those of a removed level. The weights of a removed head are 0, and those of a query
-        without any sample left.
+        Without content or position, weights and places are those of the other mode. hidden: (Q, K)
+        True for cells of the finest level where a query must not read, or (M, Q, L, P) for the
+        samples themselves. Samples of any level that lie in such a cell are left out of the
+        softmax, and so are those of a removed level. The weights of a removed head are 0, and those
+        of a query without any sample left.
         """
         mode = {"position": "content", "content": "position"}.get(removal.name, "combine")
         xy, weight = self._samples(mode, None, hidden, removal.level)

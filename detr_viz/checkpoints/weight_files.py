@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.file_kinds import HEAD_BYTES, kind_of
 from detr_viz.common.files import path_text, reason
 
 if TYPE_CHECKING:
@@ -30,22 +31,25 @@ if TYPE_CHECKING:
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
-HEAD_BYTES = 512
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
-_OTHER_FORMATS = (  # first bytes -> what it is; the ways out are in _refuse_head
-    (b"version https://git-lfs", "a git-lfs pointer, not the weights: run git lfs pull"),
-    (b"\x89PNG", "a PNG image: give a checkpoint, and the image to --image"),
-    (b"\xff\xd8\xff", "a JPEG image: give a checkpoint, and the image to --image"),
-    (b"%PDF", "a PDF: give a checkpoint"),
-    (b"\x93NUMPY", "a NumPy array: give a checkpoint of torch or safetensors"),
-    (b"\x89HDF", "an HDF5 file (Keras?): give a checkpoint of torch or safetensors"),
-    (b"GGUF", "a GGUF file: give a checkpoint of torch or safetensors"),
-    (b"\x1f\x8b", "gzip-compressed: unpack it first"),
-    (b"BZh", "bzip2-compressed: unpack it first"),
-    (b"\xfd7zXZ", "xz-compressed: unpack it first"),
-    (b"7z\xbc\xaf", "a 7z archive: unpack it first"),
-)
+_IMAGES = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image"}  # that images/ reads
+_IMAGE, _FORMAT = "give a checkpoint, and the image to --image", "give a checkpoint"
+_WEIGHTS_FORMAT = f"{_FORMAT} of torch or safetensors"
+_WAYS_OUT = {  # group of a FileKind -> what to do
+    "lfs": "{title}, not the weights: run git lfs pull",
+    "annex": "{title}, not the weights: run git annex get",
+    "web": "a web page saved under this name: download the file itself",
+    "text": f"a text file: {_WEIGHTS_FORMAT}",
+    "page": f"{{title}}: {_FORMAT}",
+    "video": f"{{title}}: {_FORMAT}",
+    "scan": f"{{title}}: {_FORMAT}",
+    "archive": "{title}: unpack it first",
+    "array": f"{{title}}: {_WEIGHTS_FORMAT}",
+    "data": f"{{title}}: {_WEIGHTS_FORMAT}",
+    "broken": "{title} (a download that did not end?): download or save it again",
+    **dict.fromkeys(("picture", "avif", "heic", "raw"), f"{{title}}: {_IMAGE}"),
+}
 _FOREIGN_CLASSES = (  # start of the global a pickle asks for -> who writes such files
     ("ultralytics.", "a YOLO checkpoint of ultralytics"),
     ("models.yolo.", "a YOLO checkpoint"),
@@ -218,16 +222,13 @@ def _what(head: bytes) -> str:
     """Says of a file by its first bytes what it is instead of a checkpoint."""
     if not head:
         return "is empty: download or save it again"
-    for start, title in _OTHER_FORMATS:
+    for start, title in _IMAGES.items():
         if head.startswith(start):
-            return f"is {title}"
-    if head[257:262] == b"ustar":
-        return "is a tar archive: unpack it first"
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page saved under this name: download the file itself"
-    if not re.search(rb"[\x00-\x08\x0e-\x1f\x7f]", head):
-        return "is a text file: give a checkpoint of torch or safetensors"
+            return f"is {title}: {_IMAGE}"
+    kind = kind_of(head)
+    if kind is not None:
+        group = "web" if kind.title == "XML text" else kind.group  # a server's error
+        return f"is {_WAYS_OUT[group].format(title=kind.title)}"
     return "is not a checkpoint: neither torch.save nor safetensors wrote it"
 
 

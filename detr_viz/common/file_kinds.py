@@ -55,6 +55,7 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (  # first bytes, group, title
     (b"7z\xbc\xaf", "archive", "a 7z archive"),
     (b"Rar!", "archive", "a RAR archive"),
     (b"\x89HDF", "data", "an HDF5 file"),
+    (b"GGUF", "data", "a GGUF file"),
     (b"PAR1", "data", "a Parquet table"),
     (b"SQLite format 3", "data", "an SQLite database"),
     (b"\x80\x02", "data", "a Python pickle"),

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detr_viz.attention.base import Attention, Removable
+from detr_viz.attention.base import Attention, HasPlaces, Removable
 from detr_viz.attention.terms import are_products
 from detr_viz.common.errors import UserError
 from detr_viz.common.short_repr import ShortRepr
@@ -90,14 +90,17 @@ def ablate(
     removal: Removal,
     layers: Sequence[int],
     inside: Tensor,
+    boxes: Tensor,
     before: Detections,
 ) -> Ablation:
     """Decode one image without a part of the cross-attention in these layers.
 
-    inside: (Q, K) True where a key's cell is in the query's box. before: the result of `unchanged`.
+    inside: (Q, K) True where a key's cell is in the query's box. boxes: (Q, 4) x0, y0, x1, y1 of
+    these boxes in [0, 1] of the grids; samples go by their own places. before: the result of
+    `unchanged`.
     """
     hidden = {"inside": inside, "outside": ~inside}.get(removal.box)
-    forwarded, weights = decoded(detector, memory, removal, layers, hidden)
+    forwarded, weights = decoded(detector, memory, removal, layers, hidden, boxes)
     after = forwarded.detections(detector.info.num_layers - 1, 0, image_hw)
     pairs = zip(before.boxes_xyxy_px, after.boxes_xyxy_px, strict=True)
     return Ablation(
@@ -125,11 +128,13 @@ def decoded(
     removal: Removal,
     layers: Sequence[int],
     hidden: Tensor | None = None,
+    boxes: Tensor | None = None,
 ) -> tuple[Forwarded, dict[int, Tensor]]:
     """(the result for one image, layer -> the weights (M, Q, K) used there).
 
-    hidden: (Q, K) True where a query must not attend, in these layers. All layers use the same
-    kernel, so that results with and without a removal can be compared.
+    hidden: (Q, K) True where a query must not attend, in these layers. boxes: as in `ablate`, for a
+    removal of what is inside or outside them. All layers use the same kernel, so that results with
+    and without a removal can be compared.
     """
     weights: dict[int, Tensor] = {}
     hooks = []
@@ -147,7 +152,11 @@ def decoded(
             here: tuple[Removal, Tensor | None] = here,
         ) -> Any:
             attention = site.read(args, kwargs, out, 0, ())
-            weights[layer], context = attention.without(*here)
+            part, mask = here
+            if part.box and boxes is not None and isinstance(attention, HasPlaces):
+                within = attention.samples_in(boxes)
+                mask = within if part.box == "inside" else ~within
+            weights[layer], context = attention.without(part, mask)
             return site.replaced(out, context)
 
         hooks.append((site.module, replacement))

@@ -90,7 +90,7 @@ class Explanation(ExplanationBase):
 
         removal  "position" or "content" (every term that has a part of it), "term:cq.pk", "head:3",
                  "level:2", "box:inside" or "box:outside" (the cells whose centres are inside or
-                 outside each query's own box)
+                 outside each query's own box; of sampled attention the samples that lie there)
         layers   the layers where it is removed, as in `explain`
         ValueError for an unknown removal. UserError for an unknown head or layer, or if the
         detector has no such parts.
@@ -107,6 +107,7 @@ class Explanation(ExplanationBase):
                 part,
                 resolve_layers(layers, self.num_layers),
                 torch.from_numpy(self.tokens_inside()).to(self.model.device),
+                torch.from_numpy(self._boxes_of_input()).to(self.model.device),
                 self._before_ablation,
             )
         grids = self.grids()
@@ -115,6 +116,15 @@ class Explanation(ExplanationBase):
         on_one = {n: on_one_grid(w, grids) for n, w in found.weights.items()}
         weights = {n: maps.reshape(*maps.shape[:2], -1) for n, maps in on_one.items()}
         return replace(found, weights=weights)
+
+    def _boxes_of_input(self) -> NDArray[np.float32]:
+        """Each query's box, (Q, 4) x0, y0, x1, y1 in [0, 1] of the network's input."""
+        grid, boxes = self.grid(), self.boxes_xyxy_px
+        axes = (1, 0, 1, 0)
+        shares = [
+            grid.input_share(boxes[:, k], self.image.hw[axis], axis) for k, axis in enumerate(axes)
+        ]
+        return np.stack(shares, -1).astype(np.float32)
 
     @cached_property
     def proposals(self) -> Proposals | None:

@@ -8,6 +8,9 @@ Petsiuk et al., "RISE", BMVC 2018, delete and insert pixels of the image. Here c
 are hidden from one query's cross-attention; the other queries still see all cells. If a map shows
 the cells that the query's class depends on, its score falls early in deletion (a small area under
 the curve) and rises early in insertion (a large one), compared with cells in random order.
+
+Attention to several levels: a cell is one of the finest grid, that of the map, and hides the cells
+of all levels under it; a sample of any level is left out of the softmax where it lies in the cell.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detr_viz.attention.grids import by_level, finest
 from detr_viz.explanation.ablation import check_removable
 from detr_viz.explanation.curves import Faithfulness, area
 from detr_viz.explanation.precision import own_arithmetic
@@ -61,7 +65,7 @@ def faithfulness(
         raise ValueError("faithfulness of no mode: name one")
     valid = _valid_cells(e)
     maps = {mode: e.maps(mode, ids, e.num_layers - 1, scale).mean(1) for mode in modes}
-    flat = {mode: _flat(e, mode, ids, scale) for mode in modes}
+    flat = {mode: each.reshape(len(ids), -1) for mode, each in maps.items()}
     counts = _counts(len(valid))
     curves = {way: {mode: [] for mode in modes} for way in ("deletion", "insertion")}
     random = []
@@ -95,28 +99,20 @@ def faithfulness(
     )
 
 
-def _flat(e: Explanation, mode: str, queries: Sequence[int], scale: str) -> NDArray[np.float32]:
-    """The mean of the heads on the cells of all levels, level by level, (q, S).
-
-    A cell of a coarse level holds the weight of its whole area, as the network reads it.
-    """
-    levels = e.level_maps(mode, queries, e.num_layers - 1, scale)
-    return np.concatenate([m.mean(1).reshape(len(m), -1) for m in levels], 1)
-
-
 def _cells(e: Explanation) -> int:
-    """The number of cells of all levels at the last layer, S."""
-    return sum(grid.cells for grid in e.grids(e.num_layers - 1))
+    """The number of cells of the finest grid at the last layer, K."""
+    grids = e.grids(e.num_layers - 1)
+    return grids[finest(grids)].cells
 
 
 def _valid_cells(e: Explanation) -> NDArray[np.intp]:
-    """The cells of all levels that are not padding, in which no query can look."""
+    """The cells of the finest grid that are not padding, in which no query can look."""
     last = e.num_layers - 1
-    attention = e.attention_at(("cross", last))
+    attention, grids = e.attention_at(("cross", last)), e.grids(last)
     mask = getattr(attention, "key_padding_mask", getattr(attention, "padding", None))
     if mask is None:
         return np.arange(_cells(e))
-    return np.flatnonzero(~mask.cpu().numpy().ravel())
+    return np.flatnonzero(~by_level(mask.cpu().numpy().ravel(), grids)[finest(grids)])
 
 
 def _counts(cells: int) -> NDArray[np.intp]:

@@ -171,6 +171,11 @@ class ExplanationBase:
             raise ValueError(f"decoder layer {layer} was not captured; there is {have}")
         return layer
 
+    def references(self, layer: int) -> NDArray[np.float32] | None:
+        """Reference points (Q, 2), or boxes (Q, 4), as they enter a layer, pixels of the image."""
+        points = self.layer_references.get(layer, self.reference_px)
+        return self.reference_boxes.get(layer, points)
+
     def output(self, layer: int | None = None) -> Detections:
         """Scores, labels and boxes of a captured layer's own output; see pick_layer."""
         return self.outputs[self.pick_layer(layer)]

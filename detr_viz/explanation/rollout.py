@@ -21,6 +21,10 @@ A row of [R_qi, R_qq] sums to 1. The part of R_qi in that sum is 1 - 2^-layers f
 whatever the weights are. So it carries no information, and R_qi is divided by it. R_qi is linear in
 R_m, so the encoder is applied at the end to the rows of the chosen queries, without any (K, K)
 matrix.
+
+Sampled attention is linear in the values of all levels' cells too: it reads splat @ value
+(attention/sampled.py). So A is the splat, and the same products hold, in an encoder as well. A row
+of A sums to 1 less what falls off the map, and what is left of a rollout is divided by its sum.
 """
 
 from __future__ import annotations
@@ -147,5 +151,6 @@ def _all_of(e: Explanation, kind: str, count: int) -> list[Attention]:
 
 def _normalised(rows: Tensor, grids: tuple[Grid, ...]) -> NDArray[np.float32]:
     """Rows (n, S) over the cells of all levels -> (n, K) over those of the finest."""
-    shares = (rows / rows.sum(-1, keepdim=True)).to("cpu", torch.float32).numpy()
+    total = rows.sum(-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)  # 0: all off the map
+    shares = (rows / total).to("cpu", torch.float32).numpy()
     return on_finest(by_level(shares, grids), grids).reshape(len(shares), -1)

@@ -21,6 +21,7 @@ from detr_viz.detections.matching import Match, SharedObject
 from detr_viz.figures.file_facts import metadata
 from detr_viz.figures.labels import model_name, names_of, short_names, words_of
 from detr_viz.figures.level_words import cells_of
+from detr_viz.figures.one_grid import one_grid
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.paint import draw
@@ -155,10 +156,13 @@ def _figure(
     modes = tuple(dict.fromkeys([mode] if isinstance(mode, str | Mode) else mode))
     if not objects or not modes:
         raise FigureError("nothing to draw: name at least one query and one mode")
-    maps: Panels = MapPanels(modes, scale, style)
+    ablated, grid = next(iter(ablations), ()), None
+    drawn_maps = style.name not in ("points", "cells") and modes != (ALL_TERMS,)
+    if drawn_maps and style.levels == "sum" and not ablated:
+        grid = one_grid(subjects)
+    maps: Panels = MapPanels(modes, scale, style, grid)
     if modes == (ALL_TERMS,):
         maps = TermPanels(style)
-    ablated = next(iter(ablations), ())
     if ablated:
         if modes != ("combine",) or any(len(s.layers) > 1 for s in subjects):
             raise FigureError(
@@ -180,6 +184,7 @@ def _figure(
         tuple(ablation.removal.name for ablation in ablated),
         ablated[0].layers if ablated else (),
         biography,
+        grid_hw=None if grid is None else tuple(grid.hw),
     )
     names = columns(style, max(s.explanation.num_heads for s in subjects))
     foot = Foot(tuple(foot_words(shown)), tuple(reading_rule(shown)), cells_of(shown))

@@ -11,7 +11,7 @@ from detr_viz.attention.terms import ALL_TERMS, Mode, is_sum
 from detr_viz.common.files import OutputError, reason, replacing
 from detr_viz.common.words import listed
 from detr_viz.figures.file_facts import image_name, weights_of
-from detr_viz.figures.level_words import TIMES, grid_of, level_words, levels_note, points_notes
+from detr_viz.figures.level_words import TIMES, level_words, levels_note, points_notes
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.reading_rule import (
     DASH,
@@ -19,6 +19,7 @@ from detr_viz.figures.reading_rule import (
     ShownModel,
     each,
     formulas,
+    grids_of,
     heads_of,
     layers_of,
     mode_name,
@@ -171,8 +172,7 @@ def _caption(shown: FigureContents) -> str:
     one = "A map's"
     if shown.style.levels != "sum":
         one, whole = "A head's", whole.replace("sum to 1", "sum to 1 over all levels")
-    grids = each(shown, [grid_of(s, shown.style) for s in shown.subjects])
-    grid = "; ".join(map(escape, grids))
+    grid = "; ".join(map(escape, grids_of(shown)))
     of = ", ".join([escape(heads_of(shown.style)), *level_words(shown.style)])
     return (
         f"Cross-attention {of} of {models}, {layers}{image}: {modes}{scaled}. "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.attention.grids import Grid, finest, on_finest
+from detr_viz.attention.grids import Grid, finest, on_finest, onto
 from detr_viz.attention.terms import Mode
 from detr_viz.figures.page.elements import MapRow, SamplePoints
 from detr_viz.figures.styles import Style, check_levels
@@ -53,13 +53,18 @@ def level_rows(
     layer: int,
     scale: str,
     style: Style,
+    grid: Grid | None = None,
 ) -> list[LevelRow]:
     """The rows of one mode: one, or one for each level. FigureError for a level that is not there.
 
+    grid: on which the sum of the levels is spread; None: the finest of them.
     Points of listed levels share a row, with maps that are the sum of these levels.
     """
     if style.levels == "sum":
-        return [LevelRow(e.maps(mode, queries, layer, scale), e.grid(layer))]
+        maps, own = e.maps(mode, queries, layer, scale), e.grid(layer)
+        if grid is None or tuple(grid.hw) == tuple(own.hw):
+            return [LevelRow(maps, own)]
+        return [LevelRow(onto(maps, own, grid), grid)]
     grids = e.grids(layer)
     check_levels(style, e.model_title, len(grids))
     chosen = tuple(range(len(grids))) if style.levels == "all" else tuple(style.levels)

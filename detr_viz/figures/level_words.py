@@ -35,6 +35,8 @@ def cells_of(shown: FigureContents) -> tuple[int, int] | None:
     """(h, w) of the maps, where all have the same; else None, and where points are drawn."""
     if shown.style.name == "points":
         return None
+    if shown.grid_hw is not None:
+        return shown.grid_hw
     grids = {grid.hw for s in shown.subjects for grid in _grids(s, shown.style)}
     return tuple(next(iter(grids))) if len(grids) == 1 else None
 

@@ -103,20 +103,26 @@ def _entropy(maps: np.ndarray) -> np.ndarray:
 
 
 class MapPanels:
-    """A row for each mode, and for each level that is shown on its own."""
+    """A row for each mode, and for each level that is shown on its own.
 
-    def __init__(self, modes: Sequence[str | Mode], scale: str, style: Style) -> None:
-        self._modes, self._scale, self._style = modes, scale, style
+    grid: of all models, on which their maps are spread; None: their own.
+    """
+
+    def __init__(
+        self, modes: Sequence[str | Mode], scale: str, style: Style, grid: Grid | None = None
+    ) -> None:
+        self._modes, self._scale, self._style, self._grid = modes, scale, style, grid
         self._rows: dict[tuple[int, int, int], tuple[MapRow, ...]] = {}
 
     def collect(self, subject: ShownModel, queries: Sequence[int]) -> None:
         e = subject.explanation
         check_heads(self._style, subject.name, subject.explanation.num_heads)
         for layer in subject.layers if queries else ():
+            scale, style, grid = self._scale, self._style, self._grid
             rows = [
                 (mode, one, self._instead_of_maps(subject, mode, queries, layer, one))
                 for mode in self._modes
-                for one in level_rows(e, mode, queries, layer, self._scale, self._style)
+                for one in level_rows(e, mode, queries, layer, scale, style, grid)
             ]
             for i, query in enumerate(queries):
                 self._rows[id(e), layer, query] = tuple(

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from detr_viz.attention.terms import ALL_TERMS, MIXED, Mode, formula_of, is_sum, parse_terms
 from detr_viz.common.words import listed
 from detr_viz.figures.level_words import grid_of, level_words, levels_note, points_notes
+from detr_viz.figures.one_grid import one_grid_notes
 from detr_viz.figures.page.fonts import drawable
 from detr_viz.figures.page.regions import region_rule
 from detr_viz.figures.page.text import clean
+from detr_viz.figures.references import reference_notes
 from detr_viz.figures.styles import ALL_IN_ONE, NORMS, Style
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class FigureContents:
     removed     the removed parts (explanation/removals.py)
     removed_in  the decoder layers that they were removed from
     width_in    of the figure
+    grid_hw     of the maps of all models, where their own grids differ; None: of each its own
     """
 
     subjects: tuple[ShownModel, ...]
@@ -59,6 +62,7 @@ class FigureContents:
     removed_in: tuple[int, ...] = ()
     biography: bool = False
     width_in: float = 4.6
+    grid_hw: tuple[int, int] | None = None
 
     @property
     def title(self) -> str:
@@ -140,6 +144,13 @@ def layers_of(subject: ShownModel) -> str:
     return f"decoder {numbered('layer', subject.layers)} of 0{DASH}{last}"
 
 
+def grids_of(shown: FigureContents) -> list[str]:
+    """The grid of each model, or the one of all; a line each."""
+    if shown.grid_hw is not None:
+        return one_grid_notes(shown.subjects, shown.grid_hw)
+    return each(shown, [grid_of(s, shown.style) for s in shown.subjects])
+
+
 def foot_words(shown: FigureContents) -> list[str]:
     """The line under a figure: models, layers, modes, and what the numbers are."""
     subjects = shown.subjects
@@ -217,11 +228,9 @@ def reading_rule(shown: FigureContents) -> list[str]:
     elif shown.style.heads == "max":
         notes.append("the largest weight of any head, cell by cell")
     if shown.biography:
-        notes.append(
-            "red: another class than in the row above, or a box whose IoU with it is < 0.5"
-        )
-        if any(s.explanation.reference_px is not None for s in shown.subjects):
-            notes.append("the ring: the query's reference point")
+        red = "red: another class than in the row above, or a box whose IoU with it is < 0.5"
+        notes.append(red)
+        notes += reference_notes([s.explanation for s in shown.subjects])
     if shown.removed:
         layers = numbered("layer", shown.removed_in)
         notes.append(
@@ -230,7 +239,9 @@ def reading_rule(shown: FigureContents) -> list[str]:
         )
         notes.append("bars: the score that the class is left")
         if any(name.startswith("box:") for name in shown.removed):
-            notes.append("hidden: the cells inside or outside each query's own box")
+            kinds = {s.explanation.attention_kind for s in subjects}
+            what = "samples" if kinds == {"sampled"} else "cells"
+            notes.append(f"hidden: the {what} inside or outside each query's own box")
     if ALL_TERMS in shown.modes:
         notes += terms_rule(shown)
     elif shown.scale == "layer":
@@ -244,7 +255,7 @@ def reading_rule(shown: FigureContents) -> list[str]:
     if ALL_TERMS not in shown.modes:
         notes += number_notes(shown.style)
     notes += points_notes(shown)
-    return [*notes, *each(shown, [grid_of(s, shown.style) for s in subjects])]
+    return [*notes, *grids_of(shown)]
 
 
 def terms_rule(shown: FigureContents) -> list[str]:

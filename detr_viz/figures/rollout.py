@@ -41,6 +41,7 @@ _RULE = (
     "it multiplies 0.5 A + 0.5 I of all layers, A the mean of heads",
     "values, FFNs and norms are left out",
 )
+_SAMPLED = "A is the splat of the samples on the cells of all levels, less what falls off the map"
 
 
 def rollout_grid(
@@ -141,7 +142,10 @@ def _figure(
     style: Style,
     page_format: PageFormat,
 ) -> Figure:
-    rule = [clean(e.model_title), *notes, *_RULE, grid_note(e.grid_hw)]
+    rule = [clean(e.model_title), *notes, *_RULE]
+    if e.kind() == "sampled":
+        rule.append(_SAMPLED)
+    rule.append(grid_note(e.grid_hw))
     foot = Foot(
         (clean(e.model_title), "attention rollout, an approximation"), tuple(rule), e.grid_hw
     )

@@ -14,6 +14,7 @@ from detr_viz.figures.labels import finite, label_of
 from detr_viz.figures.page.elements import Group, Label, Section, score_text
 from detr_viz.figures.panel_rows import AblationPanels, Panels
 from detr_viz.figures.reading_rule import ShownModel, class_name
+from detr_viz.figures.references import reference_of
 
 if TYPE_CHECKING:
     from detr_viz.explanation.removals import Removal
@@ -81,11 +82,10 @@ def _through_layers(
 
 
 def _with_changes(subject: ShownModel, query: int | None, section: Section) -> Section:
-    """The section with what changed in the query from each layer to the next, and its reference."""
+    """The section with what changed from each layer to the next, and the query's reference."""
     if query is None:
         return section
     e, groups = subject.explanation, []
-    reference = None if e.reference_px is None else tuple(map(float, e.reference_px[query]))
     for layer, group, before in zip(
         subject.layers, section.groups, (None, *subject.layers), strict=False
     ):
@@ -96,7 +96,9 @@ def _with_changes(subject: ShownModel, query: int | None, section: Section) -> S
         details += [f"{class_name(e, i)} {score_text(float(scores[i]))}" for i in others]
         changes = [] if before is None else _changes(e, query, before, layer)
         label = replace(group.label, alert=", ".join(changes), details=tuple(details))
-        groups.append(replace(group, label=label, mark=reference))
+        mark, box = reference_of(e, query, layer)
+        entering = None if box is None else finite(box)
+        groups.append(replace(group, label=label, mark=mark, old_box_xyxy_px=entering))
     return replace(section, groups=tuple(groups))
 
 
@@ -186,7 +188,8 @@ def _removed(
         if now != ablation.before.labels[query]:
             words, alert = "", f"becomes {class_name(e, now)}, {words}"
         notes = ()
-        if ablation.removal.box and not e.cells_inside()[query].any():
+        dense = e.kind(layer) == "dense"  # others may read a box without the centre of a cell
+        if ablation.removal.box and dense and not e.cells_inside()[query].any():
             notes = ("no cell in its box",)
         groups.append(
             Group(

@@ -26,6 +26,7 @@ from detr_viz.heatmaps.schema import (
     Heatmaps,
     lack,
     no_weights,
+    of_a_view,
     rounding,
 )
 from detr_viz.heatmaps.stores import STORES
@@ -74,6 +75,7 @@ class Checked:
         self._check_names(modes, len(grids))
         fields |= {name: self._arrays[name] for name in MORE_FIELDS}
         fields["kind"] = str(fields["kind"])
+        fields["references_px"] = self._references(rows[0])
         return Heatmaps(
             maps=maps,
             meta=self._meta,
@@ -108,6 +110,8 @@ class Checked:
     # ---- the fields -------------------------------------------------------------------------
 
     def _check_meta(self) -> None:
+        if words := of_a_view(self._meta):
+            raise self._wrong(words)
         self._check_there(FIELDS)
         self.check_version()
         if self._version >= 3:
@@ -275,6 +279,17 @@ class Checked:
         if trouble := no_weights(weights, 1 + rounding(stored)):
             raise self._wrong(f": {name[:60]} has {trouble}: write it again")
         return samples, weights
+
+    def _references(self, count: int) -> NDArray[np.float32] | None:
+        """Reference points or boxes, which need not be there."""
+        array = self._arrays.get("references_px")
+        if array is None:
+            return None
+        if array.shape not in ((count, 2), (count, 4)) or array.dtype != np.float32:
+            raise self._wrong(f": references_px is {array.dtype} {array.shape}: {self._not_ours}")
+        if not np.isfinite(array).all():
+            raise self._wrong(": references_px has values that are no numbers: write it again")
+        return array
 
 
 _OLD_FIELDS = {"grid_hw": (np.int64, 1)}  # of versions 1 and 2

@@ -71,6 +71,7 @@ def of(
         },
         samples={mode: pair[0] for mode, pair in points.items() if pair is not None},
         sample_weights={mode: pair[1] for mode, pair in points.items() if pair is not None},
+        references_px=_references(explanation, ids, layer) if place["kind"] == "sampled" else None,
         query_ids=np.asarray(ids, np.int64),
         scores=output.scores[ids],
         labels=output.labels[ids],
@@ -126,6 +127,12 @@ def _samples(
         return None
     points, weights = samples
     return np.asarray(points, np.float32), np.asarray(weights, np.float32)
+
+
+def _references(e: ExplanationBase, ids: list[int], layer: int) -> NDArray[np.float32] | None:
+    """Reference points or boxes of these queries; None if the network has none."""
+    references = e.references(layer)
+    return None if references is None else np.asarray(references[ids], np.float32)
 
 
 def of_arrays(maps: Mapping[str, NDArray[Any]], **meta: Any) -> Heatmaps:

@@ -7,6 +7,7 @@ The arrays of version 3; q queries, M heads, L levels (finest first), h x w the 
     outside_<mode>         float32 (q, M): the mass off the map; with the map it sums to 1
     samples_<mode>         float32 (q, M, L, P, 2), and
     sample_weights_<mode>  (q, M, L, P): only for attention that samples points
+    references_px          float32 (q, 2) or (q, 4): only for attention that samples points
 
 Versions 1 and 2 have one level, no `outside` and none of the fields of MORE_FIELDS.
 """
@@ -47,6 +48,13 @@ MORE_FIELDS = {  # since version 3
     "valid_hw_px": (np.int64, 1),
     "input_hw_px": (np.int64, 1),
 }
+VIEWS = {  # "view" in the meta of files that are no maps of heads -> the flags that wrote them
+    "rollout": "--rollout",
+    "rollout_encoder": "--rollout --attention encoder",
+    "encoder": "--attention encoder",
+    "decoder": "--attention decoder",
+    "terms": "--plot terms",
+}
 
 
 class HeatmapError(UserError):
@@ -74,6 +82,8 @@ class Heatmaps(ShortRepr):
     samples         mode -> float32 (q, M, L, P, 2): x, y of each point as fractions of the level's
                     whole grid; below 0 or above 1 it is outside
     sample_weights  mode -> float32 (q, M, L, P); both are empty if no points are sampled
+    references_px   float32 (q, 2) x, y of the points around which they are, as they enter the
+                    layer, or (q, 4) x0, y0, x1, y1 of boxes; pixels of the original image
     """
 
     maps: Mapping[str, NDArray[np.float32]]
@@ -94,6 +104,7 @@ class Heatmaps(ShortRepr):
     levels: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict)
     samples: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     sample_weights: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    references_px: NDArray[np.float32] | None = None
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -110,7 +121,21 @@ class Heatmaps(ShortRepr):
         arrays |= {f"samples_{mode}": array for mode, array in self.samples.items()}
         for mode, array in self.sample_weights.items():
             arrays[f"sample_weights_{mode}"] = array.astype(store)
+        if self.references_px is not None:
+            arrays["references_px"] = self.references_px
         return arrays | {n: np.asarray(getattr(self, n)) for n in (*FIELDS, *MORE_FIELDS)}
+
+
+def of_a_view(meta: object) -> str:
+    """What a file is that is not of saved maps, but has the numbers of a view; "" for others."""
+    view = meta.get("view") if isinstance(meta, dict) else None
+    if not isinstance(view, str):
+        return ""
+    flags = VIEWS.get(view, "a view of its own")
+    return (
+        f" holds the numbers of {flags}, not maps of heads: read it with numpy, or save maps "
+        "without that"
+    )
 
 
 def rounding(maps: NDArray[Any]) -> float:

@@ -11,8 +11,10 @@ from conftest import demo_model
 
 from detr_viz import explain
 from detr_viz.atlas.box_frame import BINS, PER_BOX, ZONES, frame_of, zone_masks
+from detr_viz.atlas.levels import LevelShares, sizes_of
 from detr_viz.atlas.statistics import HeadStatistics, interval
 from detr_viz.atlas.table import COLUMNS, EVEN, IN_BOX, AtlasTable
+from detr_viz.atlas.words import level_notes
 from detr_viz.attention.grids import Grid
 from detr_viz.demo.measure import Geometry, baselines, measure_maps, peak_offsets
 from detr_viz.demo.shapes import held_out_seeds, scene
@@ -35,6 +37,9 @@ class Seen:
 
     def grid(self, layer=None):
         return self._grid
+
+    def grids(self, layer=None):
+        return (self._grid,)
 
     def maps(self, mode, queries, layer, scale):
         return self.made[queries]
@@ -232,6 +237,61 @@ def test_rows_have_all_columns(explanation):
     assert float(rows[8]["entropy"]) == pytest.approx(np.mean(heads), rel=1e-3)
     zones = [float(rows[3][f"mass_{zone}"]) for zone in ZONES]
     assert sum(zones) == pytest.approx(1, abs=2e-3)
+
+
+def test_shares_of_levels_by_the_size_of_objects():
+    """Hand-made weights of two heads on two levels; areas as COCO counts them, in pixels."""
+    boxes = np.array([[0, 0, 31, 33], [0, 0, 32, 32], [10, 10, 105.9, 106], [5, 0, 101, 96]])
+    assert sizes_of(boxes).tolist() == [0, 1, 1, 2]  # 1023, 1024, 9206.4 and 9216 px
+    assert sizes_of(np.array([[9, 9, 3, 3]])).tolist() == [0]
+    weights = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.0, 1.0]])
+    shares = LevelShares(2, 2)
+    both_heads = np.stack([weights, weights[:, ::-1]], 1)
+    shares.add(both_heads[:2], sizes_of(boxes[:2]))  # of two images
+    shares.add(both_heads[2:], sizes_of(boxes[2:]))
+    assert shares.counts.tolist() == [1, 2, 1]
+    np.testing.assert_allclose(shares.means("small"), [[0.9, 0.1], [0.1, 0.9]])
+    np.testing.assert_allclose(shares.means("medium"), [[0.4, 0.6], [0.6, 0.4]])
+    np.testing.assert_allclose(shares.means("large"), [[0, 1], [1, 0]])
+    np.testing.assert_allclose(shares.means()[0], [1.7 / 4, 2.3 / 4])
+    assert np.isnan(LevelShares(1, 2).means("small")).all()
+
+
+class SeenOnLevels(Seen):
+    """Its objects have half of the weight of each head on level 1, whose points lie off the map."""
+
+    def grids(self, layer=None):
+        return (self._grid, Grid((6, 8), self._grid.input_hw, 20, "centered"))
+
+    def samples(self, mode, queries, layer=None):
+        weight = np.zeros((len(queries), self.made.shape[1], 2, 2), np.float32)
+        weight[:, :, 0] = [0.3, 0.2]
+        weight[:, :, 1] = [0.5, 0.0]
+        return np.full((*weight.shape, 2), -9, np.float32), weight
+
+
+def test_columns_of_levels_are_those_of_detectors_with_levels():
+    made = np.concatenate([one_hot((4, 4), (5, 5))] * 2)
+    boxes = [(0, 0, 30, 30), (0, 0, 100, 100)]
+    with_levels, without = (AtlasTable("x", ["combine"], [5], 2, "mode") for _ in range(2))
+    with_levels.add(SeenOnLevels(boxes, made), [0, 1])
+    without.add(Seen(boxes, made), [0, 1])
+    assert without.columns == COLUMNS
+    assert with_levels.columns[: len(COLUMNS)] == COLUMNS
+    assert with_levels.columns[len(COLUMNS) :] == (
+        *("objects_small", "objects_medium", "objects_large", "level_0", "level_1"),
+        *("level_0_small", "level_1_small", "level_0_medium", "level_1_medium"),
+        *("level_0_large", "level_1_large"),
+    )
+    rows = [*with_levels.rows()]
+    assert [row[: len(COLUMNS)] for row in rows] == [*without.rows()]
+    of_levels = ("1", "0", "1", "0.5", "0.5", "0.5", "0.5", "", "", "0.5", "0.5")
+    assert [row[len(COLUMNS) :] for row in rows[:3]] == [of_levels] * 3  # two heads, their mean
+    assert {row[len(COLUMNS) :] for row in rows[3:]} == {("",) * 11}
+    (first, rule) = level_notes(with_levels)
+    assert first == "combine, share of levels 0\N{EN DASH}1: 1 small .50 .50, 1 large .50 .50"
+    assert "32² px" in rule or "32²" in rule
+    assert level_notes(without) == []
 
 
 def test_boxes_that_are_none_are_left_out():

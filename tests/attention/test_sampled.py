@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from detr_viz.attention.base import HasSamples, HasTerms, Removable
-from detr_viz.attention.bilinear import cells_of, sampled, splat
+from detr_viz.attention.bilinear import in_boxes, places_of, sampled, splat
+from detr_viz.attention.grids import Grid
 from detr_viz.attention.sampled import SampledAttention
 from detr_viz.explanation.removals import NOTHING, parse
 
@@ -79,10 +80,53 @@ def test_a_sample_between_four_cells_and_one_at_the_edge():
     torch.testing.assert_close(got, expected, atol=1e-12, rtol=0)
 
 
-def test_cells_of_samples():
+def test_places_of_samples_are_cells_of_the_finest_level():
     """Half a cell beyond the edge of 7 x 5 and 4 x 3 cells nothing is read any more."""
     xy = torch.tensor([[[[0.999, 0.0]], [[0.5, 0.99]]], [[[1.08, 0.5]], [[-0.12, 0.5]]]])
-    assert cells_of(xy, SHAPES).tolist() == [[[6], [35 + 2 * 4 + 2]], [[-1], [35 + 4]]]
+    assert places_of(xy, SHAPES).tolist() == [[[6], [4 * 7 + 3]], [[-1], [2 * 7]]]
+    coarse_first = (SHAPES[1], SHAPES[0])
+    assert places_of(xy.flip(-3), coarse_first).tolist() == [[[4 * 7 + 3], [6]], [[2 * 7], [-1]]]
+
+
+def test_samples_in_boxes_by_their_own_places():
+    """Both samples lie in one cell, 0.5 to 0.75, and only one of them in the box."""
+    xy = torch.tensor([[0.55, 0.6], [0.7, 0.6]]).view(1, 1, 1, 2, 2).expand(1, 2, 2, 2, 2)
+    boxes = torch.tensor([[0.5, 0.0, 0.6, 1.0], [0.55, 0.6, 0.7, 0.6]])
+    within = in_boxes(xy, boxes)
+    assert within.shape == (1, 2, 2, 2)
+    assert within[0, 0].tolist() == [[True, False]] * 2
+    assert within[0, 1].all()  # the outline counts
+
+
+@pytest.mark.parametrize("mask", ["cells", "samples"])
+def test_a_hidden_place_hides_the_samples_of_every_level(mask):
+    """Two levels of 4 x 4 and 2 x 2 cells, two points each; the place (0.6, 0.6) is hidden."""
+    shapes, zero = ((4, 4), (2, 2)), torch.zeros(1, 1, 2, 2)
+    logits = torch.tensor([[0.1, 0.2], [0.3, 0.4]]).log().view(1, 1, 2, 2)
+    # level 0 at (0.6, 0.6) and (0.1, 0.6); level 1 at (0.7, 0.55) and at (0.9, 0.6), whose own
+    # cell is the same, but not the fine cell under it
+    xy = torch.tensor([[[0.6, 0.6], [0.1, 0.6]], [[0.7, 0.55], [0.9, 0.6]]])
+    offsets = xy * torch.tensor([4.0, 2.0])[:, None, None]
+    a = SampledAttention(
+        zero,
+        zero,
+        logits,
+        *(zero[..., None].expand(1, 1, 2, 2, 2),) * 2,
+        offsets[None, None],
+        torch.zeros(1, 2, 2),
+        torch.arange(20.0).view(1, 20, 1),
+        shapes,
+    )
+    if mask == "cells":
+        hidden = torch.zeros(1, 16, dtype=torch.bool)
+        hidden[0, 2 * 4 + 2] = True
+    else:
+        hidden = a.samples_in(torch.tensor([[0.5, 0.5, 0.75, 0.75]]))
+        assert hidden.tolist() == [[[[True, False], [True, False]]]]
+    weights, context = a.without(NOTHING, hidden)
+    left = torch.tensor([[[[0.0, 0.2], [0.0, 0.4]]]]) / 0.6
+    torch.testing.assert_close(weights, splat(xy[None, None], left, shapes), atol=1e-6, rtol=0)
+    torch.testing.assert_close(context, weights @ a.value)
 
 
 def attention(box: bool = False, padding: bool = False) -> SampledAttention:
@@ -206,8 +250,8 @@ def test_without_a_head():
 def test_a_hidden_cell_loses_its_samples_to_the_others():
     a = attention()
     xy, weight = a.samples()
-    cells = cells_of(xy, SHAPES)  # (Q, M, L, P)
-    hidden = torch.zeros(Q, CELLS, dtype=torch.bool)
+    cells = places_of(xy, SHAPES)  # (Q, M, L, P)
+    hidden = torch.zeros(Q, 35, dtype=torch.bool)
     first = int(cells[1][cells[1] >= 0][0])
     hidden[1, first] = True
     left = torch.where(cells[1] == first, 0, weight[1])
@@ -243,6 +287,13 @@ def test_without_a_level_the_other_reads_more():
 
 def test_with_all_cells_hidden_nothing_is_read():
     a = attention()
-    weights, got = a.without(NOTHING, torch.ones(Q, CELLS, dtype=torch.bool))
+    weights, got = a.without(NOTHING, torch.ones(Q, 35, dtype=torch.bool))
     assert not weights.any() and not got.any()
-    torch.testing.assert_close(a.context(torch.zeros(Q, CELLS, dtype=torch.bool)), context(a))
+    torch.testing.assert_close(a.context(torch.zeros(Q, 35, dtype=torch.bool)), context(a))
+
+
+def test_pixels_of_a_photo_as_shares_of_a_padded_input():
+    """The photo covers the upper half and the left quarter of the input."""
+    grid = Grid((4, 8), (64, 128), 16, "centered", valid_hw=(32, 32))
+    np.testing.assert_allclose(grid.input_share(np.array([0.0, 250, 500]), 500, 0), [0, 0.25, 0.5])
+    np.testing.assert_allclose(grid.input_share(np.array([100.0, 200]), 200, 1), [0.125, 0.25])

@@ -115,11 +115,11 @@ def timed(*argv: str) -> float:
     return json.loads(done.stdout.splitlines()[-1])["seconds"]
 
 
-def rate(rounds: int, count: int, home: Path) -> None:
-    weights, folder = home / "r50.pth", home / "photos"
-    checkpoint(weights)
+def rate(rounds: int, count: int, home: Path, weights: Path, command: bool = True) -> None:
+    """Print what a batch of `count` photos costs with these weights; command: that of it too."""
+    folder = home / "photos"
     photos(folder, count, (800, 1066))
-    ratios, whole, medians = [], [], {"bare": [], "batch": [], "command": []}
+    seconds = {name: [] for name in ("bare", "batch", *(["command"] if command else []))}
     for i in range(rounds):
         sides = {
             "bare": lambda: timed("bare", str(weights), str(folder)),
@@ -127,23 +127,22 @@ def rate(rounds: int, count: int, home: Path) -> None:
         }
         order = list(sides) if i % 2 == 0 else list(sides)[::-1]
         took = {name: sides[name]() for name in order}
-        start = time.perf_counter()
-        argv = ["--weights", str(weights), "--image", str(folder), "--out", str(home / f"c{i}")]
-        subprocess.run([*COMMAND, *argv, *_FORMATS], check=True)
-        took["command"] = time.perf_counter() - start
-        ratios.append(took["bare"] / took["batch"])
-        whole.append(took["bare"] / took["command"])
-        for name, seconds in took.items():
-            medians[name].append(seconds)
+        if command:
+            start = time.perf_counter()
+            argv = ["--weights", str(weights), "--image", str(folder), "--out", str(home / f"c{i}")]
+            subprocess.run([*COMMAND, *argv, *_FORMATS], check=True)
+            took["command"] = time.perf_counter() - start
+        for name, value in took.items():
+            seconds[name].append(value)
         rates = ", ".join(f"{name} {count / s:.3f}" for name, s in took.items())
         print(f"  round {i + 1}: images/s {rates}", flush=True)
-    for name, found in (
-        ("rate    batch / bare loop:", ratios),
-        ("command / bare loop:     ", whole),
-    ):
-        low, high = min(found), max(found)
-        print(f"{name} {statistics.median(found):.3f}  (min {low:.3f}, max {high:.3f})")
-    said = ", ".join(f"{name} {statistics.median(s):.1f} s" for name, s in medians.items())
+    for name, title in (("batch", "rate    batch"), ("command", "command")):
+        if name in seconds:
+            ratios = [a / b for a, b in zip(seconds["bare"], seconds[name], strict=True)]
+            low, high = min(ratios), max(ratios)
+            line = f"{title} / bare loop:"
+            print(f"{line:<25} {statistics.median(ratios):.3f}  (min {low:.3f}, max {high:.3f})")
+    said = ", ".join(f"{name} {statistics.median(s):.1f} s" for name, s in seconds.items())
     print(f"medians for {count} images: {said}")
 
 
@@ -208,7 +207,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         print(f"{len(os.sched_getaffinity(0))} cores")
         if args.only != "memory":
-            rate(args.rounds, args.images, Path(folder))
+            weights = Path(folder) / "r50.pth"
+            checkpoint(weights)
+            rate(args.rounds, args.images, Path(folder), weights)
         if args.only != "rate":
             memory(Path(folder))
 

@@ -4,15 +4,16 @@ forward   our forward pass / transformers' eager one with the same weights      
 capture   our forward pass with the last layer captured, checked and three modes of five queries
           computed / without                                                      target <= 1.03
 memory    the peak of the resident set, ours / theirs (Linux)                     target <= 1
+rate      images a second of a batch (read, network, last layer, drawn, PNG + npz) / of a bare loop
+          that only runs our forward pass, as in batch.py                         target >= 0.85
 
 python tests/benchmarks/deformable.py [pairs]
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -20,17 +21,18 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = map(str, (HERE, HERE.parent, HERE.parent.parent))
 
-from forward import ratio
+from batch import rate
+from forward import peak, print_peak, ratio, with_last_layer
 from golden.fillrule import image
 from hf_factory import hub_names, new_names, renamed
-from network_tools import as_detector, filled_deformable
+from network_tools import filled_deformable
 
 from detr_viz import models
-from detr_viz.explanation.capture import record
 from detr_viz.images.read import load_image
 from detr_viz.images.resize import to_tensor
 
 PAIRS = 5
+PHOTOS = 8  # of a round of `rate`
 RULES = (  # the authors' names -> those of files on the hub
     (r"^backbone\.0\.body\.", "model.backbone.conv_encoder.model."),
     (r"^transformer\.", "model."),
@@ -65,16 +67,8 @@ def theirs_of(state_dict: dict[str, torch.Tensor]) -> torch.nn.Module:
     return model
 
 
-def peak(side: str) -> float:
-    """MB of the peak of one forward pass in a process of its own, weights included."""
-    command = [sys.executable, __file__, "--peak", side]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1]) / 1024
-
-
-def main() -> None:
-    side = sys.argv[2] if sys.argv[1:2] == ["--peak"] else ""
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 and not side else PAIRS
+def networks(side: str, pairs: int) -> None:
+    """The ratios of the two networks, or with a side the peak of its forward pass."""
     spec, state_dict = models.get("deformable_detr"), filled_deformable("deformable")
     x = to_tensor(load_image(image(480, 640, 1)), 800, 1333)
     if side != "theirs":
@@ -86,20 +80,8 @@ def main() -> None:
     del state_dict
     if side:
         with torch.inference_mode():
-            Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-            (ours if side == "ours" else theirs)(x)
-        print(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-        return
-    sites = as_detector(ours, "deformable_detr").attention_sites()
-
-    def captured() -> None:
-        with record(sites, [("cross", 5)]) as calls:
-            ours(x)
-        call = calls["cross", 5]
-        assert call.residual < 1e-4
-        for mode in spec.modes:
-            call.attention.weights(mode, [0, 1, 2, 3, 4])
-
+            return print_peak(lambda: (ours if side == "ours" else theirs)(x))
+    captured = with_last_layer(ours, "deformable_detr", x)
     with torch.inference_mode():
         a, b = ours(x), theirs(x)
         worst = float((a["pred_logits"] - b.logits).abs().max())
@@ -109,8 +91,19 @@ def main() -> None:
         print(f"largest difference of the two networks: {worst:.1e}")
         print("forward  ours / transformers: ", ratio(lambda: ours(x), lambda: theirs(x), pairs))
         print("capture  with / without:      ", ratio(captured, lambda: ours(x), pairs))
-    mine, other = peak("ours"), peak("theirs")
-    print(f"memory   ours / transformers:  {mine / other:.3f}  ({mine:.0f} / {other:.0f} MB)")
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--peak"]:
+        return networks(sys.argv[2], 0)
+    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else PAIRS
+    networks("", pairs)
+    ours, theirs = peak(__file__, "ours"), peak(__file__, "theirs")
+    print(f"memory   ours / transformers:  {ours / theirs:.3f}  ({ours:.0f} / {theirs:.0f} MB)")
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "deformable.pth"
+        torch.save({"model": filled_deformable("deformable")}, weights)
+        rate(pairs, PHOTOS, Path(folder), weights, command=False)
 
 
 if __name__ == "__main__":

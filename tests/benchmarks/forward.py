@@ -57,37 +57,55 @@ def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) 
     return f"{statistics.median(ratios):.3f}  (min {low:.3f}, max {high:.3f}; medians {medians})"
 
 
+def with_last_layer(
+    network: Callable[[torch.Tensor], object], name: str, x: torch.Tensor
+) -> Callable[[], None]:
+    """A forward pass with the last layer captured, checked and all modes of five queries."""
+    sites, modes = as_detector(network, name).attention_sites(), models.get(name).modes
+
+    def captured() -> None:
+        with record(sites, [("cross", 5)]) as calls:
+            network(x)
+        call = calls["cross", 5]
+        assert call.residual < 1e-4
+        for mode in modes:
+            call.attention.weights(mode, [0, 1, 2, 3, 4])
+
+    return captured
+
+
+def print_peak(run: Callable[[], object]) -> None:
+    """Print the kB of this process' peak while something runs, what is loaded included (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    run()
+    print(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def peak(script: str, side: str) -> float:
+    """MB that one side of a script prints as its peak, in a process of its own."""
+    command = [sys.executable, script, "--peak", side]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1]) / 1024
+
+
 def memory() -> float:
     """MB that capturing everything adds to the peak, each side in a process of its own."""
-    peaks = {}
-    for side in ("plain", "sites"):
-        command = [sys.executable, __file__, "--peak", side]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        peaks[side] = int(done.stdout) / 1024
-    return peaks["sites"] - peaks["plain"]
+    return peak(__file__, "sites") - peak(__file__, "plain")
 
 
 def main() -> None:
-    peak = sys.argv[2] if sys.argv[1:2] == ["--peak"] else ""
-    pairs = 0 if peak else int(sys.argv[1]) if len(sys.argv) > 1 else 9
+    side = sys.argv[2] if sys.argv[1:2] == ["--peak"] else ""
+    pairs = 0 if side else int(sys.argv[1]) if len(sys.argv) > 1 else 9
     spec, state_dict = models.get("detr"), filled_state_dict("detr_r50")
     config = spec.read_config(state_dict, 8, False)
     plain, ours = PlainDETR(config).eval(), spec.build(config).eval()
     plain.load_state_dict(state_dict, strict=True)
     ours.load_state_dict(state_dict, strict=True)
     ours.fold_batch_norm()
-    if peak:
+    if side:
         del plain
     sites = as_detector(ours, "detr").attention_sites()
     x = to_tensor(load_image(image(480, 640, 1)), 800, 1333)
-
-    def captured() -> None:
-        with record(sites, [("cross", 5)]) as calls:
-            ours(x)
-        call = calls["cross", 5]
-        assert call.residual < 1e-4
-        for mode in spec.modes:
-            call.attention.weights(mode, [0, 1, 2, 3, 4])
 
     def everything() -> None:
         with record(sites, sites) as calls:
@@ -95,13 +113,12 @@ def main() -> None:
         for where, call in calls.items():
             assert where == ("decoder", 0) or call.residual < 1e-4
 
-    if peak:
+    if side:
         with torch.inference_mode():
             ours(x)
-            Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-            everything() if peak == "sites" else ours(x)
-        print(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+            print_peak(everything if side == "sites" else lambda: ours(x))
         return
+    captured = with_last_layer(ours, "detr", x)
     with torch.inference_mode():
         a, b = ours(x), plain(x)
         worst = max(float((a[k] - b[k]).abs().max()) for k in ("pred_logits", "pred_boxes"))

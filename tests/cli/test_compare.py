@@ -17,6 +17,7 @@ from detr_viz.heatmaps.compare import judge
 from detr_viz.heatmaps.limits import COARSE, EXACT, Limits, between
 from detr_viz.heatmaps.npz import Heatmaps
 from detr_viz.regression.tables import lines
+from detr_viz.render.numbers import Arrays
 
 HW, HEADS = (5, 8), 4
 
@@ -428,3 +429,19 @@ def test_wide_signs_and_long_modes_fit_a_terminal():
     for line in lines("evil\n::error::x", judge(old, new)):
         wide = sum(2 if ord(sign) > 0x2E80 else 1 for sign in line)
         assert wide <= 80 and line.isprintable(), line
+
+
+@pytest.mark.parametrize(
+    ("view", "flags"), [("rollout", "--rollout"), ("terms", "--plot terms"), ("x", "a view")]
+)
+def test_the_numbers_of_a_view_are_no_maps(tmp_path, capsys, view, flags):
+    """Such a file is named by the flags that wrote it, on both sides."""
+    arrays = {"query_ids": np.arange(2), "maps_last": np.zeros((2, 5, 8), np.float32)}
+    path = tmp_path / "view.npz"
+    Arrays(arrays, {"view": view, "layer": 5}).write(path, "ab" * 32)
+    maps = heatmaps.npz.write(tmp_path / "maps.npz", saved(num_heads=HEADS))
+    for pair in ((path, maps), (maps, path), (path, path)):
+        assert cli.main(["compare", *map(str, pair)]) == 2
+        err = capsys.readouterr().err
+        assert f"error: {path} holds the numbers of {flags}" in err and err.count("\n") == 1
+        assert "not maps of heads: read it with numpy, or save maps without that" in err

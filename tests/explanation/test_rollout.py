@@ -11,9 +11,11 @@ import torch
 from conftest import demo_model
 from figure_tools import captions_of, check_page, pixels, rows_of, texts
 from look_tools import caption_of, check_heat, plain, share_in_box
+from network_tools import tiny
 
 from detr_viz import cli, explain
 from detr_viz.attention.dense import DenseAttention
+from detr_viz.attention.grids import Grid, on_one_grid
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 from detr_viz.explanation import rollout
@@ -159,6 +161,46 @@ def test_of_a_model(name):
     whole, gathered = of_all_cells(stacks[2])
     np.testing.assert_allclose(rollout.of_cells(e, [5, 40]), whole[[5, 40]], atol=2e-6)
     np.testing.assert_allclose(rollout.of_cells(e, [5], stays=False), gathered[[5]], atol=2e-6)
+
+
+def test_of_sampled_attention():
+    """Products of splats over all levels; with what fell off the map, rows sum to 1."""
+    image = assets.find(assets.DEFAULT_IMAGE)
+    model = tiny("deformable_detr", enc_layers=2)
+    e = explain(model, image, layers="all", sites=["encoder", "decoder"])
+    stacks, ids = stacks_of(e), [3, 0]
+    grids = e.grids()
+    found = rollout.of_queries(e, ids)
+    for rolled, encoder in ((found.decoder, []), (found.both, stacks[2])):
+        cells, queries = blocks(*stacks[:2], encoder)
+        expected = cells[ids] / cells[ids].sum(-1, keepdims=True)
+        expected = on_one_grid(expected, grids).reshape(len(ids), -1)
+        np.testing.assert_allclose(rolled, expected, atol=2e-6)
+        np.testing.assert_allclose(rolled.sum(-1), 1, atol=1e-5)
+    off = {
+        site: e.attention_at(site).outside().sum(-1).mean(0).numpy()
+        for site in e.sites
+        if site[0] != "decoder"
+    }
+    in_cells = np.zeros(sum(grid.cells for grid in grids))
+    for i, a in enumerate(stacks[2]):
+        in_cells = 0.5 * in_cells + 0.5 * (a @ in_cells + off["encoder", i])
+    in_queries = np.zeros(len(cells))
+    for i, (s, c) in enumerate(zip(*stacks[:2], strict=True)):
+        in_queries = 0.5 * in_queries + 0.5 * s @ in_queries
+        in_queries = 0.5 * in_queries + 0.5 * (c @ in_cells + off["cross", i])
+    assert in_queries.min() > 1e-3
+    np.testing.assert_allclose(cells.sum(-1) + queries.sum(-1) + in_queries, 1, atol=1e-5)
+    notes = rollout_grid(e, ids).facts["Description"]
+    assert "A is the splat of the samples" in notes
+    one_hot = rollout.of_cells(e, [0], stays=False)
+    np.testing.assert_allclose(one_hot.sum(), 1, atol=1e-5)
+
+
+def test_what_falls_off_the_map_altogether_has_no_share():
+    rows = torch.tensor([[0.0, 0.0], [0.5, 0.25]])
+    grids = (Grid((1, 2), (8, 16), 8),)
+    np.testing.assert_allclose(rollout._normalised(rows, grids), [[0, 0], [2 / 3, 1 / 3]])
 
 
 def test_a_layer_that_was_not_captured():

@@ -24,8 +24,12 @@ from figure_tools import (
 from matplotlib.figure import Figure
 
 from detr_viz import figures
+from detr_viz.attention.grids import Grid, onto
 from detr_viz.detections.matching import Match, SharedObject, shared_objects
+from detr_viz.figures.one_grid import one_grid
 from detr_viz.figures.page.elements import PHOTO
+from detr_viz.figures.panel_rows import MapPanels
+from detr_viz.figures.reading_rule import ShownModel
 from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, FigureError, PageFormat, Style
 
 NAMES = ("cat", "dog", "teapot", "tiger", "an exceedingly long class name that never ends")
@@ -236,13 +240,51 @@ def test_the_reading_rule_says_how_queries_were_matched_and_whose_grid_it_is():
     finer.made = np.full((3, 5, 24, 32), 1 / 768, np.float32)
     fig = figures.compare_models([A, finer], shared(A, finer)[:1])
     rule = fig.facts["Description"]
-    assert "DETR: map of 16 \N{MULTIPLICATION SIGN} 12 cells" in rule
-    assert "Cond-DETR: map of 32 \N{MULTIPLICATION SIGN} 24 cells" in rule
-    assert "matched" not in all_text(fig) and "cells" not in all_text(fig)  # no size of all cells
+    assert "all models: map of 32 \N{MULTIPLICATION SIGN} 24 cells" in rule
+    assert "coarser cells spread evenly over these: DETR 16 \N{MULTIPLICATION SIGN} 12" in rule
+    assert "matched" not in all_text(fig)
+    assert "1 of 32 \N{MULTIPLICATION SIGN} 24 cells" in texts(fig)
     alone = figures.head_grid(A, [0])
     assert "matched" not in alone.facts["Description"]
     alike = figures.compare_models([A, B], shared(A, B)[:1])
     assert "1 of 16 \N{MULTIPLICATION SIGN} 12 cells" in texts(alike)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_models_of_other_grids_are_shown_on_the_finest(order):
+    """A cell of 16 x 12 is four of 32 x 24, each with a quarter of its weight."""
+    coarse = replace(A, cell_rule="centered")
+    finer = replace(B, grid_hw=(24, 32), stride=8, cell_rule="centered")
+    finer.made = np.random.default_rng(1).dirichlet(np.ones(768), (3, 5)).astype(np.float32)
+    finer.made = finer.made.reshape(3, 5, 24, 32)
+    models = [(coarse, finer)[i] for i in order]
+    subjects = [ShownModel(e, e.model_title, (5,)) for e in models]
+    grid = one_grid(subjects)
+    assert grid.hw == (24, 32)
+    panels = MapPanels(["combine"], "mode", Style(), grid)
+    for subject in subjects:
+        panels.collect(subject, [0, 2])
+    for subject in subjects:
+        (row,) = panels.rows(subject, 5, 2)
+        own = subject.explanation.made[2]
+        if subject.explanation is coarse:
+            own = np.kron(own, np.full((2, 2), 0.25))
+        np.testing.assert_allclose(row.maps, own, atol=1e-6)
+        assert row.grid.hw == (24, 32)
+    fig = figures.compare_models(models, shared(*models)[:1])
+    assert fig.shown.grid_hw == (24, 32)
+    assert one_grid([ShownModel(e, "x", (5,)) for e in (A, B)]) is None  # both have 16 x 12
+
+
+def test_a_map_onto_the_grid_of_another_network():
+    """By hand: a photo of half a padded input, and a grid of four cells across the photo alone."""
+    padded = Grid((1, 4), (8, 32), 8, "centered", valid_hw=(8, 16))
+    whole = Grid((1, 4), (8, 32), 8, "centered")
+    maps = np.array([[[0.5, 0.25, 0.25, 0.0]]])
+    # two cells of the photo over four; the others are padding
+    np.testing.assert_allclose(onto(maps, padded, whole), [[[0.25, 0.25, 0.125, 0.125]]])
+    np.testing.assert_allclose(onto(maps, whole, padded), [[[0.75, 0.25, 0, 0]]])
+    np.testing.assert_allclose(onto(maps, whole, whole), maps)
 
 
 def test_the_facts_name_all_models_and_what_has_no_match():

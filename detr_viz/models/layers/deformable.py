@@ -75,7 +75,7 @@ class DeformableAttention(nn.Module):
         return value.unflatten(-1, (self.nheads, -1))
 
     def forward(self, inputs: SampledInputs, hidden: Tensor | None = None) -> Tensor:
-        """hidden: (B or 1, Q, S) True where a query must not read; see SampledAttention."""
+        """hidden: (B or 1, Q, K) True where a query must not read; see SampledAttention."""
         if hidden is not None:
             return self._with_hidden(inputs, hidden)
         query = inputs.content + inputs.position

@@ -1,0 +1,33 @@
+"""References of queries through the layers of a biography, and the words for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from numpy.typing import NDArray
+
+from detr_viz.explanation.results import ExplanationBase
+
+
+def reference_of(
+    e: ExplanationBase, query: int, layer: int
+) -> tuple[tuple[float, float] | None, NDArray | None]:
+    """The point and the box that enter a layer as a query's reference; None where there is none."""
+    points = e.layer_references.get(layer, e.reference_px)
+    boxes = e.reference_boxes.get(layer)
+    return (
+        None if points is None else tuple(map(float, points[query])),
+        None if boxes is None else boxes[query],
+    )
+
+
+def reference_notes(explanations: Sequence[ExplanationBase]) -> list[str]:
+    """What a biography draws of the references."""
+    notes = []
+    if any(e.reference_px is not None for e in explanations):
+        moves = any(e.layer_references for e in explanations)
+        entering = " as it enters the layer" if moves else ""
+        notes.append(f"the ring: the query's reference point{entering}")
+    if any(e.reference_boxes for e in explanations):
+        notes.append("white: the box that enters the layer as its reference")
+    return notes
