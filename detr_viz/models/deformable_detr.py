@@ -237,6 +237,7 @@ def matches(keys: Collection[str]) -> bool:
         "transformer.level_embed" in keys
         and "transformer.decoder.layers.0.cross_attn.sampling_offsets.weight" in keys
         and not _DESCENDANTS & {*keys}
+        and not any(".enc_mask_predictor." in key for key in keys)  # of Sparse DETR
     )
 
 
