@@ -8,11 +8,12 @@ from collections.abc import Iterable
 # First match wins; a pattern is searched in every key. The family's marks come before general ones.
 _MARKS = (
     (r"(^|\.)denoising_class_embed\.", "RT-DETR"),
-    (r"(^|\.)enc_mask_predictor\.|background_embedding", "Salience DETR"),
+    (r"background_embedding", "Salience DETR"),
+    (r"(^|\.)enc_mask_predictor\.", "Sparse DETR or Salience DETR"),
     (r"(^|\.)label_enc\.|denoising_generator", "DN-DETR or DINO"),
     (r"transformer\.decoder\.norms?\.\d|multi_level_.*sampling", "a deformable DETR variant"),
+    (r"(^|\.)refpoint_embed\.", "DAB-DETR or DAB-Deformable-DETR"),
     (r"sampling_offsets\.", "Deformable DETR or one of its descendants"),
-    (r"(^|\.)refpoint_embed\.", "DAB-DETR"),
     (r"adapt_pos[12]d|transformer\.pattern\.", "Anchor DETR"),
     (r"head_series\.\d|init_proposal_", "Sparse R-CNN"),
     (r"^backbone\.bottom_up\.", "a detectron2 model"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +24,42 @@ TOP_NAMES = tuple(  # beside encoder and decoder
     (name, f"transformer.{name}")
     for name in ("level_embed", "enc_output", "pos_trans", "reference_points.")
 )
+
+
+class HuggingFaceError(UserError):
+    """A Hugging Face folder whose network is not one of the authors'."""
+
+
+def check_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """HuggingFaceError where config.json names sizes that are not those of the weights.
+
+    state_dict: with official names, heads still as in the file. Sizes that config.json does not
+    name are transformers' defaults, and are read off the weights alone.
+    """
+    level_embed = state_dict.get("transformer.level_embed")
+    if level_embed is None or level_embed.ndim != 2:
+        return  # refused later, as any file
+    levels, width = level_embed.shape
+    sizes: dict[str, object] = {"num_feature_levels": levels, "d_model": width}
+    sizes["two_stage"] = "transformer.enc_output.weight" in state_dict
+    if "query_embed.weight" in state_dict and not sizes["two_stage"]:
+        sizes["num_queries"] = len(state_dict["query_embed.weight"])
+    for stack, site in (("encoder", "self_attn"), ("decoder", "cross_attn")):
+        layer = state_dict.get(f"transformer.{stack}.layers.0.{site}.attention_weights.weight")
+        heads = config.get(f"{stack}_attention_heads", 8)
+        if layer is not None and isinstance(heads, int) and heads > 0:
+            sizes[f"{stack}_n_points"] = len(layer) / (heads * levels)
+    head = re.compile(r"(transformer\.decoder\.)?bbox_embed\.\d+\.layers\.0\.weight")
+    heads = [tensor for key, tensor in state_dict.items() if head.fullmatch(key)]
+    if heads and config.get("decoder_layers", 6) > 1:
+        sizes["with_box_refine"] = not all(tensor.equal(heads[0]) for tensor in heads)
+    for name, size in sizes.items():
+        if name in config and config[name] != size:
+            found = f"{size:g}" if isinstance(size, float) else size
+            raise HuggingFaceError(
+                f"config.json says {name} {str(config[name])[:20]}, and the weights have {found}: "
+                "fetch both again"
+            )
 
 
 def untied(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from detr_viz import models
 from detr_viz.checkpoints import transformers_deformable
-from detr_viz.common.errors import UserError
+from detr_viz.checkpoints.transformers_deformable import HuggingFaceError
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 if TYPE_CHECKING:
@@ -80,10 +80,6 @@ _TIMM_RESNET = re.compile(
 )
 
 
-class HuggingFaceError(UserError):
-    """A Hugging Face folder whose network is not one of the authors'."""
-
-
 def convert(
     state_dict: Mapping[str, Tensor], hf_config: Mapping[str, Any]
 ) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
@@ -115,6 +111,7 @@ def convert(
         "notes": tuple(notes),
     }
     if model_type == transformers_deformable.TYPE:
+        transformers_deformable.check_sizes(renamed, hf_config)
         renamed = transformers_deformable.untied(renamed, hf_config)
         hints["num_queries"] = hf_config.get("two_stage_num_proposals", 300)
     return model_type, _pack(renamed), hints

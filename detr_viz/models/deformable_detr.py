@@ -81,6 +81,7 @@ def matches(keys: Collection[str]) -> bool:
         and "transformer.decoder.layers.0.cross_attn.sampling_offsets.weight" in keys
         and ("transformer.pos_trans.weight" not in keys or "transformer.enc_output.weight" in keys)
         and not _DESCENDANTS & {*keys}
+        and not any(".enc_mask_predictor." in key for key in keys)  # of Sparse DETR
     )
 
 
