@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import replacing
 from detr_viz.figures.page.elements import GRAY, INK, NOTE_GRAY
-from detr_viz.figures.page.fonts import font_file, is_truetype
+from detr_viz.figures.page.fonts import drawn_glyphs_only, font_file, is_truetype
 from detr_viz.figures.page.text import clean, plain_settings, shorten_middle
 from detr_viz.figures.page.thumbnail_grid import (
     PAGE_HEIGHT,
@@ -133,7 +133,7 @@ def _settings() -> Iterator[None]:
         "pdf.inheritcolor": False,
         "pdf.compression": 6,
     }
-    with plain_settings(), matplotlib.rc_context(own):
+    with plain_settings(), matplotlib.rc_context(own), drawn_glyphs_only():
         yield
 
 

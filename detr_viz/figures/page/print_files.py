@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.figures.page.canvas import figure_of
+from detr_viz.figures.page.fonts import drawn_glyphs_only
 from detr_viz.figures.page.text import plain_settings
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def save_eps(fig: Figure, path: Path, facts: Mapping[str, str]) -> None:
         copy.set_color(_opaque(text))
         copy.set_alpha(None)
     settings = {"ps.fonttype": 42, "ps.useafm": False, "text.usetex": False}
-    with plain_settings(), matplotlib.rc_context(settings):
+    with plain_settings(), matplotlib.rc_context(settings), drawn_glyphs_only():
         page.savefig(path, format="eps", dpi=dpi, facecolor="white")
     path.write_bytes(_with_facts(path.read_bytes(), facts))
 
