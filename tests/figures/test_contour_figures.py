@@ -27,6 +27,7 @@ from figure_tools import (
 )
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from pdf_tools import only_picture, operations
 from PIL import Image
 from scipy import ndimage
 from test_contours import INTERPOLATIONS, centers, inside, softmax_maps
@@ -372,16 +373,14 @@ def test_an_svg_has_the_lines_as_paths_and_none_in_its_picture(contour_figure, t
 
 def test_a_pdf_has_the_lines_as_paths_and_none_in_its_picture(contour_figure, tmp_path):
     from pypdf import PdfReader
-    from pypdf.generic import ContentStream
 
     figures.save(contour_figure, tmp_path / "a.pdf")
-    reader = PdfReader(tmp_path / "a.pdf")
-    (page,) = reader.pages
+    (page,) = PdfReader(tmp_path / "a.pdf").pages
     stroked: dict[tuple[int, ...], int] = {}
     color, starts = (0, 0, 0), 0
-    for operands, operator in ContentStream(page.get_contents(), reader).operations:
+    for operands, operator in operations(page):
         if operator in (b"RG", b"G"):
-            color = tuple(round(float(v) * 255) for v in operands) * (3 // len(operands))
+            color = tuple(round(v * 255) for v in operands) * (3 // len(operands))
         elif operator == b"m":
             starts += 1
         elif operator in (b"S", b"s"):
@@ -390,9 +389,7 @@ def test_a_pdf_has_the_lines_as_paths_and_none_in_its_picture(contour_figure, tm
         elif operator in (b"f", b"F", b"f*", b"B", b"n", b"b"):
             starts = 0
     assert stroked[YELLOW] == len(yellow_lines(contour_figure)) > 24
-    (image,) = page.images
-    sheet = np.asarray(image.image.convert("RGB"))
-    assert np.array_equal(sheet[::-1], sheet_of(contour_figure))
+    assert np.array_equal(only_picture(page)[::-1], sheet_of(contour_figure))
 
 
 def test_a_png_shows_the_lines_in_the_colour_of_the_key(contour_figure):
