@@ -21,6 +21,7 @@ from figure_tools import (
     lines_of,
     maps_of,
     photos_of,
+    points_of,
     rows_of,
     sheet_of,
     tiles_of,
@@ -58,7 +59,7 @@ def attentive(grid: str, heads: int = 4, sharpness: float = 1.5) -> FakeExplanat
 def of_panels(fig: Figure, lines: LineCollection) -> bool:
     """Whether these are lines of panels, not samples of the key."""
     foot = max(tile.bottom for tile in tiles_of(fig))
-    return max(line[:, 1].max() for line in lines.get_segments()) <= foot
+    return max(line[:, 1].max() for line in points_of(lines)) <= foot
 
 
 def coloured(fig: Figure) -> list[LineCollection]:
@@ -78,7 +79,7 @@ def by_share(fig: Figure) -> dict[int, LineCollection]:
         assert like.get_linestyle() == lines.get_linestyle()
         assert like.get_linewidth()[0] == lines.get_linewidth()[0]
         assert np.array_equal(like.get_color(), lines.get_color())
-        (sample,) = like.get_segments()
+        (sample,) = points_of(like)
         after = min(
             (extent(t).x0 - sample[:, 0].max(), t.get_text())
             for t in fig.axes[0].texts
@@ -99,7 +100,7 @@ def drawn_in(tile: Tile, lines: LineCollection) -> list[np.ndarray]:
 
 @lru_cache(maxsize=6)  # the lines of one figure, asked for panel by panel
 def _extents(lines: LineCollection) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    segments = lines.get_segments()
+    segments = points_of(lines)
     return (
         segments,
         np.array([line.min(0) for line in segments]),
@@ -154,9 +155,9 @@ def test_lines_are_in_maps_and_each_has_a_darker_one_under_it(mode):
     under = [c for c in collections if c.get_zorder() < 3.2 and of_panels(fig, c)]
     for (_, lines), dark in zip(shown, under, strict=True):
         (width,), (color,) = lines.get_linewidths(), lines.get_color()
-        segments = lines.get_segments()
-        assert len(dark.get_segments()) == len(segments)
-        assert all(map(np.array_equal, dark.get_segments(), segments))
+        segments = points_of(lines)
+        assert len(points_of(dark)) == len(segments)
+        assert all(map(np.array_equal, points_of(dark), segments))
         assert dark.get_linewidth()[0] > width and dark.get_zorder() < lines.get_zorder()
         assert dark.get_color()[0, :3].mean() < color[:3].mean() - 0.2
         assert sum(len(drawn_in(tile, lines)) for tile in maps) == len(segments)
@@ -215,7 +216,7 @@ def test_a_wide_map_has_a_panel_in_colour_and_no_line():
 def test_a_flat_map_has_no_lines_but_the_key_stays():
     example = fake(heads=4, made=np.full((3, 4, 12, 16), 1 / 192, np.float32))
     fig = figures.head_grid(example, [0], style=THREE)
-    assert [len(lines.get_segments()) for lines in lines_of(fig)] == [1] * 6
+    assert [len(points_of(lines)) for lines in lines_of(fig)] == [1] * 6
     assert not any(of_panels(fig, lines) for lines in lines_of(fig))
     assert said_of(fig) == ["flat"] * 4
     key = [t.get_text() for t in fig.axes[0].texts if t.get_text().endswith(" %")]
@@ -248,7 +249,7 @@ def yellow_lines(fig: Figure) -> list[np.ndarray]:
     found = [c for c in lines_of(fig) if c.get_zorder() >= 3.2]
     for lines in found:
         assert tuple(np.rint(lines.get_color()[0, :3] * 255).astype(int)) == YELLOW
-    return [line for lines in found for line in lines.get_segments()]
+    return [line for lines in found for line in points_of(lines)]
 
 
 # --- the default: cells in the order of the smoothed map ---------------------------------------

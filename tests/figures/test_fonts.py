@@ -15,9 +15,11 @@ from fake_explanation import MODES, fake
 from figure_tools import check_page, texts
 from fontTools import subset
 from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.boundsPen import ControlBoundsPen
 from fontTools.pens.t2CharStringPen import T2CharStringPen
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
+from matplotlib.backends import backend_ps
 from matplotlib.font_manager import fontManager
 from pypdf import PdfReader
 
@@ -147,17 +149,28 @@ def test_an_embedded_font_has_the_outlines_of_its_file_and_no_layout(only_dejavu
     assert "office" in reader.pages[0].extract_text()
 
 
-def test_fonttools_keeps_its_own_way_after_a_file_and_after_a_failure(tmp_path):
-    default = subset.Options
+def test_the_bounds_of_a_font_in_an_eps_are_those_of_its_glyphs(tmp_path):
+    figures.save(figures.head_grid(fake(), [0], "combine"), tmp_path / "a.eps")
+    eps = (tmp_path / "a.eps").read_text("latin-1")
+    boxes = re.findall(r"/FontName /DejaVuSans-0 def.*?/FontBBox \[(.*?)\]", eps, re.DOTALL)
+    with TTFont(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")) as font:
+        pen = ControlBoundsPen(font.getGlyphSet())
+        for glyph in font.getGlyphOrder():
+            font.getGlyphSet()[glyph].draw(pen)
+    assert [[float(edge) for edge in box.split()] for box in boxes] == [list(pen.bounds)]
+
+
+def test_matplotlib_and_fonttools_keep_their_own_way_after_a_file_and_a_failure(tmp_path):
+    own = subset.Options, backend_ps._bounds
     fig = figures.head_grid(fake(), [0], "combine")
     for kind in ("pdf", "eps"):
         figures.save(fig, tmp_path / f"a.{kind}")
-        assert subset.Options is default
+        assert (subset.Options, backend_ps._bounds) == own
     fig.axes[0].add_artist(text := fig.axes[0].text(0, 0, "a"))
     text.draw = lambda *_: 1 / 0
     with pytest.raises(ZeroDivisionError):
         figures.save(fig, tmp_path / "a.pdf")
-    assert subset.Options is default
+    assert (subset.Options, backend_ps._bounds) == own
 
 
 def test_every_name_of_a_comparison_is_found_in_the_pdf(only_dejavu, tmp_path):
