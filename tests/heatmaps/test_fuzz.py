@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,14 @@ from detr_viz.heatmaps.schema import HeatmapError, Heatmaps
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
 
+# on a busy machine hypothesis itself may be slow, which says nothing of what is tested
+unhurried = partial(
+    hypothesis.settings,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 MOST_BYTES = 200_000_000
 STATM = Path("/proc/self/statm")  # pages of this process, Linux
 EXACT = Limits(0, 0, 0, 1, 0)
@@ -151,7 +159,7 @@ def test_much_memory_is_noticed(allocate):
         allocate(MOST_BYTES + 1_000_000)
 
 
-@hypothesis.settings(max_examples=800, deadline=None, derandomize=True, database=None)
+@unhurried(max_examples=800)
 @hypothesis.given(
     kind=kinds,
     place=st.integers(0, 20_000),
@@ -164,7 +172,7 @@ def test_bytes_of_the_file(kind, place, gone, put):
     held(data[:place] + put + data[place + gone :], kind)
 
 
-@hypothesis.settings(max_examples=800, deadline=None, derandomize=True, database=None)
+@unhurried(max_examples=800)
 @hypothesis.given(
     kind=kinds,
     data=st.data(),
@@ -182,7 +190,7 @@ def test_bytes_of_an_array(kind, data, place, gone, put, packing):
     held(packed(changed, packing), kind)
 
 
-@hypothesis.settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@unhurried(max_examples=400)
 @hypothesis.given(kind=kinds, data=st.data())
 def test_arrays_of_another_kind(kind, data):
     """With sums that fit, as from a hand that knows the format."""
