@@ -180,7 +180,7 @@ def test_ctrl_c_while_all_is_being_started_is_quiet(after_s, here):
 @posix
 def test_ctrl_c_before_the_first_image_is_not_forgotten(here):
     folder_of_scenes(here / "in", 40)
-    process = start_fresh(*QUICK, "--image", "in", "--jobs", "2", "--out", "out")
+    process = start_fresh(*QUICK, "--image", "in", "--jobs", "4", "--out", "out")
     while not Path("out/.detr_viz/journal.jsonl").exists():  # helpers are still importing
         assert process.poll() is None
         time.sleep(0.002)
