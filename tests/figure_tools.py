@@ -191,7 +191,14 @@ def at_order(fig: Figure, order: float) -> LineCollection | None:
 def segments(fig: Figure, order: float) -> list[np.ndarray]:
     """The lines (n, 2) that are drawn at an order, x before y, in pixels of the page."""
     lines = at_order(fig, order)
-    return [] if lines is None else lines.get_segments()
+    return [] if lines is None else points_of(lines)
+
+
+def points_of(lines: LineCollection) -> list[np.ndarray]:
+    """The points (n, 2) of each line; get_segments() gives the same, point by point."""
+    paths = lines.get_paths()
+    assert all(path.codes is None for path in paths)
+    return [path.vertices for path in paths]
 
 
 def boxes_of(fig: Figure) -> tuple[LineCollection, LineCollection]:
@@ -216,7 +223,7 @@ def lines_of(fig: Figure) -> list[LineCollection]:
 
 def corners(collection: LineCollection) -> list[np.ndarray]:
     """Corners of each box, the first repeated at the end."""
-    return collection.get_segments()
+    return points_of(collection)
 
 
 def half_px(lines: LineCollection, fig: Figure) -> float:
@@ -365,8 +372,12 @@ def _edges(tiles: list[Tile]) -> np.ndarray:
 def _ends(lines: LineCollection, fig: Figure, half: float | None = None) -> np.ndarray:
     """x0, y0, x1, y1 of each line with its width, (n, 4); half: of the width in pixels."""
     half = half_px(lines, fig) if half is None else half
-    ends = [np.hstack([line.min(0) - half, line.max(0) + half]) for line in lines.get_segments()]
-    return np.array(ends).reshape(-1, 4)
+    points = points_of(lines)
+    if not points:
+        return np.zeros((0, 4))
+    every, starts = np.concatenate(points), np.cumsum([0, *map(len, points[:-1])])
+    low, high = (f.reduceat(every, starts) for f in (np.minimum, np.maximum))
+    return np.hstack([low - half, high + half])
 
 
 def _named(drawn: list[Text], which: np.ndarray) -> list[str]:

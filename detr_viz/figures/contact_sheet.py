@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import replacing
 from detr_viz.figures.page.elements import GRAY, INK, NOTE_GRAY
-from detr_viz.figures.page.fonts import font_file, is_truetype
+from detr_viz.figures.page.fonts import drawn_glyphs_only, font_file, is_truetype
 from detr_viz.figures.page.text import clean, plain_settings, shorten_middle
 from detr_viz.figures.page.thumbnail_grid import (
     PAGE_HEIGHT,
@@ -133,7 +133,7 @@ def _settings() -> Iterator[None]:
         "pdf.inheritcolor": False,
         "pdf.compression": 6,
     }
-    with plain_settings(), matplotlib.rc_context(own):
+    with plain_settings(), matplotlib.rc_context(own), drawn_glyphs_only():
         yield
 
 
@@ -160,7 +160,8 @@ def _write(
     if text:
         ink = pen.new_gc()
         ink.set_foreground(color)
-        pen.draw_text(ink, x + align * (room - width(text)), base, text, font, 0)
+        left = x + align * (room - width(text)) if align else x
+        pen.draw_text(ink, left, base, text, font, 0)
 
 
 @contextmanager
@@ -189,12 +190,14 @@ def _add_page(
     file: PdfFile, shown: Sequence[tuple[Path, str]], grid: ThumbnailGrid, title: str, number: str
 ) -> None:
     """Write a page: one figure in each cell, until there are no more."""
+    import matplotlib
     from matplotlib.backends.backend_pdf import Name, Op, RendererPdf
 
     # resources of its own: a page that is taken out of the file takes only its pictures along
     file.resourceObject = file.reserveObject("resources")
     placed = list(zip(shown, grid.cells, strict=False))
-    pictures = [_add_picture(file, figure, cell) for (figure, _), cell in placed]
+    with matplotlib.rc_context({"pdf.compression": 0}):  # a JPEG is compressed
+        pictures = [_add_picture(file, figure, cell) for (figure, _), cell in placed]
     left, size_pt = grid.cells[0].left, grid.size_pt
     right = grid.cells[grid.columns - 1].left + grid.width
     with _settings():
@@ -221,8 +224,10 @@ def _add_page(
 
 
 def _add_picture(file: PdfFile, figure: Path, cell: Cell) -> Reference | None:
-    """Write a figure with the resolution that its cell needs; None where it cannot be read."""
-    import matplotlib
+    """Write a figure with the resolution that its cell needs; None where it cannot be read.
+
+    matplotlib's setting pdf.compression is 0.
+    """
     from matplotlib.backends.backend_pdf import Name
     from PIL import Image
     from PIL.PngImagePlugin import PngImageFile
@@ -242,8 +247,7 @@ def _add_picture(file: PdfFile, figure: Path, cell: Cell) -> Reference | None:
     names = dict(Type="XObject", Subtype="Image", ColorSpace="DeviceRGB", Filter="DCTDecode")
     entries |= {key: Name(name) for key, name in names.items()}
     reference = file.reserveObject("picture")
-    with matplotlib.rc_context({"pdf.compression": 0}):  # a JPEG is compressed
-        file.beginStream(reference.id, file.reserveObject("length"), entries)
-        file.currentstream.write(jpeg.getvalue())
-        file.endStream()
+    file.beginStream(reference.id, file.reserveObject("length"), entries)
+    file.currentstream.write(jpeg.getvalue())
+    file.endStream()
     return reference

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -216,6 +216,12 @@ def plot_label(plot: str) -> str:
     return plot.replace(".", "").replace(",", "_")
 
 
+@cache
+def _versions() -> tuple[str, ...]:
+    """Of _SOFTWARE; each look-up reads a file."""
+    return tuple(version(name) for name in _SOFTWARE)
+
+
 def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
     """The recipe with the facts of these models, their device and the software."""
     facts = tuple(
@@ -237,5 +243,5 @@ def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
         recipe,
         models=facts,
         device=loaded[0].device.type,
-        software=(detr_viz.__version__, *(version(name) for name in _SOFTWARE)),
+        software=(detr_viz.__version__, *_versions()),
     )

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from matplotlib.font_manager import fontManager
+from pdf_tools import operations
 from PIL import Image, ImageFont
 from pypdf import PageObject, PdfReader
-from pypdf.generic import ContentStream
 from test_fonts import CAT, DOG, build_font, forget
 
 from detr_viz.common.errors import UserError
@@ -83,9 +83,9 @@ def lines(page: PageObject) -> list[str]:
 def pictures(page: PageObject) -> list[Area]:
     """Pictures and blank cells; drawn in the unit square of the matrix set before them."""
     found, matrix = [], None
-    for operands, operator in ContentStream(page.get_contents(), page.pdf).operations:
+    for operands, operator in operations(page):
         if operator == b"cm":
-            matrix = [float(x) for x in operands]
+            matrix = operands
         elif operator in (b"Do", b"re"):
             width, skew, slant, height, x, y = matrix
             assert (skew, slant) == (0, 0) and width > 0 and height > 0

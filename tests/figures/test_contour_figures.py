@@ -21,12 +21,14 @@ from figure_tools import (
     lines_of,
     maps_of,
     photos_of,
+    points_of,
     rows_of,
     sheet_of,
     tiles_of,
 )
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from pdf_tools import only_picture, operations
 from PIL import Image
 from scipy import ndimage
 from test_contours import INTERPOLATIONS, centers, inside, softmax_maps
@@ -57,7 +59,7 @@ def attentive(grid: str, heads: int = 4, sharpness: float = 1.5) -> FakeExplanat
 def of_panels(fig: Figure, lines: LineCollection) -> bool:
     """Whether these are lines of panels, not samples of the key."""
     foot = max(tile.bottom for tile in tiles_of(fig))
-    return max(line[:, 1].max() for line in lines.get_segments()) <= foot
+    return max(line[:, 1].max() for line in points_of(lines)) <= foot
 
 
 def coloured(fig: Figure) -> list[LineCollection]:
@@ -77,7 +79,7 @@ def by_share(fig: Figure) -> dict[int, LineCollection]:
         assert like.get_linestyle() == lines.get_linestyle()
         assert like.get_linewidth()[0] == lines.get_linewidth()[0]
         assert np.array_equal(like.get_color(), lines.get_color())
-        (sample,) = like.get_segments()
+        (sample,) = points_of(like)
         after = min(
             (extent(t).x0 - sample[:, 0].max(), t.get_text())
             for t in fig.axes[0].texts
@@ -98,7 +100,7 @@ def drawn_in(tile: Tile, lines: LineCollection) -> list[np.ndarray]:
 
 @lru_cache(maxsize=6)  # the lines of one figure, asked for panel by panel
 def _extents(lines: LineCollection) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    segments = lines.get_segments()
+    segments = points_of(lines)
     return (
         segments,
         np.array([line.min(0) for line in segments]),
@@ -153,9 +155,9 @@ def test_lines_are_in_maps_and_each_has_a_darker_one_under_it(mode):
     under = [c for c in collections if c.get_zorder() < 3.2 and of_panels(fig, c)]
     for (_, lines), dark in zip(shown, under, strict=True):
         (width,), (color,) = lines.get_linewidths(), lines.get_color()
-        segments = lines.get_segments()
-        assert len(dark.get_segments()) == len(segments)
-        assert all(map(np.array_equal, dark.get_segments(), segments))
+        segments = points_of(lines)
+        assert len(points_of(dark)) == len(segments)
+        assert all(map(np.array_equal, points_of(dark), segments))
         assert dark.get_linewidth()[0] > width and dark.get_zorder() < lines.get_zorder()
         assert dark.get_color()[0, :3].mean() < color[:3].mean() - 0.2
         assert sum(len(drawn_in(tile, lines)) for tile in maps) == len(segments)
@@ -214,7 +216,7 @@ def test_a_wide_map_has_a_panel_in_colour_and_no_line():
 def test_a_flat_map_has_no_lines_but_the_key_stays():
     example = fake(heads=4, made=np.full((3, 4, 12, 16), 1 / 192, np.float32))
     fig = figures.head_grid(example, [0], style=THREE)
-    assert [len(lines.get_segments()) for lines in lines_of(fig)] == [1] * 6
+    assert [len(points_of(lines)) for lines in lines_of(fig)] == [1] * 6
     assert not any(of_panels(fig, lines) for lines in lines_of(fig))
     assert said_of(fig) == ["flat"] * 4
     key = [t.get_text() for t in fig.axes[0].texts if t.get_text().endswith(" %")]
@@ -247,7 +249,7 @@ def yellow_lines(fig: Figure) -> list[np.ndarray]:
     found = [c for c in lines_of(fig) if c.get_zorder() >= 3.2]
     for lines in found:
         assert tuple(np.rint(lines.get_color()[0, :3] * 255).astype(int)) == YELLOW
-    return [line for lines in found for line in lines.get_segments()]
+    return [line for lines in found for line in points_of(lines)]
 
 
 # --- the default: cells in the order of the smoothed map ---------------------------------------
@@ -372,16 +374,14 @@ def test_an_svg_has_the_lines_as_paths_and_none_in_its_picture(contour_figure, t
 
 def test_a_pdf_has_the_lines_as_paths_and_none_in_its_picture(contour_figure, tmp_path):
     from pypdf import PdfReader
-    from pypdf.generic import ContentStream
 
     figures.save(contour_figure, tmp_path / "a.pdf")
-    reader = PdfReader(tmp_path / "a.pdf")
-    (page,) = reader.pages
+    (page,) = PdfReader(tmp_path / "a.pdf").pages
     stroked: dict[tuple[int, ...], int] = {}
     color, starts = (0, 0, 0), 0
-    for operands, operator in ContentStream(page.get_contents(), reader).operations:
+    for operands, operator in operations(page):
         if operator in (b"RG", b"G"):
-            color = tuple(round(float(v) * 255) for v in operands) * (3 // len(operands))
+            color = tuple(round(v * 255) for v in operands) * (3 // len(operands))
         elif operator == b"m":
             starts += 1
         elif operator in (b"S", b"s"):
@@ -390,9 +390,7 @@ def test_a_pdf_has_the_lines_as_paths_and_none_in_its_picture(contour_figure, tm
         elif operator in (b"f", b"F", b"f*", b"B", b"n", b"b"):
             starts = 0
     assert stroked[YELLOW] == len(yellow_lines(contour_figure)) > 24
-    (image,) = page.images
-    sheet = np.asarray(image.image.convert("RGB"))
-    assert np.array_equal(sheet[::-1], sheet_of(contour_figure))
+    assert np.array_equal(only_picture(page)[::-1], sheet_of(contour_figure))
 
 
 def test_a_png_shows_the_lines_in_the_colour_of_the_key(contour_figure):

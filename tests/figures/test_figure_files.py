@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT
 from fake_explanation import MODES, fake
 from matplotlib.figure import Figure
+from pdf_tools import only_picture
 from PIL import Image
 
 from detr_viz import figures
@@ -91,8 +92,7 @@ def test_pdf_has_truetype_text_metadata_and_the_panels_pixels(tmp_path):
     assert reader.metadata["/Title"].startswith("Conditional DETR")
     assert reader.metadata["/Creator"].startswith("detr_viz")
     assert "query 0" in reader.metadata["/Subject"] and "/CreationDate" not in reader.metadata
-    (image,) = page.images
-    assert np.array_equal(np.asarray(image.image.convert("RGB"))[::-1], sheet_of(fig))
+    assert np.array_equal(only_picture(page)[::-1], sheet_of(fig))
     width_pt = sheet_of(fig).shape[1] / fig.dpi * 72
     assert float(page.mediabox.width) == pytest.approx(width_pt, abs=0.01)
 

@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from fake_explanation import MODES, fake
 from figure_tools import check_page, texts
+from fontTools import subset
 from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.boundsPen import ControlBoundsPen
 from fontTools.pens.t2CharStringPen import T2CharStringPen
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
+from matplotlib.backends import backend_ps
 from matplotlib.font_manager import fontManager
 from pypdf import PdfReader
 
@@ -84,15 +88,18 @@ def two_signs(only_dejavu, tmp_path) -> Path:
 
 def embedded(reader: PdfReader) -> dict[str, tuple[str, TTFont]]:
     """Base name (without the subset's tag) -> kind and file of every font of the one page."""
+    return {name: (kind, font) for name, kind, font in embedded_parts(reader)}
+
+
+def embedded_parts(reader: PdfReader) -> Iterator[tuple[str, str, TTFont]]:
+    """The same for every part of a font: matplotlib embeds ligatures as a font of their own."""
     (page,) = reader.pages
-    found = {}
     for font in page["/Resources"]["/Font"].values():
         font = font.get_object()
         inner = font["/DescendantFonts"][0].get_object() if "/DescendantFonts" in font else font
         file = inner["/FontDescriptor"]["/FontFile2"].get_object().get_data()
         name = re.sub(r"^/([A-Z]{6}\+)?", "", str(font["/BaseFont"]))
-        found[name] = (str(inner["/Subtype"]), TTFont(io.BytesIO(file)))
-    return found
+        yield name, str(inner["/Subtype"]), TTFont(io.BytesIO(file))
 
 
 def chinese(**more: object):
@@ -120,6 +127,50 @@ def test_a_pdf_has_nothing_but_truetype(only_dejavu, tmp_path, style, mode):
     words = reader.pages[0].extract_text()
     for name in ("cat", "K\u00e4se", "\u03bb-probe", "head 0", ".98", "query 0"):
         assert name in words
+
+
+def test_an_embedded_font_has_the_outlines_of_its_file_and_no_layout(only_dejavu, tmp_path):
+    """fi, ffi and an accent: what a table of layout would make other glyphs of."""
+    names = ("office fi", "Ka\u0308se", "A\u0301 \u03bb")
+    figures.save(figures.head_grid(fake(names=names), [0, 1, 2], "combine"), tmp_path / "a.pdf")
+    reader, seen = PdfReader(tmp_path / "a.pdf"), set()
+    for name, _, font in embedded_parts(reader):
+        assert not {"GSUB", "GPOS", "GDEF", "kern"} & set(font.keys())
+        with TTFont(Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")) as whole:
+            assert "GSUB" in whole
+            own, ours = whole.getBestCmap(), font.getBestCmap()
+            seen |= ours.keys()
+            for code, glyph in ours.items():
+                points = [f["glyf"][g].getCoordinates(f["glyf"]) for f, g in
+                          ((whole, own[code]), (font, glyph))]  # fmt: skip
+                assert points[0] == points[1]
+                assert whole["hmtx"][own[code]] == font["hmtx"][glyph]
+    assert seen >= set(map(ord, "query 0123456789"))
+    assert "office" in reader.pages[0].extract_text()
+
+
+def test_the_bounds_of_a_font_in_an_eps_are_those_of_its_glyphs(tmp_path):
+    figures.save(figures.head_grid(fake(), [0], "combine"), tmp_path / "a.eps")
+    eps = (tmp_path / "a.eps").read_text("latin-1")
+    boxes = re.findall(r"/FontName /DejaVuSans-0 def.*?/FontBBox \[(.*?)\]", eps, re.DOTALL)
+    with TTFont(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")) as font:
+        pen = ControlBoundsPen(font.getGlyphSet())
+        for glyph in font.getGlyphOrder():
+            font.getGlyphSet()[glyph].draw(pen)
+    assert [[float(edge) for edge in box.split()] for box in boxes] == [list(pen.bounds)]
+
+
+def test_matplotlib_and_fonttools_keep_their_own_way_after_a_file_and_a_failure(tmp_path):
+    own = subset.Options, backend_ps._bounds
+    fig = figures.head_grid(fake(), [0], "combine")
+    for kind in ("pdf", "eps"):
+        figures.save(fig, tmp_path / f"a.{kind}")
+        assert (subset.Options, backend_ps._bounds) == own
+    fig.axes[0].add_artist(text := fig.axes[0].text(0, 0, "a"))
+    text.draw = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        figures.save(fig, tmp_path / "a.pdf")
+    assert (subset.Options, backend_ps._bounds) == own
 
 
 def test_every_name_of_a_comparison_is_found_in_the_pdf(only_dejavu, tmp_path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from detr_viz.figures.styles import PageFormat
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _STRIP_PX = 1024
 
@@ -44,13 +46,27 @@ def figure_of(sheet: np.ndarray, dpi: float) -> tuple[Figure, Axes]:
 
 
 def _add_pixels(ax: Axes, sheet: np.ndarray) -> None:
-    """The sheet as one image. On a canvas of the same size its pixels are copied unchanged.
+    """The sheet as one image. On a canvas of the same size its pixels are copied unchanged."""
+    height, width = sheet.shape[:2]
+    image = _pixels_class()(
+        ax,
+        interpolation="none",
+        resample=False,
+        origin="upper",
+        extent=(0, width, height, 0),
+    )
+    image.set_data(sheet)
+    ax.add_image(image)
 
-    matplotlib would resample it, with float arrays of many times its size.
+
+@cache
+def _pixels_class() -> type[AxesImage]:
+    """An AxesImage that copies its pixels where the canvas has their size.
+
+    matplotlib would resample it, with float arrays of many times its size. The class is made once:
+    for each class of artists matplotlib writes documentation.
     """
     from matplotlib.image import AxesImage
-
-    height, width = sheet.shape[:2]
 
     class Pixels(AxesImage):
         def set_data(self, A: np.ndarray) -> None:
@@ -59,6 +75,8 @@ def _add_pixels(ax: Axes, sheet: np.ndarray) -> None:
             self.stale = True
 
         def draw(self, renderer) -> None:
+            sheet = self._A
+            height, width = sheet.shape[:2]
             canvas = getattr(renderer, "height", 0), getattr(renderer, "width", 0)
             if renderer.option_scale_image() or tuple(map(int, canvas)) != (height, width):
                 super().draw(renderer)
@@ -71,15 +89,7 @@ def _add_pixels(ax: Axes, sheet: np.ndarray) -> None:
                 graphics.restore()
                 self.stale = False
 
-    image = Pixels(
-        ax,
-        interpolation="none",
-        resample=False,
-        origin="upper",
-        extent=(0, width, height, 0),
-    )
-    image.set_data(sheet)
-    ax.add_image(image)
+    return Pixels
 
 
 def write(ax: Axes, lines: Sequence[TextLine], dpi: float, font: str = "sans") -> None:
@@ -87,7 +97,10 @@ def write(ax: Axes, lines: Sequence[TextLine], dpi: float, font: str = "sans") -
 
     The x of a turned line is where its baseline stands, and its baseline the height of its middle.
     """
+    from matplotlib.transforms import TransformedPatchPath
+
     pen = Lettering(dpi, font)
+    whole = TransformedPatchPath(ax.patch)  # of all: each would make its own, and none is clipped
     for line in lines:
         ax.text(
             line.x,
@@ -97,10 +110,11 @@ def write(ax: Axes, lines: Sequence[TextLine], dpi: float, font: str = "sans") -
             parse_math=False,
             usetex=False,
             color=line.color,
-            ha="right" if line.turned else line.align,
-            va="center" if line.turned else "baseline",
+            horizontalalignment="right" if line.turned else line.align,
+            verticalalignment="center" if line.turned else "baseline",
             rotation=90 if line.turned else 0,
             zorder=6,
+            clip_path=whole,
         )
 
 

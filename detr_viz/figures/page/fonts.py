@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from detr_viz.figures.styles import FigureError
 # An SVG names its font; Verdana has the widths of DejaVu Sans where that is missing.
 FAMILY = "DejaVu Sans"
 SVG_FALLBACKS = ("Verdana", "sans-serif")
+# Tables that a viewer does not read in an embedded font: the page says which glyph stands where.
+_LAYOUT_TABLES = ("BASE", "GDEF", "GPOS", "GSUB", "MATH", "kern", "name")
 _OWN_SIGNS = "\N{EN DASH}…"  # with all of Latin, what DejaVu Sans is known to have
 FILES = {
     "sans": {
@@ -94,3 +98,33 @@ def is_truetype(path: str) -> bool:
 def drawable(text: str) -> bool:
     """Whether some installed font has every character of the text."""
     return font_file(frozenset(text), "bold") is not None
+
+
+@contextmanager
+def drawn_glyphs_only() -> Iterator[None]:
+    """Fonts that matplotlib embeds meanwhile hold the glyphs of the page and no tables of layout.
+
+    fontTools would read these tables whole, in Python, to keep every ligature and accent that the
+    glyphs of the page could become: that took two fifths of the time of a PDF.
+    """
+    from fontTools import subset
+
+    default, own = _subset_options()
+    subset.Options = own
+    try:
+        yield
+    finally:
+        subset.Options = default
+
+
+@lru_cache(maxsize=1)
+def _subset_options() -> tuple[type, type]:
+    """(fontTools' options for a part of a font, the same without the tables of layout)."""
+    from fontTools import subset
+
+    class Options(subset.Options):
+        def __init__(self, **settings) -> None:
+            super().__init__(**settings)
+            self.drop_tables = [*self.drop_tables, *_LAYOUT_TABLES]
+
+    return subset.Options, Options

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.common.files import replacing
-from detr_viz.figures.page.fonts import SVG_FALLBACKS, is_truetype
+from detr_viz.figures.page.fonts import SVG_FALLBACKS, drawn_glyphs_only, is_truetype
 from detr_viz.figures.page.print_files import pixels_of, save_eps, save_jpeg, save_tiff
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.styles import SUFFIXES, FigureError
@@ -52,7 +52,12 @@ def save(fig: Figure, path: str | Path, metadata: Mapping[str, str] | None = Non
         "savefig.bbox": None,
         "savefig.transparent": False,
     }
-    with replacing(path) as part, plain_settings(), matplotlib.rc_context(settings):
+    with (
+        replacing(path) as part,
+        plain_settings(),
+        matplotlib.rc_context(settings),
+        drawn_glyphs_only(),
+    ):
         names = _metadata(kind, facts)
         fig.savefig(part, format=kind, dpi="figure", facecolor="white", metadata=names)
 

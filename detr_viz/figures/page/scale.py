@@ -8,6 +8,7 @@ table = tone_table(lut)  (256 tones, 256 greys, 4): the colour of each over each
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -113,6 +114,13 @@ def signed_table() -> np.ndarray:
 
 
 def _table(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return _table_of(*(np.asarray(part, np.float64).tobytes() for part in (colours, alpha)))
+
+
+@lru_cache(maxsize=8)
+def _table_of(colour_bytes: bytes, alpha_bytes: bytes) -> np.ndarray:
+    """The table of 256 colours and opacities, read-only: most figures share one or two."""
+    colours, alpha = np.frombuffer(colour_bytes).reshape(256, 3), np.frombuffer(alpha_bytes)
     gray = np.arange(256, dtype=np.float64)[None, :, None]
     grain = 1 + _GRAIN * (gray / 255 - _MIDDLE)
     grain[:, 255] = 1  # the margin of a panel is white, not light
@@ -120,4 +128,5 @@ def _table(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     alpha = alpha[:, None, None]
     table = np.full((256, 256, 4), 255, np.uint8)
     table[..., :3] = np.rint(alpha * over + (1 - alpha) * gray)
+    table.flags.writeable = False
     return table
