@@ -27,6 +27,7 @@ from detr_viz import models
 from detr_viz.attention.terms import Mode
 from detr_viz.checkpoints.load_model import load_model
 from detr_viz.cli.arguments import positive
+from detr_viz.demo.measure_samples import BOX_ALONE, References, Samples, alone, maps_alone
 from detr_viz.demo.shapes import Scene, held_out_seeds, scene
 from detr_viz.detections import boxes
 from detr_viz.explanation.captured import Explanation
@@ -121,14 +122,18 @@ def peak_offsets(maps: NDArray, predicted: NDArray, geometry: Geometry) -> NDArr
 
 def measurements(
     name: str, weights: str | None, count: int
-) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
-    """mode -> (n, heads, 5) of COLUMNS and mode -> (n, heads, 2) offsets, n matched queries."""
+) -> tuple[dict[str, NDArray], dict[str, NDArray], list[str]]:
+    """mode -> (n, heads, 5) of COLUMNS, mode -> (n, heads, 2) offsets, further tables as lines.
+
+    n matched queries.
+    """
     model = load_model(weights, name, device="cpu")
     modes: dict[str, str | Mode] = {mode: mode for mode in model.spec.modes}
     if name == "detr":
         modes["(c_q + p_q) . p_k"] = FULL_QUERY
     table: dict[str, list[NDArray]] = {}
     offsets: dict[str, list[NDArray]] = {}
+    samples, references = Samples(), References()
     for drawn in scenes(count):
         e = explain(model, drawn.rgb)
         queries = matched_queries(e, drawn)
@@ -140,10 +145,17 @@ def measurements(
             rows = measure_maps(maps, predicted, drawn.boxes_xyxy_px, geometry)
             table.setdefault(label, []).append(rows)
             offsets.setdefault(label, []).append(peak_offsets(maps, predicted, geometry))
+        samples.add(e, queries)
+        references.add(e, queries)
+        if (attention := alone(e)) is not None:
+            maps = maps_alone(e, attention, queries)
+            rows = measure_maps(maps, predicted, drawn.boxes_xyxy_px, geometry)
+            table.setdefault(BOX_ALONE, []).append(rows)
         for label, rows in baselines(predicted, drawn.boxes_xyxy_px, geometry).items():
             table.setdefault(label, []).append(rows)
     joined = {label: np.concatenate(parts) for label, parts in table.items()}
-    return joined, {label: np.concatenate(parts) for label, parts in offsets.items()}
+    places = {label: np.concatenate(parts) for label, parts in offsets.items()}
+    return joined, places, [*samples.lines(), *references.lines()]
 
 
 def baselines(predicted: NDArray, objects: NDArray, geometry: Geometry) -> dict[str, NDArray]:
@@ -171,7 +183,7 @@ def scenes(count: int) -> Iterator[Scene]:
 
 def report(name: str, weights: str | None, count: int) -> str:
     """Markdown: a table of the modes, then where each head of `combine` looks in the box."""
-    table, offsets = measurements(name, weights, count)
+    table, offsets, more = measurements(name, weights, count)
     title = models.REGISTRY[name].title
     queries = len(next(iter(table.values())))
     lines = [f"{title}, {count} scenes, {queries} objects found", ""]
@@ -179,7 +191,11 @@ def report(name: str, weights: str | None, count: int) -> str:
     for label, rows in table.items():
         cells = " | ".join(f"{value:.2f}" for value in rows.mean((0, 1)))
         lines.append(f"| {label} | {cells} |")
-    lines += ["", "median place of each head's peak, half box sizes right and down of the centre:"]
+    lines += [
+        *more,
+        "",
+        "median place of each head's peak, half box sizes right and down of the centre:",
+    ]
     for label, places in offsets.items():
         heads = "  ".join(f"{x:+.1f},{y:+.1f}" for x, y in np.median(places, 0))
         lines.append(f"    {label:<18} {heads}")

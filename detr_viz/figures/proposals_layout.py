@@ -64,6 +64,8 @@ def fitted_layout(
     """
     type_in = page_format.width_in / page_format.type_size
     usual = _NARROW if type_in < _NARROW_IN else _ABREAST
+    if usual == _ABREAST and len(tiles) == _ABREAST + 1:
+        usual = len(tiles)  # one line, where a second one would be two thirds empty
     most = page_format.height_in * page_format.dpi + 1e-6
     found = []
     for across in range(usual, max(usual, len(tiles) + 1) + 1):

@@ -111,11 +111,10 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
             "SenseTime/deformable-detr-with-box-refine",
             "SenseTime/deformable-detr-with-box-refine-two-stage",
         ),
-        demo=False,
         proposals="two-stage Deformable DETR",
     ),
     "efficient_detr": ModelEntry(
-        "detr_viz.models.efficient_detr", "Efficient DETR", demo=False, proposals="Efficient DETR"
+        "detr_viz.models.efficient_detr", "Efficient DETR", proposals="Efficient DETR"
     ),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from detr_viz import explain, load_model
+from detr_viz.demo import measure_samples, shapes
 from detr_viz.demo.measure import (
     COLUMNS,
     Geometry,
@@ -103,7 +105,6 @@ def test_what_matters_is_what_ablations_say():
 
     from detr_viz.demo import matter
     from detr_viz.demo.measure import scenes
-    from detr_viz.explanation.explain_image import explain
 
     (picture,) = scenes(1)
     e = explain(demo_model("detr"), picture.rgb)
@@ -133,3 +134,45 @@ def test_held_out_scenes_as_pictures(tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
             pictures.main(argv)
         assert stop.value.code == 2 and "error: " in capsys.readouterr().err
+
+
+# --- samples -------------------------------------------------------------------------------------
+
+
+def test_samples_and_their_weight_in_the_box_and_on_levels():
+    """One query, one head, two levels of two points: one point of each level lies in the box."""
+    xy = np.array([[[0.2, 0.3], [0.9, 0.3]], [[0.4, 0.6], [0.4, 0.9]]], float)[None, None]
+    weights = np.array([[0.1, 0.3], [0.4, 0.2]])[None, None]
+    (row,) = measure_samples.sample_columns(xy, weights, np.array([[0.1, 0.1, 0.5, 0.7]]))[0]
+    np.testing.assert_allclose(row, [0.5, 0.5, 0.4, 0.6])
+    (row,) = measure_samples.sample_columns(xy, weights / 2, np.array([[0.1, 0.1, 0.5, 0.5]]))[0]
+    np.testing.assert_allclose(row, [0.25, 0.1, 0.4, 0.6])
+
+
+def test_the_reference_alone_is_what_the_biases_place():
+    """In a box of the last layer, location = centre + offset / points * size / 2."""
+    model = load_model(None, "deformable_detr", device="cpu")
+    e = explain(model, shapes.scene(shapes.held_out_seeds(1)[0], 128).rgb)
+    attention = measure_samples.alone(e)
+    site = model.network.attention_sites()["cross", 2]
+    offsets = site.sampling_offsets.bias.detach().view(8, 3, 4, 2)
+    xy, weights = attention.samples("combine", [4])
+    h, w = e.image.hw
+    x0, y0, x1, y1 = e.reference_boxes[2][4] / np.array([w, h, w, h])
+    centre, size = np.array([(x0 + x1) / 2, (y0 + y1) / 2]), np.array([x1 - x0, y1 - y0])
+    np.testing.assert_allclose(xy[0], centre + offsets.numpy() / 4 * size / 2, atol=1e-5)
+    logits = site.attention_weights.bias.detach().view(8, 12)
+    np.testing.assert_allclose(weights[0].flatten(1), logits.softmax(-1), atol=1e-6)
+    maps = measure_samples.maps_alone(e, attention, [4])
+    assert maps.shape == (1, 8, 16, 16)
+    np.testing.assert_allclose(maps.sum((2, 3)) <= 1 + 1e-5, True)
+    assert measure_samples.alone(explain(load_model(None, "detr"), e.image)) is None
+
+
+def test_references_by_hand():
+    """A point 3 right and 4 down of the middle of a box with half sizes 10 and 20."""
+    references = measure_samples.References()
+    box = np.array([[0.0, 0, 20, 40]])
+    references._add("a", np.array([[13.0, 24]]), box, box, [0])
+    references._add("b", np.array([[25.0, 20]]), None, box, [0])
+    assert references.lines()[-2:] == ["| a | 0.36 | 1.00 | 1.00 |", "| b | 1.50 | 0.00 | - |"]
