@@ -39,6 +39,9 @@ PICTURES = {
     "--image image/scene_4.jpg",
     "compare_position": "--type detr cd_detr --plot position --queries top:2 "
     "--image image/scene_2.jpg",
+    "deformable_detr_points": "--type deformable_detr --plot combine --queries top:2 "
+    "--image image/scene_3.jpg",
+    "efficient_detr_proposals": "--type efficient_detr --plot proposals",
     "layers": "--type cd_detr --layer all --image image/scene_3.jpg",
     "photo_layout": f"--type cd_detr --weights {_FILLED} --queries 91,34 "
     "--image image/photo_coffee.jpg",
