@@ -1,14 +1,14 @@
-"""Efficient DETR (Yao et al., arXiv 2104.01318), a reconstruction: no code or weights were published.
+"""Efficient DETR (Yao et al., arXiv 2104.01318), a reconstruction: no code was published.
 
-Of the paper, by reviews and tables that quote it: a dense part (a class-specific head on every token
-of a deformable encoder) and a sparse part (decoder) share one head; the best K tokens by score give
-4-d boxes as references and their features as queries; K falls from 300 to 100 in training; three
-encoder layers and one decoder layer, 32 M parameters with a ResNet-50.
+Of the paper, by reviews and tables that quote it: a dense part (a class-specific head on every
+token of a deformable encoder) and a sparse part (decoder) share one head; the best K tokens by
+score give 4-d boxes as references and their features as queries; K falls from 300 to 100 in
+training; three encoder layers and one decoder layer, 32 M parameters with a ResNet-50.
 
 Decided here: the head reads the memory itself, so the token that is scored is the query; a token's
-anchor is a square of .05 of the image, doubled from level to level, as in two-stage Deformable DETR;
-tokens on padding or with an anchor on the edge are not taken; a query's position is an encoding of
-its box (layer pos_trans); the reference trains by the dense loss alone.
+anchor is a square of .05 of the image, doubled from level to level, as in two-stage Deformable
+DETR; tokens on padding or with an anchor on the edge are not taken; a query's position is an
+encoding of its box (layer pos_trans); the reference trains by the dense loss alone.
 """
 
 from __future__ import annotations
