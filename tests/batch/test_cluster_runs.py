@@ -115,8 +115,9 @@ def started(out: str, *argv: str, count: int) -> WarmCommand:
 
 
 def worded(stderr: str) -> list[str]:
-    """The lines of a run but for its progress, in some order."""
+    """The lines of a run in some order, but for its progress and for waiting on a busy machine."""
     progress = r"\d+ of \d+ images(, \d+ (failed|skipped))*(, [\d.]+ (images/s|s an image).*)?"
+    progress += "|note: the Ray cluster is busy: .*"
     return sorted(line for line in stderr.splitlines() if not re.fullmatch(progress, line))
 
 

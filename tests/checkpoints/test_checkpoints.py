@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -228,14 +227,14 @@ def test_loading_leaves_torch_as_it_was(tmp_path):
     assert set(torch.serialization.get_safe_globals()) == before
 
 
-def test_a_small_checkpoint_loads_in_milliseconds(tmp_path):
+def test_a_file_is_read_once_but_for_its_hash(tmp_path, monkeypatch):
+    """Twice is too much for a checkpoint of half a gigabyte."""
     file = save(tmp_path / "w.pth", released(SMALL["detr"]))
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        load_checkpoint(file)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.1  # 0.02 on a free machine
+    loads = []
+    real = torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **k: (loads.append(a), real(*a, **k))[1])
+    load_checkpoint(file)
+    assert len(loads) == 1
 
 
 OFFICIAL = {  # name: (type, queries, blocks)

@@ -138,9 +138,9 @@ def test_another_type_than_the_file_has(tmp_path):
         load_checkpoint(file, "detr", nheads=2)
 
 
-def test_without_weights_there_is_no_demo():
-    with pytest.raises(UserError, match="no demo checkpoint: give --weights a file, or hf:Sense"):
-        load_model(type="deformable_detr")
+def test_without_weights_the_demo_is_taken():
+    model = load_model(type="deformable_detr", device="cpu")
+    assert model.info.weights == "deformable_detr_demo.pth" and model.info.num_queries == 20
 
 
 def test_precisions(tmp_path):

@@ -46,8 +46,9 @@ def test_the_six_commands(here, capsys, name, plot):
     assert cli.main(["--type", name, "--plot", plot]) == 0
     printed = lines(capsys)
     assert "demo checkpoint" in printed[0] and "--weights" in printed[0]
-    assert printed[1].split()[:3] == ["query", "class", "score"]
-    rows = printed[2:-1]  # the scene has four objects; a duplicate of .32 is none
+    (head,) = (i for i, line in enumerate(printed) if line.split()[:2] == ["query", "class"])
+    assert all(line.startswith("note: ") for line in printed[1:head])
+    rows = printed[head + 1 : -1]  # the scene has four objects; a duplicate of .32 is none
     assert len(rows) == 4 and all(float(row.split()[2]) >= 0.5 for row in rows)
     figure = f"outputs/scene_1_{name}_{plot}.png"
     assert printed[-1] == f"wrote {figure}"

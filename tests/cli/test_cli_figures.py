@@ -406,8 +406,8 @@ def test_models_of_other_sizes_side_by_side(run):
     for words in (
         "detr_demo: decoder layers 0\N{EN DASH}2; a: decoder layer 0 of 0\N{EN DASH}0; "
         "b: decoder layers 0\N{EN DASH}3",
-        "a: map of 16 \N{MULTIPLICATION SIGN} 16 cells",
-        "b: map of 8 \N{MULTIPLICATION SIGN} 8 cells",
+        "all models: map of 16 \N{MULTIPLICATION SIGN} 16 cells",
+        "coarser cells spread evenly over these: b 8 \N{MULTIPLICATION SIGN} 8",
         "a: no match",
     ):
         assert words in description

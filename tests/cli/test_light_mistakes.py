@@ -55,7 +55,6 @@ MISTAKES = [  # words of the command line, and a part of the answer
     ("--heads all-in-one --ablate content", "--heads all-in-one is not for --ablate"),
     ("--heads all-in-one --norm head", "says nothing about points"),
     ("--style points --ablate content", "leave --style points out"),
-    ("--style points --attention cross encoder", "--style points is not for --attention encoder"),
     ("--queries tpo:3", "did you mean top?"),
     ("--queries class:cta --classes names.txt", "did you mean cat?"),
     ("--classes no.txt", "no class file"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import tracemalloc
@@ -34,6 +35,7 @@ unhurried = partial(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 MOST_BYTES = 200_000_000
+_MMAP_THRESHOLD = -3  # of mallopt: larger blocks are asked of the system, and given back to it
 STATM = Path("/proc/self/statm")  # pages of this process, Linux
 EXACT = Limits(0, 0, 0, 1, 0)
 SEVERAL = [
@@ -98,6 +100,8 @@ def little_memory() -> Iterator[None]:
         return
     import resource
 
+    # else the allocator may take them from what it has freed and kept, without asking the system
+    ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, MOST_BYTES // 8)
     taken = int(STATM.read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (taken + MOST_BYTES, before[1]))
