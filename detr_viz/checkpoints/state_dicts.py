@@ -30,7 +30,8 @@ from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 class Unwrapped(ShortRepr):
     """One state dict with the authors' names, and what else the file says.
 
-    hints: of nheads, dilation, num_queries, class_names and type, those that are known. meta: as
+    hints: of nheads, dilation, num_queries, num_query_position (anchors of Anchor DETR),
+    class_names and type, those that are known. meta: as
     in the file.
     """
 
@@ -144,8 +145,9 @@ def _hints(args: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
             hints["nheads"] = heads
         if isinstance(dilation, bool):
             hints["dilation"] = dilation
-        if isinstance(source.get("num_queries"), int):
-            hints["num_queries"] = source["num_queries"]
+        for count in ("num_queries", "num_query_position"):
+            if isinstance(source.get(count), int):
+                hints[count] = source[count]
     classes = meta.get("classes")
     if isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes):
         hints["class_names"] = tuple(classes)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.base import Where
 from detr_viz.attention.dense import DenseAttention
+from detr_viz.attention.factored import FactoredAttention
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.sampled import SampledAttention
 from detr_viz.common.short_repr import brief_tuple, folded
@@ -24,6 +25,7 @@ from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.deformable import DeformableAttention
+from detr_viz.models.layers.row_column import RowColumnAttention
 from detr_viz.models.layers.split_attention import SplitAttention
 from detr_viz.models.spec import ModelSpec
 
@@ -189,14 +191,14 @@ class LoadedModel:
 
 
 def _read(
-    module: SplitAttention | DeformableAttention,
+    module: SplitAttention | DeformableAttention | RowColumnAttention,
     kind: str,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     out: Tensor,
     image: int,
     grids: tuple[Grid, ...],
-) -> DenseAttention | SampledAttention:
+) -> DenseAttention | SampledAttention | FactoredAttention:
     attention = module.read(args[0].of_image(image)).of_image(0)
     return replace(attention, grids=() if kind == "decoder" else grids)
 

@@ -111,6 +111,11 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
         ),
         demo=False,
     ),
+    "anchor_detr": ModelEntry(
+        "detr_viz.models.anchor_detr",
+        "Anchor DETR",  # the authors' files lie where only a browser gets them
+        demo=False,
+    ),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 
