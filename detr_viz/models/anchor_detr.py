@@ -154,9 +154,7 @@ class AnchorNetwork(nn.Module):
         }
         return {**result, "aux_outputs": outputs[:-1]} if aux else result
 
-    def _layers(
-        self, points: Tensor, encoded: Encoded, aux: bool
-    ) -> Iterator[dict[str, Tensor]]:
+    def _layers(self, points: Tensor, encoded: Encoded, aux: bool) -> Iterator[dict[str, Tensor]]:
         """The outputs of every decoder layer with aux, else of the last alone."""
         inner, width = self.transformer, self.config.d_model
         x, y = points.unbind(-1)
