@@ -76,6 +76,11 @@ class FactoredAttention:
         return self.row.num_rows
 
     @property
+    def key_padding_mask(self) -> Tensor | None:
+        """The padding, under its name in dense attention."""
+        return self.padding
+
+    @property
     def hw(self) -> tuple[int, int]:
         """Rows and columns of the grid."""
         return self.column.c_k.shape[-2], self.row.c_k.shape[-2]

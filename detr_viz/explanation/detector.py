@@ -40,6 +40,8 @@ class DetectorInfo(ShortRepr):
                     pixels; None where the sizes are of another form
     options         (name, value) of settings that cannot be seen in the weights (dilation, ...)
     notes           assumptions that were made
+    anchors         points that several queries share: query k * anchors + a is pattern k of anchor
+                    a; 0: no query shares its point
     why_undivided   a clause: why there is no mode but combine; "" if there are others
     preprocessing   the rule by which images become the network's input; None: the official one at
                     size and max_size. Workers of a batch have nothing else: what `input_hw` of the
@@ -64,6 +66,7 @@ class DetectorInfo(ShortRepr):
     notes: tuple[str, ...] = ()
     why_undivided: str = ""
     preprocessing: Preprocessing | None = None
+    anchors: int = 0
 
     def preprocessing_at(
         self, size: int | None = None, max_size: int | None = None

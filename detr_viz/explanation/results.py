@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detr_viz.attention.base import WHOLE
 from detr_viz.attention.grids import Grid, finest, on_finest
 from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode, formula_of
 from detr_viz.detections.detections import Detections
@@ -84,6 +85,11 @@ class ExplanationBase:
         """Kind of a captured layer's cross-attention: "dense", "sampled", "factored" or "roi"."""
         self.pick_layer(layer)
         return self.attention_kind
+
+    @property
+    def has_axes(self) -> bool:
+        """Whether a map is column times row, which are then its own sums along w and along h."""
+        return self.attention_kind == "factored"
 
     def grids(self, layer: int | None = None) -> tuple[Grid, ...]:
         """Grids of a captured layer's levels, finest first."""
@@ -235,9 +241,9 @@ class ExplanationBase:
         layer: int | None = None,
         scale: str = "mode",
     ) -> NDArray[np.float32]:
-        """The part of the attention that falls off the map, (q, heads); 0 for dense attention."""
+        """The part of the attention that falls off the map, (q, heads); 0 for the kinds WHOLE."""
         levels = self.level_maps(mode, queries, layer, scale)
-        if self.kind(layer) == "dense":
+        if self.kind(layer) in WHOLE:
             return np.zeros(levels[0].shape[:2], np.float32)
         inside = sum(m.sum((2, 3), dtype=np.float64) for m in levels)
         return np.clip(1 - inside, 0, 1).astype(np.float32)

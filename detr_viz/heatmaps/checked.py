@@ -30,7 +30,7 @@ from detr_viz.heatmaps.schema import (
 )
 from detr_viz.heatmaps.stores import STORES
 
-_PREFIXES = ("maps_", "outside_", "samples_", "sample_weights_")
+_PREFIXES = ("maps_", "outside_", "samples_", "sample_weights_", "row_", "column_")
 _LEVEL = re.compile(r"\.l\d+\Z")  # the end of the name of one level's maps
 
 
@@ -63,7 +63,7 @@ class Checked:
                 outside={m: lack(array) for m, array in maps.items()},
                 **fields,
             )
-        levels, outside, samples, weights = {}, {}, {}, {}
+        levels, outside, samples, weights, axes = {}, {}, {}, {}, {}
         for m in modes:
             shapes = [(*rows, *hw) for hw in (grids if len(grids) > 1 else [])]
             levels[m] = tuple(self._maps(f"maps_{m}.l{k}", shape) for k, shape in enumerate(shapes))
@@ -71,6 +71,8 @@ class Checked:
             self._check_totals(m, maps[m], outside[m], levels[m])
             if {f"samples_{m}", f"sample_weights_{m}"} & self._arrays.keys():
                 samples[m], weights[m] = self._samples(m, (*rows, len(grids)))
+            if {f"row_{m}", f"column_{m}"} & self._arrays.keys():
+                axes[m] = self._axes(m, maps[m])
         self._check_names(modes, len(grids))
         fields |= {name: self._arrays[name] for name in MORE_FIELDS}
         fields["kind"] = str(fields["kind"])
@@ -81,6 +83,8 @@ class Checked:
             outside=outside,
             samples=samples,
             sample_weights=weights,
+            rows={m: row for m, (row, _) in axes.items()},
+            columns={m: column for m, (_, column) in axes.items()},
             **fields,
         )
 
@@ -275,6 +279,18 @@ class Checked:
         if trouble := no_weights(weights, 1 + rounding(stored)):
             raise self._wrong(f": {name[:60]} has {trouble}: write it again")
         return samples, weights
+
+    def _axes(
+        self, mode: str, maps: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """row (q, M, w) and column (q, M, h), whose product is the map (q, M, h, w)."""
+        (*rows, h, w), store = maps.shape, self._meta.get("store", "float32")
+        row = self._stored(f"row_{mode}", (*rows, w), store).astype(np.float32)
+        column = self._stored(f"column_{mode}", (*rows, h), store).astype(np.float32)
+        apart = np.abs(column[..., :, None] * row[..., None, :] - maps)
+        if not (apart <= ROUNDING).all():
+            raise self._wrong(f": maps_{mode[:60]} is not its column times its row: write it again")
+        return row, column
 
 
 _OLD_FIELDS = {"grid_hw": (np.int64, 1)}  # of versions 1 and 2

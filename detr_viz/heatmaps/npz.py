@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detr_viz.attention.base import WHOLE
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason, replacing
 from detr_viz.heatmaps import safe_npz
@@ -65,12 +66,14 @@ def of(
         },
         outside={
             mode: np.zeros(array.shape[:2], np.float32)
-            if place["kind"] == "dense"
+            if place["kind"] in WHOLE
             else _outside(explanation, mode, ids, layer, scale)
             for mode, array in maps.items()
         },
         samples={mode: pair[0] for mode, pair in points.items() if pair is not None},
         sample_weights={mode: pair[1] for mode, pair in points.items() if pair is not None},
+        rows={mode: array.sum(-2) for mode, array in maps.items() if explanation.has_axes},
+        columns={mode: array.sum(-1) for mode, array in maps.items() if explanation.has_axes},
         query_ids=np.asarray(ids, np.int64),
         scores=output.scores[ids],
         labels=output.labels[ids],

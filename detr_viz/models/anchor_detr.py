@@ -238,4 +238,5 @@ SPEC = ModelSpec(
     pairwise=True,
     cell_rule="centered",
     with_hints=with_hints,
+    anchors=lambda config: config.anchors,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -102,6 +102,7 @@ class LoadedModel:
             notes=(*self.notes, *(self.preprocessing.notes if self.preprocessing else ())),
             why_undivided=self.spec.why_undivided,
             preprocessing=self.preprocessing,
+            anchors=self.spec.anchors(config),
         )
 
     @property
@@ -132,7 +133,7 @@ class LoadedModel:
                 module,
                 partial(_read, module, where[0]),
                 module.out_proj,
-                partial(_logits, module) if isinstance(module, SplitAttention) else None,
+                _logits_of(module),
             )
             for where, module in self.network.attention_sites().items()
         }
@@ -214,6 +215,25 @@ def _logits(
     query, key, _ = module.qkv(args[0].of_image(image))
     chosen = torch.as_tensor(rows, dtype=torch.long, device=query.device)
     return ((query[:, :, chosen] * module.scale) @ key.transpose(-1, -2))[0]
+
+
+def _axis_logits(
+    module: RowColumnAttention,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    image: int,
+    rows: Sequence[int],
+) -> Tensor:
+    """The sum of both axes' logits for each cell: (M, q, S)."""
+    row, column = (x[0, :, list(rows)] for x in module.axis_logits(args[0].of_image(image)))
+    return (column[..., :, None] + row[..., None, :]).flatten(-2)
+
+
+def _logits_of(module: nn.Module) -> Callable[..., Tensor] | None:
+    """What gives the logits of a site of ours, or None."""
+    if isinstance(module, SplitAttention):
+        return partial(_logits, module)
+    return partial(_axis_logits, module) if isinstance(module, RowColumnAttention) else None
 
 
 @contextmanager

@@ -36,6 +36,7 @@ class ModelSpec:
                          trace in a state dict; None: there are none beyond heads and dilation
     cell_rule            where a cell lies: "aligned" or "centered" (grids.Grid)
     why_undivided        why it has no mode but combine, a clause; "" if it has others
+    anchors              sizes -> number of points that several queries share; 0: there are none
     notes                what each run says of this model
     """
 
@@ -51,4 +52,5 @@ class ModelSpec:
     cell_rule: Literal["aligned", "centered"] = "aligned"
     why_undivided: str = ""
     notes: tuple[str, ...] = ()
+    anchors: Callable[[Any], int] = lambda config: 0
     with_hints: Callable[[Any, Mapping[str, Any]], tuple[DetrConfig, tuple[str, ...]]] | None = None
