@@ -18,7 +18,7 @@ from detr_viz.figures.reading_rule import (
     ShownModel,
     each,
     formulas,
-    grid_of,
+    grid_note,
     heads_of,
     layers_of,
     listed,
@@ -169,7 +169,10 @@ def _caption(shown: FigureContents) -> str:
     kinds = {s.explanation.attention_kind for s in shown.subjects}
     scaled = "" if kinds == {"sampled"} else f"; {_scaled(shown)}"
     whole = "sum to 1, less what falls off the image" if "sampled" in kinds else "sum to 1"
-    grid = "; ".join(escape(text) for text in each(shown, [grid_of(s) for s in shown.subjects]))
+    grid = "; ".join(
+        escape(text)
+        for text in each(shown, [grid_note(s.explanation.grid_hw) for s in shown.subjects])
+    )
     of = escape(heads_of(shown.style))
     return (
         f"Cross-attention {of} of {models}, {layers}{image}: {modes}{scaled}. "

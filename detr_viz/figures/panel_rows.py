@@ -12,6 +12,7 @@ from detr_viz.attention.grids import Grid
 from detr_viz.attention.terms import Mode
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.figures.page.elements import BoxCells, MapRow, SamplePoints
+from detr_viz.figures.page.profiles import profiles_of
 from detr_viz.figures.reading_rule import ShownModel, mode_name
 from detr_viz.figures.styles import FigureError, Style
 
@@ -50,7 +51,7 @@ def check_heads(style: Style, name: str, count: int) -> None:
 
 def shown_heads(row: MapRow, style: Style) -> MapRow:
     """The row with only the heads of the style, in its order."""
-    maps = row.maps
+    maps, profiles = row.maps, row.profiles
     if style.heads is None:
         return row
     if (row.samples or row.cells) and isinstance(style.heads, str):
@@ -61,7 +62,11 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
         order = np.argsort(_entropy(maps), kind="stable").tolist()
     else:
         one_map = maps.mean(0) if style.heads == "mean" else maps.max(0)
-        return replace(row, maps=one_map[None], crossed=frozenset())
+        if style.heads == "max" or profiles is None:  # the largest weights are no product
+            profiles = None
+        else:
+            profiles = tuple(axis.mean(0)[None] for axis in profiles)
+        return replace(row, maps=one_map[None], crossed=frozenset(), profiles=profiles)
     captions = row.captions and tuple(row.captions[n] for n in order)
     names: tuple[str, ...] = ()
     if style.heads == "sort" and captions:
@@ -83,6 +88,7 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
         head_names=names,
         samples=samples,
         cells=cells,
+        profiles=profiles and tuple(axis[order] for axis in profiles),
     )
 
 
@@ -116,11 +122,14 @@ class MapPanels:
     def _instead_of_maps(
         self, subject: ShownModel, mode: str | Mode, queries: Sequence[int], layer: int
     ) -> list[dict[str, Any]]:
-        """What the style shows in place of the map of each query, as arguments of MapRow."""
+        """What is shown in place of, or beside, the map of each query, as arguments of MapRow."""
         if self._style.name == "points":
             return [{"samples": one} for one in sample_points(subject, str(mode), queries, layer)]
         if self._style.name == "cells":
             return [{"cells": one} for one in box_cells(subject, queries, layer)]
+        if subject.explanation.has_axes:
+            maps = subject.explanation.maps(mode, queries, layer, self._scale)
+            return [{"profiles": profiles_of(one)} for one in maps]
         return [{}] * len(queries)
 
     def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
@@ -240,7 +249,8 @@ class AblationPanels:
 
     def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         e = subject.explanation
-        row = MapRow(e.maps("combine", [query], layer, "layer")[0], e.grid(layer))
+        maps = e.maps("combine", [query], layer, "layer")[0]
+        row = MapRow(maps, e.grid(layer), profiles=profiles_of(maps) if e.has_axes else None)
         return (shown_heads(row, self._style),)
 
     def without(
@@ -250,7 +260,10 @@ class AblationPanels:
         maps = ablation.weights[layer][query].reshape(-1, *grid.hw)
         removal = ablation.removal
         heads = {removal.head} if removal.head is not None else set()
-        row = MapRow(maps, grid, crossed=frozenset(heads))
+        # without cells of the box a map is no product any more
+        product = subject.explanation.has_axes and not removal.box
+        profiles = profiles_of(maps) if product else None
+        row = MapRow(maps, grid, crossed=frozenset(heads), profiles=profiles)
         return (shown_heads(row, self._style),)
 
 

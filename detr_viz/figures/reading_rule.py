@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from detr_viz.attention.terms import ALL_TERMS, MIXED, Mode, formula_of, is_sum, parse_terms
 from detr_viz.figures.page.elements import number
 from detr_viz.figures.page.fonts import drawable
+from detr_viz.figures.page.profiles import AXES_NOTE
 from detr_viz.figures.page.regions import region_rule
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.styles import NORMS, Style
@@ -149,10 +150,6 @@ def grid_note(grid_hw: tuple[int, int]) -> str:
     return f"map of {w} {TIMES} {h} cells, {number(1 / (h * w))} each if even"
 
 
-def grid_of(subject: ShownModel) -> str:
-    return grid_note(subject.explanation.grid_hw)
-
-
 def foot_words(shown: FigureContents) -> list[str]:
     """The line under a figure: models, layers, modes, and what the numbers are."""
     subjects = shown.subjects
@@ -257,7 +254,9 @@ def reading_rule(shown: FigureContents) -> list[str]:
         notes.append(f"queries matched by box IoU{where}")
     if ALL_TERMS not in shown.modes:
         notes += number_notes(shown.style)
-    return [*notes, *each(shown, [grid_of(s) for s in subjects])]
+        if any(s.explanation.has_axes for s in subjects):
+            notes.append(AXES_NOTE)
+    return [*notes, *each(shown, [grid_note(s.explanation.grid_hw) for s in subjects])]
 
 
 def terms_rule(shown: FigureContents) -> list[str]:

@@ -280,15 +280,14 @@ class Checked:
             raise self._wrong(f": {name[:60]} has {trouble}: write it again")
         return samples, weights
 
-    def _axes(
-        self, mode: str, maps: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _axes(self, mode: str, maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """row (q, M, w) and column (q, M, h), whose product is the map (q, M, h, w)."""
-        (*rows, h, w), store = maps.shape, self._meta.get("store", "float32")
-        row = self._stored(f"row_{mode}", (*rows, w), store).astype(np.float32)
-        column = self._stored(f"column_{mode}", (*rows, h), store).astype(np.float32)
-        apart = np.abs(column[..., :, None] * row[..., None, :] - maps)
-        if not (apart <= ROUNDING).all():
+        store, shapes = self._meta.get("store", "float32"), (maps[:, :, 0], maps[..., 0])
+        row, column = (
+            self._stored(f"{axis}_{mode}", one.shape, store).astype(np.float32)
+            for axis, one in zip(("row", "column"), shapes, strict=True)
+        )
+        if not (np.abs(column[..., None] * row[:, :, None] - maps) <= ROUNDING).all():
             raise self._wrong(f": maps_{mode[:60]} is not its column times its row: write it again")
         return row, column
 

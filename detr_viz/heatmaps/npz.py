@@ -58,6 +58,7 @@ def of(
     place = _grids(explanation, layer)
     maps = {mode: explanation.maps(mode, ids, layer, scale) for mode in modes}
     points = {mode: _samples(explanation, mode, ids, layer) for mode in modes}
+    products = maps if place["kind"] == "factored" else {}  # an axis is the map's sum along it
     return Heatmaps(
         maps=maps,
         levels={
@@ -72,8 +73,8 @@ def of(
         },
         samples={mode: pair[0] for mode, pair in points.items() if pair is not None},
         sample_weights={mode: pair[1] for mode, pair in points.items() if pair is not None},
-        rows={mode: array.sum(-2) for mode, array in maps.items() if explanation.has_axes},
-        columns={mode: array.sum(-1) for mode, array in maps.items() if explanation.has_axes},
+        rows={mode: array.sum(-2) for mode, array in products.items()},
+        columns={mode: array.sum(-1) for mode, array in products.items()},
         query_ids=np.asarray(ids, np.int64),
         scores=output.scores[ids],
         labels=output.labels[ids],

@@ -79,6 +79,7 @@ class MapRow:
     cells        the cells of a box, where the panels show these
     crossed      heads (places in the row) that are crossed out
     head_names   of each panel, where panels are not in the order of the page's columns
+    profiles     row (M, w) and column (M, h), where each map is their product
     """
 
     maps: NDArray[np.float32]
@@ -93,6 +94,7 @@ class MapRow:
     cells: BoxCells | None = None
     crossed: frozenset[int] = frozenset()
     head_names: tuple[str, ...] = ()
+    profiles: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class Group:
     mark     a point (x, y) of the photo that is marked in it and in every panel
     old_box  the box before something was removed, drawn on the photo under the box
     score    a share in [0, 1] drawn as a bar under the photo; None: no bar
+    anchor   the point (x, y) of the photo where the query stands, a plus in it and in every panel
     """
 
     label: Label
@@ -132,6 +135,7 @@ class Group:
     mark: tuple[float, float] | None = None
     old_box_xyxy_px: NDArray[np.float32] | None = None
     score: float | None = None
+    anchor: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,6 +97,10 @@ def key_of(
     if any(row.cells for row in rows):
         _cell_key(key, size)
         return key
+    if size and any(group.anchor for group in groups):
+        key.write("anchor", 2)
+        key.sign("plus", page.px(5))
+        key.x -= page.px(5)
     if style.name == "contour" and weights:
         _contour_key(key, style, size)
     elif weights:
