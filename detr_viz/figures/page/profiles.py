@@ -30,14 +30,16 @@ def profiles_of(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_room(layout: PageLayout, groups: Sequence[Group], page: PageMetrics) -> PageLayout:
-    """The layout with smaller panels where strips stand under and beside them."""
+    """The layout with smaller panels, all of one size, if strips stand under and beside some."""
+    if all(row.profiles is None for group in groups for row in group.rows):
+        return layout
     taken = page.px(_STRIP_PT) + page.px(_GAP_PT)
     # as much as leaves a panel in its shape, at least the strips' own room either way
     wide = round(taken * max(page.aspect, 1.0))
     high = round(wide / page.aspect)
 
     def smaller(panel: Panel) -> Panel:
-        if panel.row < 0 or groups[panel.group].rows[panel.row].profiles is None:
+        if panel.row < 0:
             return panel
         return replace(panel, height=max(panel.height - high, 1), width=max(panel.width - wide, 1))
 
