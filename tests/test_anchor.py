@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from figure_tools import layout_of, segments, sheet_of
+from figure_tools import layout_of, segments, sheet_of, texts
 from network_tools import TINY_ANCHOR, tiny
 from PIL import Image
 
@@ -264,8 +264,8 @@ def test_queries_of_an_anchor_are_its_patterns(explained):
     points = e.reference_px
     assert np.array_equal(points[[1, 5, 9]], points[[1, 1, 1]])
     assert len(np.unique(points, axis=0)) == ANCHORS
-    labels = [words for words in figures.head_grid(e, [5]).shown.queries]
-    assert labels and "query 5" in labels[0]
+    words = texts(figures.head_grid(e, [5]))
+    assert "query 5 · anchor 1 · pattern 1" in words
 
 
 def test_maps_are_products_at_every_layer_of_encoder_and_decoder(explained):

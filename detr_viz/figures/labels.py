@@ -37,13 +37,13 @@ def label_of(e: ExplanationBase, query: int, layer: int, *details: str) -> Label
     )
 
 
-def query_words(e: ExplanationBase, query: int) -> str:
-    """query 317; where several queries share a point: query 317, pattern 1 of anchor 17."""
+def query_words(e: ExplanationBase, query: int) -> tuple[str, ...]:
+    """query 317; where several queries share a point also its anchor, and which of them it is."""
     anchors = int(e.meta.get("anchors", 0))
     if not anchors:
-        return f"query {query}"
+        return (f"query {query}",)
     pattern, anchor = divmod(query, anchors)
-    return f"query {query}, pattern {pattern} of anchor {anchor}"
+    return f"query {query}", f"anchor {anchor}", f"pattern {pattern}"
 
 
 def finite(box_xyxy_px: NDArray[np.float32]) -> NDArray[np.float32] | None:

@@ -47,7 +47,7 @@ def sections_of(
     ((subject, match),) = pairs
     assert match.query is not None
     e, layer = subject.explanation, subject.layers[-1]
-    label = label_of(e, match.query, layer, query_words(e, match.query))
+    label = label_of(e, match.query, layer, *query_words(e, match.query))
     return [Section((_group(subject, subject.layers[-1], match.query, label, maps),))]
 
 

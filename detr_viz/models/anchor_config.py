@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT_ANCHORS = 300  # num_query_position of the authors' code
+_MOST_ANCHORS = 100_000  # a larger number in a file's args is no number of anchors
 GROUPS = 32  # of the group norm after the projection
 BODY = "backbone.body."
 _ENCODER, _DECODER = "transformer.encoder_layers.", "transformer.decoder_layers."
@@ -102,7 +103,7 @@ def with_hints(
     if not config.grid_anchors:
         return config, ()
     count = hints.get("num_query_position")
-    known = isinstance(count, int) and count > 0
+    known = isinstance(count, int) and 0 < count <= _MOST_ANCHORS
     anchors = on_grid(count if known else DEFAULT_ANCHORS)
     config = replace(config, num_queries=config.patterns * anchors)
     if known:

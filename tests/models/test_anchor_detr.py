@@ -221,7 +221,12 @@ class TestSizes:
             AnchorConfig(num_queries=15, grid_anchors=True)
 
     @pytest.mark.parametrize(
-        ("hints", "side", "noted"), [({}, 17, True), ({"num_query_position": 10}, 3, False)]
+        ("hints", "side", "noted"),
+        [
+            ({}, 17, True),
+            ({"num_query_position": 10}, 3, False),
+            ({"num_query_position": 10**9}, 17, True),
+        ],
     )
     def test_anchors_on_a_grid_leave_no_trace(self, hints, side, noted):
         """As in the authors' code 300 make 17 x 17."""

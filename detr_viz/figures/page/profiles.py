@@ -17,8 +17,8 @@ from detr_viz.figures.page.elements import Group, PageLayout, Panel
 from detr_viz.figures.page.metrics import PageMetrics
 
 AXES_NOTE = (
-    "a map is a column times a row of weights: the row is the strip under it, the column the strip "
-    "beside it"
+    "each head's map is a column times a row of weights: the row is the strip under it, the column "
+    "the strip beside it"
 )
 GROUND = 240  # grey under the colours of a strip
 _STRIP_PT, _GAP_PT = 2.0, 0.8
