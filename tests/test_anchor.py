@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from figure_tools import layout_of, segments, sheet_of, texts
+from figure_tools import check_texts, layout_of, segments, sheet_of, texts
 from network_tools import TINY_ANCHOR, tiny
 from PIL import Image
 
@@ -19,7 +19,7 @@ from detr_viz.explanation.faithfulness import faithfulness
 from detr_viz.explanation.stored import store
 from detr_viz.figures.page import scale
 from detr_viz.figures.page.profiles import GROUND
-from detr_viz.figures.styles import Style
+from detr_viz.figures.styles import PageFormat, Style
 from detr_viz.heatmaps.schema import HeatmapError
 
 SIZES = {"num_queries": 12, "num_logits": 91}
@@ -340,6 +340,18 @@ class TestStrips:
         assert photo.hw == panel.hw
         photo, panel = layout_of(figures.head_grid(explained, [2])).panels[:2]
         assert panel.height < photo.height and panel.width < photo.width
+
+    @pytest.mark.parametrize("width", [3.25, 4.6, 6.875])
+    @pytest.mark.parametrize("modes", [["combine"], [*MODES]])
+    def test_pages_hold_together(self, explained, width, modes):
+        """Nothing lies on anything else, and nothing beyond the page."""
+        page_format = PageFormat(width_in=width)
+        for style in (Style(), Style("contour"), Style(heads="mean")):
+            fig = figures.head_grid(explained, [2, 6], modes, style=style, page_format=page_format)
+            layout = layout_of(fig)
+            for panel in layout.maps:
+                assert panel.left + panel.width + 2 < layout.width
+            check_texts(fig)
 
     def test_of_stored_maps_are_the_same(self, explained):
         stored = store(explained, [2], ["combine"])

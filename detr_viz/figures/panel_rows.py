@@ -110,7 +110,10 @@ class MapPanels:
         check_heads(self._style, subject.name, subject.explanation.num_heads)
         for layer in subject.layers if queries else ():
             maps = [e.maps(mode, queries, layer, self._scale) for mode in self._modes]
-            more = [self._instead_of_maps(subject, mode, queries, layer) for mode in self._modes]
+            more = [
+                self._beside(subject, mode, of_mode, queries, layer)
+                for mode, of_mode in zip(self._modes, maps, strict=True)
+            ]
             for i, query in enumerate(queries):
                 self._rows[id(e), layer, query] = tuple(
                     shown_heads(
@@ -119,16 +122,20 @@ class MapPanels:
                     for mode, of_mode, own in zip(self._modes, maps, more, strict=True)
                 )
 
-    def _instead_of_maps(
-        self, subject: ShownModel, mode: str | Mode, queries: Sequence[int], layer: int
+    def _beside(
+        self,
+        subject: ShownModel,
+        mode: str | Mode,
+        maps: np.ndarray,
+        queries: Sequence[int],
+        layer: int,
     ) -> list[dict[str, Any]]:
-        """What is shown in place of, or beside, the map of each query, as arguments of MapRow."""
+        """What is shown beside, or in place of, the map of each query, as arguments of MapRow."""
         if self._style.name == "points":
             return [{"samples": one} for one in sample_points(subject, str(mode), queries, layer)]
         if self._style.name == "cells":
             return [{"cells": one} for one in box_cells(subject, queries, layer)]
         if subject.explanation.has_axes:
-            maps = subject.explanation.maps(mode, queries, layer, self._scale)
             return [{"profiles": profiles_of(one)} for one in maps]
         return [{}] * len(queries)
 
