@@ -341,11 +341,11 @@ class TestStrips:
         photo, panel = layout_of(figures.head_grid(explained, [2])).panels[:2]
         assert panel.height < photo.height and panel.width < photo.width
 
-    @pytest.mark.parametrize("width", [3.25, 4.6, 6.875])
+    @pytest.mark.parametrize("name", ["column", "page", "slide"])
     @pytest.mark.parametrize("modes", [["combine"], [*MODES]])
-    def test_pages_hold_together(self, explained, width, modes):
+    def test_pages_hold_together(self, explained, name, modes):
         """Nothing lies on anything else, and nothing beyond the page."""
-        page_format = PageFormat(width_in=width)
+        page_format = PageFormat.of(name)
         for style in (Style(), Style("contour"), Style(heads="mean")):
             fig = figures.head_grid(explained, [2, 6], modes, style=style, page_format=page_format)
             layout = layout_of(fig)
