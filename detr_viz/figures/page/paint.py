@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.figures.page import (
+    anchors,
     artists,
     contours,
     ground,
@@ -87,7 +88,7 @@ def paint(
         head_lines.add(pen, sheet.head_lines, page_format)
     query_links.add(pen, groups, layout, style)
     samples.add(pen, groups, layout)
-    samples.add_anchors(pen, groups, layout)
+    anchors.add(pen, groups, layout)
     artists.add_boxes(pen, groups, layout)
     artists.add_joins(pen, groups, layout)
     artists.add_crosses(pen, groups, layout)

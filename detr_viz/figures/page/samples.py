@@ -13,7 +13,6 @@ from detr_viz.figures.page.key import dot_radius, level_color
 _RING_PT = 0.35
 _LEAST_WEIGHT = 0.003  # smaller circles are not seen
 _PLUS_PT = 2.6  # half of the reference's sign
-_ANCHOR_PT = 1.9  # half of the anchor's sign, which must not cover a map
 
 
 def add(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
@@ -54,24 +53,6 @@ def add(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
         order = np.argsort(sizes, kind="stable")[::-1]
         drawn = [[values[i] for i in order] for values in (centers, sizes, colors)]
         pen.circles(*drawn, "#ffffff", _RING_PT, 5.4)
-    _add_plus(pen, plus)
-
-
-def add_anchors(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
-    """A plus at each group's anchor, in its photo and in every panel that shows the point."""
-    plus: list = []
-    for panel in layout.panels:
-        anchor, crop = groups[panel.group].anchor, layout.crops[panel.group]
-        if anchor is None or panel.row == LOCATOR:
-            continue
-        x, y = crop.on_panel(np.array(anchor), panel.left, panel.top, panel.hw)
-        if _holds(panel, x, y):
-            arm = _ANCHOR_PT * pen.unit_px * min(panel.width / (60 * pen.unit_px), 1.6) ** 0.5
-            plus += [[(x - arm, y), (x + arm, y)], [(x, y - arm), (x, y + arm)]]
-    _add_plus(pen, plus)
-
-
-def _add_plus(pen: Pen, plus: list) -> None:
     pen.lines(plus, "#ffffff", 1.3, 5.5)
     pen.lines(plus, INK, 0.6, 5.6)
 
