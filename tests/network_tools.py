@@ -12,6 +12,7 @@ from torch import nn
 from detr_viz import models
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.explanation.capture import AttentionCall
+from detr_viz.models.anchor_config import AnchorConfig
 from detr_viz.models.config import BackboneConfig, DetrConfig
 from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.detector import LoadedModel
@@ -41,7 +42,20 @@ TINY_DEFORMABLE = DeformableConfig(
     enc_points=3,
     dec_points=2,
 )
-TINY_OTHERS = {"efficient_detr": EfficientConfig(**{**vars(TINY_DEFORMABLE), "refine": True})}
+TINY_ANCHOR = AnchorConfig(
+    num_queries=6,
+    num_logits=7,
+    d_model=32,
+    nheads=2,
+    enc_layers=1,
+    dec_layers=2,
+    dim_feedforward=24,
+    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
+)
+TINY_OTHERS = {
+    "anchor_detr": TINY_ANCHOR,
+    "efficient_detr": EfficientConfig(**{**vars(TINY_DEFORMABLE), "refine": True}),
+}
 DEFORMABLE = {  # variant of the goldens -> family of the fill rule
     "deformable": "def",
     "deformable_refine": "defr",
@@ -64,9 +78,13 @@ def tiny(name: str, **changes: object) -> LoadedModel:
 
 def filled_deformable(name: str) -> dict[str, torch.Tensor]:
     """The official state dict of a variant of Deformable DETR, filled by the rule, float32."""
+    return filled(name, DEFORMABLE[name])
+
+
+def filled(name: str, family: str) -> dict[str, torch.Tensor]:
+    """An official state dict of the family's goldens, filled by the rule, float32."""
     lines = (GOLDEN / "family" / f"keys_{name}.txt").read_text().splitlines()
     shapes = {key: tuple(map(int, dims.split("x"))) for key, dims, _ in map(str.split, lines)}
-    family = DEFORMABLE[name]
     return {key: torch.from_numpy(fill(key, shape, family)) for key, shape in shapes.items()}
 
 

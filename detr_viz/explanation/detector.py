@@ -42,6 +42,8 @@ class DetectorInfo(ShortRepr):
                     pixels; None where the sizes are of another form
     options         (name, value) of settings that cannot be seen in the weights (dilation, ...)
     notes           assumptions that were made
+    anchors         points that several queries share: query k * anchors + a is pattern k of anchor
+                    a; 0: no query shares its point
     why_undivided   a clause: why there is no mode but combine; "" if there are others
     proposal_scores  what ranks the tokens of the memory that become queries, in words; "" if
                     queries are not made of tokens
@@ -73,6 +75,7 @@ class DetectorInfo(ShortRepr):
     preprocessing: Preprocessing | None = None
     samples: bool | None = None
     num_levels: int | None = None
+    anchors: int = 0
 
     def preprocessing_at(
         self, size: int | None = None, max_size: int | None = None

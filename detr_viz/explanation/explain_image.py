@@ -218,6 +218,7 @@ def _describe(
         "num_heads": info.num_heads,
         **dict(info.options),
         **({"why_undivided": info.why_undivided} if info.why_undivided else {}),
+        **({"anchors": info.anchors} if info.anchors else {}),
         "stride_px": grid.stride,
         "cell_rule": grid.rule,
         "preprocessing": {**how.as_meta(), "input_hw_px": list(grid.shown_hw)},

@@ -21,6 +21,7 @@ from detr_viz.figures.page.elements import Group, Label, MapRow, Section
 from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.layout_around import MOST, around
 from detr_viz.figures.page.paint import draw
+from detr_viz.figures.page.profiles import AXES_NOTE, profiles_of
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
 from detr_viz.figures.reading_rule import (
@@ -130,7 +131,8 @@ def encoder_grid(
             if len(modes) > 1:
                 name.append(mode)
             samples = points_of[layer, mode][i] if points_of else None
-            row = MapRow(maps[i], grid, " ".join(name), samples=samples)
+            profiles = profiles_of(maps[i]) if e.has_axes else None
+            row = MapRow(maps[i], grid, " ".join(name), samples=samples, profiles=profiles)
             rows.append(shown_heads(row, style))
         mark = None if points_of else one.mark  # points have it as their reference
         sections.append(Section((Group(one.label, e.image.rgb, None, tuple(rows), "", mark),)))
@@ -143,6 +145,8 @@ def encoder_grid(
     notes += [formula_note(mode, formula(mode)) for mode in modes]
     if scale == "layer":
         notes.append(LAYER_SCALE)
+    if e.has_axes:
+        notes.append(AXES_NOTE)
     notes += [MARK, grid_note(e.grid_hw)]
     words = [clean(e.model_title), f"{where if len(layers) < 2 else 'encoder'} self-attention"]
     if len(modes) == 1:

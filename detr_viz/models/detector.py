@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.base import Where
 from detr_viz.attention.dense import DenseAttention
+from detr_viz.attention.factored import FactoredAttention
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.sampled import SampledAttention
 from detr_viz.common.short_repr import brief_tuple, folded
@@ -25,6 +26,7 @@ from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.deformable import DeformableAttention
+from detr_viz.models.layers.row_column import RowColumnAttention
 from detr_viz.models.layers.split_attention import SplitAttention
 from detr_viz.models.spec import ModelSpec
 
@@ -105,6 +107,7 @@ class LoadedModel:
             preprocessing=self.preprocessing,
             samples=isinstance(cross, DeformableAttention),
             num_levels=getattr(cross, "levels", 1),
+            anchors=self.spec.anchors(config),
         )
 
     @property
@@ -135,7 +138,7 @@ class LoadedModel:
                 module,
                 partial(_read, module, where[0]),
                 module.out_proj,
-                partial(_logits, module) if isinstance(module, SplitAttention) else None,
+                _logits_of(module),
             )
             for where, module in self.network.attention_sites().items()
         }
@@ -211,14 +214,14 @@ def _proposed(encoded: Any) -> Proposed | None:
 
 
 def _read(
-    module: SplitAttention | DeformableAttention,
+    module: SplitAttention | DeformableAttention | RowColumnAttention,
     kind: str,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     out: Tensor,
     image: int,
     grids: tuple[Grid, ...],
-) -> DenseAttention | SampledAttention:
+) -> DenseAttention | SampledAttention | FactoredAttention:
     attention = module.read(args[0].of_image(image)).of_image(0)
     return replace(attention, grids=() if kind == "decoder" else grids)
 
@@ -234,6 +237,25 @@ def _logits(
     query, key, _ = module.qkv(args[0].of_image(image))
     chosen = torch.as_tensor(rows, dtype=torch.long, device=query.device)
     return ((query[:, :, chosen] * module.scale) @ key.transpose(-1, -2))[0]
+
+
+def _axis_logits(
+    module: RowColumnAttention,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    image: int,
+    rows: Sequence[int],
+) -> Tensor:
+    """The sum of both axes' logits for each cell: (M, q, S)."""
+    row, column = (x[0, :, list(rows)] for x in module.axis_logits(args[0].of_image(image)))
+    return (column[..., :, None] + row[..., None, :]).flatten(-2)
+
+
+def _logits_of(module: nn.Module) -> Callable[..., Tensor] | None:
+    """What gives the logits of a site of ours, or None."""
+    if isinstance(module, SplitAttention):
+        return partial(_logits, module)
+    return partial(_axis_logits, module) if isinstance(module, RowColumnAttention) else None
 
 
 @contextmanager

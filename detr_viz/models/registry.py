@@ -117,6 +117,11 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
     "efficient_detr": ModelEntry(
         "detr_viz.models.efficient_detr", "Efficient DETR", demo=False, proposals="Efficient DETR"
     ),
+    "anchor_detr": ModelEntry(
+        "detr_viz.models.anchor_detr",
+        "Anchor DETR",  # the authors' files lie where only a browser gets them
+        demo=False,
+    ),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 

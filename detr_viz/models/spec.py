@@ -38,6 +38,7 @@ class ModelSpec:
     proposal_scores      sizes -> what tokens are scored by that become queries, in words, "" for
                          sizes with learned queries; None: its queries are always learned
     why_undivided        why it has no mode but combine, a clause; "" if it has others
+    anchors              sizes -> number of points that several queries share; 0: there are none
     notes                what each run says of this model
     """
 
@@ -53,5 +54,6 @@ class ModelSpec:
     cell_rule: Literal["aligned", "centered"] = "aligned"
     why_undivided: str = ""
     notes: tuple[str, ...] = ()
+    anchors: Callable[[Any], int] = lambda config: 0
     with_hints: Callable[[Any, Mapping[str, Any]], tuple[DetrConfig, tuple[str, ...]]] | None = None
     proposal_scores: Callable[[Any], str] | None = None

@@ -53,6 +53,12 @@ def sine_points(points_xy: Tensor, d_model: int) -> Tensor:
     return torch.cat([_interleave(a) for a in angles], -1).to(points_xy.dtype)
 
 
+def sine_numbers(numbers: Tensor, size: int) -> Tensor:
+    """Encoding of numbers (...) in [0, 1] -> (..., size), in their own dtype."""
+    freq = _frequencies(size, numbers.device, numbers.dtype)
+    return _interleave((numbers * (2 * math.pi))[..., None] / freq)
+
+
 def sine_boxes(boxes: Tensor, d_model: int) -> Tensor:
     """Encoding of boxes (..., 4) in [0, 1] -> (..., 2 * d_model), each number in its turn."""
     freq = _frequencies(d_model // 2, boxes.device, boxes.dtype)
