@@ -15,6 +15,7 @@ from detr_viz.explanation.capture import AttentionCall
 from detr_viz.models.config import BackboneConfig, DetrConfig
 from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.detector import LoadedModel
+from detr_viz.models.salience_config import SalienceConfig
 
 TINY = DetrConfig(
     num_queries=4,
@@ -45,18 +46,36 @@ DEFORMABLE = {  # variant of the goldens -> family of the fill rule
     "deformable_refine": "defr",
     "deformable_twostage": "def2",
 }
+TINY_SALIENCE = SalienceConfig(
+    num_queries=12,
+    num_logits=7,
+    d_model=32,
+    nheads=2,
+    enc_layers=3,
+    dec_layers=2,
+    dim_feedforward=24,
+    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
+    stages=2,
+    levels=3,
+    enc_points=3,
+    dec_points=2,
+    level_ratios=(0.4, 0.8, 1.0),
+    layer_ratios=(1.0, 0.6, 0.2),
+    background_cells=40,
+    pre_attended=8,
+)
+TINIES = {"deformable_detr": TINY_DEFORMABLE, "salience_detr": TINY_SALIENCE}
 DENSE = ("detr", "cd_detr")  # whose cross-attention is dense
 
 
 def tiny(name: str, **changes: object) -> LoadedModel:
     """A detector of random weights, always the same ones; changes: of its sizes."""
     torch.manual_seed(0)
-    deformable = name == "deformable_detr"
-    config = replace(TINY_DEFORMABLE if deformable else TINY, **changes)
+    config = replace(TINIES.get(name, TINY), **changes)
     network = models.get(name).build(config).eval().requires_grad_(False)
-    if deformable:  # their initial values are 0: every sample alike
+    if name in TINIES:  # their initial values are 0: every sample alike
         for key, value in network.named_parameters():
-            if key.endswith(("sampling_offsets.bias", "level_embed")):
+            if key.endswith(("sampling_offsets.bias", "level_embed", "level_embeds", "alpha")):
                 value.normal_()
     return as_detector(network, name)
 
@@ -67,6 +86,23 @@ def filled_deformable(name: str) -> dict[str, torch.Tensor]:
     shapes = {key: tuple(map(int, dims.split("x"))) for key, dims, _ in map(str.split, lines)}
     family = DEFORMABLE[name]
     return {key: torch.from_numpy(fill(key, shape, family)) for key, shape in shapes.items()}
+
+
+def filled_salience() -> dict[str, torch.Tensor]:
+    """Every key of an official checkpoint of Salience DETR, filled by the rule."""
+    wavelengths = 10000.0 ** (2 * torch.arange(128).div(2, rounding_mode="floor") / 128)
+    state_dict = {
+        "position_embedding.dim_tx": wavelengths,
+        "position_embedding.dim_ty": wavelengths.clone(),
+        "transformer.level_filter_ratio": torch.tensor([0.4, 0.8, 1.0, 1.0]),
+        "transformer.layer_filter_ratio": torch.tensor([1.0, 0.8, 0.6, 0.6, 0.4, 0.2]),
+    }
+    for line in (GOLDEN / "family" / "keys_salience.txt").read_text().splitlines():
+        key, dims, _ = line.split()
+        if key not in state_dict:
+            shape = () if dims == "scalar" else tuple(map(int, dims.split("x")))
+            state_dict[key] = torch.from_numpy(fill(key, shape, "salience"))
+    return state_dict
 
 
 def as_detector(network: nn.Module, name: str) -> LoadedModel:

@@ -111,6 +111,9 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
         ),
         demo=False,
     ),
+    "salience_detr": ModelEntry(
+        "detr_viz.models.salience_detr", "Salience DETR", aliases=("salience",), demo=False
+    ),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 

@@ -34,6 +34,8 @@ class ModelSpec:
                          not a class a query
     with_hints           (sizes, what else the file says) -> (sizes, notes), of sizes that leave no
                          trace in a state dict; None: there are none beyond heads and dilation
+    own_tensors          state dict -> (the tensors that the network has, notes on those that are
+                         left aside); None: it has them all. ConfigError for what is not its own
     cell_rule            where a cell lies: "aligned" or "centered" (grids.Grid)
     why_undivided        why it has no mode but combine, a clause; "" if it has others
     notes                what each run says of this model
@@ -52,3 +54,6 @@ class ModelSpec:
     why_undivided: str = ""
     notes: tuple[str, ...] = ()
     with_hints: Callable[[Any, Mapping[str, Any]], tuple[DetrConfig, tuple[str, ...]]] | None = None
+    own_tensors: (
+        Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], tuple[str, ...]]] | None
+    ) = None
