@@ -22,26 +22,12 @@ from detr_viz.models.layers.resnet import (
     ResNetBody,
     fold_batch_norm,
 )
-from detr_viz.models.layers.salience import by_level
+from detr_viz.models.layers.salience import OWN_CHOICES, Choices, by_level
 from detr_viz.models.layers.salience_transformer import Neck, SalienceTransformer
 from detr_viz.models.salience_config import SalienceConfig, own_tensors, read_config
 from detr_viz.models.spec import ModelSpec
 
 EPS = 1e-3  # of inverse_sigmoid, as its authors have it
-
-
-class Choices(NamedTuple):
-    """Discrete choices made elsewhere, (B, n) tokens each; None: the network's own.
-
-    selected: for the encoder, best first. proposals: that become queries, in this order. Rounding
-    may turn a choice between nearly equal scores, and all that follows from it.
-    """
-
-    selected: Tensor | None = None
-    proposals: Tensor | None = None
-
-
-OWN_CHOICES = Choices()
 
 
 class Encoded(NamedTuple):
@@ -51,7 +37,8 @@ class Encoded(NamedTuple):
     (B, Q, 4) of the queries in [0, 1] of the image; shapes of the levels; input_hw pixels of the
     images, valid_hw those without padding (None: all); proposals (B, Q) the tokens that became
     queries; scores (B, S) of all tokens, logits; salience (B, S); kept (B, n), kept_counts and own
-    are tokens, counts and own of the Selection; proposal_logits (B, Q, num_logits).
+    are tokens, counts and own of the Selection; pre_attended, of each encoder layer, (B, m) places
+    in its part of `kept`; proposal_logits (B, Q, num_logits).
     """
 
     memory: Tensor
@@ -68,6 +55,7 @@ class Encoded(NamedTuple):
     kept: Tensor
     kept_counts: tuple[int, ...]
     own: Tensor
+    pre_attended: tuple[Tensor, ...]
     valid_hw: tuple[int, int] | None = None
 
     def of_image(self, i: int) -> Encoded:
@@ -77,7 +65,8 @@ class Encoded(NamedTuple):
             for name, part in self._asdict().items()
             if isinstance(part, Tensor) and len(part) > 1
         }
-        return self._replace(**one)
+        pre_attended = tuple(best[i : i + 1] for best in self.pre_attended)
+        return self._replace(**one, pre_attended=pre_attended)
 
     def repeated(self, times: int) -> Encoded:
         """A single image as a batch, as far as the decoder reads it."""
@@ -132,8 +121,10 @@ class SalienceNetwork(nn.Module):
         features = [x.to(wide) for x in self.backbone.features(images, self.config.stages)]
         if mask is not None and not mask.any():
             mask = None
-        levels = levels_of(self.neck(features), transformer.level_embeds, mask)
-        memory, selection = transformer.refine(levels, choices.selected)
+        sources = self.neck(features)
+        # its position encoding keeps the wavelengths as float32 buffers
+        levels = levels_of(sources, transformer.level_embeds, mask, torch.float32)
+        memory, selection, pre_attended = transformer.refine(levels, choices)
         proposals = transformer.propose(memory, levels, choices.proposals)
         return Encoded(
             memory=memory,
@@ -150,6 +141,7 @@ class SalienceNetwork(nn.Module):
             kept=selection.tokens,
             kept_counts=selection.counts,
             own=selection.own,
+            pre_attended=pre_attended,
         )
 
     def decode(self, encoded: Encoded, *, aux: bool = False) -> dict[str, object]:

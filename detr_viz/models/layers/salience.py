@@ -15,11 +15,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.attention.bilinear import Shapes
+from detr_viz.common.errors import UserError
 from detr_viz.models.layers.deformable import DeformableEncoderLayer, SampledInputs
 from detr_viz.models.layers.deformable_transformer import Levels
 from detr_viz.models.layers.positions import LearnedPositions, grid_positions
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.salience_config import SalienceConfig
+
+
+class Choices(NamedTuple):
+    """Discrete choices made elsewhere; None: the network's own.
+
+    selected      (B, n) tokens for the encoder, best first
+    pre_attended  of each encoder layer, (B, n) places in its part of `selected`
+    proposals     (B, Q) tokens that become queries, in this order
+
+    Rounding may turn a choice between nearly equal scores, and all that follows from it.
+    """
+
+    selected: Tensor | None = None
+    pre_attended: Sequence[Tensor] | None = None
+    proposals: Tensor | None = None
+
+
+OWN_CHOICES = Choices()
 
 
 class Selection(NamedTuple):
@@ -125,7 +144,9 @@ def select(
             start = end
         order = torch.cat(scores, 1).sort(1, descending=True).indices
         tokens = torch.cat(index, 1).gather(1, order)
-    counts = (tokens.shape[1] * layer_ratios).long().tolist()
+    if not tokens.shape[1]:
+        raise UserError("the image is too small for any token of its levels: give a larger --size")
+    counts = [max(1, int(n)) for n in (tokens.shape[1] * layer_ratios).long()]
     return Selection(salience, tokens, tuple(counts), taken.sum(-1))
 
 
@@ -137,15 +158,13 @@ class SalienceEncoderLayer(DeformableEncoderLayer):
 
     def __init__(self, config: SalienceConfig) -> None:
         super().__init__(config, config.levels, config.enc_points)
-        self.pre_attended = config.pre_attended
         self.pre_attention = PackedAttention(config.d_model, config.nheads)
         self.pre_norm = nn.LayerNorm(config.d_model)  # (elsewhere a flag has this name)
 
     def forward(
-        self, query: Tensor, pos: Tensor, promise: Tensor, reference: Tensor, levels: Levels
+        self, query: Tensor, pos: Tensor, best: Tensor, reference: Tensor, levels: Levels
     ) -> Tensor:
-        """query, pos (B, n, C); promise (B, n): who takes part in the first attention."""
-        best = promise.topk(min(self.pre_attended, promise.shape[1]), 1).indices
+        """query, pos (B, n, C); best (B, m): who takes part in the first attention."""
         some, place = gathered(query, best), gathered(pos, best)
         some = self.pre_norm(
             some + self.pre_attention(AttentionInputs(some, place, some, place, some))
@@ -160,7 +179,8 @@ class SalienceEncoderLayer(DeformableEncoderLayer):
 class SalienceEncoder(nn.Module):
     """Levels and the selection -> refined tokens (B, S, C).
 
-    scorer: class logits of tokens; promise is the best of them times the salience.
+    scorer: class logits of tokens. Those whose best one, times the salience, is largest attend to
+    each other before a layer; both are logits, so low times low is large.
     """
 
     def __init__(self, config: SalienceConfig, scorer: nn.Linear) -> None:
@@ -168,25 +188,34 @@ class SalienceEncoder(nn.Module):
         self.layers = nn.ModuleList(SalienceEncoderLayer(config) for _ in range(config.enc_layers))
         self.background_embedding = LearnedPositions(config.background_cells, config.d_model)
         self.enhance_mcsp = scorer
+        self.pre_attended = config.pre_attended
 
-    def forward(self, levels: Levels, selection: Selection) -> Tensor:
-        output = levels.src
+    def forward(
+        self, levels: Levels, selection: Selection, given: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Also returns who was pre-attended in each layer; given: the same, made elsewhere."""
+        output, pre_attended = levels.src, []
         salience = lowest_on_padding(selection.salience, levels.padding)
         reference = levels.centers[:, :, None] * levels.ratios[:, None]
         own: Sequence[int] = selection.own.tolist()
-        for layer, count in zip(self.layers, selection.counts, strict=True):
+        for i, (layer, count) in enumerate(zip(self.layers, selection.counts, strict=True)):
             index = selection.tokens[:, :count]
             query = gathered(output, index)
-            promise = self.enhance_mcsp(query).amax(-1) * salience.gather(1, index)
+            if given is None:
+                promise = self.enhance_mcsp(query).amax(-1) * salience.gather(1, index)
+                best = promise.topk(min(self.pre_attended, count), 1).indices
+            else:
+                best = given[i]
+            pre_attended.append(best)
             places = gathered(reference.flatten(2), index).unflatten(-1, reference.shape[-2:])
-            query = layer(query, gathered(levels.pos, index), promise, places, levels)
+            query = layer(query, gathered(levels.pos, index), best, places, levels)
             output = torch.stack(
                 [
                     one.index_copy(0, which[:n], refined[:n])
                     for one, which, refined, n in zip(output, index, query, own, strict=True)
                 ]
             )
-        return output + self._background(levels, index)
+        return output + self._background(levels, index), tuple(pre_attended)
 
     def _background(self, levels: Levels, refined: Tensor) -> Tensor:
         """A learned embedding of every token but padding and these (B, n): (B, S, C)."""

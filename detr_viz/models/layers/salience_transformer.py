@@ -11,6 +11,7 @@ from detr_viz.models.layers.deformable_transformer import Levels
 from detr_viz.models.layers.repvgg import RepVGGPluXNetwork
 from detr_viz.models.layers.resnet import NormLayer
 from detr_viz.models.layers.salience import (
+    Choices,
     MaskPredictor,
     SalienceEncoder,
     Selection,
@@ -59,17 +60,19 @@ class SalienceTransformer(nn.Module):
         self.decoder = SalienceDecoder(config)
         self.tgt_embed = nn.Embedding(config.num_queries, width)
 
-    def refine(self, levels: Levels, tokens: Tensor | None) -> tuple[Tensor, Selection]:
-        """The memory (B, S, C), and the tokens that the encoder has refined for it."""
+    def refine(
+        self, levels: Levels, choices: Choices
+    ) -> tuple[Tensor, Selection, tuple[Tensor, ...]]:
+        """The memory (B, S, C), what the encoder has refined for it, and who was pre-attended."""
         _, invalid = start_boxes(levels)
         seen = self._outputs(levels.src + levels.pos, invalid)
         salience = salience_of(seen, levels.shapes, self.enc_mask_predictor, self.alpha)
-        selection = select(
-            salience, levels, self.level_filter_ratio, self.layer_filter_ratio, tokens
-        )
-        refined = self.encoder(levels, selection)
+        ratios = self.level_filter_ratio, self.layer_filter_ratio
+        selection = select(salience, levels, *ratios, choices.selected)
+        refined, pre_attended = self.encoder(levels, selection, choices.pre_attended)
         mixed = self.neck(by_level(refined, levels.shapes))
-        return torch.cat([x.flatten(2).transpose(1, 2) for x in mixed], 1), selection
+        memory = torch.cat([x.flatten(2).transpose(1, 2) for x in mixed], 1)
+        return memory, selection, pre_attended
 
     def _outputs(self, tokens: Tensor, invalid: Tensor) -> Tensor:
         """Tokens (B, S, C) as the heads read them; those that make no proposal are 0 before."""
