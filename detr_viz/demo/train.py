@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from detr_viz.common.files import replacing
 from detr_viz.demo.evaluate import evaluate, normalize
+from detr_viz.demo.sampled_training import SLOW_RATE, is_slow
 from detr_viz.demo.shapes import CLASSES, scene, training_seeds
 from detr_viz.demo.trainee import CONFIGS, MAX_SIZE, SIZE, Trainee, TrainingConfig
 from detr_viz.demo.training_set import SceneSet, training_set
@@ -92,6 +93,21 @@ def measure(trainee: Trainee, kind: str, config: TrainingConfig, scenes: int, si
     return f"{evaluate(model.eval(), drawn, trainee.focal)}  ({scenes} scenes at {size_px} px)"
 
 
+def parameter_groups(trainee: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Groups of the optimiser: matrices decay, vectors do not; `peak` is the largest rate."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in trainee.named_parameters():
+        groups.setdefault((parameter.dim() > 1, is_slow(name)), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "peak": config.lr * SLOW_RATE if slow else config.lr,
+        }
+        for (decays, slow), parameters in groups.items()
+    ]
+
+
 class Run:
     """One training: all state that must survive an interruption, and its steps."""
 
@@ -101,12 +117,8 @@ class Run:
         self.rng = np.random.default_rng([args.seed, 1])
         self.trainee = Trainee(args.type, config).to(args.device)
         self.trainee.model.backbone.to(memory_format=torch.channels_last)  # 4 % quicker on a CPU
-        weights = [p for p in self.trainee.parameters() if p.dim() > 1]
-        rest = [p for p in self.trainee.parameters() if p.dim() <= 1]
-        groups = [{"params": weights}, {"params": rest, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
-        )
+        groups = parameter_groups(self.trainee, config)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
         self.steps = self.images = 0
         self.seconds = 0.0
         self.sums: dict[str, float] = {}
@@ -127,14 +139,15 @@ class Run:
         images, boxes = augment(data.rgb[pick], data.boxes_xyxy[pick], size, self.rng)
         labels = torch.from_numpy(data.labels[pick])
         device = self.args.device
+        self.trainee.begin_step(progress)
         losses = self.trainee(images.to(device), labels.to(device), boxes.to(device))
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(self.trainee.parameters(), config.clip)
         warm = min(1.0, (self.steps + 1) / config.warmup_steps)
-        rate = config.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        rate = warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["peak"]
         self.optimizer.step()
         self.steps += 1
         self.images += config.batch
@@ -165,9 +178,12 @@ class Run:
 
     def meta(self) -> dict[str, Any]:
         config = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
+        untraced = {"anchor_size": self.config.anchor_size} if self.config.anchor_size else {}
         return {
             "type": self.args.type,
             "nheads": 8,
+            "num_queries": self.config.queries,
+            **untraced,
             "classes": list(CLASSES),
             "size": SIZE,
             "max_size": MAX_SIZE,

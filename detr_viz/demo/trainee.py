@@ -12,9 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.demo.losses import cell_targets, set_loss
+from detr_viz.demo.sampled_training import initialise_sampling
 from detr_viz.demo.shapes import CLASSES
 from detr_viz.models import get
 from detr_viz.models.config import BackboneConfig, DetrConfig
+from detr_viz.models.deformable_config import DeformableConfig
+from detr_viz.models.efficient_detr import EfficientConfig
 from detr_viz.models.layers.split_attention import AttentionInputs
 
 SIZE = 128  # short side that ships; the longest keeps the official 800 : 1333
@@ -31,7 +34,10 @@ class TrainingConfig:
     widths: tuple[int, ...] = (32, 64)
     d_model: int = 128
     dim_feedforward: int = 256
+    levels: int = 0  # of sampled attention, the body's last stages; 0: dense attention
     queries: int = 20
+    queries_at_first: int = 0  # proposals of Efficient DETR, falling to `queries` by `mixed_until`
+    anchor_size: float = 0.0  # of Efficient DETR
     groups: int = 3
     lr: float = 6e-4
     warmup_steps: int = 300
@@ -45,16 +51,32 @@ class TrainingConfig:
 
     def network(self, focal: bool, groups: int = 1) -> DetrConfig:
         """Sizes of the network; one more logit, no-object, for the softmax model."""
-        return DetrConfig(
-            num_queries=self.queries * groups,
-            num_logits=len(CLASSES) + (0 if focal else 1),
-            d_model=self.d_model,
-            nheads=8,
-            enc_layers=self.enc_layers,
-            dec_layers=self.dec_layers,
-            dim_feedforward=self.dim_feedforward,
-            backbone=BackboneConfig("basic", 32, self.widths, self.blocks),
-        )
+        sizes: dict[str, Any] = {
+            "num_queries": self.queries * groups,
+            "num_logits": len(CLASSES) + (0 if focal else 1),
+            "d_model": self.d_model,
+            "nheads": 8,
+            "enc_layers": self.enc_layers,
+            "dec_layers": self.dec_layers,
+            "dim_feedforward": self.dim_feedforward,
+            "backbone": BackboneConfig("basic", 32, self.widths, self.blocks),
+        }
+        if not self.levels:
+            return DetrConfig(**sizes)
+        sizes |= {"stages": self.levels, "levels": self.levels, "refine": True}
+        if self.anchor_size:
+            return EfficientConfig(**sizes, anchor_size=self.anchor_size)
+        return DeformableConfig(**sizes)
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per cell of the map on which the class head of the cells stands."""
+        return 4 * 2 ** (len(self.blocks) - max(1, self.levels))
+
+    def proposals(self, progress: float) -> int:
+        """How many tokens become queries at this share of the training."""
+        share = min(1.0, progress / self.mixed_until)
+        return round(self.queries_at_first + share * (self.queries - self.queries_at_first))
 
     def size_px(self, progress: float, rng: np.random.Generator) -> int:
         if progress < self.small_until:
@@ -67,6 +89,16 @@ class TrainingConfig:
 CONFIGS = {
     "detr": TrainingConfig(lr=5e-4),
     "cd_detr": TrainingConfig(lr=6e-4, enc_layers=1, blocks=(2, 2)),
+    "deformable_detr": TrainingConfig(blocks=(1, 2, 1, 1), widths=(32, 64, 96, 128), levels=3),
+    "efficient_detr": TrainingConfig(
+        dec_layers=1,
+        blocks=(1, 2, 1, 1),
+        widths=(32, 64, 96, 128),
+        levels=3,
+        queries_at_first=60,
+        anchor_size=0.2,
+        groups=1,
+    ),
 }
 
 
@@ -79,9 +111,16 @@ def initialise(model: nn.Module, focal: bool) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     if focal:
-        nn.init.constant_(model.class_embed.bias, -math.log(99))
-        nn.init.zeros_(model.bbox_embed.layers[-1].weight)
-        nn.init.zeros_(model.bbox_embed.layers[-1].bias)
+        for head in heads_of(model.class_embed):
+            nn.init.constant_(head.bias, -math.log(99))
+        for head in heads_of(model.bbox_embed):
+            nn.init.zeros_(head.layers[-1].weight)
+            nn.init.zeros_(head.layers[-1].bias)
+
+
+def heads_of(head: nn.Module) -> list[nn.Module]:
+    """The heads of all layers; a single one serves them all."""
+    return list(head) if isinstance(head, nn.ModuleList) else [head]
 
 
 def separate_groups(model: nn.Module, groups: int) -> None:
@@ -112,15 +151,24 @@ class Trainee(nn.Module):
 
     def __init__(self, kind: str, training: TrainingConfig) -> None:
         super().__init__()
+        self.training_config = training
         self.focal = get(kind).pairwise
-        self.groups, self.stride = training.groups, 4 * 2 ** (len(training.blocks) - 1)
+        self.groups, self.stride = training.groups, training.stride
         config = training.network(self.focal, training.groups)
         self.model = get(kind).build(config, norm_layer=nn.BatchNorm2d)
         initialise(self.model, self.focal)
+        if training.levels:
+            initialise_sampling(self.model)
         separate_groups(self.model, training.groups)
         self.cell_head = nn.Conv2d(training.d_model, len(CLASSES) + 1, 1)
         self.cells: Tensor | None = None
-        self.model.input_proj.register_forward_hook(self._keep)
+        finest = self.model.input_proj[0] if training.levels else self.model.input_proj
+        finest.register_forward_hook(self._keep)
+
+    def begin_step(self, progress: float) -> None:
+        """What depends on the finished share of the training."""
+        if self.training_config.queries_at_first:
+            self.model.proposals = self.training_config.proposals(progress)
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
         self.cells = out
@@ -132,6 +180,11 @@ class Trainee(nn.Module):
         predicted = torch.stack([o["pred_boxes"] for o in layers])
         logits, predicted = (x.unflatten(2, (self.groups, -1)) for x in (logits, predicted))
         losses = set_loss(logits, predicted, labels, boxes, self.focal)
+        encoded = out.get("encoded")
+        if getattr(encoded, "dense_logits", None) is not None:
+            dense = (encoded.dense_logits[None, :, None], encoded.dense_boxes[None, :, None])
+            dense_losses = set_loss(*dense, labels, boxes, self.focal)
+            losses |= {f"dense_{name}": value for name, value in dense_losses.items()}
         cells = self.cell_head(self.cells)
         targets = cell_targets(labels, boxes, cells.shape[-2:], self.stride, images.shape[-2:])
         losses["cells"] = F.cross_entropy(cells, torch.where(targets < 0, len(CLASSES), targets))
@@ -140,6 +193,7 @@ class Trainee(nn.Module):
     def shipped(self) -> dict[str, Tensor]:
         """State dict with the official keys: the first query group, no batch counters."""
         state = {k: v for k, v in self.model.state_dict().items() if "num_batches" not in k}
-        rows = state["query_embed.weight"]
-        state["query_embed.weight"] = rows[: rows.shape[0] // self.groups]
+        if "query_embed.weight" in state:
+            rows = state["query_embed.weight"]
+            state["query_embed.weight"] = rows[: rows.shape[0] // self.groups]
         return {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}

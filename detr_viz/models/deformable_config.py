@@ -52,20 +52,37 @@ def read_config(
 
     ConfigError if the shapes fit no network, or heads do not divide what they must.
     """
+    refine = any(key.startswith("transformer.decoder.bbox_embed.") for key in state_dict)
+    two_stage = "transformer.enc_output.weight" in state_dict
+    if two_stage and not refine:
+        raise ConfigError("a two-stage model without refinement: its proposals have no boxes")
+    sizes = read_levels(state_dict, nheads, dilation)
+    queries = DEFAULT_PROPOSALS
+    if not two_stage:
+        queries, width = read_shape(state_dict, "query_embed.weight", 2)
+        if width != 2 * sizes["d_model"]:
+            raise ConfigError(
+                f"query_embed is {width} wide, not twice the model width {sizes['d_model']}"
+            )
+    return DeformableConfig(
+        num_queries=queries,
+        num_logits=read_shape(state_dict, "class_embed.0.weight", 2)[0],
+        refine=refine,
+        two_stage=two_stage,
+        **sizes,
+    )
+
+
+def read_levels(state_dict: Mapping[str, Tensor], nheads: int, dilation: bool) -> dict[str, Any]:
+    """Sizes of backbone, levels, encoder and decoder, as arguments of DeformableConfig.
+
+    ConfigError as of `read_config`.
+    """
     levels, d_model = read_shape(state_dict, "transformer.level_embed", 2)
     if nheads < 1 or d_model % nheads:
         raise ConfigError(f"{nheads} heads do not divide the model width {d_model}: set --nheads")
     if d_model % GROUPS:
         raise ConfigError(f"model width {d_model} is no multiple of {GROUPS}, its norm's groups")
-    refine = any(key.startswith("transformer.decoder.bbox_embed.") for key in state_dict)
-    two_stage = "transformer.enc_output.weight" in state_dict
-    if two_stage and not refine:
-        raise ConfigError("a two-stage model without refinement: its proposals have no boxes")
-    queries = DEFAULT_PROPOSALS
-    if not two_stage:
-        queries, width = read_shape(state_dict, "query_embed.weight", 2)
-        if width != 2 * d_model:
-            raise ConfigError(f"query_embed is {width} wide, not twice the model width {d_model}")
     if _count(state_dict, "input_proj.") != levels:
         raise ConfigError(f"level_embed has {levels} levels, but input_proj has others")
     kernels = [read_shape(state_dict, f"input_proj.{i}.0.weight", 4)[-1] for i in range(levels)]
@@ -75,26 +92,21 @@ def read_config(
         raise ConfigError(f"input_proj has kernels {kernels}, which are no levels of its backbone")
     enc_layers = _count(state_dict, _ENCODER)
     dec_points = _points(state_dict, f"{_DECODER}0.cross_attn", levels, nheads)
-    return DeformableConfig(
-        num_queries=queries,
-        num_logits=read_shape(state_dict, "class_embed.0.weight", 2)[0],
-        d_model=d_model,
-        nheads=nheads,
-        enc_layers=enc_layers,
-        dec_layers=_count(state_dict, _DECODER),
-        dim_feedforward=read_shape(state_dict, f"{_DECODER}0.linear1.weight", 2)[0],
-        backbone=backbone,
-        stages=stages,
-        levels=levels,
-        enc_points=(
-            _points(state_dict, f"{_ENCODER}0.self_attn", levels, nheads)
-            if enc_layers
-            else dec_points
-        ),
-        dec_points=dec_points,
-        refine=refine,
-        two_stage=two_stage,
-    )
+    enc_points = dec_points
+    if enc_layers:
+        enc_points = _points(state_dict, f"{_ENCODER}0.self_attn", levels, nheads)
+    return {
+        "d_model": d_model,
+        "nheads": nheads,
+        "enc_layers": enc_layers,
+        "dec_layers": _count(state_dict, _DECODER),
+        "dim_feedforward": read_shape(state_dict, f"{_DECODER}0.linear1.weight", 2)[0],
+        "backbone": backbone,
+        "stages": stages,
+        "levels": levels,
+        "enc_points": enc_points,
+        "dec_points": dec_points,
+    }
 
 
 def _points(state_dict: Mapping[str, Tensor], site: str, levels: int, nheads: int) -> int:

@@ -114,6 +114,7 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
     "salience_detr": ModelEntry(
         "detr_viz.models.salience_detr", "Salience DETR", aliases=("salience",), demo=False
     ),
+    "efficient_detr": ModelEntry("detr_viz.models.efficient_detr", "Efficient DETR", demo=False),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 

@@ -124,33 +124,45 @@ class Transformer(nn.Module):
 
     def propose(self, memory: Tensor, levels: Levels, count: int) -> tuple[Tensor, ...]:
         """The best tokens as queries: boxes (B, Q, 4), queries (B, Q, 2 C), tokens, all scores."""
-        if memory.shape[1] < count:
-            raise UserError(
-                f"the image makes {memory.shape[1]} tokens, too few for {count} proposals: "
-                "give a larger --size"
-            )
-        sizes = torch.cat(
-            [
-                levels.centers.new_full((h * w, 2), PROPOSAL_SIZE * 2.0**level)
-                for level, (h, w) in enumerate(levels.shapes)
-            ]
-        )
-        boxes = torch.cat([levels.centers, sizes.expand(len(levels.centers), -1, -1)], -1)
-        invalid = ((boxes <= MARGIN) | (boxes >= 1 - MARGIN)).any(-1)
-        if levels.padding is not None:
-            invalid = invalid | levels.padding
+        check_count(memory.shape[1], count)
+        boxes, invalid = anchors_of(levels, PROPOSAL_SIZE)
         tokens = memory.masked_fill(invalid[..., None], 0)
         tokens = self.enc_output_norm(self.enc_output(tokens))
         scores = self.decoder.class_embed[-1](tokens)[..., 0]
         chosen = scores.topk(count, 1).indices
         start = torch.log(boxes / (1 - boxes)).masked_fill(invalid[..., None], float("inf"))
         start = start.expand(len(memory), -1, -1)
-        moved = self.decoder.bbox_embed[-1](_taken(tokens, chosen)) + _taken(start, chosen)
+        moved = self.decoder.bbox_embed[-1](taken(tokens, chosen)) + taken(start, chosen)
         reference = moved.sigmoid()
         embedded = self.pos_trans(sine_boxes(reference, memory.shape[-1]))
         return reference, self.pos_trans_norm(embedded), chosen, scores
 
 
-def _taken(tokens: Tensor, chosen: Tensor) -> Tensor:
+def anchors_of(levels: Levels, size: float) -> tuple[Tensor, Tensor]:
+    """The box that each token starts from, and whether it is none of the image's.
+
+    Boxes (1 or B, S, 4) as cx, cy, w, h: the token's centre, and `size` doubled from level to
+    level. Invalid (1 or B, S): padding, and boxes with a number outside (MARGIN, 1 - MARGIN).
+    """
+    sizes = torch.cat(
+        [
+            levels.centers.new_full((h * w, 2), size * 2.0**level)
+            for level, (h, w) in enumerate(levels.shapes)
+        ]
+    )
+    boxes = torch.cat([levels.centers, sizes.expand(len(levels.centers), -1, -1)], -1)
+    invalid = ((boxes <= MARGIN) | (boxes >= 1 - MARGIN)).any(-1)
+    return boxes, invalid if levels.padding is None else invalid | levels.padding
+
+
+def check_count(tokens: int, count: int) -> None:
+    """UserError where an image has not `count` tokens."""
+    if tokens < count:
+        raise UserError(
+            f"the image makes {tokens} tokens, too few for {count} proposals: give a larger --size"
+        )
+
+
+def taken(tokens: Tensor, chosen: Tensor) -> Tensor:
     """Tokens (B, S, N), indices (B, Q) -> (B, Q, N)."""
     return tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from detr_viz.attention.bilinear import Shapes
 from detr_viz.common.errors import UserError
 from detr_viz.models.layers.deformable import DeformableEncoderLayer, SampledInputs
-from detr_viz.models.layers.deformable_transformer import Levels
+from detr_viz.models.layers.deformable_transformer import Levels, taken
 from detr_viz.models.layers.positions import LearnedPositions, grid_positions
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.salience_config import SalienceConfig
@@ -58,8 +58,7 @@ class Selection(NamedTuple):
 
 def gathered(tokens: Tensor, index: Tensor) -> Tensor:
     """Tokens (B or 1, S, N), indices (B, Q) -> (B, Q, N)."""
-    tokens = tokens.expand(len(index), -1, -1)
-    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+    return taken(tokens.expand(len(index), -1, -1), index)
 
 
 def by_level(tokens: Tensor, shapes: Shapes) -> list[Tensor]:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from detr_viz.attention.bilinear import Shapes
-from detr_viz.common.errors import UserError
-from detr_viz.models.layers.deformable_transformer import MARGIN, PROPOSAL_SIZE, Levels
+from detr_viz.models.layers.deformable_transformer import check_count
 from detr_viz.models.layers.suppression import suppressed
 
 CANDIDATES = 4  # tokens looked at for each proposal
@@ -29,23 +28,6 @@ class Proposals(NamedTuple):
     boxes: Tensor
 
 
-def start_boxes(levels: Levels) -> tuple[Tensor, Tensor]:
-    """The box that each token starts from, (1 or B, S, 4), and which ones make no proposal.
-
-    Larger ones on coarser levels. Tokens on padding, near the edge, or too large make none.
-    """
-    sizes = [
-        levels.centers.new_full((h * w, 2), PROPOSAL_SIZE * 2.0**level)
-        for level, (h, w) in enumerate(levels.shapes)
-    ]
-    size = torch.cat(sizes).expand(len(levels.centers), -1, -1)
-    boxes = torch.cat([levels.centers, size], -1)
-    invalid = ((boxes <= MARGIN) | (boxes >= 1 - MARGIN)).any(-1)
-    if levels.padding is not None:
-        invalid = invalid | levels.padding
-    return boxes, invalid
-
-
 def choose(scores: Tensor, shapes: Shapes, count: int) -> Tensor:
     """The tokens (B, count) that become queries, of scores (B, S).
 
@@ -53,10 +35,7 @@ def choose(scores: Tensor, shapes: Shapes, count: int) -> Tensor:
     few stay (the authors' code then fails), the best of the others follow.
     """
     total = scores.shape[1]
-    if total < count:
-        raise UserError(
-            f"the image makes {total} tokens, too few for {count} proposals: give a larger --size"
-        )
+    check_count(total, count)
     best = scores.detach().topk(min(CANDIDATES * count, total), 1)
     boxes, level = _cells(shapes, scores.device)
     chosen = []

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from detr_viz.models.deformable_config import GROUPS
 from detr_viz.models.layers.deformable import DeformableDecoderLayer
-from detr_viz.models.layers.deformable_transformer import Levels
+from detr_viz.models.layers.deformable_transformer import PROPOSAL_SIZE, Levels, anchors_of
 from detr_viz.models.layers.repvgg import RepVGGPluXNetwork
 from detr_viz.models.layers.resnet import NormLayer
 from detr_viz.models.layers.salience import (
@@ -20,7 +20,7 @@ from detr_viz.models.layers.salience import (
     salience_of,
     select,
 )
-from detr_viz.models.layers.salience_proposals import Proposals, choose, start_boxes
+from detr_viz.models.layers.salience_proposals import Proposals, choose
 from detr_viz.models.layers.transformer import MLP
 from detr_viz.models.salience_config import SalienceConfig
 
@@ -64,7 +64,7 @@ class SalienceTransformer(nn.Module):
         self, levels: Levels, choices: Choices
     ) -> tuple[Tensor, Selection, tuple[Tensor, ...]]:
         """The memory (B, S, C), what the encoder has refined for it, and who was pre-attended."""
-        _, invalid = start_boxes(levels)
+        _, invalid = anchors_of(levels, PROPOSAL_SIZE)
         seen = self._outputs(levels.src + levels.pos, invalid)
         salience = salience_of(seen, levels.shapes, self.enc_mask_predictor, self.alpha)
         ratios = self.level_filter_ratio, self.layer_filter_ratio
@@ -80,7 +80,7 @@ class SalienceTransformer(nn.Module):
 
     def propose(self, memory: Tensor, levels: Levels, tokens: Tensor | None) -> Proposals:
         """The best tokens without their neighbours; tokens (B, Q): made elsewhere."""
-        boxes, invalid = start_boxes(levels)
+        boxes, invalid = anchors_of(levels, PROPOSAL_SIZE)
         outputs = self._outputs(memory, invalid)
         logits = self.encoder_class_head(outputs)
         scores = logits.amax(-1)
