@@ -114,14 +114,15 @@ class LoadedModel:
         return self.info.preprocessing_at(size, max_size).input_hw(image_hw)
 
     def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor | Padded:
-        """Normalised pixels (B, 3, H, W), padded only if the checkpoint says so."""
+        """Normalised pixels (B, 3, H, W), padded only if the checkpoint or the model says so."""
         how = self.preprocessing or Preprocessing()
         pixels = normalised(rgb_BHW3, self.device, how.mean, how.std, how.rescale)
         pixels = pixels.to(self.network.input_dtype)
         valid_hw = (pixels.shape[-2], pixels.shape[-1])
-        if how.pad_hw is None or valid_hw == how.pad_hw or not how.pads(valid_hw):
+        padded_hw = how.padded_hw(valid_hw)
+        if padded_hw == valid_hw:
             return pixels
-        below, right = (side - valid for side, valid in zip(how.pad_hw, valid_hw, strict=True))
+        below, right = (side - valid for side, valid in zip(padded_hw, valid_hw, strict=True))
         return Padded(nn.functional.pad(pixels, (0, right, 0, below)), valid_hw)
 
     def attention_sites(self) -> dict[Where, AttentionSite]:

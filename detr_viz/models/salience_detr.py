@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.bilinear import Shapes
 from detr_viz.attention.terms import MODES
+from detr_viz.images.preprocessing import TRUNCATED, Preprocessing
 from detr_viz.models.conditional_detr import class_probabilities
 from detr_viz.models.layers.deformable_transformer import levels_of
 from detr_viz.models.layers.positions import inverse_sigmoid, sine_boxes
@@ -242,4 +243,5 @@ SPEC = ModelSpec(
     pairwise=True,
     cell_rule="centered",
     own_tensors=own_tensors,
+    preprocessing=Preprocessing(rule=TRUNCATED, on_floats=True, multiple=32),
 )

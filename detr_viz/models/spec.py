@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.resnet import NormLayer
 
@@ -36,6 +37,7 @@ class ModelSpec:
                          trace in a state dict; None: there are none beyond heads and dilation
     own_tensors          state dict -> (the tensors that the network has, notes on those that are
                          left aside); None: it has them all. ConfigError for what is not its own
+    preprocessing        how its authors make images its input; None: as DETR's
     cell_rule            where a cell lies: "aligned" or "centered" (grids.Grid)
     why_undivided        why it has no mode but combine, a clause; "" if it has others
     notes                what each run says of this model
@@ -57,3 +59,4 @@ class ModelSpec:
     own_tensors: (
         Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], tuple[str, ...]]] | None
     ) = None
+    preprocessing: Preprocessing | None = None
