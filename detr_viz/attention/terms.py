@@ -57,6 +57,8 @@ MIXED = {"cq.pk", "pq.ck"}  # zero if a model concatenates content and position
 
 ALL_TERMS = "terms"  # the plot of all terms, of their sum and of the weights
 
+SALIENCE = "salience"  # the plot of the tokens that the encoder refines
+
 
 def parse_terms(text: str) -> tuple[str, ...]:
     """ "cq.pk + pq.pk" -> the names of the terms in the sum; ValueError for anything else."""

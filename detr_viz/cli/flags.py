@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from detr_viz.attention.terms import ALL_TERMS, MODES, PRECISIONS, SCALES, TERMS
+from detr_viz.attention.terms import ALL_TERMS, MODES, PRECISIONS, SALIENCE, SCALES, TERMS
 from detr_viz.checkpoints.type_names import type_names
 from detr_viz.cli.arguments import (
     colormap,
@@ -50,8 +50,9 @@ def add_subject(
     alone, plot_help = ["all"], "parts of query and key that attend; all: the three"
     layer_help = "decoder layer"
     if drawn:
-        alone.append(ALL_TERMS)
-        plot_help += "; terms: what each product of parts adds to the logits"
+        alone += [ALL_TERMS, SALIENCE]
+        plot_help += "; terms: what each product of parts adds to the logits; salience: which "
+        plot_help += "tokens of the image the encoder refines, with their scores (Salience DETR)"
         layer_help += ", or encoder layer,"
     plots = ", ".join([*MODES, *alone])
     names = ", ".join(type_names())

@@ -18,6 +18,7 @@ from detr_viz.cli.render_flags import add_arguments
 from detr_viz.cli.settings import (
     check_heads,
     check_look,
+    expand_biography,
     images_of,
     load_models,
     options_of,
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.show:  # MPLBACKEND may name a missing window system; files need none
         os.environ["MPLBACKEND"] = "agg"
-    rules.expand_biography(args)
+    expand_biography(args)
     flags = rules.Flags(args)
     check_syntax(DEFAULT if args.queries is None else args.queries)
     args.style = args.style or "overlay"

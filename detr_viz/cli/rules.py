@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from detr_viz.attention.terms import ALL_TERMS
+from detr_viz.attention.terms import ALL_TERMS, SALIENCE
+from detr_viz.cli.salience_rules import SALIENCE_RULES
 from detr_viz.common.errors import UserError
 from detr_viz.figures.styles import SUFFIXES
 from detr_viz.images import collect
@@ -36,6 +37,8 @@ class Flags:
         """The names of the views to draw."""
         if self.args.rollout:
             return ["rollout_encoder" if self.sites == ["encoder"] else "rollout"]
+        if self.draws_salience:
+            return [SALIENCE]
         if self.args.faithfulness:
             return ["faithfulness"]
         return self.sites or [CROSS]
@@ -65,6 +68,10 @@ class Flags:
     @property
     def draws_terms(self) -> bool:
         return self.args.plot == ALL_TERMS
+
+    @property
+    def draws_salience(self) -> bool:
+        return self.args.plot == SALIENCE
 
     @property
     def merged_heads(self) -> bool:
@@ -220,6 +227,7 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.args.faithfulness and f.args.zoom not in ("auto", "none"),
         "--faithfulness hides cells of the whole photo and shows all of it: leave --zoom out",
     ),
+    *SALIENCE_RULES,
     # ---- outputs ---------------------------------------------------------------------------------
     (
         lambda f: not f.args.list_queries and f.args.format and f.one_file,
@@ -286,14 +294,3 @@ def check_atlas(args: argparse.Namespace) -> None:
         if is_wrong(args):
             raise UserError(words.format(out=args.out))
     check_out(args.out, several=True)
-
-
-def expand_biography(args: argparse.Namespace) -> None:
-    """Replace --biography by the flags that it stands for. UserError where these are given too."""
-    if args.biography is None:
-        return
-    if args.queries is not None or args.layer != "last":
-        raise UserError(
-            "--biography names the query and takes all layers: leave --queries and --layer out"
-        )
-    args.queries, args.layer = str(args.biography), "all"

@@ -27,6 +27,17 @@ DEMO_LINE = (
 )
 
 
+def expand_biography(args: argparse.Namespace) -> None:
+    """Replace --biography by the flags that it stands for. UserError where these are given too."""
+    if args.biography is None:
+        return
+    if args.queries is not None or args.layer != "last":
+        raise UserError(
+            "--biography names the query and takes all layers: leave --queries and --layer out"
+        )
+    args.queries, args.layer = str(args.biography), "all"
+
+
 def sources_of(args: argparse.Namespace) -> list[ModelSource]:
     """The sources of the models. UserError where types and weights do not pair."""
     return [

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from detr_viz.explanation.salience import Selected
+
 
 @dataclass(frozen=True, repr=False)
 class DetectorInfo(ShortRepr):
@@ -41,6 +43,7 @@ class DetectorInfo(ShortRepr):
     options         (name, value) of settings that cannot be seen in the weights (dilation, ...)
     notes           assumptions that were made
     why_undivided   a clause: why there is no mode but combine; "" if there are others
+    salience        whether encoder layers refine only the salient tokens
     preprocessing   the rule by which images become the network's input; None: the official one at
                     size and max_size. Workers of a batch have nothing else: what `input_hw` of the
                     detector says follows from it
@@ -63,6 +66,7 @@ class DetectorInfo(ShortRepr):
     options: tuple[tuple[str, object], ...] = ()
     notes: tuple[str, ...] = ()
     why_undivided: str = ""
+    salience: bool = False
     preprocessing: Preprocessing | None = None
 
     def preprocessing_at(
@@ -117,6 +121,7 @@ class Forwarded(ShortRepr):
     grids             of the memory's cells, level by level, finest first
     reference_points  (Q, 2) or (B, Q, 2): x, y in [0, 1] of the queries before the decoder
     layer_references  decoder layer -> the same as it enters that layer, if they move
+    selected          the tokens that encoder layers refine, of detectors that choose them
     """
 
     class_scores: Mapping[int, Tensor]
@@ -126,6 +131,7 @@ class Forwarded(ShortRepr):
     grids: tuple[Grid, ...]
     reference_points: Tensor | None = None
     layer_references: Mapping[int, Tensor] = field(default_factory=dict)
+    selected: Selected | None = None
 
     def detections(self, layer: int, image: int, image_hw: tuple[int, int]) -> Detections:
         """The detections of a decoder layer in an image of this size in pixels."""

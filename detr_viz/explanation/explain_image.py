@@ -184,6 +184,7 @@ def _explanation(
         residuals={n: residuals["cross", n] for n in layers},
         meta=_describe(model, info, picture, how, notes, shown, residuals),
         pairwise=info.pairwise,
+        salience=forwarded.selected and forwarded.selected.of_image(i).values(forwarded.grids),
         calls=calls,
         model=model,
         memory=forwarded.memory_of(forwarded.memory, i),

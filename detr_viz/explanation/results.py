@@ -20,6 +20,7 @@ from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode, formula_of
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.mode_checks import check_mode_of, check_products
+from detr_viz.explanation.salience import Salience
 from detr_viz.explanation.summary import summary
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
@@ -48,6 +49,7 @@ class ExplanationBase:
     residuals         layer -> residual of the self-check; NaN if it cannot be tested
     meta              plain values that say how this was computed
     pairwise          detections are the top (query, class) pairs, not one class for each query
+    salience          of tokens, and which of them encoder layers refine; None: all of them
     """
 
     model_type: str
@@ -74,6 +76,7 @@ class ExplanationBase:
     meta: Mapping[str, Any]
     pairwise: bool
     layer_references: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
+    salience: Salience | None = field(default=None, kw_only=True, repr=False)
 
     def __repr__(self) -> str:
         return summary(self)

@@ -20,6 +20,7 @@ from detr_viz.attention.grids import Grid
 from detr_viz.attention.sampled import SampledAttention
 from detr_viz.common.short_repr import brief_tuple, folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
+from detr_viz.explanation.salience import Selected
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
@@ -99,6 +100,7 @@ class LoadedModel:
             options=(("dilation", config.backbone.dilation),),
             notes=(*self.notes, *(self.preprocessing.notes if self.preprocessing else ())),
             why_undivided=self.spec.why_undivided,
+            salience=self.spec.salience,
             preprocessing=self.preprocessing,
         )
 
@@ -186,6 +188,11 @@ class LoadedModel:
             ),
             reference_points=raw.get("reference_points"),
             layer_references=dict(enumerate(x[..., :2] for x in raw.get("references", ()))),
+            selected=(
+                Selected(encoded.salience, encoded.kept, encoded.kept_counts, encoded.own)
+                if self.spec.salience
+                else None
+            ),
         )
 
 

@@ -243,5 +243,6 @@ SPEC = ModelSpec(
     pairwise=True,
     cell_rule="centered",
     own_tensors=own_tensors,
+    salience=True,
     preprocessing=Preprocessing(rule=TRUNCATED, on_floats=True, multiple=32),
 )

@@ -38,6 +38,7 @@ class ModelSpec:
     own_tensors          state dict -> (the tensors that the network has, notes on those that are
                          left aside); None: it has them all. ConfigError for what is not its own
     preprocessing        how its authors make images its input; None: as DETR's
+    salience             whether encoder layers refine only the salient tokens
     cell_rule            where a cell lies: "aligned" or "centered" (grids.Grid)
     why_undivided        why it has no mode but combine, a clause; "" if it has others
     notes                what each run says of this model
@@ -60,3 +61,4 @@ class ModelSpec:
         Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], tuple[str, ...]]] | None
     ) = None
     preprocessing: Preprocessing | None = None
+    salience: bool = False

@@ -50,7 +50,8 @@ class ModelFacts:
 class Recipe:
     """What is drawn for an image, and how.
 
-    plot      a mode, several ("position,content"), a sum of terms, "all" or terms.ALL_TERMS
+    plot      a mode, several ("position,content"), a sum of terms, "all", terms.ALL_TERMS or
+              terms.SALIENCE, a view of its own
     queries   in the syntax of --queries
     layer     "last", "all", a decoder layer from 0, or several
     scale     one of terms.SCALES
@@ -169,7 +170,7 @@ class Recipe:
     def stem(self, name: str, view: str) -> str:
         """The start of the names of the files of the image `name`."""
         words = [name, self.label]
-        if view != CROSS:
+        if view not in (CROSS, self.plot):
             words.append(view)
         return "_".join(words)
 

@@ -32,6 +32,7 @@ from detr_viz.render.notes import (
 )
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe, replaced_by
+from detr_viz.render.salient import check_salience
 from detr_viz.render.tables import index_rows
 from detr_viz.render.views.base import Needs, Result, Watch
 
@@ -95,6 +96,8 @@ def check_needs(recipe: Recipe, models: Sequence[Detector]) -> None:
                     stack = "encoder" if kind == "encoder" else "decoder"
                     resolve_layers(layer, depths.get(kind, info.num_layers), stack)
                 resolve_layers(needs.layers, info.num_layers)
+                if needs.salience:
+                    check_salience(info)
                 if needs.redecode:
                     check_redecodes(model)
                     resolve_layers(recipe.removed_in, info.num_layers)

@@ -242,12 +242,18 @@ def add_signs(pen: Pen, layout: PageLayout) -> None:
     """The small drawings of the key."""
     squares, dots, colors = [], [], []
     plus: list = []
+    strokes: list = []
     contours: dict[int, list] = {}
     for sign in layout.signs:
         half = sign.size / 2
         x0, x1, y0, y1 = sign.x - half, sign.x + half, sign.y - half, sign.y + half
+        square = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)])
         if sign.kind == "cell":
-            squares.append(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]))
+            squares.append(square)
+        elif sign.kind == "hatch":
+            squares.append(square)
+            strokes += [[(x0, y1), (x1, y0)], [(x0, sign.y), (sign.x, y0)]]
+            strokes.append([(sign.x, y1), (x1, sign.y)])
         elif sign.kind == "dot":
             dots.append((sign.x, sign.y, sign.size))
             colors.append(sign.color)
@@ -257,6 +263,7 @@ def add_signs(pen: Pen, layout: PageLayout) -> None:
             contours.setdefault(sign.level, []).append(np.array([(x0, sign.y), (x1, sign.y)]))
     pen.lines(squares, INK, 0.4, 6)
     pen.lines(plus, INK, 0.7, 6)
+    pen.lines(strokes, INK, 0.3, 6, capstyle="butt")
     if contours:
         most = max(contours) + 1
         add_contours(pen, [tuple(contours.get(level, []) for level in range(most))])

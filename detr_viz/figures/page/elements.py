@@ -66,6 +66,20 @@ class BoxCells:
     box_xyxy_px: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class LinearScale:
+    """What a key says of maps that are no attention; their values in [0, 1] are tones already.
+
+    words  what the values are;  low, high: the values at the ends of the colours
+    signs  (kind of KeySign, colour, text) of what is marked in the panels
+    """
+
+    words: str
+    low: str
+    high: str
+    signs: tuple[tuple[str, str, str], ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class MapRow:
     """One row of panels: maps (M, h, w), where their cells lie, a name if its group has several.
@@ -79,6 +93,7 @@ class MapRow:
     cells        the cells of a box, where the panels show these
     crossed      heads (places in the row) that are crossed out
     head_names   of each panel, where panels are not in the order of the page's columns
+    linear       of maps that are no attention: what their colours mean
     """
 
     maps: NDArray[np.float32]
@@ -93,6 +108,7 @@ class MapRow:
     cells: BoxCells | None = None
     crossed: frozenset[int] = frozenset()
     head_names: tuple[str, ...] = ()
+    linear: LinearScale | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +220,7 @@ class KeySign:
     """A small drawing in the key: kind, centre x and y, size in pixels, colour.
 
     kinds: "cell" a square outline, "line" and "dashes" samples of contours, "dot" a circle,
-    "plus" a reference point
+    "plus" a reference point, "hatch" a square that is left out
     """
 
     kind: str

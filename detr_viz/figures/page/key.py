@@ -15,6 +15,7 @@ from detr_viz.figures.page.elements import (
     TEXT_PT,
     Group,
     KeySign,
+    LinearScale,
     PageLayout,
     Ramp,
     TextLine,
@@ -87,6 +88,9 @@ def key_of(
     """The key of the colours. size: 2 with all words, 1 with few, 0 with the fewest."""
     key = _Key(layout.width - page.margin, baseline_of(layout.height, page), page)
     rows = [row for group in groups for row in group.rows]
+    if rows and rows[0].linear:
+        _linear_key(key, rows[0].linear, size)
+        return key
     if any(row.samples for row in rows):
         _sample_key(key, rows, size)
         return key
@@ -163,6 +167,17 @@ def _signed_key(key: _Key, rows: Sequence[MapRow], size: int) -> None:
     ticks.append((0.87, f"+{ends[1]}", "#ffffff"))
     key.ramp("signed", ticks if ends[0] else ticks[1:2], 1.0 if size else 0.8)
     key.write("logit: takes away" if size == 2 else "takes away" if size else "\N{MINUS SIGN}", 0)
+
+
+def _linear_key(key: _Key, scale: LinearScale, size: int) -> None:
+    sizes = {"dot": key.page.px(3.2), "hatch": key.page.px(5)}
+    for kind, color, text in reversed(scale.signs):
+        key.write(text if size == 2 else text.split(",")[0], 2)
+        key.sign(kind, sizes[kind], color)
+        key.x -= key.page.px(4)
+    key.write(scale.high, 2)
+    key.ramp("linear", [], 1.0 if size else 0.8)
+    key.write(f"{scale.words}: {scale.low}" if size else scale.low, 0)
 
 
 def _cell_key(key: _Key, size: int) -> None:

@@ -161,16 +161,23 @@ class SalienceEncoderLayer(DeformableEncoderLayer):
         self.pre_norm = nn.LayerNorm(config.d_model)  # (elsewhere a flag has this name)
 
     def forward(
-        self, query: Tensor, pos: Tensor, best: Tensor, reference: Tensor, levels: Levels
+        self,
+        query: Tensor,
+        pos: Tensor,
+        best: Tensor,
+        reference: Tensor,
+        levels: Levels,
+        tokens: Tensor,
     ) -> Tensor:
-        """query, pos (B, n, C); best (B, m): who takes part in the first attention."""
+        """query, pos (B, n, C) of tokens (B, n); best (B, m): places in them, who take part in the
+        first attention."""
         some, place = gathered(query, best), gathered(pos, best)
         some = self.pre_norm(
             some + self.pre_attention(AttentionInputs(some, place, some, place, some))
         )
         query = query.scatter(1, best[..., None].expand_as(some), some)
         read = self.self_attn(
-            SampledInputs(query, pos, reference, levels.src, levels.padding, levels.shapes)
+            SampledInputs(query, pos, reference, levels.src, levels.padding, levels.shapes, tokens)
         )
         return self._rest(query, read)
 
@@ -207,7 +214,7 @@ class SalienceEncoder(nn.Module):
                 best = given[i]
             pre_attended.append(best)
             places = gathered(reference.flatten(2), index).unflatten(-1, reference.shape[-2:])
-            query = layer(query, gathered(levels.pos, index), best, places, levels)
+            query = layer(query, gathered(levels.pos, index), best, places, levels, index)
             output = torch.stack(
                 [
                     one.index_copy(0, which[:n], refined[:n])

@@ -38,6 +38,7 @@ REGISTRY: dict[str, ViewEntry] = {
     "decoder": ViewEntry("detr_viz.render.views.decoder"),
     "rollout": ViewEntry("detr_viz.render.views.rollout", "--rollout"),
     "rollout_encoder": ViewEntry("detr_viz.render.views.rollout_encoder", "--rollout"),
+    "salience": ViewEntry("detr_viz.render.views.salience", "--plot salience"),
     "faithfulness": ViewEntry("detr_viz.render.views.faithfulness", "--faithfulness"),
 }
 

@@ -30,11 +30,13 @@ class Needs:
     layers    decoder layers whose cross-attention and output are read, as explain takes them
     sites     further attention: pairs ("encoder" | "decoder", layer), layer as explain takes it
     redecode  whether the decoder must run again with parts taken out
+    salience  whether the encoder must choose tokens by their salience
     """
 
     layers: Layers = "last"
     sites: tuple[tuple[str, int | str], ...] = ()
     redecode: bool = False
+    salience: bool = False
 
     @property
     def layer_list(self) -> tuple[int | str, ...]:
@@ -46,6 +48,7 @@ class Needs:
             layers[0] if len(layers) == 1 else layers,
             tuple(dict.fromkeys(self.sites + other.sites)),
             self.redecode or other.redecode,
+            self.salience or other.salience,
         )
 
 
