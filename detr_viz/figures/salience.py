@@ -14,7 +14,14 @@ import numpy as np
 
 from detr_viz.attention.grids import Grid, finest
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.elements import Group, Label, LinearScale, MapRow, number
+from detr_viz.figures.page.elements import (
+    Group,
+    Label,
+    LinearScale,
+    MapRow,
+    number,
+    percent,
+)
 from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.layout import check_size
 from detr_viz.figures.page.paint import paint
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
     from detr_viz.explanation.salience import Salience
 
+_KEPT_TONE = 0.6  # where all levels have a refined token: the photo is still seen
 SCORE = "sigmoid of the score that filters tokens before the encoder"
 
 
@@ -132,7 +140,7 @@ def _level_rows(
 def _layer_rows(salience: Salience, scale: LinearScale) -> Iterator[MapRow]:
     grid = salience.grids[finest(salience.grids)]
     for layer in range(len(salience.kept)):
-        yield MapRow(levels_kept(salience, layer)[None], grid, linear=scale)
+        yield MapRow(_KEPT_TONE * levels_kept(salience, layer)[None], grid, linear=scale)
 
 
 def _level_tiles(salience: Salience) -> Iterator[Tile]:
@@ -141,10 +149,10 @@ def _level_tiles(salience: Salience) -> Iterator[Tile]:
     for scores, grid, share in zip(salience.scores, salience.grids, shares, strict=True):
         h, w = shown_cells(grid)
         best = number(float(scores[:h, :w].max()))
-        yield Tile(f"stride {grid.stride}", f"up to {best}, {share:.0%} kept")
+        yield Tile(f"stride {grid.stride}", f"up to {best}, {percent(share)} kept")
 
 
 def _layer_tiles(salience: Salience) -> Iterator[Tile]:
     for layer, kept in enumerate(salience.kept):
         share = len(kept) / salience.num_tokens
-        yield Tile(f"layer {layer}", f"{len(kept):,}, {share:.0%}")
+        yield Tile(f"encoder layer {layer}", f"{len(kept):,} tokens, {percent(share)}")
