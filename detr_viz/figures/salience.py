@@ -146,13 +146,11 @@ def _layer_rows(salience: Salience, scale: LinearScale) -> Iterator[MapRow]:
 def _level_tiles(salience: Salience) -> Iterator[Tile]:
     yield Tile("photo", "")
     shares = salience.shares(0)
-    for scores, grid, share in zip(salience.scores, salience.grids, shares, strict=True):
-        h, w = shown_cells(grid)
-        best = number(float(scores[:h, :w].max()))
-        yield Tile(f"stride {grid.stride}", f"up to {best}, {percent(share)} kept")
+    for grid, share in zip(salience.grids, shares, strict=True):
+        yield Tile(f"stride {grid.stride}", f"{percent(share)} kept")
 
 
 def _layer_tiles(salience: Salience) -> Iterator[Tile]:
     for layer, kept in enumerate(salience.kept):
         share = len(kept) / salience.num_tokens
-        yield Tile(f"encoder layer {layer}", f"{len(kept):,} tokens, {percent(share)}")
+        yield Tile(f"encoder layer {layer}", f"{len(kept):,} ({percent(share)})")

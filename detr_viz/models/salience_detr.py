@@ -93,7 +93,7 @@ class SalienceNetwork(nn.Module):
     aux_outputs       with aux=True: the first two of every earlier decoder layer
 
     images (B, 3, H, W) normalised RGB; mask (B, H, W) True = padding, or None. The authors pad
-    images to multiples of 32. See salience_training.py for the losses.
+    images to multiples of 32. The losses stand in demo/salience_training.py.
     """
 
     def __init__(self, config: SalienceConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> None:

@@ -114,6 +114,16 @@ def lowest_on_padding(scores: Tensor, padding: Tensor | None) -> Tensor:
     return scores if padding is None else scores.masked_fill(padding, scores.min())
 
 
+def _image_first(scores: Tensor, padding: Tensor) -> Tensor:
+    """lowest_on_padding, but a lowest score of the image's own is still above it.
+
+    The authors' code leaves such a tie to chance, and may take padding in place of a token.
+    """
+    lowest = scores.min()
+    above = torch.nextafter(lowest, torch.full_like(lowest, float("inf")))
+    return scores.maximum(above).masked_fill(padding, lowest)
+
+
 def select(
     salience: Tensor,
     levels: Levels,
@@ -136,7 +146,7 @@ def select(
         scores, index, start = [], [], 0
         for level, part in enumerate(salience.split(sizes, 1)):
             end = start + sizes[level]
-            shown = lowest_on_padding(part, None if padding is None else padding[:, start:end])
+            shown = part if padding is None else _image_first(part, padding[:, start:end])
             best = shown.topk(int(taken[:, level].max()), 1)
             scores.append(best.values)
             index.append(best.indices + start)
