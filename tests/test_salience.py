@@ -193,7 +193,10 @@ def test_plot_salience_writes_a_figure_and_its_numbers(here, weights, explained)
         (["--ablate", "level:3"], "no level 3: this model has 0..2"),
         (["--nheads", "5"], "5 heads do not divide the model width 32"),
         (["--dilation"], "Salience DETR has no dilation (DC5)"),
-        (["--size", "8"], "tokens, too few for 12 proposals: give a larger --size"),
+        (
+            ["--size", "800"],
+            "learned positions for 40 rows and columns only: give a smaller --size",
+        ),
         (["--plot", "salience,combine"], "salience"),
         (["--plot", "salience", "--heads", "mean"], "leave --heads out"),
         (["--plot", "salience", "--layer", "all"], "leave --layer out"),
@@ -249,7 +252,7 @@ def test_biography_and_atlas(here, weights):
 def test_beside_another_type(here, weights):
     both = ["--type", "salience_detr", "cd_detr", "--weights", str(weights)]
     demo = str(ROOT / "weights" / "cd_detr_demo.pth")
-    more = ["--image", "cat.png", "--queries", "top:1", "--out", "x/", "--quiet"]
+    more = ["--image", "cat.png", "--size", "96", "--queries", "top:1", "--out", "x/", "--quiet"]
     assert cli.main([*both, demo, *more]) == 0
     assert [path.suffix for path in (here / "x").iterdir()] == [".png"]
 
@@ -279,3 +282,21 @@ def test_a_file_whose_wavelengths_are_others_is_refused(weights, tmp_path):
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(UserError, match="not the wavelengths of a position encoding"):
         load_model(tmp_path / "other.pth", device="cpu")
+
+
+def test_too_few_tokens_for_the_proposals():
+    model = tiny("salience_detr", num_queries=300)
+    with pytest.raises(UserError, match=r"187 tokens, too few for 300 proposals"):
+        model.network(torch.rand(1, 3, 40, 56))
+
+
+def test_an_image_does_not_depend_on_its_neighbours(weights, photo):
+    """Alone, and in a batch with another one of its size: the same to rounding."""
+    model = load_model(weights, device="cpu", precision="float64")
+    pixels = np.asarray(Image.fromarray(photo).resize((130, 96)))
+    both = np.stack([pixels, pixels[::-1, ::-1]])
+    with torch.inference_mode():
+        alone = model.forward(model.prepare(both[:1]), [1])
+        among = model.forward(model.prepare(both), [1])
+    assert alone.selected.tokens[0].tolist() == among.selected.tokens[0].tolist()
+    torch.testing.assert_close(alone.boxes[1][0], among.boxes[1][0], rtol=0, atol=1e-9)
