@@ -117,7 +117,8 @@ def lowest_on_padding(scores: Tensor, padding: Tensor | None) -> Tensor:
 def _image_first(scores: Tensor, padding: Tensor) -> Tensor:
     """lowest_on_padding, but a lowest score of the image's own is still above it.
 
-    The authors' code leaves such a tie to chance, and may take padding in place of a token.
+    The authors' code leaves such a tie to chance, and may take padding in place of a token. Only
+    for images of one size: of others the smaller ones take padding anyhow, as the authors' do.
     """
     lowest = scores.min()
     above = torch.nextafter(lowest, torch.full_like(lowest, float("inf")))
@@ -146,7 +147,10 @@ def select(
         scores, index, start = [], [], 0
         for level, part in enumerate(salience.split(sizes, 1)):
             end = start + sizes[level]
-            shown = part if padding is None else _image_first(part, padding[:, start:end])
+            shown = part
+            if padding is not None:
+                alike = bool((taken[:, level] == taken[0, level]).all())
+                shown = (_image_first if alike else lowest_on_padding)(part, padding[:, start:end])
             best = shown.topk(int(taken[:, level].max()), 1)
             scores.append(best.values)
             index.append(best.indices + start)
