@@ -22,6 +22,7 @@ from detr_viz.attention.sampled import SampledAttention
 from detr_viz.common.short_repr import brief_tuple, folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
 from detr_viz.explanation.proposals import Proposed
+from detr_viz.explanation.salience import Selected
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
@@ -104,6 +105,7 @@ class LoadedModel:
             notes=(*self.notes, *(self.preprocessing.notes if self.preprocessing else ())),
             why_undivided=self.spec.why_undivided,
             proposal_scores=(self.spec.proposal_scores or _learned)(config),
+            salience=self.spec.salience,
             preprocessing=self.preprocessing,
             samples=isinstance(cross, DeformableAttention),
             num_levels=getattr(cross, "levels", 1),
@@ -122,14 +124,15 @@ class LoadedModel:
         return self.info.preprocessing_at(size, max_size).input_hw(image_hw)
 
     def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor | Padded:
-        """Normalised pixels (B, 3, H, W), padded only if the checkpoint says so."""
+        """Normalised pixels (B, 3, H, W), padded only if the checkpoint or the model says so."""
         how = self.preprocessing or Preprocessing()
         pixels = normalised(rgb_BHW3, self.device, how.mean, how.std, how.rescale)
         pixels = pixels.to(self.network.input_dtype)
         valid_hw = (pixels.shape[-2], pixels.shape[-1])
-        if how.pad_hw is None or valid_hw == how.pad_hw or not how.pads(valid_hw):
+        padded_hw = how.padded_hw(valid_hw)
+        if padded_hw == valid_hw:
             return pixels
-        below, right = (side - valid for side, valid in zip(how.pad_hw, valid_hw, strict=True))
+        below, right = (side - valid for side, valid in zip(padded_hw, valid_hw, strict=True))
         return Padded(nn.functional.pad(pixels, (0, right, 0, below)), valid_hw)
 
     def attention_sites(self) -> dict[Where, AttentionSite]:
@@ -194,6 +197,7 @@ class LoadedModel:
                 for i, (hw, stride) in enumerate(levels)
             ),
             proposed=_proposed(encoded),
+            selected=_selected(encoded) if self.spec.salience else None,
             reference_points=first if boxes else raw.get("reference_points"),
             layer_references=dict(enumerate(raw.get("references", ()))),
         )
@@ -211,6 +215,11 @@ def _proposed(encoded: Any) -> Proposed | None:
     if invalid is None:  # those that could not be chosen have no score
         invalid = encoded.scores.isneginf()
     return Proposed(encoded.proposals, encoded.scores, invalid, encoded.reference)
+
+
+def _selected(encoded: Any) -> Selected:
+    """The tokens that encoder layers refine."""
+    return Selected(encoded.salience, encoded.kept, encoded.kept_counts, encoded.own)
 
 
 def _read(
