@@ -36,6 +36,7 @@ class FakeExplanation:
     num_heads: int
     cell_rule: str = "aligned"
     attention_kind: str = "dense"
+    has_axes: bool = False
     model_type: str = "cd_detr"
     model_title: str = "Conditional DETR"
     modes: tuple[str, ...] = MODES

@@ -12,10 +12,12 @@ from torch import nn
 from detr_viz import models
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.explanation.capture import AttentionCall
+from detr_viz.models.anchor_config import AnchorConfig
 from detr_viz.models.config import BackboneConfig, DetrConfig
 from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.detector import LoadedModel
 from detr_viz.models.efficient_detr import EfficientConfig
+from detr_viz.models.salience_config import SalienceConfig
 
 TINY = DetrConfig(
     num_queries=4,
@@ -41,11 +43,44 @@ TINY_DEFORMABLE = DeformableConfig(
     enc_points=3,
     dec_points=2,
 )
-TINY_OTHERS = {"efficient_detr": EfficientConfig(**{**vars(TINY_DEFORMABLE), "refine": True})}
+TINY_ANCHOR = AnchorConfig(
+    num_queries=6,
+    num_logits=7,
+    d_model=32,
+    nheads=2,
+    enc_layers=1,
+    dec_layers=2,
+    dim_feedforward=24,
+    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
+)
 DEFORMABLE = {  # variant of the goldens -> family of the fill rule
     "deformable": "def",
     "deformable_refine": "defr",
     "deformable_twostage": "def2",
+}
+TINY_SALIENCE = SalienceConfig(
+    num_queries=12,
+    num_logits=7,
+    d_model=32,
+    nheads=2,
+    enc_layers=3,
+    dec_layers=2,
+    dim_feedforward=24,
+    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
+    stages=2,
+    levels=3,
+    enc_points=3,
+    dec_points=2,
+    level_ratios=(0.4, 0.8, 1.0),
+    layer_ratios=(1.0, 0.6, 0.2),
+    background_cells=40,
+    pre_attended=8,
+)
+TINIES = {
+    "deformable_detr": TINY_DEFORMABLE,
+    "efficient_detr": EfficientConfig(**{**vars(TINY_DEFORMABLE), "refine": True}),
+    "anchor_detr": TINY_ANCHOR,
+    "salience_detr": TINY_SALIENCE,
 }
 DENSE = ("detr", "cd_detr")  # whose cross-attention is dense
 
@@ -53,21 +88,42 @@ DENSE = ("detr", "cd_detr")  # whose cross-attention is dense
 def tiny(name: str, **changes: object) -> LoadedModel:
     """A detector of random weights, always the same ones; changes: of its sizes."""
     torch.manual_seed(0)
-    config = replace({"deformable_detr": TINY_DEFORMABLE, **TINY_OTHERS}.get(name, TINY), **changes)
+    config = replace(TINIES.get(name, TINY), **changes)
     network = models.get(name).build(config).eval().requires_grad_(False)
     if isinstance(config, DeformableConfig):  # their initial values are 0: every sample alike
         for key, value in network.named_parameters():
-            if key.endswith(("sampling_offsets.bias", "level_embed")):
+            if key.endswith(("sampling_offsets.bias", "level_embed", "level_embeds", "alpha")):
                 value.normal_()
     return as_detector(network, name)
 
 
 def filled_deformable(name: str) -> dict[str, torch.Tensor]:
     """The official state dict of a variant of Deformable DETR, filled by the rule, float32."""
+    return filled(name, DEFORMABLE[name])
+
+
+def filled(name: str, family: str) -> dict[str, torch.Tensor]:
+    """An official state dict of the family's goldens, filled by the rule, float32."""
     lines = (GOLDEN / "family" / f"keys_{name}.txt").read_text().splitlines()
     shapes = {key: tuple(map(int, dims.split("x"))) for key, dims, _ in map(str.split, lines)}
-    family = DEFORMABLE[name]
     return {key: torch.from_numpy(fill(key, shape, family)) for key, shape in shapes.items()}
+
+
+def filled_salience() -> dict[str, torch.Tensor]:
+    """Every key of an official checkpoint of Salience DETR, filled by the rule."""
+    wavelengths = 10000.0 ** (2 * torch.arange(128).div(2, rounding_mode="floor") / 128)
+    state_dict = {
+        "position_embedding.dim_tx": wavelengths,
+        "position_embedding.dim_ty": wavelengths.clone(),
+        "transformer.level_filter_ratio": torch.tensor([0.4, 0.8, 1.0, 1.0]),
+        "transformer.layer_filter_ratio": torch.tensor([1.0, 0.8, 0.6, 0.6, 0.4, 0.2]),
+    }
+    for line in (GOLDEN / "family" / "keys_salience.txt").read_text().splitlines():
+        key, dims, _ = line.split()
+        if key not in state_dict:
+            shape = () if dims == "scalar" else tuple(map(int, dims.split("x")))
+            state_dict[key] = torch.from_numpy(fill(key, shape, "salience"))
+    return state_dict
 
 
 def as_detector(network: nn.Module, name: str) -> LoadedModel:

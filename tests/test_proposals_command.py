@@ -202,7 +202,9 @@ def test_models_with_learned_queries_say_which_have_proposals(
     assert cli.main(command) == 2
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 1 and "has no proposals" in err[0]
-    assert err[0].endswith("models with proposals: two-stage Deformable DETR, Efficient DETR")
+    assert err[0].endswith(
+        "models with proposals: two-stage Deformable DETR, Efficient DETR, Salience DETR"
+    )
     assert models.get(kind).title in err[0]
     assert not [*here.glob("x/*.png")]
 

@@ -130,7 +130,9 @@ def checked(
     from detr_viz.atlas import figure
 
     for model in loaded:
-        check_for(recipe.queries, model.info.class_names, model.info.num_queries)
+        check_for(
+            recipe.queries, model.info.class_names, model.info.num_queries, model.info.anchors
+        )
     for table, stem in zip(tables, stems(loaded), strict=True):
         figure.check(table, options.style, options.page_format)
         for suffix in (".csv", *options.suffixes):

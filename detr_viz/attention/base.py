@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from detr_viz.explanation.removals import Removal
 
 Rows = Sequence[int] | None  # indices of the tokens that attend; None: all
+# Kinds of attention no part of which falls off the map: every query's weights sum to 1.
+WHOLE = ("dense", "factored")
 # An attention site: ("cross" | "decoder" | "encoder", layer); the words are keys of terms.SITES.
 Where = tuple[str, int]
 

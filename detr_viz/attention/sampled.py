@@ -15,7 +15,7 @@ model, no image, no file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,8 @@ class SampledAttention:
     shapes                           (h, w) of each level
     padding                          (S,) True = padding, or None
     grids                            of the levels; () while they are not known
+    tokens                           (Q,) the cell of all levels that each row is, where only some
+                                     of them attend; None: row i is cell or query i
     """
 
     c_logits: Tensor
@@ -66,6 +68,7 @@ class SampledAttention:
     shapes: Shapes
     padding: Tensor | None = None
     grids: tuple[Grid, ...] = ()
+    tokens: Tensor | None = None
 
     kind = "sampled"
     term_names = tuple(PARTS.values())
@@ -73,7 +76,7 @@ class SampledAttention:
     def of_image(self, i: int) -> SampledAttention:
         """One image of a batch. All fields of a batch begin with B, but not those of the bias."""
         names = ("c_logits", "p_logits", "c_offsets", "p_offsets", "reference", "value", "padding")
-        return one_of(self, i, names)
+        return one_of(self, i, (*names, "tokens"))
 
     @property
     def num_heads(self) -> int:
@@ -82,6 +85,15 @@ class SampledAttention:
     @property
     def num_rows(self) -> int:
         return self.reference.shape[-3]
+
+    def rows_of(self, cells: Sequence[int]) -> list[int]:
+        """The rows of these cells or queries; ValueError for one that does not attend."""
+        if self.tokens is None:
+            return list(cells)
+        row = {token: i for i, token in enumerate(self.tokens.tolist())}
+        if missing := [cell for cell in cells if cell not in row]:
+            raise ValueError(f"cell {missing[0]} is not one of the {len(row)} that attend here")
+        return [row[cell] for cell in cells]
 
     @property
     def modes(self) -> dict[str, str]:

@@ -59,6 +59,8 @@ ALL_TERMS = "terms"  # the plot of all terms, of their sum and of the weights
 
 PROPOSALS = "proposals"  # the plot of the tokens that became queries
 
+SALIENCE = "salience"  # the plot of the tokens that the encoder refines
+
 
 def parse_terms(text: str) -> tuple[str, ...]:
     """ "cq.pk + pq.pk" -> the names of the terms in the sum; ValueError for anything else."""

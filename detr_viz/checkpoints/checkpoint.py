@@ -19,7 +19,7 @@ from torch import Tensor
 from detr_viz import models
 from detr_viz.checkpoints import recognise, weight_files
 from detr_viz.checkpoints.downloads import sha256_of
-from detr_viz.checkpoints.fit import checked_config, few_keys, fitted_state_dict
+from detr_viz.checkpoints.fit import checked_config, few_keys, fitted_state_dict, own_tensors
 from detr_viz.checkpoints.locate import BY_FILENAME, locate, type_contradiction
 from detr_viz.checkpoints.state_dicts import Unwrapped, unwrap
 from detr_viz.checkpoints.weight_files import CheckpointError
@@ -82,11 +82,13 @@ def load_checkpoint(
     unwrapped = unwrap(opened, where)
     spec = _spec_of(unwrapped.state_dict, wanted, unwrapped.hints.get("type"), where)
     heads, dilated, notes = _heads_and_dilation(unwrapped.hints, nheads, dilation, source.path)
-    config = checked_config(spec, unwrapped.state_dict, heads, dilated, where)
+    own, aside = own_tensors(spec, unwrapped.state_dict, where)
+    notes.extend(aside)
+    config = checked_config(spec, own, heads, dilated, where)
     if spec.with_hints is not None:
         config, more = spec.with_hints(config, unwrapped.hints)
         notes.extend(more)
-    state_dict = fitted_state_dict(spec, config, unwrapped.state_dict, where)
+    state_dict = fitted_state_dict(spec, config, own, where)
     names, name_notes = _class_names(unwrapped, spec, config)
     return Checkpoint(
         spec=spec,

@@ -50,6 +50,18 @@ def checked_config(
         raise CheckpointError(f"{where}: {error}") from None
 
 
+def own_tensors(
+    spec: ModelSpec, state_dict: Mapping[str, Tensor], where: str
+) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """What the network has of a state dict, and notes on the rest; CheckpointError if it errs."""
+    if spec.own_tensors is None:
+        return state_dict, ()
+    try:
+        return spec.own_tensors(state_dict)
+    except UserError as error:
+        raise CheckpointError(f"{where}: {error}") from None
+
+
 def fitted_state_dict(
     spec: ModelSpec, config: DetrConfig, state_dict: Mapping[str, Tensor], where: str
 ) -> dict[str, Tensor]:

@@ -57,11 +57,11 @@ _NO_FILE = (
 
 
 def _preprocessing(checkpoint: Checkpoint) -> tuple[Preprocessing, tuple[str, ...]]:
-    """By the checkpoint's own meta, else by the file beside the weights, else the official one.
+    """By the checkpoint's own meta, else by the file beside the weights, else its authors'.
 
     With a note where a Hugging Face folder should have the file and has not.
     """
-    own = {}
+    official, own = checkpoint.spec.preprocessing or Preprocessing(), {}
     for key in ("size", "max_size"):
         if key in checkpoint.meta:
             own[key] = value = checkpoint.meta[key]
@@ -70,12 +70,12 @@ def _preprocessing(checkpoint: Checkpoint) -> tuple[Preprocessing, tuple[str, ..
                     f"{checkpoint.path}: {key} {value!r} in its meta is no size in pixels"
                 )
     if own:
-        return Preprocessing(**own), ()
+        return replace(official, **own), ()
     found = preprocessing.beside(checkpoint.folder)
     if found is not None:
         return found, ()
     is_theirs = (checkpoint.folder / "config.json").is_file()
-    return Preprocessing(), (_NO_FILE,) if is_theirs else ()
+    return official, (_NO_FILE,) if is_theirs else ()
 
 
 def load_model(
@@ -143,7 +143,7 @@ def load_model(
         notes=(*notes, *size_notes),
         meta=checkpoint.meta,
         device=place,
-        preprocessing=how if how.source else None,
+        preprocessing=how if how.source or spec.preprocessing else None,
     )
     if precision == "float64":
         return replace(loaded, precision=precision)

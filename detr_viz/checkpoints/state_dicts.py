@@ -26,7 +26,7 @@ from detr_viz.common.short_repr import ShortRepr
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 # What leaves no trace in the shapes of some model, and its type.
-_UNTRACED = {"num_queries": int, "anchor_size": float}
+_UNTRACED = {"num_queries": int, "anchor_size": float, "num_query_position": int}
 
 
 @dataclass(frozen=True, eq=False, repr=False)

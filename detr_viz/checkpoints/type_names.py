@@ -14,7 +14,6 @@ _OTHERS = (
     ("rtdetr", "RT-DETR"),
     ("dabdetr", "DAB-DETR"),
     ("dndetr", "DN-DETR"),
-    ("anchordetr", "Anchor DETR"),
     ("smcadetr", "SMCA-DETR"),
     ("updetr", "UP-DETR"),
     ("codetr", "Co-DETR"),

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from detr_viz.attention.terms import ALL_TERMS, MODES, PRECISIONS, PROPOSALS, SCALES, TERMS
+from detr_viz.attention.terms import (
+    ALL_TERMS,
+    MODES,
+    PRECISIONS,
+    PROPOSALS,
+    SALIENCE,
+    SCALES,
+    TERMS,
+)
 from detr_viz.checkpoints.type_names import type_names
 from detr_viz.cli.arguments import (
     colormap,
@@ -50,9 +58,10 @@ def add_subject(
     alone, plot_help = ["all"], "parts of query and key that attend; all: the three"
     layer_help = "decoder layer"
     if drawn:
-        alone += [ALL_TERMS, PROPOSALS]
+        alone += [ALL_TERMS, PROPOSALS, SALIENCE]
         plot_help += "; terms: what each product of parts adds to the logits; proposals: which "
-        plot_help += "tokens of the image became queries, with their scores (two-stage models)"
+        plot_help += "tokens of the image became queries, with their scores (two-stage models); "
+        plot_help += "salience: which tokens the encoder refines, with their scores (Salience DETR)"
         layer_help += ", or encoder layer,"
     plots = ", ".join([*MODES, *alone])
     names = ", ".join(type_names())

@@ -56,7 +56,7 @@ LOOK_RULES: tuple[Rule, ...] = (
         lambda f: (
             f.args.style == "points"
             and f.other_view
-            and not (_POINT_VIEWS & {*f.views} or f.draws_proposals)
+            and not (_POINT_VIEWS & {*f.views} or f.draws_proposals or f.draws_salience)
         ),
         lambda f: f"--style points is not for {f.other_view}: leave one of them out",
     ),

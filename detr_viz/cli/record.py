@@ -100,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
     written: dict[Path, str] = {}
     beyond = False
     for model, source, label in zip(loaded, sources, labels, strict=True):
-        check_for(queries, model.info.class_names, model.info.num_queries)
+        info = model.info
+        check_for(queries, info.class_names, info.num_queries, info.anchors)
         for image in images:
             for path in _record(args, queries, model, source.weights, image, out, label, written):
                 say(f"wrote {path}", args.quiet)

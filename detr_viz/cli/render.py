@@ -207,7 +207,7 @@ def run_many(
 
         recipe = of_models(loaded, recipe)
         first = loaded[0].info
-        queries.check_for(recipe.queries, first.class_names, first.num_queries)
+        queries.check_for(recipe.queries, first.class_names, first.num_queries, first.anchors)
         check_needs(recipe, loaded)
         paths = options.paths
         if local:

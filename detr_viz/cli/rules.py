@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from detr_viz.attention.terms import ALL_TERMS, PROPOSALS
+from detr_viz.attention.terms import ALL_TERMS, PROPOSALS, SALIENCE
 from detr_viz.cli.look_rules import LOOK_RULES
 from detr_viz.cli.proposal_rules import PROPOSAL_RULES
+from detr_viz.cli.salience_rules import SALIENCE_RULES
 from detr_viz.common.errors import UserError
 from detr_viz.figures.styles import SUFFIXES
 from detr_viz.images import collect
@@ -40,6 +41,8 @@ class Flags:
             return ["rollout_encoder" if self.sites == ["encoder"] else "rollout"]
         if self.draws_proposals:
             return [PROPOSALS]
+        if self.draws_salience:
+            return [SALIENCE]
         if self.args.faithfulness:
             return ["faithfulness"]
         return self.sites or [CROSS]
@@ -73,6 +76,10 @@ class Flags:
     @property
     def draws_proposals(self) -> bool:
         return self.args.plot == PROPOSALS
+
+    @property
+    def draws_salience(self) -> bool:
+        return self.args.plot == SALIENCE
 
     @property
     def merged_heads(self) -> bool:
@@ -216,6 +223,7 @@ RULES: tuple[Rule, ...] = (
         "--faithfulness hides cells of the whole photo and shows all of it: leave --zoom out",
     ),
     *PROPOSAL_RULES,
+    *SALIENCE_RULES,
     # ---- outputs ---------------------------------------------------------------------------------
     (
         lambda f: not f.args.list_queries and f.args.format and f.one_file,

@@ -1,4 +1,4 @@
-"""Which queries to show: words like objects, top:5, score:0.5, class:cat, point:x,y, 3,17, all.
+"""Which queries to show: words like objects, top:5, score:0.5, class:cat, point:x,y, anchor:3, all.
 
 Words joined by + are a union.
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 DEFAULT = "objects"
 OBJECT_SCORE, MOST_OBJECTS = 0.5, 5
-SYNTAX = "objects, top:5, score:0.5, class:cat,remote, point:x,y, 3,17, 0-3 or all (join with +)"
+SYNTAX = (
+    "objects, top:5, score:0.5, class:cat,remote, point:x,y, anchor:17, 3,17, 0-3 or all "
+    "(join with +)"
+)
 
 
 class QueryError(UserError):
@@ -40,10 +43,11 @@ def select(explanation: ExplanationBase, choice: str = DEFAULT) -> list[int]:
     score:T      queries with a score of at least T
     class:A,B    queries whose best class has one of these names
     point:X,Y    queries whose box contains the point, pixels of the original image
+    anchor:3     all queries (patterns) of this anchor point, or of several: anchor:3,17, anchor:0-3
     3,17 | 0-3 | all   these ids, or all, in this order
-    Words joined by + are a union. Order: best first; but as written if one of the words is ids or
-    `all`. A query's score is the largest over its classes. Raises QueryError, or NoQueryError if
-    no query fits, with the best queries in its message.
+    Words joined by + are a union. Order: best first; but as written if one of the words is ids,
+    anchors or `all`. A query's score is the largest over its classes. Raises QueryError, or
+    NoQueryError if no query fits, with the best queries in its message.
     """
     words = [word.strip() for word in choice.split("+")]
     by_score = True
@@ -52,7 +56,11 @@ def select(explanation: ExplanationBase, choice: str = DEFAULT) -> list[int]:
         key, colon, rest = word.partition(":")
         if colon and key in _RULES:
             hits = _RULES[key](explanation, rest.strip())
-            ids += sorted(hits, key=lambda q: (-explanation.scores[q], q))
+            if key == _ANCHOR:
+                ids += hits
+                by_score = False
+            else:
+                ids += sorted(hits, key=lambda q: (-explanation.scores[q], q))
         elif word == DEFAULT:
             ids += _objects(explanation)
         elif word == "all":
@@ -201,11 +209,37 @@ def _ids(word: str, count: int) -> list[int]:
     return ids
 
 
+def _anchor(explanation: ExplanationBase, rest: str) -> list[int]:
+    count = int(explanation.meta.get("anchors", 0))
+    patterns = range(0, explanation.num_queries, count) if count else ()
+    return [first + i for i in _anchors(rest, count) for first in patterns]
+
+
+def _anchors(rest: str, count: int) -> list[int]:
+    """Ids of anchors, for a model with so many."""
+    ids = _anchor_ids(rest)
+    if not count:
+        raise QueryError(f"anchor:{rest[:40]}: no two queries of this model share a point")
+    wrong = [i for i in ids if i >= count]
+    if wrong:
+        raise QueryError(f"no anchor {wrong[0]}: this model has {count}, 0..{count - 1}")
+    return ids
+
+
+def _anchor_ids(rest: str) -> list[int]:
+    ids = numbers(rest)
+    if not ids:
+        raise QueryError(f"anchor:{rest[:40]} needs whole numbers from 0: write {SYNTAX}")
+    return ids
+
+
+_ANCHOR = "anchor"
 _RULES: dict[str, Callable[[ExplanationBase, str], Sequence[int]]] = {
     "top": _top,
     "score": _score,
     "class": _class,
     "point": _point,
+    _ANCHOR: _anchor,
 }
 
 
@@ -216,21 +250,31 @@ def check_syntax(choice: str) -> None:
         known = colon and key in _RULES and rest.strip()
         if not (known or word in (DEFAULT, "all") or numbers(word) is not None):
             raise QueryError(_unreadable(word))
+        if key == _ANCHOR:
+            _anchor_ids(rest.strip())
 
 
-def check_for(choice: str, class_names: Sequence[str], num_queries: int | None = None) -> None:
-    """Raise QueryError on a class or an id that a model lacks, before any image is read.
+def check_for(
+    choice: str,
+    class_names: Sequence[str],
+    num_queries: int | None = None,
+    anchors: int | None = None,
+) -> None:
+    """Raise QueryError on a class, an id or an anchor that a model lacks, before any image is read.
 
-    num_queries: None where it is not known yet; then ids are not checked.
+    num_queries, anchors: None where they are not known yet; then they are not checked.
     """
     for word in (part.strip() for part in choice.split("+")):
         key, _, rest = word.partition(":")
         if key == "class":
             _classes(rest.strip(), class_names)
+        elif key == _ANCHOR and anchors is not None:
+            _anchors(rest.strip(), anchors)
         elif word[:1].isdecimal() and num_queries is not None:
             _ids(word, num_queries)
 
 
 def holds_ids(choice: str) -> bool:
-    """Whether the choice has ids, which have no meaning in another model."""
-    return any(part.strip()[:1].isdecimal() for part in choice.split("+"))
+    """Whether the choice has ids or anchors, which have no meaning in another model."""
+    words = [part.strip() for part in choice.split("+")]
+    return any(word[:1].isdecimal() or word.startswith(f"{_ANCHOR}:") for word in words)

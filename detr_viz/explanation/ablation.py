@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detr_viz.attention.base import Attention, HasPlaces, Removable
+from detr_viz.attention.base import Attention, HasAxes, HasPlaces, Removable
 from detr_viz.attention.terms import are_products
 from detr_viz.common.errors import UserError
 from detr_viz.common.short_repr import ShortRepr
@@ -73,6 +73,11 @@ def check_removable(detector: Detector, attention: Attention, removal: Removal =
         raise UserError(
             f"{title} has no {removal.name}: its logits are sums of "
             f"{', '.join(attention.term_names)}"
+        )
+    if removal.axis is not None and not isinstance(attention, HasAxes):
+        raise UserError(
+            f"{title} has no {removal.name} to remove: its maps are not the product of a row and a "
+            "column"
         )
     if removal.level is not None:
         if attention.kind != "sampled":

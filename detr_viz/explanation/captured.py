@@ -70,6 +70,8 @@ class Explanation(ExplanationBase):
         """Attention weights of any captured site, (rows, heads, keys); each row sums to 1.
 
         rows: ids of the queries or cells that attend (cells row-major in the grid); None: all.
+        Where an encoder layer refines only some cells, others are unknown, and None: these, most
+        salient first.
         keys: the memory's cells, level by level; for ("decoder", n) the queries. mode, scale as in
         `maps`. ValueError on anything unknown.
         """
@@ -79,6 +81,8 @@ class Explanation(ExplanationBase):
         count = attention.num_rows
         some = [rows] if rows is not None and np.ndim(rows) == 0 else rows
         chosen = range(count) if some is None else [index(row) for row in some]
+        if some is not None and getattr(attention, "tokens", None) is not None:
+            chosen = attention.rows_of(chosen)
         if bad := [row for row in chosen if not 0 <= row < count]:
             raise ValueError(f"row {bad[0]} of {site} is not one of 0..{count - 1}")
         with torch.inference_mode():
@@ -157,8 +161,11 @@ class Explanation(ExplanationBase):
         attention = self.attention_at(site)
         if not isinstance(attention, HasSamples):
             return None
+        chosen = list(rows)
+        if getattr(attention, "tokens", None) is not None:
+            chosen = attention.rows_of(chosen)
         with torch.inference_mode():
-            xy, weight = attention.samples(mode, list(rows))
+            xy, weight = attention.samples(mode, chosen)
         return tuple(x.to("cpu", torch.float32).numpy() for x in (xy, weight))
 
     def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from detr_viz.explanation.proposals import Proposed
+    from detr_viz.explanation.salience import Selected
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,7 +43,10 @@ class DetectorInfo(ShortRepr):
                     pixels; None where the sizes are of another form
     options         (name, value) of settings that cannot be seen in the weights (dilation, ...)
     notes           assumptions that were made
+    anchors         points that several queries share: query k * anchors + a is pattern k of anchor
+                    a; 0: no query shares its point
     why_undivided   a clause: why there is no mode but combine; "" if there are others
+    salience        whether encoder layers refine only the salient tokens
     proposal_scores  what ranks the tokens of the memory that become queries, in words; "" if
                     queries are not made of tokens
     samples         whether the cross-attention samples points; None: seen with the first image
@@ -70,9 +74,11 @@ class DetectorInfo(ShortRepr):
     notes: tuple[str, ...] = ()
     why_undivided: str = ""
     proposal_scores: str = ""
+    salience: bool = False
     preprocessing: Preprocessing | None = None
     samples: bool | None = None
     num_levels: int | None = None
+    anchors: int = 0
 
     def preprocessing_at(
         self, size: int | None = None, max_size: int | None = None
@@ -128,6 +134,7 @@ class Forwarded(ShortRepr):
                       the decoder
     layer_references  decoder layer -> the same as it enters that layer, if they move
     proposed          the tokens that became queries, of detectors that make queries so
+    selected          the tokens that encoder layers refine, of detectors that choose them
     """
 
     class_scores: Mapping[int, Tensor]
@@ -138,6 +145,7 @@ class Forwarded(ShortRepr):
     reference_points: Tensor | None = None
     layer_references: Mapping[int, Tensor] = field(default_factory=dict)
     proposed: Proposed | None = None
+    selected: Selected | None = None
 
     def detections(self, layer: int, image: int, image_hw: tuple[int, int]) -> Detections:
         """The detections of a decoder layer in an image of this size in pixels."""

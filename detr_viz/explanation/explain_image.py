@@ -36,7 +36,6 @@ from detr_viz.explanation.sites import resolve_layers, resolve_sites
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.read import load_image
-from detr_viz.images.resize import resized_to
 
 
 class SelfCheckError(UserError):
@@ -88,8 +87,8 @@ def explain(
     resolve_layers(layers, info.num_layers)  # errors before the forward pass
     resolve_sites(sites, info)
     picture = load_image(image)
-    resample = info.preprocessing_at(size, max_size).resample
-    pixels = resized_to(picture, model.input_hw(picture.hw, size, max_size), resample)
+    how = info.preprocessing_at(size, max_size)
+    pixels = how.resized_to(picture, model.input_hw(picture.hw, size, max_size))
     (result,) = explain_batch(model, [picture], pixels[None], layers, size, max_size, sites)
     if isinstance(result, SelfCheckError):
         raise result
@@ -187,6 +186,7 @@ def _explanation(
         residuals={n: residuals["cross", n] for n in layers},
         meta=_describe(model, info, picture, how, notes, shown, residuals),
         pairwise=info.pairwise,
+        salience=forwarded.selected and forwarded.selected.of_image(i).values(forwarded.grids),
         calls=calls,
         model=model,
         memory=forwarded.memory_of(forwarded.memory, i),
@@ -218,6 +218,7 @@ def _describe(
         "num_heads": info.num_heads,
         **dict(info.options),
         **({"why_undivided": info.why_undivided} if info.why_undivided else {}),
+        **({"anchors": info.anchors} if info.anchors else {}),
         "stride_px": grid.stride,
         "cell_rule": grid.rule,
         "preprocessing": {**how.as_meta(), "input_hw_px": list(grid.shown_hw)},

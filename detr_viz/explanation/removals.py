@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from detr_viz.attention.terms import TERMS
 
-SYNTAX = "position, content, head:N, level:N, term:cq.pk, box:inside or box:outside"
+SYNTAX = "position, content, head:N, level:N, row, column, term:cq.pk, box:inside or box:outside"
 _SIDES = {"inside", "outside"}
 
 
@@ -21,6 +21,8 @@ class Removal:
     terms  of the logits, by their names in TERMS
     head   the head whose output is removed, or None
     level  the level that is not read, of attention that samples several, or None
+    axis   "row" or "column": all places along it get the same weight, of attention whose maps are
+           products of both; or None
     box    "inside" or "outside": the keys inside or outside each query's own box; or ""
     """
 
@@ -29,6 +31,7 @@ class Removal:
     head: int | None = None
     box: str = ""
     level: int | None = None
+    axis: str | None = None
 
 
 NOTHING = Removal("nothing")
@@ -44,6 +47,8 @@ def parse(text: str) -> Removal:
     if kind in ("position", "content") and not value:
         letter = kind[0]
         return Removal(kind, tuple(name for name in TERMS if letter in (name[0], name[3])))
+    if kind in ("row", "column") and not value:
+        return Removal(kind, axis=kind)
     if kind == "term" and value in TERMS:
         return Removal(f"term:{value}", (value,))
     if kind == "head" and value.isdecimal() and len(value) < 5:

@@ -15,17 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.attention.grids import Grid, finest, on_finest
+from detr_viz.attention.base import WHOLE
+from detr_viz.attention.grids import Grid, on_finest
 from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode, formula_of
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.logit_term_arrays import LogitTerms
+from detr_viz.explanation.map_grids import MapGrids
 from detr_viz.explanation.mode_checks import check_mode_of, check_products
+from detr_viz.explanation.salience import Salience
 from detr_viz.explanation.summary import summary
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ExplanationBase:
+class ExplanationBase(MapGrids):
     """Detections and the facts of their attention maps. Arrays are numpy.
 
     image             the picture as read (rgb uint8 (H0, W0, 3), path, sha256); without its pixels
@@ -50,6 +53,7 @@ class ExplanationBase:
     residuals         layer -> residual of the self-check; NaN if it cannot be tested
     meta              plain values that say how this was computed
     pairwise          detections are the top (query, class) pairs, not one class for each query
+    salience          of tokens, and which of them encoder layers refine; None: all of them
     """
 
     model_type: str
@@ -77,63 +81,10 @@ class ExplanationBase:
     pairwise: bool
     layer_references: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
     reference_boxes: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
+    salience: Salience | None = field(default=None, kw_only=True, repr=False)
 
     def __repr__(self) -> str:
         return summary(self)
-
-    # ---- grids of the maps ---------------------------------------------------------------------
-
-    def kind(self, layer: int | None = None) -> str:
-        """Kind of a captured layer's cross-attention: "dense", "sampled", "factored" or "roi"."""
-        self.pick_layer(layer)
-        return self.attention_kind
-
-    def grids(self, layer: int | None = None) -> tuple[Grid, ...]:
-        """Grids of a captured layer's levels, finest first."""
-        return self.layer_grids[self.pick_layer(layer)]
-
-    def grid(self, layer: int | None = None) -> Grid:
-        """The finest grid of a captured layer, which is the grid of `maps`."""
-        levels = self.grids(layer)
-        return levels[finest(levels)]
-
-    @property
-    def grid_hw(self) -> tuple[int, int]:
-        """(h, w) of the last captured layer's maps."""
-        return self.grid().hw
-
-    @property
-    def stride(self) -> int:
-        """Pixels of the network's input from cell to cell, in the last captured layer's maps."""
-        return self.grid().stride
-
-    @property
-    def input_hw(self) -> tuple[int, int]:
-        """(h, w) in pixels of the resized image in the network's input, without padding."""
-        return self.grid().shown_hw
-
-    def cell_centers_px(
-        self, layer: int | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Centres of the grid's rows (h,) and columns (w,), pixels of the original image."""
-        return self._centers(self.grid(layer))
-
-    def _centers(self, grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return tuple(grid.centers(self.image.hw[axis], axis) + 0.5 for axis in (0, 1))
-
-    def cells_inside(self, layer: int | None = None) -> NDArray[np.bool_]:
-        """(Q, h * w): True for cells whose centres are in the query's box."""
-        return self._inside(self.grid(layer))
-
-    def tokens_inside(self, layer: int | None = None) -> NDArray[np.bool_]:
-        """(Q, S): the same for the cells of all levels, level by level."""
-        return np.concatenate([self._inside(grid) for grid in self.grids(layer)], 1)
-
-    def _inside(self, grid: Grid) -> NDArray[np.bool_]:
-        y, x = self._centers(grid)
-        left, top, right, bottom = (side[:, None] for side in self.boxes_xyxy_px.T)
-        rows, columns = (top <= y) & (y <= bottom), (left <= x) & (x <= right)
-        return (rows[:, :, None] & columns[:, None, :]).reshape(self.num_queries, -1)
 
     # ---- what was detected ---------------------------------------------------------------------
 
@@ -243,9 +194,9 @@ class ExplanationBase:
         layer: int | None = None,
         scale: str = "mode",
     ) -> NDArray[np.float32]:
-        """The part of the attention that falls off the map, (q, heads); 0 for dense attention."""
+        """The part of the attention that falls off the map, (q, heads); 0 for the kinds WHOLE."""
         levels = self.level_maps(mode, queries, layer, scale)
-        if self.kind(layer) == "dense":
+        if self.kind(layer) in WHOLE:
             return np.zeros(levels[0].shape[:2], np.float32)
         inside = sum(m.sum((2, 3), dtype=np.float64) for m in levels)
         return np.clip(1 - inside, 0, 1).astype(np.float32)

@@ -141,6 +141,11 @@ def of_cells(e: Explanation, cells: Sequence[int], stays: bool = True) -> NDArra
 
 
 def _all_of(e: Explanation, kind: str, count: int) -> list[Attention]:
+    if e.salience is not None:
+        raise UserError(
+            f"there is no rollout of {e.model_title}: each encoder layer reads the backbone's "
+            "cells and refines only some, so its layers do not multiply"
+        )
     if missing := [n for n in range(count) if (kind, n) not in e.sites]:
         raise UserError(
             f"rollout needs every layer, and {kind} {missing[0]} was not captured: explain with "

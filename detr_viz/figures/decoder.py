@@ -17,10 +17,11 @@ from detr_viz.attention.grids import Grid
 from detr_viz.detections.matching import Match, SharedObject
 from detr_viz.figures.labels import model_name, words_of
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.elements import AttendedQueries, MapRow, number
+from detr_viz.figures.page.elements import MapRow, number
 from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.paint import draw
 from detr_viz.figures.page.query_links import LEAST
+from detr_viz.figures.page.shown import AttendedQueries
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
 from detr_viz.figures.reading_rule import (

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from detr_viz.attention.grids import on_one_grid
+from detr_viz.explanation.cells import nearest_cell
 from detr_viz.figures.level_words import grid_note
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import Group, Label, MapRow, Section
 from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.layout_around import MOST, around
 from detr_viz.figures.page.paint import draw
+from detr_viz.figures.page.profiles import AXES_NOTE, profiles_of
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
 from detr_viz.figures.reading_rule import (
@@ -52,12 +52,6 @@ if TYPE_CHECKING:
 MARK = "the mark: the centre of the cell that looks; cells count from 0, across and down"
 
 
-def cell_of(e: ExplanationBase, x: float, y: float) -> tuple[int, int]:
-    """(row, column) of the cell whose centre is nearest to a point, pixels of the image."""
-    rows, columns = e.cell_centers_px()
-    return int(np.abs(rows - y).argmin()), int(np.abs(columns - x).argmin())
-
-
 @dataclass(frozen=True)
 class AttendingCell:
     """A cell that attends: its number (row-major), its label, its centre in the photo."""
@@ -68,12 +62,15 @@ class AttendingCell:
 
 
 def attending_cells(
-    e: ExplanationBase, points: Sequence[tuple[float, float]], names: Sequence[str] | None = None
+    e: ExplanationBase,
+    points: Sequence[tuple[float, float]],
+    names: Sequence[str] | None = None,
+    layers: Sequence[int] = (),
 ) -> list[AttendingCell]:
-    """The cells whose centres are nearest to points; names as of `encoder_grid`."""
+    """The cells of these encoder layers with centres nearest to points; names as `encoder_grid`."""
     cells, (ys, xs) = [], e.cell_centers_px()
     for i, (x, y) in enumerate(points):
-        row, column = cell_of(e, x, y)
+        row, column = divmod(nearest_cell(e, x, y, layers), len(xs))
         title = clean(names[i]) if names else f"{x:.0f}, {y:.0f}"
         label = Label(title, (f"cell {column}, {row}",))
         mark = (float(xs[column]), float(ys[row]))
@@ -109,7 +106,7 @@ def encoder_grid(
         raise FigureError("nothing to draw: an encoder layer, a point and a mode are needed")
     check_heads(style, clean(e.model_title), e.num_heads)
     grid = e.grid()
-    cells = attending_cells(e, points, names)
+    cells = attending_cells(e, points, names, layers)
     ids = [one.cell for one in cells]
     maps_of = {
         (layer, mode): on_one_grid(e.attention(("encoder", layer), mode, ids, scale), e.grids())
@@ -130,7 +127,8 @@ def encoder_grid(
             if len(modes) > 1:
                 name.append(mode)
             samples = points_of[layer, mode][i] if points_of else None
-            row = MapRow(maps[i], grid, " ".join(name), samples=samples)
+            profiles = profiles_of(maps[i]) if e.has_axes else None
+            row = MapRow(maps[i], grid, " ".join(name), samples=samples, profiles=profiles)
             rows.append(shown_heads(row, style))
         mark = None if points_of else one.mark  # points have it as their reference
         sections.append(Section((Group(one.label, e.image.rgb, None, tuple(rows), "", mark),)))
@@ -143,6 +141,10 @@ def encoder_grid(
     notes += [formula_note(mode, formula(mode)) for mode in modes]
     if scale == "layer":
         notes.append(LAYER_SCALE)
+    if e.has_axes:
+        notes.append(AXES_NOTE)
+    if e.salience is not None:
+        notes.append("the cell: the nearest of those that the layer refines, which are salient")
     notes += [MARK, grid_note(e.grid_hw)]
     words = [clean(e.model_title), f"{where if len(layers) < 2 else 'encoder'} self-attention"]
     if len(modes) == 1:

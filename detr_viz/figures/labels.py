@@ -37,6 +37,15 @@ def label_of(e: ExplanationBase, query: int, layer: int, *details: str) -> Label
     )
 
 
+def query_words(e: ExplanationBase, query: int) -> tuple[str, ...]:
+    """query 317; where several queries share a point also its anchor, and which of them it is."""
+    anchors = int(e.meta.get("anchors", 0))
+    if not anchors:
+        return (f"query {query}",)
+    pattern, anchor = divmod(query, anchors)
+    return f"query {query}", f"anchor {anchor}", f"pattern {pattern}"
+
+
 def finite(box_xyxy_px: NDArray[np.float32]) -> NDArray[np.float32] | None:
     """A box that can be drawn; None where a number of it is not finite."""
     return box_xyxy_px if np.isfinite(box_xyxy_px).all() else None

@@ -11,7 +11,13 @@ from detr_viz.attention.terms import ALL_TERMS, Mode, is_sum
 from detr_viz.common.files import OutputError, reason, replacing
 from detr_viz.common.words import listed
 from detr_viz.figures.file_facts import image_name, weights_of
-from detr_viz.figures.level_words import TIMES, level_words, levels_note, points_notes
+from detr_viz.figures.level_words import (
+    TIMES,
+    level_words,
+    levels_note,
+    number_notes,
+    points_notes,
+)
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.reading_rule import (
     DASH,
@@ -24,7 +30,6 @@ from detr_viz.figures.reading_rule import (
     layers_of,
     mode_name,
     normalisation,
-    number_notes,
     reading_rule,
 )
 from detr_viz.figures.styles import NORMS, Style

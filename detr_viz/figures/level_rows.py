@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from detr_viz.attention.grids import Grid, finest, on_finest, onto
 from detr_viz.attention.terms import Mode
-from detr_viz.figures.page.elements import MapRow, SamplePoints
+from detr_viz.figures.page.elements import MapRow
+from detr_viz.figures.page.shown import SamplePoints
 from detr_viz.figures.styles import Style, check_levels
 
 if TYPE_CHECKING:

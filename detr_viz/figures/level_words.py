@@ -1,4 +1,4 @@
-"""Which levels, and how many cells, the maps of a figure have, in words."""
+"""Levels, cells and numbers of the maps of a figure, in words."""
 
 from __future__ import annotations
 
@@ -80,6 +80,20 @@ def points_notes(shown: FigureContents) -> list[str]:
         notes.append("plus: the query's reference point")
     if any(layer in e.reference_boxes for e, layer in placed):
         notes.append("dashed: its reference box, as it enters the layer")
+    return notes
+
+
+def number_notes(style: Style) -> list[str]:
+    """What the numbers under the panels of maps are."""
+    if style.name == "contour":
+        return ["%: of the image, in the first line"]
+    notes = ["%: of a map's weight in the box"]
+    if style.levels != "sum":  # so that the shares of all levels add up
+        notes = ["%: of a head's weights on all levels, what is here and in the box"]
+    if style.scaling == "even":
+        notes.append("flat: no cell has twice the weight of an even map")
+    elif style.scaling is not None:
+        notes.append("after it each map's largest weight")
     return notes
 
 

@@ -11,11 +11,13 @@ import numpy as np
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.terms import Mode
 from detr_viz.explanation.logit_term_arrays import LogitTerms
-from detr_viz.figures.labels import finite
 from detr_viz.figures.level_rows import LevelRow, all_in_one, level_rows
-from detr_viz.figures.page.elements import BoxCells, MapRow, SamplePoints
+from detr_viz.figures.page.elements import MapRow
+from detr_viz.figures.page.profiles import profiles_of
+from detr_viz.figures.page.shown import BoxCells
 from detr_viz.figures.reading_rule import ShownModel, mode_name
-from detr_viz.figures.styles import ALL_IN_ONE, FigureError, Style, check_samples, check_whole
+from detr_viz.figures.site_samples import sample_points
+from detr_viz.figures.styles import ALL_IN_ONE, FigureError, Style, check_whole
 
 if TYPE_CHECKING:
     from detr_viz.explanation.ablation import Ablation
@@ -56,7 +58,7 @@ def check_heads(style: Style, name: str, count: int) -> None:
 
 def shown_heads(row: MapRow, style: Style) -> MapRow:
     """The row with only the heads of the style, in its order."""
-    maps = row.maps
+    maps, profiles = row.maps, row.profiles
     if style.heads is None:
         return row
     if style.heads == ALL_IN_ONE:
@@ -69,7 +71,11 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
         order = np.argsort(_entropy(maps), kind="stable").tolist()
     else:
         one_map = maps.mean(0) if style.heads == "mean" else maps.max(0)
-        return replace(row, maps=one_map[None], crossed=frozenset())
+        if style.heads == "max" or profiles is None:  # the largest weights are no product
+            profiles = None
+        else:
+            profiles = tuple(axis.mean(0)[None] for axis in profiles)
+        return replace(row, maps=one_map[None], crossed=frozenset(), profiles=profiles)
     captions = row.captions and tuple(row.captions[n] for n in order)
     names: tuple[str, ...] = ()
     if style.heads == "sort" and captions:
@@ -91,6 +97,7 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
         head_names=names,
         samples=samples,
         cells=cells,
+        profiles=profiles and tuple(axis[order] for axis in profiles),
     )
 
 
@@ -120,7 +127,7 @@ class MapPanels:
         for layer in subject.layers if queries else ():
             scale, style, grid = self._scale, self._style, self._grid
             rows = [
-                (mode, one, self._instead_of_maps(subject, mode, queries, layer, one))
+                (mode, one, self._beside(subject, mode, queries, layer, one))
                 for mode in self._modes
                 for one in level_rows(e, mode, queries, layer, scale, style, grid)
             ]
@@ -137,7 +144,7 @@ class MapPanels:
         words = [mode_name(mode)] if len(self._modes) > 1 or not row.name else []
         return ", ".join([*words, row.name] if row.name else words)
 
-    def _instead_of_maps(
+    def _beside(
         self,
         subject: ShownModel,
         mode: str | Mode,
@@ -145,44 +152,18 @@ class MapPanels:
         layer: int,
         row: LevelRow,
     ) -> list[dict[str, Any]]:
-        """What the style shows in place of the map of each query, as arguments of MapRow."""
+        """What is shown beside, or in place of, the map of each query, as arguments of MapRow."""
         if self._style.name == "points":
             points = sample_points(subject, str(mode), queries, layer, self._style)
             return [{"samples": row.of_points(one)} for one in points]
         if self._style.name == "cells":
             return [{"cells": one} for one in box_cells(subject, queries, layer)]
+        if subject.explanation.has_axes:
+            return [{"profiles": profiles_of(one)} for one in row.maps]
         return [{}] * len(queries)
 
     def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         return self._rows[id(subject.explanation), layer, query]
-
-
-def sample_points(
-    subject: ShownModel, mode: str, queries: Sequence[int], layer: int, style: Style
-) -> list[SamplePoints]:
-    """The sampling points of queries in pixels of the photo; FigureError where there are none."""
-    e = subject.explanation
-    samples = e.samples(mode, queries, layer)
-    check_samples(style, subject.name, samples is not None)
-    xy, weights = samples
-    grids, photo_hw = e.grids(layer), e.image.rgb.shape[:2]
-    # xy is in [0, 1] of each level's whole input, padding included
-    scale = np.array(
-        [[grid.input_hw[k] / grid.shown_hw[k] * photo_hw[k] for k in (1, 0)] for grid in grids]
-    )
-    strides = tuple(grid.stride for grid in grids)
-    references = e.layer_references.get(layer, e.reference_px)
-    boxes = e.reference_boxes.get(layer)
-    return [
-        SamplePoints(
-            np.asarray(xy[i] * scale[:, None], np.float32),
-            weights[i],
-            strides,
-            None if references is None else tuple(map(float, references[query])),
-            None if boxes is None else finite(boxes[query]),
-        )
-        for i, query in enumerate(queries)
-    ]
 
 
 def box_cells(subject: ShownModel, queries: Sequence[int], layer: int) -> list[BoxCells]:
@@ -270,7 +251,8 @@ class AblationPanels:
 
     def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         e = subject.explanation
-        row = MapRow(e.maps("combine", [query], layer, "layer")[0], e.grid(layer))
+        maps = e.maps("combine", [query], layer, "layer")[0]
+        row = MapRow(maps, e.grid(layer), profiles=profiles_of(maps) if e.has_axes else None)
         return (shown_heads(row, self._style),)
 
     def without(
@@ -280,7 +262,10 @@ class AblationPanels:
         maps = ablation.weights[layer][query].reshape(-1, *grid.hw)
         removal = ablation.removal
         heads = {removal.head} if removal.head is not None else set()
-        row = MapRow(maps, grid, crossed=frozenset(heads))
+        # without cells of the box a map is no product any more
+        product = subject.explanation.has_axes and not removal.box
+        profiles = profiles_of(maps) if product else None
+        row = MapRow(maps, grid, crossed=frozenset(heads), profiles=profiles)
         return (shown_heads(row, self._style),)
 
 

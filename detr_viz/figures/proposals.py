@@ -14,19 +14,12 @@ import numpy as np
 
 from detr_viz.figures.labels import label_of
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.elements import (
-    BOX_BLUE,
-    INK,
-    Group,
-    Label,
-    LinearScale,
-    MapRow,
-    number,
-)
+from detr_viz.figures.page.elements import BOX_BLUE, INK, Group, Label, MapRow, number
 from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.layout import check_size
 from detr_viz.figures.page.paint import paint
 from detr_viz.figures.page.scale import colors
+from detr_viz.figures.page.shown import LinearScale
 from detr_viz.figures.page.text import clean, plain_settings
 from detr_viz.figures.proposal_marks import add_marks
 from detr_viz.figures.proposals_layout import Tile, fitted_layout

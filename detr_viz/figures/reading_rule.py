@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import ALL_TERMS, MIXED, Mode, formula_of, is_sum, parse_terms
 from detr_viz.common.words import listed
-from detr_viz.figures.level_words import grid_of, level_words, levels_note, points_notes
+from detr_viz.figures.level_words import (
+    grid_of,
+    level_words,
+    levels_note,
+    number_notes,
+    points_notes,
+)
 from detr_viz.figures.one_grid import one_grid_notes
 from detr_viz.figures.page.fonts import drawable
+from detr_viz.figures.page.profiles import AXES_NOTE
 from detr_viz.figures.page.regions import region_rule
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.references import reference_notes
@@ -193,20 +200,6 @@ def formula_note(mode: str, formula: str) -> str:
     return f"${formula}$" if is_sum(mode) else f"{mode}  ${formula}$"
 
 
-def number_notes(style: Style) -> list[str]:
-    """What the numbers under the panels of maps are."""
-    if style.name == "contour":
-        return ["%: of the image, in the first line"]
-    notes = ["%: of a map's weight in the box"]
-    if style.levels != "sum":  # so that the shares of all levels add up
-        notes = ["%: of a head's weights on all levels, what is here and in the box"]
-    if style.scaling == "even":
-        notes.append("flat: no cell has twice the weight of an even map")
-    elif style.scaling is not None:
-        notes.append("after it each map's largest weight")
-    return notes
-
-
 def reading_rule(shown: FigureContents) -> list[str]:
     """What a reader must know, as notes; formulas stand between dollar signs."""
     subjects = shown.subjects
@@ -254,6 +247,8 @@ def reading_rule(shown: FigureContents) -> list[str]:
         notes.append(f"queries matched by box IoU{where}")
     if ALL_TERMS not in shown.modes:
         notes += number_notes(shown.style)
+        if any(s.explanation.has_axes for s in subjects):
+            notes.append(AXES_NOTE)
     notes += points_notes(shown)
     return [*notes, *grids_of(shown)]
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detr_viz.attention.base import WHOLE
 from detr_viz.detections.boxes import iou
 from detr_viz.detections.matching import MIN_IOU, Match, SharedObject
-from detr_viz.figures.labels import finite, label_of
+from detr_viz.figures.labels import finite, label_of, query_words
 from detr_viz.figures.page.elements import Group, Label, Section, score_text
 from detr_viz.figures.panel_rows import AblationPanels, Panels
 from detr_viz.figures.reading_rule import ShownModel, class_name
@@ -47,7 +48,8 @@ def sections_of(
         return [_side_by_side(pairs, shared.reference, maps)]
     ((subject, match),) = pairs
     assert match.query is not None
-    label = label_of(subject.explanation, match.query, subject.layers[-1], f"query {match.query}")
+    e, layer = subject.explanation, subject.layers[-1]
+    label = label_of(e, match.query, layer, *query_words(e, match.query))
     return [Section((_group(subject, subject.layers[-1], match.query, label, maps),))]
 
 
@@ -98,7 +100,7 @@ def _with_changes(subject: ShownModel, query: int | None, section: Section) -> S
         label = replace(group.label, alert=", ".join(changes), details=tuple(details))
         mark, box = reference_of(e, query, layer)
         entering = None if box is None else finite(box)
-        groups.append(replace(group, label=label, mark=mark, old_box_xyxy_px=entering))
+        groups.append(replace(group, label=label, mark=mark, old_box_xyxy_px=entering, anchor=None))
     return replace(section, groups=tuple(groups))
 
 
@@ -151,7 +153,16 @@ def _overlap(a: tuple[ShownModel, Match], b: tuple[ShownModel, Match]) -> float:
 def _group(subject: ShownModel, layer: int, query: int, label: Label, maps: Panels) -> Group:
     e = subject.explanation
     box = finite(e.output(layer).boxes_xyxy_px[query])
-    return Group(label, e.image.rgb, box, maps.rows(subject, layer, query))
+    return Group(
+        label, e.image.rgb, box, maps.rows(subject, layer, query), anchor=_anchor(e, query)
+    )
+
+
+def _anchor(e: ExplanationBase, query: int) -> tuple[float, float] | None:
+    """Where a query stands, of attention along the row and the column of that point."""
+    if not e.has_axes or e.reference_px is None:
+        return None
+    return tuple(map(float, e.reference_px[query]))
 
 
 def _missing(subject: ShownModel, match: Match) -> Group:
@@ -181,15 +192,16 @@ def _removed(
     rows, photo = maps.rows(subject, layer, query), e.image.rgb
     score = float(e.output(layer).scores[query])
     label = Label("as it is", tuple(details))
-    groups = [Group(label, photo, box, rows, score=min(score, 1.0))]
+    anchor = _anchor(e, query)
+    groups = [Group(label, photo, box, rows, score=min(score, 1.0), anchor=anchor)]
     for ablation in maps.of_models[id(e)]:
         left, now = float(ablation.kept_scores()[query]), int(ablation.after.labels[query])
         words, alert = f"{class_name(e, int(ablation.before.labels[query]))} {score_text(left)}", ""
         if now != ablation.before.labels[query]:
             words, alert = "", f"becomes {class_name(e, now)}, {words}"
         notes = ()
-        dense = e.kind(layer) == "dense"  # others may read a box without the centre of a cell
-        if ablation.removal.box and dense and not e.cells_inside()[query].any():
+        by_cells = e.kind(layer) in WHOLE  # samples may lie in a box without the centre of a cell
+        if ablation.removal.box and by_cells and not e.cells_inside()[query].any():
             notes = ("no cell in its box",)
         groups.append(
             Group(
@@ -199,6 +211,7 @@ def _removed(
                 maps.without(subject, layer, query, ablation),
                 old_box_xyxy_px=box,
                 score=left,
+                anchor=anchor,
             )
         )
     return Section(tuple(groups))
@@ -212,6 +225,8 @@ def _without(removal: Removal) -> str:
         return f"without head {removal.head}"
     if removal.level is not None:
         return f"without level {removal.level}"
+    if removal.axis is not None:
+        return f"{removal.axis} made even"
     if removal.name.startswith("term:"):
         return "without " + removal.terms[0].replace(".", " \N{MIDDLE DOT} ")
     return f"without {removal.name}"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detr_viz.attention.base import WHOLE
 from detr_viz.detections.boxes import iou
 from detr_viz.heatmaps.distances import Distances, distances
 from detr_viz.heatmaps.limits import Limits
@@ -92,7 +93,7 @@ def head_changes(
         after = (new.maps[mode], *new.levels.get(mode, ()))
         for k, (a, b) in enumerate(zip(before, after, strict=True)):
             apart = distances(a[olds], b[news], atol)
-            if old.kind != "dense":
+            if old.kind not in WHOLE:
                 apart = _without_empty(apart, a[olds], b[news], atol)
             shift = np.maximum(apart.peak_shift, apart.centroid_shift)
             excess = np.max(
@@ -123,9 +124,9 @@ def part_changes(
 ) -> Iterator[PartChange]:
     """Changes of the mass off the map, and the largest changes of a sampling point and of a weight.
 
-    None for dense attention, which has no points and no mass off the map.
+    None for the kinds WHOLE, which have no points and no mass off the map.
     """
-    if not pairs or old.kind == "dense":
+    if not pairs or old.kind in WHOLE:
         return
     olds, news = (list(places) for places in zip(*pairs, strict=True))
     atol = limits.atol + _rounding(old, new)

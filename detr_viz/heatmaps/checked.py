@@ -7,39 +7,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detr_viz.heatmaps import safe_npz
+from detr_viz.heatmaps.checked_arrays import CheckedArrays
 from detr_viz.heatmaps.schema import (
     FIELDS,
     KINDS,
     MORE_FIELDS,
     MOST_LEVELS,
-    MOST_POINTS,
-    ROUNDING,
     SCHEMA_VERSION,
-    HeatmapError,
     Heatmaps,
     lack,
-    no_weights,
     of_a_view,
-    rounding,
 )
-from detr_viz.heatmaps.stores import STORES
 
-_PREFIXES = ("maps_", "outside_", "samples_", "sample_weights_")
+_PREFIXES = ("maps_", "outside_", "samples_", "sample_weights_", "row_", "column_")
 _LEVEL = re.compile(r"\.l\d+\Z")  # the end of the name of one level's maps
 
 
-class Checked:
+class Checked(CheckedArrays):
     """Checks the content of a file; `heatmaps` raises HeatmapError at the first error."""
-
-    def __init__(self, path: str | Path, arrays: dict[str, NDArray[Any]], meta: Any) -> None:
-        self._path, self._arrays, self._meta = path, arrays, meta
 
     def heatmaps(self) -> Heatmaps:
         self._check_meta()
@@ -64,7 +54,7 @@ class Checked:
                 outside={m: lack(array) for m, array in maps.items()},
                 **fields,
             )
-        levels, outside, samples, weights = {}, {}, {}, {}
+        levels, outside, samples, weights, axes = {}, {}, {}, {}, {}
         for m in modes:
             shapes = [(*rows, *hw) for hw in (grids if len(grids) > 1 else [])]
             levels[m] = tuple(self._maps(f"maps_{m}.l{k}", shape) for k, shape in enumerate(shapes))
@@ -72,6 +62,8 @@ class Checked:
             self._check_totals(m, maps[m], outside[m], levels[m])
             if {f"samples_{m}", f"sample_weights_{m}"} & self._arrays.keys():
                 samples[m], weights[m] = self._samples(m, (*rows, len(grids)))
+            if {f"row_{m}", f"column_{m}"} & self._arrays.keys():
+                axes[m] = self._axes(m, maps[m])
         self._check_names(modes, len(grids))
         fields |= {name: self._arrays[name] for name in MORE_FIELDS}
         fields["kind"] = str(fields["kind"])
@@ -83,6 +75,8 @@ class Checked:
             outside=outside,
             samples=samples,
             sample_weights=weights,
+            rows={m: row for m, (row, _) in axes.items()},
+            columns={m: column for m, (_, column) in axes.items()},
             **fields,
         )
 
@@ -95,17 +89,6 @@ class Checked:
             )
         if type(version) is not int or version < 1:
             raise self._wrong(f" has schema version {str(version)[:40]}: write it again")
-
-    def _wrong(self, words: str) -> HeatmapError:
-        return HeatmapError(f"{self._path}{words}")
-
-    @property
-    def _version(self) -> int:
-        return self._meta["schema_version"]
-
-    @property
-    def _not_ours(self) -> str:
-        return f"not schema version {self._version}"
 
     # ---- the fields -------------------------------------------------------------------------
 
@@ -203,7 +186,7 @@ class Checked:
         if gone:
             raise self._wrong(f" is damaged: it has no {gone[0][:60]} any more")
 
-    # ---- the weights ------------------------------------------------------------------------
+    # ---- the names of the maps -----------------------------------------------------------------
 
     def _modes(self) -> list[str]:
         """Names of the modes. In files of several levels, names that end in ".l0" are levels."""
@@ -219,77 +202,6 @@ class Checked:
         for name in self._arrays:
             if name.startswith(_PREFIXES) and name not in known:
                 raise self._wrong(f": {name[:60]} belongs to no map: write it again")
-
-    def _stored(self, name: str, shape: tuple[int, ...], store: object) -> NDArray[Any]:
-        """An array that must exist, with this type and shape."""
-        if name not in self._arrays:
-            raise self._wrong(f" lacks {name[:60]}: write it again")
-        array = self._arrays[name]
-        if store not in STORES or array.shape != shape or array.dtype != np.dtype(store):
-            raise self._wrong(
-                f": {name[:60]} is {array.dtype} {array.shape}, expected {str(store)[:20]} {shape}"
-            )
-        return array
-
-    def _maps(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        array = self._stored(name, shape, self._meta.get("store", "float32"))
-        maps = array.astype(np.float32)
-        if trouble := no_weights(maps, 1 + rounding(array)):
-            raise self._wrong(f": {name[:60]} has {trouble}: write it again")
-        return maps
-
-    def _outside(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        array = self._stored(name, shape, "float32")
-        if not (np.isfinite(array).all() and (array >= 0).all()):
-            raise self._wrong(f": {name[:60]} has values that are no weights: write it again")
-        return array
-
-    def _check_totals(
-        self,
-        mode: str,
-        maps: NDArray[np.float32],
-        outside: NDArray[np.float32],
-        levels: tuple[NDArray[np.float32], ...],
-    ) -> None:
-        """Check that a map, and its levels together, sum to 1 with the part off the map."""
-        name = f"maps_{mode}"
-        stored = [self._arrays[f"{name}.l{k}"] for k in range(len(levels))]
-        for parts, arrays in (((maps,), [self._arrays[name]]), (levels, stored)):
-            total = outside + sum(part.sum((-2, -1)) for part in parts)
-            allowed = ROUNDING + sum(rounding(array) - ROUNDING for array in arrays)
-            if parts and (np.abs(total - 1) > allowed).any():
-                words = name[:60] if parts[0] is maps else f"the levels of {name[:60]}"
-                raise self._wrong(f": {words} and what is outside do not sum to 1: write it again")
-
-    def _samples(
-        self, mode: str, shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Points (q, M, L, P, 2) and their weights (q, M, L, P)."""
-        name = f"sample_weights_{mode}"
-        actual = self._arrays[name].shape if name in self._arrays else ()
-        points = actual[3] if len(actual) == 4 else 1
-        if not 1 <= points <= MOST_POINTS:
-            raise self._wrong(f": {name[:60]} has {points} points: 1 to {MOST_POINTS} are read")
-        shape = (*shape, points)
-        stored = self._stored(name, shape, self._meta.get("store", "float32"))
-        samples = self._stored(f"samples_{mode}", (*shape, 2), "float32")
-        if not np.isfinite(samples).all():
-            raise self._wrong(f": samples_{mode[:60]} has values that are no numbers")
-        weights = stored.astype(np.float32)
-        if trouble := no_weights(weights, 1 + rounding(stored)):
-            raise self._wrong(f": {name[:60]} has {trouble}: write it again")
-        return samples, weights
-
-    def _references(self, count: int) -> NDArray[np.float32] | None:
-        """Reference points or boxes, which need not be there."""
-        array = self._arrays.get("references_px")
-        if array is None:
-            return None
-        if array.shape not in ((count, 2), (count, 4)) or array.dtype != np.float32:
-            raise self._wrong(f": references_px is {array.dtype} {array.shape}: {self._not_ours}")
-        if not np.isfinite(array).all():
-            raise self._wrong(": references_px has values that are no numbers: write it again")
-        return array
 
 
 _OLD_FIELDS = {"grid_hw": (np.int64, 1)}  # of versions 1 and 2

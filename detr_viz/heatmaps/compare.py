@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from detr_viz.attention.base import WHOLE
 from detr_viz.detections.matching import assign
 from detr_viz.heatmaps.changes import (
     HeadChange,
@@ -218,7 +219,7 @@ def _likeness(old: Heatmaps, new: Heatmaps, pairs: list[tuple[int, int]]) -> Ite
     modes_by_words: dict[str, list[str]] = {}
     for mode in old.maps:
         outside = None
-        if old.kind != "dense":
+        if old.kind not in WHOLE:
             outside = old.outside[mode][olds], new.outside[mode][news]
         if words := likeness(old.maps[mode][olds], new.maps[mode][news], outside):
             modes_by_words.setdefault(words, []).append(mode)

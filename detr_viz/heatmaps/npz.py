@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detr_viz.attention.base import WHOLE
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason, replacing
 from detr_viz.heatmaps import safe_npz
@@ -57,6 +58,7 @@ def of(
     place = _grids(explanation, layer)
     maps = {mode: explanation.maps(mode, ids, layer, scale) for mode in modes}
     points = {mode: _samples(explanation, mode, ids, layer) for mode in modes}
+    products = maps if place["kind"] == "factored" else {}  # an axis is the map's sum along it
     return Heatmaps(
         maps=maps,
         levels={
@@ -65,13 +67,15 @@ def of(
         },
         outside={
             mode: np.zeros(array.shape[:2], np.float32)
-            if place["kind"] == "dense"
+            if place["kind"] in WHOLE
             else _outside(explanation, mode, ids, layer, scale)
             for mode, array in maps.items()
         },
         samples={mode: pair[0] for mode, pair in points.items() if pair is not None},
         sample_weights={mode: pair[1] for mode, pair in points.items() if pair is not None},
         references_px=_references(explanation, ids, layer) if place["kind"] == "sampled" else None,
+        rows={mode: array.sum(-2) for mode, array in products.items()},
+        columns={mode: array.sum(-1) for mode, array in products.items()},
         query_ids=np.asarray(ids, np.int64),
         scores=output.scores[ids],
         labels=output.labels[ids],

@@ -7,6 +7,8 @@ The arrays of version 3; q queries, M heads, L levels (finest first), h x w the 
     outside_<mode>         float32 (q, M): the mass off the map; with the map it sums to 1
     samples_<mode>         float32 (q, M, L, P, 2), and
     sample_weights_<mode>  (q, M, L, P): only for attention that samples points
+    row_<mode>             (q, M, w), and
+    column_<mode>          (q, M, h): only for maps that are column times row
     references_px          float32 (q, 2) or (q, 4): only for attention that samples points
 
 Versions 1 and 2 have one level, no `outside` and none of the fields of MORE_FIELDS.
@@ -82,6 +84,8 @@ class Heatmaps(ShortRepr):
     samples         mode -> float32 (q, M, L, P, 2): x, y of each point as fractions of the level's
                     whole grid; below 0 or above 1 it is outside
     sample_weights  mode -> float32 (q, M, L, P); both are empty if no points are sampled
+    rows, columns   mode -> float32 (q, M, w) and (q, M, h), whose product is the map; both are
+                    empty unless the kind is "factored"
     references_px   float32 (q, 2) x, y of the points around which they are, as they enter the
                     layer, or (q, 4) x0, y0, x1, y1 of boxes; pixels of the original image
     """
@@ -104,6 +108,8 @@ class Heatmaps(ShortRepr):
     levels: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict)
     samples: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     sample_weights: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    rows: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     references_px: NDArray[np.float32] | None = None
 
     @property
@@ -121,6 +127,8 @@ class Heatmaps(ShortRepr):
         arrays |= {f"samples_{mode}": array for mode, array in self.samples.items()}
         for mode, array in self.sample_weights.items():
             arrays[f"sample_weights_{mode}"] = array.astype(store)
+        arrays |= {f"row_{mode}": array.astype(store) for mode, array in self.rows.items()}
+        arrays |= {f"column_{mode}": array.astype(store) for mode, array in self.columns.items()}
         if self.references_px is not None:
             arrays["references_px"] = self.references_px
         return arrays | {n: np.asarray(getattr(self, n)) for n in (*FIELDS, *MORE_FIELDS)}

@@ -11,16 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from detr_viz.images.loaded_image import ImageError
 from detr_viz.images.resize import MEAN_RGB, STD_RGB, resized_to, target_size
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from detr_viz.images.loaded_image import LoadedImage
 
 OFFICIAL_SIZE, OFFICIAL_MAX_SIZE = 800, 1333  # of the official evaluation transform
-OFFICIAL, TRANSFORMERS = "official", "transformers"
+OFFICIAL, TRANSFORMERS, TRUNCATED = "official", "transformers", "truncated"
 RESCALE = 1 / 255
 
 
@@ -33,11 +33,15 @@ class Preprocessing:
     within_hw       the largest size that fits into this height and width, aspect kept
     exact_hw        this height and width, aspect not kept
     rule            how the longer side is rounded: "official", or "transformers", which rounds
-                    down from the bound (they differ by some pixels where the bound holds)
+                    down from the bound (they differ by some pixels where the bound holds), or
+                    "truncated": both sides are, so the shorter one may be a pixel below size
     resample        Pillow's filter, in lower case
+    on_floats       whether the filter's result is rounded once, as torchvision resizes tensors,
+                    and not after each axis
     mean, std, rescale   (value * rescale - mean) / std, of red, green and blue
     pad_hw          this height and width, filled up with zeros below and to the right, which the
                     network does not attend to; None: no padding
+    multiple        the same, to the next multiples of this
     source          the file that says so; "" for none
     overruled       words on what `source` says where a flag has overruled its sizes
     remarks         what else there is to say of the file, a line each
@@ -49,10 +53,12 @@ class Preprocessing:
     exact_hw: tuple[int, int] | None = None
     rule: str = OFFICIAL
     resample: str = "bilinear"
+    on_floats: bool = False
     mean: tuple[float, float, float] = MEAN_RGB
     std: tuple[float, float, float] = STD_RGB
     rescale: float = RESCALE
     pad_hw: tuple[int, int] | None = None
+    multiple: int = 1
     source: str = ""
     overruled: str = ""
     remarks: tuple[str, ...] = ()
@@ -97,6 +103,12 @@ class Preprocessing:
         """Whether an image of this size is filled up, once it is resized."""
         return self.pad_hw is not None and all(map(int.__le__, input_hw, self.pad_hw))
 
+    def padded_hw(self, input_hw: tuple[int, int]) -> tuple[int, int]:
+        """The height and width of the network's input, of an image that is resized to this."""
+        if self.pads(input_hw):
+            return self.pad_hw
+        return tuple(-(-side // self.multiple) * self.multiple for side in input_hw)
+
     def _input_hw(self, h: int, w: int) -> tuple[int, int]:
         if self.exact_hw is not None:
             return self.exact_hw
@@ -110,11 +122,17 @@ class Preprocessing:
             return max(1, round(h * scale)), max(1, round(w * scale))
         if self.rule == TRANSFORMERS:
             return _transformers_size(h, w, self.size, self.max_size)
+        if self.rule == TRUNCATED:
+            return _truncated_size(h, w, self.size, self.max_size)
         return target_size(h, w, self.size, self.max_size or self.size * max(h, w))
 
     def resized(self, image: LoadedImage) -> np.ndarray:
         """The picture at the network's size, uint8 (h, w, 3). ImageError for too many pixels."""
-        return resized_to(image, self.input_hw(image.hw), self.resample)
+        return self.resized_to(image, self.input_hw(image.hw))
+
+    def resized_to(self, image: LoadedImage, hw: tuple[int, int]) -> np.ndarray:
+        """The same at this height and width."""
+        return resized_to(image, hw, self.resample, self.on_floats)
 
     @property
     def sizes(self) -> str:
@@ -145,7 +163,7 @@ class Preprocessing:
         meta: dict[str, Any] = {
             "size_px": self.size,
             "max_size_px": self.max_size,
-            "resize": f"Pillow {self.resample} on uint8",
+            "resize": f"Pillow {self.resample} on {'float32' if self.on_floats else 'uint8'}",
             "mean": list(self.mean),
             "std": list(self.std),
         }
@@ -157,6 +175,8 @@ class Preprocessing:
             meta["rounding"] = self.rule
         if self.pad_hw is not None:
             meta["pad_hw_px"] = list(self.pad_hw)
+        if self.multiple != 1:
+            meta["pad_multiple_px"] = self.multiple
         if self.rescale != RESCALE:
             meta["rescale"] = self.rescale
         if self.source:
@@ -177,3 +197,15 @@ def _transformers_size(h: int, w: int, size: int, bound: int | None) -> tuple[in
         return h, w
     longer = max(1, int(unrounded * max(h, w) / min(h, w)))
     return (longer, max(1, size)) if w < h else (max(1, size), longer)
+
+
+def _truncated_size(h: int, w: int, size: int, bound: int | None) -> tuple[int, int]:
+    """(new_h, new_w), never below 1, by float32 arithmetic as the authors of Salience DETR do it.
+
+    375 x 500 becomes 799 x 1066: torch divides 800 by 375 as 800 * (1 / 375), a little less.
+    """
+    one = np.float32(1)
+    ratio = one / np.float32(min(h, w)) * np.float32(size)
+    if bound is not None:
+        ratio = min(ratio, one / np.float32(max(h, w)) * np.float32(bound))
+    return max(1, int(np.float32(h) * ratio)), max(1, int(np.float32(w) * ratio))

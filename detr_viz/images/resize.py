@@ -54,16 +54,23 @@ def resized(image: LoadedImage, short: int = 800, longest: int = 1333) -> np.nda
     return resized_to(image, target_size(*image.hw, short, longest))
 
 
-def resized_to(image: LoadedImage, hw: tuple[int, int], resample: str = "bilinear") -> np.ndarray:
+def resized_to(
+    image: LoadedImage, hw: tuple[int, int], resample: str = "bilinear", on_floats: bool = False
+) -> np.ndarray:
     """The picture at this size, uint8 (h, w, 3), by one of Pillow's filters on uint8.
 
-    ImageError for more than MAX_PIXELS.
+    on_floats: on float32 and rounded once, half to even, as torchvision resizes tensors with
+    antialiasing. ImageError for more than MAX_PIXELS.
     """
     h, w = hw
     if h * w > MAX_PIXELS:
         raise ImageError(f"{h} x {w} pixels are too many for the network: ask for a smaller size")
     if (h, w) == image.hw:
         return image.rgb
+    if on_floats:
+        channels = (Image.fromarray(image.rgb[..., k].astype(np.float32)) for k in range(3))
+        sized = [c.resize((w, h), Image.Resampling[resample.upper()]) for c in channels]
+        return np.rint(np.stack(sized, -1)).clip(0, 255).astype(np.uint8)
     return np.asarray(Image.fromarray(image.rgb).resize((w, h), Image.Resampling[resample.upper()]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,15 +16,18 @@ from torch import Tensor, nn
 
 from detr_viz.attention.base import Where
 from detr_viz.attention.dense import DenseAttention
+from detr_viz.attention.factored import FactoredAttention
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.sampled import SampledAttention
 from detr_viz.common.short_repr import brief_tuple, folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
 from detr_viz.explanation.proposals import Proposed
+from detr_viz.explanation.salience import Selected
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.deformable import DeformableAttention
+from detr_viz.models.layers.row_column import RowColumnAttention
 from detr_viz.models.layers.split_attention import SplitAttention
 from detr_viz.models.spec import ModelSpec
 
@@ -102,9 +105,11 @@ class LoadedModel:
             notes=(*self.notes, *(self.preprocessing.notes if self.preprocessing else ())),
             why_undivided=self.spec.why_undivided,
             proposal_scores=(self.spec.proposal_scores or _learned)(config),
+            salience=self.spec.salience,
             preprocessing=self.preprocessing,
             samples=isinstance(cross, DeformableAttention),
             num_levels=getattr(cross, "levels", 1),
+            anchors=self.spec.anchors(config),
         )
 
     @property
@@ -119,14 +124,15 @@ class LoadedModel:
         return self.info.preprocessing_at(size, max_size).input_hw(image_hw)
 
     def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor | Padded:
-        """Normalised pixels (B, 3, H, W), padded only if the checkpoint says so."""
+        """Normalised pixels (B, 3, H, W), padded only if the checkpoint or the model says so."""
         how = self.preprocessing or Preprocessing()
         pixels = normalised(rgb_BHW3, self.device, how.mean, how.std, how.rescale)
         pixels = pixels.to(self.network.input_dtype)
         valid_hw = (pixels.shape[-2], pixels.shape[-1])
-        if how.pad_hw is None or valid_hw == how.pad_hw or not how.pads(valid_hw):
+        padded_hw = how.padded_hw(valid_hw)
+        if padded_hw == valid_hw:
             return pixels
-        below, right = (side - valid for side, valid in zip(how.pad_hw, valid_hw, strict=True))
+        below, right = (side - valid for side, valid in zip(padded_hw, valid_hw, strict=True))
         return Padded(nn.functional.pad(pixels, (0, right, 0, below)), valid_hw)
 
     def attention_sites(self) -> dict[Where, AttentionSite]:
@@ -135,7 +141,7 @@ class LoadedModel:
                 module,
                 partial(_read, module, where[0]),
                 module.out_proj,
-                partial(_logits, module) if isinstance(module, SplitAttention) else None,
+                _logits_of(module),
             )
             for where, module in self.network.attention_sites().items()
         }
@@ -191,6 +197,7 @@ class LoadedModel:
                 for i, (hw, stride) in enumerate(levels)
             ),
             proposed=_proposed(encoded),
+            selected=_selected(encoded) if self.spec.salience else None,
             reference_points=first if boxes else raw.get("reference_points"),
             layer_references=dict(enumerate(raw.get("references", ()))),
         )
@@ -210,15 +217,20 @@ def _proposed(encoded: Any) -> Proposed | None:
     return Proposed(encoded.proposals, encoded.scores, invalid, encoded.reference)
 
 
+def _selected(encoded: Any) -> Selected:
+    """The tokens that encoder layers refine."""
+    return Selected(encoded.salience, encoded.kept, encoded.kept_counts, encoded.own)
+
+
 def _read(
-    module: SplitAttention | DeformableAttention,
+    module: SplitAttention | DeformableAttention | RowColumnAttention,
     kind: str,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     out: Tensor,
     image: int,
     grids: tuple[Grid, ...],
-) -> DenseAttention | SampledAttention:
+) -> DenseAttention | SampledAttention | FactoredAttention:
     attention = module.read(args[0].of_image(image)).of_image(0)
     return replace(attention, grids=() if kind == "decoder" else grids)
 
@@ -234,6 +246,25 @@ def _logits(
     query, key, _ = module.qkv(args[0].of_image(image))
     chosen = torch.as_tensor(rows, dtype=torch.long, device=query.device)
     return ((query[:, :, chosen] * module.scale) @ key.transpose(-1, -2))[0]
+
+
+def _axis_logits(
+    module: RowColumnAttention,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    image: int,
+    rows: Sequence[int],
+) -> Tensor:
+    """The sum of both axes' logits for each cell: (M, q, S)."""
+    row, column = (x[0, :, list(rows)] for x in module.axis_logits(args[0].of_image(image)))
+    return (column[..., :, None] + row[..., None, :]).flatten(-2)
+
+
+def _logits_of(module: nn.Module) -> Callable[..., Tensor] | None:
+    """What gives the logits of a site of ours, or None."""
+    if isinstance(module, SplitAttention):
+        return partial(_logits, module)
+    return partial(_axis_logits, module) if isinstance(module, RowColumnAttention) else None
 
 
 @contextmanager

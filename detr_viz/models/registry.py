@@ -116,6 +116,18 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
     "efficient_detr": ModelEntry(
         "detr_viz.models.efficient_detr", "Efficient DETR", proposals="Efficient DETR"
     ),
+    "anchor_detr": ModelEntry(
+        "detr_viz.models.anchor_detr",
+        "Anchor DETR",  # the authors' files lie where only a browser gets them
+        demo=False,
+    ),
+    "salience_detr": ModelEntry(
+        "detr_viz.models.salience_detr",
+        "Salience DETR",
+        aliases=("salience",),
+        demo=False,
+        proposals="Salience DETR",
+    ),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 

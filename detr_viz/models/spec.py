@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.resnet import NormLayer
 
@@ -34,10 +35,15 @@ class ModelSpec:
                          not a class a query
     with_hints           (sizes, what else the file says) -> (sizes, notes), of sizes that leave no
                          trace in a state dict; None: there are none beyond heads and dilation
+    own_tensors          state dict -> (the tensors that the network has, notes on those that are
+                         left aside); None: it has them all. ConfigError for what is not its own
+    preprocessing        how its authors make images its input; None: as DETR's
+    salience             whether encoder layers refine only the salient tokens
     cell_rule            where a cell lies: "aligned" or "centered" (grids.Grid)
     proposal_scores      sizes -> what tokens are scored by that become queries, in words, "" for
                          sizes with learned queries; None: its queries are always learned
     why_undivided        why it has no mode but combine, a clause; "" if it has others
+    anchors              sizes -> number of points that several queries share; 0: there are none
     notes                what each run says of this model
     """
 
@@ -53,5 +59,11 @@ class ModelSpec:
     cell_rule: Literal["aligned", "centered"] = "aligned"
     why_undivided: str = ""
     notes: tuple[str, ...] = ()
+    anchors: Callable[[Any], int] = lambda config: 0
     with_hints: Callable[[Any, Mapping[str, Any]], tuple[DetrConfig, tuple[str, ...]]] | None = None
     proposal_scores: Callable[[Any], str] | None = None
+    own_tensors: (
+        Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], tuple[str, ...]]] | None
+    ) = None
+    preprocessing: Preprocessing | None = None
+    salience: bool = False

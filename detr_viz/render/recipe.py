@@ -58,8 +58,8 @@ class ModelFacts:
 class Recipe:
     """What is drawn for an image, and how.
 
-    plot      a mode, several ("position,content"), a sum of terms, "all", terms.ALL_TERMS or
-              terms.PROPOSALS, a view of its own
+    plot      a mode, several ("position,content"), a sum of terms, "all", terms.ALL_TERMS, or
+              terms.PROPOSALS and terms.SALIENCE, views of their own
     queries   in the syntax of --queries
     layer     "last", "all", a decoder layer from 0, or several
     scale     one of terms.SCALES

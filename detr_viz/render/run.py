@@ -34,6 +34,7 @@ from detr_viz.render.notes import (
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.proposing import check_proposals
 from detr_viz.render.recipe import Recipe
+from detr_viz.render.salient import check_salience
 from detr_viz.render.tables import index_rows
 from detr_viz.render.views.base import Needs, Result, Watch
 
@@ -99,6 +100,8 @@ def check_needs(recipe: Recipe, models: Sequence[Detector]) -> None:
                 resolve_layers(needs.layers, info.num_layers)
                 if needs.proposals:
                     check_proposals(info)
+                if needs.salience:
+                    check_salience(info)
                 if needs.redecode:
                     check_redecodes(model)
                     resolve_layers(recipe.removed_in, info.num_layers)

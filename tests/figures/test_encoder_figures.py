@@ -12,7 +12,8 @@ from matplotlib.collections import EllipseCollection
 from detr_viz import cli, explain
 from detr_viz.common import assets
 from detr_viz.detections.points import parse
-from detr_viz.figures.encoder import cell_of, encoder_grid
+from detr_viz.explanation.cells import nearest_cell
+from detr_viz.figures.encoder import encoder_grid
 from detr_viz.figures.styles import FigureError, Style
 
 
@@ -25,9 +26,9 @@ def explained():
 def test_the_cell_is_the_one_whose_centre_is_nearest(explained):
     """512 x 512 pixels, 128 x 128 input, stride 8: centres at (8 i + 0.5) * 4."""
     assert explained.image.hw == (512, 512) and explained.input_hw == (128, 128)
-    assert cell_of(explained, 0, 0) == (0, 0)
-    assert cell_of(explained, 17, 19) == (1, 0)  # halfway is at 18
-    assert cell_of(explained, 512, 100) == (3, 15)
+    assert nearest_cell(explained, 0, 0) == 0
+    assert nearest_cell(explained, 17, 19) == 16  # row 1; halfway is at 18
+    assert nearest_cell(explained, 512, 100) == 3 * 16 + 15
 
 
 def test_maps_are_the_layers_own(explained):

@@ -23,8 +23,9 @@ from matplotlib.colors import to_hex
 from detr_viz import figures
 from detr_viz.attention.grids import Grid
 from detr_viz.figures.latex_caption import latex
-from detr_viz.figures.page.elements import Group, Label, MapRow, SamplePoints
+from detr_viz.figures.page.elements import Group, Label, MapRow
 from detr_viz.figures.page.shares import captions
+from detr_viz.figures.page.shown import SamplePoints
 from detr_viz.figures.panel_rows import _entropy
 from detr_viz.figures.styles import FigureError, PageFormat, Style
 

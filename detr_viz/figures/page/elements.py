@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from detr_viz.attention.grids import Grid
     from detr_viz.figures.page.crop import Crop
+    from detr_viz.figures.page.shown import AttendedQueries, BoxCells, LinearScale, SamplePoints
 
 # Points, times the format's type_size.
 CLASS_PT, TEXT_PT, SMALL_PT = 7.0, 5.8, 5.4
@@ -31,64 +32,6 @@ AIR = 2.6  # points between text and what it belongs to
 WIDE = 6.0  # points between the photo and its panels
 PHOTO = -1  # the row of a Panel that is the photo
 LOCATOR = -2  # the row of a Panel that is the whole photo beside a crop
-
-
-@dataclass(frozen=True, eq=False)
-class AttendedQueries:
-    """All queries by their boxes (Q, 4), where weights (M, 1, Q) are those of queries, not cells.
-
-    query: the one that attends; it is one of them.
-    """
-
-    query: int
-    boxes_xyxy_px: NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class SamplePoints:
-    """Points at which a query samples the image, in pixels of the photo.
-
-    xy (M, L, P, 2); weights (M, L, P); strides: of the L levels, input pixels
-    reference      where the query stands, (x, y); None: not known
-    reference_box  (4,), the box about it in which its samples lie; None: it has none
-    levels         numbers of the L levels, for their colours
-    of_row         places of the levels that panels show, the photo shows all; None: panels too
-    """
-
-    xy: NDArray[np.float32]
-    weights: NDArray[np.float32]
-    strides: tuple[int, ...]
-    reference: tuple[float, float] | None = None
-    reference_box: NDArray[np.float32] | None = None
-    levels: tuple[int, ...] = ()
-    of_row: tuple[int, ...] | None = None
-
-    @property
-    def numbered(self) -> list[tuple[int, int]]:
-        """(number, stride) of each level."""
-        return list(zip(self.levels or range(len(self.strides)), self.strides, strict=True))
-
-
-@dataclass(frozen=True, eq=False)
-class BoxCells:
-    """Signed shares (M, n, n) of the cells of a box, whose corners are those of `box_xyxy_px`."""
-
-    shares: NDArray[np.float32]
-    box_xyxy_px: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class LinearScale:
-    """What a key says of maps that are no attention; their values in [0, 1] are tones already.
-
-    words  what the values are;  low, high: the values at the ends of the colours
-    signs  (kind of KeySign, colour, text) of what is marked in the panels
-    """
-
-    words: str
-    low: str
-    high: str
-    signs: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +48,7 @@ class MapRow:
     crossed      heads (places in the row) that are crossed out
     head_names   of each panel, where panels are not in the order of the page's columns
     linear       of maps that are no attention: what their colours mean
+    profiles     row (M, w) and column (M, h), where each map is their product
     """
 
     maps: NDArray[np.float32]
@@ -120,6 +64,7 @@ class MapRow:
     crossed: frozenset[int] = frozenset()
     head_names: tuple[str, ...] = ()
     linear: LinearScale | None = None
+    profiles: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +94,7 @@ class Group:
     mark     a point (x, y) of the photo that is marked in it and in every panel
     old_box  the box before something was removed, drawn on the photo under the box
     score    a share in [0, 1] drawn as a bar under the photo; None: no bar
+    anchor   the point (x, y) of the photo where the query stands, a plus in it and in every panel
     """
 
     label: Label
@@ -159,6 +105,7 @@ class Group:
     mark: tuple[float, float] | None = None
     old_box_xyxy_px: NDArray[np.float32] | None = None
     score: float | None = None
+    anchor: tuple[float, float] | None = None
 
     @property
     def photo_samples(self) -> SamplePoints | None:

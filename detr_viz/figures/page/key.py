@@ -15,7 +15,6 @@ from detr_viz.figures.page.elements import (
     TEXT_PT,
     Group,
     KeySign,
-    LinearScale,
     PageLayout,
     Ramp,
     TextLine,
@@ -24,6 +23,7 @@ from detr_viz.figures.page.elements import (
 from detr_viz.figures.page.ground import luminance
 from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.page.scale import EVEN_TICKS, RAMP_GRAY, colors, even_tone, opacity
+from detr_viz.figures.page.shown import LinearScale
 from detr_viz.figures.styles import Style
 
 if TYPE_CHECKING:
@@ -101,6 +101,10 @@ def key_of(
     if any(row.cells for row in rows):
         _cell_key(key, size)
         return key
+    if size and any(group.anchor for group in groups):
+        key.write("anchor", 2)
+        key.sign("plus", page.px(5))
+        key.x -= page.px(5)
     if style.name == "contour" and weights:
         _contour_key(key, style, size)
     elif weights:

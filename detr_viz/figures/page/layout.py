@@ -37,6 +37,7 @@ from detr_viz.figures.page.elements import (
 from detr_viz.figures.page.foot import Foot, with_foot
 from detr_viz.figures.page.layout_grid import grid
 from detr_viz.figures.page.layout_stacked import stacked
+from detr_viz.figures.page.profiles import with_room
 from detr_viz.figures.styles import FigureError, PageFormat, Style
 
 SECTION_GAP, ROW_GAP = 6.0, 4.2  # points
@@ -101,7 +102,7 @@ def _fitted(
 
     def unchecked(limit: float | None = None) -> PageLayout:
         builder = PageBuilder(sections, heads, style, page_format, limit)
-        layout = builder.layout(*arrange(builder))
+        layout = with_room(builder.layout(*arrange(builder)), builder.groups, builder.page)
         words = foot.words if builder.says_in_box else (*foot.words, "% in box")
         return with_foot(layout, builder.groups, replace(foot, words=words), style, builder.page)
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.figures.page import (
+    anchors,
     artists,
     contours,
     ground,
     head_lines,
+    profiles,
     query_links,
     samples,
     scale,
@@ -26,7 +28,6 @@ from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.page.elements import (
     LOCATOR,
     PHOTO,
-    BoxCells,
     Group,
     MapRow,
     PageLayout,
@@ -38,6 +39,7 @@ from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.head_lines import HeadLines, has_head_lines
 from detr_viz.figures.page.layout import Layout, page_layout
 from detr_viz.figures.page.regions import is_spread
+from detr_viz.figures.page.shown import BoxCells
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.styles import PageFormat, Style
 
@@ -86,6 +88,7 @@ def paint(
         head_lines.add(pen, sheet.head_lines, page_format)
     query_links.add(pen, groups, layout, style)
     samples.add(pen, groups, layout)
+    anchors.add(pen, groups, layout)
     artists.add_boxes(pen, groups, layout)
     artists.add_joins(pen, groups, layout)
     artists.add_crosses(pen, groups, layout)
@@ -127,6 +130,7 @@ class _Sheet:
                 rows.setdefault((panel.group, panel.row, panel.hw), []).append(panel)
         for panels in rows.values():
             self._row(panels)
+            self._profiles(panels)
         for ramp in self.layout.ramps:
             gray = np.full((ramp.height, ramp.width), scale.RAMP_GRAY, np.uint8)
             tone = np.broadcast_to(np.linspace(0, 1, ramp.width), (1, *gray.shape))
@@ -176,6 +180,30 @@ class _Sheet:
             tile, bleed = self._tiles(row, maps, group, crop, hw, ground_of)
         for pixels, panel in zip(tile, panels, strict=True):
             tiles.paste(self.pixels, pixels, panel.top - bleed, panel.left - bleed)
+
+    def _profiles(self, panels: list[Panel]) -> None:
+        """The strips of one row of a group, where its maps are products."""
+        group, hw = self.groups[panels[0].group], panels[0].hw
+        row, crop = group.rows[panels[0].row], self.layout.crops[panels[0].group]
+        if row.profiles is None:
+            return
+        method, least = self._interpolation(row, group, crop, hw), tiles.SMOOTH_PT * self.unit_px
+        strips = profiles.strips_of(
+            row.profiles, row.grid, hw, crop, group.photo.shape[:2], method, least
+        )
+        tones = [
+            self._strip_tone(strip, whole)
+            for strip, whole in zip(strips, row.profiles, strict=True)
+        ]
+        for panel in panels:
+            pair = (tone[panel.head] for tone in tones)
+            profiles.paste(self.pixels, panel, *pair, self.table, self.unit_px)
+
+    def _strip_tone(self, strip: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        """Tones of profiles (M, pixels): times an even spread, or of the largest of its own."""
+        if self.style.scaling in ("even", None):
+            return scale.even_tone(strip * np.float32(whole.shape[1]))
+        return strip / np.maximum(strip.max(1, keepdims=True), np.float32(1e-12))
 
     def _ground(self, group: Group, row: MapRow, crop, hw: tuple[int, int]) -> np.ndarray:
         """The pale photo, lighter outside the box."""

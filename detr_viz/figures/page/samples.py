@@ -9,16 +9,9 @@ import numpy as np
 
 from detr_viz.figures.page.artists import Pen
 from detr_viz.figures.page.crop import Crop
-from detr_viz.figures.page.elements import (
-    INK,
-    LOCATOR,
-    PHOTO,
-    Group,
-    PageLayout,
-    Panel,
-    SamplePoints,
-)
+from detr_viz.figures.page.elements import INK, LOCATOR, PHOTO, Group, PageLayout, Panel
 from detr_viz.figures.page.key import dot_radius, level_color
+from detr_viz.figures.page.shown import SamplePoints
 
 if TYPE_CHECKING:
     from matplotlib.path import Path

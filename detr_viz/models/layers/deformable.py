@@ -29,6 +29,7 @@ class SampledInputs(NamedTuple):
     memory             (B, S, C), the cells of all levels
     padding            (B, S) True = padding, or None
     shapes             (h, w) of each level
+    tokens             (B, Q) the cells that the queries are, where only some cells attend, or None
     """
 
     content: Tensor
@@ -37,6 +38,7 @@ class SampledInputs(NamedTuple):
     memory: Tensor
     padding: Tensor | None
     shapes: Shapes
+    tokens: Tensor | None = None
 
     def of_image(self, i: int) -> SampledInputs:
         """As if image i had been alone."""
@@ -118,6 +120,7 @@ class DeformableAttention(nn.Module):
             value=value.expand(batch, -1, -1, -1),
             shapes=inputs.shapes,
             padding=None if inputs.padding is None else inputs.padding.expand(batch, -1),
+            tokens=inputs.tokens,
         )
 
 

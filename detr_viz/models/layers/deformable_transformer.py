@@ -40,8 +40,16 @@ class Levels(NamedTuple):
     shapes: Shapes
 
 
-def levels_of(sources: Sequence[Tensor], level_embed: Tensor, mask: Tensor | None) -> Levels:
-    """Levels of projected features (B, C, h, w); mask (B, H, W) True = padding, or None."""
+def levels_of(
+    sources: Sequence[Tensor],
+    level_embed: Tensor,
+    mask: Tensor | None,
+    wavelengths: torch.dtype | None = None,
+) -> Levels:
+    """Levels of projected features (B, C, h, w); mask (B, H, W) True = padding, or None.
+
+    wavelengths: as of sine_positions.
+    """
     wide, device = level_embed.dtype, level_embed.device
     paddings, positions, ratios, centers = [], [], [], []
     for source, level in zip(sources, level_embed, strict=True):
@@ -51,7 +59,8 @@ def levels_of(sources: Sequence[Tensor], level_embed: Tensor, mask: Tensor | Non
         else:
             padding = downsample_padding(mask, hw)
         paddings.append(padding.flatten(1))
-        positions.append(sine_positions(padding, len(level), wide, centered=True) + level)
+        sine = sine_positions(padding, len(level), wide, True, wavelengths)
+        positions.append(sine + level)
         valid = torch.stack([(~padding[:, 0]).sum(1), (~padding[:, :, 0]).sum(1)], -1)
         ratios.append(valid.to(wide) / valid.new_tensor(hw[::-1]))
         cells = (torch.arange(n, dtype=wide, device=device) + 0.5 for n in hw)

@@ -25,17 +25,22 @@ def _interleave(angles: Tensor) -> Tensor:
 
 
 def sine_positions(
-    padding: Tensor, d_model: int, dtype: torch.dtype, centered: bool = False
+    padding: Tensor,
+    d_model: int,
+    dtype: torch.dtype,
+    centered: bool = False,
+    wavelengths: torch.dtype | None = None,
 ) -> Tensor:
     """Encoding of every cell of a grid: padding (B, h, w), True = padding -> (B, h * w, d_model).
 
     Cells count from 1 (centered: from 0.5) over the valid ones, are divided by the valid extent +
     1e-6 and multiplied by 2 pi; y fills the first half, x the second. Computed in float32 whatever
-    the dtype, as DETR's authors do; centered ones in the dtype.
+    the dtype, as DETR's authors do; centered ones in the dtype. wavelengths: the dtype that these
+    are rounded to, if another one: where a whole row is padding the angles are millions.
     """
     valid = ~padding
     inner = dtype if centered else torch.float32
-    freq = _frequencies(d_model // 2, padding.device, inner)
+    freq = _frequencies(d_model // 2, padding.device, wavelengths or inner).to(inner)
     halves = []
     for axis in (1, 2):
         place = valid.cumsum(axis, dtype=inner)
@@ -51,6 +56,12 @@ def sine_points(points_xy: Tensor, d_model: int) -> Tensor:
     x, y = (points_xy * (2 * math.pi)).unbind(-1)
     angles = (y[..., None] / freq, x[..., None] / freq)
     return torch.cat([_interleave(a) for a in angles], -1).to(points_xy.dtype)
+
+
+def sine_numbers(numbers: Tensor, size: int) -> Tensor:
+    """Encoding of numbers (...) in [0, 1] -> (..., size), in their own dtype."""
+    freq = _frequencies(size, numbers.device, numbers.dtype)
+    return _interleave((numbers * (2 * math.pi))[..., None] / freq)
 
 
 def sine_boxes(boxes: Tensor, d_model: int) -> Tensor:

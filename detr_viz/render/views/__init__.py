@@ -39,6 +39,7 @@ REGISTRY: dict[str, ViewEntry] = {
     "rollout": ViewEntry("detr_viz.render.views.rollout", "--rollout"),
     "rollout_encoder": ViewEntry("detr_viz.render.views.rollout_encoder", "--rollout"),
     "proposals": ViewEntry("detr_viz.render.views.proposals", "--plot proposals"),
+    "salience": ViewEntry("detr_viz.render.views.salience", "--plot salience"),
     "faithfulness": ViewEntry("detr_viz.render.views.faithfulness", "--faithfulness"),
 }
 

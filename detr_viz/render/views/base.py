@@ -31,12 +31,14 @@ class Needs:
     sites     further attention: pairs ("encoder" | "decoder", layer), layer as explain takes it
     redecode  whether the decoder must run again with parts taken out
     proposals whether queries must be tokens of the image
+    salience  whether the encoder must choose tokens by their salience
     """
 
     layers: Layers = "last"
     sites: tuple[tuple[str, int | str], ...] = ()
     redecode: bool = False
     proposals: bool = False
+    salience: bool = False
 
     @property
     def layer_list(self) -> tuple[int | str, ...]:
@@ -49,6 +51,7 @@ class Needs:
             tuple(dict.fromkeys(self.sites + other.sites)),
             self.redecode or other.redecode,
             self.proposals or other.proposals,
+            self.salience or other.salience,
         )
 
 

@@ -13,6 +13,7 @@ from detr_viz.attention.terms import modes_of_plot
 from detr_viz.common.errors import UserError
 from detr_viz.detections.objects import queries_of
 from detr_viz.detections.points import parse
+from detr_viz.explanation.cells import nearest_cell
 from detr_viz.explanation.deviation import deviation
 from detr_viz.explanation.results import ExplanationBase
 from detr_viz.explanation.stored import StoredExplanation, store
@@ -59,7 +60,9 @@ class EncoderView(View):
         recipe: Recipe,
         watch: Watch = iter,
     ) -> EncoderResult:
-        points = points_of(explanations[0], queries_of(objects, 0), recipe)
+        e = explanations[0]
+        layers = resolved(recipe, e.num_encoder_layers, "encoder")
+        points = points_of(e, queries_of(objects, 0), recipe, layers)
         return EncoderResult((_stored(explanations[0], points, recipe),), points)
 
     def deviation(
@@ -100,14 +103,19 @@ def _stored(e: Explanation, points: EncoderPoints, recipe: Recipe) -> StoredExpl
     )
 
 
-def points_of(e: ExplanationBase, queries: Sequence[int], recipe: Recipe) -> EncoderPoints:
-    """The points of the recipe; else the middles of the queries' boxes, named by class."""
+def points_of(
+    e: ExplanationBase, queries: Sequence[int], recipe: Recipe, layers: Sequence[int] = ()
+) -> EncoderPoints:
+    """The points of the recipe; else the middles of the queries' boxes, named by class.
+
+    layers: of the encoder, as of nearest_cell.
+    """
     if recipe.points:
         try:
             xy = [xy for words in recipe.points for xy in parse(words).on(e.image.hw)]
         except ValueError as error:
             raise UserError(f"--points {error}") from None
-        return EncoderPoints(tuple(xy), None, _cells(e, xy))
+        return EncoderPoints(tuple(xy), None, _cells(e, xy, layers))
     ids = [q for q in queries if np.isfinite(e.boxes_xyxy_px[q]).all()]
     if not ids:
         raise UserError(
@@ -116,15 +124,15 @@ def points_of(e: ExplanationBase, queries: Sequence[int], recipe: Recipe) -> Enc
     height, width = e.image.hw
     middles = [(box[:2] + box[2:]) / 2 for box in e.boxes_xyxy_px[ids]]
     inside = [(min(max(float(x), 0), width), min(max(float(y), 0), height)) for x, y in middles]
-    return EncoderPoints(tuple(inside), tuple(e.label_name(q) for q in ids), _cells(e, inside))
-
-
-def _cells(e: ExplanationBase, points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
-    rows, columns = e.cell_centers_px()
-    return tuple(
-        int(np.abs(rows - y).argmin()) * e.grid_hw[1] + int(np.abs(columns - x).argmin())
-        for x, y in points
+    return EncoderPoints(
+        tuple(inside), tuple(e.label_name(q) for q in ids), _cells(e, inside, layers)
     )
+
+
+def _cells(
+    e: ExplanationBase, points: Sequence[tuple[float, float]], layers: Sequence[int]
+) -> tuple[int, ...]:
+    return tuple(nearest_cell(e, x, y, layers) for x, y in points)
 
 
 def point_arrays(e: StoredExplanation, points: EncoderPoints) -> dict[str, np.ndarray]:
