@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_viz.demo.anchor_recipe import AnchorRecipe
 from detr_viz.demo.losses import cell_targets, set_loss
 from detr_viz.demo.recipe import SHALLOW, Recipe, TrainingConfig
+from detr_viz.demo.salience_recipe import SalienceRecipe
 from detr_viz.demo.sampled_recipes import DeformableRecipe, EfficientRecipe
 from detr_viz.models import get
 from detr_viz.models.layers.split_attention import AttentionInputs
@@ -23,12 +25,16 @@ CONFIGS = {
     "efficient_detr": TrainingConfig(
         **SHALLOW, levels=3, dec_layers=1, queries_at_first=60, groups=1
     ),
+    "anchor_detr": TrainingConfig(blocks=(2, 3), queries=60, groups=1),
+    "salience_detr": TrainingConfig(**SHALLOW, levels=3, d_model=96, dec_layers=2, groups=1),
 }
 RECIPES: dict[str, Recipe] = {
     "detr": Recipe(),
     "cd_detr": Recipe(),
     "deformable_detr": DeformableRecipe(),
     "efficient_detr": EfficientRecipe(),
+    "anchor_detr": AnchorRecipe(),
+    "salience_detr": SalienceRecipe(),
 }
 
 
