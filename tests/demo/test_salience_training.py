@@ -90,6 +90,8 @@ def test_one_step_reaches_every_parameter(levels):
     silent = [
         name
         for name, p in model.named_parameters()
-        if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()
+        # a softmax over the cells cancels conv_mask's bias: its gradient is rounding, or 0
+        if not name.endswith("conv_mask.bias")
+        and (p.grad is None or not p.grad.isfinite().all() or not p.grad.any())
     ]
     assert silent == []
