@@ -85,7 +85,7 @@ def salience_figure(
         layout = salience_layout(
             group,
             (list(_level_tiles(salience)), list(_layer_tiles(salience))),
-            Foot((model, refined), notes),
+            Foot((model, refined, "layers: darker where on more levels"), notes),
             style,
             page_format,
         )
