@@ -132,12 +132,24 @@ def of_cells(e: Explanation, cells: Sequence[int], stays: bool = True) -> NDArra
     """
     encoder = _all_of(e, "encoder", e.model.info.num_encoder_layers)
     grids = encoder[0].grids
-    before = sum(grid.cells for grid in grids[: finest(grids)])
     with torch.inference_mode():
         rows = torch.zeros_like(encoder[0].even([0])[0, :1]).repeat(len(cells), 1)
-        rows[range(len(cells)), [before + cell for cell in cells]] = 1
+        rows[range(len(cells)), _tokens(cells, grids)] = 1
         rolled = through_encoder(rows, encoder)
         return _normalised(rolled if stays else rolled - rows * 0.5 ** len(encoder), grids)
+
+
+def last_of_cells(e: Explanation, cells: Sequence[int]) -> NDArray[np.float32]:
+    """What cells read in the last encoder layer, mean of the heads, (n, K); rows sum to 1."""
+    last = e.attention_at(("encoder", e.model.info.num_encoder_layers - 1))
+    with torch.inference_mode():
+        return _normalised(head_mean(last, _tokens(cells, last.grids)), last.grids)
+
+
+def _tokens(cells: Sequence[int], grids: tuple[Grid, ...]) -> list[int]:
+    """Cells of the finest grid -> their places among the tokens of all levels."""
+    before = sum(grid.cells for grid in grids[: finest(grids)])
+    return [before + cell for cell in cells]
 
 
 def _all_of(e: Explanation, kind: str, count: int) -> list[Attention]:

@@ -108,8 +108,7 @@ def encoder_rollout_grid(
 
         ids = [one.cell for one in cells]
         rolled = rollout.of_cells(e, ids, stays=False)
-        attended = rollout.head_mean(e.attention_at(("encoder", last)), ids).cpu().numpy()
-        maps = np.stack([attended, rolled], 1)
+        maps = np.stack([rollout.last_of_cells(e, ids), rolled], 1)
     maps = maps.reshape(len(points), 2, *e.grid_hw)
     groups = [
         Group(one.label, e.image.rgb, None, (_row(e, maps[i]),), "", one.mark)

@@ -197,6 +197,29 @@ def test_of_sampled_attention():
     np.testing.assert_allclose(one_hot.sum(), 1, atol=1e-5)
 
 
+def test_points_of_an_encoder_that_samples():
+    """The last layer beside the rollout: splats of all levels, on the finest grid."""
+    image = assets.find(assets.DEFAULT_IMAGE)
+    e = explain(tiny("deformable_detr", enc_layers=2), image, sites=["encoder"])
+    grids = e.grids()
+    assert len(grids) > 1
+    stacks = e.attention_at(("encoder", 1)).weights("combine", [5, 40], "layer").mean(0).numpy()
+    expected = on_one_grid(stacks / stacks.sum(-1, keepdims=True), grids).reshape(2, -1)
+    np.testing.assert_allclose(rollout.last_of_cells(e, [5, 40]), expected, atol=1e-6)
+    fig = encoder_rollout_grid(e, [(100, 200), (0, 0)])
+    assert {"last layer", "rollout"} <= {*texts(fig)}
+
+
+@pytest.mark.parametrize("name", ["deformable_detr", "efficient_detr"])
+def test_the_command_of_points_that_sample(tmp_path, name):
+    out = tmp_path / "a.png"
+    argv = ["--type", name, "--rollout", "--attention", "encoder", "--points", "100,200"]
+    assert cli.main([*argv, "--save-maps", "--out", str(out)]) == 0
+    with np.load(out.with_suffix(".npz"), allow_pickle=False) as saved:
+        for key in ("maps_last", "maps_rollout"):
+            np.testing.assert_allclose(saved[key].sum((1, 2)), 1, atol=1e-5)
+
+
 def test_what_falls_off_the_map_altogether_has_no_share():
     rows = torch.tensor([[0.0, 0.0], [0.5, 0.25]])
     grids = (Grid((1, 2), (8, 16), 8),)

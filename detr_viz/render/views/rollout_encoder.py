@@ -45,12 +45,11 @@ class EncoderRolloutView(View):
         recipe: Recipe,
         watch: Watch = iter,
     ) -> EncoderRolloutResult:
-        from detr_viz.explanation.rollout import head_mean, of_cells
+        from detr_viz.explanation.rollout import last_of_cells, of_cells
 
         (e,) = explanations
         points = points_of(e, queries_of(objects, 0), recipe)
-        last = ("encoder", e.num_encoder_layers - 1)
-        attended = head_mean(e.attention_at(last), points.cells).cpu().numpy()
+        attended = last_of_cells(e, points.cells)
         maps = np.stack([attended, of_cells(e, points.cells, stays=False)], 1)
         shown = store(e, (), (), layers=[e.num_layers - 1])
         return EncoderRolloutResult((shown,), points, maps)
