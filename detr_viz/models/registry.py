@@ -119,13 +119,11 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
     "anchor_detr": ModelEntry(
         "detr_viz.models.anchor_detr",
         "Anchor DETR",  # the authors' files lie where only a browser gets them
-        demo=False,
     ),
     "salience_detr": ModelEntry(
         "detr_viz.models.salience_detr",
         "Salience DETR",
         aliases=("salience",),
-        demo=False,
         proposals="Salience DETR",
     ),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
