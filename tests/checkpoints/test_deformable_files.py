@@ -138,9 +138,13 @@ def test_another_type_than_the_file_has(tmp_path):
         load_checkpoint(file, "detr", nheads=2)
 
 
-def test_without_weights_there_is_no_demo():
-    with pytest.raises(UserError, match="no demo checkpoint: give --weights a file, or hf:Sense"):
-        load_model(type="deformable_detr")
+def test_without_weights_it_is_the_demo():
+    assert load_model(type="deformable_detr", device="cpu").info.num_layers == 3
+
+
+def test_a_type_without_a_demo():
+    with pytest.raises(UserError, match="Notebook DETR has no demo checkpoint: give --weights a f"):
+        load_model(type="notebook_detr")
 
 
 def test_precisions(tmp_path):
