@@ -88,10 +88,10 @@ def _local(weights: str | os.PathLike[str] | None, type: str | None) -> WeightsL
     if weights is None:
         path = assets.find(f"weights/{type or models.names()[0]}_demo.pth")
         entry = models.REGISTRY.get(type or models.names()[0])
-        if entry is not None and not entry.demo and entry.hub:
+        if entry is not None and not entry.demo:
+            other = f", or {hub.PREFIX}{entry.hub[0]}" if entry.hub else ""
             raise CheckpointError(
-                f"{entry.title} has no demo checkpoint: give --weights a file, or "
-                f"{hub.PREFIX}{entry.hub[0]}"
+                f"{entry.title} has no demo checkpoint: give --weights a file{other}"
             )
         if not path.is_file():
             raise CheckpointError(

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detr_viz import models
+from detr_viz.checkpoints import hub
 from detr_viz.checkpoints.sources import ModelSource, load, pair
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
@@ -30,10 +32,16 @@ if TYPE_CHECKING:
     from detr_viz.images.collect import Input
     from detr_viz.render.recipe import Recipe
 
-DEMO_LINE = (
-    "demo checkpoint, trained by this project on procedural scenes; "
-    "for real ones: --weights detr_resnet50 (see --list-models) or a file of yours"
-)
+DEMO_LINE = "demo checkpoint, trained by this project on procedural scenes; for real ones: "
+
+
+def real_weights(type_name: str | None) -> str:
+    """What to give --weights instead of the demo of a type; DETR without one."""
+    entry = models.REGISTRY[type_name or models.names()[0]]
+    names = [release.name for release in entry.releases] or [hub.PREFIX + n for n in entry.hub]
+    if not names:
+        return f"--weights with a file of {entry.title} of yours"
+    return f"--weights {names[0]} (see --list-models) or a file of yours"
 
 
 def expand_biography(args: argparse.Namespace) -> None:
@@ -73,7 +81,7 @@ def load_models(
     """The models, in float32; prints notes about them. size, max_size: of the flags."""
     loaded = load(sources, not quiet)
     if all(source.weights is None for source in sources):
-        say(DEMO_LINE, quiet)
+        say(DEMO_LINE + real_weights(sources[0].type), quiet)
     say_notes(loaded, quiet, size, max_size)
     return loaded
 

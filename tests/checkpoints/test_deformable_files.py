@@ -143,6 +143,11 @@ def test_without_weights_the_demo_is_taken():
     assert model.info.weights == "deformable_detr_demo.pth" and model.info.num_queries == 20
 
 
+def test_a_type_without_a_demo():
+    with pytest.raises(UserError, match="Notebook DETR has no demo checkpoint: give --weights a f"):
+        load_model(type="notebook_detr")
+
+
 def test_precisions(tmp_path):
     """bfloat16 is the backbone's; float64 is read anew."""
     args = argparse.Namespace(nheads=2)

@@ -12,6 +12,8 @@ import torchvision.ops
 from PIL import Image
 
 from detr_viz import load_model
+from detr_viz.cli.settings import real_weights
+from detr_viz.common import assets
 from detr_viz.demo import losses, shapes, train, trainee, training_set
 from detr_viz.demo.augment import augment
 from detr_viz.demo.evaluate import average_precision, detections
@@ -398,3 +400,30 @@ def test_detections_of_both_kinds():
     assert labels.tolist() == [2, 1, 0, 2, 0, 1]
     torch.testing.assert_close(scores[:2], torch.tensor([4.0, 3.0]).sigmoid())
     torch.testing.assert_close(found[0], torch.tensor([0.0, 0.0, 0.5, 0.5]))
+
+
+# --- what ships ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", demos())
+def test_a_demo_is_in_the_repository_and_in_the_wheel(name):
+    """weights/* is ignored, and a wheel carries named files only."""
+    file = f"weights/{name}_demo.pth"
+    root = assets.find(file).parent.parent
+    assert f"!{file}" in (root / ".gitignore").read_text().splitlines()
+    shipped = (root / "pyproject.toml").read_text().split('"share/detr_viz/weights" = [')[1]
+    assert f'"{file}"' in shipped.split("]")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (None, "--weights detr_resnet50 (see"),
+        ("cd_detr", "--weights conditional_detr_resnet50 (see"),
+        ("deformable_detr", "--weights hf:SenseTime/deformable-detr (see"),
+        ("efficient_detr", "--weights with a file of Efficient DETR of yours"),
+    ],
+)
+def test_real_weights_are_of_the_type(name, says):
+    """Those of another type are refused beside --type."""
+    assert real_weights(name).startswith(says)

@@ -362,3 +362,11 @@ def test_heads_are_sorted_by_where_their_weight_is_not_by_how_much():
 def test_points_know_the_number_of_their_level():
     points = SamplePoints(np.zeros((1, 1, 1, 2)), np.ones((1, 1, 1)), (32,), levels=(2,))
     assert points.numbered == [(2, 32)]
+
+
+@pytest.mark.parametrize("style", ["points", "overlay"])
+def test_a_narrow_panel_has_the_number_of_its_head_and_no_cut_word(example, style):
+    page = PageFormat(width_in=3, dpi=100, height_in=2)
+    fig = figures.head_grid(example, [0], style=Style(style, levels="all"), page_format=page)
+    assert "0" in texts(fig)
+    assert not [text for text in texts(fig) if text.startswith("h") and "…" in text]

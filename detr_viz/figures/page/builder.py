@@ -216,7 +216,10 @@ class PageBuilder:
         """Once over the columns: "head 0", 1, 2."""
         page = self.page
         for i, left in enumerate(lefts):
-            name = page.pen.shorten(self.columns.title(i), width + page.gap, page.text_pt)
+            name, room = self.columns.title(i), width + page.gap
+            if self.columns.numbered and page.pen.width(name, page.text_pt) > room:
+                name = self.columns.names[i]  # a number alone is no cut text
+            name = page.pen.shorten(name, room, page.text_pt)
             x = left + width / 2
             self.lines.append(TextLine(name, x, baseline, page.text_pt, GRAY, align="center"))
 

@@ -208,8 +208,9 @@ def _heads_over(
         if start + i >= len(b.columns.names):
             break
         name = b.columns.names[start + i]
-        if b.columns.numbered and not begun:
-            name = f"head {name}"
+        whole = f"head {name}"
+        if b.columns.numbered and not begun and page.pen.width(whole, page.text_pt) <= width:
+            name = whole
         name = page.pen.shorten(name, width, page.text_pt)
         x = left + width / 2
         if x - page.pen.width(name, page.text_pt) / 2 < page.margin + named:
