@@ -9,7 +9,7 @@ from collections.abc import Iterable
 _MARKS = (
     (r"(^|\.)denoising_class_embed\.", "RT-DETR"),
     (r"background_embedding", "Salience DETR"),
-    (r"(^|\.)enc_mask_predictor\.", "Sparse DETR or Salience DETR"),
+    (r"(^|\.)enc_mask_predictor\.", "Sparse DETR"),
     (r"(^|\.)label_enc\.|denoising_generator", "DN-DETR or DINO"),
     (r"transformer\.decoder\.norms?\.\d|multi_level_.*sampling", "a deformable DETR variant"),
     (r"(^|\.)refpoint_embed\.", "DAB-DETR or DAB-Deformable-DETR"),

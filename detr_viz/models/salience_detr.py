@@ -227,9 +227,10 @@ def build(config: SalienceConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> 
 
 
 def matches(keys: Collection[str]) -> bool:
-    """What predicts salience is its mark."""
+    """What predicts salience, and embeds what is not salient; Sparse DETR has only the first."""
     return (
         "transformer.enc_mask_predictor.layer1.0.weight" in keys
+        and "transformer.encoder.background_embedding.row_embed.weight" in keys
         and "transformer.decoder.layers.0.cross_attn.sampling_offsets.weight" in keys
     )
 

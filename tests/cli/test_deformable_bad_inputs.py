@@ -86,7 +86,7 @@ FILES = {  # what is wrong -> (state dict, parts of the line)
             network(refine=True)
             | {"transformer.enc_mask_predictor.layer1.0.weight": torch.ones(32)}
         ),
-        "Sparse DETR or Salience DETR: give one of these",
+        "it looks like Sparse DETR: give one of these",
     ),
     "Deformable DETR with a mask head": (
         lambda: wide(**{"transformer.enc_score.weight": torch.ones(3)}),
