@@ -37,7 +37,9 @@ DEMO_LINE = "demo checkpoint, trained by this project on procedural scenes; for 
 
 def real_weights(type_name: str | None) -> str:
     """What to give --weights instead of the demo of a type; DETR without one."""
-    entry = models.REGISTRY[type_name or models.names()[0]]
+    entry = models.REGISTRY.get(type_name or models.names()[0])
+    if entry is None:  # a model of somebody else's, by an adapter
+        return "--weights with a file of yours"
     names = [release.name for release in entry.releases] or [hub.PREFIX + n for n in entry.hub]
     if not names:
         return f"--weights with a file of {entry.title} of yours"
