@@ -19,58 +19,27 @@ from detr_viz.models.detector import LoadedModel
 from detr_viz.models.efficient_detr import EfficientConfig
 from detr_viz.models.salience_config import SalienceConfig
 
-TINY = DetrConfig(
-    num_queries=4,
-    num_logits=7,
-    d_model=16,
-    nheads=2,
-    enc_layers=1,
-    dec_layers=2,
-    dim_feedforward=24,
-    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
-)
-TINY_DEFORMABLE = DeformableConfig(
-    num_queries=4,
-    num_logits=7,
-    d_model=32,
-    nheads=2,
-    enc_layers=1,
-    dec_layers=2,
-    dim_feedforward=24,
-    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
-    stages=2,
-    levels=3,
-    enc_points=3,
-    dec_points=2,
-)
-TINY_ANCHOR = AnchorConfig(
-    num_queries=6,
-    num_logits=7,
-    d_model=32,
-    nheads=2,
-    enc_layers=1,
-    dec_layers=2,
-    dim_feedforward=24,
-    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
-)
+_SMALL = {
+    "num_logits": 7,
+    "nheads": 2,
+    "enc_layers": 1,
+    "dec_layers": 2,
+    "dim_feedforward": 24,
+    "backbone": BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
+}
+_LEVELS = {"d_model": 32, "stages": 2, "levels": 3, "enc_points": 3, "dec_points": 2}
+TINY = DetrConfig(**_SMALL, num_queries=4, d_model=16)
+TINY_DEFORMABLE = DeformableConfig(**_SMALL, **_LEVELS, num_queries=4)
+TINY_ANCHOR = AnchorConfig(**_SMALL, num_queries=6, d_model=32)
 DEFORMABLE = {  # variant of the goldens -> family of the fill rule
     "deformable": "def",
     "deformable_refine": "defr",
     "deformable_twostage": "def2",
 }
 TINY_SALIENCE = SalienceConfig(
+    **{**_SMALL, "enc_layers": 3},
+    **_LEVELS,
     num_queries=12,
-    num_logits=7,
-    d_model=32,
-    nheads=2,
-    enc_layers=3,
-    dec_layers=2,
-    dim_feedforward=24,
-    backbone=BackboneConfig("basic", stem=8, widths=(8, 8), blocks=(1, 1)),
-    stages=2,
-    levels=3,
-    enc_points=3,
-    dec_points=2,
     level_ratios=(0.4, 0.8, 1.0),
     layer_ratios=(1.0, 0.6, 0.2),
     background_cells=40,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from detr_viz.attention.base import Rows, one_of
 from detr_viz.attention.grids import Grid
-from detr_viz.attention.kernel import merge_heads
+from detr_viz.attention.self_check import residual_of
 from detr_viz.attention.terms import (
     MODES,
     SCALES,
@@ -281,14 +281,5 @@ def residual(
     used = weights(attention, "combine", scale="layer")
     uniform = normalize(torch.zeros_like(used[..., :1, :]), attention.key_padding_mask)
     value = attention.value
-    # float64 on the CPU: some devices do not have it, and the norms must not add rounding errors
-    rec, uni = (
-        project_out(merge_heads(w.to(value.dtype) @ value)).cpu().double() for w in (used, uniform)
-    )
-    if not rec.isfinite().all():
-        return float("inf")
-    out = out.cpu().double()
-    spread = torch.linalg.vector_norm(out - uni)
-    if spread < 1e-3 * torch.linalg.vector_norm(out):
-        return float("nan")
-    return float(torch.linalg.vector_norm(rec - out) / spread)
+    context, even = (w.to(value.dtype) @ value for w in (used, uniform))
+    return residual_of(context, even, out, project_out)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,15 +26,13 @@ from torch import Tensor
 from detr_viz.attention.base import Rows, one_of
 from detr_viz.attention.dense import DenseAttention, normalize
 from detr_viz.attention.grids import Grid
-from detr_viz.attention.kernel import merge_heads
+from detr_viz.attention.self_check import residual_of_rows
 from detr_viz.attention.terms import MODES, TERMS, Mode
 
 if TYPE_CHECKING:
     from detr_viz.explanation.removals import Removal
 
 AXES = ("row", "column")
-_MOST_CHECKED = 512  # rows of a self-check: an encoder has as many rows as cells
-_MOST_WEIGHTS = 1 << 24  # computed at once, of all heads: 64 MB of float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,37 +120,14 @@ class FactoredAttention:
         return _sum(*self.axis_logits(name, rows))
 
     def residual(self, out: Tensor, project_out: Callable[[Tensor], Tensor]) -> float:
-        """The self-check of the outer product, of at most 512 rows, evenly taken.
-
-            rec = project_out(weights @ value)     uni = the same with the same weight on every cell
-            residual = |rec - out| / |out - uni|   (Frobenius)
-
-        project_out (q, C) -> (q, C); out (num_rows, C), the output of the site. NaN and inf as for
-        dense attention.
-        """
-        step = -(-self.num_rows // _MOST_CHECKED)
-        rows = range(0, self.num_rows, step)
-        out = out[::step]
-        if not out.isfinite().all():
-            return float("inf")
-        chunk = max(1, _MOST_WEIGHTS // (self.num_heads * self.value.shape[-2]))
-        parts = [
-            self.weights("combine", rows[start : start + chunk], "layer").to(self.value.dtype)
-            @ self.value
-            for start in range(0, len(rows), chunk)
-        ]
-        # float64 on the CPU: some devices do not have it, and the norms must not add rounding
-        rec, uni = (
-            project_out(merge_heads(context)).cpu().double()
-            for context in (torch.cat(parts, -2), self.even() @ self.value)
+        """The self-check of the outer product; see self_check.py."""
+        return residual_of_rows(
+            partial(self.weights, "combine", scale="layer"),
+            self.even(),
+            self.value,
+            out,
+            project_out,
         )
-        if not rec.isfinite().all():
-            return float("inf")
-        out = out.cpu().double()
-        spread = torch.linalg.vector_norm(out - uni)
-        if spread < 1e-3 * torch.linalg.vector_norm(out):
-            return float("nan")
-        return float(torch.linalg.vector_norm(rec - out) / spread)
 
     def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(weights (M, Q, S), context (M, Q, D)) without a part.

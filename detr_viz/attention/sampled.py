@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 from detr_viz.attention.base import Rows, one_of
 from detr_viz.attention.bilinear import Shapes, in_boxes, places_of, sampled, splat
 from detr_viz.attention.grids import Grid
-from detr_viz.attention.kernel import merge_heads
+from detr_viz.attention.self_check import residual_of_rows
 from detr_viz.attention.terms import MODES, PARTS, SCALES
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ FORMULAS = {  # of offsets and logits alike
     "position": "W p_q + b",
     "content": "W c_q + b",
 }
-_MOST_CHECKED = 512  # rows of a self-check: an encoder has as many rows as cells
-_MOST_WEIGHTS = 1 << 24  # computed at once, of all heads: 64 MB of float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,36 +184,10 @@ class SampledAttention:
         return flat / flat.sum(-1, keepdim=True)
 
     def residual(self, out: Tensor, project_out: Callable[[Tensor], Tensor]) -> float:
-        """The self-check of the splat, of at most 512 rows, evenly taken.
-
-            rec = project_out(splat @ value)     uni = the same with the same weight on every cell
-            residual = |rec - out| / |out - uni|   (Frobenius)
-
-        project_out (q, C) -> (q, C); out (num_rows, C), the output of the site. NaN and inf as for
-        dense attention.
-        """
-        step = -(-self.num_rows // _MOST_CHECKED)
-        rows = range(0, self.num_rows, step)
-        out = out[::step]
-        if not out.isfinite().all():
-            return float("inf")
-        chunk = max(1, _MOST_WEIGHTS // (self.num_heads * self.value.shape[-2]))
-        parts = [
-            self.weights("combine", rows[start : start + chunk]).to(self.value.dtype) @ self.value
-            for start in range(0, len(rows), chunk)
-        ]
-        # float64 on the CPU: some devices do not have it, and the norms must not add rounding
-        rec, uni = (
-            project_out(merge_heads(context)).cpu().double()
-            for context in (torch.cat(parts, -2), self.even() @ self.value)
+        """The self-check of the splat; see self_check.py."""
+        return residual_of_rows(
+            partial(self.weights, "combine"), self.even(), self.value, out, project_out
         )
-        if not rec.isfinite().all():
-            return float("inf")
-        out = out.cpu().double()
-        spread = torch.linalg.vector_norm(out - uni)
-        if spread < 1e-3 * torch.linalg.vector_norm(out):
-            return float("nan")
-        return float(torch.linalg.vector_norm(rec - out) / spread)
 
     def samples_in(self, boxes: Tensor) -> Tensor:
         """(M, Q, L, P) True where a sample lies in its query's box, as in `HasSamples`."""

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from detr_viz.attention.terms import ALL_TERMS, PROPOSALS, SALIENCE
 from detr_viz.cli.look_rules import LOOK_RULES
-from detr_viz.cli.proposal_rules import PROPOSAL_RULES
-from detr_viz.cli.salience_rules import SALIENCE_RULES
+from detr_viz.cli.token_rules import TOKEN_RULES
 from detr_viz.common.errors import UserError
 from detr_viz.figures.styles import SUFFIXES
 from detr_viz.images import collect
@@ -222,8 +221,7 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.args.faithfulness and f.args.zoom not in ("auto", "none"),
         "--faithfulness hides cells of the whole photo and shows all of it: leave --zoom out",
     ),
-    *PROPOSAL_RULES,
-    *SALIENCE_RULES,
+    *TOKEN_RULES,
     # ---- outputs ---------------------------------------------------------------------------------
     (
         lambda f: not f.args.list_queries and f.args.format and f.one_file,

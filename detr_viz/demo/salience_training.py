@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.demo.losses import ALPHA, GAMMA, corners
-from detr_viz.demo.sampled_recipes import sampled_by_splat, star_of
+from detr_viz.demo.sampled_recipes import start_as_star
 from detr_viz.models.layers.deformable import DeformableAttention
 from detr_viz.models.salience_detr import SalienceNetwork
 
@@ -95,7 +95,7 @@ def initialise_salience(model: SalienceNetwork) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_uniform_(module.weight, a=1)
         if isinstance(module, DeformableAttention):
-            _star(module)
+            start_as_star(module)
     for module in model.backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -109,12 +109,3 @@ def initialise_salience(model: SalienceNetwork) -> None:
     for head in (transformer.encoder_bbox_head, *transformer.decoder.bbox_head):
         nn.init.zeros_(head.layers[-1].weight)
         nn.init.zeros_(head.layers[-1].bias)
-
-
-def _star(module: DeformableAttention) -> None:
-    """Point p of head m at p + 1 cells on ray m of a star, all with the same weight."""
-    module.sample = sampled_by_splat
-    module.sampling_offsets.bias.data.copy_(star_of(module).reshape(-1))
-    nn.init.zeros_(module.sampling_offsets.weight)
-    nn.init.zeros_(module.attention_weights.weight)
-    nn.init.zeros_(module.attention_weights.bias)

@@ -30,20 +30,24 @@ def sampled_by_splat(value: Tensor, xy: Tensor, weight: Tensor, shapes: Shapes) 
 
 
 def initialise_sampling(model: nn.Module) -> None:
-    """First values of the sampling, as in the authors' code, and its form for a training.
-
-    At first the points of head m lie on ray m of a star, point p at p + 1 cells from the
-    reference, all with the same weight (Zhu et al. 2021, appendix A.4).
-    """
+    """First values of the sampling, as in the authors' code, and its form for a training."""
     for module in model.modules():
         if isinstance(module, DeformableAttention):
-            module.sample = sampled_by_splat
-            nn.init.zeros_(module.sampling_offsets.weight)
-            module.sampling_offsets.bias.data.copy_(star_of(module).reshape(-1))
-            nn.init.zeros_(module.attention_weights.weight)
-            nn.init.zeros_(module.attention_weights.bias)
+            start_as_star(module)
             nn.init.zeros_(module.value_proj.bias)
             nn.init.zeros_(module.output_proj.bias)
+
+
+def start_as_star(site: DeformableAttention) -> None:
+    """At first the points of head m lie on ray m of a star, all with the same weight.
+
+    Point p is p + 1 cells from the reference (Zhu et al. 2021, appendix A.4).
+    """
+    site.sample = sampled_by_splat
+    nn.init.zeros_(site.sampling_offsets.weight)
+    site.sampling_offsets.bias.data.copy_(star_of(site).reshape(-1))
+    nn.init.zeros_(site.attention_weights.weight)
+    nn.init.zeros_(site.attention_weights.bias)
 
 
 def star_of(site: DeformableAttention) -> Tensor:

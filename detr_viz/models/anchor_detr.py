@@ -14,6 +14,7 @@ from detr_viz.attention.terms import MODES
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.anchor_config import GROUPS, AnchorConfig, read_config, with_hints
 from detr_viz.models.conditional_detr import class_probabilities
+from detr_viz.models.layers.batches import image_of
 from detr_viz.models.layers.positions import downsample_padding, inverse_sigmoid, sine_numbers
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.row_column import (
@@ -45,12 +46,7 @@ class Encoded(NamedTuple):
 
     def of_image(self, i: int) -> Encoded:
         """As if image i had been alone."""
-        one = {
-            name: part[i : i + 1]
-            for name, part in self._asdict().items()
-            if isinstance(part, Tensor) and len(part) > 1
-        }
-        return self._replace(**one)
+        return image_of(self, i)
 
     def repeated(self, times: int) -> Encoded:
         """A single image as a batch."""

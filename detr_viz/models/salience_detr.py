@@ -15,6 +15,7 @@ from detr_viz.attention.bilinear import Shapes
 from detr_viz.attention.terms import MODES
 from detr_viz.images.preprocessing import TRUNCATED, Preprocessing
 from detr_viz.models.conditional_detr import class_probabilities
+from detr_viz.models.layers.batches import image_of
 from detr_viz.models.layers.deformable_transformer import levels_of
 from detr_viz.models.layers.positions import inverse_sigmoid, sine_boxes
 from detr_viz.models.layers.resnet import (
@@ -63,13 +64,8 @@ class Encoded(NamedTuple):
 
     def of_image(self, i: int) -> Encoded:
         """As if image i had been alone."""
-        one = {
-            name: part[i : i + 1]
-            for name, part in self._asdict().items()
-            if isinstance(part, Tensor) and len(part) > 1
-        }
         pre_attended = tuple(best[i : i + 1] for best in self.pre_attended)
-        return self._replace(**one, pre_attended=pre_attended)
+        return image_of(self, i)._replace(pre_attended=pre_attended)
 
     def repeated(self, times: int) -> Encoded:
         """A single image as a batch, as far as the decoder reads it."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.bilinear import Shapes
 from detr_viz.models.deformable_config import GROUPS, DeformableConfig
+from detr_viz.models.layers.batches import image_of
 from detr_viz.models.layers.deformable_transformer import Levels, levels_of
 from detr_viz.models.layers.positions import inverse_sigmoid
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
@@ -48,12 +49,7 @@ class Encoded(NamedTuple):
 
     def of_image(self, i: int) -> Encoded:
         """As if image i had been alone."""
-        one = {
-            name: part[i : i + 1]
-            for name, part in self._asdict().items()
-            if isinstance(part, Tensor) and len(part) > 1
-        }
-        return self._replace(**one)
+        return image_of(self, i)
 
     def repeated(self, times: int) -> Encoded:
         """A single image as a batch."""

@@ -221,7 +221,7 @@ def test_the_self_check_accepts_its_own_output_and_no_other():
 
 
 def test_the_self_check_of_many_rows_takes_some(monkeypatch):
-    monkeypatch.setattr("detr_viz.attention.sampled._MOST_CHECKED", 2)
+    monkeypatch.setattr("detr_viz.attention.self_check._MOST_CHECKED", 2)
     a = attention()
     out = context(a).transpose(0, 1).flatten(1)
     out[1] += 1  # rows 0 and 2 are looked at

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detr_viz.attention.bilinear import Shapes, sampled
 from detr_viz.attention.sampled import SampledAttention
 from detr_viz.models.config import DetrConfig
+from detr_viz.models.layers.batches import image_of
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.layers.transformer import FeedForwardLayer, once
 
@@ -42,12 +43,7 @@ class SampledInputs(NamedTuple):
 
     def of_image(self, i: int) -> SampledInputs:
         """As if image i had been alone."""
-        one = {
-            name: part[i : i + 1]
-            for name, part in self._asdict().items()
-            if isinstance(part, Tensor) and len(part) > 1
-        }
-        return self._replace(**one)
+        return image_of(self, i)
 
 
 class DeformableAttention(nn.Module):

@@ -18,6 +18,7 @@ from detr_viz.attention.kernel import merge_heads, split_heads
 from detr_viz.attention.terms import MODES
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.anchor_config import AnchorConfig
+from detr_viz.models.layers.batches import image_of
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.layers.transformer import once
 
@@ -51,12 +52,7 @@ class FactoredInputs(NamedTuple):
 
     def of_image(self, i: int) -> FactoredInputs:
         """As if image i had been alone."""
-        one = {
-            name: part[i : i + 1]
-            for name, part in self._asdict().items()
-            if part is not None and len(part) > 1
-        }
-        return self._replace(**one)
+        return image_of(self, i)
 
     def paddings(self) -> tuple[Tensor | None, Tensor | None]:
         """Columns (B, w) and rows (B, h) that are padding: the first row and column say it."""

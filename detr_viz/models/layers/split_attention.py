@@ -16,6 +16,7 @@ from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.kernel import attend, merge_heads, split_heads
 from detr_viz.attention.terms import MODES
 from detr_viz.common.short_repr import brief_tuple
+from detr_viz.models.layers.batches import image_of
 
 
 class AttentionInputs(NamedTuple):
@@ -40,12 +41,7 @@ class AttentionInputs(NamedTuple):
 
     def of_image(self, i: int) -> AttentionInputs:
         """As if image i had been alone."""
-        one = {
-            name: part[i : i + 1]
-            for name, part in self._asdict().items()
-            if part is not None and len(part) > 1
-        }
-        return self._replace(**one)
+        return image_of(self, i)
 
 
 class SplitAttention(nn.Module):

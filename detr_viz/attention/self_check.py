@@ -1,0 +1,64 @@
+"""The self-check of every kind of attention: its weights must give the site's own output.
+
+    rec = project_out(weights @ value)     uni = the same with the same weight on every cell
+    residual = |rec - out| / |out - uni|   (Frobenius)
+
+Near 0 for right maps (2e-6 in float32), at least 0.17 for wrong ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from detr_viz.attention.kernel import merge_heads
+
+_MOST_CHECKED = 512  # rows of a self-check: an encoder has as many rows as cells
+_MOST_WEIGHTS = 1 << 24  # computed at once, of all heads: 64 MB of float32
+
+
+def residual_of(
+    context: Tensor, even: Tensor, out: Tensor, project_out: Callable[[Tensor], Tensor]
+) -> float:
+    """How far the recomputed context (M, q, D) is from what the site gave.
+
+    even (M, 1, D), the context of even weights; out (q, C), the output of the site; project_out
+    (q, C) -> (q, C). NaN if it cannot be tested, because the output does not depend on the weights
+    (|out - uni| < 1e-3 |out|). inf if the output is not finite.
+    """
+    if not out.isfinite().all():
+        return float("inf")
+    # float64 on the CPU: some devices do not have it, and the norms must not add rounding errors
+    rec, uni = (project_out(merge_heads(x)).cpu().double() for x in (context, even))
+    if not rec.isfinite().all():
+        return float("inf")
+    out = out.cpu().double()
+    spread = torch.linalg.vector_norm(out - uni)
+    if spread < 1e-3 * torch.linalg.vector_norm(out):
+        return float("nan")
+    return float(torch.linalg.vector_norm(rec - out) / spread)
+
+
+def residual_of_rows(
+    weights: Callable[[Sequence[int]], Tensor],
+    even: Tensor,
+    value: Tensor,
+    out: Tensor,
+    project_out: Callable[[Tensor], Tensor],
+) -> float:
+    """The same of at most 512 rows of many, evenly taken.
+
+    weights: rows -> (M, q, S); even (M, 1, S); value (M, S, D); out (num_rows, C).
+    """
+    if not out.isfinite().all():
+        return float("inf")
+    step = -(-len(out) // _MOST_CHECKED)
+    rows = range(0, len(out), step)
+    chunk = max(1, _MOST_WEIGHTS // (value.shape[0] * value.shape[-2]))
+    parts = [
+        weights(rows[start : start + chunk]).to(value.dtype) @ value
+        for start in range(0, len(rows), chunk)
+    ]
+    return residual_of(torch.cat(parts, -2), even @ value, out[::step], project_out)

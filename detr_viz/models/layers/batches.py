@@ -1,0 +1,19 @@
+"""Named tuples of a batch's tensors, as those of one of its images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+from torch import Tensor
+
+Parts = TypeVar("Parts", bound=NamedTuple)
+
+
+def image_of(parts: Parts, i: int) -> Parts:
+    """As if image i had been alone; a tensor that begins with 1 stands for all images."""
+    one = {
+        name: part[i : i + 1]
+        for name, part in parts._asdict().items()
+        if isinstance(part, Tensor) and len(part) > 1
+    }
+    return parts._replace(**one)
