@@ -11,6 +11,7 @@ that size. On a CPU that takes a sixth of the time of the usual grid_sample of e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,40 +27,55 @@ def corners(xy: Tensor, weight: Tensor, shapes: Shapes, heads: int = 1) -> tuple
     xy (..., L, P, 2) in [0, 1] of each level's grid, weight (..., L, P). A corner outside its grid
     has weight 0 and any index. heads: the index is that of rows (cell, head) where samples are
     (..., heads, L, P, 2).
+
+    Both axes go through each step together: on many threads every step costs a wait for all.
     """
     points = weight.shape[-1]
-    sizes = torch.tensor(shapes, device=xy.device, dtype=torch.int32)
-    sizes = sizes.repeat_interleave(points, 0)  # (L * P, 2)
-    start = _starts(shapes, xy.device).repeat_interleave(points).to(torch.int32) * heads
+    layout = _layout(shapes, heads, points, xy)
+    pixel = torch.addcmul(layout.half, xy.flatten(-3, -2), layout.extent)  # (..., L * P, 2)
+    low = torch.minimum(pixel.floor().clamp_(min=0), layout.last)
+    # A cell's share falls from 1 at its centre to 0 at its neighbours', so it is 0 for both of
+    # the cells at an edge if the sample lies outside: no test of what is inside is needed.
+    apart = torch.stack((pixel - low, pixel - (low + layout.reach)), -3)  # (..., 2, L * P, 2)
+    share = (1 - apart.abs_()).clamp_(min=0)
+    first = low.to(torch.int32) * layout.stride  # (..., L * P, 2)
+    index = (first[..., 0] + first[..., 1] + layout.start)[..., None, :] + layout.steps
+    down = share[..., 1] * weight.flatten(-2)[..., None, :]
+    shares = down[..., :, None, :] * share[..., None, :, :, 0]
+    return index.flatten(-2), shares.flatten(-3)
+
+
+class _Layout(NamedTuple):
+    """Constants of `corners` for each of L * P points; the last axis is x, y."""
+
+    half: Tensor  # -0.5, the first cell's centre lies half a cell inside
+    extent: Tensor  # (L * P, 2) cells along an axis
+    last: Tensor  # (L * P, 2) the last cell that has a neighbour after it, or 0
+    reach: Tensor  # (L * P, 2) from a cell to its neighbour; out of reach if there is no other
+    stride: Tensor  # (L * P, 2) rows of the table from a cell to the next
+    start: Tensor  # (L * P) or (heads, L * P), the level's first row of the table
+    steps: Tensor  # (4, L * P) from the first of the four corners to each
+
+
+def _layout(shapes: Shapes, heads: int, points: int, like: Tensor) -> _Layout:
+    size = torch.tensor(shapes, device=like.device, dtype=torch.int32).flip(-1)  # (L, 2) w, h
+    start = _starts(shapes, like.device).to(torch.int32) * heads
+    stride = torch.stack((torch.full_like(size[:, 0], heads), size[:, 0] * heads), -1)
+    step = torch.where(size > 1, stride, 0)
+    steps = torch.stack((torch.zeros_like(start), step[:, 0], step[:, 1], step.sum(-1)))
+    start = start.repeat_interleave(points)
     if heads > 1:
-        start = start + torch.arange(heads, device=xy.device, dtype=torch.int32)[:, None]
-    flat = xy.flatten(-3, -2)
-    rows, row_shares = _neighbours(flat[..., 1], sizes[:, 0])
-    columns, column_shares = _neighbours(flat[..., 0], sizes[:, 1])
-    each = weight.flatten(-2)
-    columns = [column * heads for column in columns]
-    index, shares = [], []
-    for row, row_share in zip(rows, row_shares, strict=True):
-        first, part = row * (sizes[:, 1] * heads) + start, row_share * each
-        for column, column_share in zip(columns, column_shares, strict=True):
-            index.append(first + column)
-            shares.append(part * column_share)
-    return torch.cat(index, -1), torch.cat(shares, -1)
-
-
-def _neighbours(at: Tensor, size: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Along one axis the two cells next to each location, and their shares (0 outside)."""
-    extent = size.to(at.dtype)
-    pixel = at * extent - 0.5
-    low = pixel.floor()
-    high = low + 1
-    near = pixel - low
-    shares = (
-        (1 - near) * ((low >= 0) & (low < extent)),
-        near * ((high >= 0) & (high < extent)),
+        start = start + torch.arange(heads, device=like.device, dtype=torch.int32)[:, None]
+    extent = size.to(like.dtype).repeat_interleave(points, 0)
+    return _Layout(
+        extent.new_tensor(-0.5),
+        extent,
+        (extent - 2).clamp(min=0),
+        torch.where(extent > 1, 1.0, 2.0).to(like.dtype),
+        stride.repeat_interleave(points, 0),
+        start,
+        steps.repeat_interleave(points, 1),
     )
-    cells = (torch.minimum(cell.clamp(min=0), extent - 1).to(size.dtype) for cell in (low, high))
-    return tuple(cells), shares
 
 
 def _starts(shapes: Shapes, device: torch.device) -> Tensor:

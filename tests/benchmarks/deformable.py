@@ -32,7 +32,7 @@ from detr_viz.images.read import load_image
 from detr_viz.images.resize import to_tensor
 
 PAIRS = 5
-PHOTOS = 8  # of a round of `rate`
+PHOTOS = 16  # of a round of `rate`: few enough to wait for, enough to hide the last drawing
 RULES = (  # the authors' names -> those of files on the hub
     (r"^backbone\.0\.body\.", "model.backbone.conv_encoder.model."),
     (r"^transformer\.", "model."),

@@ -18,7 +18,7 @@ from detr_viz.models.layers.batches import image_of
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.layers.transformer import FeedForwardLayer, once
 
-_CHUNK = 1024  # cells at a time through an FFN: what it needs stays in the processor's cache
+_CHUNK = 1024  # queries or cells at a time: what they need stays in the processor's cache
 
 
 class SampledInputs(NamedTuple):
@@ -76,13 +76,22 @@ class DeformableAttention(nn.Module):
         """hidden: (B or 1, Q, K) True where a query must not read; see SampledAttention."""
         if hidden is not None:
             return self._with_hidden(inputs, hidden)
-        query = inputs.content + inputs.position
+        value = self.value(inputs)
+        parts = (inputs.content, inputs.position, inputs.reference)
+        chunks = zip(*(part.split(_CHUNK, 1) for part in parts), strict=True)
+        read = [self._read_by(*chunk, value, inputs.shapes) for chunk in chunks]
+        return read[0] if len(read) == 1 else torch.cat(read, 1)
+
+    def _read_by(
+        self, content: Tensor, position: Tensor, reference: Tensor, value: Tensor, shapes: Shapes
+    ) -> Tensor:
+        """What some of the queries read from the value, projected: (B, q, C)."""
+        query = content + position
         split = (self.nheads, self.levels, self.points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*split, 2))
         weight = self.attention_weights(query).unflatten(-1, (self.nheads, -1)).softmax(-1)
-        xy = _locations(offsets, inputs.reference, inputs.shapes)
-        weight = weight.unflatten(-1, split[1:])
-        context = self.sample(self.value(inputs), xy, weight, inputs.shapes)
+        xy = _locations(offsets, reference, shapes)
+        context = self.sample(value, xy, weight.unflatten(-1, split[1:]), shapes)
         return self.output_proj(context.flatten(-2))
 
     def _with_hidden(self, inputs: SampledInputs, hidden: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class FeedForwardLayer(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """linear2(relu(linear1(x)))."""
-        return self.linear2(F.relu(self.linear1(x)))
+        return self.linear2(F.relu(self.linear1(x), inplace=True))
 
 
 class EncoderLayer(FeedForwardLayer):
