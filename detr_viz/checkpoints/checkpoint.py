@@ -23,6 +23,7 @@ from detr_viz.checkpoints.fit import checked_config, few_keys, fitted_state_dict
 from detr_viz.checkpoints.locate import BY_FILENAME, locate, type_contradiction
 from detr_viz.checkpoints.state_dicts import Unwrapped, unwrap
 from detr_viz.checkpoints.weight_files import CheckpointError
+from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text
 from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections import known_classes
@@ -86,7 +87,10 @@ def load_checkpoint(
     notes.extend(aside)
     config = checked_config(spec, own, heads, dilated, where)
     if spec.with_hints is not None:
-        config, more = spec.with_hints(config, unwrapped.hints)
+        try:
+            config, more = spec.with_hints(config, unwrapped.hints)
+        except UserError as error:
+            raise CheckpointError(f"{where}: {error}") from None
         notes.extend(more)
     state_dict = fitted_state_dict(spec, config, own, where)
     names, name_notes = _class_names(unwrapped, spec, config)

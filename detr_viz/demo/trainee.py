@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.demo.anchor_recipe import AnchorRecipe
+from detr_viz.demo.dynamic_recipe import DynamicRecipe
 from detr_viz.demo.losses import cell_targets, set_loss
 from detr_viz.demo.recipe import SHALLOW, Recipe, TrainingConfig
 from detr_viz.demo.salience_recipe import SalienceRecipe
@@ -27,6 +28,9 @@ CONFIGS = {
     ),
     "anchor_detr": TrainingConfig(blocks=(2, 3), queries=60, groups=1),
     "salience_detr": TrainingConfig(**SHALLOW, levels=3, d_model=96, dec_layers=2, groups=1),
+    "dynamic_detr": TrainingConfig(
+        **SHALLOW, levels=3, d_model=80, enc_layers=1, dec_layers=4, groups=2
+    ),
 }
 RECIPES: dict[str, Recipe] = {
     "detr": Recipe(),
@@ -35,6 +39,7 @@ RECIPES: dict[str, Recipe] = {
     "efficient_detr": EfficientRecipe(),
     "anchor_detr": AnchorRecipe(),
     "salience_detr": SalienceRecipe(),
+    "dynamic_detr": DynamicRecipe(),
 }
 
 
@@ -68,11 +73,11 @@ class Trainee(nn.Module):
         super().__init__()
         self.training_config, self.recipe = training, RECIPES[kind]
         self.focal = get(kind).pairwise
-        self.groups, self.stride = training.groups, training.stride
+        self.groups, self.stride = training.groups + self.recipe.more_groups, training.stride
         config = self.recipe.network(training, self.focal, training.groups)
         self.model = get(kind).build(config, norm_layer=nn.BatchNorm2d)
         self.recipe.initialise(self.model, self.focal)
-        separate_groups(self.model, training.groups)
+        separate_groups(self.model, self.groups)
         self.cell_head = nn.Conv2d(training.d_model, len(training.classes) + 1, 1)
         self.cells: Tensor | None = None
         self.recipe.finest(self.model).register_forward_hook(self._keep)
@@ -82,10 +87,11 @@ class Trainee(nn.Module):
         self.recipe.begin_step(self.model, self.training_config, progress)
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-        self.cells = out
+        self.cells = self.recipe.cells(out)
 
     def forward(self, images: Tensor, labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-        out = self.model(images, None, aux=True)
+        own = self.training_config.groups
+        out = self.recipe.outputs(self.model, images, labels, boxes, own)
         layers = [*out["aux_outputs"], out]
         logits = torch.stack([o["pred_logits"] for o in layers])
         predicted = torch.stack([o["pred_boxes"] for o in layers])
@@ -101,5 +107,5 @@ class Trainee(nn.Module):
     def shipped(self) -> dict[str, Tensor]:
         """State dict with the official keys: the first query group, no batch counters."""
         state = {k: v for k, v in self.model.state_dict().items() if "num_batches" not in k}
-        state = self.recipe.first_group(state, self.groups)
+        state = self.recipe.first_group(state, self.training_config.groups)
         return {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}

@@ -126,6 +126,7 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
         aliases=("salience",),
         proposals="Salience DETR",
     ),
+    "dynamic_detr": ModelEntry("detr_viz.models.dynamic_detr", "Dynamic DETR", demo=False),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 
