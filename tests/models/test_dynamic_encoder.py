@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import deform_conv2d
 
+from detr_viz.attention.taps import part_calls
 from detr_viz.models.layers.dynamic_encoder import (
     DynamicEncoder,
     DynamicReLU,
     EncoderBlock,
     Pyramid,
-    part_calls,
 )
 
 WIDTH = 32

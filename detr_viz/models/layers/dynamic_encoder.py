@@ -12,16 +12,16 @@ names these are. A block has the same weights on all levels; level l, map x_l:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_viz.attention.taps import PARTS, PartCall, TapAttention, part_calls
 from detr_viz.models.layers.deformable_conv import DeformableConv
 
-PARTS = ("finer", "own", "coarser")  # levels that a block reads, beside and on the level itself
 _CONVOLUTIONS = {"finer": 2, "own": 1, "coarser": 0}  # indices in DyConv
 TAPS = 9
 NORM_GROUPS = 16
@@ -88,31 +88,6 @@ class PartInputs(NamedTuple):
         return tuple((x.shape[-2], x.shape[-1]) for x in self.maps)
 
 
-class PartCall(NamedTuple):
-    """One deformable convolution of a block.
-
-    level   that the part is for
-    part    one of PARTS
-    source  the level that is read
-    grid    the level on whose grid the part is made
-    """
-
-    level: int
-    part: str
-    source: int
-    grid: int
-
-
-def part_calls(levels: int) -> tuple[PartCall, ...]:
-    """All convolutions of a block on so many levels, level by level."""
-    calls = []
-    for level in range(levels):
-        for part, source in zip(PARTS, (level - 1, level, level + 1), strict=True):
-            if 0 <= source < levels:
-                calls.append(PartCall(level, part, source, max(level, source)))
-    return tuple(calls)
-
-
 class Part(nn.Module):
     """A deformable convolution and its norm, by their names."""
 
@@ -151,6 +126,24 @@ class DeformableParts(nn.ModuleList):
             for call in part_calls(len(inputs.maps))
         ]
         return torch.cat([x.flatten(2) for x in parts], -1).transpose(1, 2)
+
+    def read(self, inputs: PartInputs) -> TapAttention:
+        """What a call for a single image read."""
+        places, masks, matrices = [], [], []
+        for call in part_calls(len(inputs.maps)):
+            conv = self.of(call.part).conv
+            offsets, mask = self.taps(call, inputs)
+            places.append(conv.locations(offsets, inputs.shapes[call.source])[0])
+            full = places[-1].new_ones(places[-1].shape[:-1])
+            masks.append(full if mask is None else mask[0].flatten(1).T)
+            matrices.append(conv.weight.flatten(2).permute(2, 1, 0))
+        values = tuple(x[0].flatten(1).T for x in inputs.maps)
+        return TapAttention(tuple(places), tuple(masks), tuple(matrices), values, inputs.shapes)
+
+    @property
+    def out_proj(self) -> Callable[[Tensor], Tensor]:
+        """Its output is what the taps sum to."""
+        return lambda x: x
 
     def normed(self, rows: Tensor, shapes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
         """The rows that `forward` gives as parts (B, C, h, w) of each level, normed and resized."""
