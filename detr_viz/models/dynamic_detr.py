@@ -208,5 +208,6 @@ SPEC = ModelSpec(
     cell_rule="strided",
     why_undivided=WHY,
     with_hints=with_hints,
+    scales=True,
     notes=("Dynamic DETR is a reconstruction: no code or weights of its authors are published",),
 )

@@ -39,6 +39,7 @@ class ModelSpec:
                          left aside); None: it has them all. ConfigError for what is not its own
     preprocessing        how its authors make images its input; None: as DETR's
     salience             whether encoder layers refine only the salient tokens
+    scales               whether encoder layers weigh levels (scale attention)
     cell_rule            where a cell lies: "aligned", "centered" or "strided" (grids.Grid)
     proposal_scores      sizes -> what tokens are scored by that become queries, in words, "" for
                          sizes with learned queries; None: its queries are always learned
@@ -67,3 +68,4 @@ class ModelSpec:
     ) = None
     preprocessing: Preprocessing | None = None
     salience: bool = False
+    scales: bool = False
