@@ -45,6 +45,7 @@ class ModelSpec:
     why_undivided        why it has no mode but combine, a clause; "" if it has others
     anchors              sizes -> number of points that several queries share; 0: there are none
     notes                what each run says of this model
+    class_names          of its authors' checkpoints, which do not name them; (): as DETR's
     """
 
     name: str
@@ -67,3 +68,4 @@ class ModelSpec:
     ) = None
     preprocessing: Preprocessing | None = None
     salience: bool = False
+    class_names: tuple[str, ...] = ()
