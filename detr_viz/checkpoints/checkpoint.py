@@ -202,6 +202,8 @@ def _class_names(
 ) -> tuple[tuple[str, ...] | None, list[str]]:
     """The file's names; else, with a note, those of the data set that these sizes belong to."""
     names, count = unwrapped.hints.get("class_names"), spec.num_classes(config)
+    if names is None and len(spec.class_names) == count:
+        return spec.class_names, []
     if names is None:
         return _assumed_names(count, config)
     if len(names) == count:

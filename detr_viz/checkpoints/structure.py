@@ -21,9 +21,9 @@ from detr_viz.checkpoints.weight_files import CheckpointError
 # Keys that a network of the family has, in each layout; what stands before the match is its prefix.
 _LAYER = r"decoder\.layers\.\d+\."
 _ANCHORS = {
-    "authors": rf"(transformer\.{_LAYER}(multihead_attn\.in_proj_weight|ca_qcontent_proj\.weight"
-    r"|cross_attn\.sampling_offsets\.weight)"
-    r"|head\.head_series\.\d+\.inst_interact\.dynamic_layer\.weight)$",
+    "authors": rf"transformer\.{_LAYER}(multihead_attn\.in_proj_weight|ca_qcontent_proj\.weight"
+    r"|cross_attn\.sampling_offsets\.weight)$"
+    r"|head\.head_series\.\d+\.inst_interact\.dynamic_layer\.weight$",
     "transformers": (
         r"(model\.)?(query_position_embeddings\.weight|"
         rf"{_LAYER}encoder_attn\.sampling_offsets\.weight)$"

@@ -95,7 +95,7 @@ class LoadedModel:
             sha256=self.sha256,
             class_names=self.class_names,
             num_queries=config.num_queries,
-            num_heads=config.nheads,
+            num_heads=getattr(cross, "nheads", 1),
             num_layers=config.dec_layers,
             num_encoder_layers=config.enc_layers,
             modes=self.spec.modes,

@@ -124,6 +124,8 @@ class DynamicNetwork(nn.Module):
         tgt = encoded.tgt.expand(len(memory), -1, -1)
         boxes = _corners(encoded.reference * scale).expand(len(memory), -1, -1)
         pyramid = RoIPyramid(encoded.shapes, strides)
+        if memory.stride(0) == 0:  # one image, decoded several times
+            memory = memory[:1]
         entering, outputs = [], []
         for before, after, logits in self.head(tgt, boxes, memory, pyramid, (height, width), aux):
             entering.append(_centred(before) / scale)

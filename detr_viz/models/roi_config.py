@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from detr_viz.attention.roi_align import RoIRule
-from detr_viz.models.config import ConfigError, DetrConfig, _count, read_shape
+from detr_viz.models.config import BackboneConfig, ConfigError, DetrConfig, _count, read_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,3 +100,31 @@ def read_levels(state_dict: Mapping[str, Tensor], before: str) -> dict[str, int]
     if not found or found != list(range(found[0], found[0] + len(found))):
         raise ConfigError(f"its pyramid has the levels {found}: they must follow each other")
     return {"first_level": found[0], "levels": len(found)}
+
+
+def read_bottom_up(state_dict: Mapping[str, Tensor], body: str) -> BackboneConfig:
+    """Stem, stages and block type of a ResNet with detectron2's names after `body`."""
+    stages = _count(state_dict, f"{body}res")  # the keys count from res2
+    first = f"{body}res2.0."
+    bottleneck = f"{first}conv3.weight" in state_dict
+    blocks, widths, inner, groups = [], [], [], 1
+    for stage in range(2, stages):
+        name = f"{body}res{stage}"
+        blocks.append(_count(state_dict, f"{name}."))
+        inner.append(read_shape(state_dict, f"{name}.0.conv1.weight", 4)[0])
+        last = "conv3" if bottleneck else "conv2"
+        c_out = read_shape(state_dict, f"{name}.0.{last}.weight", 4)[0]
+        widths.append(c_out // 4 if bottleneck else c_out)
+        if bottleneck:
+            c_out, c_in = read_shape(state_dict, f"{name}.0.conv2.weight", 4)[:2]
+            groups = max(1, c_out // max(1, c_in))
+    if not blocks:
+        raise ConfigError(f"the checkpoint has no {body}res2: its backbone is not a ResNet")
+    return BackboneConfig(
+        block="bottleneck" if bottleneck else "basic",
+        stem=read_shape(state_dict, f"{body}stem.conv1.weight", 4)[0],
+        widths=tuple(widths),
+        blocks=tuple(blocks),
+        groups=groups,
+        inner=() if inner == widths else tuple(inner),
+    )

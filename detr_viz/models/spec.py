@@ -46,6 +46,7 @@ class ModelSpec:
     why_undivided        why it has no mode but combine, a clause; "" if it has others
     anchors              sizes -> number of points that several queries share; 0: there are none
     notes                what each run says of this model
+    class_names          of its authors' checkpoints, which do not name them; (): as DETR's
     """
 
     name: str
@@ -69,3 +70,4 @@ class ModelSpec:
     preprocessing: Preprocessing | None = None
     salience: bool = False
     scales: bool = False
+    class_names: tuple[str, ...] = ()

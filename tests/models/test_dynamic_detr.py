@@ -120,6 +120,7 @@ def test_a_stage_is_what_the_specification_says(network, run):
     q = norm(q + attention(q[None], q[None], q[None])[0][0], "norm1")
     cx, cy, w, h = (state["init_proposal_boxes.weight"] * torch.tensor([90, 70] * 2)).unbind(-1)
     boxes = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], -1)
+    boxes = boxes.float().double()  # as the stage reads them
     rows = []
     for query, box in zip(q, boxes, strict=True):
         side = ((box[2] - box[0]) * (box[3] - box[1])).sqrt()

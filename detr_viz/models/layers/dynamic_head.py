@@ -136,6 +136,7 @@ class Stage(nn.Module):
         zero = torch.zeros_like(tgt)
         between = AttentionInputs(tgt, zero, tgt, zero, tgt)
         tgt = self.norm1(tgt + self.self_attn(between))
+        boxes = boxes.float().to(boxes.dtype)  # detectron2's Boxes are float32 in any network
         levels = levels_of(boxes, pyramid.strides, self.rule)
         roi = pool(memory, boxes, levels, pyramid, self.rule)
         inputs = RoIInputs(roi, boxes, levels, pyramid, self.rule, input_hw)
