@@ -113,13 +113,18 @@ def say_notes(
             say(f"note: {prefix}{note}", quiet)
 
 
-def check_parts(style: Style, loaded: Sequence[Detector]) -> None:
-    """UserError for heads, levels or sampling points that one of the models lacks."""
+def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] = ()) -> None:
+    """UserError for heads, levels or sampling points that one of the models lacks.
+
+    views: to be drawn; the encoder of a model with scale attention takes samples, whatever its
+    decoder does.
+    """
     for info in (model.info for model in loaded):
         if info.num_levels is not None:
             check_levels(style, info.title, info.num_levels)
         if info.samples is not None:
-            check_samples(style, info.title, info.samples)
+            samples = info.samples or (info.scales and tuple(views) == ("encoder",))
+            check_samples(style, info.title, samples)
         if isinstance(style.heads, tuple) and max(style.heads) >= info.num_heads:
             raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{info.num_heads - 1}")
 
