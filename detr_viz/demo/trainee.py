@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from detr_viz.demo.anchor_recipe import AnchorRecipe
 from detr_viz.demo.losses import cell_targets, set_loss
 from detr_viz.demo.recipe import SHALLOW, Recipe, TrainingConfig
+from detr_viz.demo.roi_recipe import SparseRecipe
 from detr_viz.demo.salience_recipe import SalienceRecipe
 from detr_viz.demo.sampled_recipes import DeformableRecipe, EfficientRecipe
 from detr_viz.models import get
@@ -27,6 +28,14 @@ CONFIGS = {
     ),
     "anchor_detr": TrainingConfig(blocks=(2, 3), queries=60, groups=1),
     "salience_detr": TrainingConfig(**SHALLOW, levels=3, d_model=96, dec_layers=2, groups=1),
+    "sparse_rcnn": TrainingConfig(
+        blocks=(1, 2, 1),
+        widths=(32, 64, 96),
+        levels=3,
+        d_model=64,
+        dec_layers=4,
+        dim_feedforward=128,
+    ),
 }
 RECIPES: dict[str, Recipe] = {
     "detr": Recipe(),
@@ -35,6 +44,7 @@ RECIPES: dict[str, Recipe] = {
     "efficient_detr": EfficientRecipe(),
     "anchor_detr": AnchorRecipe(),
     "salience_detr": SalienceRecipe(),
+    "sparse_rcnn": SparseRecipe(),
 }
 
 
