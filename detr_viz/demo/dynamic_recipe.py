@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detr_viz.attention.roi_align import pooled_by_matrices
 from detr_viz.demo.recipe import Recipe, TrainingConfig
+from detr_viz.demo.roi_recipe import start_stages
 from detr_viz.demo.sampled_recipes import sampled_by_splat
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.dynamic_config import DynamicConfig
@@ -22,6 +22,7 @@ from detr_viz.models.layers.deformable_conv import DeformableConv
 
 HEADS = 4
 DYNAMIC_WIDTH = 12
+LEVELS = 3  # all that the body has
 CANONICAL_PX = 112.0  # side of a box that is read at stride 16
 _MOST_SHIFT, _MOST_GROWTH = 0.4, 0.6  # of noisy boxes, in sizes and in logarithms of sizes
 _ANYWHERE = (0.15, 0.65)  # sides of the boxes that begin anywhere
@@ -36,9 +37,9 @@ class DynamicRecipe(Recipe):
         sizes = self.sizes(training, focal, groups) | {"nheads": HEADS}
         return DynamicConfig(
             **sizes,
-            stages=training.levels,
-            levels=training.levels,
-            first_level=len(training.blocks) + 2 - training.levels,
+            stages=LEVELS,
+            levels=LEVELS,
+            first_level=len(training.blocks) + 2 - LEVELS,
             dynamic_width=DYNAMIC_WIDTH,
             canonical_px=CANONICAL_PX,
             samples=1,
@@ -47,15 +48,10 @@ class DynamicRecipe(Recipe):
     def initialise(self, model: nn.Module, focal: bool) -> None:
         """Xavier in the stages; boxes start as the whole image, and stay at first."""
         super().initialise(model, focal=False)
-        for name, p in model.named_parameters():
-            if name.startswith("head.") and p.dim() > 1:
-                nn.init.xavier_uniform_(p)
+        start_stages(model.head, focal)
         nn.init.normal_(model.init_proposal_features.weight)
         with torch.no_grad():
             model.init_proposal_boxes.weight.copy_(torch.tensor(WHOLE_IMAGE))
-        for stage in model.head.head_series:
-            nn.init.zeros_(stage.bboxes_delta.weight)
-            nn.init.zeros_(stage.bboxes_delta.bias)
         for module in model.pyramid.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
@@ -64,7 +60,6 @@ class DynamicRecipe(Recipe):
             if isinstance(module, DeformableConv):
                 nn.init.kaiming_normal_(module.weight)
                 module.sample = sampled_by_splat
-        model.head.pool = pooled_by_matrices
 
     def finest(self, model: nn.Module) -> nn.Module:
         return model.encoder
@@ -90,7 +85,7 @@ class DynamicRecipe(Recipe):
         return {**state, **{name: state[name][: len(state[name]) // groups] for name in names}}
 
     def meta(self) -> dict[str, Any]:
-        return {"nheads": HEADS, "canonical_px": CANONICAL_PX, "samples": 1}
+        return {"nheads": HEADS, "levels": LEVELS, "canonical_px": CANONICAL_PX, "samples": 1}
 
 
 def noisy_boxes(labels: Tensor, boxes: Tensor, count: int) -> Tensor:
