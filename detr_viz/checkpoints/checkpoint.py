@@ -82,7 +82,9 @@ def load_checkpoint(
     digest = _Digest(opened.files, source.sha256)
     unwrapped = unwrap(opened, where)
     spec = _spec_of(unwrapped.state_dict, wanted, unwrapped.hints.get("type"), where)
-    heads, dilated, notes = _heads_and_dilation(unwrapped.hints, nheads, dilation, source.path)
+    heads, dilated, notes = _heads_and_dilation(
+        unwrapped.hints, nheads, dilation, source.path, spec.nheads
+    )
     own, aside = own_tensors(spec, unwrapped.state_dict, where)
     notes.extend(aside)
     config = checked_config(spec, own, heads, dilated, where)
@@ -167,7 +169,11 @@ def _spec_of(
 
 
 def _heads_and_dilation(
-    hints: Mapping[str, Any], nheads: int | None, dilation: bool | None, path: Path
+    hints: Mapping[str, Any],
+    nheads: int | None,
+    dilation: bool | None,
+    path: Path,
+    usual: int = DEFAULT_NHEADS,
 ) -> tuple[int, bool, list[str]]:
     """Heads and dilation: flag, else file, else file name, else the default; and notes on that."""
     notes, assumed = [], []
@@ -183,7 +189,7 @@ def _heads_and_dilation(
             notes.append(f"--{flag} {value} overrules the file, which says {in_file[flag]}")
     heads = nheads if nheads is not None else in_file["nheads"]
     if heads is None:
-        heads = DEFAULT_NHEADS
+        heads = usual
         assumed.append(f"{heads} heads (--nheads)")
     dilated = dilation if dilation is not None else in_file["dilation"]
     if dilated is None:

@@ -211,5 +211,6 @@ SPEC = ModelSpec(
     why_undivided=WHY,
     with_hints=with_hints,
     scales=True,
+    nheads=4,
     notes=("Dynamic DETR is a reconstruction: no code or weights of its authors are published",),
 )

@@ -46,6 +46,7 @@ class ModelSpec:
     why_undivided        why it has no mode but combine, a clause; "" if it has others
     anchors              sizes -> number of points that several queries share; 0: there are none
     notes                what each run says of this model
+    nheads               of the self-attention, where a file does not say
     class_names          of its authors' checkpoints, which do not name them; (): as DETR's
     """
 
@@ -70,4 +71,5 @@ class ModelSpec:
     preprocessing: Preprocessing | None = None
     salience: bool = False
     scales: bool = False
+    nheads: int = 8
     class_names: tuple[str, ...] = ()

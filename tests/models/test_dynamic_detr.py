@@ -227,7 +227,9 @@ def test_a_file_is_recognised_and_its_sizes_read(tmp_path, masked):
 
 
 def test_what_leaves_no_trace_is_assumed_aloud(tmp_path):
-    loaded = load_model(saved(tmp_path, tiny("dynamic_detr").network), device="cpu", nheads=2)
+    loaded = load_model(saved(tmp_path, tiny("dynamic_detr").network), device="cpu")
+    assert loaded.config.nheads == 4  # as in the paper; other models have 8
+    assert any("assumed 4 heads" in note for note in loaded.notes)
     assert loaded.config.levels == 4  # one more than the backbone's three
     assert loaded.config.canonical_px == 224 and loaded.config.samples == 2
     text = "assumed 4 levels, boxes of 224 pixels at stride 16, 2 samples a bin: the file does not"
