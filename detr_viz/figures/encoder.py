@@ -104,7 +104,7 @@ def encoder_grid(
     layers = [layer for kind, layer in e.sites if kind == "encoder"]
     if not (layers and points and modes):
         raise FigureError("nothing to draw: an encoder layer, a point and a mode are needed")
-    check_heads(style, clean(e.model_title), e.num_heads)
+    check_heads(style, clean(e.model_title), e.self_heads)
     grid = e.grid()
     cells = attending_cells(e, points, names, layers)
     ids = [one.cell for one in cells]
@@ -153,7 +153,7 @@ def encoder_grid(
     foot = Foot(tuple(words), tuple(notes), e.grid_hw)
     alone = isinstance(style.heads, str) and style.heads != "sort" and len(maps_of) == 1
     arrange = around if alone and 1 < len(cells) <= MOST else None
-    fig = draw(sections, columns(style, e.num_heads), foot, style, page_format, arrange)
+    fig = draw(sections, columns(style, e.self_heads), foot, style, page_format, arrange)
     title = f"encoder self-attention {heads_of(style)}".rstrip(",")
     rule = [*notes, normalisation(style)]
     describe(fig, e, title, rule, points_note(points))
