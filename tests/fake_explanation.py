@@ -57,6 +57,13 @@ class FakeExplanation:
     def grids(self, layer: int | None = None) -> tuple[Grid, ...]:
         return (self.grid(layer),)
 
+    @property
+    def self_heads(self) -> int:
+        return self.num_heads
+
+    def cells(self, queries: object, layer: int | None = None) -> None:
+        return None
+
     def label_name(self, query: int) -> str:
         return self.class_names[self.labels[query]]
 

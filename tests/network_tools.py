@@ -16,7 +16,9 @@ from detr_viz.models.anchor_config import AnchorConfig
 from detr_viz.models.config import BackboneConfig, DetrConfig
 from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.detector import LoadedModel
+from detr_viz.models.dynamic_config import DynamicConfig
 from detr_viz.models.efficient_detr import EfficientConfig
+from detr_viz.models.roi_config import RoIConfig
 from detr_viz.models.salience_config import SalienceConfig
 
 _SMALL = {
@@ -45,11 +47,32 @@ TINY_SALIENCE = SalienceConfig(
     background_cells=40,
     pre_attended=8,
 )
+TINY_ROI = RoIConfig(
+    **{**_SMALL, "enc_layers": 0},
+    num_queries=6,
+    d_model=16,
+    dynamic_width=4,
+    box_layers=1,
+    levels=2,
+    canonical_px=40.0,
+)
 TINIES = {
+    "sparse_rcnn": TINY_ROI,
     "deformable_detr": TINY_DEFORMABLE,
     "efficient_detr": EfficientConfig(**{**vars(TINY_DEFORMABLE), "refine": True}),
     "anchor_detr": TINY_ANCHOR,
     "salience_detr": TINY_SALIENCE,
+    "dynamic_detr": DynamicConfig(
+        **{**_SMALL, "backbone": BackboneConfig("basic", 8, (8, 8, 8, 8), (1, 1, 1, 1))},
+        num_queries=5,
+        d_model=32,
+        stages=3,
+        levels=3,
+        first_level=3,
+        dynamic_width=4,
+        canonical_px=32.0,
+        samples=1,
+    ),
 }
 DENSE = ("detr", "cd_detr")  # whose cross-attention is dense
 
@@ -63,6 +86,8 @@ def tiny(name: str, **changes: object) -> LoadedModel:
         for key, value in network.named_parameters():
             if key.endswith(("sampling_offsets.bias", "level_embed", "level_embeds", "alpha")):
                 value.normal_()
+    if isinstance(config, RoIConfig):  # boxes of both levels, in the image
+        network.init_proposal_boxes.weight.uniform_(0.3, 0.7)
     return as_detector(network, name)
 
 

@@ -26,7 +26,14 @@ from detr_viz.common.short_repr import ShortRepr
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 # What leaves no trace in the shapes of some model, and its type.
-_UNTRACED = {"num_queries": int, "anchor_size": float, "num_query_position": int}
+_UNTRACED = {
+    "num_queries": int,
+    "anchor_size": float,
+    "num_query_position": int,
+    "levels": int,
+    "canonical_px": float,
+    "samples": int,
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -22,7 +22,8 @@ from detr_viz.checkpoints.weight_files import CheckpointError
 _LAYER = r"decoder\.layers\.\d+\."
 _ANCHORS = {
     "authors": rf"transformer\.{_LAYER}(multihead_attn\.in_proj_weight|ca_qcontent_proj\.weight"
-    r"|cross_attn\.sampling_offsets\.weight)$",
+    r"|cross_attn\.sampling_offsets\.weight)$"
+    r"|head\.head_series\.\d+\.inst_interact\.dynamic_layer\.weight$",
     "transformers": (
         r"(model\.)?(query_position_embeddings\.weight|"
         rf"{_LAYER}encoder_attn\.sampling_offsets\.weight)$"

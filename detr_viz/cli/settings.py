@@ -113,15 +113,22 @@ def say_notes(
             say(f"note: {prefix}{note}", quiet)
 
 
-def check_parts(style: Style, loaded: Sequence[Detector]) -> None:
-    """UserError for heads, levels or sampling points that one of the models lacks."""
+def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] = ()) -> None:
+    """UserError for heads, levels or sampling points that one of the models lacks.
+
+    views: of the recipe; those of self-attention alone may have more heads, and the encoder of a
+    model with scale attention takes samples, whatever its decoder does.
+    """
+    of_tokens = bool(views) and {*views} <= {"encoder", "decoder"}
     for info in (model.info for model in loaded):
         if info.num_levels is not None:
             check_levels(style, info.title, info.num_levels)
         if info.samples is not None:
-            check_samples(style, info.title, info.samples)
-        if isinstance(style.heads, tuple) and max(style.heads) >= info.num_heads:
-            raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{info.num_heads - 1}")
+            samples = info.samples or (info.scales and tuple(views) == ("encoder",))
+            check_samples(style, info.title, samples)
+        heads = (info.self_heads if of_tokens else None) or info.num_heads
+        if isinstance(style.heads, tuple) and max(style.heads) >= heads:
+            raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{heads - 1}")
 
 
 def style_of(args: argparse.Namespace) -> Style:

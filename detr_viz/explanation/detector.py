@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from detr_viz.explanation.proposals import Proposed
     from detr_viz.explanation.salience import Selected
+    from detr_viz.explanation.scales import Scaled
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,7 +37,8 @@ class DetectorInfo(ShortRepr):
     title           as papers write it
     weights         file name of the checkpoint;  path: as it was given;  sha256: of the file
     class_names     one for each real class
-    num_queries, num_heads, num_layers, num_encoder_layers   num_layers: of the decoder
+    num_queries, num_heads, num_layers, num_encoder_layers   num_heads: of the cross-attention,
+                    num_layers: of the decoder
     modes           of the cross-attention
     pairwise        detections are the top (query, class) pairs, not one class for each query
     size, max_size  shorter side that images are resized to, and the bound on the longer one, in
@@ -45,8 +47,10 @@ class DetectorInfo(ShortRepr):
     notes           assumptions that were made
     anchors         points that several queries share: query k * anchors + a is pattern k of anchor
                     a; 0: no query shares its point
+    self_heads      of the self-attentions; None: as many as the cross-attention has
     why_undivided   a clause: why there is no mode but combine; "" if there are others
     salience        whether encoder layers refine only the salient tokens
+    scales          whether encoder layers weigh levels (scale attention)
     proposal_scores  what ranks the tokens of the memory that become queries, in words; "" if
                     queries are not made of tokens
     samples         whether the cross-attention samples points; None: seen with the first image
@@ -75,10 +79,12 @@ class DetectorInfo(ShortRepr):
     why_undivided: str = ""
     proposal_scores: str = ""
     salience: bool = False
+    scales: bool = False
     preprocessing: Preprocessing | None = None
     samples: bool | None = None
     num_levels: int | None = None
     anchors: int = 0
+    self_heads: int | None = None
 
     def preprocessing_at(
         self, size: int | None = None, max_size: int | None = None
@@ -135,6 +141,7 @@ class Forwarded(ShortRepr):
     layer_references  decoder layer -> the same as it enters that layer, if they move
     proposed          the tokens that became queries, of detectors that make queries so
     selected          the tokens that encoder layers refine, of detectors that choose them
+    scaled            the scale attention of the encoder, of detectors that have it
     """
 
     class_scores: Mapping[int, Tensor]
@@ -146,6 +153,7 @@ class Forwarded(ShortRepr):
     layer_references: Mapping[int, Tensor] = field(default_factory=dict)
     proposed: Proposed | None = None
     selected: Selected | None = None
+    scaled: Scaled | None = None
 
     def detections(self, layer: int, image: int, image_hw: tuple[int, int]) -> Detections:
         """The detections of a decoder layer in an image of this size in pixels."""

@@ -23,6 +23,7 @@ from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.map_grids import MapGrids
 from detr_viz.explanation.mode_checks import check_mode_of, check_products
 from detr_viz.explanation.salience import Salience
+from detr_viz.explanation.scales import ScaleAttention
 from detr_viz.explanation.summary import summary
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
@@ -54,6 +55,7 @@ class ExplanationBase(MapGrids):
     meta              plain values that say how this was computed
     pairwise          detections are the top (query, class) pairs, not one class for each query
     salience          of tokens, and which of them encoder layers refine; None: all of them
+    scales            how much of each level encoder layers take; None: they do not weigh levels
     """
 
     model_type: str
@@ -82,6 +84,7 @@ class ExplanationBase(MapGrids):
     layer_references: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
     reference_boxes: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
     salience: Salience | None = field(default=None, kw_only=True, repr=False)
+    scales: ScaleAttention | None = field(default=None, kw_only=True, repr=False)
 
     def __repr__(self) -> str:
         return summary(self)
@@ -130,6 +133,11 @@ class ExplanationBase(MapGrids):
     def output(self, layer: int | None = None) -> Detections:
         """Scores, labels and boxes of a captured layer's own output; see pick_layer."""
         return self.outputs[self.pick_layer(layer)]
+
+    @property
+    def self_heads(self) -> int:
+        """Heads of the self-attentions, which may be more than those of the cross-attention."""
+        return int(self.meta.get("self_heads", self.num_heads))
 
     @property
     def why_undivided(self) -> str:
@@ -214,6 +222,16 @@ class ExplanationBase(MapGrids):
         check_mode_of(self, mode)
         return self._samples(mode, self._chosen(queries), self.pick_layer(layer))
 
+    def cells(
+        self, queries: Sequence[int] | int | None = None, layer: int | None = None
+    ) -> tuple[NDArray[np.float32], ...] | None:
+        """What each cell of a query's box adds; None if the attention reads no cells of boxes.
+
+        share (q, heads, n, n) signed, row 0 at the top; boxes (q, 4) xyxy that enter the layer,
+        pixels of the image; bias_share (q,). A query's shares sum to 1 with the bias's.
+        """
+        return self._cells(self._chosen(queries), self.pick_layer(layer))
+
     def logit_terms(
         self, queries: Sequence[int] | int | None = None, layer: int | None = None
     ) -> LogitTerms:
@@ -240,6 +258,9 @@ class ExplanationBase(MapGrids):
     def _samples(
         self, mode: str, queries: list[int], layer: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        raise NotImplementedError
+
+    def _cells(self, queries: list[int], layer: int) -> tuple[NDArray[np.float32], ...] | None:
         raise NotImplementedError
 
     def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:

@@ -101,7 +101,7 @@ def decoder_grid(
     words += merged_words(style)
     words.append("boxes: queries it looks at")
     foot = Foot(tuple(words), tuple(notes))
-    fig = draw(sections, columns(style, e.num_heads), foot, style, page_format)
+    fig = draw(sections, columns(style, e.self_heads), foot, style, page_format)
     title = f"decoder self-attention {heads_of(style)}".rstrip(",")
     about = "; ".join(words for shared in objects for words in words_of([subject], shared))
     describe(fig, e, title, [*notes, normalisation(style)], about)
@@ -134,7 +134,7 @@ def subject_of(
             "decoder self-attention is no map of the image: it has style overlay only, and no "
             "interpolation"
         )
-    check_heads(style, clean(e.model_title), e.num_heads)
+    check_heads(style, clean(e.model_title), e.self_heads)
     return ShownModel(e, model_name(e.model_title, 0), tuple(chosen))
 
 

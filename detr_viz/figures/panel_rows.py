@@ -168,13 +168,13 @@ class MapPanels:
 
 def box_cells(subject: ShownModel, queries: Sequence[int], layer: int) -> list[BoxCells]:
     """The cells of queries' boxes; FigureError where the attention has none."""
-    cells = getattr(subject.explanation, "cells", None)
-    if cells is None:
+    found = subject.explanation.cells(queries, layer)
+    if found is None:
         raise FigureError(
             f"style cells shows the cells of a box, and the attention of {subject.name} reads "
             "none: take overlay, heat or contour"
         )
-    shares, boxes = cells(queries, layer)
+    shares, boxes = found[:2]
     return [BoxCells(share, box) for share, box in zip(shares, boxes, strict=True)]
 
 

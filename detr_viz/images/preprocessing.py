@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 OFFICIAL_SIZE, OFFICIAL_MAX_SIZE = 800, 1333  # of the official evaluation transform
 OFFICIAL, TRANSFORMERS, TRUNCATED = "official", "transformers", "truncated"
+ROUNDED = "rounded"
 RESCALE = 1 / 255
 
 
@@ -34,7 +35,8 @@ class Preprocessing:
     exact_hw        this height and width, aspect not kept
     rule            how the longer side is rounded: "official", or "transformers", which rounds
                     down from the bound (they differ by some pixels where the bound holds), or
-                    "truncated": both sides are, so the shorter one may be a pixel below size
+                    "truncated": both sides are, so the shorter one may be a pixel below size, or
+                    "rounded": both sides are rounded, as in detectron2
     resample        Pillow's filter, in lower case
     on_floats       whether the filter's result is rounded once, as torchvision resizes tensors,
                     and not after each axis
@@ -124,6 +126,8 @@ class Preprocessing:
             return _transformers_size(h, w, self.size, self.max_size)
         if self.rule == TRUNCATED:
             return _truncated_size(h, w, self.size, self.max_size)
+        if self.rule == ROUNDED:
+            return _rounded_size(h, w, self.size, self.max_size)
         return target_size(h, w, self.size, self.max_size or self.size * max(h, w))
 
     def resized(self, image: LoadedImage) -> np.ndarray:
@@ -209,3 +213,13 @@ def _truncated_size(h: int, w: int, size: int, bound: int | None) -> tuple[int, 
     if bound is not None:
         ratio = min(ratio, one / np.float32(max(h, w)) * np.float32(bound))
     return max(1, int(np.float32(h) * ratio)), max(1, int(np.float32(w) * ratio))
+
+
+def _rounded_size(h: int, w: int, size: int, bound: int | None) -> tuple[int, int]:
+    """detectron2's ResizeShortestEdge.get_output_shape: (new_h, new_w), never below 1."""
+    scale = size / min(h, w)
+    new_h, new_w = (float(size), scale * w) if h < w else (scale * h, float(size))
+    if bound is not None and max(new_h, new_w) > bound:
+        scale = bound / max(new_h, new_w)
+        new_h, new_w = new_h * scale, new_w * scale
+    return max(1, int(new_h + 0.5)), max(1, int(new_w + 0.5))

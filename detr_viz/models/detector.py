@@ -23,6 +23,7 @@ from detr_viz.common.short_repr import brief_tuple, folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
 from detr_viz.explanation.proposals import Proposed
 from detr_viz.explanation.salience import Selected
+from detr_viz.explanation.scales import Scaled
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
@@ -94,7 +95,8 @@ class LoadedModel:
             sha256=self.sha256,
             class_names=self.class_names,
             num_queries=config.num_queries,
-            num_heads=config.nheads,
+            num_heads=cross.nheads,
+            self_heads=None if cross.nheads == config.nheads else config.nheads,
             num_layers=config.dec_layers,
             num_encoder_layers=config.enc_layers,
             modes=self.spec.modes,
@@ -106,6 +108,7 @@ class LoadedModel:
             why_undivided=self.spec.why_undivided,
             proposal_scores=(self.spec.proposal_scores or _learned)(config),
             salience=self.spec.salience,
+            scales=self.spec.scales,
             preprocessing=self.preprocessing,
             samples=isinstance(cross, DeformableAttention),
             num_levels=getattr(cross, "levels", 1),
@@ -198,6 +201,9 @@ class LoadedModel:
             ),
             proposed=_proposed(encoded),
             selected=_selected(encoded) if self.spec.salience else None,
+            scaled=(
+                Scaled(encoded.scale_weights, encoded.scale_shares) if self.spec.scales else None
+            ),
             reference_points=first if boxes else raw.get("reference_points"),
             layer_references=dict(enumerate(raw.get("references", ()))),
         )
