@@ -37,6 +37,8 @@ class FakeExplanation:
     cell_rule: str = "aligned"
     attention_kind: str = "dense"
     has_axes: bool = False
+    stages: bool = False
+    shares: object = None
     model_type: str = "cd_detr"
     model_title: str = "Conditional DETR"
     modes: tuple[str, ...] = MODES
@@ -50,6 +52,24 @@ class FakeExplanation:
     made_by: Mapping[tuple[object, int], np.ndarray] = field(default_factory=dict)
     labels_by: Mapping[int, np.ndarray] = field(default_factory=dict)
     calls: list[tuple[object, ...]] = field(default_factory=list)
+
+    @property
+    def layer_word(self) -> str:
+        return "stage" if self.stages else "decoder layer"
+
+    @property
+    def layer_noun(self) -> str:
+        return "stage" if self.stages else "layer"
+
+    def cells(self, queries: Sequence[int], layer: int | None = None) -> object:
+        """shares: layer -> CellShares of all queries."""
+        return self.shares[self.pick_layer(layer)].of(queries)
+
+    def outside(
+        self, mode: str, queries: Sequence[int], layer: int | None = None
+    ) -> np.ndarray:
+        """What the maps lack."""
+        return 1 - self.maps(mode, queries, layer).sum((2, 3))
 
     def grid(self, layer: int | None = None) -> Grid:
         return Grid(self.grid_hw, self.input_hw, self.stride, self.cell_rule)

@@ -18,6 +18,7 @@ from detr_viz.checkpoints.type_names import type_names
 from detr_viz.cli.arguments import (
     colormap,
     dpi,
+    Unasked,
     layers,
     positive,
     query_id,
@@ -152,7 +153,7 @@ def add_subject(
         "--layer",
         action=Listed,
         read=as_text(layers),
-        default="last",
+        default=Unasked("last"),
         metavar="N",
         help=f"{layer_help} counted from 0, last, or several, "
         f"{row}: all or 0,2,5 (default: %(default)s)",

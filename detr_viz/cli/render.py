@@ -113,7 +113,7 @@ def run_here(
 ) -> int:
     """Draw one image, or print the tables of several, in this process."""
     loaded = load_models(sources, options.quiet, recipe.size, recipe.max_size)
-    check_parts(recipe.style, loaded)
+    check_parts(recipe.style, loaded, recipe.views)
     from detr_viz.render.listing import list_image
     from detr_viz.render.recipe import of_models
     from detr_viz.render.run import check_needs, render_image
@@ -200,7 +200,7 @@ def run_many(
         workers = worker_process.start(options.jobs or worker_process.default_count(device))
     try:
         loaded = load_models(here, options.quiet, recipe.size, recipe.max_size)
-        check_parts(recipe.style, loaded)
+        check_parts(recipe.style, loaded, recipe.views)
         from detr_viz.detections import queries
         from detr_viz.render.recipe import of_models
         from detr_viz.render.run import check_needs

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from detr_viz import models
 from detr_viz.checkpoints import hub
 from detr_viz.checkpoints.sources import ModelSource, load, pair
+from detr_viz.cli.arguments import Unasked
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import DEFAULT
@@ -26,9 +27,10 @@ from detr_viz.figures.styles import (
 )
 from detr_viz.images import collect
 from detr_viz.render.options import RunOptions
+from detr_viz.render.views import CROSS
 
 if TYPE_CHECKING:
-    from detr_viz.explanation.detector import Detector
+    from detr_viz.explanation.detector import Detector, DetectorInfo
     from detr_viz.images.collect import Input
     from detr_viz.render.recipe import Recipe
 
@@ -113,15 +115,35 @@ def say_notes(
             say(f"note: {prefix}{note}", quiet)
 
 
-def check_parts(style: Style, loaded: Sequence[Detector]) -> None:
-    """UserError for heads, levels or sampling points that one of the models lacks."""
+def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] = ()) -> None:
+    """UserError for heads, levels or sampling points that one of the models lacks.
+
+    views: to be drawn.
+    """
+    of_maps = tuple(views) in ((), (CROSS,))
+    if of_maps:
+        _check_stages(style, [model.info for model in loaded])
     for info in (model.info for model in loaded):
         if info.num_levels is not None:
             check_levels(style, info.title, info.num_levels)
         if info.samples is not None:
             check_samples(style, info.title, info.samples)
-        if isinstance(style.heads, tuple) and max(style.heads) >= info.num_heads:
+        counted = isinstance(style.heads, tuple) and (of_maps or not info.stages)
+        if counted and max(style.heads) >= info.num_heads:
             raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{info.num_heads - 1}")
+
+
+def _check_stages(style: Style, infos: Sequence[DetectorInfo]) -> None:
+    """UserError for heads of models with stages, which have none."""
+    staged = [info for info in infos if info.stages]
+    if not staged or style.heads is None:
+        return
+    from detr_viz.figures.stage_parts import mixed, no_heads
+
+    if len(staged) == len(infos):
+        raise UserError(no_heads(staged[0].title, staged[0].num_layers))
+    if style.heads not in ("mean", "max"):
+        raise UserError(mixed(staged[0].title))
 
 
 def style_of(args: argparse.Namespace) -> Style:
@@ -182,6 +204,7 @@ def recipe_of(
     """The recipe of the render command, still without the facts of the models."""
     from detr_viz.render.recipe import Recipe
 
+    free_layer = isinstance(args.layer, Unasked)
     layer, removed_in = (
         tuple(value) if isinstance(value, list) else value for value in (args.layer, args.ablate_in)
     )
@@ -191,7 +214,7 @@ def recipe_of(
         plot=args.plot,
         biography=args.biography is not None,
         queries=args.queries or ("top:1" if several else DEFAULT),
-        layer=layer,
+        layer=str(layer) if free_layer else layer,
         scale=args.scale,
         style=style,
         page_format=page_format,
@@ -203,4 +226,5 @@ def recipe_of(
         views=tuple(views),
         points=tuple(args.points or ()),
         free_style=args.style is None,
+        free_layer=free_layer,
     )

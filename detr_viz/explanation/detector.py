@@ -46,6 +46,8 @@ class DetectorInfo(ShortRepr):
     anchors         points that several queries share: query k * anchors + a is pattern k of anchor
                     a; 0: no query shares its point
     why_undivided   a clause: why there is no mode but combine; "" if there are others
+    stages          whether decoder layers are stages, each of which reads the cells of one box a
+                    query (HasCells) in place of what heads do
     salience        whether encoder layers refine only the salient tokens
     proposal_scores  what ranks the tokens of the memory that become queries, in words; "" if
                     queries are not made of tokens
@@ -79,6 +81,12 @@ class DetectorInfo(ShortRepr):
     samples: bool | None = None
     num_levels: int | None = None
     anchors: int = 0
+    stages: bool = False
+
+    @property
+    def layer_word(self) -> str:
+        """What a layer of the decoder is called."""
+        return layer_word(self.stages)
 
     def preprocessing_at(
         self, size: int | None = None, max_size: int | None = None
@@ -92,6 +100,11 @@ class DetectorInfo(ShortRepr):
         of_sizes = self.preprocessing_at().notes
         others = (note for note in self.notes if note not in of_sizes)
         return (*others, *self.preprocessing_at(size, max_size).notes)
+
+
+def layer_word(stages: bool) -> str:
+    """What a decoder layer is called; stages: whether layers are stages."""
+    return "stage" if stages else "decoder layer"
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,8 @@ def decoder_grid(
     words += merged_words(style)
     words.append("boxes: queries it looks at")
     foot = Foot(tuple(words), tuple(notes))
-    fig = draw(sections, columns(style, e.num_heads), foot, style, page_format)
-    title = f"decoder self-attention {heads_of(style)}".rstrip(",")
+    fig = draw(sections, columns(style, heads_at(e, subject.layers[0])), foot, style, page_format)
+    title = f"{whose(e)} self-attention {heads_of(style)}".rstrip(",")
     about = "; ".join(words for shared in objects for words in words_of([subject], shared))
     describe(fig, e, title, [*notes, normalisation(style)], about)
     warn_if_high(fig, page_format)
@@ -121,12 +121,12 @@ def subject_of(
     chosen = captured if layers is None else list(dict.fromkeys(layers))
     if not (chosen and queries and modes):
         raise FigureError(
-            "nothing to draw: a query, a mode and a decoder layer whose self-attention and output "
+            f"nothing to draw: a query, a mode and a {e.layer_word} whose self-attention and output "
             'were captured are needed (explain with layers="all", sites=["decoder"])'
         )
     if missing := [layer for layer in chosen if layer not in captured]:
         raise FigureError(
-            f"self-attention and output of decoder layer {missing[0]} were not captured: explain "
+            f"self-attention and output of {e.layer_word} {missing[0]} were not captured: explain "
             f'with layers=[{missing[0]}], sites=[("decoder", {missing[0]})]'
         )
     if style.name != "overlay" or style.interpolation is not None:
@@ -134,15 +134,28 @@ def subject_of(
             "decoder self-attention is no map of the image: it has style overlay only, and no "
             "interpolation"
         )
-    check_heads(style, clean(e.model_title), e.num_heads)
+    check_heads(style, clean(e.model_title), heads_at(e, chosen[0]))
     return ShownModel(e, model_name(e.model_title, 0), tuple(chosen))
+
+
+def heads_at(e: Explanation | StoredExplanation, layer: int) -> int:
+    """How many heads the self-attention of a layer has: not always as many as look at the image."""
+    if not e.stages:
+        return e.num_heads
+    known = getattr(e, "rows", {}).get(("decoder", layer))
+    return e.attention(("decoder", layer), rows=None if known is None else known[:1]).shape[1]
+
+
+def whose(e: Explanation | StoredExplanation) -> str:
+    """Whose self-attention it is."""
+    return "proposals'" if e.stages else "decoder"
 
 
 def notes_of(subject: ShownModel, modes: Sequence[str], scale: str, style: Style) -> list[str]:
     """What a reader must know of decoder self-attention, in a grid or a matrix."""
     notes = [clean(subject.name), f"self-attention of {layers_of(subject)}"]
     if subject.layers != (subject.explanation.num_layers - 1,):
-        notes.append(OWN_OUTPUT)
+        notes.append(OWN_OUTPUT.replace("layer", subject.explanation.layer_noun))
     notes += [formula_note(mode, subject.explanation.self_formula(mode)) for mode in modes]
     if scale == "layer":
         notes.append(LAYER_SCALE)

@@ -52,6 +52,7 @@ _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "·": r"$\cdot$",
     DASH: r"\textendash{}",
 }
+_SIGNS = {"·": r"\cdot ", "⟨": r"\langle ", "⟩": r"\rangle ", "²": "^2", "  ": " "}
 
 
 def escape(text: str) -> str:
@@ -120,7 +121,8 @@ def _hashes(shown: FigureContents | ViewContents) -> list[str]:
 def _has_words(shown: FigureContents | ViewContents) -> bool:
     """Whether `_caption` has sentences for the contents of this figure."""
     return isinstance(shown, FigureContents) and not (
-        ALL_TERMS in shown.modes or shown.removed or shown.biography or shown.style.heads == "max"
+        shown.of_stages
+        or ALL_TERMS in shown.modes or shown.removed or shown.biography or shown.style.heads == "max"
     )
 
 
@@ -163,7 +165,9 @@ def _with_formulas(note: str) -> str:
 
 
 def _mathematics(formula: str) -> str:
-    return "$" + formula.replace("·", r"\cdot ").replace("  ", " ") + "$"
+    for sign, command in _SIGNS.items():
+        formula = formula.replace(sign, command)
+    return f"${formula}$"
 
 
 def _caption(shown: FigureContents) -> str:

@@ -22,6 +22,7 @@ from detr_viz.figures.page.profiles import AXES_NOTE
 from detr_viz.figures.page.regions import region_rule
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.references import reference_notes
+from detr_viz.figures.stage_words import stage_foot, stage_notes, stage_title
 from detr_viz.figures.styles import ALL_IN_ONE, NORMS, Style
 
 if TYPE_CHECKING:
@@ -72,9 +73,16 @@ class FigureContents:
     grid_hw: tuple[int, int] | None = None
 
     @property
+    def of_stages(self) -> bool:
+        """Whether panels are stages, which have words of their own."""
+        return all(s.explanation.stages for s in self.subjects) and not self.removed
+
+    @property
     def title(self) -> str:
         """Models and modes in a line."""
         models = listed([clean(s.name) for s in self.subjects])
+        if self.of_stages:
+            return stage_title(self, models)
         content = f"{listed([mode_name(m) for m in self.modes])} attention"
         if ALL_TERMS in self.modes:
             content = "terms of the logits"
@@ -145,10 +153,10 @@ def each(shown: FigureContents, facts: Sequence[str]) -> list[str]:
 
 
 def layers_of(subject: ShownModel) -> str:
-    last = subject.explanation.num_layers - 1
+    word, last = subject.explanation.layer_word, subject.explanation.num_layers - 1
     if len(subject.layers) == last + 1 > 1:
-        return f"decoder layers 0{DASH}{last}"
-    return f"decoder {numbered('layer', subject.layers)} of 0{DASH}{last}"
+        return f"{word}s 0{DASH}{last}"
+    return f"{numbered(word, subject.layers)} of 0{DASH}{last}"
 
 
 def grids_of(shown: FigureContents) -> list[str]:
@@ -162,6 +170,8 @@ def foot_words(shown: FigureContents) -> list[str]:
     """The line under a figure: models, layers, modes, and what the numbers are."""
     subjects = shown.subjects
     words = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
+    if shown.of_stages:
+        return [*words, *stage_foot(shown)]
     layers = {s.layers for s in subjects}
     if len(layers) == 1:
         words.append(_layer_words(subjects[0]))
@@ -191,7 +201,7 @@ def merged_words(style: Style) -> list[str]:
 def _layer_words(subject: ShownModel) -> str:
     last = subject.explanation.num_layers - 1
     if subject.layers == (last,):
-        return "last decoder layer"
+        return f"last {subject.explanation.layer_word}"
     return layers_of(subject)
 
 
@@ -205,6 +215,8 @@ def reading_rule(shown: FigureContents) -> list[str]:
     subjects = shown.subjects
     notes = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
     notes += each(shown, [layers_of(s) for s in subjects])
+    if shown.of_stages:
+        return [*notes, *stage_notes(shown)]
     if any(s.layers != (s.explanation.num_layers - 1,) for s in subjects):
         notes.append(OWN_OUTPUT)
     notes += filter(None, each(shown, [levels_note(s, shown.style) for s in subjects]))
@@ -283,7 +295,7 @@ def normalisation(style: Style) -> str:
     if style.name == "points":
         return "a circle is a sampling point, its area the weight, its colour the level"
     if style.name == "cells":
-        return "cells of the box: shares of the output, orange adds, blue takes away"
+        return "cells of the box: orange adds, blue takes away, all on one scale"
     if style.scaling is None:
         shares = listed([round(share * 100) for share in style.contours])
         return (

@@ -157,16 +157,18 @@ def _are_numbers(value: object) -> bool:
     return sound and 0 < len(value) == len(set(value))
 
 
-def usual_style(options: Style, sampled: bool) -> str:
+def usual_style(options: Style, sampled: bool, cells: bool = False) -> str:
     """The name of the style where none is asked for.
 
-    Points where attention is sampled, unless an option is one of maps in colour (a norm, a colour
-    map, heads merged or sorted by their maps).
+    Points where attention is sampled, cells where it is of the cells of boxes, unless an option is
+    one of maps in colour (a norm, a colour map, heads merged or sorted by their maps).
     """
     if options.heads == ALL_IN_ONE:
         return "points"
     of_maps = (options.norm, options.cmap, options.interpolation, isinstance(options.heads, str))
-    return "points" if sampled and not any(of_maps) else "overlay"
+    if any(of_maps) or (cells and options.levels != "sum"):
+        return "overlay"
+    return "cells" if cells else "points" if sampled else "overlay"
 
 
 def check_samples(style: Style, name: str, samples: bool) -> None:

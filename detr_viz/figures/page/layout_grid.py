@@ -118,7 +118,7 @@ def _names(b: PageBuilder, panel: Panel, baseline: float, first_of_page: bool) -
     text = b.texts[panel.group][panel.row][panel.head]
     needed = pen.width(text, page.small_pt) + page.px(2)
     if b.columns.numbered and first_of_page:
-        whole = f"head {name}"
+        whole = f"{b.columns.noun} {name}"
         name = whole if pen.width(whole, page.text_pt) + needed <= panel.width else name
     # the share goes before the end of a long name
     name = pen.shorten(name, max(panel.width - needed, panel.width / 3), page.text_pt)

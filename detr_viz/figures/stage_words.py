@@ -1,0 +1,90 @@
+"""Figures of stages in words: title, foot, notes and the sentences of a caption."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detr_viz.common.words import listed
+from detr_viz.figures.level_words import grid_of, level_words
+from detr_viz.figures.references import entering_note
+
+if TYPE_CHECKING:
+    from detr_viz.figures.reading_rule import FigureContents
+
+SHARES = "signed share of the stage's pre-norm output; shares and bias share sum to 1"
+CELL_FORMULA = "$⟨W_c x_c, y⟩ / |y|²$, all centred"
+_SPREAD = (
+    "map: the cells' positive shares, as parts of their sum, spread by the adjoint of RoIAlign over "
+    "the level that the box reads"
+)
+
+
+def stage_title(shown: FigureContents, models: str) -> str:
+    """Models and what their panels show, in a line."""
+    what = "shares of the cells of the box" if _cells(shown) else "positive shares on the image"
+    title = ", ".join([f"{models}: {what} that enters each stage", *level_words(shown.style)])
+    if not _cells(shown):
+        title = ", ".join([f"{models}: attention of each stage", *level_words(shown.style)])
+    return f"{title}, a query's biography" if shown.biography else title
+
+
+def stage_foot(shown: FigureContents) -> list[str]:
+    """The words under a figure, after the model's name."""
+    words = []
+    layers = {s.layers for s in shown.subjects}
+    if len(layers) == 1 and len(next(iter(layers))) == 1:
+        words.append(f"stage {next(iter(layers))[0]}")
+    if _cells(shown):
+        return [*words, "boxes: as they enter", "cells + bias = 1"]
+    words += ["boxes: as they enter", *level_words(shown.style)]
+    if shown.style.name == "contour":
+        words.append("%: of the image, in the line")
+    elif shown.style.scaling != "even":
+        words.append("% in box, largest weight")
+    return words
+
+
+def stage_notes(shown: FigureContents) -> list[str]:
+    """What a reader must know, after names and stages."""
+    from detr_viz.figures.level_words import number_notes
+
+    notes = ["panels: the box that enters a stage"]
+    if any(len(s.layers) > 1 for s in shown.subjects) and not shown.biography:
+        notes.append("photo, class and score: the output of the last stage shown")
+    elif shown.biography:
+        notes.append("box, class and score: that stage's own output")
+        notes.append("red: another class than in the row above, or a box whose IoU with it is < 0.5")
+        notes.append(entering_note("stage"))
+    if _cells(shown):
+        notes += [f"cells: {SHARES}", CELL_FORMULA]
+        notes.append("below a panel: the sum of the cells' shares + the bias share")
+    else:
+        notes.append(_SPREAD)
+        notes += number_notes(shown.style)
+        notes.append("% off: what of the map falls off the image")
+    if len(shown.subjects) > 1:
+        notes.append("queries matched by box IoU")
+    if not _cells(shown):
+        notes += dict.fromkeys(grid_of(s, shown.style) for s in shown.subjects)
+    return notes
+
+
+def _cells(shown: FigureContents) -> bool:
+    return shown.style.name == "cells"
+
+
+def stage_reading(shown: FigureContents) -> list[str]:
+    """Sentences of a caption on what is drawn, without formulas."""
+    if _cells(shown):
+        return [
+            "The cells of the box that enters each stage are drawn on it",
+            SHARES,
+            "orange adds, blue takes away, on one scale in all panels",
+            "under each panel: the sum of the cells' shares + the bias share",
+        ]
+    return ["The box that enters each stage is drawn in its panel", _SPREAD]
+
+
+def stages_listed(numbers: tuple[int, ...]) -> str:
+    """stage 2; stages 0, 1 and 2."""
+    return f"stage{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
