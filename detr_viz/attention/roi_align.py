@@ -141,17 +141,19 @@ def pooled(
 def pooled_by_matrices(
     memory: Tensor, boxes: Tensor, levels: Tensor, pyramid: Pyramid, rule: RoIRule
 ) -> Tensor:
-    """The same as Wy F Wx^T on every level: quicker forward and backward where levels are small."""
+    """The same as Wy F Wx^T: quicker forward and backward where levels are small."""
     bins = bins_of(boxes, levels, pyramid, rule)
-    total = None
+    out = memory.new_zeros(*levels.shape, rule.side, rule.side, memory.shape[-1])
     for level, (start, hw) in enumerate(zip(pyramid.starts, pyramid.shapes, strict=True)):
-        y, x = _matrices(bins, hw)
-        grid = memory[:, start : start + hw[0] * hw[1]].unflatten(1, hw)
-        y = y * (levels == level)[..., None, None]
-        between = torch.einsum("bqiy,byxc->bqixc", y, grid.expand(len(boxes), -1, -1, -1))
-        part = torch.einsum("bqjx,bqixc->bqijc", x, between)
-        total = part if total is None else total + part
-    return total.flatten(2, 3)
+        here = levels == level
+        image = here.nonzero()[:, 0]
+        if len(image):
+            y, x = _matrices(Bins(*(part[here] for part in bins)), hw)
+            grid = memory[:, start : start + hw[0] * hw[1]].unflatten(1, hw)
+            grid = grid[image if len(memory) > 1 else torch.zeros_like(image)]
+            rows = (y @ grid.flatten(2)).unflatten(-1, grid.shape[2:])  # (n, side, w, C)
+            out[here] = x[:, None] @ rows
+    return out.flatten(2, 3)
 
 
 def adjoint(

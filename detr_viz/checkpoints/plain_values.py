@@ -48,7 +48,7 @@ _CONFIGS = (  # classes of other packages that are dicts
 _MOST_STEPS = 10**6  # of a range, which another call could fill memory with
 
 
-class _DType:
+class DType:
     """numpy.dtype by its code alone; fields and the like of a forged one are never looked at."""
 
     def __init__(self, code: str = "", *_: object) -> None:
@@ -67,14 +67,14 @@ class _DType:
         return np.dtype("i8" if self.code[0] in "mM" else self.order + self.code)
 
 
-class _NDArray:
+class NDArray:
     """numpy.ndarray: what is in it, as an array of plain numbers or as a list of objects."""
 
     array: np.ndarray | list[Any] | None = None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
-        plain = dtype.plain() if isinstance(dtype, _DType) else None
+        plain = dtype.plain() if isinstance(dtype, DType) else None
         if plain is None:
             self.array = data if isinstance(data, list) else None
             return
@@ -86,9 +86,9 @@ def _bytes_of(data: object) -> bytes:
     return data.encode("latin1") if isinstance(data, str) else bytes(memoryview(data))
 
 
-def _scalar(dtype: object, data: object = b"") -> object:
+def scalar(dtype: object, data: object = b"") -> object:
     """A numpy scalar as a plain Python value; None for a record."""
-    if not isinstance(dtype, _DType):
+    if not isinstance(dtype, DType):
         raise TypeError("a numpy scalar needs a dtype")
     if dtype.code.startswith("O"):
         return data
@@ -96,8 +96,8 @@ def _scalar(dtype: object, data: object = b"") -> object:
     return None if plain is None else np.frombuffer(_bytes_of(data), plain, 1)[0].item()
 
 
-def _reconstruct(kind: object, *_: object) -> object:
-    if not (isinstance(kind, type) and issubclass(kind, _NDArray)):
+def reconstruct(kind: object, *_: object) -> object:
+    if not (isinstance(kind, type) and issubclass(kind, NDArray)):
         raise TypeError("only plain numpy arrays are read")
     return kind()
 
@@ -110,7 +110,7 @@ def _windows(*parts: str) -> PureWindowsPath:
     return PureWindowsPath(*parts)
 
 
-def _dict(*_: object) -> dict[Any, Any]:
+def plain_dict(*_: object) -> dict[Any, Any]:
     """A defaultdict; its factory is not kept."""
     return {}
 
@@ -162,7 +162,7 @@ def _class_under(name: str, *bases: type) -> type:
 
 def _stand_ins() -> Iterator[Any]:
     functions: dict[str, Callable[..., Any]] = {
-        "collections.defaultdict": _dict,
+        "collections.defaultdict": plain_dict,
         "collections.deque": _list,
         "builtins.frozenset": _frozenset,
         "builtins.bytes": _bytes,
@@ -170,13 +170,13 @@ def _stand_ins() -> Iterator[Any]:
         "builtins.slice": _slice,
     }
     for module in _NUMPY:
-        functions |= {f"{module}.scalar": _scalar, f"{module}._reconstruct": _reconstruct}
+        functions |= {f"{module}.scalar": scalar, f"{module}._reconstruct": reconstruct}
     for module in _PATHLIB:
         functions |= {f"{module}.{name}": _posix for name in ("PosixPath", "PurePosixPath")}
         functions |= {f"{module}.{name}": _windows for name in ("WindowsPath", "PureWindowsPath")}
     yield from (_under(name, function) for name, function in functions.items())
-    yield _class_under("numpy.ndarray", _NDArray)
-    yield _class_under("numpy.dtype", _DType)
+    yield _class_under("numpy.ndarray", NDArray)
+    yield _class_under("numpy.dtype", DType)
     yield _class_under("types.SimpleNamespace", argparse.Namespace)
     yield from (_class_under(name, _Config) for name in _CONFIGS)
     yield _class_under("torch.torch_version.TorchVersion", str)

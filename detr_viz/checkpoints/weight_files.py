@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
-_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".pkl")
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
 _IMAGES = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image"}  # that images/ reads
@@ -214,7 +214,8 @@ def check_head(path: Path) -> bytes:
 def _read_file(path: Path) -> Any:
     head = check_head(path)
     if head.startswith((ZIP, PICKLE)):
-        return _read_torch(path, zipped=head.startswith(ZIP))
+        arrays = None if head.startswith(ZIP) else _read_arrays(path)
+        return _read_torch(path, zipped=head.startswith(ZIP)) if arrays is None else arrays
     return _read_safetensors(path)
 
 
@@ -245,6 +246,27 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from None
 
 
+def _read_arrays(path: Path) -> Any:
+    """A pickle of numpy arrays, as detectron2 writes them; None if it is not one."""
+    from detr_viz.checkpoints import numpy_pickles
+
+    with open(path, "rb") as file:
+        if file.read(len(numpy_pickles.TORCH_HEAD)) == numpy_pickles.TORCH_HEAD:
+            return None
+    try:
+        content = numpy_pickles.read(path)
+    except OSError:
+        raise
+    except numpy_pickles.RefusedError as error:
+        # torch.load reads protocol 2, and says it itself
+        if error.protocol > 2 and not error.name.startswith("torch."):
+            raise CheckpointError(f"{path_text(path)} {_refused(error.name)}") from None
+        return None
+    except Exception:  # a damaged pickle can raise anything: torch.load says what is wrong
+        return None
+    return content if numpy_pickles.has_tensors(content) else None
+
+
 def _read_torch(path: Path, zipped: bool) -> Any:
     import torch
 
@@ -261,6 +283,16 @@ def _read_torch(path: Path, zipped: bool) -> Any:
         raise CheckpointError(f"{path_text(path)} {_why_not(path, zipped, error)}") from None
 
 
+def _refused(name: str) -> str:
+    """Says of a file that its pickle asks for this name, "" for a call."""
+    who = next((title for start, title in _FOREIGN_CLASSES if name.startswith(start)), None)
+    return (
+        f"is refused{f' ({who})' if who else ''}: its pickle asks for "
+        f"{name or 'a call that no plain value needs'}, and only plain weights are loaded; save it "
+        'without, where it was written: torch.save({"model": model.state_dict()}, "weights.pth")'
+    )
+
+
 def _why_not(path: Path, zipped: bool, error: Exception) -> str:
     """What is wrong with a file that torch.load refused."""
     message = str(error)
@@ -268,13 +300,7 @@ def _why_not(path: Path, zipped: bool, error: Exception) -> str:
         dotted = r"(?:GLOBAL|[Cc]lass) `?([A-Za-z_][\w.]*\.[\w.]*\w)"
         asked = re.search(dotted, message) or re.search(r"GLOBAL (\w+) was not", message)
         if asked or "Can only" in message or "Trying to call" in message:
-            who = next((t for s, t in _FOREIGN_CLASSES if asked and asked[1].startswith(s)), None)
-            what = asked[1] if asked else "a call that no plain value needs"
-            return (
-                f"is refused{f' ({who})' if who else ''}: its pickle asks for {what}, and only "
-                "plain weights are loaded; save it without, where it was written: "
-                'torch.save({"model": model.state_dict()}, "weights.pth")'
-            )
+            return _refused(asked[1] if asked else "")
         if "nsupported operand" in message:
             return "is a pickle that torch.save did not write: save model.state_dict() with torch"
     if zipped:

@@ -35,6 +35,7 @@ CONFIGS = {
         d_model=64,
         dec_layers=4,
         dim_feedforward=128,
+        groups=2,
     ),
 }
 RECIPES: dict[str, Recipe] = {

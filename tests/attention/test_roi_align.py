@@ -62,7 +62,7 @@ def test_each_box_is_read_on_its_own_level(pool):
     mixed = pool(memory, boxes, levels, PYRAMID, rule)
     for level in range(3):
         alone = pool(memory, boxes, torch.full_like(levels, level), PYRAMID, rule)
-        assert torch.equal(mixed[levels == level], alone[levels == level])
+        assert (mixed - alone)[levels == level].abs().max() < 1e-12
 
 
 def test_one_memory_for_several_lists_of_boxes():
