@@ -65,9 +65,7 @@ class FakeExplanation:
         """shares: layer -> CellShares of all queries."""
         return self.shares[self.pick_layer(layer)].of(queries)
 
-    def outside(
-        self, mode: str, queries: Sequence[int], layer: int | None = None
-    ) -> np.ndarray:
+    def outside(self, mode: str, queries: Sequence[int], layer: int | None = None) -> np.ndarray:
         """What the maps lack."""
         return 1 - self.maps(mode, queries, layer).sum((2, 3))
 

@@ -16,6 +16,7 @@ from detr_viz.models.anchor_config import AnchorConfig
 from detr_viz.models.config import BackboneConfig, DetrConfig
 from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.detector import LoadedModel
+from detr_viz.models.dynamic_config import DynamicConfig
 from detr_viz.models.efficient_detr import EfficientConfig
 from detr_viz.models.salience_config import SalienceConfig
 
@@ -50,6 +51,17 @@ TINIES = {
     "efficient_detr": EfficientConfig(**{**vars(TINY_DEFORMABLE), "refine": True}),
     "anchor_detr": TINY_ANCHOR,
     "salience_detr": TINY_SALIENCE,
+    "dynamic_detr": DynamicConfig(
+        **{**_SMALL, "backbone": BackboneConfig("basic", 8, (8, 8, 8, 8), (1, 1, 1, 1))},
+        num_queries=5,
+        d_model=32,
+        stages=3,
+        levels=3,
+        first_level=3,
+        dynamic_width=4,
+        canonical_px=32.0,
+        samples=1,
+    ),
 }
 DENSE = ("detr", "cd_detr")  # whose cross-attention is dense
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CELL_RULES = ("aligned", "centered")
+CELL_RULES = ("aligned", "centered", "strided")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Grid:
     stride    input pixels from cell to cell
     rule      aligned: cell i is centred on pixel index stride * i of the input (a ResNet's windows
               are symmetric); centered: on the fraction (i + 0.5) / cells of it, whatever the
-              stride, as the reference points of some models say
+              stride, as the reference points of some models say; strided: it fills the pixels
+              from stride * i on, as RoIAlign reads it, the last one perhaps beyond the input
     valid_hw  pixels of the input that show the image, from its top left corner; None: all
     name      for figures of several levels, such as "level 0, stride 8"
     """
@@ -58,6 +59,8 @@ class Grid:
         at = np.arange(self.hw[axis], dtype=np.float64)
         if self.rule == "centered":
             return (at + 0.5) * (image_px * self._padded(axis)) / self.hw[axis] - 0.5
+        if self.rule == "strided":
+            return self.stride * (at + 0.5) * image_px / self.shown_hw[axis] - 0.5
         return (self.stride * at + 0.5) * image_px / self.shown_hw[axis] - 0.5
 
     def positions(self, out_px: int, axis: int) -> NDArray[np.float64]:
@@ -69,6 +72,8 @@ class Grid:
         fraction = (np.arange(out_px) + 0.5) / out_px
         if self.rule == "centered":
             u = fraction / self._padded(axis) * self.hw[axis] - 0.5
+        elif self.rule == "strided":
+            u = fraction * self.shown_hw[axis] / self.stride - 0.5
         else:
             u = (fraction * self.shown_hw[axis] - 0.5) / self.stride
         return np.clip(u, 0, self.hw[axis] - 1)
@@ -81,6 +86,8 @@ class Grid:
         count = self.hw[axis]
         if self.rule == "centered":
             return np.arange(count + 1) / count
+        if self.rule == "strided":
+            return np.minimum(self.stride * np.arange(count + 1) / self.input_hw[axis], 1)
         between = (self.stride * (np.arange(1, count) - 0.5) + 0.5) / self.input_hw[axis]
         return np.concatenate([[0.0], np.clip(between, 0, 1), [1.0]])
 

@@ -61,6 +61,8 @@ PROPOSALS = "proposals"  # the plot of the tokens that became queries
 
 SALIENCE = "salience"  # the plot of the tokens that the encoder refines
 
+SCALE_PLOT = "scales"  # the plot of an encoder's scale attention
+
 
 def parse_terms(text: str) -> tuple[str, ...]:
     """ "cq.pk + pq.pk" -> the names of the terms in the sum; ValueError for anything else."""

@@ -23,6 +23,7 @@ from detr_viz.checkpoints.fit import checked_config, few_keys, fitted_state_dict
 from detr_viz.checkpoints.locate import BY_FILENAME, locate, type_contradiction
 from detr_viz.checkpoints.state_dicts import Unwrapped, unwrap
 from detr_viz.checkpoints.weight_files import CheckpointError
+from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text
 from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections import known_classes
@@ -81,12 +82,17 @@ def load_checkpoint(
     digest = _Digest(opened.files, source.sha256)
     unwrapped = unwrap(opened, where)
     spec = _spec_of(unwrapped.state_dict, wanted, unwrapped.hints.get("type"), where)
-    heads, dilated, notes = _heads_and_dilation(unwrapped.hints, nheads, dilation, source.path)
+    heads, dilated, notes = _heads_and_dilation(
+        unwrapped.hints, nheads, dilation, source.path, spec.nheads
+    )
     own, aside = own_tensors(spec, unwrapped.state_dict, where)
     notes.extend(aside)
     config = checked_config(spec, own, heads, dilated, where)
     if spec.with_hints is not None:
-        config, more = spec.with_hints(config, unwrapped.hints)
+        try:
+            config, more = spec.with_hints(config, unwrapped.hints)
+        except UserError as error:
+            raise CheckpointError(f"{where}: {error}") from None
         notes.extend(more)
     state_dict = fitted_state_dict(spec, config, own, where)
     names, name_notes = _class_names(unwrapped, spec, config)
@@ -163,7 +169,11 @@ def _spec_of(
 
 
 def _heads_and_dilation(
-    hints: Mapping[str, Any], nheads: int | None, dilation: bool | None, path: Path
+    hints: Mapping[str, Any],
+    nheads: int | None,
+    dilation: bool | None,
+    path: Path,
+    usual: int = DEFAULT_NHEADS,
 ) -> tuple[int, bool, list[str]]:
     """Heads and dilation: flag, else file, else file name, else the default; and notes on that."""
     notes, assumed = [], []
@@ -179,7 +189,7 @@ def _heads_and_dilation(
             notes.append(f"--{flag} {value} overrules the file, which says {in_file[flag]}")
     heads = nheads if nheads is not None else in_file["nheads"]
     if heads is None:
-        heads = DEFAULT_NHEADS
+        heads = usual
         assumed.append(f"{heads} heads (--nheads)")
     dilated = dilation if dilation is not None else in_file["dilation"]
     if dilated is None:

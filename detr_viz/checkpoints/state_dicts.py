@@ -30,6 +30,7 @@ _UNTRACED = {
     "num_queries": int,
     "anchor_size": float,
     "num_query_position": int,
+    "levels": int,
     "canonical_px": float,
     "samples": int,
 }

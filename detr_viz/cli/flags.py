@@ -11,14 +11,15 @@ from detr_viz.attention.terms import (
     PRECISIONS,
     PROPOSALS,
     SALIENCE,
+    SCALE_PLOT,
     SCALES,
     TERMS,
 )
 from detr_viz.checkpoints.type_names import type_names
 from detr_viz.cli.arguments import (
+    Unasked,
     colormap,
     dpi,
-    Unasked,
     layers,
     positive,
     query_id,
@@ -59,10 +60,11 @@ def add_subject(
     alone, plot_help = ["all"], "parts of query and key that attend; all: the three"
     layer_help = "decoder layer"
     if drawn:
-        alone += [ALL_TERMS, PROPOSALS, SALIENCE]
+        alone += [ALL_TERMS, PROPOSALS, SALIENCE, SCALE_PLOT]
         plot_help += "; terms: what each product of parts adds to the logits; proposals: which "
         plot_help += "tokens of the image became queries, with their scores (two-stage models); "
-        plot_help += "salience: which tokens the encoder refines, with their scores (Salience DETR)"
+        plot_help += "salience: which tokens the encoder refines, with their scores (Salience "
+        plot_help += "DETR); scales: how much of each level the encoder takes (Dynamic DETR)"
         layer_help += ", or encoder layer,"
     plots = ", ".join([*MODES, *alone])
     names = ", ".join(type_names())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from detr_viz.attention.terms import PROPOSALS, SALIENCE, SCALE_PLOT
 from detr_viz.figures.styles import ALL_IN_ONE
 
 if TYPE_CHECKING:
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 
 Rule = tuple[Callable[["Flags"], object], str | Callable[["Flags"], str]]
 
-_POINT_VIEWS = {"encoder", "decoder"}  # the one draws points, the other refuses all styles
+# The encoder draws points; the others have rules of their own on styles, or refuse them all.
+_POINT_VIEWS = {"encoder", "decoder", PROPOSALS, SALIENCE, SCALE_PLOT}
 
 LOOK_RULES: tuple[Rule, ...] = (
     # ---- contours --------------------------------------------------------------------------------
@@ -53,11 +55,7 @@ LOOK_RULES: tuple[Rule, ...] = (
         "--ablate shows maps, not sampling points: leave --style points out",
     ),
     (
-        lambda f: (
-            f.args.style == "points"
-            and f.other_view
-            and not (_POINT_VIEWS & {*f.views} or f.draws_proposals or f.draws_salience)
-        ),
+        lambda f: f.args.style == "points" and f.other_view and not _POINT_VIEWS & {*f.views},
         lambda f: f"--style points is not for {f.other_view}: leave one of them out",
     ),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from detr_viz.attention.terms import ALL_TERMS, PROPOSALS, SALIENCE
+from detr_viz.attention.terms import ALL_TERMS, PROPOSALS, SALIENCE, SCALE_PLOT
 from detr_viz.cli.look_rules import LOOK_RULES
 from detr_viz.cli.token_rules import TOKEN_RULES
 from detr_viz.common.errors import UserError
@@ -42,6 +42,8 @@ class Flags:
             return [PROPOSALS]
         if self.draws_salience:
             return [SALIENCE]
+        if self.draws_scales:
+            return [SCALE_PLOT]
         if self.args.faithfulness:
             return ["faithfulness"]
         return self.sites or [CROSS]
@@ -79,6 +81,10 @@ class Flags:
     @property
     def draws_salience(self) -> bool:
         return self.args.plot == SALIENCE
+
+    @property
+    def draws_scales(self) -> bool:
+        return self.args.plot == SCALE_PLOT
 
     @property
     def merged_heads(self) -> bool:

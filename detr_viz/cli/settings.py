@@ -118,7 +118,8 @@ def say_notes(
 def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] = ()) -> None:
     """UserError for heads, levels or sampling points that one of the models lacks.
 
-    views: to be drawn.
+    views: to be drawn; the encoder of a model with scale attention takes samples, whatever its
+    decoder does.
     """
     of_maps = tuple(views) in ((), (CROSS,))
     if of_maps:
@@ -127,7 +128,8 @@ def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] =
         if info.num_levels is not None:
             check_levels(style, info.title, info.num_levels)
         if info.samples is not None:
-            check_samples(style, info.title, info.samples)
+            samples = info.samples or (info.scales and tuple(views) == ("encoder",))
+            check_samples(style, info.title, samples)
         counted = isinstance(style.heads, tuple) and (of_maps or not info.stages)
         if counted and max(style.heads) >= info.num_heads:
             raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{info.num_heads - 1}")

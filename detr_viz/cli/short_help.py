@@ -17,7 +17,7 @@ SHORT = {  # flag -> its line; in the order of the screen
     "--type": f"{', '.join(type_names())}; several are compared",
     "--weights": "file, folder, name of --list-models, hf:owner/name",
     "--image": "files, folders, 'val/*.jpg', @list.txt, COCO .json",
-    "--plot": f"{_MODES}, several, all, terms, proposals, salience",
+    "--plot": f"{_MODES}, several, all, terms, proposals, salience, scales",
     "--queries": "objects (default), top:5, class:cat, 3,17, 0-3, all",
     "--layer": "last (default), all, or layers from 0: 0,2 or 0-3",
     "--attention": "cross (default), encoder or decoder: what looks where",

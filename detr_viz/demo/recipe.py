@@ -63,9 +63,11 @@ class Recipe:
     """What a training does with one kind of model; this one trains DETR and Conditional DETR.
 
     slow: words in the names of parameters that learn at SLOW_RATE.
+    more_groups: of queries, beyond those that `outputs` has of the network itself.
     """
 
     slow: tuple[str, ...] = ()
+    more_groups: int = 0
 
     def sizes(self, training: TrainingConfig, focal: bool, groups: int) -> dict[str, Any]:
         """Arguments of a config that all kinds share; the softmax model has one more logit."""
@@ -98,6 +100,16 @@ class Recipe:
     def finest(self, model: nn.Module) -> nn.Module:
         """The layer whose output, (B, C, h, w), the class head of the cells reads."""
         return model.input_proj
+
+    def cells(self, out: Any) -> Tensor:
+        """(B, C, h, w) of what that layer gave."""
+        return out
+
+    def outputs(
+        self, model: nn.Module, images: Tensor, labels: Tensor, boxes: Tensor, groups: int
+    ) -> dict[str, Any]:
+        """A pass with the outputs of all layers; groups: of the network's own queries."""
+        return model(images, None, aux=True)
 
     def begin_step(self, model: nn.Module, training: TrainingConfig, progress: float) -> None:
         """What depends on the finished share of the training."""

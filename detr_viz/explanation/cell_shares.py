@@ -36,16 +36,12 @@ class CellShares(ShortRepr):
     def of(self, places: Sequence[int]) -> CellShares:
         """The same of some of the queries, by their places."""
         chosen = list(places)
-        return CellShares(
-            self.share[chosen], self.boxes_xyxy_px[chosen], self.bias_share[chosen]
-        )
+        return CellShares(self.share[chosen], self.boxes_xyxy_px[chosen], self.bias_share[chosen])
 
 
 def image_boxes(
     boxes: NDArray[np.float32], grid: Grid, image_hw: tuple[int, int]
 ) -> NDArray[np.float32]:
     """Boxes (q, 4) in [0, 1] of the network's input, padding included, in pixels of the image."""
-    scale = [
-        image_hw[axis] * grid.input_hw[axis] / grid.shown_hw[axis] for axis in (1, 0, 1, 0)
-    ]
+    scale = [image_hw[axis] * grid.input_hw[axis] / grid.shown_hw[axis] for axis in (1, 0, 1, 0)]
     return (np.asarray(boxes, np.float64) * scale).astype(np.float32)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from detr_viz.explanation.proposals import Proposed
     from detr_viz.explanation.salience import Selected
+    from detr_viz.explanation.scales import Scaled
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,6 +50,7 @@ class DetectorInfo(ShortRepr):
     stages          whether decoder layers are stages, each of which reads the cells of one box a
                     query (HasCells) in place of what heads do
     salience        whether encoder layers refine only the salient tokens
+    scales          whether encoder layers weigh levels (scale attention)
     proposal_scores  what ranks the tokens of the memory that become queries, in words; "" if
                     queries are not made of tokens
     samples         whether the cross-attention samples points; None: seen with the first image
@@ -77,6 +79,7 @@ class DetectorInfo(ShortRepr):
     why_undivided: str = ""
     proposal_scores: str = ""
     salience: bool = False
+    scales: bool = False
     preprocessing: Preprocessing | None = None
     samples: bool | None = None
     num_levels: int | None = None
@@ -148,6 +151,7 @@ class Forwarded(ShortRepr):
     layer_references  decoder layer -> the same as it enters that layer, if they move
     proposed          the tokens that became queries, of detectors that make queries so
     selected          the tokens that encoder layers refine, of detectors that choose them
+    scaled            the scale attention of the encoder, of detectors that have it
     """
 
     class_scores: Mapping[int, Tensor]
@@ -159,6 +163,7 @@ class Forwarded(ShortRepr):
     layer_references: Mapping[int, Tensor] = field(default_factory=dict)
     proposed: Proposed | None = None
     selected: Selected | None = None
+    scaled: Scaled | None = None
 
     def detections(self, layer: int, image: int, image_hw: tuple[int, int]) -> Detections:
         """The detections of a decoder layer in an image of this size in pixels."""

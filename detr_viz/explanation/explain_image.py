@@ -187,6 +187,7 @@ def _explanation(
         meta=_describe(model, info, picture, how, notes, shown, residuals),
         pairwise=info.pairwise,
         salience=forwarded.selected and forwarded.selected.of_image(i).values(forwarded.grids),
+        scales=forwarded.scaled and forwarded.scaled.of_image(i).values(forwarded.grids),
         calls=calls,
         model=model,
         memory=forwarded.memory_of(forwarded.memory, i),

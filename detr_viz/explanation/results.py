@@ -25,6 +25,7 @@ from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.map_grids import MapGrids
 from detr_viz.explanation.mode_checks import check_mode_of, check_products
 from detr_viz.explanation.salience import Salience
+from detr_viz.explanation.scales import ScaleAttention
 from detr_viz.explanation.summary import summary
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
@@ -56,6 +57,7 @@ class ExplanationBase(MapGrids):
     meta              plain values that say how this was computed
     pairwise          detections are the top (query, class) pairs, not one class for each query
     salience          of tokens, and which of them encoder layers refine; None: all of them
+    scales            how much of each level encoder layers take; None: they do not weigh levels
     """
 
     model_type: str
@@ -84,6 +86,7 @@ class ExplanationBase(MapGrids):
     layer_references: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
     reference_boxes: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
     salience: Salience | None = field(default=None, kw_only=True, repr=False)
+    scales: ScaleAttention | None = field(default=None, kw_only=True, repr=False)
 
     def __repr__(self) -> str:
         return summary(self)
@@ -234,7 +237,7 @@ class ExplanationBase(MapGrids):
     def cells(
         self, queries: Sequence[int] | int | None = None, layer: int | None = None
     ) -> CellShares | None:
-        """The shares of the cells of the boxes that enter a stage; None if the attention reads none."""
+        """Shares of the cells of the boxes that enter a stage; None if attention reads no cells."""
         return self._cells(self._chosen(queries), self.pick_layer(layer))
 
     def logit_terms(

@@ -158,6 +158,11 @@ def _all_of(e: Explanation, kind: str, count: int) -> list[Attention]:
             f"there is no rollout of {e.model_title}: each encoder layer reads the backbone's "
             "cells and refines only some, so its layers do not multiply"
         )
+    if e.scales is not None and kind == "encoder":
+        raise UserError(
+            f"there is no rollout of {e.model_title} through its encoder, which convolves: each "
+            "tap has a matrix of its own, so its layers do not multiply"
+        )
     if missing := [n for n in range(count) if (kind, n) not in e.sites]:
         raise UserError(
             f"rollout needs every layer, and {kind} {missing[0]} was not captured: explain with "

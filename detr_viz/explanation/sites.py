@@ -31,9 +31,7 @@ def resolve_layers(
         elif not isinstance(item, str) and 0 <= index(item) < num_layers:
             wanted.add(index(item))
         else:
-            raise UserError(
-                f"no {word} {item}: this model has 0..{num_layers - 1} (or write last)"
-            )
+            raise UserError(f"no {word} {item}: this model has 0..{num_layers - 1} (or write last)")
     if not wanted:
         raise UserError('layers is empty: name one, or write "last" or "all"')
     return tuple(sorted(wanted))

@@ -121,8 +121,8 @@ def subject_of(
     chosen = captured if layers is None else list(dict.fromkeys(layers))
     if not (chosen and queries and modes):
         raise FigureError(
-            f"nothing to draw: a query, a mode and a {e.layer_word} whose self-attention and output "
-            'were captured are needed (explain with layers="all", sites=["decoder"])'
+            f"nothing to draw: a query, a mode and a {e.layer_word} whose self-attention and "
+            'output were captured are needed (explain with layers="all", sites=["decoder"])'
         )
     if missing := [layer for layer in chosen if layer not in captured]:
         raise FigureError(

@@ -52,6 +52,13 @@ if TYPE_CHECKING:
 MARK = "the mark: the centre of the cell that looks; cells count from 0, across and down"
 
 
+TAP_NOTES = (
+    "points: nine taps of each level that a cell reads, its own and both neighbouring ones",
+    "size: the mask of a tap, as a part of the sum of all masks of the cell",
+    "panels: the cell of each level that covers the mark",
+)
+
+
 @dataclass(frozen=True)
 class AttendingCell:
     """A cell that attends: its number (row-major), its label, its centre in the photo."""
@@ -76,6 +83,20 @@ def attending_cells(
         mark = (float(xs[column]), float(ys[row]))
         cells.append(AttendingCell(row * e.grid_hw[1] + column, label, mark))
     return cells
+
+
+def _panels(e: ExplanationBase, style: Style) -> list[str]:
+    """Names over the panels: of heads, or of the levels whose cells read; FigureError for heads
+    that there are not."""
+    if e.scales is None:
+        check_heads(style, clean(e.model_title), e.num_heads)
+        return columns(style, e.num_heads)
+    if style.heads is not None:
+        raise FigureError(
+            f"the encoder of {clean(e.model_title)} has no heads, its panels are levels: leave "
+            "--heads out"
+        )
+    return [f"stride {stride}" for stride in e.scales.strides]
 
 
 def points_note(points: Sequence[tuple[float, float]]) -> str:
@@ -104,7 +125,7 @@ def encoder_grid(
     layers = [layer for kind, layer in e.sites if kind == "encoder"]
     if not (layers and points and modes):
         raise FigureError("nothing to draw: an encoder layer, a point and a mode are needed")
-    check_heads(style, clean(e.model_title), e.num_heads)
+    names_of_panels = _panels(e, style)
     grid = e.grid()
     cells = attending_cells(e, points, names, layers)
     ids = [one.cell for one in cells]
@@ -136,9 +157,12 @@ def encoder_grid(
     if e.num_encoder_layers > 1:
         where += f" of 0{DASH}{e.num_encoder_layers - 1}"
     notes = [clean(e.model_title), where]
-    # cells sample as the queries do; a plain self-attention has a formula of its own
-    formula = e.formula if e.attention_kind == "sampled" else e.self_formula
-    notes += [formula_note(mode, formula(mode)) for mode in modes]
+    if e.scales is None:
+        # cells sample as the queries do; a plain self-attention has a formula of its own
+        formula = e.formula if e.attention_kind == "sampled" else e.self_formula
+        notes += [formula_note(mode, formula(mode)) for mode in modes]
+    else:
+        notes += TAP_NOTES
     if scale == "layer":
         notes.append(LAYER_SCALE)
     if e.has_axes:
@@ -146,15 +170,16 @@ def encoder_grid(
     if e.salience is not None:
         notes.append("the cell: the nearest of those that the layer refines, which are salient")
     notes += [MARK, grid_note(e.grid_hw)]
-    words = [clean(e.model_title), f"{where if len(layers) < 2 else 'encoder'} self-attention"]
+    what = "self-attention" if e.scales is None else "deformable convolution"
+    words = [clean(e.model_title), f"{where if len(layers) < 2 else 'encoder'} {what}"]
     if len(modes) == 1:
         words.append(modes[0])
     words += merged_words(style)
     foot = Foot(tuple(words), tuple(notes), e.grid_hw)
     alone = isinstance(style.heads, str) and style.heads != "sort" and len(maps_of) == 1
     arrange = around if alone and 1 < len(cells) <= MOST else None
-    fig = draw(sections, columns(style, e.num_heads), foot, style, page_format, arrange)
-    title = f"encoder self-attention {heads_of(style)}".rstrip(",")
+    fig = draw(sections, names_of_panels, foot, style, page_format, arrange)
+    title = f"encoder {what} {heads_of(style) if e.scales is None else ''}".rstrip(", ")
     rule = [*notes, normalisation(style)]
     describe(fig, e, title, rule, points_note(points))
     warn_if_high(fig, page_format, way_out="choose fewer points, layers or modes")

@@ -14,6 +14,7 @@ from detr_viz.figures.level_words import (
     level_words,
     levels_note,
     number_notes,
+    numbered,
     points_notes,
 )
 from detr_viz.figures.one_grid import one_grid_notes
@@ -22,8 +23,9 @@ from detr_viz.figures.page.profiles import AXES_NOTE
 from detr_viz.figures.page.regions import region_rule
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.references import reference_notes
-from detr_viz.figures.stage_words import stage_foot, stage_notes, stage_title
+from detr_viz.figures.stage_words import CHANGED, stage_foot, stage_notes, stage_title
 from detr_viz.figures.styles import ALL_IN_ONE, NORMS, Style
+from detr_viz.figures.term_words import terms_rule
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
@@ -140,11 +142,6 @@ def formulas(shown: FigureContents, mode: str | Mode) -> list[str]:
     return [f"{clean(s.name)} ${f}$" for s, f in zip(shown.subjects, texts, strict=True)]
 
 
-def numbered(noun: str, numbers: Sequence[int]) -> str:
-    """layer 2; layers 0, 1 and 2."""
-    return f"{noun}{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
-
-
 def each(shown: FigureContents, facts: Sequence[str]) -> list[str]:
     """A fact of each model: once where all models share it, else with the name of each."""
     if len(set(facts)) == 1:
@@ -233,8 +230,7 @@ def reading_rule(shown: FigureContents) -> list[str]:
     elif shown.style.heads == "max":
         notes.append("the largest weight of any head, cell by cell")
     if shown.biography:
-        red = "red: another class than in the row above, or a box whose IoU with it is < 0.5"
-        notes.append(red)
+        notes.append(CHANGED)
         notes += reference_notes([s.explanation for s in shown.subjects])
     if shown.removed:
         layers = numbered("layer", shown.removed_in)
@@ -263,31 +259,6 @@ def reading_rule(shown: FigureContents) -> list[str]:
             notes.append(AXES_NOTE)
     notes += points_notes(shown)
     return [*notes, *grids_of(shown)]
-
-
-def terms_rule(shown: FigureContents) -> list[str]:
-    """How to read the rows of terms."""
-    scaled = "all on one scale" if shown.style.norm == "figure" else "a query's on one scale"
-    if shown.style.norm != "figure" and any(len(s.layers) > 1 for s in shown.subjects):
-        scaled += " in each layer"
-    notes = [
-        f"terms of the logits, centred over the cells, {scaled}",
-        "orange adds attention, blue takes it away",
-        "%, bars: cov(term, sum) / var(sum)",
-        "numbers under the sum: the largest, either way",
-    ]
-    zero = [
-        (s.name, [n for n in s.layers if n in s.explanation.separate])
-        for s in shown.subjects
-        if s.explanation.separate & {*s.layers}
-    ]
-    where = ""
-    if zero != [(s.name, [*s.layers]) for s in shown.subjects]:
-        places = [f"{clean(name)} {numbered('layer', layers)}" for name, layers in zero]
-        where = f" in {listed(places)}"
-    if zero:
-        notes.append(f"cq · pk and pq · ck are exactly 0{where}: content and position lie apart")
-    return notes
 
 
 def normalisation(style: Style) -> str:

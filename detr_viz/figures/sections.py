@@ -77,7 +77,10 @@ def _through_layers(
     for layer in subject.layers:
         own = label_of(subject.explanation, match.query, layer)
         label = replace(
-            own, title=f"{subject.explanation.layer_noun} {layer}", score="", details=(f"{own.title} {own.score}",)
+            own,
+            title=f"{subject.explanation.layer_noun} {layer}",
+            score="",
+            details=(f"{own.title} {own.score}",),
         )
         groups.append(_group(subject, layer, match.query, label, maps))
     return Section(

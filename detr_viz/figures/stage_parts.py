@@ -90,7 +90,7 @@ def stage_parts(
 
 
 def _sum_text(whole: float, bias: float, word: str) -> str:
-    """The shares of cells and bias as the sum that is 1: .88 + bias .12, 1.16 \N{MINUS SIGN} bias .16."""
+    """The shares of cells and of the bias as the sum that is 1: .88 + bias .12."""
     text = signed(bias)
     sign = MINUS if text.startswith(MINUS) else "+"
     return f"{signed(whole)} {sign} {word}{text.removeprefix(MINUS)}"

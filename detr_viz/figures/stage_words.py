@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from detr_viz.figures.reading_rule import FigureContents
 
 SHARES = "signed share of the stage's pre-norm output; shares and bias share sum to 1"
+CHANGED = "red: another class than in the row above, or a box whose IoU with it is < 0.5"
 CELL_FORMULA = "$⟨W_c x_c, y⟩ / |y|²$, all centred"
 _SPREAD = (
-    "map: the cells' positive shares, as parts of their sum, spread by the adjoint of RoIAlign over "
-    "the level that the box reads"
+    "map: the cells' positive shares, as parts of their sum, spread by the adjoint of RoIAlign "
+    "over the level that the box reads"
 )
 
 
@@ -53,7 +54,7 @@ def stage_notes(shown: FigureContents) -> list[str]:
         notes.append("photo, class and score: the output of the last stage shown")
     elif shown.biography:
         notes.append("box, class and score: that stage's own output")
-        notes.append("red: another class than in the row above, or a box whose IoU with it is < 0.5")
+        notes.append(CHANGED)
         notes.append(entering_note("stage"))
     if _cells(shown):
         notes += [f"cells: {SHARES}", CELL_FORMULA]

@@ -23,6 +23,7 @@ from detr_viz.common.short_repr import brief_tuple, folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
 from detr_viz.explanation.proposals import Proposed
 from detr_viz.explanation.salience import Selected
+from detr_viz.explanation.scales import Scaled
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
@@ -110,6 +111,7 @@ class LoadedModel:
             why_undivided=self.spec.why_undivided,
             proposal_scores=(self.spec.proposal_scores or _learned)(config),
             salience=self.spec.salience,
+            scales=self.spec.scales,
             preprocessing=self.preprocessing,
             samples=isinstance(cross, DeformableAttention),
             num_levels=getattr(cross, "levels", 1),
@@ -203,6 +205,9 @@ class LoadedModel:
             ),
             proposed=_proposed(encoded),
             selected=_selected(encoded) if self.spec.salience else None,
+            scaled=(
+                Scaled(encoded.scale_weights, encoded.scale_shares) if self.spec.scales else None
+            ),
             reference_points=first if boxes else raw.get("reference_points"),
             layer_references=dict(enumerate(raw.get("references", ()))),
         )

@@ -132,6 +132,7 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
         aliases=("sparse_r_cnn", "sparsercnn"),
         demo=False,
     ),
+    "dynamic_detr": ModelEntry("detr_viz.models.dynamic_detr", "Dynamic DETR", demo=False),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 

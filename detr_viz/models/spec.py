@@ -39,12 +39,14 @@ class ModelSpec:
                          left aside); None: it has them all. ConfigError for what is not its own
     preprocessing        how its authors make images its input; None: as DETR's
     salience             whether encoder layers refine only the salient tokens
-    cell_rule            where a cell lies: "aligned" or "centered" (grids.Grid)
+    scales               whether encoder layers weigh levels (scale attention)
+    cell_rule            where a cell lies: "aligned", "centered" or "strided" (grids.Grid)
     proposal_scores      sizes -> what tokens are scored by that become queries, in words, "" for
                          sizes with learned queries; None: its queries are always learned
     why_undivided        why it has no mode but combine, a clause; "" if it has others
     anchors              sizes -> number of points that several queries share; 0: there are none
     notes                what each run says of this model
+    nheads               of the self-attention, where a file does not say
     class_names          of its authors' checkpoints, which do not name them; (): as DETR's
     """
 
@@ -57,7 +59,7 @@ class ModelSpec:
     class_probabilities: Callable[[Tensor], Tensor]
     num_classes: Callable[[DetrConfig], int]
     pairwise: bool
-    cell_rule: Literal["aligned", "centered"] = "aligned"
+    cell_rule: Literal["aligned", "centered", "strided"] = "aligned"
     why_undivided: str = ""
     notes: tuple[str, ...] = ()
     anchors: Callable[[Any], int] = lambda config: 0
@@ -68,4 +70,6 @@ class ModelSpec:
     ) = None
     preprocessing: Preprocessing | None = None
     salience: bool = False
+    scales: bool = False
+    nheads: int = 8
     class_names: tuple[str, ...] = ()

@@ -35,6 +35,7 @@ from detr_viz.render.paths import OutputPaths
 from detr_viz.render.proposing import check_proposals
 from detr_viz.render.recipe import Recipe
 from detr_viz.render.salient import check_salience
+from detr_viz.render.scaling import check_scales
 from detr_viz.render.tables import index_rows
 from detr_viz.render.views.base import Needs, Result, Watch
 
@@ -102,6 +103,8 @@ def check_needs(recipe: Recipe, models: Sequence[Detector]) -> None:
                     check_proposals(info)
                 if needs.salience:
                     check_salience(info)
+                if needs.scales:
+                    check_scales(info)
                 if needs.redecode:
                     check_redecodes(model)
                     resolve_layers(recipe.removed_in, *decoder)

@@ -13,7 +13,7 @@ from detr_viz.figures.page.shown import BoxCells
 def cell_tones(
     cells: BoxCells, heads: Sequence[int], crop: Crop, hw: tuple[int, int]
 ) -> np.ndarray:
-    """Tones (N, H, W) of these panels: one half is a share of 0, and all that is outside the box."""
+    """Tones (N, H, W) of these panels: one half is a share of 0, and what is outside the box."""
     return np.stack([_tones(cells, head, crop, hw) for head in heads])
 
 

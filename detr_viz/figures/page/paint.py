@@ -23,8 +23,8 @@ from detr_viz.figures.page import (
     scale,
     tiles,
 )
-from detr_viz.figures.page.canvas import figure_of, write
 from detr_viz.figures.page.box_cells import cell_tones
+from detr_viz.figures.page.canvas import figure_of, write
 from detr_viz.figures.page.elements import (
     LOCATOR,
     PHOTO,

@@ -67,9 +67,9 @@ def is_flat(maps: np.ndarray) -> np.ndarray:
 
 def _off(row: MapRow) -> list[list[str]]:
     """What of each map falls off the image, in words; nothing where that is little."""
-    return [
-        [f"{percent(part)} off"] if part >= _LEAST_OFF else [] for part in row.off
-    ] or [[] for _ in row.maps]
+    return [[f"{percent(part)} off"] if part >= _LEAST_OFF else [] for part in row.off] or [
+        [] for _ in row.maps
+    ]
 
 
 def captions(row: MapRow, group: Group, style: Style) -> tuple[str, ...]:
@@ -83,9 +83,7 @@ def captions(row: MapRow, group: Group, style: Style) -> tuple[str, ...]:
         return ("",) * len(row.maps)
     if style.name == "contour":
         return _held(row, style)
-    texts = [
-        [] if share is None else [percent(share)] for share in _in_own_boxes(row, group)
-    ]
+    texts = [[] if share is None else [percent(share)] for share in _in_own_boxes(row, group)]
     for text, flat, one in zip(texts, is_flat(row.maps), row.maps, strict=True):
         if flat and style.scaling == "even":
             text.append("flat")

@@ -40,6 +40,7 @@ REGISTRY: dict[str, ViewEntry] = {
     "rollout_encoder": ViewEntry("detr_viz.render.views.rollout_encoder", "--rollout"),
     "proposals": ViewEntry("detr_viz.render.views.proposals", "--plot proposals"),
     "salience": ViewEntry("detr_viz.render.views.salience", "--plot salience"),
+    "scales": ViewEntry("detr_viz.render.views.scales", "--plot scales"),
     "faithfulness": ViewEntry("detr_viz.render.views.faithfulness", "--faithfulness"),
 }
 

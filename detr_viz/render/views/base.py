@@ -32,6 +32,7 @@ class Needs:
     redecode  whether the decoder must run again with parts taken out
     proposals whether queries must be tokens of the image
     salience  whether the encoder must choose tokens by their salience
+    scales    whether the encoder must have scale attention
     """
 
     layers: Layers = "last"
@@ -39,6 +40,7 @@ class Needs:
     redecode: bool = False
     proposals: bool = False
     salience: bool = False
+    scales: bool = False
 
     @property
     def layer_list(self) -> tuple[int | str, ...]:
@@ -52,6 +54,7 @@ class Needs:
             self.redecode or other.redecode,
             self.proposals or other.proposals,
             self.salience or other.salience,
+            self.scales or other.scales,
         )
 
 
