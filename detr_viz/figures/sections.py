@@ -105,6 +105,8 @@ def _with_changes(subject: ShownModel, query: int | None, section: Section) -> S
         label = replace(group.label, alert=", ".join(changes), details=tuple(details))
         mark, box = reference_of(e, query, layer)
         entering = None if box is None else finite(box)
+        if e.stages:
+            mark = None  # the middle of the box that enters
         groups.append(replace(group, label=label, mark=mark, old_box_xyxy_px=entering, anchor=None))
     return replace(section, groups=tuple(groups))
 

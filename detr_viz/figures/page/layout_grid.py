@@ -116,7 +116,8 @@ def _names(b: PageBuilder, panel: Panel, baseline: float, first_of_page: bool) -
     page, pen = b.page, b.page.pen
     name = b.columns.names[panel.head]
     text = b.texts[panel.group][panel.row][panel.head]
-    needed = pen.width(text, page.small_pt) + page.px(2)
+    short = b.groups[panel.group].rows[panel.row].short_captions
+    needed = pen.width(short[panel.head] if short else text, page.small_pt) + page.px(2)
     if b.columns.numbered and first_of_page:
         whole = f"{b.columns.noun} {name}"
         name = whole if pen.width(whole, page.text_pt) + needed <= panel.width else name

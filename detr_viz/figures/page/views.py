@@ -10,7 +10,7 @@ from detr_viz.figures.page.crop import Crop, crop_of
 from detr_viz.figures.page.elements import Group, MapRow
 from detr_viz.figures.styles import Style
 
-_AROUND_CELLS = 0.4  # of a box's size, on each side: cells of a small box must be seen
+_OF_CELLS = {"around": 0.4, "largest": 0.7}  # narrower views: cells of a small box must be seen
 _MOST = 1.6  # times the narrowest view that it replaces is a shared one wide
 
 
@@ -31,10 +31,12 @@ def _of_row(row: MapRow, group: Group, style: Style) -> list[Crop]:
     Small boxes too far apart, or too different, for one view have one each.
     """
     photo_hw = group.photo.shape[:2]
-    grid, more = (row.grid, {}) if row.cells is None else (None, {"around": _AROUND_CELLS})
+    grid, more = (row.grid, {}) if row.cells is None else (None, _OF_CELLS)
     boxes = [row.box_of(head, group) for head in range(len(row.maps))]
     own = [crop_of(box, photo_hw, grid, style.zoom, **more) for box in boxes]
     small = [i for i, view in enumerate(own) if view.is_part]
+    if style.name == "heat" and len(small) < len(own):  # without a photo views are not told apart
+        return [Crop.whole(photo_hw)] * len(own)
     if style.zoom != "auto" or len(small) < 2:
         return own
     corners = np.array([boxes[i] for i in small])
