@@ -61,10 +61,6 @@ class FakeExplanation:
     def layer_noun(self) -> str:
         return "stage" if self.stages else "layer"
 
-    def cells(self, queries: Sequence[int], layer: int | None = None) -> object:
-        """shares: layer -> CellShares of all queries."""
-        return self.shares[self.pick_layer(layer)].of(queries)
-
     def outside(self, mode: str, queries: Sequence[int], layer: int | None = None) -> np.ndarray:
         """What the maps lack."""
         return 1 - self.maps(mode, queries, layer).sum((2, 3))

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detr_viz.attention.base import Attention, HasCells, HasSamples, Where
+from detr_viz.attention.base import Attention, HasSamples, Where
 from detr_viz.attention.grids import by_level, on_one_grid
 from detr_viz.attention.terms import Mode
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.ablation import Ablation, ablate, check_removable, unchanged
 from detr_viz.explanation.capture import AttentionCall
-from detr_viz.explanation.cell_shares import CellShares, image_boxes
 from detr_viz.explanation.detector import Detector
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.logit_terms import logit_terms
@@ -168,14 +167,6 @@ class Explanation(ExplanationBase):
         with torch.inference_mode():
             xy, weight = attention.samples(mode, chosen)
         return tuple(x.to("cpu", torch.float32).numpy() for x in (xy, weight))
-
-    def _cells(self, queries: list[int], layer: int) -> CellShares | None:
-        attention = self.attention_at(("cross", layer))
-        if not isinstance(attention, HasCells):
-            return None
-        with torch.inference_mode():
-            share, boxes, bias_share = attention.cells(queries)
-        return CellShares(share, image_boxes(boxes, self.grid(layer), self.image.hw), bias_share)
 
     def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:
         return logit_terms(self._call(("cross", layer)), queries, self.grid(layer).hw)

@@ -19,7 +19,6 @@ from detr_viz.attention.base import WHOLE
 from detr_viz.attention.grids import Grid, on_finest
 from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode, formula_of
 from detr_viz.detections.detections import Detections
-from detr_viz.explanation.cell_shares import CellShares
 from detr_viz.explanation.detector import layer_word
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.map_grids import MapGrids
@@ -234,12 +233,6 @@ class ExplanationBase(MapGrids):
         check_mode_of(self, mode)
         return self._samples(mode, self._chosen(queries), self.pick_layer(layer))
 
-    def cells(
-        self, queries: Sequence[int] | int | None = None, layer: int | None = None
-    ) -> CellShares | None:
-        """Shares of the cells of the boxes that enter a stage; None if attention reads no cells."""
-        return self._cells(self._chosen(queries), self.pick_layer(layer))
-
     def logit_terms(
         self, queries: Sequence[int] | int | None = None, layer: int | None = None
     ) -> LogitTerms:
@@ -266,9 +259,6 @@ class ExplanationBase(MapGrids):
     def _samples(
         self, mode: str, queries: list[int], layer: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        raise NotImplementedError
-
-    def _cells(self, queries: list[int], layer: int) -> CellShares | None:
         raise NotImplementedError
 
     def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from detr_viz.attention.base import Where
 from detr_viz.attention.terms import Mode
-from detr_viz.explanation.cell_shares import CellShares
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.results import ExplanationBase
 
@@ -27,7 +26,6 @@ class StoredExplanation(ExplanationBase):
     scale           of the maps
     stored          (mode, layer) -> maps of each level, float32 (kept, heads, h, w)
     stored_samples  (mode, layer) -> points and weights, of attention that takes samples
-    stored_cells    layer -> shares of the cells of these queries' boxes, where there are any
     stored_terms    layer -> terms of the logits of these queries, if requested
     attended        (site, mode) -> weights of further sites at that scale, (rows, heads, keys)
     attended_samples  (site, mode) -> points and weights of these, of sites that take samples
@@ -46,7 +44,6 @@ class StoredExplanation(ExplanationBase):
         default_factory=dict, repr=False
     )
     rows: Mapping[Where, tuple[int, ...]] = field(default_factory=dict, repr=False)
-    stored_cells: Mapping[int, CellShares] = field(default_factory=dict, repr=False)
 
     @property
     def sites(self) -> tuple[Where, ...]:
@@ -90,13 +87,6 @@ class StoredExplanation(ExplanationBase):
         places = self._places(queries)
         return xy[places], weight[places]
 
-    def _cells(self, queries: list[int], layer: int) -> CellShares | None:
-        if layer not in self.stored_cells:
-            return None
-        if set(queries) - {*self.kept}:
-            raise ValueError(f"the cells of layer {layer}, {queries}: not kept")
-        return self.stored_cells[layer].of(self._places(queries))
-
     def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:
         if layer not in self.stored_terms or set(queries) - {*self.kept}:
             raise ValueError(f"the terms of layer {layer}, {queries}: not kept")
@@ -126,7 +116,6 @@ def store(
     kept = tuple(dict.fromkeys(queries))
     chosen = explanation.layers if layers is None else tuple(sorted({*layers}))
     pairs = [(mode, layer) for layer in chosen for mode in modes] if kept else []
-    cells = {n: explanation.cells(kept, n) for n in chosen} if kept else {}
     samples = {pair: explanation.samples(pair[0], kept, pair[1]) for pair in pairs}
     rows = {site: tuple(dict.fromkeys(ids)) for site, ids in (attention or {}).items()}
     known = {f.name: getattr(explanation, f.name) for f in fields(ExplanationBase)}
@@ -166,7 +155,6 @@ def store(
             if (points := explanation.samples_at(site, mode, ids)) is not None
         },
         rows=rows,
-        stored_cells={n: shares for n, shares in cells.items() if shares is not None},
     )
 
 

@@ -8,15 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.heatmaps.schema import (
-    CELLS,
-    MOST_CELLS,
-    MOST_POINTS,
-    ROUNDING,
-    HeatmapError,
-    no_weights,
-    rounding,
-)
+from detr_viz.heatmaps.schema import MOST_POINTS, ROUNDING, HeatmapError, no_weights, rounding
 from detr_viz.heatmaps.stores import STORES
 
 
@@ -118,27 +110,3 @@ class CheckedArrays:
         if not (np.abs(column[..., None] * row[:, :, None] - maps) <= ROUNDING).all():
             raise self._wrong(f": maps_{mode[:60]} is not its column times its row: write it again")
         return row, column
-
-    def _cells(self, count: int) -> dict[str, NDArray[np.float32]]:
-        """Shares of cells, their boxes and the bias's shares; {} where the file has none."""
-        if not {*CELLS} & self._arrays.keys():
-            return {}
-        actual = self._arrays.get(CELLS[0], np.empty(0)).shape
-        side = actual[1] if len(actual) == 3 else 1
-        if not 1 <= side <= MOST_CELLS:
-            raise self._wrong(f": {CELLS[0]} has {side} cells a side: 1 to {MOST_CELLS} are read")
-        shapes = (count, side, side), (count, 4), (count,)
-        cells = {
-            name: self._stored(name, shape, "float32")
-            for name, shape in zip(CELLS, shapes, strict=True)
-        }
-        for name, array in cells.items():
-            if not np.isfinite(array).all():
-                raise self._wrong(f": {name} has values that are no numbers: write it again")
-        share, _, bias_share = cells.values()
-        sums = share.sum((1, 2), dtype=np.float64) + bias_share
-        # shares of both signs cancel: rounding is that of the sum of their sizes
-        sizes = np.abs(share).sum((1, 2), dtype=np.float64) + np.abs(bias_share)
-        if (np.abs(sums - 1) > ROUNDING * np.maximum(sizes, 1)).any():
-            raise self._wrong(": shares of cells and bias do not sum to 1: write it again")
-        return cells

@@ -23,7 +23,6 @@ from detr_viz.common.files import reason, replacing
 from detr_viz.heatmaps import safe_npz
 from detr_viz.heatmaps.checked import Checked
 from detr_viz.heatmaps.schema import (
-    CELLS,
     SCHEMA_VERSION,
     HeatmapError,
     Heatmaps,
@@ -75,7 +74,6 @@ def of(
         samples={mode: pair[0] for mode, pair in points.items() if pair is not None},
         sample_weights={mode: pair[1] for mode, pair in points.items() if pair is not None},
         references_px=_references(explanation, ids, layer) if place["kind"] == "sampled" else None,
-        **_cells(explanation, ids, layer, place["kind"]),
         rows={mode: array.sum(-2) for mode, array in products.items()},
         columns={mode: array.sum(-1) for mode, array in products.items()},
         query_ids=np.asarray(ids, np.int64),
@@ -139,15 +137,6 @@ def _references(e: ExplanationBase, ids: list[int], layer: int) -> NDArray[np.fl
     """Reference points or boxes of these queries; None if the network has none."""
     references = e.references(layer)
     return None if references is None else np.asarray(references[ids], np.float32)
-
-
-def _cells(e: ExplanationBase, ids: list[int], layer: int, kind: str) -> dict[str, Any]:
-    """The fields for the cells of boxes, of attention that reads them."""
-    cells = e.cells(ids, layer) if kind == "roi" else None
-    if cells is None:
-        return {}
-    arrays = cells.share, cells.boxes_xyxy_px, cells.bias_share
-    return {n: np.asarray(a, np.float32) for n, a in zip(CELLS, arrays, strict=True)}
 
 
 def of_arrays(maps: Mapping[str, NDArray[Any]], **meta: Any) -> Heatmaps:

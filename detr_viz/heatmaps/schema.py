@@ -10,9 +10,6 @@ The arrays of version 3; q queries, M heads, L levels (finest first), h x w the 
     row_<mode>             (q, M, w), and
     column_<mode>          (q, M, h): only for maps that are column times row
     references_px          float32 (q, 2) or (q, 4): only for attention that samples points
-    cells_share            float32 (q, n, n), signed,
-    cells_boxes            float32 (q, 4), pixels of the original image, and
-    cells_bias_share       float32 (q,): only for attention by cells of a box
 
 Versions 1 and 2 have one level, no `outside` and none of the fields of MORE_FIELDS.
 """
@@ -53,8 +50,6 @@ MORE_FIELDS = {  # since version 3
     "valid_hw_px": (np.int64, 1),
     "input_hw_px": (np.int64, 1),
 }
-CELLS = ("cells_share", "cells_boxes", "cells_bias_share")  # all three, or none
-MOST_CELLS = 64  # of a box, along a side
 VIEWS = {  # "view" in the meta of files that are no maps of heads -> the flags that wrote them
     "rollout": "--rollout",
     "rollout_encoder": "--rollout --attention encoder",
@@ -93,10 +88,6 @@ class Heatmaps(ShortRepr):
                     empty unless the kind is "factored"
     references_px   float32 (q, 2) x, y of the points around which they are, as they enter the
                     layer, or (q, 4) x0, y0, x1, y1 of boxes; pixels of the original image
-    cells_share     float32 (q, n, n), signed: the part of each cell of a query's box in the pre-norm
-                    output; row 0 is the box's top. None unless the kind is "roi"
-    cells_boxes     float32 (q, 4) x0, y0, x1, y1 of these boxes, pixels of the original image
-    cells_bias_share  float32 (q,): the bias's part; with the shares of the cells it sums to 1
     """
 
     maps: Mapping[str, NDArray[np.float32]]
@@ -120,9 +111,6 @@ class Heatmaps(ShortRepr):
     rows: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     references_px: NDArray[np.float32] | None = None
-    cells_share: NDArray[np.float32] | None = None
-    cells_boxes: NDArray[np.float32] | None = None
-    cells_bias_share: NDArray[np.float32] | None = None
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -143,8 +131,6 @@ class Heatmaps(ShortRepr):
         arrays |= {f"column_{mode}": array.astype(store) for mode, array in self.columns.items()}
         if self.references_px is not None:
             arrays["references_px"] = self.references_px
-        of_cells = {name: getattr(self, name) for name in CELLS}
-        arrays |= {name: array for name, array in of_cells.items() if array is not None}
         return arrays | {n: np.asarray(getattr(self, n)) for n in (*FIELDS, *MORE_FIELDS)}
 
 
