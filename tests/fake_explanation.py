@@ -38,7 +38,7 @@ class FakeExplanation:
     attention_kind: str = "dense"
     has_axes: bool = False
     stages: bool = False
-    shares: object = None
+    shares: Mapping[int, tuple[np.ndarray, ...]] | None = None
     model_type: str = "cd_detr"
     model_title: str = "Conditional DETR"
     modes: tuple[str, ...] = MODES
@@ -70,6 +70,16 @@ class FakeExplanation:
 
     def grids(self, layer: int | None = None) -> tuple[Grid, ...]:
         return (self.grid(layer),)
+
+    @property
+    def self_heads(self) -> int:
+        return self.num_heads
+
+    def cells(self, queries: Sequence[int], layer: int | None = None) -> tuple | None:
+        """shares: layer -> shares (Q, 1, n, n), boxes (Q, 4) and bias shares (Q,) of all queries."""
+        if self.shares is None:
+            return None
+        return tuple(part[list(queries)] for part in self.shares[self.pick_layer(layer)])
 
     def label_name(self, query: int) -> str:
         return self.class_names[self.labels[query]]

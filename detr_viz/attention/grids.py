@@ -102,6 +102,10 @@ class Grid:
         """
         return px / (image_px * self._padded(axis))
 
+    def photo_px(self, share: NDArray, image_px: int, axis: int) -> NDArray[np.float64]:
+        """The inverse: in [0, 1] of the input -> the photo's pixels."""
+        return share * (image_px * self._padded(axis))
+
     def _padded(self, axis: int) -> float:
         """The input's pixels for each pixel that shows the image: 1 without padding."""
         return self.input_hw[axis] / self.shown_hw[axis]

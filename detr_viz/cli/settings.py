@@ -27,7 +27,6 @@ from detr_viz.figures.styles import (
 )
 from detr_viz.images import collect
 from detr_viz.render.options import RunOptions
-from detr_viz.render.views import CROSS
 
 if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector, DetectorInfo
@@ -118,11 +117,11 @@ def say_notes(
 def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] = ()) -> None:
     """UserError for heads, levels or sampling points that one of the models lacks.
 
-    views: to be drawn; the encoder of a model with scale attention takes samples, whatever its
-    decoder does.
+    views: to be drawn. Those of self-attention alone may have more heads; the encoder of a model
+    with scale attention takes samples, whatever its decoder does.
     """
-    of_maps = tuple(views) in ((), (CROSS,))
-    if of_maps:
+    of_tokens = bool(views) and {*views} <= {"encoder", "decoder"}
+    if not of_tokens:
         _check_stages(style, [model.info for model in loaded])
     for info in (model.info for model in loaded):
         if info.num_levels is not None:
@@ -130,9 +129,9 @@ def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] =
         if info.samples is not None:
             samples = info.samples or (info.scales and tuple(views) == ("encoder",))
             check_samples(style, info.title, samples)
-        counted = isinstance(style.heads, tuple) and (of_maps or not info.stages)
-        if counted and max(style.heads) >= info.num_heads:
-            raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{info.num_heads - 1}")
+        heads = (info.self_heads if of_tokens else None) or info.num_heads
+        if isinstance(style.heads, tuple) and max(style.heads) >= heads:
+            raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{heads - 1}")
 
 
 def _check_stages(style: Style, infos: Sequence[DetectorInfo]) -> None:

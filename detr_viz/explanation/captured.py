@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detr_viz.attention.base import Attention, HasSamples, Where
+from detr_viz.attention.base import Attention, HasCells, HasSamples, Where
 from detr_viz.attention.grids import by_level, on_one_grid
 from detr_viz.attention.terms import Mode
 from detr_viz.detections.detections import Detections
@@ -153,6 +153,16 @@ class Explanation(ExplanationBase):
         self, mode: str, queries: list[int], layer: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         return self.samples_at(("cross", layer), mode, queries)
+
+    def _cells(self, queries: list[int], layer: int) -> tuple[NDArray[np.float32], ...] | None:
+        attention = self.attention_at(("cross", layer))
+        if not isinstance(attention, HasCells):
+            return None
+        with torch.inference_mode():
+            share, boxes, bias_share = attention.cells(queries)
+        grid, hw = self.grid(layer), self.image.hw
+        sides = [grid.photo_px(boxes[:, k], hw[1 - k % 2], 1 - k % 2) for k in range(4)]
+        return share[:, None], np.stack(sides, -1).astype(np.float32), bias_share
 
     def samples_at(
         self, site: Where, mode: str, rows: Sequence[int]

@@ -37,7 +37,8 @@ class DetectorInfo(ShortRepr):
     title           as papers write it
     weights         file name of the checkpoint;  path: as it was given;  sha256: of the file
     class_names     one for each real class
-    num_queries, num_heads, num_layers, num_encoder_layers   num_layers: of the decoder
+    num_queries, num_heads, num_layers, num_encoder_layers   num_heads: of the cross-attention,
+                    num_layers: of the decoder
     modes           of the cross-attention
     pairwise        detections are the top (query, class) pairs, not one class for each query
     size, max_size  shorter side that images are resized to, and the bound on the longer one, in
@@ -46,6 +47,7 @@ class DetectorInfo(ShortRepr):
     notes           assumptions that were made
     anchors         points that several queries share: query k * anchors + a is pattern k of anchor
                     a; 0: no query shares its point
+    self_heads      of the self-attentions; None: as many as the cross-attention has
     why_undivided   a clause: why there is no mode but combine; "" if there are others
     stages          whether decoder layers are stages, each of which reads the cells of one box a
                     query (HasCells) in place of what heads do
@@ -85,6 +87,7 @@ class DetectorInfo(ShortRepr):
     num_levels: int | None = None
     anchors: int = 0
     stages: bool = False
+    self_heads: int | None = None
 
     @property
     def layer_word(self) -> str:

@@ -217,6 +217,7 @@ def _describe(
         "attention_site": "decoder cross-attention",
         "num_layers": info.num_layers,
         "num_heads": info.num_heads,
+        **({"self_heads": info.self_heads} if info.self_heads else {}),
         **dict(info.options),
         **({"why_undivided": info.why_undivided} if info.why_undivided else {}),
         **({"anchors": info.anchors} if info.anchors else {}),

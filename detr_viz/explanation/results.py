@@ -136,6 +136,11 @@ class ExplanationBase(MapGrids):
         return self.outputs[self.pick_layer(layer)]
 
     @property
+    def self_heads(self) -> int:
+        """Heads of the self-attentions, which may be more than those of the cross-attention."""
+        return int(self.meta.get("self_heads", self.num_heads))
+
+    @property
     def why_undivided(self) -> str:
         """Why the model has no mode but combine, a clause; "" if it has others."""
         return str(self.meta.get("why_undivided", ""))
@@ -233,6 +238,16 @@ class ExplanationBase(MapGrids):
         check_mode_of(self, mode)
         return self._samples(mode, self._chosen(queries), self.pick_layer(layer))
 
+    def cells(
+        self, queries: Sequence[int] | int | None = None, layer: int | None = None
+    ) -> tuple[NDArray[np.float32], ...] | None:
+        """What each cell of a query's box adds; None if the attention reads no cells of boxes.
+
+        share (q, heads, n, n) signed, row 0 at the top; boxes (q, 4) xyxy that enter the layer,
+        pixels of the image; bias_share (q,). A query's shares sum to 1 with the bias's.
+        """
+        return self._cells(self._chosen(queries), self.pick_layer(layer))
+
     def logit_terms(
         self, queries: Sequence[int] | int | None = None, layer: int | None = None
     ) -> LogitTerms:
@@ -259,6 +274,9 @@ class ExplanationBase(MapGrids):
     def _samples(
         self, mode: str, queries: list[int], layer: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        raise NotImplementedError
+
+    def _cells(self, queries: list[int], layer: int) -> tuple[NDArray[np.float32], ...] | None:
         raise NotImplementedError
 
     def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:

@@ -26,6 +26,8 @@ class StoredExplanation(ExplanationBase):
     scale           of the maps
     stored          (mode, layer) -> maps of each level, float32 (kept, heads, h, w)
     stored_samples  (mode, layer) -> points and weights, of attention that takes samples
+    stored_cells    layer -> shares of the cells, boxes and shares of the bias, of attention that
+                    reads cells of boxes
     stored_terms    layer -> terms of the logits of these queries, if requested
     attended        (site, mode) -> weights of further sites at that scale, (rows, heads, keys)
     attended_samples  (site, mode) -> points and weights of these, of sites that take samples
@@ -44,6 +46,9 @@ class StoredExplanation(ExplanationBase):
         default_factory=dict, repr=False
     )
     rows: Mapping[Where, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    stored_cells: Mapping[int, tuple[NDArray[np.float32], ...]] = field(
+        default_factory=dict, repr=False
+    )
 
     @property
     def sites(self) -> tuple[Where, ...]:
@@ -87,6 +92,14 @@ class StoredExplanation(ExplanationBase):
         places = self._places(queries)
         return xy[places], weight[places]
 
+    def _cells(self, queries: list[int], layer: int) -> tuple[NDArray[np.float32], ...] | None:
+        if layer not in self.stored_cells:
+            return None
+        if set(queries) - {*self.kept}:
+            raise ValueError(f"the cells of layer {layer}, {queries}: not kept")
+        places = self._places(queries)
+        return tuple(part[places] for part in self.stored_cells[layer])
+
     def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:
         if layer not in self.stored_terms or set(queries) - {*self.kept}:
             raise ValueError(f"the terms of layer {layer}, {queries}: not kept")
@@ -117,6 +130,7 @@ def store(
     chosen = explanation.layers if layers is None else tuple(sorted({*layers}))
     pairs = [(mode, layer) for layer in chosen for mode in modes] if kept else []
     samples = {pair: explanation.samples(pair[0], kept, pair[1]) for pair in pairs}
+    cells = {n: explanation.cells(kept, n) for n in chosen} if kept else {}
     rows = {site: tuple(dict.fromkeys(ids)) for site, ids in (attention or {}).items()}
     known = {f.name: getattr(explanation, f.name) for f in fields(ExplanationBase)}
     known |= {
@@ -140,6 +154,7 @@ def store(
         scale=scale,
         stored={pair: explanation.level_maps(pair[0], kept, pair[1], scale) for pair in pairs},
         stored_samples={pair: points for pair, points in samples.items() if points is not None},
+        stored_cells={n: parts for n, parts in cells.items() if parts is not None},
         stored_terms=(
             {n: explanation.logit_terms(kept, n) for n in chosen} if terms and kept else {}
         ),

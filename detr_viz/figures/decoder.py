@@ -101,7 +101,7 @@ def decoder_grid(
     words += merged_words(style)
     words.append("boxes: queries it looks at")
     foot = Foot(tuple(words), tuple(notes))
-    fig = draw(sections, columns(style, heads_at(e, subject.layers[0])), foot, style, page_format)
+    fig = draw(sections, columns(style, e.self_heads), foot, style, page_format)
     title = f"{whose(e)} self-attention {heads_of(style)}".rstrip(",")
     about = "; ".join(words for shared in objects for words in words_of([subject], shared))
     describe(fig, e, title, [*notes, normalisation(style)], about)
@@ -134,16 +134,8 @@ def subject_of(
             "decoder self-attention is no map of the image: it has style overlay only, and no "
             "interpolation"
         )
-    check_heads(style, clean(e.model_title), heads_at(e, chosen[0]))
+    check_heads(style, clean(e.model_title), e.self_heads)
     return ShownModel(e, model_name(e.model_title, 0), tuple(chosen))
-
-
-def heads_at(e: Explanation | StoredExplanation, layer: int) -> int:
-    """How many heads the self-attention of a layer has: not always as many as look at the image."""
-    if not e.stages:
-        return e.num_heads
-    known = getattr(e, "rows", {}).get(("decoder", layer))
-    return e.attention(("decoder", layer), rows=None if known is None else known[:1]).shape[1]
 
 
 def whose(e: Explanation | StoredExplanation) -> str:

@@ -89,8 +89,8 @@ def _panels(e: ExplanationBase, style: Style) -> list[str]:
     """Names over the panels: of heads, or of the levels whose cells read; FigureError for heads
     that there are not."""
     if e.scales is None:
-        check_heads(style, clean(e.model_title), e.num_heads)
-        return columns(style, e.num_heads)
+        check_heads(style, clean(e.model_title), e.self_heads)
+        return columns(style, e.self_heads)
     if style.heads is not None:
         raise FigureError(
             f"the encoder of {clean(e.model_title)} has no heads, its panels are levels: leave "

@@ -69,15 +69,14 @@ def stage_parts(
 ) -> list[dict[str, Any]]:
     """Of each query at one stage the arguments of MapRow beside its map."""
     e = subject.explanation
-    cells = e.cells(queries, layer)
+    shares, boxes, biases = e.cells(queries, layer)
     parts: list[dict[str, Any]] = []
     for i in range(len(queries)):
-        own: dict[str, Any] = {"boxes_xyxy_px": cells.boxes_xyxy_px[[i]], "noun": "stage"}
+        own: dict[str, Any] = {"boxes_xyxy_px": boxes[[i]], "noun": "stage"}
         if style.name == "cells":
-            share, bias = cells.share[[i]], float(cells.bias_share[i])
-            whole = float(cells.share[i].sum(dtype=np.float64))
+            bias, whole = float(biases[i]), float(shares[i].sum(dtype=np.float64))
             own |= {
-                "cells": BoxCells(share, cells.boxes_xyxy_px[[i]]),
+                "cells": BoxCells(shares[i], boxes[[i]]),
                 "captions": (_sum_text(whole, bias, "bias "),),
                 "short_captions": (_sum_text(whole, bias, ""),),
             }

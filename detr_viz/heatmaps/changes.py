@@ -49,8 +49,10 @@ class HeadChange:
 class PartChange:
     """A change of one head's attention of one query that its map does not show.
 
-    part           "outside": mass off the map; "point": a sampling point; "weight": of a point
-    level, point   of the point that moved farthest; None for "outside"
+    part           "outside": mass off the map; "point": a sampling point; "weight": of a point;
+                   "cell": the share of a cell of the query's box
+    level, point   of the point that moved farthest; None for "outside". Of a cell its number, row
+                   by row, and no level
     change         of a mass or a weight, 0 to 1; of a point in cells of its level
     """
 
@@ -139,6 +141,10 @@ def part_changes(
             changes["point"] = (np.hypot(shifts[..., 0], shifts[..., 1]), limits.max_shift)
             weights = (old.sample_weights[mode][olds], new.sample_weights[mode][news])
             changes["weight"] = (np.abs(_apart(*weights)), atol)
+        if old.cells_share is not None and new.cells_share is not None:
+            shares = _apart(old.cells_share[olds], new.cells_share[news])
+            cells = np.abs(shares).reshape(len(olds), 1, 1, -1)
+            changes["cell"] = (cells, limits.atol)
         for part, (change, limit) in changes.items():
             yield from _parts(old, new, mode, pairs, part, change, limit)
 
@@ -164,7 +170,7 @@ def _parts(
                 **where,
                 head=head,
                 part=part,
-                level=None if part == "outside" else level,
+                level=None if part in ("outside", "cell") else level,
                 point=None if part == "outside" else point,
                 change=float(most[n, head]),
                 excess=float(excess[n, head]),

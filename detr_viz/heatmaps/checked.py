@@ -68,6 +68,7 @@ class Checked(CheckedArrays):
         fields |= {name: self._arrays[name] for name in MORE_FIELDS}
         fields["kind"] = str(fields["kind"])
         fields["references_px"] = self._references(rows[0])
+        fields |= self._cells(rows[0])
         return Heatmaps(
             maps=maps,
             meta=self._meta,

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detr_viz.heatmaps.schema import MOST_POINTS, ROUNDING, HeatmapError, no_weights, rounding
+from detr_viz.heatmaps.schema import (
+    CELLS,
+    MOST_CELLS,
+    MOST_POINTS,
+    ROUNDING,
+    HeatmapError,
+    no_weights,
+    rounding,
+)
 from detr_viz.heatmaps.stores import STORES
 
 
@@ -99,6 +107,31 @@ class CheckedArrays:
         if not np.isfinite(array).all():
             raise self._wrong(": references_px has values that are no numbers: write it again")
         return array
+
+    def _cells(self, count: int) -> dict[str, NDArray[np.float32]]:
+        """The arrays of cells of boxes; {} if there are none. All are there, or none is."""
+        if not any(name in self._arrays for name in CELLS):
+            return {}
+        share = self._arrays.get("cells_share")
+        side = share.shape[-1] if share is not None and share.ndim == 3 else 1
+        if not 1 <= side <= MOST_CELLS:
+            raise self._wrong(f": cells_share has {side} cells a side: 1 to {MOST_CELLS} are read")
+        shapes = ((count, side, side), (count, 4), (count,))
+        found = {
+            name: self._stored(name, shape, "float32")
+            for name, shape in zip(CELLS, shapes, strict=True)
+        }
+        for name, array in found.items():
+            if not np.isfinite(array).all():
+                raise self._wrong(f": {name} has values that are no numbers: write it again")
+        share, bias_share = found["cells_share"], found["cells_bias_share"]
+        total = share.sum((1, 2), dtype=np.float64) + bias_share
+        allowed = ROUNDING * (1 + np.abs(share).sum((1, 2)))
+        # without any output at all there is nothing to share, and all shares are 0
+        empty = ~share.any((1, 2)) & (bias_share == 0)
+        if ((np.abs(total - 1) > allowed) & ~empty).any():
+            raise self._wrong(": cells_share and cells_bias_share do not sum to 1: write it again")
+        return found
 
     def _axes(self, mode: str, maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """row (q, M, w) and column (q, M, h), whose product is the map (q, M, h, w)."""

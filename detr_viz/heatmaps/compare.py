@@ -179,6 +179,9 @@ def _cannot(old: Heatmaps, new: Heatmaps) -> str:
     heads = [m.shape[1] for maps in (old, new) for m in list(maps.maps.values())[:1]]
     if len(set(heads)) > 1:
         return f"they have {heads[0]} and {heads[1]} heads"
+    sides = [0 if m.cells_share is None else m.cells_share.shape[-1] for m in (old, new)]
+    if sides[0] != sides[1]:
+        return f"their boxes have {sides[0]} x {sides[0]} and {sides[1]} x {sides[1]} cells"
     a, b = set(old.samples), set(new.samples)
     if a != b:
         return f"only one of them has the sampling points of {' and '.join(sorted(a ^ b))}"

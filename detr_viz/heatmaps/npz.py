@@ -23,6 +23,7 @@ from detr_viz.common.files import reason, replacing
 from detr_viz.heatmaps import safe_npz
 from detr_viz.heatmaps.checked import Checked
 from detr_viz.heatmaps.schema import (
+    CELLS,
     SCHEMA_VERSION,
     HeatmapError,
     Heatmaps,
@@ -76,6 +77,7 @@ def of(
         references_px=_references(explanation, ids, layer) if place["kind"] == "sampled" else None,
         rows={mode: array.sum(-2) for mode, array in products.items()},
         columns={mode: array.sum(-1) for mode, array in products.items()},
+        **_cells(explanation, ids, layer),
         query_ids=np.asarray(ids, np.int64),
         scores=output.scores[ids],
         labels=output.labels[ids],
@@ -137,6 +139,15 @@ def _references(e: ExplanationBase, ids: list[int], layer: int) -> NDArray[np.fl
     """Reference points or boxes of these queries; None if the network has none."""
     references = e.references(layer)
     return None if references is None else np.asarray(references[ids], np.float32)
+
+
+def _cells(e: ExplanationBase, ids: list[int], layer: int) -> dict[str, NDArray[np.float32]]:
+    """The fields of Heatmaps for cells of boxes; {} if there are none."""
+    found = e.cells(ids, layer)
+    if found is None:
+        return {}
+    share, boxes, bias_share = found
+    return dict(zip(CELLS, (share[:, 0], boxes, bias_share), strict=True))
 
 
 def of_arrays(maps: Mapping[str, NDArray[Any]], **meta: Any) -> Heatmaps:

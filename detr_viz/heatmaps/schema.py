@@ -10,6 +10,9 @@ The arrays of version 3; q queries, M heads, L levels (finest first), h x w the 
     row_<mode>             (q, M, w), and
     column_<mode>          (q, M, h): only for maps that are column times row
     references_px          float32 (q, 2) or (q, 4): only for attention that samples points
+    cells_share            float32 (q, n, n), signed, and
+    cells_boxes            float32 (q, 4), and
+    cells_bias_share       float32 (q,): only for attention that reads cells of boxes
 
 Versions 1 and 2 have one level, no `outside` and none of the fields of MORE_FIELDS.
 """
@@ -33,6 +36,8 @@ STORED_WITHIN = {"float32": 0.0, "float16": 2.0**-12}
 ROUNDING = 1e-3  # allowed in the sum of a map
 MOST_LEVELS = 16
 MOST_POINTS = 1024  # for a head on one level
+MOST_CELLS = 64  # of a box along an axis
+CELLS = ("cells_share", "cells_boxes", "cells_bias_share")
 _TINY_STEP = 2.0**-24  # of float16 below 6e-5; there all cells of a flat map round the same way
 FIELDS = {  # name -> (dtype, number of dimensions); of every version
     "query_ids": (np.int64, 1),
@@ -88,6 +93,10 @@ class Heatmaps(ShortRepr):
                     empty unless the kind is "factored"
     references_px   float32 (q, 2) x, y of the points around which they are, as they enter the
                     layer, or (q, 4) x0, y0, x1, y1 of boxes; pixels of the original image
+    cells_share     float32 (q, n, n): what each cell of a query's box adds, signed; row 0 is the
+                    top. With cells_bias_share (q,) the shares of a query sum to 1
+    cells_boxes     float32 (q, 4): the boxes x0, y0, x1, y1 that were read, pixels of the original
+                    image; these three are None unless the kind is "roi"
     """
 
     maps: Mapping[str, NDArray[np.float32]]
@@ -111,6 +120,9 @@ class Heatmaps(ShortRepr):
     rows: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     references_px: NDArray[np.float32] | None = None
+    cells_share: NDArray[np.float32] | None = None
+    cells_boxes: NDArray[np.float32] | None = None
+    cells_bias_share: NDArray[np.float32] | None = None
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -131,6 +143,8 @@ class Heatmaps(ShortRepr):
         arrays |= {f"column_{mode}": array.astype(store) for mode, array in self.columns.items()}
         if self.references_px is not None:
             arrays["references_px"] = self.references_px
+        if self.cells_share is not None:
+            arrays |= {name: getattr(self, name) for name in CELLS}
         return arrays | {n: np.asarray(getattr(self, n)) for n in (*FIELDS, *MORE_FIELDS)}
 
 

@@ -86,6 +86,8 @@ def part_words(change: PartChange) -> str:
     """A change of a head beside its map, in words."""
     if change.part == "outside":
         return f"mass off the map: {change.change:.2g}"
+    if change.part == "cell":
+        return f"share of cell {change.point} of the box: {change.change:.2g}"
     point = f"level {change.level}, point {change.point}"
     if change.part == "point":
         return f"{point}: {change.change:.1f} cells"

@@ -54,7 +54,16 @@ class RoIInputs(NamedTuple):
 
 
 class CellSum(nn.Linear):
-    """A sum over the cells of each box, the site of RoIAttention: RoIInputs -> (B, Q, C)."""
+    """A sum over the cells of each box, the site of RoIAttention: RoIInputs -> (B, Q, C).
+
+    levels: of the pyramid.
+    """
+
+    nheads = 1
+
+    def __init__(self, c_in: int, c_out: int, levels: int) -> None:
+        super().__init__(c_in, c_out)
+        self.levels = levels
 
     def forward(self, inputs: RoIInputs, hidden: Tensor | None = None) -> Tensor:
         """hidden: (B or 1, Q, N) True for cells whose part of the sum is left out."""
@@ -93,7 +102,7 @@ class DynamicConv(nn.Module):
         self.norm1 = nn.LayerNorm(inner)
         if config.dynamic_layers == 2:
             self.norm2 = nn.LayerNorm(width)
-        self.out_layer = CellSum(config.side**2 * self.filters[-1][1], width)
+        self.out_layer = CellSum(config.side**2 * self.filters[-1][1], width, config.levels)
         self.norm3 = nn.LayerNorm(width)
 
     def forward(self, tgt: Tensor, roi: Tensor, inputs: RoIInputs) -> Tensor:
