@@ -76,7 +76,7 @@ class FakeExplanation:
         return self.num_heads
 
     def cells(self, queries: Sequence[int], layer: int | None = None) -> tuple | None:
-        """shares: layer -> shares (Q, 1, n, n), boxes (Q, 4) and bias shares (Q,) of all queries."""
+        """shares: layer -> shares (Q, 1, n, n), boxes (Q, 4), bias shares (Q,) of all queries."""
         if self.shares is None:
             return None
         return tuple(part[list(queries)] for part in self.shares[self.pick_layer(layer)])

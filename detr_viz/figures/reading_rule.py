@@ -23,7 +23,7 @@ from detr_viz.figures.page.profiles import AXES_NOTE
 from detr_viz.figures.page.regions import region_rule
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.references import reference_notes
-from detr_viz.figures.stage_words import CHANGED, stage_foot, stage_notes, stage_title
+from detr_viz.figures.stage_words import CHANGED, mixed_notes, stage_foot, stage_notes, stage_title
 from detr_viz.figures.styles import ALL_IN_ONE, NORMS, Style
 from detr_viz.figures.term_words import terms_rule
 
@@ -253,6 +253,7 @@ def reading_rule(shown: FigureContents) -> list[str]:
         early = any(s.layers[-1] < s.explanation.num_layers - 1 for s in subjects)
         where = " at the last layer" if early else ""
         notes.append(f"queries matched by box IoU{where}")
+        notes += mixed_notes(shown)
     if ALL_TERMS not in shown.modes:
         notes += number_notes(shown.style)
         if any(s.explanation.has_axes for s in subjects):

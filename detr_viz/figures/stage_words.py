@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detr_viz.common.words import listed
-from detr_viz.figures.level_words import grid_of, level_words
+from detr_viz.figures.level_words import grid_of, level_words, number_notes
+from detr_viz.figures.page.text import clean
 from detr_viz.figures.references import entering_note
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ _SPREAD = (
 
 def stage_title(shown: FigureContents, models: str) -> str:
     """Models and what their panels show, in a line."""
-    what = "shares of the cells of the box" if _cells(shown) else "positive shares on the image"
-    title = ", ".join([f"{models}: {what} that enters each stage", *level_words(shown.style)])
-    if not _cells(shown):
-        title = ", ".join([f"{models}: attention of each stage", *level_words(shown.style)])
+    what = "attention of each stage"
+    if _cells(shown):
+        what = "shares of the cells of the box that enters each stage"
+    title = ", ".join([f"{models}: {what}", *level_words(shown.style)])
     return f"{title}, a query's biography" if shown.biography else title
 
 
@@ -47,8 +48,6 @@ def stage_foot(shown: FigureContents) -> list[str]:
 
 def stage_notes(shown: FigureContents) -> list[str]:
     """What a reader must know, after names and stages."""
-    from detr_viz.figures.level_words import number_notes
-
     notes = ["panels: the box that enters a stage"]
     if any(len(s.layers) > 1 for s in shown.subjects) and not shown.biography:
         notes.append("photo, class and score: the output of the last stage shown")
@@ -70,22 +69,14 @@ def stage_notes(shown: FigureContents) -> list[str]:
     return notes
 
 
+def mixed_notes(shown: FigureContents) -> list[str]:
+    """What panels of stages show beside panels of heads."""
+    staged = [clean(s.name) for s in shown.subjects if s.explanation.stages]
+    if not staged or shown.of_stages:
+        return []
+    what = "one map a stage, without heads, and in its panel the box that enters it"
+    return [f"{listed(staged)}: {what}"]
+
+
 def _cells(shown: FigureContents) -> bool:
     return shown.style.name == "cells"
-
-
-def stage_reading(shown: FigureContents) -> list[str]:
-    """Sentences of a caption on what is drawn, without formulas."""
-    if _cells(shown):
-        return [
-            "The cells of the box that enters each stage are drawn on it",
-            SHARES,
-            "orange adds, blue takes away, on one scale in all panels",
-            "under each panel: the sum of the cells' shares + the bias share",
-        ]
-    return ["The box that enters each stage is drawn in its panel", _SPREAD]
-
-
-def stages_listed(numbers: tuple[int, ...]) -> str:
-    """stage 2; stages 0, 1 and 2."""
-    return f"stage{'s' if len(numbers) > 1 else ''} {listed(numbers)}"

@@ -202,6 +202,8 @@ def check_whole(style: Style, what: str) -> None:
         raise FigureError(f"{what} are not shown level by level: leave levels out")
     if style.name == "points":
         raise FigureError(f"{what} are no sampling points: take style overlay, heat or contour")
+    if style.name == "cells":
+        raise FigureError(f"{what} are no cells of a box: take style overlay, heat or contour")
 
 
 @dataclass(frozen=True)
