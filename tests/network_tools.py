@@ -18,6 +18,7 @@ from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.detector import LoadedModel
 from detr_viz.models.dynamic_config import DynamicConfig
 from detr_viz.models.efficient_detr import EfficientConfig
+from detr_viz.models.roi_config import RoIConfig
 from detr_viz.models.salience_config import SalienceConfig
 
 _SMALL = {
@@ -46,11 +47,20 @@ TINY_SALIENCE = SalienceConfig(
     background_cells=40,
     pre_attended=8,
 )
+TINY_SPARSE = RoIConfig(
+    **{**_SMALL, "enc_layers": 0, "dec_layers": 3},
+    num_queries=5,
+    d_model=16,
+    levels=3,
+    dynamic_width=4,
+    canonical_px=32.0,
+)
 TINIES = {
     "deformable_detr": TINY_DEFORMABLE,
     "efficient_detr": EfficientConfig(**{**vars(TINY_DEFORMABLE), "refine": True}),
     "anchor_detr": TINY_ANCHOR,
     "salience_detr": TINY_SALIENCE,
+    "sparse_rcnn": TINY_SPARSE,
     "dynamic_detr": DynamicConfig(
         **{**_SMALL, "backbone": BackboneConfig("basic", 8, (8, 8, 8, 8), (1, 1, 1, 1))},
         num_queries=5,
