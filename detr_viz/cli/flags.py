@@ -58,8 +58,9 @@ def add_subject(
         each = "are compared in one figure", "a row each", f"{DEFAULT}; top:1 for several layers"
     several, row, queries = each
     alone, plot_help = ["all"], "parts of query and key that attend; all: the three"
-    layer_help = "decoder layer"
+    layer_help, stages = "decoder layer", ""
     if drawn:
+        stages = "; of models with stages: all, side by side"
         alone += [ALL_TERMS, PROPOSALS, SALIENCE, SCALE_PLOT]
         plot_help += "; terms: what each product of parts adds to the logits; proposals: which "
         plot_help += "tokens of the image became queries, with their scores (two-stage models); "
@@ -158,7 +159,7 @@ def add_subject(
         default=Unasked("last"),
         metavar="N",
         help=f"{layer_help} counted from 0, last, or several, "
-        f"{row}: all or 0,2,5 (default: %(default)s)",
+        f"{row}: all or 0,2,5 (default: %(default)s{stages})",
     )
     add(
         "--scale",
