@@ -47,8 +47,9 @@ TINY_SALIENCE = SalienceConfig(
     background_cells=40,
     pre_attended=8,
 )
+_THREE_STAGES = BackboneConfig("basic", 8, (8, 8, 8), (1, 1, 1))
 TINY_SPARSE = RoIConfig(
-    **{**_SMALL, "enc_layers": 0, "dec_layers": 3},
+    **{**_SMALL, "enc_layers": 0, "dec_layers": 3, "backbone": _THREE_STAGES},
     num_queries=5,
     d_model=16,
     levels=3,

@@ -144,8 +144,11 @@ def test_maps_of_stages_say_what_falls_off_the_image():
 
 
 def test_one_stage_is_shown_alone_and_larger():
-    all_of_them = maps_of(figures.head_grid(staged(), [0], layer="all", style=CELLS))
-    fig = figures.head_grid(staged(), [0], layer=1, style=CELLS)
+    six = staged(layers=tuple(range(6)), num_layers=6)
+    six.shares |= {k: six.shares[0] for k in range(3, 6)}
+    six.made_by |= {("combine", k): six.made_by["combine", 0] for k in range(3, 6)}
+    all_of_them = maps_of(figures.head_grid(six, [0], layer="all", style=CELLS))
+    fig = figures.head_grid(six, [0], layer=1, style=CELLS)
     (tile,) = maps_of(fig)
     assert tile.hw[1] > 1.5 * all_of_them[0].hw[1]
     assert orange(cell(fig, tile, BOXES[1], 1, 1)) and blue(cell(fig, tile, BOXES[1], 6, 1))
@@ -191,7 +194,7 @@ def test_a_caption_says_exactly_what_is_drawn():
     shown = figures.head_grid(staged(), [0], layer="all", style=CELLS).shown
     text = latex(shown, "cat.png")
     assert "signed share of the stage's pre-norm output; shares and bias share sum to 1" in text
-    assert r"$\langle W_c x_c, y\rangle  / |y|^2$" in text
+    assert r"$\langle W_c x_c, y\rangle / |y|^2$" in text
     assert text.isascii()
     text = latex(figures.head_grid(staged(), [0], layer="all", style=MAPS).shown, "cat.png")
     assert "positive shares" in text and "adjoint of RoIAlign" in text

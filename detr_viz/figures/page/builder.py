@@ -182,7 +182,7 @@ class PageBuilder:
         own = self.groups[group].rows[row].captions is not None
         if self._first_caption and "%" in text and not own:
             self._first_caption = False
-            longer = text.replace("%", f"%{IN_BOX}")
+            longer = text.replace("%", f"%{IN_BOX}", 1)
             if self.page.pen.width(longer, self.page.small_pt) <= room:
                 text, self.says_in_box = longer, True
         short = self.groups[group].rows[row].short_captions
