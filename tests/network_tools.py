@@ -47,21 +47,21 @@ TINY_SALIENCE = SalienceConfig(
     background_cells=40,
     pre_attended=8,
 )
-_THREE_STAGES = BackboneConfig("basic", 8, (8, 8, 8), (1, 1, 1))
-TINY_SPARSE = RoIConfig(
-    **{**_SMALL, "enc_layers": 0, "dec_layers": 3, "backbone": _THREE_STAGES},
-    num_queries=5,
+TINY_ROI = RoIConfig(
+    **{**_SMALL, "enc_layers": 0},
+    num_queries=6,
     d_model=16,
-    levels=3,
     dynamic_width=4,
-    canonical_px=32.0,
+    box_layers=1,
+    levels=2,
+    canonical_px=40.0,
 )
 TINIES = {
+    "sparse_rcnn": TINY_ROI,
     "deformable_detr": TINY_DEFORMABLE,
     "efficient_detr": EfficientConfig(**{**vars(TINY_DEFORMABLE), "refine": True}),
     "anchor_detr": TINY_ANCHOR,
     "salience_detr": TINY_SALIENCE,
-    "sparse_rcnn": TINY_SPARSE,
     "dynamic_detr": DynamicConfig(
         **{**_SMALL, "backbone": BackboneConfig("basic", 8, (8, 8, 8, 8), (1, 1, 1, 1))},
         num_queries=5,
@@ -86,6 +86,8 @@ def tiny(name: str, **changes: object) -> LoadedModel:
         for key, value in network.named_parameters():
             if key.endswith(("sampling_offsets.bias", "level_embed", "level_embeds", "alpha")):
                 value.normal_()
+    if isinstance(config, RoIConfig):  # boxes of both levels, in the image
+        network.init_proposal_boxes.weight.uniform_(0.3, 0.7)
     return as_detector(network, name)
 
 

@@ -19,7 +19,8 @@ CLASSES = 80
 
 def saved(name: str, path) -> None:
     """A small model of random weights in the official format."""
-    model = tiny(name, num_logits=CLASSES if name != "detr" else CLASSES + 12)
+    sizes = {"dec_layers": 3} if name == "sparse_rcnn" else {}
+    model = tiny(name, num_logits=CLASSES if name != "detr" else CLASSES + 12, **sizes)
     config = model.network.config
     args = {"nheads": config.nheads, "dilation": False}
     args |= {n: getattr(config, n) for n in ("canonical_px", "samples") if hasattr(config, n)}

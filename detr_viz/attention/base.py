@@ -91,7 +91,7 @@ class HasPlaces(Protocol):
     """Attention whose samples can be hidden one by one: `Removable.without` takes such a mask."""
 
     def samples_in(self, boxes: Tensor) -> Tensor:
-        """(M, Q, L, P) True where a sample lies in its query's box.
+        """(M, Q, L, P), or (Q, N) of cells, True where a sample lies in its query's box.
 
         boxes (Q, 4): x0, y0, x1, y1 in [0, 1] of the levels' whole grids.
         """

@@ -189,7 +189,7 @@ class RoIAttention:
         """(weights (1, Q, S), y (1, Q, C)) without a part.
 
         hidden: (Q, N) True for cells whose part of the sum is left out. Without the one head all
-        cells are. ValueError for content, position and terms.
+        are; without a row or column of cells, these. ValueError for content, position and terms.
         """
         if removal.terms:
             raise ValueError(f"{removal.name!r} cannot be removed: {WHY}")
@@ -198,6 +198,12 @@ class RoIAttention:
             features = features.masked_fill(hidden[..., None], 0)
         if removal.head is not None:
             features = torch.zeros_like(features)
+        if removal.cells is not None:
+            line, number = removal.cells
+            side = self.rule.side
+            kept = features.new_ones(side, side)
+            kept[(number, slice(None)) if line == "row" else (slice(None), number)] = 0
+            features = features * kept.flatten()[:, None]
         parts = _parts(features, self.weight)
         out = parts.sum(1) + self.bias
         return self._spread(_shares(parts, self.bias, out)[0], None), out[None]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detr_viz.attention.base import Attention, HasAxes, HasPlaces, Removable
+from detr_viz.attention.roi import RoIAttention
 from detr_viz.attention.terms import are_products
 from detr_viz.common.errors import UserError
 from detr_viz.common.short_repr import ShortRepr
@@ -79,6 +80,14 @@ def check_removable(detector: Detector, attention: Attention, removal: Removal =
             f"{title} has no {removal.name} to remove: its maps are not the product of a row and a "
             "column"
         )
+    if removal.cells is not None:
+        if not isinstance(attention, RoIAttention):
+            raise UserError(f"{title} has no {removal.name}: it does not read the cells of boxes")
+        if removal.cells[1] >= attention.rule.side:
+            line, number = removal.cells
+            raise UserError(
+                f"no {line} {number} of cells: boxes have {line}s 0..{attention.rule.side - 1}"
+            )
     if removal.level is not None:
         if attention.kind != "sampled":
             raise UserError(f"{title} has no {removal.name}: it does not sample levels")
@@ -101,8 +110,8 @@ def ablate(
     """Decode one image without a part of the cross-attention in these layers.
 
     inside: (Q, K) True where a key's cell is in the query's box. boxes: (Q, 4) x0, y0, x1, y1 of
-    these boxes in [0, 1] of the grids; samples go by their own places. before: the result of
-    `unchanged`.
+    these boxes in [0, 1] of the grids; samples and cells of boxes go by their own places. before:
+    the result of `unchanged`.
     """
     hidden = {"inside": inside, "outside": ~inside}.get(removal.box)
     forwarded, weights = decoded(detector, memory, removal, layers, hidden, boxes)

@@ -11,6 +11,10 @@ the curve) and rises early in insertion (a large one), compared with cells in ra
 
 Attention to several levels: a cell is one of the finest grid, that of the map, and hides the cells
 of all levels under it; a sample of any level is left out of the softmax where it lies in the cell.
+
+Attention to the cells of boxes: a cell is one of the query's own box, in whatever place the box has
+at each stage, and its signed share in the last stage ranks it. A hidden cell's part of the sum is
+left out.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from detr_viz.attention.grids import by_level, finest
+from detr_viz.attention.roi import RoIAttention
 from detr_viz.explanation.ablation import check_removable
 from detr_viz.explanation.curves import Faithfulness, area
 from detr_viz.explanation.precision import own_arithmetic
@@ -65,7 +70,9 @@ def faithfulness(
         raise ValueError("faithfulness of no mode: name one")
     valid = _valid_cells(e)
     maps = {mode: e.maps(mode, ids, e.num_layers - 1, scale).mean(1) for mode in modes}
-    flat = {mode: each.reshape(len(ids), -1) for mode, each in maps.items()}
+    cells = e.cells(ids, e.num_layers - 1)
+    ranks = dict.fromkeys(modes, cells[0]) if cells else maps
+    flat = {mode: each.reshape(len(ids), -1) for mode, each in ranks.items()}
     counts = _counts(len(valid))
     curves = {way: {mode: [] for mode in modes} for way in ("deletion", "insertion")}
     random = []
@@ -100,7 +107,10 @@ def faithfulness(
 
 
 def _cells(e: Explanation) -> int:
-    """The number of cells of the finest grid at the last layer, K."""
+    """The number of cells of the finest grid at the last layer, or of a box: K."""
+    attention = e.attention_at(("cross", e.num_layers - 1))
+    if isinstance(attention, RoIAttention):
+        return attention.rule.side**2
     grids = e.grids(e.num_layers - 1)
     return grids[finest(grids)].cells
 
@@ -150,10 +160,13 @@ def _scores(
     """The query's score for its class, (n,), with cells (n, K) hidden from this query only."""
     info = e.model.info
     cells, label = hidden.shape[1], int(e.labels[query])
-    value = e.attention_at(("cross", e.num_layers - 1)).value
-    assert value is not None
-    width = info.num_heads * value.shape[-1]
-    each = cells * (info.num_heads * e.num_queries + 4 * width)
+    attention = e.attention_at(("cross", e.num_layers - 1))
+    if isinstance(attention, RoIAttention):
+        each = 4 * attention.features.numel()
+    else:
+        assert attention.value is not None
+        width = info.num_heads * attention.value.shape[-1]
+        each = cells * (info.num_heads * e.num_queries + 4 * width)
     step = max(1, _MOST_FLOATS // each)
     scores = []
     for start in range(0, len(hidden), step):

@@ -77,7 +77,7 @@ def of(
         references_px=_references(explanation, ids, layer) if place["kind"] == "sampled" else None,
         rows={mode: array.sum(-2) for mode, array in products.items()},
         columns={mode: array.sum(-1) for mode, array in products.items()},
-        **_cells(explanation, ids, layer),
+        **(_cells(explanation, ids, layer) if place["kind"] == "roi" else {}),
         query_ids=np.asarray(ids, np.int64),
         scores=output.scores[ids],
         labels=output.labels[ids],
