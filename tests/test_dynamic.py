@@ -145,6 +145,16 @@ def test_a_batch_of_scales_is_as_one_image(here, weights):
         np.testing.assert_allclose(np.load(path)["scale_weights"], alone, atol=1e-6)
 
 
+def test_bfloat16_is_the_backbone_alone(weights, explained):
+    photo = np.asarray(explained.image.rgb)
+    e = explain(load_model(weights, device="cpu", precision="bfloat16"), photo, size=96)
+    network = e.model.network
+    assert next(network.backbone.parameters()).dtype == torch.bfloat16
+    assert {p.dtype for p in network.encoder.parameters()} == {torch.float32}
+    apart = np.abs(e.boxes_xyxy_px - explained.boxes_xyxy_px).max()
+    assert 0 < apart < 15
+
+
 def test_there_is_no_rollout_through_a_convolution(explained):
     with pytest.raises(UserError, match="no rollout of Dynamic DETR through its encoder"):
         of_cells(explained, [3])

@@ -11,9 +11,18 @@ from torch import nn
 
 from detr_viz import load_model, models
 from detr_viz.common.errors import UserError
+from detr_viz.models.config import DetrConfig
+from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.dynamic_config import DynamicConfig
+from detr_viz.models.roi_config import RoIConfig
 
 HW = (70, 90)  # no multiple of any stride
+SIZES = {
+    "dynamic_detr": DynamicConfig(),
+    "detr": DetrConfig(),
+    "deformable_detr": DeformableConfig(),
+    "sparse_rcnn": RoIConfig(),
+}
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +233,13 @@ def test_a_file_is_recognised_and_its_sizes_read(tmp_path, masked):
     with torch.inference_mode():
         one, other = loaded.network(image), network.float()(image)
     torch.testing.assert_close(one["pred_boxes"], other["pred_boxes"], atol=1e-5, rtol=0)
+
+
+def test_no_other_model_takes_its_keys():
+    for name in ("dynamic_detr", "detr", "deformable_detr", "sparse_rcnn"):
+        with torch.device("meta"):
+            keys = set(models.get(name).build(SIZES[name]).state_dict())
+        assert [n for n in models.names() if models.get(n).matches(keys)] == [name]
 
 
 def test_what_leaves_no_trace_is_assumed_aloud(tmp_path):
