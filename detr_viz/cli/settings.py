@@ -117,19 +117,12 @@ def say_notes(
 def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] = ()) -> None:
     """UserError for heads, levels or sampling points that one of the models lacks.
 
-<<<<<<< HEAD
     views: to be drawn. Those of self-attention alone may have more heads; the encoder of a model
     with scale attention takes samples, whatever its decoder does.
     """
     of_tokens = bool(views) and {*views} <= {"encoder", "decoder"}
     if not of_tokens:
         _check_stages(style, [model.info for model in loaded])
-=======
-    views: of the recipe; those of self-attention alone may have more heads, and the encoder of a
-    model with scale attention takes samples, whatever its decoder does.
-    """
-    of_tokens = bool(views) and {*views} <= {"encoder", "decoder"}
->>>>>>> dynamic
     for info in (model.info for model in loaded):
         if info.num_levels is not None:
             check_levels(style, info.title, info.num_levels)
@@ -139,7 +132,6 @@ def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] =
         heads = (info.self_heads if of_tokens else None) or info.num_heads
         if isinstance(style.heads, tuple) and max(style.heads) >= heads:
             raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{heads - 1}")
-<<<<<<< HEAD
 
 
 def _check_stages(style: Style, infos: Sequence[DetectorInfo]) -> None:
@@ -153,8 +145,6 @@ def _check_stages(style: Style, infos: Sequence[DetectorInfo]) -> None:
         raise UserError(no_heads(staged[0].title, staged[0].num_layers))
     if style.heads not in ("mean", "max"):
         raise UserError(mixed(staged[0].title))
-=======
->>>>>>> dynamic
 
 
 def style_of(args: argparse.Namespace) -> Style:
