@@ -32,13 +32,13 @@ def stage_title(shown: FigureContents, models: str) -> str:
 
 def stage_foot(shown: FigureContents) -> list[str]:
     """The words under a figure, after the model's name."""
-    words = []
     layers = {s.layers for s in shown.subjects}
+    words = ["boxes entering stages"]
     if len(layers) == 1 and len(next(iter(layers))) == 1:
-        words.append(f"stage {next(iter(layers))[0]}")
+        words = [f"stage {next(iter(layers))[0]}", "the box that enters"]
     if _cells(shown):
-        return [*words, "boxes: as they enter", "cells + bias = 1"]
-    words += ["boxes: as they enter", *level_words(shown.style)]
+        return [*words, "cells + bias = 1"]
+    words += level_words(shown.style)
     if shown.style.name == "contour":
         words.append("%: of the image, in the line")
     elif shown.style.scaling != "even":
