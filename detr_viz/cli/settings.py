@@ -135,13 +135,16 @@ def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] =
 
 
 def _check_stages(style: Style, infos: Sequence[DetectorInfo]) -> None:
-    """UserError for heads of models with stages, which have none."""
+    """UserError for heads of models with stages, which have none, and for cells of others."""
+    from detr_viz.figures.stage_parts import mixed, no_cells, no_heads
+
     staged = [info for info in infos if info.stages]
+    others = [info for info in infos if not info.stages]
+    if style.name == "cells" and others:
+        raise no_cells(others[0].title)
     if not staged or style.heads is None:
         return
-    from detr_viz.figures.stage_parts import mixed, no_heads
-
-    if len(staged) == len(infos):
+    if not others:
         raise UserError(no_heads(staged[0].title, staged[0].num_layers))
     if style.heads not in ("mean", "max"):
         raise UserError(mixed(staged[0].title))

@@ -86,9 +86,12 @@ class FigureContents:
         if self.of_stages:
             return stage_title(self, models)
         content = f"{listed([mode_name(m) for m in self.modes])} attention"
+        heads = heads_of(self.style)
+        if all(s.explanation.stages for s in self.subjects):
+            heads = "of the last stage"
         if ALL_TERMS in self.modes:
             content = "terms of the logits"
-        title = f"{models}: {content} {heads_of(self.style)}".rstrip(",")
+        title = f"{models}: {content} {heads}".rstrip(",")
         title = ", ".join([title, *level_words(self.style)])
         if self.removed:
             title += f", without {listed(self.removed)}"
@@ -233,7 +236,7 @@ def reading_rule(shown: FigureContents) -> list[str]:
         notes.append(CHANGED)
         notes += reference_notes([s.explanation for s in shown.subjects])
     if shown.removed:
-        layers = numbered("layer", shown.removed_in)
+        layers = numbered(subjects[0].explanation.layer_noun, shown.removed_in)
         notes.append(
             f"rows below the first: without that part in {layers}; blue: the box that is left, "
             "white: the box as it was"
