@@ -11,6 +11,7 @@ from detr_viz.figures.page.elements import Group, MapRow
 from detr_viz.figures.styles import Style
 
 _OF_CELLS = {"around": 0.4, "largest": 0.7}  # narrower views: cells of a small box must be seen
+_SLIGHT = 0.5  # of the photo's width: a wider view stands beside other views only
 _MOST = 1.6  # times the narrowest view that it replaces is a shared one wide
 
 
@@ -34,6 +35,9 @@ def _of_row(row: MapRow, group: Group, style: Style) -> list[Crop]:
     grid, more = (row.grid, {}) if row.cells is None else (None, _OF_CELLS)
     boxes = [row.box_of(head, group) for head in range(len(row.maps))]
     own = [crop_of(box, photo_hw, grid, style.zoom, **more) for box in boxes]
+    if not all(view.is_part for view in own):  # beside the photo a slight view only confuses
+        most = _SLIGHT * photo_hw[1]
+        own = [view if view.size_hw[1] <= most else Crop.whole(photo_hw) for view in own]
     small = [i for i, view in enumerate(own) if view.is_part]
     if style.name == "heat" and len(small) < len(own):  # without a photo views are not told apart
         return [Crop.whole(photo_hw)] * len(own)
