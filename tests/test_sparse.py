@@ -18,7 +18,7 @@ from detr_viz.detections.known_classes import COCO_80_NAMES
 from detr_viz.explanation.faithfulness import faithfulness
 from detr_viz.explanation.stored import store
 from detr_viz.heatmaps.compare import judge
-from detr_viz.heatmaps.limits import Limits
+from detr_viz.heatmaps.limits import EXACT
 from detr_viz.heatmaps.schema import HeatmapError
 from detr_viz.images.preprocessing import ROUNDED, Preprocessing
 
@@ -128,13 +128,13 @@ def test_saved_numbers(explained, tmp_path):
     assert np.array_equal(old.cells_share, share[:, 0])
     assert np.array_equal(old.cells_boxes, boxes)
     assert np.array_equal(old.cells_bias_share, bias_share)
-    assert judge(old, old, Limits()).worst == 0
+    assert judge(old, old, EXACT).same
 
     moved = old.cells_share.copy()
     moved[1, 2, 3] += 0.5
     moved[1, 4, 4] -= 0.5
     other = type(old)(**{**vars(old), "cells_share": moved})
-    (far,) = [c for c in judge(old, other, Limits()).parts if c.excess > 1]
+    (far,) = [c for c in judge(old, other, EXACT).parts if c.excess > 1]
     assert (far.part, far.query, far.point) == ("cell", 1, 2 * 7 + 3)
     assert abs(far.change - 0.5) < 1e-6
 
@@ -145,19 +145,19 @@ def test_saved_numbers(explained, tmp_path):
 
 def test_ablations(explained):
     e = explained
-    plain = e.ablate("cells:row:3", layers=())
-    assert np.array_equal(plain.before.class_scores, plain.after.class_scores)
-    # all cells are left out, in whatever way: only the bias of the output layer is left
-    whole = e.ablate("head:0")
-    everything = e.ablate("box:inside"), e.ablate("box:outside")
-    assert all(np.abs(a.after.scores - a.before.scores).max() > 0 for a in (whole, *everything))
+    before = e.ablate("cells:row:3", layers=0).before
+    assert np.allclose(before.class_scores, e.class_scores, atol=1e-6)
+    # the head's output is that of all cells: only the bias of the output layer is left
+    every = torch.ones(1, 6, 49, dtype=torch.bool)
+    scores = e.model.scores_with_hidden(e.memory, every, [0, 1])
+    assert np.allclose(e.ablate("head:0").after.class_scores, scores[0], atol=1e-6)
+    for side in ("inside", "outside"):
+        assert np.abs(e.ablate(f"box:{side}").after.scores - e.scores).max() > 1e-4
     one = e.ablate("cells:column:6", layers=1)
-    attention = e.attention_at(("cross", 1))
     hidden = torch.zeros(6, 7, 7, dtype=torch.bool)
     hidden[:, :, 6] = True
     scores = e.model.scores_with_hidden(e.memory, hidden.flatten(1)[None], [1])
     assert np.allclose(one.after.class_scores, scores[0], atol=1e-6)
-    assert attention.rule.side == 7
 
 
 def test_faithfulness_goes_by_cells(explained):
@@ -217,7 +217,11 @@ REFUSED = {
 
 @pytest.mark.parametrize("flags", REFUSED, ids=" ".join)
 def test_what_has_no_meaning_is_one_line(here, weights, capsys, flags):
-    assert cli.main(argv(weights, *flags, "--out", "a.png")) == 2
+    try:
+        code = cli.main(argv(weights, *flags, "--out", "a.png"))
+    except SystemExit as stop:  # of argparse
+        code = stop.code
+    assert code == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1
     assert REFUSED[flags] in err
@@ -243,7 +247,9 @@ def test_a_pickle_of_arrays_is_the_same_model(here, weights):
 SERIES = "head.head_series.0.inst_interact."
 DAMAGED = {
     "lacks 1 of": lambda v: v.pop(f"{SERIES}norm3.bias"),
-    "has 1 tensors beyond those of Sparse R-CNN": lambda v: v.update(extra=np.ones(2, np.float32)),
+    "has 1 tensors beyond those of Sparse R-CNN": lambda v: v.update(
+        {"head.extra.weight": np.ones((2, 2), np.float32)}
+    ),
     "NaN or infinite": lambda v: v["init_proposal_boxes.weight"].fill(np.nan),
     "not 2 filters of": lambda v: v.update(
         {f"{SERIES}dynamic_layer.weight": np.ones((100, 16), np.float32)}
@@ -251,7 +257,9 @@ DAMAGED = {
     "init_proposal_boxes.weight has shape": lambda v: v.update(
         {"init_proposal_boxes.weight": np.ones((5, 4), np.float32)}
     ),
-    "its backbone is not a ResNet": lambda v: [v.pop(k) for k in list(v) if ".res2." in k],
+    "has no backbone.bottom_up.res2.0.conv1.weight": lambda v: [
+        v.pop(k) for k in list(v) if ".res2." in k
+    ],
     "they must follow each other": lambda v: [v.pop(k) for k in list(v) if "fpn_lateral" in k],
 }
 
@@ -288,5 +296,8 @@ def test_atlas(here, weights):
     run = ["atlas", "--type", "sparse_rcnn", "--weights", str(weights), "--image", "cat.png"]
     assert cli.main([*run, "--size", "64", "--queries", "top:3", "--out", "atlas/"]) == 0
     (path,) = (here / "atlas").glob("*.csv")
-    rows = list(csv.DictReader(path.open()))
-    assert {row["mode"] for row in rows} == {"combine"} and {row["head"] for row in rows} == {"0"}
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if "even" not in row["mode"]]
+    (row,) = rows
+    assert row["mode"] == "combine" and row["objects"] == "3"
+    assert 0 < float(row["mass_in_box"]) < 1
