@@ -130,6 +130,32 @@ def test_points_of_the_encoder_are_those_of_its_taps(here, weights, explained):
         assert "nine taps" in picture.text["Description"]
 
 
+def test_cells_of_the_box_that_enters_each_stage(explained):
+    """Shares are 1 in all with the bias's; boxes are the image first, then the last stage's."""
+    assert explained.attention_kind == "roi" and explained.num_heads == 1
+    for layer in range(2):
+        share, boxes, bias_share = explained.cells([4, 1], layer)
+        assert share.shape == (2, 1, 7, 7)
+        np.testing.assert_allclose(share.sum((1, 2, 3)) + bias_share, 1, atol=1e-4)
+        before = explained.output(0).boxes_xyxy_px if layer else explained.reference_boxes[0]
+        np.testing.assert_allclose(boxes, before[[4, 1]], atol=1e-3)
+    maps, outside = explained.maps("combine", [4, 1]), explained.outside("combine", [4, 1])
+    np.testing.assert_allclose(maps.sum((2, 3)) + outside, 1, atol=1e-5)
+    between = explained.attention(("decoder", 1), "combine", [0])
+    assert between.shape == (1, 2, 5)  # heads of the self-attention are its own
+    np.testing.assert_allclose(between.sum(-1), 1, atol=1e-5)
+
+
+def test_ablation_by_cells(explained):
+    """A row and another differ; without any row only the bias is left, whatever is in the box."""
+    found = [explained.ablate(f"cells:row:{row}", layers=[1]) for row in (0, 3)]
+    for one in found:
+        before, after = one.before.class_scores, one.after.class_scores
+        np.testing.assert_allclose(before, explained.class_scores, atol=1e-6)
+        assert np.abs(after - before).max() > 1e-5
+    assert not np.allclose(found[0].after.class_scores, found[1].after.class_scores, atol=1e-6)
+
+
 def test_a_batch_of_scales_is_as_one_image(here, weights):
     (here / "in").mkdir()
     for name in "ab":
