@@ -99,7 +99,7 @@ def reason(name: str, weights: Path, words: str, folder: Path) -> str:
     assert code == 2, f"{name} {words}: {said.getvalue()}"
     line = said.getvalue().strip().splitlines()[-1].removeprefix("error: ")
     assert "Traceback" not in said.getvalue(), said.getvalue()
-    return line.replace(str(weights), "the file")
+    return line.replace(str(weights), "the file").replace(weights.name, "the file")
 
 
 def results(names: list[str]) -> Iterator[tuple[str, str, str]]:
