@@ -83,8 +83,8 @@ def stage_parts(
         parts.append(own)
     if style.name != "cells" and queries:
         off = e.outside("combine", queries, layer)[:, 0]
-        for own, part in zip(parts, off, strict=True):
-            own["off"] = (float(part),)
+        for own, share, part in zip(parts, shares, off, strict=True):
+            own["off"] = (float(part) if (share > 0).any() else 0.0,)  # else there is no map
     return parts
 
 
