@@ -193,8 +193,8 @@ def _figure(
         grid_hw=None if grid is None else tuple(grid.hw),
     )
     names = columns(style, max(s.explanation.num_heads for s in subjects))
-    if stages and not biography:
-        names = stage_columns(subjects)
+    if stages:
+        names = [""] if biography else stage_columns(subjects)
     foot = Foot(tuple(foot_words(shown)), tuple(reading_rule(shown)), cells_of(shown))
     fig = draw(sections, names, foot, style, page_format)
     fig.shown = replace(shown, width_in=float(fig.get_figwidth()))

@@ -25,9 +25,8 @@ class StagePanels(MapPanels):
         layers = (layer,) if self.apart else subject.layers
         of_layers = [super(StagePanels, self).rows(subject, n, query) for n in layers]
         joined = [side_by_side(rows) for rows in zip(*of_layers, strict=True)]
-        if len(layers) == 1 and len(joined) == 1:
-            name = "the box that enters" if self.apart else f"stage {layers[0]}"
-            joined = [replace(joined[0], name=name)]
+        if len(layers) == 1 and len(joined) == 1 and not self.apart:
+            joined = [replace(joined[0], name=f"stage {layers[0]}")]
         return tuple(
             replace(row, cells=row.cells and replace(row.cells, reach=self._reach))
             for row in joined

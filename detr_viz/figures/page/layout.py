@@ -29,6 +29,7 @@ from detr_viz.figures.page.elements import (
     CLASS_PT,
     TEXT_PT,
     WIDE,
+    Group,
     Label,
     PageLayout,
     Section,
@@ -136,7 +137,7 @@ def _arrangements(
     """The layouts that suit; of several the one with the largest panels is taken."""
     groups = all_groups(sections)
     if len(heads) == 1:
-        return [merged]
+        return [partial(grid, abreast=2)] if any(map(_is_step, groups)) else [merged]
     if max(len(g.rows) for g in groups) > 1:
         return [stacked]
     height, width = groups[0].photo.shape[:2]
@@ -149,6 +150,12 @@ def _arrangements(
         wide = page_format.width_in >= _ABREAST_FROM_IN and len(groups) > 1
         return [grid, partial(grid, abreast=2)] if wide else [grid]
     return [lines]
+
+
+def _is_step(group: Group) -> bool:
+    """Whether this is a step of a query whose panel has a box of its own: a block of its own."""
+    own = any(row.boxes_xyxy_px is not None for row in group.rows)
+    return own and group.old_box_xyxy_px is not None
 
 
 def lines(b: PageBuilder) -> tuple[int, int]:
