@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from detr_viz.checkpoints.refused_names import refused
 from detr_viz.common.errors import UserError
 from detr_viz.common.file_kinds import HEAD_BYTES, kind_of
 from detr_viz.common.files import path_text, reason
@@ -50,19 +51,6 @@ _WAYS_OUT = {  # group of a FileKind -> what to do
     "broken": "{title} (a download that did not end?): download or save it again",
     **dict.fromkeys(("picture", "avif", "heic", "raw"), f"{{title}}: {_IMAGE}"),
 }
-_FOREIGN_CLASSES = (  # start of the global a pickle asks for -> who writes such files
-    ("ultralytics.", "a YOLO checkpoint of ultralytics"),
-    ("models.yolo.", "a YOLO checkpoint"),
-    ("models.common.", "a YOLO checkpoint"),
-    ("mmengine.", "a checkpoint of OpenMMLab"),
-    ("mmcv.", "a checkpoint of OpenMMLab"),
-    ("detectron2.", "a checkpoint of detectron2"),
-    ("torchvision.models.", "a whole torchvision model"),
-    ("transformers.models.", "an object of transformers: a whole model, or its config"),
-    ("transformers.", "an object of transformers"),
-    ("models.", "a whole model rather than its weights"),
-    ("__main__.", "an object of the script that wrote it"),
-)
 
 
 class CheckpointError(UserError):
@@ -260,7 +248,7 @@ def _read_arrays(path: Path) -> Any:
     except numpy_pickles.RefusedError as error:
         # torch.load reads protocol 2, and says it itself
         if error.protocol > 2 and not error.name.startswith("torch."):
-            raise CheckpointError(f"{path_text(path)} {_refused(error.name)}") from None
+            raise CheckpointError(f"{path_text(path)} {refused(error.name)}") from None
         return None
     except Exception:  # a damaged pickle can raise anything: torch.load says what is wrong
         return None
@@ -283,16 +271,6 @@ def _read_torch(path: Path, zipped: bool) -> Any:
         raise CheckpointError(f"{path_text(path)} {_why_not(path, zipped, error)}") from None
 
 
-def _refused(name: str) -> str:
-    """Says of a file that its pickle asks for this name, "" for a call."""
-    who = next((title for start, title in _FOREIGN_CLASSES if name.startswith(start)), None)
-    return (
-        f"is refused{f' ({who})' if who else ''}: its pickle asks for "
-        f"{name or 'a call that no plain value needs'}, and only plain weights are loaded; save it "
-        'without, where it was written: torch.save({"model": model.state_dict()}, "weights.pth")'
-    )
-
-
 def _why_not(path: Path, zipped: bool, error: Exception) -> str:
     """What is wrong with a file that torch.load refused."""
     message = str(error)
@@ -300,7 +278,7 @@ def _why_not(path: Path, zipped: bool, error: Exception) -> str:
         dotted = r"(?:GLOBAL|[Cc]lass) `?([A-Za-z_][\w.]*\.[\w.]*\w)"
         asked = re.search(dotted, message) or re.search(r"GLOBAL (\w+) was not", message)
         if asked or "Can only" in message or "Trying to call" in message:
-            return _refused(asked[1] if asked else "")
+            return refused(asked[1] if asked else "")
         if "nsupported operand" in message:
             return "is a pickle that torch.save did not write: save model.state_dict() with torch"
     if zipped:
