@@ -46,7 +46,6 @@ SMALL_OF = {
     "dynamic_detr": replace(
         SMALL, levels=3, blocks=(1, 1, 1, 1), widths=(16, 16, 16, 16), groups=2
     ),
-    "sparse_rcnn": replace(SMALL, levels=1),
 }
 HEADS_OF = {"dynamic_detr": 4}  # others have 8
 GROUPED = {  # with groups of queries -> their embedding
@@ -54,6 +53,7 @@ GROUPED = {  # with groups of queries -> their embedding
     "cd_detr": "query_embed",
     "deformable_detr": "query_embed",
     "sparse_rcnn": "init_proposal_features",
+    "dynamic_detr": "init_proposal_features",
 }
 
 
@@ -293,7 +293,7 @@ def test_query_groups_do_not_see_each_other(kind):
         getattr(net.model, GROUPED[kind]).weight[SMALL.queries :] += 1.0
         after = net.model(images, None)["pred_logits"]
     # boxes of one level are read together, and their number changes the last bits
-    atol = 1e-6 if kind == "sparse_rcnn" else 0
+    atol = 1e-6 if kind in ("sparse_rcnn", "dynamic_detr") else 0
     torch.testing.assert_close(
         before[:, : SMALL.queries], after[:, : SMALL.queries], atol=atol, rtol=0
     )

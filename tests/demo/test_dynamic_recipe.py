@@ -52,7 +52,8 @@ def test_a_group_of_noisy_boxes_is_trained_too_and_changes_nothing_in_the_others
     for out in outs:
         assert out["pred_logits"].shape[1] == 3 * 7
     one, other = (out["pred_logits"] for out in outs)
-    assert one[:, :14].equal(other[:, :14])
+    # boxes of one level are read together, and their number changes the last bits
+    torch.testing.assert_close(one[:, :14], other[:, :14], atol=1e-5, rtol=0)
     assert not torch.allclose(one[:, 14:], other[:, 14:])
     plain = replace(SMALL, groups=1)
     with torch.no_grad():  # what ships: the first group, alone
