@@ -33,18 +33,19 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stages")
     for name in (*TYPES, "detr"):
         saved(name, folder / f"{name}.pth")
+    Image.open(ROOT / "image/photo_cat.jpg").resize((150, 110)).save(folder / "cat.png")
     return folder
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Image.open(ROOT / "image/photo_cat.jpg").resize((150, 110)).save("cat.png")
     return tmp_path
 
 
 def argv(files, name: str, *more: str) -> list[str]:
-    return ["--type", name, "--weights", str(files / f"{name}.pth"), "--image", "cat.png", *more]
+    image = ["--image", str(files / "cat.png")]
+    return ["--type", name, "--weights", str(files / f"{name}.pth"), *image, *more]
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -70,7 +71,7 @@ def test_saved_cells_are_those_of_each_stage(here, files, capsys, name):
     words = argv(files, name, "--size", "96", "--queries", "1,3", "--format", "npz")
     assert cli.main([*words, "--out", "out"]) == 0
     model = load_model(files / f"{name}.pth", device="cpu")
-    e = explain(model, "cat.png", size=96, layers="all")
+    e = explain(model, files / "cat.png", size=96, layers="all")
     for stage in range(e.num_layers):
         kept = heatmaps.load(f"out/cat_{name}_combine_stage{stage}.npz")
         attention = e.attention_at(("cross", stage))
@@ -101,7 +102,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_stages_do_not_have_is_one_line(here, files, refused, words):
+def test_what_stages_do_not_have_is_one_line(files, refused, words):
     refused(argv(files, "sparse_rcnn", "--size", "64", *words.split()), REFUSED[words])
 
 
@@ -130,7 +131,16 @@ def test_proposals_look_at_proposals(here, files, capsys):
 
 def test_heads_and_stages_are_compared_by_the_mean_of_the_heads(here, files, capsys):
     both = ["--weights", str(files / "detr.pth"), str(files / "sparse_rcnn.pth")]
-    words = ["--type", "detr", "sparse_rcnn", *both, "--image", "cat.png", "--size", "64"]
+    words = [
+        "--type",
+        "detr",
+        "sparse_rcnn",
+        *both,
+        "--image",
+        str(files / "cat.png"),
+        "--size",
+        "64",
+    ]
     assert cli.main([*words, "--queries", "top:1", "--out", "out"]) == 0
     assert "out/cat_detr_vs_sparse_rcnn_combine_heads_mean.png" in capsys.readouterr().out
     assert cli.main([*words, "--heads", "0", "--out", "out"]) == 2

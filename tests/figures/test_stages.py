@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_explanation import FakeExplanation, fake
 from figure_tools import (
     BOX,
+    OLD_BOX,
     TICK,
     at_order,
     captions_of,
@@ -234,3 +236,30 @@ def test_models_with_stages_stand_under_each_other():
     assert len(maps_of(fig)) == 5
     last = maps_of(fig)[4]
     assert orange(cell(fig, last, BOXES[1], 1, 1))
+
+
+def test_a_biography_has_a_block_for_each_stage_with_both_boxes():
+    example = staged(
+        reference_boxes={k: np.array([box], np.float32) for k, box in enumerate(BOXES)},
+        reference_px=np.zeros((1, 2), np.float32),
+    )
+    plain = example.output
+    example.output = lambda layer=None: SimpleNamespace(
+        **vars(plain(layer)), class_scores=np.array([[0.9, 0.1, 0.0]], np.float32)
+    )
+    example.class_names = ("cat", "dog", "bird")
+    fig = figures.head_grid(example, [0], layer="all", style=CELLS, biography=True)
+    check_page(fig)
+    assert len(photos_of(fig)) == len(maps_of(fig)) == STAGES
+    for k, (photo, tile) in enumerate(zip(photos_of(fig), maps_of(fig), strict=True)):
+        assert orange(cell(fig, tile, BOXES[k], k, k))
+        for order, box in (
+            (OLD_BOX, np.array(BOXES[k])),
+            (BOX, plain(k).boxes_xyxy_px[0]),
+        ):
+            line = at_order(fig, order).get_segments()[k]
+            scale = (photo.right - photo.left) / 128
+            low = np.clip((line.min(0) - (photo.left, photo.top)) / scale, 0, None)
+            assert np.abs(low - box[:2]).max() < 2
+    assert {f"stage {k}" for k in range(STAGES)} <= {*texts(fig)}
+    assert "white: the box that enters the stage" in fig.facts["Description"]
