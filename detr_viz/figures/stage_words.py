@@ -51,10 +51,10 @@ def stage_notes(shown: FigureContents) -> list[str]:
     notes = ["panels: the box that enters a stage"]
     if any(len(s.layers) > 1 for s in shown.subjects) and not shown.biography:
         notes.append("photo, class and score: the output of the last stage shown")
-    elif shown.biography:
+    elif any(s.layers != (s.explanation.num_layers - 1,) for s in shown.subjects):
         notes.append("box, class and score: that stage's own output")
-        notes.append(CHANGED)
-        notes.append(entering_note("stage"))
+    if shown.biography:
+        notes += [CHANGED, entering_note("stage")]
     if _cells(shown):
         notes += [f"cells: {SHARES}", CELL_FORMULA]
         notes.append("below a panel: the sum of the cells' shares + the bias share")
