@@ -99,7 +99,16 @@ def reason(name: str, weights: Path, words: str, folder: Path) -> str:
     assert code == 2, f"{name} {words}: {said.getvalue()}"
     line = said.getvalue().strip().splitlines()[-1].removeprefix("error: ")
     assert "Traceback" not in said.getvalue(), said.getvalue()
-    return line.replace(str(weights), "the file").replace(weights.name, "the file")
+    return general(line.replace(str(weights), weights.name), name)
+
+
+def general(line: str, name: str) -> str:
+    """A reason without the file's name and the model's title, so that models share it."""
+    from detr_viz import models
+
+    title = models.REGISTRY[name].title
+    named = f"{name}.pth ({title})"
+    return line.replace(named, title).replace(title, "the model", 1)
 
 
 def results(names: list[str]) -> Iterator[tuple[str, str, str]]:

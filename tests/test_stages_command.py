@@ -94,10 +94,10 @@ REFUSED = {
     "--heads mean": "has no heads that look at the image",
     "--plot position": "has only combine, no 'position'",
     "--plot content": "has only combine, no 'content'",
-    "--plot terms": "is not a sum of terms",
+    "--plot terms": "has only combine, no 'cq.ck'",
     "--layer 9": "no stage 9: this model has 0..",
     "--style cells --level 0": "read on one level",
-    "--style points": "attends to all of it",
+    "--style points": "reads the cells of its boxes",
 }
 
 

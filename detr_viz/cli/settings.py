@@ -128,7 +128,7 @@ def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] =
             check_levels(style, info.title, info.num_levels)
         if info.samples is not None:
             samples = info.samples or (info.scales and tuple(views) == ("encoder",))
-            check_samples(style, info.title, samples)
+            check_samples(style, info.title, samples, info.stages)
         heads = (info.self_heads if of_tokens else None) or info.num_heads
         if isinstance(style.heads, tuple) and max(style.heads) >= heads:
             raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{heads - 1}")

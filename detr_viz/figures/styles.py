@@ -171,17 +171,19 @@ def usual_style(options: Style, sampled: bool, cells: bool = False) -> str:
     return "cells" if cells else "points" if sampled else "overlay"
 
 
-def check_samples(style: Style, name: str, samples: bool) -> None:
-    """FigureError for sampling points of a model that has none; samples: whether it has."""
+def check_samples(style: Style, name: str, samples: bool, stages: bool = False) -> None:
+    """FigureError for sampling points of a model that has none; samples: whether it has.
+
+    stages: whether it reads cells of boxes.
+    """
     if style.name != "points" or samples:
         return
     ways = "take overlay, heat or contour"
     if style.heads == ALL_IN_ONE:
         ways = "name heads by number (0,3), or take mean"
     asked = f"heads {ALL_IN_ONE} show" if style.heads == ALL_IN_ONE else "style points shows"
-    raise FigureError(
-        f"{asked} where heads sample the image, and {name} attends to all of it: {ways}"
-    )
+    how = "reads the cells of its boxes" if stages else "attends to all of it"
+    raise FigureError(f"{asked} where heads sample the image, and {name} {how}: {ways}")
 
 
 def check_levels(style: Style, name: str, count: int) -> None:
