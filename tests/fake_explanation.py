@@ -37,6 +37,8 @@ class FakeExplanation:
     cell_rule: str = "aligned"
     attention_kind: str = "dense"
     has_axes: bool = False
+    stages: bool = False
+    shares: Mapping[int, tuple[np.ndarray, ...]] | None = None
     model_type: str = "cd_detr"
     model_title: str = "Conditional DETR"
     modes: tuple[str, ...] = MODES
@@ -51,6 +53,18 @@ class FakeExplanation:
     labels_by: Mapping[int, np.ndarray] = field(default_factory=dict)
     calls: list[tuple[object, ...]] = field(default_factory=list)
 
+    @property
+    def layer_word(self) -> str:
+        return "stage" if self.stages else "decoder layer"
+
+    @property
+    def layer_noun(self) -> str:
+        return "stage" if self.stages else "layer"
+
+    def outside(self, mode: str, queries: Sequence[int], layer: int | None = None) -> np.ndarray:
+        """What the maps lack."""
+        return 1 - self.maps(mode, queries, layer).sum((2, 3))
+
     def grid(self, layer: int | None = None) -> Grid:
         return Grid(self.grid_hw, self.input_hw, self.stride, self.cell_rule)
 
@@ -61,8 +75,11 @@ class FakeExplanation:
     def self_heads(self) -> int:
         return self.num_heads
 
-    def cells(self, queries: object, layer: int | None = None) -> None:
-        return None
+    def cells(self, queries: Sequence[int], layer: int | None = None) -> tuple | None:
+        """shares: layer -> shares (Q, 1, n, n), boxes (Q, 4), bias shares (Q,) of all queries."""
+        if self.shares is None:
+            return None
+        return tuple(part[list(queries)] for part in self.shares[self.pick_layer(layer)])
 
     def label_name(self, query: int) -> str:
         return self.class_names[self.labels[query]]

@@ -192,7 +192,7 @@ def test_there_is_no_rollout_through_a_convolution(explained):
         (["--plot", "position"], "has only combine|has no mode"),
         (["--attention", "encoder", "--points", "9,9", "--heads", "0"], "has no heads"),
         (["--attention", "encoder", "--points", "9,9", "--layer", "2"], "no encoder layer 2"),
-        (["--layer", "2"], "no decoder layer 2"),
+        (["--layer", "2"], "no stage 2"),
         (["--plot", "salience"], "has no salience"),
         (["--plot", "proposals"], "has no proposals"),
         (["--plot", "scales", "--heads", "0"], "levels have no heads"),

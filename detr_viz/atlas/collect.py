@@ -79,7 +79,7 @@ class Collector:
             AtlasTable(
                 f"{info.title} ({info.weights})",
                 modes_of_plot(recipe.plot, info.modes),
-                resolve_layers(recipe.layer, info.num_layers),
+                resolve_layers(recipe.layer, info.num_layers, info.layer_word),
                 info.num_heads,
                 recipe.scale,
                 f"queries {recipe.queries}. weights {info.weights} sha256 {info.sha256}",

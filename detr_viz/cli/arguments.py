@@ -162,6 +162,10 @@ def formats(text: str) -> tuple[str, ...]:
     return tuple(suffix for suffix in _FORMATS if suffix[1:] in names)
 
 
+class Unasked(str):
+    """A default, told from the same word that a user has given."""
+
+
 def layers(text: str) -> str | int | list[int]:
     """ "last", "all", a decoder layer counted from 0, or several: 0,2,5 or 0-3."""
     if text in ("last", "all"):

@@ -17,6 +17,7 @@ from detr_viz.attention.terms import (
 )
 from detr_viz.checkpoints.type_names import type_names
 from detr_viz.cli.arguments import (
+    Unasked,
     colormap,
     dpi,
     layers,
@@ -57,8 +58,9 @@ def add_subject(
         each = "are compared in one figure", "a row each", f"{DEFAULT}; top:1 for several layers"
     several, row, queries = each
     alone, plot_help = ["all"], "parts of query and key that attend; all: the three"
-    layer_help = "decoder layer"
+    layer_help, stages = "decoder layer", ""
     if drawn:
+        stages = "; of models with stages: all, side by side"
         alone += [ALL_TERMS, PROPOSALS, SALIENCE, SCALE_PLOT]
         plot_help += "; terms: what each product of parts adds to the logits; proposals: which "
         plot_help += "tokens of the image became queries, with their scores (two-stage models); "
@@ -154,10 +156,10 @@ def add_subject(
         "--layer",
         action=Listed,
         read=as_text(layers),
-        default="last",
+        default=Unasked("last"),
         metavar="N",
         help=f"{layer_help} counted from 0, last, or several, "
-        f"{row}: all or 0,2,5 (default: %(default)s)",
+        f"{row}: all or 0,2,5 (default: %(default)s{stages})",
     )
     add(
         "--scale",

@@ -51,6 +51,10 @@ LOOK_RULES: tuple[Rule, ...] = (
         ),
     ),
     (
+        lambda f: f.args.style == "cells" and (f.other_view or f.args.ablate),
+        lambda f: f"--style cells is not for {f.other_view or '--ablate'}: leave one of them out",
+    ),
+    (
         lambda f: f.args.style == "points" and f.args.ablate,
         "--ablate shows maps, not sampling points: leave --style points out",
     ),

@@ -67,7 +67,8 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it looks")
     add = group.add_argument
     text = "; ".join(f"{name}: {words}" for name, words in STYLES.items())
-    usual = "overlay; points for cross-attention that samples, where no flag is one of colours"
+    usual = "overlay; points for cross-attention that samples, cells for stages, where no flag is "
+    usual += "one of colours"
     add("--style", choices=tuple(STYLES), help=_help(text, usual))
     text = "; ".join(f"{name}: {words}" for name, words in NORMS.items())
     add("--norm", choices=tuple(NORMS), help=f"{_help(text, 'even')}; contours have none")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from detr_viz import models
 from detr_viz.checkpoints import hub
 from detr_viz.checkpoints.sources import ModelSource, load, pair
+from detr_viz.cli.arguments import Unasked
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.detections.queries import DEFAULT
@@ -28,7 +29,7 @@ from detr_viz.images import collect
 from detr_viz.render.options import RunOptions
 
 if TYPE_CHECKING:
-    from detr_viz.explanation.detector import Detector
+    from detr_viz.explanation.detector import Detector, DetectorInfo
     from detr_viz.images.collect import Input
     from detr_viz.render.recipe import Recipe
 
@@ -116,19 +117,37 @@ def say_notes(
 def check_parts(style: Style, loaded: Sequence[Detector], views: Sequence[str] = ()) -> None:
     """UserError for heads, levels or sampling points that one of the models lacks.
 
-    views: of the recipe; those of self-attention alone may have more heads, and the encoder of a
-    model with scale attention takes samples, whatever its decoder does.
+    views: to be drawn. Those of self-attention alone may have more heads; the encoder of a model
+    with scale attention takes samples, whatever its decoder does.
     """
     of_tokens = bool(views) and {*views} <= {"encoder", "decoder"}
+    if not of_tokens:
+        _check_stages(style, [model.info for model in loaded])
     for info in (model.info for model in loaded):
         if info.num_levels is not None:
             check_levels(style, info.title, info.num_levels)
         if info.samples is not None:
             samples = info.samples or (info.scales and tuple(views) == ("encoder",))
-            check_samples(style, info.title, samples)
+            check_samples(style, info.title, samples, info.stages)
         heads = (info.self_heads if of_tokens else None) or info.num_heads
         if isinstance(style.heads, tuple) and max(style.heads) >= heads:
             raise UserError(f"no head {max(style.heads)}: {info.title} has 0..{heads - 1}")
+
+
+def _check_stages(style: Style, infos: Sequence[DetectorInfo]) -> None:
+    """UserError for heads of models with stages, which have none, and for cells of others."""
+    from detr_viz.figures.stage_parts import mixed, no_cells, no_heads
+
+    staged = [info for info in infos if info.stages]
+    others = [info for info in infos if not info.stages]
+    if style.name == "cells" and others:
+        raise no_cells(others[0].title)
+    if not staged or style.heads is None:
+        return
+    if not others:
+        raise UserError(no_heads(staged[0].title, staged[0].num_layers))
+    if style.heads not in ("mean", "max"):
+        raise UserError(mixed(staged[0].title))
 
 
 def style_of(args: argparse.Namespace) -> Style:
@@ -189,6 +208,7 @@ def recipe_of(
     """The recipe of the render command, still without the facts of the models."""
     from detr_viz.render.recipe import Recipe
 
+    free_layer = isinstance(args.layer, Unasked)
     layer, removed_in = (
         tuple(value) if isinstance(value, list) else value for value in (args.layer, args.ablate_in)
     )
@@ -198,7 +218,7 @@ def recipe_of(
         plot=args.plot,
         biography=args.biography is not None,
         queries=args.queries or ("top:1" if several else DEFAULT),
-        layer=layer,
+        layer=str(layer) if free_layer else layer,
         scale=args.scale,
         style=style,
         page_format=page_format,
@@ -210,4 +230,5 @@ def recipe_of(
         views=tuple(views),
         points=tuple(args.points or ()),
         free_style=args.style is None,
+        free_layer=free_layer,
     )

@@ -109,7 +109,7 @@ class Explanation(ExplanationBase):
                 self.memory,
                 self.image.hw,
                 part,
-                resolve_layers(layers, self.num_layers),
+                resolve_layers(layers, self.num_layers, self.layer_word),
                 torch.from_numpy(self.tokens_inside()).to(self.model.device),
                 torch.from_numpy(self._boxes_of_input()).to(self.model.device),
                 self._before_ablation,

@@ -49,6 +49,8 @@ class DetectorInfo(ShortRepr):
                     a; 0: no query shares its point
     self_heads      of the self-attentions; None: as many as the cross-attention has
     why_undivided   a clause: why there is no mode but combine; "" if there are others
+    stages          whether decoder layers are stages, each of which reads the cells of one box a
+                    query (HasCells) in place of what heads do
     salience        whether encoder layers refine only the salient tokens
     scales          whether encoder layers weigh levels (scale attention)
     proposal_scores  what ranks the tokens of the memory that become queries, in words; "" if
@@ -84,7 +86,13 @@ class DetectorInfo(ShortRepr):
     samples: bool | None = None
     num_levels: int | None = None
     anchors: int = 0
+    stages: bool = False
     self_heads: int | None = None
+
+    @property
+    def layer_word(self) -> str:
+        """What a layer of the decoder is called."""
+        return layer_word(self.stages)
 
     def preprocessing_at(
         self, size: int | None = None, max_size: int | None = None
@@ -98,6 +106,11 @@ class DetectorInfo(ShortRepr):
         of_sizes = self.preprocessing_at().notes
         others = (note for note in self.notes if note not in of_sizes)
         return (*others, *self.preprocessing_at(size, max_size).notes)
+
+
+def layer_word(stages: bool) -> str:
+    """What a decoder layer is called; stages: whether layers are stages."""
+    return "stage" if stages else "decoder layer"
 
 
 @dataclass(frozen=True)

@@ -49,14 +49,14 @@ def _residual_limit(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def _check_residuals(
-    calls: Mapping[Where, AttentionCall], device: torch.device
+    calls: Mapping[Where, AttentionCall], device: torch.device, word: str
 ) -> dict[Where, float]:
-    """Residual of every captured site; SelfCheckError above the limit."""
+    """Residual of every captured site; SelfCheckError above the limit. word: for its layers."""
     residuals = {where: call.residual for where, call in calls.items()}
     for (kind, layer), value in residuals.items():
         limit = _residual_limit(calls[kind, layer].dtype, device)
         if value > limit:
-            site = "decoder layer" if kind == "cross" else f"{SITES[kind]}, layer"
+            site = word if kind == "cross" else f"{SITES[kind]}, layer"
             raise SelfCheckError(
                 f"self-check failed in {site} {layer}: residual {value:.2g} is above "
                 f"{limit:g}, so these maps are not the network's own; please report it"
@@ -84,7 +84,7 @@ def explain(
     reproduce the layer's output.
     """
     info = model.info
-    resolve_layers(layers, info.num_layers)  # errors before the forward pass
+    resolve_layers(layers, info.num_layers, info.layer_word)  # errors before the forward pass
     resolve_sites(sites, info)
     picture = load_image(image)
     how = info.preprocessing_at(size, max_size)
@@ -110,7 +110,7 @@ def explain_batch(
     more: `sites` of `explain`.
     """
     info = model.info
-    layer_ids = resolve_layers(layers, info.num_layers)
+    layer_ids = resolve_layers(layers, info.num_layers, info.layer_word)
     cross = [("cross", i) for i in layer_ids]
     wanted = tuple(dict.fromkeys([*cross, *resolve_sites(more, info)]))
     how, notes = info.preprocessing_at(size, max_size), info.notes_at(size, max_size)
@@ -127,7 +127,7 @@ def explain_batch(
         for i, picture in enumerate(pictures):
             of_image = {where: calls[where].of_image(i, forwarded.grids) for where in wanted}
             try:
-                residuals = _check_residuals(of_image, model.device)
+                residuals = _check_residuals(of_image, model.device, info.layer_word)
             except SelfCheckError as error:
                 results.append(error)
                 continue
@@ -221,6 +221,7 @@ def _describe(
         **dict(info.options),
         **({"why_undivided": info.why_undivided} if info.why_undivided else {}),
         **({"anchors": info.anchors} if info.anchors else {}),
+        **({"stages": True} if info.stages else {}),
         "stride_px": grid.stride,
         "cell_rule": grid.rule,
         "preprocessing": {**how.as_meta(), "input_hw_px": list(grid.shown_hw)},

@@ -63,7 +63,7 @@ def faithfulness(
     is 0. Random orders are the same in every run. ValueError for an unknown mode or query,
     UserError for an unknown layer.
     """
-    ids, hidden_layers = list(queries), resolve_layers(layers, e.num_layers)
+    ids, hidden_layers = list(queries), resolve_layers(layers, e.num_layers, e.layer_word)
     check_removable(e.model, e.attention_at(("cross", e.num_layers - 1)))
     modes = tuple(dict.fromkeys(modes))
     if not modes:

@@ -19,6 +19,7 @@ from detr_viz.attention.base import WHOLE
 from detr_viz.attention.grids import Grid, on_finest
 from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode, formula_of
 from detr_viz.detections.detections import Detections
+from detr_viz.explanation.detector import layer_word
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.map_grids import MapGrids
 from detr_viz.explanation.mode_checks import check_mode_of, check_products
@@ -122,7 +123,7 @@ class ExplanationBase(MapGrids):
             return self.layers[-1]
         if layer not in self.layers:
             have = ", ".join(map(str, self.layers))
-            raise ValueError(f"decoder layer {layer} was not captured; there is {have}")
+            raise ValueError(f"{self.layer_word} {layer} was not captured; there is {have}")
         return layer
 
     def references(self, layer: int) -> NDArray[np.float32] | None:
@@ -143,6 +144,21 @@ class ExplanationBase(MapGrids):
     def why_undivided(self) -> str:
         """Why the model has no mode but combine, a clause; "" if it has others."""
         return str(self.meta.get("why_undivided", ""))
+
+    @property
+    def stages(self) -> bool:
+        """Whether decoder layers are stages, which have cells of boxes (`cells`) and no heads."""
+        return bool(self.meta.get("stages", False))
+
+    @property
+    def layer_word(self) -> str:
+        """What a layer of the decoder is called."""
+        return layer_word(self.stages)
+
+    @property
+    def layer_noun(self) -> str:
+        """The same in a word."""
+        return "stage" if self.stages else "layer"
 
     # ---- attention maps ------------------------------------------------------------------------
 

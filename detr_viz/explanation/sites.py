@@ -14,11 +14,14 @@ from detr_viz.explanation.detector import DetectorInfo
 
 
 def resolve_layers(
-    layers: str | int | Sequence[int | str], num_layers: int, stack: str = "decoder"
+    layers: str | int | Sequence[int | str], num_layers: int, word: str = "decoder layer"
 ) -> tuple[int, ...]:
-    """Ascending numbers of "last", "all", a number from 0, or several of these; else UserError."""
+    """Ascending numbers of "last", "all", a number from 0, or several of these; else UserError.
+
+    word: what a layer is called there.
+    """
     if not num_layers:
-        raise UserError(f"this model has no {stack} layers")
+        raise UserError(f"this model has no {word}s")
     wanted: set[int] = set()
     for item in [layers] if np.ndim(layers) == 0 else layers:
         if item == "all":
@@ -28,9 +31,7 @@ def resolve_layers(
         elif not isinstance(item, str) and 0 <= index(item) < num_layers:
             wanted.add(index(item))
         else:
-            raise UserError(
-                f"no {stack} layer {item}: this model has 0..{num_layers - 1} (or write last)"
-            )
+            raise UserError(f"no {word} {item}: this model has 0..{num_layers - 1} (or write last)")
     if not wanted:
         raise UserError('layers is empty: name one, or write "last" or "all"')
     return tuple(sorted(wanted))
@@ -48,7 +49,7 @@ def resolve_sites(sites: Sequence[str | Where], info: DetectorInfo) -> tuple[Whe
         kind, which = pair
         if kind not in SITES:
             raise UserError(f"no attention site {kind!r}: there is {', '.join(SITES)}")
-        stack = "encoder" if kind == "encoder" else "decoder"
+        word = "encoder layer" if kind == "encoder" else info.layer_word
         count = info.num_encoder_layers if kind == "encoder" else info.num_layers
-        pairs |= dict.fromkeys((kind, n) for n in resolve_layers(which, count, stack))
+        pairs |= dict.fromkeys((kind, n) for n in resolve_layers(which, count, word))
     return tuple(pairs)

@@ -15,12 +15,14 @@ def summary(e: ExplanationBase) -> str:
     height, width = e.image.hw
     best = ", ".join(f"{e.label_name(q)} {e.scores[q]:.2f} (query {q})" for q in e.by_score()[:3])
     levels = ", ".join(f"{grid.hw[0]} x {grid.hw[1]}" for grid in e.grids())
+    layers = "stages" if e.stages else "layers"
+    heads = "" if e.stages else f"{e.num_heads} heads, "
     lines = (
         f"{type(e).__name__} of {e.image.path or 'an image'} ({width} x {height} px) by "
         f"{e.model_title}",
-        f"  {e.num_queries} queries, {len(e.class_names)} classes, {e.num_heads} heads, "
+        f"  {e.num_queries} queries, {len(e.class_names)} classes, {heads}"
         f"{e.attention_kind} attention on {levels} cells, "
-        f"layers {', '.join(map(str, e.layers))} of 0..{e.num_layers - 1}",
+        f"{layers} {', '.join(map(str, e.layers))} of 0..{e.num_layers - 1}",
         f"  best: {best}",
     )
     return "\n".join(

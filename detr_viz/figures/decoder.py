@@ -102,7 +102,7 @@ def decoder_grid(
     words.append("boxes: queries it looks at")
     foot = Foot(tuple(words), tuple(notes))
     fig = draw(sections, columns(style, e.self_heads), foot, style, page_format)
-    title = f"decoder self-attention {heads_of(style)}".rstrip(",")
+    title = f"{whose(e)} self-attention {heads_of(style)}".rstrip(",")
     about = "; ".join(words for shared in objects for words in words_of([subject], shared))
     describe(fig, e, title, [*notes, normalisation(style)], about)
     warn_if_high(fig, page_format)
@@ -121,12 +121,12 @@ def subject_of(
     chosen = captured if layers is None else list(dict.fromkeys(layers))
     if not (chosen and queries and modes):
         raise FigureError(
-            "nothing to draw: a query, a mode and a decoder layer whose self-attention and output "
-            'were captured are needed (explain with layers="all", sites=["decoder"])'
+            f"nothing to draw: a query, a mode and a {e.layer_word} whose self-attention and "
+            'output were captured are needed (explain with layers="all", sites=["decoder"])'
         )
     if missing := [layer for layer in chosen if layer not in captured]:
         raise FigureError(
-            f"self-attention and output of decoder layer {missing[0]} were not captured: explain "
+            f"self-attention and output of {e.layer_word} {missing[0]} were not captured: explain "
             f'with layers=[{missing[0]}], sites=[("decoder", {missing[0]})]'
         )
     if style.name != "overlay" or style.interpolation is not None:
@@ -138,11 +138,16 @@ def subject_of(
     return ShownModel(e, model_name(e.model_title, 0), tuple(chosen))
 
 
+def whose(e: Explanation | StoredExplanation) -> str:
+    """Whose self-attention it is."""
+    return "proposals'" if e.stages else "decoder"
+
+
 def notes_of(subject: ShownModel, modes: Sequence[str], scale: str, style: Style) -> list[str]:
     """What a reader must know of decoder self-attention, in a grid or a matrix."""
     notes = [clean(subject.name), f"self-attention of {layers_of(subject)}"]
     if subject.layers != (subject.explanation.num_layers - 1,):
-        notes.append(OWN_OUTPUT)
+        notes.append(OWN_OUTPUT.replace("layer", subject.explanation.layer_noun))
     notes += [formula_note(mode, subject.explanation.self_formula(mode)) for mode in modes]
     if scale == "layer":
         notes.append(LAYER_SCALE)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.detections.matching import Match, SharedObject
-from detr_viz.figures.decoder import notes_of, subject_of
+from detr_viz.figures.decoder import notes_of, subject_of, whose
 from detr_viz.figures.labels import label_of, words_of
 from detr_viz.figures.page import tiles
 from detr_viz.figures.page.canvas import figure_of, warn_if_high, write
@@ -118,7 +118,7 @@ def query_matrix(
             sheet[top : top + high, left : left + wide, :3] = of_band[cell]
     fig, ax = figure_of(sheet, page_format.dpi)
     write(ax, [*layout.lines, *table.numbers(inks)], page_format.dpi, page_format.font)
-    title = f"decoder self-attention between queries, {heads_of(style)}".rstrip(",")
+    title = f"{whose(e)} self-attention between queries, {heads_of(style)}".rstrip(",")
     about = "; ".join(words_of([subject], SharedObject(0, (Match(q, 1.0),)))[0] for q in queries)
     describe(fig, e, title, [*notes, normalisation(style)], about)
     warn_if_high(fig, page_format)
@@ -155,7 +155,7 @@ def _band(
     for query in ids:
         label = label_of(subject.explanation, query, layer)
         labels.append(Entry(label.title, str(query), GRAY if label.weak else INK, label.style))
-    name = [f"layer {layer}"] if layers > 1 else []
+    name = [f"{e.layer_noun} {layer}"] if layers > 1 else []
     if modes > 1:
         name.append(mode_name(mode))
     return Band(

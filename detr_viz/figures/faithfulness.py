@@ -110,13 +110,14 @@ def _label(e: ExplanationBase, query: int) -> Label:
 
 def _notes(e: ExplanationBase, curves: Faithfulness) -> list[str]:
     layers, orders = curves.layers, curves.random.shape[1]
-    where = numbered("layer", layers)
+    where = numbered(e.layer_word, layers)
     if len(layers) == e.num_layers > 1:
-        where = f"layers 0{DASH}{layers[-1]}"
+        where = f"{e.layer_word}s 0{DASH}{layers[-1]}"
     notes = [clean(e.model_title), "score of the query's class over the share of cells"]
     notes += ["deletion: those of most weight are hidden", "insertion: they alone are seen"]
-    notes.append(f"by this query alone, in the cross-attention of decoder {where}")
-    notes.append("maps that rank the cells: last layer, mean of heads")
+    notes.append(f"by this query alone, in {'' if e.stages else 'the cross-attention of '}{where}")
+    ranks = "shares of the last stage" if e.stages else "last layer, mean of heads"
+    notes.append(f"maps that rank the cells: {ranks}")
     notes += [formula_note(mode, e.formula(mode, e.num_layers - 1)) for mode in curves.maps]
     if curves.scale == "layer":
         notes.append(LAYER_SCALE)

@@ -26,14 +26,17 @@ def metadata(shown: FigureContents) -> dict[str, str]:
     """Title, Software and Description. No dates: the same figure is the same file."""
     plain = [" ".join(note.replace("$", "").split()) for note in reading_rule(shown)]
     style = shown.style
-    drawn = f"style {style.name}, {style.smoothing} interpolation"
+    drawn = f"style {style.name}"
+    if style.name != "cells":
+        drawn += f", {style.smoothing} interpolation"
     if style.interpolation is None and style.name == "overlay":
         drawn += " (large cells and views: cell by cell)"
-    if style.name != "contour":
+    if style.name not in ("contour", "cells"):
         drawn += f", colour map {'ember' if style.cmap is None else style.cmap}"
     checks = each(shown, [_checked(s) for s in shown.subjects])
-    scale = "layer" if ALL_TERMS in shown.modes else shown.scale
-    rule = "; ".join([*plain, f"scale {scale}", normalisation(style), drawn, *checks])
+    if not shown.of_stages:
+        plain.append(f"scale {'layer' if ALL_TERMS in shown.modes else shown.scale}")
+    rule = "; ".join([*plain, normalisation(style), drawn, *checks])
     hashes = [weights_of(s) for s in shown.subjects]
     if len(shown.subjects) > 1:
         hashes = [f"{clean(s.name)}: {w}" for s, w in zip(shown.subjects, hashes, strict=True) if w]

@@ -34,6 +34,8 @@ from detr_viz.figures.reading_rule import (
     reading_rule,
 )
 from detr_viz.figures.sections import sections_of
+from detr_viz.figures.stage_panels import StagePanels, stage_columns
+from detr_viz.figures.stage_parts import check_stages
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
     DEFAULT_STYLE,
@@ -160,7 +162,11 @@ def _figure(
     drawn_maps = style.name not in ("points", "cells") and modes != (ALL_TERMS,)
     if drawn_maps and style.levels == "sum" and not ablated:
         grid = one_grid(subjects)
-    maps: Panels = MapPanels(modes, scale, style, grid)
+    check_stages(subjects, style)
+    stages = all(s.explanation.stages for s in subjects) and not ablated
+    maps: Panels = (StagePanels if stages else MapPanels)(modes, scale, style, grid)
+    if isinstance(maps, StagePanels):
+        maps.apart = biography
     if modes == (ALL_TERMS,):
         maps = TermPanels(style)
     if ablated:
@@ -187,6 +193,8 @@ def _figure(
         grid_hw=None if grid is None else tuple(grid.hw),
     )
     names = columns(style, max(s.explanation.num_heads for s in subjects))
+    if stages:
+        names = [""] if biography else stage_columns(subjects)
     foot = Foot(tuple(foot_words(shown)), tuple(reading_rule(shown)), cells_of(shown))
     fig = draw(sections, names, foot, style, page_format)
     fig.shown = replace(shown, width_in=float(fig.get_figwidth()))

@@ -11,8 +11,8 @@ from detr_viz.attention.terms import ALL_TERMS, Mode, is_sum
 from detr_viz.common.files import OutputError, reason, replacing
 from detr_viz.common.words import listed
 from detr_viz.figures.file_facts import image_name, weights_of
+from detr_viz.figures.latex_text import escape, mathematics, with_formulas
 from detr_viz.figures.level_words import (
-    TIMES,
     level_words,
     levels_note,
     number_notes,
@@ -20,7 +20,6 @@ from detr_viz.figures.level_words import (
 )
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.reading_rule import (
-    DASH,
     FigureContents,
     ShownModel,
     each,
@@ -40,23 +39,6 @@ _NOT_IN_LATEX = re.compile(r'["`{}\\]')  # no engine finds a file of such a name
 _FILE_SIGNS = {"%": r"\csname @percentchar\endcsname", "#": r"\csname c_hash_str\endcsname"}
 _ONE_COLUMN_IN, _PAGE_IN = 4.0, 8.5  # widths up to which figures fit one column, and a page
 _NAMED, _ALL_NAMED = 6, 8  # a caption names 6 queries where there are more than 8
-_ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "`": r"\textasciigrave{}",
-    TIMES: r"$\times$",
-    "·": r"$\cdot$",
-    DASH: r"\textendash{}",
-}
-
-
-def escape(text: str) -> str:
-    """Text as LaTeX shows it literally."""
-    return re.sub("-(?=-)", "-{}", "".join(_ESCAPES.get(c, c) for c in text))
 
 
 def latex(shown: FigureContents | ViewContents, figure: str | Path) -> str:
@@ -120,7 +102,11 @@ def _hashes(shown: FigureContents | ViewContents) -> list[str]:
 def _has_words(shown: FigureContents | ViewContents) -> bool:
     """Whether `_caption` has sentences for the contents of this figure."""
     return isinstance(shown, FigureContents) and not (
-        ALL_TERMS in shown.modes or shown.removed or shown.biography or shown.style.heads == "max"
+        shown.of_stages
+        or ALL_TERMS in shown.modes
+        or shown.removed
+        or shown.biography
+        or shown.style.heads == "max"
     )
 
 
@@ -141,7 +127,7 @@ def _plain_caption(shown: FigureContents | ViewContents) -> str:
         about, image = "; ".join(shown.queries), image_name(shown)
         short = "".join(map(_short_hash, shown.subjects))
     on = f" on \\texttt{{{escape(image)}}}" if image else ""
-    notes = "; ".join(_with_formulas(note) for note in rule)
+    notes = "; ".join(with_formulas(note) for note in rule)
     return (
         f"{escape(title)}{short}{on}. {_sentence(notes)} {_sentence(escape(about))} "
         f"Drawn with detr\\_viz {detr_viz.__version__}."
@@ -150,20 +136,6 @@ def _plain_caption(shown: FigureContents | ViewContents) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
-
-
-def _with_formulas(note: str) -> str:
-    """A note whose formulas stand between dollar signs; names may have that sign too."""
-    pieces = note.split("$")
-    if len(pieces) % 2 == 0:
-        return escape(note)
-    return "".join(
-        _mathematics(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces)
-    )
-
-
-def _mathematics(formula: str) -> str:
-    return "$" + formula.replace("·", r"\cdot ").replace("  ", " ") + "$"
 
 
 def _caption(shown: FigureContents) -> str:
@@ -205,7 +177,7 @@ def _mode(shown: FigureContents, mode: str | Mode) -> str:
     pieces = []
     for text in formulas(shown, mode):
         name, product, _ = text.rsplit("$", 2)  # a name may have that sign too
-        pieces.append(escape(name) + _mathematics(product))
+        pieces.append(escape(name) + mathematics(product))
     if not isinstance(mode, str):
         return "; ".join(pieces)
     return f"\\emph{{{escape(mode_name(mode))}}} ({'; '.join(pieces)})"

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
+def numbered(noun: str, numbers: Sequence[int]) -> str:
+    """layer 2; layers 0, 1 and 2."""
+    return f"{noun}{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
+
+
 def grid_note(grid_hw: tuple[int, int]) -> str:
     """How many cells a map has, and the weight of each in an even map."""
     h, w = grid_hw

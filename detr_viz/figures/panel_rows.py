@@ -14,9 +14,9 @@ from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.figures.level_rows import LevelRow, all_in_one, level_rows
 from detr_viz.figures.page.elements import MapRow
 from detr_viz.figures.page.profiles import profiles_of
-from detr_viz.figures.page.shown import BoxCells
 from detr_viz.figures.reading_rule import ShownModel, mode_name
 from detr_viz.figures.site_samples import sample_points
+from detr_viz.figures.stage_parts import no_cells, stage_parts
 from detr_viz.figures.styles import ALL_IN_ONE, FigureError, Style, check_whole
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
         return row
     if style.heads == ALL_IN_ONE:
         return all_in_one(row)
-    if (row.samples or row.cells) and isinstance(style.heads, str):
+    if row.samples and isinstance(style.heads, str):
         raise FigureError(f"style {style.name} shows single heads: name them by number (0,3)")
     if isinstance(style.heads, tuple):
         order = [*style.heads]
@@ -87,7 +87,6 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
     samples = row.samples and replace(
         row.samples, xy=row.samples.xy[order], weights=row.samples.weights[order]
     )
-    cells = row.cells and replace(row.cells, shares=row.cells.shares[order])
     return replace(
         row,
         maps=maps[order],
@@ -96,7 +95,6 @@ def shown_heads(row: MapRow, style: Style) -> MapRow:
         crossed=crossed,
         head_names=names,
         samples=samples,
-        cells=cells,
         profiles=profiles and tuple(axis[order] for axis in profiles),
     )
 
@@ -156,26 +154,16 @@ class MapPanels:
         if self._style.name == "points":
             points = sample_points(subject, str(mode), queries, layer, self._style)
             return [{"samples": row.of_points(one)} for one in points]
+        if subject.explanation.stages:
+            return stage_parts(subject, queries, layer, self._style)
         if self._style.name == "cells":
-            return [{"cells": one} for one in box_cells(subject, queries, layer)]
+            raise no_cells(subject.name)
         if subject.explanation.has_axes:
             return [{"profiles": profiles_of(one)} for one in row.maps]
         return [{}] * len(queries)
 
     def rows(self, subject: ShownModel, layer: int, query: int) -> tuple[MapRow, ...]:
         return self._rows[id(subject.explanation), layer, query]
-
-
-def box_cells(subject: ShownModel, queries: Sequence[int], layer: int) -> list[BoxCells]:
-    """The cells of queries' boxes; FigureError where the attention has none."""
-    found = subject.explanation.cells(queries, layer)
-    if found is None:
-        raise FigureError(
-            f"style cells shows the cells of a box, and the attention of {subject.name} reads "
-            "none: take overlay, heat or contour"
-        )
-    shares, boxes = found[:2]
-    return [BoxCells(share, box) for share, box in zip(shares, boxes, strict=True)]
 
 
 class TermPanels:

@@ -14,6 +14,7 @@ from detr_viz.figures.level_words import (
     level_words,
     levels_note,
     number_notes,
+    numbered,
     points_notes,
 )
 from detr_viz.figures.one_grid import one_grid_notes
@@ -22,7 +23,9 @@ from detr_viz.figures.page.profiles import AXES_NOTE
 from detr_viz.figures.page.regions import region_rule
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.references import reference_notes
+from detr_viz.figures.stage_words import CHANGED, mixed_notes, stage_foot, stage_notes, stage_title
 from detr_viz.figures.styles import ALL_IN_ONE, NORMS, Style
+from detr_viz.figures.term_words import terms_rule
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
@@ -72,13 +75,23 @@ class FigureContents:
     grid_hw: tuple[int, int] | None = None
 
     @property
+    def of_stages(self) -> bool:
+        """Whether panels are stages, which have words of their own."""
+        return all(s.explanation.stages for s in self.subjects) and not self.removed
+
+    @property
     def title(self) -> str:
         """Models and modes in a line."""
         models = listed([clean(s.name) for s in self.subjects])
+        if self.of_stages:
+            return stage_title(self, models)
         content = f"{listed([mode_name(m) for m in self.modes])} attention"
+        heads = heads_of(self.style)
+        if all(s.explanation.stages for s in self.subjects):
+            heads = "of the last stage"
         if ALL_TERMS in self.modes:
             content = "terms of the logits"
-        title = f"{models}: {content} {heads_of(self.style)}".rstrip(",")
+        title = f"{models}: {content} {heads}".rstrip(",")
         title = ", ".join([title, *level_words(self.style)])
         if self.removed:
             title += f", without {listed(self.removed)}"
@@ -132,11 +145,6 @@ def formulas(shown: FigureContents, mode: str | Mode) -> list[str]:
     return [f"{clean(s.name)} ${f}$" for s, f in zip(shown.subjects, texts, strict=True)]
 
 
-def numbered(noun: str, numbers: Sequence[int]) -> str:
-    """layer 2; layers 0, 1 and 2."""
-    return f"{noun}{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
-
-
 def each(shown: FigureContents, facts: Sequence[str]) -> list[str]:
     """A fact of each model: once where all models share it, else with the name of each."""
     if len(set(facts)) == 1:
@@ -145,10 +153,10 @@ def each(shown: FigureContents, facts: Sequence[str]) -> list[str]:
 
 
 def layers_of(subject: ShownModel) -> str:
-    last = subject.explanation.num_layers - 1
+    word, last = subject.explanation.layer_word, subject.explanation.num_layers - 1
     if len(subject.layers) == last + 1 > 1:
-        return f"decoder layers 0{DASH}{last}"
-    return f"decoder {numbered('layer', subject.layers)} of 0{DASH}{last}"
+        return f"{word}s 0{DASH}{last}"
+    return f"{numbered(word, subject.layers)} of 0{DASH}{last}"
 
 
 def grids_of(shown: FigureContents) -> list[str]:
@@ -162,6 +170,8 @@ def foot_words(shown: FigureContents) -> list[str]:
     """The line under a figure: models, layers, modes, and what the numbers are."""
     subjects = shown.subjects
     words = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
+    if shown.of_stages:
+        return [*words, *stage_foot(shown)]
     layers = {s.layers for s in subjects}
     if len(layers) == 1:
         words.append(_layer_words(subjects[0]))
@@ -191,7 +201,7 @@ def merged_words(style: Style) -> list[str]:
 def _layer_words(subject: ShownModel) -> str:
     last = subject.explanation.num_layers - 1
     if subject.layers == (last,):
-        return "last decoder layer"
+        return f"last {subject.explanation.layer_word}"
     return layers_of(subject)
 
 
@@ -205,6 +215,8 @@ def reading_rule(shown: FigureContents) -> list[str]:
     subjects = shown.subjects
     notes = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
     notes += each(shown, [layers_of(s) for s in subjects])
+    if shown.of_stages:
+        return [*notes, *stage_notes(shown)]
     if any(s.layers != (s.explanation.num_layers - 1,) for s in subjects):
         notes.append(OWN_OUTPUT)
     notes += filter(None, each(shown, [levels_note(s, shown.style) for s in subjects]))
@@ -221,11 +233,10 @@ def reading_rule(shown: FigureContents) -> list[str]:
     elif shown.style.heads == "max":
         notes.append("the largest weight of any head, cell by cell")
     if shown.biography:
-        red = "red: another class than in the row above, or a box whose IoU with it is < 0.5"
-        notes.append(red)
+        notes.append(CHANGED)
         notes += reference_notes([s.explanation for s in shown.subjects])
     if shown.removed:
-        layers = numbered("layer", shown.removed_in)
+        layers = numbered(subjects[0].explanation.layer_noun, shown.removed_in)
         notes.append(
             f"rows below the first: without that part in {layers}; blue: the box that is left, "
             "white: the box as it was"
@@ -245,6 +256,7 @@ def reading_rule(shown: FigureContents) -> list[str]:
         early = any(s.layers[-1] < s.explanation.num_layers - 1 for s in subjects)
         where = " at the last layer" if early else ""
         notes.append(f"queries matched by box IoU{where}")
+        notes += mixed_notes(shown)
     if ALL_TERMS not in shown.modes:
         notes += number_notes(shown.style)
         if any(s.explanation.has_axes for s in subjects):
@@ -253,37 +265,12 @@ def reading_rule(shown: FigureContents) -> list[str]:
     return [*notes, *grids_of(shown)]
 
 
-def terms_rule(shown: FigureContents) -> list[str]:
-    """How to read the rows of terms."""
-    scaled = "all on one scale" if shown.style.norm == "figure" else "a query's on one scale"
-    if shown.style.norm != "figure" and any(len(s.layers) > 1 for s in shown.subjects):
-        scaled += " in each layer"
-    notes = [
-        f"terms of the logits, centred over the cells, {scaled}",
-        "orange adds attention, blue takes it away",
-        "%, bars: cov(term, sum) / var(sum)",
-        "numbers under the sum: the largest, either way",
-    ]
-    zero = [
-        (s.name, [n for n in s.layers if n in s.explanation.separate])
-        for s in shown.subjects
-        if s.explanation.separate & {*s.layers}
-    ]
-    where = ""
-    if zero != [(s.name, [*s.layers]) for s in shown.subjects]:
-        places = [f"{clean(name)} {numbered('layer', layers)}" for name, layers in zero]
-        where = f" in {listed(places)}"
-    if zero:
-        notes.append(f"cq · pk and pq · ck are exactly 0{where}: content and position lie apart")
-    return notes
-
-
 def normalisation(style: Style) -> str:
     """What colours or lines say about weights, in words."""
     if style.name == "points":
         return "a circle is a sampling point, its area the weight, its colour the level"
     if style.name == "cells":
-        return "cells of the box: shares of the output, orange adds, blue takes away"
+        return "cells of the box: orange adds, blue takes away, all on one scale"
     if style.scaling is None:
         shares = listed([round(share * 100) for share in style.contours])
         return (

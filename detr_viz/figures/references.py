@@ -29,5 +29,10 @@ def reference_notes(explanations: Sequence[ExplanationBase]) -> list[str]:
         entering = " as it enters the layer" if moves else ""
         notes.append(f"the ring: the query's reference point{entering}")
     if any(e.reference_boxes for e in explanations):
-        notes.append("white: the box that enters the layer as its reference")
+        notes.append(entering_note("layer"))
     return notes
+
+
+def entering_note(noun: str) -> str:
+    """What the white boxes are; noun: a layer or a stage."""
+    return f"white: the box that enters the {noun} as its reference"

@@ -16,6 +16,7 @@ from detr_viz.figures.page.elements import Group, Label, Section, score_text
 from detr_viz.figures.panel_rows import AblationPanels, Panels
 from detr_viz.figures.reading_rule import ShownModel, class_name
 from detr_viz.figures.references import reference_of
+from detr_viz.figures.stage_panels import StagePanels
 
 if TYPE_CHECKING:
     from detr_viz.explanation.removals import Removal
@@ -36,7 +37,8 @@ def sections_of(
             for subject, match in pairs
             if match.query is not None
         ]
-    if biography or any(len(s.layers) > 1 for s in subjects):
+    abreast = isinstance(maps, StagePanels)  # several layers are panels of one row
+    if biography or (any(len(s.layers) > 1 for s in subjects) and not abreast):
         sections = [_through_layers(s, match, shared, subjects, maps) for s, match in pairs]
         if not biography:
             return sections
@@ -75,7 +77,10 @@ def _through_layers(
     for layer in subject.layers:
         own = label_of(subject.explanation, match.query, layer)
         label = replace(
-            own, title=f"layer {layer}", score="", details=(f"{own.title} {own.score}",)
+            own,
+            title=f"{subject.explanation.layer_noun} {layer}",
+            score="",
+            details=(f"{own.title} {own.score}",),
         )
         groups.append(_group(subject, layer, match.query, label, maps))
     return Section(
@@ -100,6 +105,8 @@ def _with_changes(subject: ShownModel, query: int | None, section: Section) -> S
         label = replace(group.label, alert=", ".join(changes), details=tuple(details))
         mark, box = reference_of(e, query, layer)
         entering = None if box is None else finite(box)
+        if e.stages:
+            mark = None  # the middle of the box that enters
         groups.append(replace(group, label=label, mark=mark, old_box_xyxy_px=entering, anchor=None))
     return replace(section, groups=tuple(groups))
 

@@ -24,7 +24,7 @@ def sample_points(
     """The sampling points of queries in pixels of the photo; FigureError where there are none."""
     e = subject.explanation
     samples = e.samples(mode, queries, layer)
-    check_samples(style, subject.name, samples is not None)
+    check_samples(style, subject.name, samples is not None, subject.explanation.stages)
     xy, weights = samples
     grids, photo_hw = e.grids(layer), e.image.rgb.shape[:2]
     # xy is in [0, 1] of each level's whole input, padding included

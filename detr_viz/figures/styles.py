@@ -157,29 +157,33 @@ def _are_numbers(value: object) -> bool:
     return sound and 0 < len(value) == len(set(value))
 
 
-def usual_style(options: Style, sampled: bool) -> str:
+def usual_style(options: Style, sampled: bool, cells: bool = False) -> str:
     """The name of the style where none is asked for.
 
-    Points where attention is sampled, unless an option is one of maps in colour (a norm, a colour
-    map, heads merged or sorted by their maps).
+    Points where attention is sampled, cells where it is of the cells of boxes, unless an option is
+    one of maps in colour (a norm, a colour map, heads merged or sorted by their maps).
     """
     if options.heads == ALL_IN_ONE:
         return "points"
     of_maps = (options.norm, options.cmap, options.interpolation, isinstance(options.heads, str))
-    return "points" if sampled and not any(of_maps) else "overlay"
+    if any(of_maps) or (cells and options.levels != "sum"):
+        return "overlay"
+    return "cells" if cells else "points" if sampled else "overlay"
 
 
-def check_samples(style: Style, name: str, samples: bool) -> None:
-    """FigureError for sampling points of a model that has none; samples: whether it has."""
+def check_samples(style: Style, name: str, samples: bool, stages: bool = False) -> None:
+    """FigureError for sampling points of a model that has none; samples: whether it has.
+
+    stages: whether it reads cells of boxes.
+    """
     if style.name != "points" or samples:
         return
     ways = "take overlay, heat or contour"
     if style.heads == ALL_IN_ONE:
         ways = "name heads by number (0,3), or take mean"
     asked = f"heads {ALL_IN_ONE} show" if style.heads == ALL_IN_ONE else "style points shows"
-    raise FigureError(
-        f"{asked} where heads sample the image, and {name} attends to all of it: {ways}"
-    )
+    how = "reads the cells of its boxes" if stages else "attends to all of it"
+    raise FigureError(f"{asked} where heads sample the image, and {name} {how}: {ways}")
 
 
 def check_levels(style: Style, name: str, count: int) -> None:
@@ -200,6 +204,8 @@ def check_whole(style: Style, what: str) -> None:
         raise FigureError(f"{what} are not shown level by level: leave levels out")
     if style.name == "points":
         raise FigureError(f"{what} are no sampling points: take style overlay, heat or contour")
+    if style.name == "cells":
+        raise FigureError(f"{what} are no cells of a box: take style overlay, heat or contour")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.deformable import DeformableAttention
+from detr_viz.models.layers.dynamic_head import CellSum
 from detr_viz.models.layers.row_column import RowColumnAttention
 from detr_viz.models.layers.split_attention import SplitAttention
 from detr_viz.models.spec import ModelSpec
@@ -75,11 +76,14 @@ class LoadedModel:
 
     def __repr__(self) -> str:
         info = self.info
+        layers = f"{info.num_encoder_layers} encoder and {info.num_layers} decoder layers"
+        sizes = f"{info.num_heads} heads, {layers}"
+        if info.stages:
+            sizes = f"{info.num_layers} stages"
         return folded(
             f"{type(self).__name__} {info.title} (type {info.type}), {info.weights} "
             f"{info.sha256[:8]}, {self.precision} on {self.device}: {info.num_queries} queries, "
-            f"{len(info.class_names)} classes, {info.num_heads} heads, {info.num_encoder_layers} "
-            f"encoder and {info.num_layers} decoder layers, input {info.size} to {info.max_size} px"
+            f"{len(info.class_names)} classes, {sizes}, input {info.size} to {info.max_size} px"
         )
 
     @property
@@ -113,6 +117,7 @@ class LoadedModel:
             samples=isinstance(cross, DeformableAttention),
             num_levels=getattr(cross, "levels", 1),
             anchors=self.spec.anchors(config),
+            stages=isinstance(cross, CellSum),
         )
 
     @property

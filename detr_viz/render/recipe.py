@@ -39,7 +39,7 @@ class ModelFacts:
     """What tells one model from another: the weights, and the settings given with them.
 
     preprocessing: how its images are resized, if the checkpoint says more than size and max_size.
-    samples: whether its cross-attention samples points.
+    samples: whether its cross-attention samples points. stages: whether its layers are stages.
     """
 
     type: str
@@ -52,6 +52,7 @@ class ModelFacts:
     max_size: int | None
     preprocessing: Preprocessing | None = None
     samples: bool = False
+    stages: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Recipe:
     views     names of views.REGISTRY
     points    of the image, in the syntax of --points; none: the middles of the queries' boxes
     free_style  whether no style was asked for: each view has its usual one, see `of_view`
+    free_layer  whether no layer was asked for: maps of stages show them all, see `of_view`
     """
 
     models: tuple[ModelFacts, ...]
@@ -90,6 +92,7 @@ class Recipe:
     views: tuple[str, ...] = (CROSS,)
     points: tuple[str, ...] = ()
     free_style: bool = False
+    free_layer: bool = False
 
     @property
     def several_layers(self) -> bool:
@@ -105,7 +108,7 @@ class Recipe:
         heads = self.style.heads
         if heads is not None:
             parts += ["heads", *([heads] if isinstance(heads, str) else map(str, heads))]
-        if self.several_layers and not self.biography:
+        if self.several_layers and not self.biography and not self.free_layer:
             parts.append("layers")
         if self.style.levels != "sum":
             levels = self.style.levels
@@ -117,9 +120,15 @@ class Recipe:
     @property
     def _usual_style(self) -> str:
         """The name of the style where none is asked for, in a recipe of one view."""
-        maps = self.views != (CROSS,) or self.removed or self.biography or self.plot == ALL_TERMS
+        plain = self.views == (CROSS,) and not self.removed and self.plot != ALL_TERMS
         sampled = bool(self.models) and all(model.samples for model in self.models)
-        return usual_style(self.style, sampled and not maps)
+        cells = plain and self._staged == len(self.models) > 0
+        return usual_style(self.style, sampled and plain and not self.biography, cells)
+
+    @property
+    def _staged(self) -> int:
+        """How many of the models have stages."""
+        return sum(model.stages for model in self.models)
 
     @property
     def _removed_label(self) -> list[str]:
@@ -156,7 +165,8 @@ class Recipe:
 
     @cached_property
     def _settings(self) -> bytes:
-        style = (self.of_view(CROSS) if CROSS in self.views else self).style
+        shown = self.of_view(CROSS) if CROSS in self.views else self
+        style, layer = shown.style, shown.layer
         # a default and the same value given by a flag are the same; the names are those in files
         # that are already written
         values = asdict(self) | {
@@ -171,15 +181,16 @@ class Recipe:
                 style.zoom if isinstance(style.zoom, str) else float(style.zoom),
                 style.contours if style.name == "contour" else None,
             ],
-            "layer": sorted({*self.layer}) if isinstance(self.layer, tuple) else self.layer,
+            "layer": sorted({*layer}) if isinstance(layer, tuple) else layer,
             "sizes": self.sizes,
         }
-        for name in ("size", "max_size", "style", "page_format", "views", "points", "free_style"):
+        for name in ("size", "max_size", "style", "page_format", "views", "points"):
             del values[name]
+        del values["free_style"], values["free_layer"]
         if style.levels != "sum":  # files of other flags keep their digest
             values["levels"] = style.levels
         for facts, how in zip(values["models"], self.preprocessings, strict=True):
-            del facts["samples"]
+            del facts["samples"], facts["stages"]
             if facts.pop("preprocessing") is not None:  # files of other models keep their digest
                 facts["preprocessing"] = how.as_meta()
         if self.views != (CROSS,):
@@ -187,8 +198,17 @@ class Recipe:
         return json.dumps(values, sort_keys=True).encode()
 
     def of_view(self, name: str) -> Recipe:
-        """The recipe of one of its views; the files of that view have the digest of it."""
+        """The recipe of one of its views; the files of that view have the digest of it.
+
+        Of what was not asked for it has the usual: a style, all stages where panels are stages, and
+        the mean of the heads where stages are compared with heads.
+        """
         one = replace(self, views=(name,), points=() if name == CROSS else self.points)
+        if name == CROSS and self._staged and not self.removed:
+            if self._staged < len(self.models) and self.style.heads is None:
+                one = replace(one, style=replace(one.style, heads="mean"))
+            elif self._staged == len(self.models) and self.free_layer:
+                one = replace(one, layer="all")
         if not self.free_style:
             return one
         return replace(one, style=replace(one.style, name=one._usual_style), free_style=False)
@@ -236,6 +256,7 @@ def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
             max_size=info.max_size,
             preprocessing=info.preprocessing,
             samples=bool(info.samples),
+            stages=info.stages,
         )
         for info in (model.info for model in loaded)
     )

@@ -81,7 +81,7 @@ class Written:
 
 def needs_of(recipe: Recipe) -> Needs:
     """The needs of all its views together: a detector runs once for them."""
-    return reduce(or_, (views.view(name).needs(recipe) for name in recipe.views))
+    return reduce(or_, (views.view(name).needs(recipe.of_view(name)) for name in recipe.views))
 
 
 def check_needs(recipe: Recipe, models: Sequence[Detector]) -> None:
@@ -91,14 +91,14 @@ def check_needs(recipe: Recipe, models: Sequence[Detector]) -> None:
 
     for model in models:
         info = model.info
-        depths = {"encoder": info.num_encoder_layers}
+        stacks = {"encoder": (info.num_encoder_layers, "encoder layer")}
+        decoder = info.num_layers, info.layer_word
         with named(info.weights, len(models)):
             for name in recipe.views:
-                needs = views.view(name).needs(recipe)
+                needs = views.view(name).needs(recipe.of_view(name))
                 for kind, layer in needs.sites:
-                    stack = "encoder" if kind == "encoder" else "decoder"
-                    resolve_layers(layer, depths.get(kind, info.num_layers), stack)
-                resolve_layers(needs.layers, info.num_layers)
+                    resolve_layers(layer, *stacks.get(kind, decoder))
+                resolve_layers(needs.layers, *decoder)
                 if needs.proposals:
                     check_proposals(info)
                 if needs.salience:
@@ -107,7 +107,7 @@ def check_needs(recipe: Recipe, models: Sequence[Detector]) -> None:
                     check_scales(info)
                 if needs.redecode:
                     check_redecodes(model)
-                    resolve_layers(recipe.removed_in, info.num_layers)
+                    resolve_layers(recipe.removed_in, *decoder)
 
 
 def explain_all(
@@ -148,7 +148,7 @@ def measure(
     objects = choose(explanations, recipe.queries)
     with caught_notes():  # the same warnings come again when it is drawn
         results = {
-            name: views.view(name).measure(explanations, objects, recipe, watch)
+            name: views.view(name).measure(explanations, objects, recipe.of_view(name), watch)
             for name in recipe.views
         }
     return MeasuredImage(results, index_rows(explanations, objects, recipe))
@@ -161,7 +161,7 @@ def deviations(
     distances = {}
     for name, result in measured.results.items():
         view = views.view(name)
-        distances[name] = view.what, view.deviation(result, exact, recipe)
+        distances[name] = view.what, view.deviation(result, exact, recipe.of_view(name))
     return distances
 
 

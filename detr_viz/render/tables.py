@@ -65,7 +65,7 @@ def table(explanation: ExplanationBase, queries: Sequence[int], layer: int | Non
     output = explanation if layer is None else explanation.output(layer)
     names = [explanation.class_names[output.labels[q]] for q in queries]
     wide = max([len("class"), *map(len, names)])
-    source = "" if layer is None else f" of decoder layer {layer}"
+    source = "" if layer is None else f" of {explanation.layer_word} {layer}"
     lines = [f"{'query':>5}  {'class':<{wide}}  score  box: left top right bottom (px){source}"]
     for q, name in zip(queries, names, strict=True):
         box = " ".join(f"{value:7.1f}" for value in output.boxes_xyxy_px[q])

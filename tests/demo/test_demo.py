@@ -40,7 +40,6 @@ SMALL_OF = {
     "deformable_detr": replace(SMALL, levels=1),
     "efficient_detr": replace(SMALL, levels=1, dec_layers=1, queries_at_first=9, groups=1),
     "anchor_detr": replace(SMALL, queries=9, groups=1),
-    "sparse_rcnn": replace(SMALL, levels=1),
     "salience_detr": replace(
         SMALL, levels=3, blocks=(1, 1, 1, 1), widths=(16, 16, 16, 16), groups=1
     ),

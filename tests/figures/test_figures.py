@@ -38,6 +38,7 @@ def test_the_stand_in_is_like_an_explanation():
         "labels_by",
         "calls",
         "cell_rule",
+        "shares",
     }
     assert ours <= real
     assert {"maps", "pick_layer", "label_name"} <= real

@@ -1,17 +1,17 @@
-"""Styles of other kinds of attention: sampling points, and the signed cells of a box."""
+"""The style of sampling points, and the refusals of styles of another kind of attention."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from fake_explanation import fake
-from figure_tools import at_order, check_page, layout_of, maps_of, photos_of, pixels, texts
+from figure_tools import at_order, check_page, layout_of, maps_of, photos_of, texts
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import to_hex
 
 from detr_viz import cli, figures
 from detr_viz.attention.grids import Grid
-from detr_viz.figures.styles import FigureError, PageFormat, Style
+from detr_viz.figures.styles import FigureError, Style
 
 HEADS, STRIDES, POINTS = 4, (8, 16), 2
 COLORS = {8: "#0072b2", 16: "#009e73"}  # FIGURES.md
@@ -115,39 +115,6 @@ def test_heads_by_number_keep_their_own_points():
         round(float(a), 2) for a, _ in circles(fig).get_offsets() if panel.left <= a <= panel.right
     }
     assert x == {round(panel.left + xy[0, 2, 0, 0, 0] * (panel.right - panel.left), 2)}
-
-
-def cells_of_a_box(sign: float = 1.0):
-    """7 x 7 shares: the top left cell adds most, the bottom right one takes away as much."""
-    shares = np.zeros((3, HEADS, 7, 7), np.float32)
-    shares[:, :, 0, 0], shares[:, :, -1, -1] = sign, -sign
-    example = fake(heads=HEADS)
-    boxes = example.boxes_xyxy_px
-    example.cells = lambda queries, layer: (shares[queries], boxes[queries])
-    return example
-
-
-def test_cells_are_orange_where_they_add_and_blue_where_they_take_away():
-    fig = figures.head_grid(
-        cells_of_a_box(), [1], style=Style("cells", zoom="none"), page_format=PageFormat.of("page")
-    )
-    check_page(fig)
-    example = cells_of_a_box()
-    x0, y0, x1, y1 = example.boxes_xyxy_px[1]
-    high, wide = example.image.rgb.shape[:2]
-    for tile in maps_of(fig):
-        shown = pixels(fig, tile).astype(int)
-
-        def at(u: float, v: float, shown=shown):
-            x, y = (x0 + u * (x1 - x0)) / wide, (y0 + v * (y1 - y0)) / high
-            return shown[int(y * shown.shape[0]), int(x * shown.shape[1])]
-
-        red, _, blue = at(0.07, 0.07)
-        assert red > blue + 60
-        red, _, blue = at(0.93, 0.93)
-        assert blue > red + 60
-        assert np.ptp(at(0.5, 0.5)) == 0 and np.ptp(at(-0.3, 0.5)) == 0  # grey: nothing
-    assert {"takes away", "adds"} <= {t.rpartition(": ")[2] for t in texts(fig)}
 
 
 @pytest.mark.parametrize("style", ["points", "cells"])

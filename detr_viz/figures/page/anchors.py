@@ -16,7 +16,7 @@ def add(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
     """The anchor of each group that has one."""
     plus: list = []
     for panel in layout.panels:
-        anchor, crop = groups[panel.group].anchor, layout.crops[panel.group]
+        anchor, crop = groups[panel.group].anchor, layout.crop_of(panel)
         if anchor is None or panel.row == LOCATOR:
             continue
         x, y = crop.on_panel(np.array(anchor), 0, 0, panel.hw)

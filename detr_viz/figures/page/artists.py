@@ -86,7 +86,7 @@ def add_boxes(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
     """
     boxes, old, ticks, frames = [], [], [], []
     for panel in layout.panels:
-        group, crop = groups[panel.group], layout.crops[panel.group]
+        group, crop = groups[panel.group], layout.crop_of(panel)
         box = group.box_xyxy_px
         if panel.row == LOCATOR:
             frames.append(_view_frame(panel, group, crop))
@@ -101,7 +101,7 @@ def add_boxes(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
                     into.append(_closed(_corners(one, panel, crop, pen)))
             continue
         row = group.rows[panel.row]
-        box = box if row.box_xyxy_px is None else row.box_xyxy_px
+        box = row.box_of(panel.head, group)
         if box is not None and row.attended is None:
             ticks += _ticks(box, panel, crop, pen.unit_px)
     pen.lines(old, "#000000", _BOX_PT + 2 * _HALO_PT, 4.0)
@@ -198,7 +198,7 @@ def add_marks(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
     """
     centers, sizes = [], []
     for panel in layout.panels:
-        mark, crop = groups[panel.group].mark, layout.crops[panel.group]
+        mark, crop = groups[panel.group].mark, layout.crop_of(panel)
         if mark is None or panel.row == LOCATOR or (panel.row == PHOTO and layout.joined):
             continue
         wide = min(max(2.4 * pen.unit_px, min(panel.hw) / 18), min(panel.hw) / 5)

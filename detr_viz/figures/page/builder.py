@@ -33,6 +33,7 @@ from detr_viz.figures.page.elements import (
 from detr_viz.figures.page.label_lines import with_letter
 from detr_viz.figures.page.metrics import PageMetrics
 from detr_viz.figures.page.shares import captions
+from detr_viz.figures.page.views import views_of
 from detr_viz.figures.styles import PageFormat, Style
 
 LOCATOR_SHARE = 0.36  # of the panel's width
@@ -43,17 +44,18 @@ _BAR_INK = "#4a4a4a"
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns, as numbers of heads where they are such."""
+    """Names of the columns, as numbers of heads (or of another noun) where they are such."""
 
     names: tuple[str, ...]
+    noun: str = "head"
 
     @property
     def numbered(self) -> bool:
         return all(name.isdecimal() for name in self.names)
 
     def title(self, i: int) -> str:
-        """The name of a column: the word "head" only before the first number."""
-        return f"head {self.names[i]}" if self.numbered and i == 0 else self.names[i]
+        """The name of a column: the noun only before the first number."""
+        return f"{self.noun} {self.names[i]}" if self.numbered and i == 0 else self.names[i]
 
 
 class PageBuilder:
@@ -69,10 +71,12 @@ class PageBuilder:
     ) -> None:
         self.sections, self.style = sections, style
         self.groups = all_groups(sections)
-        self.columns = Columns(tuple(heads))
+        nouns = [row.noun for group in self.groups for row in group.rows]
+        self.columns = Columns(tuple(heads), *nouns[:1])
         self.page = PageMetrics(page_format, self.groups[0].photo.shape[:2], panel_limit_px)
         self.limited = panel_limit_px is not None
         self.crops = [crop for section in sections for crop in _crops(section, style)]
+        self.views = views_of(self.groups, style)
         self.texts = [[captions(row, g, style) for row in g.rows] for g in self.groups]
         self.panels: list[Panel] = []
         self.lines: list[TextLine] = []
@@ -178,11 +182,14 @@ class PageBuilder:
         own = self.groups[group].rows[row].captions is not None
         if self._first_caption and "%" in text and not own:
             self._first_caption = False
-            longer = text.replace("%", f"%{IN_BOX}")
+            longer = text.replace("%", f"%{IN_BOX}", 1)
             if self.page.pen.width(longer, self.page.small_pt) <= room:
                 text, self.says_in_box = longer, True
+        short = self.groups[group].rows[row].short_captions
+        if short and self.page.pen.width(text, self.page.small_pt) > room - self.page.gap * 0.8:
+            text = short[head]
         if self.page.pen.width(text, self.page.small_pt) > room:
-            text = text.replace(", ", " ")
+            text = text if short else text.replace(", ", " ")
         return self.page.pen.shorten(text, room, self.page.small_pt)
 
     def caption(self, panel: Panel) -> None:
@@ -256,6 +263,7 @@ class PageBuilder:
             bars=tuple(self.bars),
             crops=tuple(self.crops),
             joined=tuple(self.joined),
+            views=self.views,
         )
 
 

@@ -52,12 +52,16 @@ def crop_of(
     photo_hw: tuple[int, int],
     grid: Grid | None,
     zoom: str | float,
+    around: float = _AROUND,
+    largest: float = _LARGEST,
 ) -> Crop:
     """The view of a box: the box and .9 of its size on each side, in the photo's own shape.
 
     zoom  "none": the whole photo. "auto": a view that is at least ten cells of the map wide, where
           this is less than half of the photo. A factor: the photo's size divided by it, around the
           middle of the box.
+    around  of the box's size, on each of its sides
+    largest  share of the photo's width from which on the whole photo is shown
     """
     whole = Crop.whole(photo_hw)
     if zoom == "none" or box_xyxy_px is None or not np.isfinite(box_xyxy_px).all():
@@ -65,11 +69,11 @@ def crop_of(
     size = np.array(photo_hw[::-1], np.float64)
     box = np.clip(np.asarray(box_xyxy_px, np.float64), 0, [*size, *size])
     if zoom == "auto":
-        share = float(((box[2:] - box[:2]) * (1 + 2 * _AROUND) / size).max())
+        share = float(((box[2:] - box[:2]) * (1 + 2 * around) / size).max())
         if grid is not None:
             cell = abs(float(np.diff(grid.centers(photo_hw[1], 1)[:2])[0])) if grid.hw[1] > 1 else 0
             share = max(share, _LEAST_CELLS * cell / size[0])
-        if share >= _LARGEST or share <= 0:
+        if share >= largest or share <= 0:
             return whole
     else:
         share = 1 / float(zoom)

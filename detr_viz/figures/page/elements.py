@@ -9,8 +9,9 @@ Pixels count from the page's top left corner.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ class MapRow:
     captions     the text under each panel; None: the share of the map in the box
     reach        of signed maps: the value at which colours end, either way; 0 for weights
     bars         a value in [0, 1] for each panel, drawn as a bar under it
-    box_xyxy_px  in its panels, in place of the group's
+    short_captions  the same in fewer letters, for narrow panels
+    boxes_xyxy_px  (M, 4) a box for each panel, in place of the group's
+    off          (M,) the part of each map that falls off the image, said under its panel
+    noun         what a panel is of, before its number
     attended     the queries, where the weights are those of queries
     samples      the points, where the panels show these
     cells        the cells of a box, where the panels show these
@@ -57,7 +61,10 @@ class MapRow:
     captions: tuple[str, ...] | None = None
     reach: float = 0.0
     bars: tuple[float, ...] = ()
-    box_xyxy_px: NDArray[np.float32] | None = None
+    short_captions: tuple[str, ...] = ()
+    boxes_xyxy_px: NDArray[np.float32] | None = None
+    off: tuple[float, ...] = ()
+    noun: str = "head"
     attended: AttendedQueries | None = None
     samples: SamplePoints | None = None
     cells: BoxCells | None = None
@@ -65,6 +72,13 @@ class MapRow:
     head_names: tuple[str, ...] = ()
     linear: LinearScale | None = None
     profiles: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    def box_of(self, head: int, group: Group) -> NDArray[np.float32] | None:
+        """The box that a panel shows; not finite boxes are none."""
+        if self.boxes_xyxy_px is None:
+            return group.box_xyxy_px
+        box = self.boxes_xyxy_px[head]
+        return box if all(map(math.isfinite, box)) else None
 
 
 @dataclass(frozen=True)
@@ -202,6 +216,7 @@ class PageLayout:
     panels   photos, maps and locators
     crops    of each group, in the order of the sections
     joined   (map, photo): a line from the map to its group's mark in the photo
+    views    (group, row, head) -> the view of a panel that has not its group's
     """
 
     width: int
@@ -213,6 +228,12 @@ class PageLayout:
     signs: tuple[KeySign, ...] = ()
     crops: tuple[Crop, ...] = ()
     joined: tuple[tuple[Panel, Panel], ...] = ()
+    views: Mapping[tuple[int, int, int], Crop] = field(default_factory=dict)
+
+    def crop_of(self, panel: Panel) -> Crop:
+        """Which part of the photo a panel shows."""
+        key = panel.group, panel.row, panel.head
+        return self.views.get(key, self.crops[panel.group])
 
     @property
     def maps(self) -> list[Panel]:

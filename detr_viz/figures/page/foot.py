@@ -139,7 +139,7 @@ class _Place:
     def _cell_px(self) -> float:
         """The width of a cell in the panels, where all show the whole photo; else 0."""
         maps = self._layout.maps
-        if not maps or any(crop.is_part for crop in self._layout.crops):
+        if not maps or any(self._layout.crop_of(m).is_part for m in maps):
             return 0.0
         group = self._groups[maps[0].group]
         row = group.rows[maps[0].row]

@@ -60,7 +60,13 @@ def has_head_lines(group: Group, panel: Panel, style: Style, unit_px: float) -> 
     if style.name != "contour" or len(group.rows) != 1 or panel.width < _LEAST_PT * unit_px:
         return False
     row = group.rows[0]
-    plain = not row.reach and row.attended is None and row.cells is None and row.samples is None
+    plain = (
+        row.boxes_xyxy_px is None
+        and not row.reach
+        and row.attended is None
+        and row.cells is None
+        and row.samples is None
+    )
     return plain and len(row.maps) > 1
 
 

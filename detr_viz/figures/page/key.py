@@ -99,7 +99,7 @@ def key_of(
     if any(row.attended for row in rows):
         return key
     if any(row.cells for row in rows):
-        _cell_key(key, size)
+        _cell_key(key, rows, size)
         return key
     if size and any(group.anchor for group in groups):
         key.write("anchor", 2)
@@ -184,10 +184,13 @@ def _linear_key(key: _Key, scale: LinearScale, size: int) -> None:
     key.write(f"{scale.words}: {scale.low}" if size else scale.low, 0)
 
 
-def _cell_key(key: _Key, size: int) -> None:
+def _cell_key(key: _Key, rows: Sequence[MapRow], size: int) -> None:
+    reach = max(row.cells.reach for row in rows if row.cells)
+    end = f"{reach:.2g}".removeprefix("0")
     key.write("adds" if size else "+", 2)
-    key.ramp("signed", [(0.5, "0", "#000000")], 1.0 if size else 0.8)
-    what = "share of the output: takes away" if size == 2 else "takes away"
+    ticks = [(0.13, f"\N{MINUS SIGN}{end}", "#ffffff"), (0.5, "0", "#000000")]
+    key.ramp("signed", [*ticks, (0.87, f"+{end}", "#ffffff")], 1.0 if size else 0.8)
+    what = "share of a cell: takes away" if size == 2 else "takes away"
     key.write(what if size else "\N{MINUS SIGN}", 0)
 
 

@@ -29,6 +29,7 @@ from detr_viz.figures.page.elements import (
     CLASS_PT,
     TEXT_PT,
     WIDE,
+    Group,
     Label,
     PageLayout,
     Section,
@@ -136,18 +137,25 @@ def _arrangements(
     """The layouts that suit; of several the one with the largest panels is taken."""
     groups = all_groups(sections)
     if len(heads) == 1:
-        return [merged]
+        return [partial(grid, abreast=2)] if any(map(_is_step, groups)) else [merged]
     if max(len(g.rows) for g in groups) > 1:
         return [stacked]
     height, width = groups[0].photo.shape[:2]
     points = any(row.samples for g in groups for row in g.rows)
     two_lines = points or (page_format.grid and len(heads) > _FEW)
     # a large photo shows the lines of all heads together
-    two_lines = two_lines or (style.name == "contour" and len(heads) > _FEW)
+    own_views = any(row.boxes_xyxy_px is not None for g in groups for row in g.rows)
+    two_lines = two_lines or (style.name == "contour" and len(heads) > _FEW and not own_views)
     if two_lines or len(heads) > _MOST_ABREAST or width / height > _PANORAMA:
         wide = page_format.width_in >= _ABREAST_FROM_IN and len(groups) > 1
         return [grid, partial(grid, abreast=2)] if wide else [grid]
     return [lines]
+
+
+def _is_step(group: Group) -> bool:
+    """Whether this is a step of a query whose panel has a box of its own: a block of its own."""
+    own = any(row.boxes_xyxy_px is not None for row in group.rows)
+    return own and group.old_box_xyxy_px is not None
 
 
 def lines(b: PageBuilder) -> tuple[int, int]:
@@ -260,6 +268,7 @@ def _blocks(b: PageBuilder) -> list[tuple[Label, int | None, list[Cell]]]:
     for section in b.sections:
         groups = section.groups
         short = all(len(g.rows) == 1 and not g.label.alert for g in groups)
+        short = short and all(g.old_box_xyxy_px is None for g in groups)
         if section.heading and short and len(groups) > 1 and not any(g.mark for g in groups):
             cells = [(_short_label(b, g.label), index + i, 0) for i, g in enumerate(groups)]
             blocks.append((b.lettered(section.heading), index + len(groups) - 1, cells))

@@ -44,9 +44,11 @@ def grid(b: PageBuilder, abreast: int = 1) -> tuple[int, int]:
             right = page.margin + block
             b.label(b.lettered(section.heading), page.margin, top + page.px(CLASS_PT * CAP), right)
             bottom = top = top + b.label_height + page.px(1)
-        for _ in section.groups:
+        for i in range(len(section.groups)):
             if place == 0:
-                top = bottom + (page.px(_BLOCK_GAP) if index and not section.heading else 0)
+                # names under the panels of two lines are gap enough below a heading
+                apart = index and (not section.heading or (i and down == 1))
+                top = bottom + (page.px(_BLOCK_GAP) if apart else 0)
             left = page.margin + place * (block + pad)
             end = _block(
                 b,
@@ -116,15 +118,17 @@ def _names(b: PageBuilder, panel: Panel, baseline: float, first_of_page: bool) -
     page, pen = b.page, b.page.pen
     name = b.columns.names[panel.head]
     text = b.texts[panel.group][panel.row][panel.head]
-    needed = pen.width(text, page.small_pt) + page.px(2)
+    short = b.groups[panel.group].rows[panel.row].short_captions
+    needed = pen.width(short[panel.head] if short else text, page.small_pt) + page.px(2)
     if b.columns.numbered and first_of_page:
-        whole = f"head {name}"
+        whole = f"{b.columns.noun} {name}"
         name = whole if pen.width(whole, page.text_pt) + needed <= panel.width else name
     # the share goes before the end of a long name
     name = pen.shorten(name, max(panel.width - needed, panel.width / 3), page.text_pt)
     left = panel.width - pen.width(name, page.text_pt) - page.px(2)
     text = b.caption_text(panel.group, panel.row, panel.head, left)
-    b.lines.append(TextLine(name, panel.left, baseline, page.text_pt, INK))
+    if name:
+        b.lines.append(TextLine(name, panel.left, baseline, page.text_pt, INK))
     if text:
         x = panel.left + panel.width
         b.lines.append(TextLine(text, x, baseline, page.small_pt, GRAY, align="right"))

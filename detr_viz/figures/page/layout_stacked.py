@@ -208,7 +208,7 @@ def _heads_over(
         if start + i >= len(b.columns.names):
             break
         name = b.columns.names[start + i]
-        whole = f"head {name}"
+        whole = f"{b.columns.noun} {name}"
         if b.columns.numbered and not begun and page.pen.width(whole, page.text_pt) <= width:
             name = whole
         name = page.pen.shorten(name, width, page.text_pt)

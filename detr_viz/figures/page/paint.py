@@ -23,8 +23,8 @@ from detr_viz.figures.page import (
     scale,
     tiles,
 )
+from detr_viz.figures.page.box_cells import cell_tones
 from detr_viz.figures.page.canvas import figure_of, write
-from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.page.elements import (
     LOCATOR,
     PHOTO,
@@ -39,7 +39,6 @@ from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.head_lines import HeadLines, has_head_lines
 from detr_viz.figures.page.layout import Layout, page_layout
 from detr_viz.figures.page.regions import is_spread
-from detr_viz.figures.page.shown import BoxCells
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.styles import PageFormat, Style
 
@@ -127,7 +126,9 @@ class _Sheet:
             if panel.row in (PHOTO, LOCATOR):
                 self._photo(panel)
             else:
-                rows.setdefault((panel.group, panel.row, panel.hw), []).append(panel)
+                row = self.groups[panel.group].rows[panel.row]
+                own = panel.head if row.boxes_xyxy_px is not None else None  # a box and a view
+                rows.setdefault((panel.group, panel.row, panel.hw, own), []).append(panel)
         for panels in rows.values():
             self._row(panels)
             self._profiles(panels)
@@ -144,14 +145,14 @@ class _Sheet:
         return self._photos[key]
 
     def _photo(self, panel: Panel) -> None:
-        group, crop = self.groups[panel.group], self.layout.crops[panel.group]
+        group, crop = self.groups[panel.group], self.layout.crop_of(panel)
         if panel.row == LOCATOR:
             crop = type(crop).whole(group.photo.shape[:2])
             line = max(round(0.6 * self.unit_px), 1)
             white = np.full((panel.height + 2 * line, panel.width + 2 * line, 3), 255, np.uint8)
             tiles.paste(self.pixels, white, panel.top - line, panel.left - line)
         elif group.photo_samples is not None:
-            gray = self._ground(group, group.rows[0], crop, panel.hw)
+            gray = self._ground(group, group.rows[0], crop, panel.hw, 0)
             tiles.paste(self.pixels, np.repeat(gray[..., None], 3, -1), panel.top, panel.left)
             return
         tiles.paste(self.pixels, self._resized(group, crop, panel.hw), panel.top, panel.left)
@@ -161,20 +162,20 @@ class _Sheet:
     def _row(self, panels: list[Panel]) -> None:
         """The panels of one row of a group, which have one size."""
         group, hw = self.groups[panels[0].group], panels[0].hw
-        row, crop = group.rows[panels[0].row], self.layout.crops[panels[0].group]
+        row, crop = group.rows[panels[0].row], self.layout.crop_of(panels[0])
         heads = [panel.head for panel in panels]
         maps = row.maps[heads]
         if self.style.name == "contour" and not row.reach and row.attended is None:
             self._contours(panels, row, maps, group, crop)
             return
-        ground_of = self._ground(group, row, crop, hw)
+        ground_of = self._ground(group, row, crop, hw, heads[0])
         if row.attended is not None or row.samples is not None:
             gray = np.repeat(ground_of[..., None], 3, -1)
             for panel in panels:
                 tiles.paste(self.pixels, gray, panel.top, panel.left)
             return
         if row.cells is not None:
-            tone = box_tone(row.cells, heads, crop, hw)
+            tone = cell_tones(row.cells, heads, crop, hw)
             tile, bleed = tiles.colorize(tone, ground_of, self.signed), 0
         else:
             tile, bleed = self._tiles(row, maps, group, crop, hw, ground_of)
@@ -184,7 +185,7 @@ class _Sheet:
     def _profiles(self, panels: list[Panel]) -> None:
         """The strips of one row of a group, where its maps are products."""
         group, hw = self.groups[panels[0].group], panels[0].hw
-        row, crop = group.rows[panels[0].row], self.layout.crops[panels[0].group]
+        row, crop = group.rows[panels[0].row], self.layout.crop_of(panels[0])
         if row.profiles is None:
             return
         method, least = self._interpolation(row, group, crop, hw), tiles.SMOOTH_PT * self.unit_px
@@ -205,14 +206,16 @@ class _Sheet:
             return scale.even_tone(strip * np.float32(whole.shape[1]))
         return strip / np.maximum(strip.max(1, keepdims=True), np.float32(1e-12))
 
-    def _ground(self, group: Group, row: MapRow, crop, hw: tuple[int, int]) -> np.ndarray:
+    def _ground(
+        self, group: Group, row: MapRow, crop, hw: tuple[int, int], head: int
+    ) -> np.ndarray:
         """The pale photo, lighter outside the box."""
         if self.style.name == "heat" and row.attended is None and row.samples is None:
             return np.full(hw, _HEAT_GRAY, np.uint8)
         key = id(group.photo), crop, hw
         if key not in self._tones:
             self._tones[key] = ground.tones(self._resized(group, crop, hw))
-        box = group.box_xyxy_px if row.box_xyxy_px is None else row.box_xyxy_px
+        box = row.box_of(head, group)
         inside = None
         if box is not None and row.attended is None:
             low, high = crop.on_panel(np.reshape(box, (2, 2)), 0, 0, hw)
@@ -277,24 +280,10 @@ class _Sheet:
         curves = contours.lines(maps, row.grid, hw, self.style.contours, smoothing, crop, photo_hw)
         for panel, wide, curve, one in zip(panels, spread, curves, maps, strict=True):
             if wide:
-                under = self._ground(group, row, crop, hw)
+                under = self._ground(group, row, crop, hw, panel.head)
                 (pixels,), bleed = self._tiles(row, one[None], group, crop, hw, under)
                 tiles.paste(self.pixels, pixels, panel.top - bleed, panel.left - bleed)
                 continue
             tiles.paste(self.pixels, photo, panel.top, panel.left)
             first = np.array((panel.left, panel.top))
             self.curves.append(tuple([line + first for line in lines] for lines in curve))
-
-
-def box_tone(cells: BoxCells, heads: Sequence[int], crop: Crop, hw: tuple[int, int]) -> np.ndarray:
-    """Tones (N, H, W) of the signed shares of a box's cells: one half outside the box."""
-    reach = float(np.abs(cells.shares).max()) or 1.0
-    count = cells.shares.shape[-1]
-    low, high = cells.box_xyxy_px[:2], cells.box_xyxy_px[2:]
-    index, inside = [], []
-    for axis, (first, last) in enumerate(((low[1], high[1]), (low[0], high[0]))):
-        at = (crop.pixels(hw[axis], axis) - first) / max(float(last - first), 1e-6) * count
-        index.append(np.clip(at, 0, count - 1).astype(np.intp))
-        inside.append((at >= 0) & (at < count))
-    shares = cells.shares[list(heads)][:, index[0]][:, :, index[1]] / reach
-    return 0.5 + 0.5 * shares * (inside[0][:, None] & inside[1][None])

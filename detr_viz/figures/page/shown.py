@@ -48,10 +48,14 @@ class SamplePoints:
 
 @dataclass(frozen=True, eq=False)
 class BoxCells:
-    """Signed shares (M, n, n) of the cells of a box, whose corners are those of `box_xyxy_px`."""
+    """Signed shares (M, n, n) of the cells of a box for each panel.
+
+    boxes_xyxy_px  (M, 4), pixels of the photo;  reach: the share at which colours end, either way
+    """
 
     shares: NDArray[np.float32]
-    box_xyxy_px: NDArray[np.float32]
+    boxes_xyxy_px: NDArray[np.float32]
+    reach: float = 1.0
 
 
 @dataclass(frozen=True)

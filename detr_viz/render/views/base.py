@@ -119,9 +119,12 @@ def layers_of(recipe: Recipe) -> tuple[int | str, ...]:
     return recipe.layer if isinstance(recipe.layer, tuple) else (recipe.layer,)
 
 
-def resolved(recipe: Recipe, count: int, stack: str = "decoder") -> tuple[int, ...]:
-    """The recipe's layers of a stack of so many, in its order, each once. UserError for others."""
+def resolved(recipe: Recipe, count: int, word: str = "decoder layer") -> tuple[int, ...]:
+    """The recipe's layers of a stack of so many, in its order, each once. UserError for others.
+
+    word: what a layer of the stack is called.
+    """
     from detr_viz.explanation.sites import resolve_layers
 
-    numbers = [n for layer in layers_of(recipe) for n in resolve_layers(layer, count, stack)]
+    numbers = [n for layer in layers_of(recipe) for n in resolve_layers(layer, count, word)]
     return tuple(dict.fromkeys(numbers))

@@ -61,7 +61,7 @@ class EncoderView(View):
         watch: Watch = iter,
     ) -> EncoderResult:
         e = explanations[0]
-        layers = resolved(recipe, e.num_encoder_layers, "encoder")
+        layers = resolved(recipe, e.num_encoder_layers, "encoder layer")
         points = points_of(e, queries_of(objects, 0), recipe, layers)
         return EncoderResult((_stored(explanations[0], points, recipe),), points)
 
@@ -92,7 +92,7 @@ class EncoderView(View):
 
 
 def _stored(e: Explanation, points: EncoderPoints, recipe: Recipe) -> StoredExplanation:
-    layers = resolved(recipe, e.num_encoder_layers, "encoder")
+    layers = resolved(recipe, e.num_encoder_layers, "encoder layer")
     return store(
         e,
         (),

@@ -170,7 +170,7 @@ def _lines(result: HeadMapsResult) -> Iterator[str]:
         ids = queries_of(result.objects, k)
         for layer in e.stored_terms if ids else ():
             if headed or len(e.layers) > 1:
-                yield f"{_model_name(e)}, layer {layer}"
+                yield f"{_model_name(e)}, {e.layer_noun} {layer}"
             yield shares_table(e, ids, layer)
     for k, e in enumerate(explanations):
         ids = queries_of(result.objects, k)
@@ -210,7 +210,7 @@ def _numbers(result: HeadMapsResult, recipe: Recipe) -> Iterator[tuple[str, Call
     for k, e in enumerate(explanations):
         ids = queries_of(result.objects, k)
         for layer in e.layers if ids else ():
-            end = tags[k] + (f"_layer{layer}" if layered else "")
+            end = tags[k] + (f"_{e.layer_noun}{layer}" if layered else "")
             numbers_of = _terms if recipe.plot == ALL_TERMS else _maps
             yield end, partial(numbers_of, e, ids, layer, recipe)
 
