@@ -18,7 +18,7 @@ from detr_viz.figures.level_words import (
 )
 from detr_viz.figures.one_grid import one_grid_notes
 from detr_viz.figures.page.fonts import drawable
-from detr_viz.figures.page.profiles import AXES_NOTE
+from detr_viz.figures.page.profiles import AXES_NOTE, TERMS_AXES_NOTE
 from detr_viz.figures.page.regions import region_rule
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.references import reference_notes
@@ -162,9 +162,7 @@ def foot_words(shown: FigureContents) -> list[str]:
     """The line under a figure: models, layers, modes, and what the numbers are."""
     subjects = shown.subjects
     words = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
-    layers = {s.layers for s in subjects}
-    if len(layers) == 1:
-        words.append(_layer_words(subjects[0]))
+    words += _layer_words(subjects)
     if ALL_TERMS in shown.modes:
         words.append("logits by term, centred; bars: share of the logits")
     elif len(shown.modes) == 1 and (not merged_words(shown.style) or level_words(shown.style)):
@@ -188,11 +186,14 @@ def merged_words(style: Style) -> list[str]:
     return [f"{style.heads} of heads"] if style.heads in ("mean", "max") else []
 
 
-def _layer_words(subject: ShownModel) -> str:
-    last = subject.explanation.num_layers - 1
-    if subject.layers == (last,):
-        return "last decoder layer"
-    return layers_of(subject)
+def _layer_words(subjects: Sequence[ShownModel]) -> list[str]:
+    """The layers, where they are the same of all models; how many there are may differ."""
+    if all(s.layers == (s.explanation.num_layers - 1,) for s in subjects):
+        return ["last decoder layer"]
+    if len({layers_of(s) for s in subjects}) == 1:
+        return [layers_of(subjects[0])]
+    same = len({s.layers for s in subjects}) == 1
+    return [f"decoder {numbered('layer', subjects[0].layers)}"] if same else []
 
 
 def formula_note(mode: str, formula: str) -> str:
@@ -264,6 +265,8 @@ def terms_rule(shown: FigureContents) -> list[str]:
         "%, bars: cov(term, sum) / var(sum)",
         "numbers under the sum: the largest, either way",
     ]
+    if any(s.explanation.has_axes for s in shown.subjects):
+        notes += [TERMS_AXES_NOTE, AXES_NOTE]
     zero = [
         (s.name, [n for n in s.layers if n in s.explanation.separate])
         for s in shown.subjects
