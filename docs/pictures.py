@@ -42,6 +42,8 @@ PICTURES = {
     "deformable_detr_points": "--type deformable_detr --plot combine --queries top:2 "
     "--image image/scene_3.jpg",
     "efficient_detr_proposals": "--type efficient_detr --plot proposals",
+    "anchor_detr_patterns": "--type anchor_detr --queries anchor:17",
+    "salience_detr_salience": "--type salience_detr --plot salience",
     "layers": "--type cd_detr --layer all --image image/scene_3.jpg",
     "photo_layout": f"--type cd_detr --weights {_FILLED} --queries 91,34 "
     "--image image/photo_coffee.jpg",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from conftest import GOLDEN
 from golden.famfill import fill
+from golden.fillrule import image, preprocess
 from torch import nn
 
 from detr_viz import models
@@ -33,6 +35,7 @@ _LEVELS = {"d_model": 32, "stages": 2, "levels": 3, "enc_points": 3, "dec_points
 TINY = DetrConfig(**_SMALL, num_queries=4, d_model=16)
 TINY_DEFORMABLE = DeformableConfig(**_SMALL, **_LEVELS, num_queries=4)
 TINY_ANCHOR = AnchorConfig(**_SMALL, num_queries=6, d_model=32)
+SOURCES = {"A": (480, 640, 1), "P": (640, 427, 3)}  # height, width, seed of the goldens' images
 DEFORMABLE = {  # variant of the goldens -> family of the fill rule
     "deformable": "def",
     "deformable_refine": "defr",
@@ -101,6 +104,22 @@ def filled(name: str, family: str) -> dict[str, torch.Tensor]:
     lines = (GOLDEN / "family" / f"keys_{name}.txt").read_text().splitlines()
     shapes = {key: tuple(map(int, dims.split("x"))) for key, dims, _ in map(str.split, lines)}
     return {key: torch.from_numpy(fill(key, shape, family)) for key, shape in shapes.items()}
+
+
+def family_inputs(case: str, multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (B, 3, H, W) and mask of a case of the family's goldens: A256; batch352, A and P.
+
+    They are padded together at the right and below, to sides that are multiples of a number.
+    """
+    names, size = ("AP", case[5:]) if case.startswith("batch") else ("A", case[1:])
+    tensors = [preprocess(image(*SOURCES[name]), int(size)) for name in names]
+    height, width = (-(-max(t.shape[i] for t in tensors) // multiple) * multiple for i in (1, 2))
+    batch = np.zeros((len(tensors), 3, height, width), np.float32)
+    mask = np.ones((len(tensors), height, width), bool)
+    for i, t in enumerate(tensors):
+        batch[i, :, : t.shape[1], : t.shape[2]] = t
+        mask[i, : t.shape[1], : t.shape[2]] = False
+    return torch.from_numpy(batch), torch.from_numpy(mask)
 
 
 def filled_salience() -> dict[str, torch.Tensor]:

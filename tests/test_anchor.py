@@ -353,6 +353,30 @@ class TestStrips:
                 assert panel.left + panel.width + 2 < layout.width
             check_texts(fig)
 
+    def test_of_terms_are_signed_and_on_the_scale_of_their_maps(self, explained):
+        style = Style(interpolation="nearest", zoom="none")
+        fig = figures.head_grid(explained, [2], "terms", style=style)
+        sheet, terms = sheet_of(fig).astype(int), explained.logit_terms([2])
+        reach = max(np.abs(part).max() for part in (*terms.terms.values(), terms.total))
+        panels = layout_of(fig).maps
+        shown = [*terms.axes.values(), terms.axes_total]
+        for k, (rows, columns) in enumerate(shown):
+            for panel in (p for p in panels if p.row == k):
+                below = sheet[panel.top + panel.height + 6, panel.left : panel.left + panel.width]
+                beside = sheet[panel.top : panel.top + panel.height, panel.left + panel.width + 6]
+                for pixels, axis in ((below, rows), (beside, columns)):
+                    values = axis[0, panel.head] / reach
+                    at = (np.arange(len(pixels)) + 0.5) / len(pixels) * len(values)
+                    inside = np.abs(at - np.rint(at)) > 1.5 * len(values) / len(pixels)
+                    at = at.astype(int)
+                    warm = pixels[:, 0] - pixels[:, 2]  # orange adds, blue takes away
+                    strong = inside & (np.abs(values[at]) > 0.05)
+                    np.testing.assert_array_equal(
+                        np.sign(warm)[strong], np.sign(values[at])[strong]
+                    )
+        assert len(panels) == 6 * explained.num_heads
+        assert "the strip under it" in fig.facts["Description"]
+
     def test_of_stored_maps_are_the_same(self, explained):
         stored = store(explained, [2], ["combine"])
         style = Style(zoom="none")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Rows = Sequence[int] | None  # indices of the tokens that attend; None: all
 # Kinds of attention no part of which falls off the map: every query's weights sum to 1.
 WHOLE = ("dense", "factored")
+AXES = ("row", "column")  # of attention that is a product of both
 # An attention site: ("cross" | "decoder" | "encoder", layer); the words are keys of terms.SITES.
 Where = tuple[str, int]
 
@@ -103,6 +104,12 @@ class HasAxes(Protocol):
 
     def axes(self, mode: str = "combine", rows: Rows = None) -> tuple[Tensor, Tensor]:
         """row (M, q, w), column (M, q, h)."""
+
+    def axis_logits(self, name: str, rows: Rows = None) -> tuple[Tensor, Tensor]:
+        """One of `term_names` on each axis, (M, q, w) and (M, q, h); a cell's is their sum."""
+
+    def axes_kept(self) -> tuple[Tensor, Tensor]:
+        """True at the columns (w,) and rows (h,) of the grid that are not padding alone."""
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from detr_viz.attention.base import Rows, one_of
+from detr_viz.attention.base import AXES, Rows, one_of
 from detr_viz.attention.dense import DenseAttention, normalize
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.self_check import residual_of_rows
@@ -31,8 +31,6 @@ from detr_viz.attention.terms import MODES, TERMS, Mode
 
 if TYPE_CHECKING:
     from detr_viz.explanation.removals import Removal
-
-AXES = ("row", "column")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +112,14 @@ class FactoredAttention:
     def axis_logits(self, name: str, rows: Rows = None) -> tuple[Tensor, Tensor]:
         """One of `term_names` on each axis: (M, q, w), (M, q, h); padding not masked."""
         return self.row.term_logits(name, rows), self.column.term_logits(name, rows)
+
+    def axes_kept(self) -> tuple[Tensor, Tensor]:
+        """True at the columns (w,) and rows (h,) of the grid that are not padding alone."""
+        if self.padding is None:
+            shown = torch.ones(self.hw, dtype=torch.bool, device=self.value.device)
+        else:
+            shown = ~self.padding.view(self.hw)
+        return shown.any(0), shown.any(1)
 
     def term_logits(self, name: str, rows: Rows = None) -> Tensor:
         """(M, q, S) of one of `term_names`: the sum of both axes, whose softmax is the map."""

@@ -111,6 +111,14 @@ class Grid:
         return self.input_hw[axis] / self.shown_hw[axis]
 
 
+def shown_cells(grid: Grid) -> tuple[int, int]:
+    """Rows and columns of a grid that lie on the image, in part at least."""
+    return tuple(
+        int(np.count_nonzero(grid.borders(k)[:-1] * grid.input_hw[k] < grid.shown_hw[k]))
+        for k in (0, 1)
+    )
+
+
 def finest(grids: tuple[Grid, ...]) -> int:
     """Index of the level with the most cells; of equal ones the first."""
     return max(range(len(grids)), key=lambda level: (grids[level].cells, -level))

@@ -23,7 +23,8 @@ from detr_viz.common.errors import EXIT_INTERRUPTED, UserError
 from detr_viz.common.files import OutputError
 from detr_viz.common.progress import Progress
 from detr_viz.images.collect import Input
-from detr_viz.images.drawn_scenes import ONLY_SHAPES, OTHER_WEIGHTS
+from detr_viz.images.drawn_scenes import ONLY_SHAPES
+from detr_viz.render.notes import photo_weights
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
 
@@ -40,6 +41,7 @@ class Summary:
     stopped  by Ctrl-C, before all images were done
     replaced files that were there, drawn with other settings
     beyond   images that are no drawn scenes, where the weights know nothing else
+    for_photos  other weights to take for these, in words
     """
 
     counts: Counts
@@ -51,6 +53,7 @@ class Summary:
     stopped: bool
     replaced: int = 0
     beyond: int = 0
+    for_photos: str = ""
 
     @property
     def last_line(self) -> str:
@@ -58,7 +61,7 @@ class Summary:
         if not self.beyond:
             return ""
         are = "is no drawn scene" if self.beyond == 1 else "are no drawn scenes"
-        return f"note: {ONLY_SHAPES}, and {counted(self.beyond, 'image')} {are}: {OTHER_WEIGHTS}"
+        return f"note: {ONLY_SHAPES}, and {counted(self.beyond, 'image')} {are}: {self.for_photos}"
 
     def lines(self) -> Iterator[str]:
         """The lines to print at the end of a run."""
@@ -195,7 +198,8 @@ class RunRecord:
 
     def summary(self, index: Path | None, failures: Path | None, stopped: bool) -> Summary:
         totals = self._drawn, self._skipped, self._files
-        more = stopped, self._replaced, self._beyond
+        for_photos = photo_weights(self._recipe) if self._beyond else ""
+        more = stopped, self._replaced, self._beyond, for_photos
         return Summary(self._journal.counts, *totals, index, failures, *more)
 
 

@@ -5,7 +5,10 @@ type_name("Conditional-DETR")          # "cd_detr"
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from detr_viz import adapters, models
+from detr_viz.checkpoints import hub
 from detr_viz.common.errors import UserError
 from detr_viz.common.words import nearest, plain, resolve
 
@@ -51,3 +54,21 @@ def type_name(word: str) -> str:
         hint = f"did you mean {near[0]}? C" if near else "c"
         raise UserError(f"unknown model type {word[:40]!r}: {hint}hoose from {', '.join(names)}")
     return name
+
+
+def real_weights(type_name: str | None) -> str:
+    """What to give --weights instead of the demo of a type; DETR without one."""
+    entry = models.REGISTRY.get(type_name or models.names()[0])
+    if entry is None:  # a model of somebody else's, by an adapter
+        return "--weights with a file of yours"
+    names = [release.name for release in entry.releases] or [hub.PREFIX + n for n in entry.hub]
+    if not names:
+        return f"--weights with a file of {entry.title} of yours"
+    return f"--weights {names[0]} (see --list-models) or a file of yours"
+
+
+def other_weights(types: Sequence[str]) -> str:
+    """What to take for photos, instead of demo checkpoints of these types."""
+    if len({*types}) == 1:
+        return f"for photos take {real_weights(types[0])}"
+    return "for photos take other --weights (see --list-models)"

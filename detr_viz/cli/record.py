@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import MODES, modes_of_plot
 from detr_viz.checkpoints.sources import check_sources, load, named, precise
+from detr_viz.checkpoints.type_names import other_weights
 from detr_viz.cli import flags
 from detr_viz.cli.settings import images_of, say_notes, sources_of
 from detr_viz.common import assets
@@ -98,18 +99,19 @@ def run(args: argparse.Namespace) -> int:
     say_notes(loaded, args.quiet, args.size, args.max_size)
     labels = _labels(loaded)
     written: dict[Path, str] = {}
-    beyond = False
+    beyond: list[str] = []
     for model, source, label in zip(loaded, sources, labels, strict=True):
         info = model.info
         check_for(queries, info.class_names, info.num_queries, info.anchors)
         for image in images:
             for path in _record(args, queries, model, source.weights, image, out, label, written):
                 say(f"wrote {path}", args.quiet)
-            beyond = beyond or _is_beyond(model, image)
+            if info.type not in beyond and _is_beyond(model, image):
+                beyond.append(info.type)
     if beyond:
-        from detr_viz.render.notes import BEYOND_NOTE
+        from detr_viz.images.drawn_scenes import ONLY_SHAPES
 
-        say(BEYOND_NOTE, args.quiet)
+        say(f"note: {ONLY_SHAPES}: {other_weights(beyond)}", args.quiet)
     return 0
 
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import models
-from detr_viz.checkpoints import hub
 from detr_viz.checkpoints.sources import ModelSource, load, pair
+from detr_viz.checkpoints.type_names import real_weights
 from detr_viz.cli.arguments import Unasked
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
@@ -34,17 +33,6 @@ if TYPE_CHECKING:
     from detr_viz.render.recipe import Recipe
 
 DEMO_LINE = "demo checkpoint, trained by this project on procedural scenes; for real ones: "
-
-
-def real_weights(type_name: str | None) -> str:
-    """What to give --weights instead of the demo of a type; DETR without one."""
-    entry = models.REGISTRY.get(type_name or models.names()[0])
-    if entry is None:  # a model of somebody else's, by an adapter
-        return "--weights with a file of yours"
-    names = [release.name for release in entry.releases] or [hub.PREFIX + n for n in entry.hub]
-    if not names:
-        return f"--weights with a file of {entry.title} of yours"
-    return f"--weights {names[0]} (see --list-models) or a file of yours"
 
 
 def expand_biography(args: argparse.Namespace) -> None:

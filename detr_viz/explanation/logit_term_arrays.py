@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ class LogitTerms(ShortRepr):
     shares    name -> cov(term, total) / var(total) over the cells, (q, heads); they sum to 1, and
               are NaN where the total is flat
     residual  largest difference between the sum and the logits that the network itself computes
+    axes      of attention that is a column times a row: name -> row (q, heads, w), column
+              (q, heads, h), the mean of each subtracted; their sum at a cell is the term there.
+              {} for other attention
     """
 
     terms: Mapping[str, NDArray[np.float32]]
@@ -29,6 +32,17 @@ class LogitTerms(ShortRepr):
     weights: NDArray[np.float32]
     shares: Mapping[str, NDArray[np.float32]]
     residual: float
+    axes: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(
+        default_factory=dict
+    )
+
+    @property
+    def axes_total(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """The sum of all terms on each axis, (q, heads, w) and (q, heads, h)."""
+        if not self.axes:
+            return None
+        row, column = (sum(parts[1:], parts[0]) for parts in zip(*self.axes.values(), strict=True))
+        return row, column
 
     def of(self, rows: Sequence[int]) -> LogitTerms:
         """The terms of some of the queries, given by their positions."""
@@ -39,4 +53,5 @@ class LogitTerms(ShortRepr):
             self.weights[chosen],
             {name: share[chosen] for name, share in self.shares.items()},
             self.residual,
+            {name: (row[chosen], column[chosen]) for name, (row, column) in self.axes.items()},
         )

@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detr_viz.attention.base import HasAxes
 from detr_viz.attention.dense import normalize
 from detr_viz.explanation.capture import AttentionCall
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 
 
 def logit_terms(call: AttentionCall, rows: Sequence[int], keys: tuple[int, ...]) -> LogitTerms:
-    """The terms of a captured call of dense attention.
+    """The terms of a captured call of dense or factored attention.
 
     rows: indices of the queries. keys: the shape of the keys, (h, w) of the cells or (Q,). Padded
     keys have logits of 0 and are left out of means and shares.
@@ -52,7 +53,26 @@ def _logit_terms(call: AttentionCall, rows: Sequence[int], keys: tuple[int, ...]
         weights=shaped(normalize(whole, mask)),
         shares={name: share.T.to("cpu", torch.float32).numpy() for name, share in shares.items()},
         residual=_residual(call, rows, whole),
+        axes=_by_axis(attention, rows) if isinstance(attention, HasAxes) else {},
     )
+
+
+def _by_axis(
+    attention: HasAxes, rows: Sequence[int]
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """The terms on each axis, row and column, centred over its places that are not padding."""
+    keep_row, keep_column = attention.axes_kept()
+    return {
+        name: (_of_axis(row, keep_row), _of_axis(column, keep_column))
+        for name in attention.term_names
+        for row, column in (attention.axis_logits(name, rows),)
+    }
+
+
+def _of_axis(logits: Tensor, keep: Tensor) -> NDArray[np.float32]:
+    """Logits (M, q, n) of an axis, centred over its kept places (n,), as (q, M, n)."""
+    centred = logits - logits[..., keep].mean(-1, keepdim=True)
+    return centred.masked_fill(~keep, 0).transpose(0, 1).to("cpu", torch.float32).numpy()
 
 
 def _residual(call: AttentionCall, rows: Sequence[int], whole: Tensor) -> float:

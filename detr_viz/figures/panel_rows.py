@@ -210,14 +210,26 @@ class TermPanels:
                 captions=_percent(terms.shares[name][0]),
                 reach=reach,
                 bars=tuple(float(x) for x in np.nan_to_num(np.clip(terms.shares[name][0], 0, 1))),
+                profiles=_profiles(terms.axes.get(name)),
             )
             for name, part in terms.terms.items()
             if part.any()
         ]
         largest = tuple(f"\N{PLUS-MINUS SIGN}{v:.1f}" for v in np.abs(terms.total[0]).max((1, 2)))
-        rows.append(MapRow(terms.total[0], grid, "sum", captions=largest, reach=reach))
-        rows.append(MapRow(terms.weights[0], grid, "weights"))
+        total = _profiles(terms.axes_total)
+        rows.append(
+            MapRow(terms.total[0], grid, "sum", captions=largest, reach=reach, profiles=total)
+        )
+        weights = profiles_of(terms.weights[0]) if terms.axes else None
+        rows.append(MapRow(terms.weights[0], grid, "weights", profiles=weights))
         return tuple(shown_heads(row, self._style) for row in rows)
+
+
+def _profiles(
+    axes: tuple[np.ndarray, np.ndarray] | None,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Row and column of the only query, (M, w) and (M, h)."""
+    return axes and (axes[0][0], axes[1][0])
 
 
 def term_name(name: str) -> str:

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detr_viz.attention.grids import shown_cells
 from detr_viz.figures.labels import label_of
 from detr_viz.figures.page.canvas import warn_if_high
-from detr_viz.figures.page.elements import BOX_BLUE, INK, Group, Label, MapRow, number
+from detr_viz.figures.page.elements import BOX_BLUE, INK, WHITE, Group, Label, MapRow, number
 from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.layout import check_size
 from detr_viz.figures.page.paint import paint
 from detr_viz.figures.page.scale import colors
 from detr_viz.figures.page.shown import LinearScale
 from detr_viz.figures.page.text import clean, plain_settings
-from detr_viz.figures.proposal_marks import add_marks
+from detr_viz.figures.proposal_marks import DARK, add_marks
 from detr_viz.figures.proposals_layout import Tile, fitted_layout
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from detr_viz.attention.grids import Grid
     from detr_viz.explanation.proposals import Proposals
     from detr_viz.explanation.results import ExplanationBase
 
@@ -66,7 +68,9 @@ def proposal_figure(
     )
     ids = list(dict.fromkeys(queries))
     low, high = _ends(proposals)
-    scale = LinearScale("token's score", number(low), number(high), _signs(proposals))
+    scale = LinearScale(
+        "token's score", number(low), number(high), _signs(proposals, ids, low, high)
+    )
     group = Group(Label(""), e.image.rgb, None, tuple(_rows(proposals, low, high, scale)))
     listed = [(str(proposals.ranks[q]), _label(e, proposals, q)) for q in ids]
     count, model = len(proposals.tokens), clean(e.model_title)
@@ -123,8 +127,19 @@ def _rows(proposals: Proposals, low: float, high: float, scale: LinearScale) -> 
         yield MapRow(np.where(invalid, 0, tones)[None].astype(np.float32), grid, linear=scale)
 
 
-def _signs(proposals: Proposals) -> tuple[tuple[str, str, str], ...]:
-    signs = [("dot", INK, "chosen"), ("dot", BOX_BLUE, "shown, with its rank")]
+def _signs(
+    proposals: Proposals, queries: Sequence[int], low: float, high: float
+) -> tuple[tuple[str, str, str], ...]:
+    """The signs of the key: those that the figure has."""
+    signs = [("dot", BOX_BLUE, "shown, with its rank")]
+    others = [
+        float(proposals.token_scores[query])
+        for query, (level, row, column) in enumerate(proposals.cells)
+        if query not in queries and _is_seen(proposals.grids[level], row, column)
+    ]
+    if others:  # white where all of them lie on dark colours
+        is_dark = (min(others) - low) / (high - low or 1) >= DARK
+        signs.insert(0, ("dot", WHITE if is_dark else INK, "chosen"))
     if any(level.any() for level in _seen_invalid(proposals)):
         signs.append(("hatch", INK, "left out"))
     return tuple(signs)
@@ -133,11 +148,13 @@ def _signs(proposals: Proposals) -> tuple[tuple[str, str, str], ...]:
 def _seen_invalid(proposals: Proposals) -> Iterator[NDArray[np.bool_]]:
     """Tokens of each level that are left out and are not padding alone."""
     for invalid, grid in zip(proposals.invalid, proposals.grids, strict=True):
-        seen = [
-            int(np.count_nonzero(grid.borders(k)[:-1] * grid.input_hw[k] < grid.shown_hw[k]))
-            for k in (0, 1)
-        ]
-        yield invalid[: seen[0], : seen[1]]
+        h, w = shown_cells(grid)
+        yield invalid[:h, :w]
+
+
+def _is_seen(grid: Grid, row: int, column: int) -> bool:
+    """Whether the middle of a cell, where its dot stands, lies on the image."""
+    return all(grid.centers(1, axis)[i] + 0.5 <= 1 for axis, i in enumerate((row, column)))
 
 
 def _label(e: ExplanationBase, proposals: Proposals, query: int) -> Label:

@@ -172,9 +172,7 @@ def foot_words(shown: FigureContents) -> list[str]:
     words = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
     if shown.of_stages:
         return [*words, *stage_foot(shown)]
-    layers = {s.layers for s in subjects}
-    if len(layers) == 1:
-        words.append(_layer_words(subjects[0]))
+    words += _layer_words(subjects)
     if ALL_TERMS in shown.modes:
         words.append("logits by term, centred; bars: share of the logits")
     elif len(shown.modes) == 1 and (not merged_words(shown.style) or level_words(shown.style)):
@@ -198,11 +196,15 @@ def merged_words(style: Style) -> list[str]:
     return [f"{style.heads} of heads"] if style.heads in ("mean", "max") else []
 
 
-def _layer_words(subject: ShownModel) -> str:
-    last = subject.explanation.num_layers - 1
-    if subject.layers == (last,):
-        return f"last {subject.explanation.layer_word}"
-    return layers_of(subject)
+def _layer_words(subjects: Sequence[ShownModel]) -> list[str]:
+    """The layers, where they are the same of all models; how many there are may differ."""
+    words = dict.fromkeys(s.explanation.layer_word for s in subjects)
+    if all(s.layers == (s.explanation.num_layers - 1,) for s in subjects):
+        return [f"last {' or '.join(words)}"]
+    if len({layers_of(s) for s in subjects}) == 1:
+        return [layers_of(subjects[0])]
+    same = len({s.layers for s in subjects}) == 1
+    return [numbered(" or ".join(words), subjects[0].layers)] if same else []
 
 
 def formula_note(mode: str, formula: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detr_viz.attention.grids import Grid, finest
+from detr_viz.attention.grids import finest, shown_cells
 from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import (
     Group,
@@ -96,14 +96,6 @@ def salience_figure(
     describe(fig, e, "the tokens of the image that the encoder refines", [*notes, colours], about)
     warn_if_high(fig, page_format, way_out="make the page wider")
     return fig
-
-
-def shown_cells(grid: Grid) -> tuple[int, int]:
-    """Rows and columns of a grid that lie on the image, in part at least."""
-    return tuple(
-        int(np.count_nonzero(grid.borders(k)[:-1] * grid.input_hw[k] < grid.shown_hw[k]))
-        for k in (0, 1)
-    )
 
 
 def levels_kept(salience: Salience, layer: int) -> NDArray[np.float32]:

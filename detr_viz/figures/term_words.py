@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz.common.words import listed
 from detr_viz.figures.level_words import numbered
+from detr_viz.figures.page.profiles import AXES_NOTE, TERMS_AXES_NOTE
 from detr_viz.figures.page.text import clean
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def terms_rule(shown: FigureContents) -> list[str]:
         "%, bars: cov(term, sum) / var(sum)",
         "numbers under the sum: the largest, either way",
     ]
+    if any(s.explanation.has_axes for s in shown.subjects):
+        notes += [TERMS_AXES_NOTE, AXES_NOTE]
     zero = [
         (s.name, [n for n in s.layers if n in s.explanation.separate])
         for s in shown.subjects

@@ -17,7 +17,6 @@ from PIL import Image
 
 CLASSES = ("circle", "square", "triangle", "star", "ring", "cross")
 ONLY_SHAPES = "these weights know six drawn shapes only"
-OTHER_WEIGHTS = "for photos take --weights detr_resnet50 or a file of yours"
 # Backgrounds are calm and close to grey; objects have inks that stand out from them.
 BACKGROUNDS = (
     ((236, 230, 218), (222, 214, 203)),  # cream

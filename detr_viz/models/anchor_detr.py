@@ -14,7 +14,7 @@ from detr_viz.attention.terms import MODES
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.anchor_config import GROUPS, AnchorConfig, read_config, with_hints
 from detr_viz.models.conditional_detr import class_probabilities
-from detr_viz.models.layers.batches import image_of
+from detr_viz.models.layers.batches import image_of, repeated
 from detr_viz.models.layers.positions import downsample_padding, inverse_sigmoid, sine_numbers
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.row_column import (
@@ -50,8 +50,7 @@ class Encoded(NamedTuple):
 
     def repeated(self, times: int) -> Encoded:
         """A single image as a batch."""
-        padding = None if self.padding is None else self.padding.expand(times, -1)
-        return self._replace(memory=self.memory.expand(times, -1, -1), padding=padding)
+        return repeated(self, times)
 
 
 class Transformer(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.config import DetrConfig
+from detr_viz.models.layers.batches import repeated
 from detr_viz.models.layers.positions import LearnedPositions, sine_positions
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.split_attention import SplitAttention
@@ -42,8 +43,7 @@ class Encoded(NamedTuple):
 
     def repeated(self, times: int) -> Encoded:
         """A single image as a batch."""
-        padding = None if self.padding is None else self.padding.expand(times, -1)
-        return self._replace(memory=self.memory.expand(times, -1, -1), padding=padding)
+        return repeated(self, times)
 
 
 class DetrNetwork(nn.Module):

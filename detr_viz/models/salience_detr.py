@@ -15,7 +15,7 @@ from detr_viz.attention.bilinear import Shapes
 from detr_viz.attention.terms import MODES
 from detr_viz.images.preprocessing import TRUNCATED, Preprocessing
 from detr_viz.models.conditional_detr import class_probabilities
-from detr_viz.models.layers.batches import image_of
+from detr_viz.models.layers.batches import image_of, repeated
 from detr_viz.models.layers.deformable_transformer import levels_of
 from detr_viz.models.layers.positions import inverse_sigmoid, sine_boxes
 from detr_viz.models.layers.resnet import (
@@ -69,8 +69,7 @@ class Encoded(NamedTuple):
 
     def repeated(self, times: int) -> Encoded:
         """A single image as a batch, as far as the decoder reads it."""
-        padding = None if self.padding is None else self.padding.expand(times, -1)
-        return self._replace(memory=self.memory.expand(times, -1, -1), padding=padding)
+        return repeated(self, times)
 
     def kept_by(self, layer: int) -> Tensor:
         """(B, n) the tokens that an encoder layer refined, best first; images of one size."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.bilinear import Shapes
 from detr_viz.models.deformable_config import GROUPS, DeformableConfig
-from detr_viz.models.layers.batches import image_of
+from detr_viz.models.layers.batches import image_of, repeated
 from detr_viz.models.layers.deformable_transformer import Levels, levels_of
 from detr_viz.models.layers.positions import inverse_sigmoid
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
@@ -53,8 +53,7 @@ class Encoded(NamedTuple):
 
     def repeated(self, times: int) -> Encoded:
         """A single image as a batch."""
-        padding = None if self.padding is None else self.padding.expand(times, -1)
-        return self._replace(memory=self.memory.expand(times, -1, -1), padding=padding)
+        return repeated(self, times)
 
 
 class Queries(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from detr_viz.detections.objects import choose, queries_of
-from detr_viz.render.notes import BEYOND_NOTE, is_beyond_models, size_notes
+from detr_viz.render.notes import beyond_note, is_beyond_models, size_notes
 from detr_viz.render.recipe import Recipe
 from detr_viz.render.run import explain_one, inputs_of
 from detr_viz.render.views.base import Needs
@@ -33,4 +33,4 @@ def list_image(
         ids = e.by_score() if all_queries else queries_of(objects, k)
         yield from query_lines(e, ids, len(explanations) > 1)
     if is_beyond_models(recipe, picture):
-        yield BEYOND_NOTE
+        yield beyond_note(recipe)

@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from detr_viz.images.drawn_scenes import ONLY_SHAPES, OTHER_WEIGHTS, is_beyond
+from detr_viz.checkpoints.type_names import other_weights
+from detr_viz.images.drawn_scenes import CLASSES, ONLY_SHAPES, is_beyond
 from detr_viz.render.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -16,12 +17,21 @@ if TYPE_CHECKING:
     from detr_viz.images.loaded_image import LoadedImage
 
 REPLACED = "which was drawn with other settings"
-BEYOND_NOTE = f"note: {ONLY_SHAPES}: {OTHER_WEIGHTS}"
 
 
 def is_beyond_models(recipe: Recipe, picture: LoadedImage) -> bool:
     """Whether one of the models knows drawn shapes only, and the picture shows something else."""
     return any(is_beyond(model.class_names, picture.rgb) for model in recipe.models)
+
+
+def photo_weights(recipe: Recipe) -> str:
+    """What to take for photos, instead of those models that know drawn shapes only."""
+    return other_weights([m.type for m in recipe.models if tuple(m.class_names) == CLASSES])
+
+
+def beyond_note(recipe: Recipe) -> str:
+    """The last line of a run whose picture the weights cannot know."""
+    return f"note: {ONLY_SHAPES}: {photo_weights(recipe)}"
 
 
 def add_fact(figure: Figure, fact: str) -> None:

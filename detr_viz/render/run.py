@@ -24,9 +24,9 @@ from detr_viz.images.drawn_scenes import ONLY_SHAPES
 from detr_viz.render import views
 from detr_viz.render.file_digests import replaced_by
 from detr_viz.render.notes import (
-    BEYOND_NOTE,
     REPLACED,
     add_fact,
+    beyond_note,
     caught_notes,
     is_beyond_models,
     size_notes,
@@ -283,7 +283,7 @@ def render_image(
         for figure in one.figures if show is not None else ():
             show(figure)
     if is_beyond_models(recipe, picture):
-        yield BEYOND_NOTE
+        yield beyond_note(recipe)
 
 
 def explain_one(

@@ -15,7 +15,7 @@ import torchvision.ops
 from PIL import Image
 
 from detr_viz import load_model
-from detr_viz.cli.settings import real_weights
+from detr_viz.checkpoints.type_names import real_weights
 from detr_viz.common import assets
 from detr_viz.demo import losses, shapes, train, trainee, training_set
 from detr_viz.demo.augment import augment

@@ -160,6 +160,20 @@ def test_a_dot_on_a_pale_colour_is_dark():
     assert inks["#1a1a1a"] == 1
 
 
+def test_the_key_has_the_dots_that_are_there():
+    def chosen(queries, proposals=None):
+        fig, *_ = figure(queries=queries, proposals=proposals or made())
+        return [s.color for s in layout_of(fig).signs if s.kind == "dot"], texts(fig)
+
+    pale = made()
+    pale.scores[0].flat[TOKENS[4]] = 0.2
+    blue = "#0057b8"
+    assert chosen((3,), pale)[0] == [blue, "#1a1a1a"]  # written from the right
+    assert chosen((3,))[0] == [blue, "#ffffff"]  # all of the others lie on dark colours
+    signs, words = chosen(range(6))
+    assert signs == [blue] and "chosen" not in words
+
+
 def test_numbers_are_ranks_of_the_queries_shown_and_of_the_first_three():
     fig, _, proposals = figure(queries=(3, 5))
     (photo,), (fine, coarse) = photos_of(fig), maps_of(fig)

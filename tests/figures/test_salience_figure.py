@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from detr_viz.attention.grids import Grid
+from detr_viz.attention.grids import Grid, shown_cells
 from detr_viz.explanation.salience import Salience
-from detr_viz.figures.salience import levels_kept, salience_figure, shown_cells
+from detr_viz.figures.salience import levels_kept, salience_figure
 from detr_viz.figures.styles import FigureError, Style
 
 # a photo of 64 x 96 pixels on a canvas of 64 x 128: a quarter of the columns is padding

@@ -84,3 +84,13 @@ def test_a_batch_and_record_say_it_at_the_end(run):
     lines = run(*images, "--dpi", "40", "--jobs", "1", "--queries", "top:1", "--contact-sheet")
     assert lines[-1].startswith(f"{SAID}, and 1 image is no drawn scene: for photos")
     assert run("record", *images, "--out", "kept", "--queries", "top:1")[-1].startswith(SAID)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("detr", "--weights detr_resnet50 "), ("anchor_detr", "--weights with a file of Anchor DETR")],
+)
+def test_the_other_weights_are_of_the_same_type(run, kind, says):
+    photo = str(ROOT / "image/photo_cat.jpg")
+    line = run("--image", photo, "--type", kind, "--list-queries", "--queries", "top:1")[-1]
+    assert line.startswith(f"{SAID}: for photos take {says}")

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN
-from golden.fillrule import image, preprocess
-from network_tools import as_detector, filled
+from network_tools import as_detector, family_inputs, filled
 
 from detr_viz import models
 from detr_viz.attention.factored import FactoredAttention
@@ -18,7 +17,6 @@ from detr_viz.attention.terms import MODES
 from detr_viz.detections.boxes import cxcywh_to_xyxy, to_pixels
 from detr_viz.explanation.capture import record
 
-SOURCES = {"A": (480, 640, 1), "P": (640, 427, 3)}
 TERMS = {"cc": "cq.ck", "cp": "cq.pk", "pc": "pq.ck", "pp": "pq.pk"}
 LAST = 5
 
@@ -34,24 +32,12 @@ def network(dtype: torch.dtype) -> torch.nn.Module:
     return net
 
 
-def inputs(case: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """A256, or A and P padded together."""
-    tensors = [preprocess(image(*SOURCES[c]), 256) for c in ("A" if case == "A256" else "AP")]
-    height, width = (max(t.shape[i] for t in tensors) for i in (1, 2))
-    batch = np.zeros((len(tensors), 3, height, width), np.float32)
-    mask = np.ones((len(tensors), height, width), bool)
-    for i, t in enumerate(tensors):
-        batch[i, :, : t.shape[1], : t.shape[2]] = t
-        mask[i, : t.shape[1], : t.shape[2]] = False
-    return torch.from_numpy(batch), torch.from_numpy(mask)
-
-
 class Run:
     """One forward pass of a case, its calls, the golden arrays and the tolerances of a dtype."""
 
     def __init__(self, case: str, dtype: torch.dtype) -> None:
         net = network(dtype)
-        self.tensor, self.mask = inputs(case)
+        self.tensor, self.mask = family_inputs(case)
         with np.load(GOLDEN / "family" / f"anchor_{case}.npz") as archive:
             self.gold = dict(archive)
         self.exact = dtype == torch.float64

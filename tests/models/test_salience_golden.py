@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN
-from golden.fillrule import image, preprocess
-from network_tools import as_detector, filled_salience
+from network_tools import as_detector, family_inputs, filled_salience
 
 from detr_viz import models
 from detr_viz.attention.terms import MODES
@@ -22,7 +21,6 @@ from detr_viz.explanation.capture import record
 from detr_viz.models.layers.positions import downsample_padding, sine_positions
 from detr_viz.models.layers.salience import OWN_CHOICES, Choices, lowest_on_padding
 
-SOURCES = {"A": (480, 640, 1), "P": (640, 427, 3)}
 LAST = 5
 COUNTERS = ".num_batches_tracked"
 
@@ -41,21 +39,9 @@ def network(dtype: torch.dtype) -> torch.nn.Module:
     return net
 
 
-def inputs(case: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """A352, or A and P padded together; to multiples of 32."""
-    tensors = [preprocess(image(*SOURCES[c]), 352) for c in ("A" if case == "A352" else "AP")]
-    height, width = (-(-max(t.shape[i] for t in tensors) // 32) * 32 for i in (1, 2))
-    batch = np.zeros((len(tensors), 3, height, width), np.float32)
-    mask = np.ones((len(tensors), height, width), bool)
-    for i, t in enumerate(tensors):
-        batch[i, :, : t.shape[1], : t.shape[2]] = t
-        mask[i, : t.shape[1], : t.shape[2]] = False
-    return torch.from_numpy(batch), torch.from_numpy(mask)
-
-
 def forward(case: str, dtype: torch.dtype, choices: Choices = OWN_CHOICES):
     """Results, calls of all sites, and the outputs of the encoder and of the last layer."""
-    net, (tensor, mask) = network(dtype), inputs(case)
+    net, (tensor, mask) = network(dtype), family_inputs(case, multiple=32)
     sites, outputs = as_detector(net, "salience_detr").attention_sites(), []
     parts = (net.transformer.encoder, net.transformer.decoder.layers[-1])
     hooks = [part.register_forward_hook(lambda *args: outputs.append(args[-1])) for part in parts]
@@ -148,7 +134,7 @@ def test_weights_are_those_of_the_authors_run():
 class TestAgainstTheAuthors:
     def test_input(self, case, dtype):
         r = run(case, dtype)
-        tensor, mask = inputs(case)
+        tensor, mask = family_inputs(case, multiple=32)
         valid = torch.stack([(~mask[:, :, 0]).sum(1), (~mask[:, 0]).sum(1)], -1)
         assert valid.tolist() == r.gold["input_hw"].tolist()
         crc = [
@@ -175,7 +161,7 @@ class TestAgainstTheAuthors:
             )
         last = src[:, -sizes[-1] :].transpose(1, 2).unflatten(-1, r.shapes[-1])
         r.close(last[:, ::64], "dbg.src_every64_l3", tolerance)
-        padding = downsample_padding(inputs(case)[1], r.shapes[-1])
+        padding = downsample_padding(family_inputs(case, multiple=32)[1], r.shapes[-1])
         pos = sine_positions(padding, 256, dtype, True, torch.float32)
         pos = pos.transpose(1, 2).unflatten(-1, r.shapes[-1])[:, ::32]
         shown = (~padding)[:, None].expand_as(pos).numpy()

@@ -17,6 +17,7 @@ from detr_viz.figures.page.elements import (
     INK,
     LOCATOR,
     PHOTO,
+    WHITE,
     Group,
     PageLayout,
     Panel,
@@ -277,4 +278,5 @@ def add_signs(pen: Pen, layout: PageLayout) -> None:
         add_contours(pen, [tuple(contours.get(level, []) for level in range(most))])
     if dots:
         xy = [(x, y) for x, y, _ in dots]
-        pen.circles(xy, [size for *_, size in dots], colors, "none", 0, 6)
+        edges = [INK if color == WHITE else "none" for color in colors]
+        pen.circles(xy, [size for *_, size in dots], colors, edges, 0.35, 6)

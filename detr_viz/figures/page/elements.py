@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Points, times the format's type_size.
 CLASS_PT, TEXT_PT, SMALL_PT = 7.0, 5.8, 5.4
-INK, GRAY = "#1a1a1a", "#666666"  # text of first and second rank
+INK, GRAY, WHITE = "#1a1a1a", "#666666", "#ffffff"  # text of first and second rank
 NOTE_GRAY = GRAY
 BOX_BLUE, ALERT = "#0057b8", "#b3261e"  # the box; what a removal has changed
 CAP = 0.73  # height of a capital, in font sizes

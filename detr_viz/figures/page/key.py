@@ -165,7 +165,9 @@ def _tick_inks(style: Style) -> list[str]:
 
 def _signed_key(key: _Key, rows: Sequence[MapRow], size: int) -> None:
     reaches = {row.reach for row in rows}
-    ends = [f"{max(reaches):.2g}"] * 2 if len(reaches) == 1 else ["", ""]
+    end = max(reaches)
+    text = f"{end:.0f}" if end >= 100 else f"{end:.2g}"
+    ends = [text] * 2 if len(reaches) == 1 else ["", ""]
     key.write("adds" if size else "+", 2)
     ticks = [(0.13, f"\N{MINUS SIGN}{ends[0]}", "#ffffff"), (0.5, "0", "#000000")]
     ticks.append((0.87, f"+{ends[1]}", "#ffffff"))

@@ -193,18 +193,13 @@ class _Sheet:
             row.profiles, row.grid, hw, crop, group.photo.shape[:2], method, least
         )
         tones = [
-            self._strip_tone(strip, whole)
+            profiles.tones(strip, whole.shape[1], row.reach, self._is_even(row))
             for strip, whole in zip(strips, row.profiles, strict=True)
         ]
         for panel in panels:
             pair = (tone[panel.head] for tone in tones)
-            profiles.paste(self.pixels, panel, *pair, self.table, self.unit_px)
-
-    def _strip_tone(self, strip: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        """Tones of profiles (M, pixels): times an even spread, or of the largest of its own."""
-        if self.style.scaling in ("even", None):
-            return scale.even_tone(strip * np.float32(whole.shape[1]))
-        return strip / np.maximum(strip.max(1, keepdims=True), np.float32(1e-12))
+            table = self.signed if row.reach else self.table
+            profiles.paste(self.pixels, panel, *pair, table, self.unit_px)
 
     def _ground(
         self, group: Group, row: MapRow, crop, hw: tuple[int, int], head: int

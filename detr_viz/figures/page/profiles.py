@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from detr_viz.attention.grids import Grid
-from detr_viz.figures.page import tiles
+from detr_viz.figures.page import scale, tiles
 from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.page.elements import Group, PageLayout, Panel
 from detr_viz.figures.page.metrics import PageMetrics
@@ -19,6 +19,10 @@ from detr_viz.figures.page.metrics import PageMetrics
 AXES_NOTE = (
     "each head's map is a column times a row of weights: the row is the strip under it, the column "
     "the strip beside it"
+)
+TERMS_AXES_NOTE = (
+    "each term is a row's part, the strip under it, plus a column's, the strip beside it, each "
+    "centred"
 )
 GROUND = 240  # grey under the colours of a strip
 _STRIP_PT, _GAP_PT = 2.0, 0.8
@@ -62,6 +66,19 @@ def strips_of(
         for k in (1, 0)
     )
     return row @ across.T, column @ down.T
+
+
+def tones(strip: np.ndarray, places: int, reach: float, even: bool) -> np.ndarray:
+    """Tones of profiles (M, pixels), the mean of whose `places` is 1 / places.
+
+    even: times an even spread; else of the largest of its own. Signed ones, whose colours end at
+    `reach` either way, around one half.
+    """
+    if reach:
+        return 0.5 + strip / (2 * reach)
+    if even:
+        return scale.even_tone(strip * np.float32(places))
+    return strip / np.maximum(strip.max(1, keepdims=True), np.float32(1e-12))
 
 
 def paste(

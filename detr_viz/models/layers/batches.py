@@ -17,3 +17,9 @@ def image_of(parts: Parts, i: int) -> Parts:
         if isinstance(part, Tensor) and len(part) > 1
     }
     return parts._replace(**one)
+
+
+def repeated(parts: Parts, times: int) -> Parts:
+    """A single image's memory (1, S, C) and padding (1, S) or None as those of a batch."""
+    padding = None if parts.padding is None else parts.padding.expand(times, -1)
+    return parts._replace(memory=parts.memory.expand(times, -1, -1), padding=padding)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detr_viz.attention.base import AXES
 from detr_viz.attention.terms import ALL_TERMS, modes_of_plot
 from detr_viz.checkpoints.sources import named
 from detr_viz.detections.detections import Detections
@@ -243,6 +244,8 @@ def _terms(e: StoredExplanation, ids: Sequence[int], layer: int, recipe: Recipe)
     }
     arrays |= {f"logits_{name}": part for name, part in terms.terms.items()}
     arrays |= {f"shares_{name}": share for name, share in terms.shares.items()}  # (q, heads)
+    for name, pair in terms.axes.items():  # row (q, heads, w), column (q, heads, h)
+        arrays |= {f"logits_{axis}_{name}": part for axis, part in zip(AXES, pair, strict=True)}
     meta = {**e.meta, "view": "terms", "layer": layer, "terms": list(terms.terms)}
     return Arrays(arrays, {**meta, "residual": terms.residual})
 
