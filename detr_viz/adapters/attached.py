@@ -173,7 +173,9 @@ class AttachedDetector:
         attention = checked(call, 0, self._position)[0]
         names = tuple(class_names or (f"class {i}" for i in range(scores.shape[1])))
         if len(names) != scores.shape[1]:
-            raise UserError(f"{len(names)} class names for {scores.shape[1]} classes of scores(out)")
+            raise UserError(
+                f"{len(names)} class names for {scores.shape[1]} classes of scores(out)"
+            )
         outputs = self._answers.layers and self._answers.layers(trial.out)
         if count["cross"] > 1 and (outputs is None or len(outputs) != count["cross"]):
             notes = [*notes, "boxes and scores of earlier decoder layers are those of the last"]
@@ -280,7 +282,9 @@ class AttachedDetector:
             ]
             grids = each[0]
             if any(other != grids for other in each):
-                raise UserError("images of one batch became inputs of several sizes: --batch-size 1")
+                raise UserError(
+                    "images of one batch became inputs of several sizes: --batch-size 1"
+                )
         return Forwarded(
             class_scores={n: torch.stack([a[n][1] for a in answers]) for n in range(count)},
             boxes={n: torch.stack([a[n][0] for a in answers]) for n in range(count)},
@@ -314,9 +318,7 @@ class AttachedDetector:
             grids=(),
         )
 
-    def scores_with_hidden(
-        self, memory: Prepared, hidden: Tensor, layers: Sequence[int]
-    ) -> Tensor:
+    def scores_with_hidden(self, memory: Prepared, hidden: Tensor, layers: Sequence[int]) -> Tensor:
         """One run of the network for each mask."""
         wanted = {n: self._roles["cross", n] for n in layers}
         sites = _modules_of(wanted.values(), self._found)

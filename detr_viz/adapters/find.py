@@ -84,9 +84,7 @@ def find_sites(network: nn.Module) -> list[SiteModule]:
             layer = modules[layer_name]
             own_name = next((n for n, c in module.named_children() if c is inner), "")
             full = ".".join(filter(None, (name, own_name)))
-            found.append(
-                SiteModule(full, module, kind, children, out, layer, layer_name, inner)
-            )
+            found.append(SiteModule(full, module, kind, children, out, layer, layer_name, inner))
             taken.add(id(module))
     inside = {id(s.inner) for s in found if s.inner is not s.module}
     return [s for s in found if s.kind == "apart" or id(s.module) not in inside]

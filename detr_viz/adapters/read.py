@@ -47,7 +47,7 @@ def checked(
     call: RawCall, image: int, given: Given | None = None
 ) -> tuple[Attention, float, list[Position | None]]:
     """(the reading with the smallest residual, this residual, its positions)."""
-    with Paused():
+    with Paused(), torch.no_grad():
         reader = read_sampled if call.site.kind == "sampled" else read_dense
         readings, positions = reader(call, image, given)
         attention, residual = _best(readings, call.context[image], projection(call))

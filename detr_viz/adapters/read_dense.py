@@ -194,7 +194,9 @@ def _hidden(
         return None, True
     if hidden.ndim == 2 and len(hidden) in (1, batch) and (len(hidden) != rows or batch == rows):
         return hidden, sure
-    flat = hidden.reshape(-1, hidden.shape[-2], hidden.shape[-1]) if hidden.ndim > 2 else hidden[None]
+    flat = (
+        hidden.reshape(-1, hidden.shape[-2], hidden.shape[-1]) if hidden.ndim > 2 else hidden[None]
+    )
     if not bool((flat == flat[:, :1]).all()):
         return None, True
     each = flat[:, 0]

@@ -99,7 +99,9 @@ def _points(call: RawCall, heads: int, levels: int) -> list[int]:
         if isinstance(own, list | tuple) and len(own) == levels and sum(own) == total:
             return [int(n) for n in own]
     if total % levels:
-        raise UserError(f"{call.name} has {total} points for {levels} levels: it does not say which")
+        raise UserError(
+            f"{call.name} has {total} points for {levels} levels: it does not say which"
+        )
     return [total // levels] * levels
 
 

@@ -1,0 +1,176 @@
+"""Tiny models of random weights, of every object detector that the installed transformers has.
+
+model = build("rt_detr")
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+LABELS = {i: f"class {i}" for i in range(5)}
+_SIZES = {"d_model": 32, "num_queries": 7, "id2label": LABELS}
+_HEADS = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+_LAYERS = {"encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+_RT = {
+    **_SIZES,
+    **_HEADS,
+    **_LAYERS,
+    "encoder_hidden_dim": 32,
+    "encoder_in_channels": [16, 24, 32],
+    "decoder_in_channels": [32, 32, 32],
+    "num_denoising": 0,
+    "depth_mult": 0.34,
+}
+_LAYOUT = {**_RT, "class_thresholds": [0.5] * 5, "class_order": list(range(5))}
+_DENSE = {**_SIZES, **_HEADS, **_LAYERS}
+
+
+def _resnet(*stages: int, hidden=(8, 16, 24, 32)):
+    from transformers import ResNetConfig
+
+    return ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=list(hidden),
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=[f"stage{stage}" for stage in stages],
+    )
+
+
+def _lw_detr():
+    from transformers import LwDetrViTConfig
+
+    return LwDetrViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=64,
+        pretrain_image_size=64,
+        patch_size=16,
+        num_windows=4,
+        window_block_indices=[0],
+        out_indices=[1, 2],
+    )
+
+
+def _rf_detr():
+    from transformers.models.rf_detr.configuration_rf_detr import RfDetrDinov2Config
+
+    return RfDetrDinov2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=64,
+        patch_size=8,
+        num_windows=2,
+        out_indices=[1, 2],
+    )
+
+
+_GROUPED = {
+    **_SIZES,
+    "decoder_ffn_dim": 32,
+    "decoder_layers": 2,
+    "decoder_self_attention_heads": 4,
+    "decoder_cross_attention_heads": 4,
+    "group_detr": 2,
+}
+# model_type -> (name of its classes, config, backbone)
+CONFIGS = {
+    "detr": ("Detr", _DENSE, lambda: _resnet(4)),
+    "conditional_detr": ("ConditionalDetr", _DENSE, lambda: _resnet(4)),
+    "table-transformer": ("TableTransformer", _DENSE, lambda: _resnet(4)),
+    "dab-detr": (
+        "DabDetr",
+        {**{k: v for k, v in _DENSE.items() if k != "d_model"}, "hidden_size": 32},
+        lambda: _resnet(4),
+    ),
+    "deformable_detr": ("DeformableDetr", _DENSE, lambda: _resnet(2, 3, 4)),
+    "rt_detr": ("RTDetr", _RT, lambda: _resnet(2, 3, 4)),
+    "rt_detr_v2": ("RTDetrV2", _RT, lambda: _resnet(2, 3, 4)),
+    "d_fine": ("DFine", {**_RT, "decoder_n_points": [3, 6, 3]}, lambda: _resnet(2, 3, 4)),
+    "deimv2": ("Deimv2", {**_RT, "decoder_n_points": [3, 6, 3]}, lambda: _resnet(2, 3, 4)),
+    "lw_detr": ("LwDetr", {**_GROUPED, "projector_scale_factors": [1.0]}, _lw_detr),
+    "rf_detr": ("RfDetr", _GROUPED, _rf_detr),
+    "pp_doclayout_v2": ("PPDocLayoutV2", _LAYOUT, lambda: _resnet(2, 3, 4)),
+    "pp_doclayout_v3": (
+        "PPDocLayoutV3",
+        {**_RT, "x4_feat_dim": 8},
+        lambda: _resnet(1, 2, 3, 4),
+    ),
+    "pp_doclayout_v4": ("PPDocLayoutV4", _RT, lambda: _resnet(2, 3, 4)),
+}
+VARIANTS = {  # of deformable_detr
+    "two_stage": {"two_stage": True, "with_box_refine": True},
+    "refine": {"with_box_refine": True},
+}
+
+
+def installed_types() -> list[str]:
+    """Those of CONFIGS that the installed transformers has."""
+    import transformers
+
+    return [t for t, (name, *_) in CONFIGS.items() if hasattr(transformers, f"{name}Config")]
+
+
+def randomize(model):
+    """Weights by which every query, point and head differs; statistics stay as they are."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            noise = torch.randn(value.shape, generator=generator)
+            if "reference_point_embed" in name:  # boxes
+                value.copy_(0.3 + 0.4 * torch.rand(value.shape, generator=generator))
+            elif value.ndim > 1:
+                gain = 3.0 if "sampling_offsets" in name or "attention_weights" in name else 1.4
+                gain = 0.1 if "bbox" in name else gain  # some take the exponential of it
+                fan = value[0].numel()
+                table = name.endswith(("embed.weight", "embeddings.weight", "query_feat.weight"))
+                value.copy_(noise if table else gain * noise * fan**-0.5)
+            elif "norm" in name.lower() or "bn" in name:
+                value.add_(0.1 * noise)
+            else:
+                value.copy_(0.1 * noise)
+    return model.eval()
+
+
+def build(model_type: str, **options):
+    """A random model in evaluation mode; options: of its config."""
+    import transformers
+
+    name, config, backbone = CONFIGS[model_type]
+    config_class = getattr(transformers, f"{name}Config")
+    model_class = getattr(transformers, f"{name}ForObjectDetection")
+    known = set(config_class().to_dict()) | {"id2label", "d_model", "hidden_size"}
+    settings = {k: v for k, v in config.items() if k in known}
+    more = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
+    settings |= {k: v for k, v in more.items() if k in known}
+    if model_type == "deformable_detr" and options.get("two_stage"):
+        options["two_stage_num_proposals"] = 7
+    torch.manual_seed(0)
+    return randomize(model_class(config_class(**settings, backbone_config=backbone(), **options)))
+
+
+@functools.cache
+def model(model_type: str):
+    """The same model for all tests, which leave it as it is."""
+    return build(model_type)
+
+
+class Processor:
+    """An image processor: stretched to 96 x 128, in [0, 1], as RT-DETR's."""
+
+    def __init__(self, hw=(96, 128)):
+        self.hw = hw
+
+    def __call__(self, images, return_tensors="pt"):
+        import numpy as np
+
+        pixels = torch.from_numpy(np.array(images.resize(self.hw[::-1]))).permute(2, 0, 1)
+        return {"pixel_values": pixels[None].float() / 255}
+
+
+def residuals(e):
+    return {k: v for k, v in e.meta["residuals"].items() if v is not None}
