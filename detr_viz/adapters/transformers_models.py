@@ -80,7 +80,7 @@ def facts_of(model: nn.Module, kind: TransformersType, **more: Any) -> Facts:
     name = getattr(model.config, "_name_or_path", "") or kind.title
     words = f"{kind.title}'s own image processor"
     return Facts(
-        type=model.config.model_type.replace("-", "_"),
+        type=kind.name,
         title=kind.title,
         weights=Path(name).name,
         path=name,
@@ -126,6 +126,13 @@ def load_folder(
     facts = facts_of(model, kind, sha256=sha256, notes=tuple(notes))
     facts = replace(facts, weights=folder.name, path=str(folder))
     return detector_of(model, processor, prompt, facts, class_names)
+
+
+def load(weights: str | None, device: str) -> AttachedDetector:
+    """A detector from a folder, as adapters are loaded; UserError without one."""
+    if weights is None or not Path(weights).is_dir():
+        raise UserError("give --weights a folder of save_pretrained, or hf:owner/name")
+    return load_folder(Path(weights), torch.device(device))
 
 
 def _classes(kind: TransformersType) -> tuple[Any, Any]:

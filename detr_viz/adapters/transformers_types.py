@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from detr_viz.common.errors import UserError
 
+NETWORKS = ("own", "transformers")  # of a folder that a network of ours can have too
 INSTALL = "pip install 'detr-viz[hf]'"
 
 
@@ -17,6 +18,7 @@ INSTALL = "pip install 'detr-viz[hf]'"
 class TransformersType:
     """A model_type of transformers.
 
+    name      as a word of --type
     title     as papers write it
     hub       a checkpoint on the Hugging Face hub
     prompted  whether it finds what --prompt names
@@ -24,43 +26,43 @@ class TransformersType:
               as those of a ResNet, whose windows are symmetric
     reordered whether rows of its output are not in the order of queries; those of
               intermediate_logits are
+    ours      whether a network of our own is taken unless --network says otherwise
     why_not   why there are no maps of it; "" where there are
     """
 
+    name: str
     title: str
     hub: str = ""
     prompted: bool = False
     centered: bool = True
     reordered: bool = False
+    ours: bool = False
     why_not: str = ""
 
 
 _VIT = "its detection tokens and the image's patches attend to each other in one encoder"
 TYPES: dict[str, TransformersType] = {
-    "detr": TransformersType("DETR", "facebook/detr-resnet-50", centered=False),
-    "conditional_detr": TransformersType(
-        "Conditional DETR", "microsoft/conditional-detr-resnet-50", centered=False
+    "detr": TransformersType("detr", "DETR", "facebook/detr-resnet-50", centered=False, ours=True),
+    "conditional_detr": TransformersType("conditional_detr", "Conditional DETR", "microsoft/conditional-detr-resnet-50", centered=False, ours=True
     ),
-    "deformable_detr": TransformersType("Deformable DETR", "SenseTime/deformable-detr"),
-    "table-transformer": TransformersType(
-        "Table Transformer", "microsoft/table-transformer-detection", centered=False
+    "deformable_detr": TransformersType("deformable_detr", "Deformable DETR", "SenseTime/deformable-detr", ours=True),
+    "table-transformer": TransformersType("table_transformer", "Table Transformer", "microsoft/table-transformer-detection", centered=False, ours=True
     ),
-    "dab-detr": TransformersType("DAB-DETR", "IDEA-Research/dab-detr-resnet-50", centered=False),
-    "rt_detr": TransformersType("RT-DETR", "PekingU/rtdetr_r50vd"),
-    "rt_detr_v2": TransformersType("RT-DETRv2", "PekingU/rtdetr_v2_r50vd"),
-    "d_fine": TransformersType("D-FINE", "ustc-community/dfine-xlarge-coco"),
-    "deimv2": TransformersType("DEIMv2", "Intellindust/DEIMv2_HGNetv2_N_COCO"),
-    "lw_detr": TransformersType("LW-DETR", "AnnaZhang/lwdetr_small_60e_coco"),
-    "rf_detr": TransformersType("RF-DETR", "Roboflow/rf-detr-base"),
-    "grounding-dino": TransformersType(
-        "Grounding DINO", "IDEA-Research/grounding-dino-tiny", prompted=True
+    "dab-detr": TransformersType("dab_detr", "DAB-DETR", "IDEA-Research/dab-detr-resnet-50", centered=False),
+    "rt_detr": TransformersType("rt_detr", "RT-DETR", "PekingU/rtdetr_r50vd"),
+    "rt_detr_v2": TransformersType("rt_detr_v2", "RT-DETRv2", "PekingU/rtdetr_v2_r50vd"),
+    "d_fine": TransformersType("d_fine", "D-FINE", "ustc-community/dfine-xlarge-coco"),
+    "deimv2": TransformersType("deimv2", "DEIMv2", "Intellindust/DEIMv2_HGNetv2_N_COCO"),
+    "lw_detr": TransformersType("lw_detr", "LW-DETR", "AnnaZhang/lwdetr_small_60e_coco"),
+    "rf_detr": TransformersType("rf_detr", "RF-DETR", "Roboflow/rf-detr-base"),
+    "grounding-dino": TransformersType("grounding_dino", "Grounding DINO", "IDEA-Research/grounding-dino-tiny", prompted=True
     ),
-    "mm-grounding-dino": TransformersType("MM Grounding DINO", prompted=True),
-    "omdet-turbo": TransformersType("OmDet-Turbo", prompted=True),
-    "pp_doclayout_v2": TransformersType("PP-DocLayoutV2", reordered=True),
-    "pp_doclayout_v3": TransformersType("PP-DocLayoutV3"),
-    "pp_doclayout_v4": TransformersType("PP-DocLayoutV4"),
-    "yolos": TransformersType("YOLOS", "hustvl/yolos-tiny", why_not=_VIT),
+    "mm-grounding-dino": TransformersType("mm_grounding_dino", "MM Grounding DINO", prompted=True),
+    "omdet-turbo": TransformersType("omdet_turbo", "OmDet-Turbo", prompted=True),
+    "pp_doclayout_v2": TransformersType("pp_doclayout_v2", "PP-DocLayoutV2", reordered=True),
+    "pp_doclayout_v3": TransformersType("pp_doclayout_v3", "PP-DocLayoutV3"),
+    "pp_doclayout_v4": TransformersType("pp_doclayout_v4", "PP-DocLayoutV4"),
+    "yolos": TransformersType("yolos", "YOLOS", "hustvl/yolos-tiny", why_not=_VIT),
 }
 
 
