@@ -22,7 +22,7 @@ from detr_viz.adapters.one_level import LevelAttention
 from detr_viz.adapters.own_sizes import OwnSizes
 from detr_viz.adapters.positions import Given
 from detr_viz.adapters.read import checked, projection, read
-from detr_viz.adapters.read_sampled import reference_of
+from detr_viz.adapters.read_sampled import reference_of, shapes_of
 from detr_viz.adapters.recorder import RawCall
 from detr_viz.adapters.roles import Role, Sites, roles_of
 from detr_viz.adapters.run import Prepared, Run, input_size, run, to_device
@@ -242,11 +242,10 @@ class AttachedDetector:
         return {where: self._site(where, role) for where, role in self._roles.items()}
 
     def _site(self, where: Where, role: Role) -> AttentionSite:
-        module = role.site.module
         return AttentionSite(
             module=self._probes[where],
             read=partial(_read, where[0], role, self._position),
-            project_out=module.out_proj if role.site.kind == "packed" else nn.Identity(),
+            project_out=projection(role.site),
             if_wrong=f"{role.site.name} attends in a way of its own",
         )
 
@@ -330,7 +329,7 @@ class AttachedDetector:
                     return None
                 attention = read(call, 0, (), self._position)
                 context = attention.without(NOTHING, mask)[1].transpose(0, 1).flatten(1)
-                return projection(call)(context)[None]
+                return projection(call.site)(context)[None]
 
             done = run(self.network, memory, sites, finish)
             scores.append(self._answers.of(done.out, self.info.num_layers)[-1][1])
@@ -388,8 +387,6 @@ def _references(crossing: Mapping[int, Sequence[RawCall]]) -> dict[int, Tensor]:
 
 
 def _levels(call: RawCall) -> int:
-    from detr_viz.adapters.read_sampled import shapes_of
-
     return len(shapes_of(call))
 
 

@@ -24,6 +24,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.explanation.explain_image import SelfCheckError
 
 AGREEMENT_LIMIT = 1e-3  # right readings are 5e-8 apart, wrong ones 1 to 2
+_HALF_LIMIT = 0.1  # of half precision, where the sum was rounded to 8 bits before the difference
 _POSITION = re.compile(r"pos|query_embed|object_queries", re.IGNORECASE)
 _OF_KEYS = re.compile(r"^pos$|encoder|memory|spatial|key", re.IGNORECASE)
 _OTHERS = re.compile(r"mask|shape|index|reference|points|valid", re.IGNORECASE)
@@ -57,7 +58,8 @@ def row_position(call: RawCall, x: Tensor, side: str, given: Given | None) -> Po
         value = batch_first(found, rows, batch, width)
         if value is None:
             raise UserError(
-                f"position= gives {tuple(found.shape)} for {call.name}, not (batch, {rows}, {width})"
+                f"position= gives {tuple(found.shape)} for {call.name}, not "
+                f"(batch, {rows}, {width})"
             )
         return Position(value, None, "position=")
     names, other = _named(call, x, side), difference(call, x, side)
@@ -65,10 +67,11 @@ def row_position(call: RawCall, x: Tensor, side: str, given: Given | None) -> Po
         only = names or other
         return only and Position(only[0], None, only[1])
     error = distance(names[0], other[0])
-    if error > AGREEMENT_LIMIT:
+    limit = AGREEMENT_LIMIT if x.dtype in (torch.float32, torch.float64) else _HALF_LIMIT
+    if error > limit:
         raise SelfCheckError(
             f"position of {call.name} by {names[1]} and by difference are {error:.2g} apart "
-            f"(limit {AGREEMENT_LIMIT:g}): give position="
+            f"(limit {limit:g}): give position="
         )
     return Position(names[0], error, names[1])
 

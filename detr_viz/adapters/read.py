@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from detr_viz.adapters.find import SiteModule
 from detr_viz.adapters.positions import Given, Position
 from detr_viz.adapters.read_dense import dense_rows, read_dense
 from detr_viz.adapters.read_sampled import read_sampled, sampled_rows
@@ -31,9 +32,21 @@ def rows_of(call: RawCall) -> tuple[int, int]:
         return 0, 0
 
 
-def projection(call: RawCall) -> nn.Module:
-    """From heads to what the call's context holds: nn.MultiheadAttention's is projected."""
-    return call.site.module.out_proj if call.site.kind == "packed" else nn.Identity()
+class Projection(nn.Module):
+    """A projection of heads, in its own precision."""
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self._own = (own,)  # not a child: it belongs to another network
+
+    def forward(self, x: Tensor) -> Tensor:
+        with Paused():
+            return self._own[0](x.to(self._own[0].weight.dtype))
+
+
+def projection(site: SiteModule) -> nn.Module:
+    """From heads to the context of a site's calls; nn.MultiheadAttention's is projected."""
+    return Projection(site.module.out_proj) if site.kind == "packed" else nn.Identity()
 
 
 def read(
@@ -50,7 +63,7 @@ def checked(
     with Paused(), torch.no_grad():
         reader = read_sampled if call.site.kind == "sampled" else read_dense
         readings, positions = reader(call, image, given)
-        attention, residual = _best(readings, call.context[image], projection(call))
+        attention, residual = _best(readings, call.context[image], projection(call.site))
     return attention, residual, positions
 
 

@@ -20,7 +20,7 @@ from detr_viz.adapters.positions import (
     values_of,
 )
 from detr_viz.adapters.recorder import RawCall, bias_part, linear_part
-from detr_viz.adapters.tensors import number
+from detr_viz.adapters.tensors import full, number
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.kernel import split_heads
 from detr_viz.attention.terms import MODES
@@ -72,7 +72,8 @@ def read_dense(
         else:
             parts += [project(x - position.value), project(position.value).expand(len(x), -1, -1)]
     heads = _heads(call, parts[0].shape[-1])
-    c_q, p_q, c_k, p_k, v = (split_heads(x, heads) for x in (*parts, v))
+    b_q, b_k = full(b_q), full(b_k)
+    c_q, p_q, c_k, p_k, v = (split_heads(full(x), heads) for x in (*parts, v))
     scale = _scale(call, c_q.shape[-1])
     attention = DenseAttention(
         c_q, p_q, c_k, p_k,
@@ -130,7 +131,7 @@ def _apart(call: RawCall) -> DenseAttention:
     batch = len(call.outputs["v"])
 
     def split(x: Tensor) -> Tensor:
-        return split_heads(x, heads).expand(batch, -1, -1, -1)
+        return split_heads(full(x), heads).expand(batch, -1, -1, -1)
 
     c_q, c_k, p_k, value = (
         split(call.outputs[n]) for n in ("q content", "k content", "k pos", "v")

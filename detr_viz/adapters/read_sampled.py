@@ -16,7 +16,7 @@ from torch import Tensor
 from detr_viz.adapters.positions import Given, Position, is_nothing, queries_of, row_position
 from detr_viz.adapters.read_dense import HEADS, NO_POSITION
 from detr_viz.adapters.recorder import RawCall, bias_part, linear_part
-from detr_viz.adapters.tensors import Shapes, level_shapes, masks, number
+from detr_viz.adapters.tensors import Shapes, full, level_shapes, masks, number
 from detr_viz.attention.kernel import split_heads
 from detr_viz.attention.sampled import SampledAttention
 from detr_viz.attention.undivided import UndividedSamples
@@ -124,7 +124,7 @@ def read_sampled(
         c = linear_part(module, query if nothing else query - of_position)[image]
         p = linear_part(module, of_position)[image]
         b = bias_part(module, query)[None]
-        return tuple(_by_level(x, heads, points, per_point) for x in (c, p, b))
+        return tuple(_by_level(full(x), heads, points, per_point) for x in (c, p, b))
 
     c_w, p_w, b_w = (x[..., 0] for x in parts(logits, 1))
     offset_parts = tuple(x * factor for x in parts(offsets, 2))
@@ -139,8 +139,8 @@ def read_sampled(
     value = split_heads(sampled_value(call), heads)
     attention = SampledAttention(
         c_w, p_w, b_w, *offset_parts,
-        reference=reference[image if len(reference) > 1 else 0],
-        value=value[image],
+        reference=full(reference[image if len(reference) > 1 else 0]),
+        value=full(value[image]),
         shapes=shapes,
     )  # fmt: skip
     if nothing:

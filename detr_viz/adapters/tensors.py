@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Shapes = tuple[tuple[int, int], ...]
+
+
+def full(x: Tensor) -> Tensor:
+    """Half precision widened: cells are counted in it, and bfloat16 counts to 256."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def batch_first(x: Any, rows: int, batch: int, width: int) -> Tensor | None:

@@ -10,7 +10,9 @@ run: no trust_remote_code, and nothing is fetched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -121,8 +123,9 @@ def load_folder(
             "save it with processor.save_pretrained"
         )
     model_class, processor_class = _classes(kind)
-    processor = _from(folder, PROCESSOR_FILES[0], processor_class)
-    model = _model(folder, model_class, config).to(device)
+    with _silent():
+        processor = _from(folder, PROCESSOR_FILES[0], processor_class)
+        model = _model(folder, model_class, config).to(device)
     facts = facts_of(model, kind, sha256=sha256, notes=tuple(notes))
     facts = replace(facts, weights=folder.name, path=str(folder))
     return detector_of(model, processor, prompt, facts, class_names)
@@ -162,7 +165,7 @@ def _model(folder: Path, auto: Any, config: Any) -> nn.Module:
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
-            torch_dtype=torch.float32,
+            **_float32(),
         )
     except Exception as error:
         raise UserError(f"{folder} cannot be loaded: {_first_line(error)}") from None
@@ -172,6 +175,32 @@ def _model(folder: Path, auto: Any, config: Any) -> nn.Module:
             f"such as {missing[0]}: save it again"
         )
     return model.eval()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No progress bars and no advice of transformers on stderr."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _float32() -> dict[str, Any]:
+    """torch_dtype became dtype in transformers 4.56."""
+    import transformers
+
+    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
+    return {"dtype" if (major, minor) >= (4, 56) else "torch_dtype": torch.float32}
 
 
 def _first_line(error: Exception) -> str:
@@ -244,7 +273,7 @@ class OutputReader:
 
 
 def probabilities(logits: Tensor, count: int | None) -> Tensor:
-    """(1, Q, outputs) -> (1, Q, classes): softmax without the last of one too many, else sigmoid."""
+    """(1, Q, outputs) -> (1, Q, classes): softmax, if there is an output of none, else sigmoid."""
     if count is not None and logits.shape[-1] == count + 1:
         return logits.softmax(-1)[..., :-1]
     return logits.sigmoid()

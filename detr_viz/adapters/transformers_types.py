@@ -43,19 +43,34 @@ class TransformersType:
 _VIT = "its detection tokens and the image's patches attend to each other in one encoder"
 TYPES: dict[str, TransformersType] = {
     "detr": TransformersType("detr", "DETR", "facebook/detr-resnet-50", centered=False, ours=True),
-    "conditional_detr": TransformersType("conditional_detr", "Conditional DETR", "microsoft/conditional-detr-resnet-50", centered=False, ours=True
+    "conditional_detr": TransformersType(
+        "conditional_detr",
+        "Conditional DETR",
+        "microsoft/conditional-detr-resnet-50",
+        centered=False,
+        ours=True,
     ),
-    "deformable_detr": TransformersType("deformable_detr", "Deformable DETR", "SenseTime/deformable-detr", ours=True),
-    "table-transformer": TransformersType("table_transformer", "Table Transformer", "microsoft/table-transformer-detection", centered=False, ours=True
+    "deformable_detr": TransformersType(
+        "deformable_detr", "Deformable DETR", "SenseTime/deformable-detr", ours=True
     ),
-    "dab-detr": TransformersType("dab_detr", "DAB-DETR", "IDEA-Research/dab-detr-resnet-50", centered=False),
+    "table-transformer": TransformersType(
+        "table_transformer",
+        "Table Transformer",
+        "microsoft/table-transformer-detection",
+        centered=False,
+        ours=True,
+    ),
+    "dab-detr": TransformersType(
+        "dab_detr", "DAB-DETR", "IDEA-Research/dab-detr-resnet-50", centered=False
+    ),
     "rt_detr": TransformersType("rt_detr", "RT-DETR", "PekingU/rtdetr_r50vd"),
     "rt_detr_v2": TransformersType("rt_detr_v2", "RT-DETRv2", "PekingU/rtdetr_v2_r50vd"),
     "d_fine": TransformersType("d_fine", "D-FINE", "ustc-community/dfine-xlarge-coco"),
     "deimv2": TransformersType("deimv2", "DEIMv2", "Intellindust/DEIMv2_HGNetv2_N_COCO"),
     "lw_detr": TransformersType("lw_detr", "LW-DETR", "AnnaZhang/lwdetr_small_60e_coco"),
     "rf_detr": TransformersType("rf_detr", "RF-DETR", "Roboflow/rf-detr-base"),
-    "grounding-dino": TransformersType("grounding_dino", "Grounding DINO", "IDEA-Research/grounding-dino-tiny", prompted=True
+    "grounding-dino": TransformersType(
+        "grounding_dino", "Grounding DINO", "IDEA-Research/grounding-dino-tiny", prompted=True
     ),
     "mm-grounding-dino": TransformersType("mm_grounding_dino", "MM Grounding DINO", prompted=True),
     "omdet-turbo": TransformersType("omdet_turbo", "OmDet-Turbo", prompted=True),

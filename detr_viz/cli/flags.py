@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from detr_viz.adapters.transformers_types import NETWORKS
 from detr_viz.attention.terms import (
     ALL_TERMS,
     MODES,
@@ -14,7 +15,6 @@ from detr_viz.attention.terms import (
     SCALES,
     TERMS,
 )
-from detr_viz.adapters.transformers_types import NETWORKS
 from detr_viz.checkpoints.type_names import type_names
 from detr_viz.cli.arguments import (
     colormap,
