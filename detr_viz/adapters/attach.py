@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from detr_viz.adapters.attached import Answers, AttachedDetector, Facts
+from detr_viz.adapters.answers import Answers, Facts
+from detr_viz.adapters.attached import AttachedDetector
 from detr_viz.adapters.own_sizes import OwnSizes
 from detr_viz.adapters.positions import Given
 from detr_viz.adapters.roles import Sites

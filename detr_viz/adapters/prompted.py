@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from detr_viz.adapters.attached import Answers, AttachedDetector, Facts
+from detr_viz.adapters.answers import Answers, Facts
+from detr_viz.adapters.attached import AttachedDetector
 from detr_viz.adapters.run import Prepared
 from detr_viz.adapters.transformers_types import TransformersType
 from detr_viz.common.errors import UserError

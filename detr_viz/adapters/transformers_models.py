@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from detr_viz.adapters.attached import Answers, AttachedDetector, Facts
+from detr_viz.adapters.answers import Answers, Facts
+from detr_viz.adapters.attached import AttachedDetector
 from detr_viz.adapters.own_sizes import OwnSizes
 from detr_viz.adapters.run import Prepared
 from detr_viz.adapters.transformers_types import TYPES, TransformersType, check_installed, is_theirs

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from detr_viz.adapters.attached import AttachedDetector
 
+
 def check_words(weights: str | None, type: str | None) -> None:
     """UserError for a type of transformers without weights: none of them ships a demo."""
     entry = REGISTRY.get(type or "")

@@ -266,7 +266,7 @@ def list_models() -> str:
     wide = max(len(name) for name in KNOWN)
     own = {n: e for n, e in adapters.REGISTRY.items() if not e.of_transformers}
     lines = ["types (--type):"]
-    lines += [f"  {name:<{wide}}  {entry.title}" for name, entry in {**models.REGISTRY, **own}.items()]
+    lines += [f"  {name:<{wide}}  {e.title}" for name, e in {**models.REGISTRY, **own}.items()]
     lines += ["", "weights that are downloaded once (--weights):"]
     lines += [f"  {name:<{wide}}  {known.title}" for name, known in KNOWN.items()]
     hub = [f"hf:{name}" for entry in models.REGISTRY.values() for name in entry.hub]
@@ -279,6 +279,6 @@ def list_models() -> str:
         more += ", with --network transformers" if kind.ours else ""
         more += f": not shown, {kind.why_not}" if kind.why_not else ""
         lines.append(f"  {name:<{wide}}  {kind.title}: {way}{more}")
-    lines += ["", "also: a checkpoint file, a Hugging Face folder, hf:owner/name; any other network:"]
-    lines += ["  --model FILE.py:FUNCTION (see docs/your_model.md)"]
+    lines += ["", "also: a checkpoint file, a Hugging Face folder, hf:owner/name"]
+    lines += ["any other network: --model FILE.py:FUNCTION (see docs/your_model.md)"]
     return "\n".join(lines)

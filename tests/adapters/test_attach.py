@@ -162,8 +162,8 @@ def test_a_traced_network_is_one_line():
 @pytest.mark.parametrize("model_type", ["detr", "rt_detr"])
 def test_bfloat16_has_a_limit_of_its_own(model_type):
     model = tiny.build(model_type).bfloat16()
-    e = explain(model, RGB, processor=tiny.Processor((256, 256)))
-    assert 1e-4 < e.residuals[1] < 3e-2 and e.meta["dtype"] == "bfloat16"
+    e = explain(model, RGB, processor=tiny.Processor())
+    assert 1e-4 < e.residuals[1] < 2e-2 and e.meta["dtype"] == "bfloat16"
     assert np.isfinite(e.maps()).all()
 
 

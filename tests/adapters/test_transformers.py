@@ -22,8 +22,7 @@ SAMPLED = [t for t in TYPES if t not in DENSE]
 RGB = np.random.default_rng(1).integers(0, 255, (60, 80, 3), np.uint8)
 
 
-def processor_of(model_type):
-    return tiny.Processor((64, 64) if model_type in ("lw_detr", "rf_detr") else (96, 128))
+processor_of = tiny.processor_of
 
 
 @pytest.fixture(scope="module", params=TYPES)

@@ -172,5 +172,14 @@ class Processor:
         return {"pixel_values": pixels[None].float() / 255}
 
 
+def processor_of(model_type):
+    """The processor of a tiny model: patches of some want a square."""
+    return Processor((64, 64) if model_type in ("lw_detr", "rf_detr") else (96, 128))
+
+
+PROMPTS: dict[str, str] = {}
+
+
 def residuals(e):
+    """Of the sites that could be tested."""
     return {k: v for k, v in e.meta["residuals"].items() if v is not None}
