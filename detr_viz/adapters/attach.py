@@ -32,15 +32,17 @@ if TYPE_CHECKING:
 def attach(
     module: nn.Module,
     *,
-    boxes: Callable[[Any], Tensor],
-    scores: Callable[[Any], Tensor],
-    preprocess: Callable[[NDArray[np.uint8]], Any],
+    boxes: Callable[[Any], Tensor] | None = None,
+    scores: Callable[[Any], Tensor] | None = None,
+    preprocess: Callable[[NDArray[np.uint8]], Any] | None = None,
     sites: Sites | None = None,
     position: Given | None = None,
     cell_rule: str = "centered",
     class_names: Sequence[str] | None = None,
     title: str = "",
     pairwise: bool = True,
+    processor: Callable[..., Any] | None = None,
+    prompt: str | Sequence[str] | None = None,
 ) -> AttachedDetector:
     """A `Detector` of any network, which stays as it is.
 
@@ -55,10 +57,14 @@ def attach(
     cell_rule   "centered": cell i lies at (i + 0.5) / cells; "aligned": at pixel stride * i
     class_names of the columns of scores
     pairwise    whether a query may be detected as several classes (focal loss)
+    processor, prompt   of models of transformers, in place of boxes, scores and preprocess: they
+                are attached once for many images
     UserError where no cross-attention of Q queries is called.
     """
     if not isinstance(module, nn.Module):
         raise UserError(f"attach takes an nn.Module, not {type(module).__name__}")
+    if boxes is None and scores is None and is_transformers(module):
+        return detector_of(module, processor, prompt, class_names=class_names)
     for name, given in (("boxes", boxes), ("scores", scores), ("preprocess", preprocess)):
         if not callable(given):
             raise UserError(f"attach: {name}= is {type(given).__name__}, not a function")

@@ -13,7 +13,7 @@ in calls of the same network by another thread.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,8 +91,12 @@ class Recorder:
         self,
         sites: Sequence[SiteModule],
         finish: Callable[[RawCall], Tensor | None] | None = None,
+        watched: Iterable[nn.Module] = (),
+        look: Callable[[Any], None] | None = None,
     ) -> None:
+        """watched: modules whose outputs `look` is called with."""
         self.calls: list[RawCall] = []
+        self._watched, self._look = list(watched), look
         self._sites, self._finish = sites, finish
         self._open: dict[int, list[RawCall]] = {}  # of a site, innermost last
         self._layers: dict[int, tuple[tuple, dict, list[RawCall]]] = {}
@@ -107,6 +111,8 @@ class Recorder:
                 self._pre(layer, self._enter_layer)
             for site in self._sites:
                 self._hook_site(site)
+            for module in self._watched:
+                self._post(module, lambda args, kwargs, out: self._look and self._look(out))
         except BaseException:
             self.__exit__()
             raise

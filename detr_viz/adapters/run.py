@@ -52,22 +52,15 @@ def run(
     UserError where a compiled network does not let its hooks run.
     """
     maps: dict[tuple[int, int], None] = {}
-    handles = []
-    if maps_too:
 
-        def look(module: nn.Module, args: tuple, out: Any) -> None:
-            if (hw := map_size(out)) is not None:
-                maps.pop(hw, None)
-                maps[hw] = None
+    def look(out: Any) -> None:
+        if (hw := map_size(out)) is not None:
+            maps.pop(hw, None)
+            maps[hw] = None
 
-        convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))
-        handles = [module.register_forward_hook(look) for module in convolutions]
-    try:
-        with at_rest(network), Recorder(sites, finish) as recorder:
-            out = call(network, prepared.inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)] if maps_too else []
+    with at_rest(network), Recorder(sites, finish, convolutions, look) as recorder:
+        out = call(network, prepared.inputs)
     return Run(out, recorder.calls, list(maps))
 
 

@@ -73,7 +73,9 @@ TYPES: dict[str, TransformersType] = {
         "grounding_dino", "Grounding DINO", "IDEA-Research/grounding-dino-tiny", prompted=True
     ),
     "mm-grounding-dino": TransformersType("mm_grounding_dino", "MM Grounding DINO", prompted=True),
-    "omdet-turbo": TransformersType("omdet_turbo", "OmDet-Turbo", prompted=True),
+    "omdet-turbo": TransformersType(
+        "omdet_turbo", "OmDet-Turbo", "omlab/omdet-turbo-swin-tiny-hf", prompted=True
+    ),
     "pp_doclayout_v2": TransformersType("pp_doclayout_v2", "PP-DocLayoutV2", reordered=True),
     "pp_doclayout_v3": TransformersType("pp_doclayout_v3", "PP-DocLayoutV3"),
     "pp_doclayout_v4": TransformersType("pp_doclayout_v4", "PP-DocLayoutV4"),

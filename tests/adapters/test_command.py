@@ -255,7 +255,8 @@ def test_help_and_mistakes_import_no_transformers():
 
     code = (
         "import sys\nfrom detr_viz import cli\ncli.main(['--list-models'])\n"
-        "heavy = {'torch', 'transformers', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy"
+        "heavy = {'torch', 'transformers', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

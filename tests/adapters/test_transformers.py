@@ -8,7 +8,7 @@ import tiny_models as tiny
 import torch
 from PIL import Image
 
-from detr_viz import explain
+from detr_viz import attach, explain
 from detr_viz.adapters.positions import AGREEMENT_LIMIT, difference, distance, queries_of
 from detr_viz.adapters.read import checked
 from detr_viz.adapters.run import run
@@ -16,7 +16,8 @@ from detr_viz.adapters.transformers_models import detector_of
 from detr_viz.common.errors import UserError
 
 transformers = pytest.importorskip("transformers")
-TYPES = tiny.installed_types()
+TYPES = [t for t in tiny.installed_types() if t not in tiny.PROMPTED]
+PROMPTED = [t for t in tiny.installed_types() if t in tiny.PROMPTED]
 DENSE = ["detr", "conditional_detr", "table-transformer", "dab-detr"]
 SAMPLED = [t for t in TYPES if t not in DENSE]
 RGB = np.random.default_rng(1).integers(0, 255, (60, 80, 3), np.uint8)
@@ -266,8 +267,36 @@ def test_difference_needs_no_names(detector, model_type):
     assert distance(value, calls[0].bound["position_embeddings"]) < 1e-5
 
 
+def test_attached_once_for_many_images(detector, explained, model_type):
+    again = attach(tiny.model(model_type), processor=processor_of(model_type))
+    np.testing.assert_array_equal(explain(again, RGB).maps(), explained.maps())
+
+
 def test_sizes_of_the_image_are_those_of_the_processor():
     processor = tiny.Processor((64, 160))
     e = explain(tiny.model("rt_detr"), Image.fromarray(RGB), processor=processor)
     assert [grid.hw for grid in e.grids()] == [(8, 20), (4, 10), (2, 5)]
     assert e.input_hw == (64, 160) and e.image.hw == (60, 80)
+
+
+@pytest.mark.parametrize("model_type", PROMPTED)
+def test_models_that_are_asked(model_type):
+    model, processor = tiny.build(model_type), processor_of(model_type)
+    e = explain(
+        model, RGB, processor=processor, prompt=tiny.PROMPT, layers="all", sites=["encoder"]
+    )
+    assert e.class_names == ("a cat", "a remote control") and e.class_scores.shape == (7, 2)
+    assert e.modes == ("combine", "position", "content") and e.layers == (0, 1)
+    assert all(value <= 1e-4 for value in tiny.residuals(e).values())
+    assert {"0", "1"} <= tiny.residuals(e).keys()
+    unchecked = any("by one rule alone, unchecked" in note for note in e.meta["notes"])
+    assert unchecked == (model_type == "omdet-turbo")
+    if model_type != "omdet-turbo":  # tokens 1, 2 are of the first phrase, 4 to 6 of the second
+        inputs = e.memory.inputs
+        with torch.no_grad():
+            scores = model(**inputs).logits[0].sigmoid()
+        best = torch.stack([scores[:, 1:3].amax(1), scores[:, 4:7].amax(1)], 1)
+        np.testing.assert_allclose(e.class_scores, best.numpy(), atol=1e-6)
+    for prompt in (None, " . "):
+        with pytest.raises(UserError, match="finds what a prompt names: give --prompt"):
+            explain(model, RGB, processor=processor, prompt=prompt)

@@ -102,9 +102,57 @@ CONFIGS = {
     ),
     "pp_doclayout_v4": ("PPDocLayoutV4", _RT, lambda: _resnet(2, 3, 4)),
 }
-VARIANTS = {  # of deformable_detr
-    "two_stage": {"two_stage": True, "with_box_refine": True},
-    "refine": {"with_box_refine": True},
+_GROUNDED = {**_DENSE, "max_text_len": 16}
+_OMDET = {
+    "num_queries": 7,
+    "apply_layernorm_after_vision_backbone": False,
+    "text_projection_in_dim": 32,
+    "text_projection_out_dim": 32,
+    "task_encoder_hidden_dim": 32,
+    "class_embed_dim": 32,
+    "encoder_hidden_dim": 32,
+    "vision_features_channels": [32, 32, 32],
+    "encoder_in_channels": [16, 24, 32],
+    "encoder_attention_heads": 4,
+    "encoder_dim_feedforward": 32,
+    "decoder_hidden_dim": 32,
+    "decoder_num_heads": 4,
+    "decoder_num_layers": 2,
+    "decoder_dim_feedforward": 32,
+}
+
+
+def _bert():
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=1100,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+
+
+def _clip():
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=1100,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        projection_dim=32,
+        eos_token_id=1099,
+    )
+
+
+PROMPT = "a cat. a remote control."
+PROMPTED = {
+    "grounding-dino": ("GroundingDino", _GROUNDED, lambda: _resnet(2, 3, 4), _bert),
+    "mm-grounding-dino": ("MMGroundingDino", _GROUNDED, lambda: _resnet(2, 3, 4), _bert),
+    "omdet-turbo": ("OmDetTurbo", _OMDET, lambda: _resnet(2, 3, 4), _clip),
 }
 
 
@@ -112,7 +160,8 @@ def installed_types() -> list[str]:
     """Those of CONFIGS that the installed transformers has."""
     import transformers
 
-    return [t for t, (name, *_) in CONFIGS.items() if hasattr(transformers, f"{name}Config")]
+    every = {**CONFIGS, **PROMPTED}
+    return [t for t, (name, *_) in every.items() if hasattr(transformers, f"{name}Config")]
 
 
 def randomize(model):
@@ -140,7 +189,9 @@ def build(model_type: str, **options):
     """A random model in evaluation mode; options: of its config."""
     import transformers
 
-    name, config, backbone = CONFIGS[model_type]
+    name, config, backbone, *text = {**CONFIGS, **PROMPTED}[model_type]
+    if text:
+        options["text_config"] = text[0]()
     config_class = getattr(transformers, f"{name}Config")
     model_class = getattr(transformers, f"{name}ForObjectDetection")
     known = set(config_class().to_dict()) | {"id2label", "d_model", "hidden_size"}
@@ -172,12 +223,57 @@ class Processor:
         return {"pixel_values": pixels[None].float() / 255}
 
 
+class Tokenizer:
+    """Words to numbers, with the special tokens of BERT."""
+
+    words = ("a", "cat", "remote", "control")
+    all_special_ids = (101, 102)
+
+    def convert_tokens_to_ids(self, token):
+        return {".": 1012}.get(token, 200 + self.words.index(token) if token in self.words else 1)
+
+    def __call__(self, text):
+        tokens = text.replace(".", " .").split()
+        return {"input_ids": [101, *map(self.convert_tokens_to_ids, tokens), 102]}
+
+
+class GroundingProcessor(Processor):
+    """A processor with a prompt, as GroundingDinoProcessor's."""
+
+    tokenizer = Tokenizer()
+
+    def __call__(self, images, text, return_tensors="pt"):
+        ids = torch.tensor([self.tokenizer(text)["input_ids"]])
+        found = super().__call__(images)
+        ones = torch.ones_like(ids)
+        more = {"input_ids": ids, "attention_mask": ones, "token_type_ids": torch.zeros_like(ids)}
+        return {**found, **more, "pixel_mask": torch.ones(1, *self.hw, dtype=torch.long)}
+
+
+class OmDetProcessor(Processor):
+    """The same as OmDetTurboProcessor's: a task of all classes, and each class alone."""
+
+    def __call__(self, images, text, return_tensors="pt"):
+        classes = torch.tensor([[300 + i, 310 + i, 1099] for i in range(len(text))])
+        task = torch.tensor([[400, 401, 402, 1099]])
+        return {
+            **super().__call__(images),
+            "classes_input_ids": classes,
+            "classes_attention_mask": torch.ones_like(classes),
+            "tasks_input_ids": task,
+            "tasks_attention_mask": torch.ones_like(task),
+            "classes_structure": torch.tensor([len(text)]),
+        }
+
+
 def processor_of(model_type):
     """The processor of a tiny model: patches of some want a square."""
+    if model_type in PROMPTED:
+        return OmDetProcessor() if model_type == "omdet-turbo" else GroundingProcessor()
     return Processor((64, 64) if model_type in ("lw_detr", "rf_detr") else (96, 128))
 
 
-PROMPTS: dict[str, str] = {}
+PROMPTS = dict.fromkeys(PROMPTED, PROMPT)
 
 
 def residuals(e):
