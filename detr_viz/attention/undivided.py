@@ -11,7 +11,6 @@ from detr_viz.attention.base import Rows
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.sampled import SampledAttention
 from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode
-from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
     from detr_viz.explanation.removals import Removal
@@ -43,15 +42,15 @@ class UndividedAttention(DenseAttention):
     def weights(
         self, mode: str | Mode = "combine", rows: Rows = None, scale: str = "mode"
     ) -> Tensor:
-        """(M, q, K); UserError for any mode but combine."""
+        """(M, q, K); ValueError for any mode but combine."""
         if mode != "combine":
-            raise UserError(f"mode {mode!r} does not exist: {self.why}")
+            raise ValueError(f"mode {mode!r} does not exist: {self.why}")
         return super().weights(mode, rows, scale)
 
     def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As in DenseAttention, for heads and boxes; UserError for content, position and terms."""
+        """As in DenseAttention, for heads and boxes; ValueError for content, position and terms."""
         if removal.terms:
-            raise UserError(f"{removal.name!r} cannot be removed: {self.why}")
+            raise ValueError(f"{removal.name!r} cannot be removed: {self.why}")
         return super().without(removal, hidden)
 
 
@@ -77,21 +76,21 @@ class UndividedSamples(SampledAttention):
         return {"combine": UNDIVIDED_SAMPLES_FORMULA}
 
     def samples(self, mode: str = "combine", rows: Rows = None) -> tuple[Tensor, Tensor]:
-        """As in SampledAttention; UserError for any mode but combine."""
+        """As in SampledAttention; ValueError for any mode but combine."""
         self._check(mode)
         return super().samples(mode, rows)
 
     def weights(self, mode: str = "combine", rows: Rows = None, scale: str = "mode") -> Tensor:
-        """(M, q, S); UserError for any mode but combine."""
+        """(M, q, S); ValueError for any mode but combine."""
         self._check(mode)
         return super().weights(mode, rows, scale)
 
     def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As in SampledAttention; UserError for content, position and terms."""
+        """As in SampledAttention; ValueError for content, position and terms."""
         if removal.terms:
-            raise UserError(f"{removal.name!r} cannot be removed: {self.why}")
+            raise ValueError(f"{removal.name!r} cannot be removed: {self.why}")
         return super().without(removal, hidden)
 
     def _check(self, mode: str) -> None:
         if mode != "combine":
-            raise UserError(f"mode {mode!r} does not exist: {self.why}")
+            raise ValueError(f"mode {mode!r} does not exist: {self.why}")
