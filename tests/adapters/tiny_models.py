@@ -111,6 +111,7 @@ _OMDET = {
     "task_encoder_hidden_dim": 32,
     "class_embed_dim": 32,
     "encoder_hidden_dim": 32,
+    "d_model": 32,  # the same, as newer versions call it
     "vision_features_channels": [32, 32, 32],
     "encoder_in_channels": [16, 24, 32],
     "encoder_attention_heads": 4,
@@ -144,6 +145,7 @@ def _clip():
         num_attention_heads=2,
         intermediate_size=32,
         projection_dim=32,
+        bos_token_id=1098,
         eos_token_id=1099,
     )
 
