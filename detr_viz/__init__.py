@@ -14,9 +14,10 @@ from detr_viz.common.lazy import public
 
 if TYPE_CHECKING:
     from detr_viz import figures as figures
+    from detr_viz.adapters.attach import attach as attach
+    from detr_viz.adapters.attach import explain as explain
     from detr_viz.checkpoints.load_model import load_model as load_model
     from detr_viz.explanation.captured import Explanation as Explanation
-    from detr_viz.explanation.explain_image import explain as explain
     from detr_viz.models.detector import LoadedModel as LoadedModel
 
 __version__ = "0.1.0"
@@ -25,7 +26,8 @@ __getattr__, _names = public(
     __name__,
     {
         "Explanation": "explanation.captured",
-        "explain": "explanation.explain_image",
+        "attach": "adapters.attach",
+        "explain": "adapters.attach",
         "LoadedModel": "models.detector",
         "load_model": "checkpoints.load_model",
     },

@@ -20,7 +20,7 @@ from detr_viz import models
 from detr_viz.checkpoints import recognise, weight_files
 from detr_viz.checkpoints.downloads import sha256_of
 from detr_viz.checkpoints.fit import checked_config, few_keys, fitted_state_dict, own_tensors
-from detr_viz.checkpoints.locate import BY_FILENAME, locate, type_contradiction
+from detr_viz.checkpoints.locate import BY_FILENAME, WeightsLocation, locate, type_contradiction
 from detr_viz.checkpoints.state_dicts import Unwrapped, unwrap
 from detr_viz.checkpoints.weight_files import CheckpointError
 from detr_viz.common.errors import UserError
@@ -66,6 +66,7 @@ def load_checkpoint(
     dilation: bool | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    source: WeightsLocation | None = None,
 ) -> Checkpoint:
     """Read, unwrap and check a checkpoint.
 
@@ -73,10 +74,12 @@ def load_checkpoint(
     type      a word of models.names(); None: told by the keys (detr if weights is None too)
     nheads, dilation   cannot be seen in a state dict; None: as the file says, else 8 and False
     cache     folder for downloads (default weights/; for hf: the hub's own cache)
+    source    where the weights are, if that is known already
     Raises UserError, one line: what is wrong with the file, or that the type contradicts it.
     """
     wanted = None if type is None else models.get(type)
-    source = locate(weights, type, Path(cache) if cache is not None else None, progress)
+    if source is None:
+        source = locate(weights, type, Path(cache) if cache is not None else None, progress)
     where = path_text(source.path)
     opened = weight_files.read(source.path)
     digest = _Digest(opened.files, source.sha256)

@@ -14,6 +14,16 @@ from detr_viz.checkpoints.downloads import DownloadError
 from detr_viz.common.files import reason
 
 PREFIX = "hf:"
+# of models that take a prompt: how its words become numbers
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 _UNREACHABLE = {
     "LocalEntryNotFoundError",
     "OfflineModeIsEnabled",
@@ -40,7 +50,7 @@ def check(repo: str) -> None:
 def fetch_hf(repo: str, cache: Path | None = None, progress: bool = True) -> Path:
     """Folder with config.json and the weights of a hub repository `owner/name[@revision]`.
 
-    With its preprocessor_config.json, if it has one.
+    With its preprocessor_config.json and the files of its tokenizer, if it has them.
 
     Goes through huggingface_hub and, unless `cache` is given, its own cache, so that nothing is
     fetched twice. Raises DownloadError: huggingface_hub absent, no such repository or revision,
@@ -59,7 +69,8 @@ def fetch_hf(repo: str, cache: Path | None = None, progress: bool = True) -> Pat
                 name,
                 revision=revision or None,
                 cache_dir=cache,
-                allow_patterns=["config.json", FILE, PROCESSOR, *files],  # absent ones are no error
+                # absent ones are no error
+                allow_patterns=["config.json", FILE, PROCESSOR, *_TOKENIZER, *files],
             )
         )
 

@@ -17,6 +17,8 @@ from detr_viz import adapters, models
 from detr_viz.checkpoints import preprocessing
 from detr_viz.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from detr_viz.checkpoints.fit import skeleton
+from detr_viz.checkpoints.locate import locate
+from detr_viz.checkpoints.other_networks import check_words, load_theirs, theirs
 from detr_viz.checkpoints.type_names import type_name
 from detr_viz.common.errors import UserError
 from detr_viz.detections import labels
@@ -89,6 +91,8 @@ def load_model(
     device: str = "auto",
     precision: str = "float32",
     progress: bool = True,
+    network: str = "own",
+    prompt: str | None = None,
 ) -> Detector:
     """Load a detector of the family, strictly, batch norm folded, ready for `explain`.
 
@@ -100,25 +104,32 @@ def load_model(
     cache     folder for downloads; None: weights/
     device    "auto" (cuda, mps, cpu, the first that is here), "cpu", "cuda", "cuda:1", "mps"
     precision "float32", "tf32", "bfloat16" or "float64"; see precision.py
+    network   "own", or "transformers": its network instead of ours, where a folder could be both
+    prompt    what to find, for models that are asked
     Raises UserError on anything that is wrong with these.
     """
     place = pick_device(device)
     check_precision(precision, place)
     type = None if type is None else type_name(type)
-    if type is not None and type not in models.names() and type in adapters.names():
+    check_words(None if weights is None else str(weights), type)
+    entry = adapters.REGISTRY.get(type or "")
+    if type not in models.names() and entry is not None and not entry.of_transformers:
         given = None if weights is None else str(weights)
         return in_precision(adapters.load(type, given, str(place)), precision)
+    where = locate(weights, type, Path(cache) if cache is not None else None, progress)
+    if theirs(where, type, network) is not None:
+        names = _given_names(classes)[0]
+        return in_precision(load_theirs(where, place, prompt, names), precision)
+    if prompt is not None:
+        raise UserError(f"{where.path} has classes of its own: leave the prompt out")
     checkpoint = load_checkpoint(
-        weights, type, nheads=nheads, dilation=dilation, cache=cache, progress=progress
+        weights, type, nheads=nheads, dilation=dilation, source=where, progress=progress
     )
     spec, config = checkpoint.spec, checkpoint.config
     custom, notes = checkpoint.class_names, checkpoint.notes
     if classes is not None:
-        given = isinstance(classes, (str, Path))
-        class_file = labels.read_class_file(classes) if given else None
-        custom = tuple(classes) if class_file is None else class_file.names
-        if class_file is not None and class_file.note:
-            notes = (*notes, class_file.note)
+        custom, more = _given_names(classes)
+        notes = (*notes, *more)
     try:
         names = labels.names_for(spec.num_classes(config), custom)
     except UserError as error:
@@ -148,6 +159,18 @@ def load_model(
     if precision == "float64":
         return replace(loaded, precision=precision)
     return in_precision(loaded, precision)
+
+
+def _given_names(
+    classes: str | Path | Sequence[str] | None,
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """(names of classes, notes) of a file or of names themselves; (None, ()) of None."""
+    if classes is None:
+        return None, ()
+    if not isinstance(classes, str | Path):
+        return tuple(classes), ()
+    found = labels.read_class_file(classes)
+    return found.names, (found.note,) if found.note else ()
 
 
 def in_precision(model: Detector, precision: str) -> Detector:

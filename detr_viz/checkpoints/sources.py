@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_viz import models
+from detr_viz import adapters, models
+from detr_viz.adapters import script
 from detr_viz.checkpoints.locate import check_weights
+from detr_viz.checkpoints.other_networks import check_words
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ class ModelSource:
     """Where a model comes from and how it runs, as load_model takes it.
 
     precision: that it is to run in; `load` gives it in float32 first, to compare with.
+    script: a file of the user's and its function that builds the model, in place of weights.
     """
 
     weights: str | None = None
@@ -31,6 +34,9 @@ class ModelSource:
     cache: str | None = None
     device: str = "auto"
     precision: str = "float32"
+    network: str = "own"
+    prompt: str | None = None
+    script: str | None = None
 
 
 def pair(
@@ -51,12 +57,19 @@ def pair(
 def check_sources(sources: Sequence[ModelSource]) -> None:
     """UserError for weights that are not there, or are something else; before torch is imported."""
     for source in sources:
-        if source.type is None or source.type in models.REGISTRY:
+        if source.script is not None:
+            script.parsed(source.script)
+            continue
+        check_words(source.weights, source.type)
+        entry = adapters.REGISTRY.get(source.type or "")
+        if source.type in models.REGISTRY or entry is None or entry.of_transformers:
             with named(_title(source), len(sources)):
                 check_weights(source.weights, source.type)
 
 
 def _title(source: ModelSource) -> str:
+    if source.script is not None:
+        return source.script
     demo = f"the demo checkpoint of {source.type or 'detr'}"
     return demo if source.weights is None else source.weights
 
@@ -69,6 +82,9 @@ def load(sources: Sequence[ModelSource], progress: bool = True) -> list[Detector
     loaded = []
     for source in sources:
         with named(_title(source), len(sources)):
+            if source.script is not None:
+                loaded.append(script.build(source.script))
+                continue
             model = load_model(
                 source.weights,
                 source.type,
@@ -78,6 +94,8 @@ def load(sources: Sequence[ModelSource], progress: bool = True) -> list[Detector
                 cache=source.cache,
                 device=source.device,
                 progress=progress,
+                network=source.network,
+                prompt=source.prompt,
             )
         loaded.append(model)
     return loaded

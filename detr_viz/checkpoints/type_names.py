@@ -14,8 +14,6 @@ from detr_viz.common.words import nearest, plain, resolve
 
 # Words of other networks, none of which is meant by the name that looks like it most.
 _OTHERS = (
-    ("rtdetr", "RT-DETR"),
-    ("dabdetr", "DAB-DETR"),
     ("dndetr", "DN-DETR"),
     ("smcadetr", "SMCA-DETR"),
     ("updetr", "UP-DETR"),
@@ -26,8 +24,9 @@ _OTHERS = (
 
 
 def type_names() -> tuple[str, ...]:
-    """Names of all types, the default first."""
-    return tuple(dict.fromkeys((*models.names(), *adapters.names())))
+    """Names of all types but those of transformers, which tell themselves; the default first."""
+    others = (name for name, entry in adapters.REGISTRY.items() if not entry.of_transformers)
+    return tuple(dict.fromkeys((*models.names(), *others)))
 
 
 def aliases() -> dict[str, tuple[str, ...]]:
@@ -43,16 +42,20 @@ def type_name(word: str) -> str:
     """
     names = aliases()
     name = resolve(word, names)
+    if name is None and adapters.discover():
+        names = aliases()
+        name = resolve(word, names)
+    choices = ", ".join(type_names())
     if name is None and (title := next((t for s, t in _OTHERS if s in plain(word)), None)):
         raise UserError(
             f"unknown model type {word[:40]!r}: {title} is another network, not loaded here: "
-            f"choose from {', '.join(names)}"
+            f"choose from {choices}"
         )
     if name is None:
         by_word = {w: n for n, more in names.items() for w in (*more, n)}
         near = [by_word[w] for w in nearest(word, by_word)]
         hint = f"did you mean {near[0]}? C" if near else "c"
-        raise UserError(f"unknown model type {word[:40]!r}: {hint}hoose from {', '.join(names)}")
+        raise UserError(f"unknown model type {word[:40]!r}: {hint}hoose from {choices}")
     return name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from detr_viz.adapters.transformers_types import NETWORKS
 from detr_viz.attention.terms import (
     ALL_TERMS,
     MODES,
@@ -146,6 +147,21 @@ def add_subject(
         "paired with the types by position",
     )
     add(
+        "--model",
+        action=Listed,
+        read=list,
+        extend=True,
+        metavar="FILE.py:FUNCTION",
+        help="in place of --weights: a function of a file of yours that gives a detector (see "
+        "docs/your_model.md); the file's code is run",
+    )
+    add(
+        "--prompt",
+        metavar="TEXT",
+        help="what to find, a phrase or several with a full stop after each, for models that are "
+        "asked (Grounding DINO, OmDet-Turbo)",
+    )
+    add(
         "--queries",
         action=Listed,
         read=joined,
@@ -215,6 +231,13 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         "--classes",
         metavar="FILE",
         help="class names: a line each (from 0), COCO, id2label, YOLO .yaml",
+    )
+    add(
+        "--network",
+        choices=NETWORKS,
+        default="own",
+        help="for a Hugging Face folder of DETR, Conditional or Deformable DETR: the network of "
+        "this project, or that of transformers (default: %(default)s)",
     )
     add(
         "--nheads",

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the baselines; an error ends the run, and files written before stay."""
     queries = args.queries or RECORDED
     check_syntax(queries)
+    _check_remade(args)
     sources = sources_of(args)
     out = Path(args.out)
     if not args.out:
@@ -113,6 +114,17 @@ def run(args: argparse.Namespace) -> int:
 
         say(f"note: {ONLY_SHAPES}: {other_weights(beyond)}", args.quiet)
     return 0
+
+
+def _check_remade(args: argparse.Namespace) -> None:
+    """UserError for a model that a baseline cannot name, because it could not be made again."""
+    others = {"--model": args.model, "--prompt": args.prompt}
+    others["--network transformers"] = args.network != "own"
+    if given := [flag for flag, value in others.items() if value]:
+        raise UserError(
+            f"a baseline does not keep {given[0]}, so it could not be made again: record with "
+            "--weights alone, or compare files of --save-maps"
+        )
 
 
 def _is_beyond(model: Detector, image: Input) -> bool:

@@ -259,17 +259,26 @@ def run_many(
 
 def list_models() -> str:
     """The types of --type and the names for --weights, as lines."""
+    from detr_viz.adapters.transformers_types import INSTALL, TYPES, installed
     from detr_viz.checkpoints.downloads import KNOWN
 
+    adapters.discover()
     wide = max(len(name) for name in KNOWN)
+    own = {n: e for n, e in adapters.REGISTRY.items() if not e.of_transformers}
     lines = ["types (--type):"]
-    lines += [
-        f"  {name:<{wide}}  {entry.title}"
-        for name, entry in {**models.REGISTRY, **adapters.REGISTRY}.items()
-    ]
+    lines += [f"  {name:<{wide}}  {e.title}" for name, e in {**models.REGISTRY, **own}.items()]
     lines += ["", "weights that are downloaded once (--weights):"]
     lines += [f"  {name:<{wide}}  {known.title}" for name, known in KNOWN.items()]
     hub = [f"hf:{name}" for entry in models.REGISTRY.values() for name in entry.hub]
     lines += ["", "weights on the Hugging Face hub (--weights):", *(f"  {name}" for name in hub)]
+    have = "" if installed() else f"; run {INSTALL}"
+    lines += ["", f"networks of transformers, from its folders or the hub (--weights){have}:"]
+    for name, kind in TYPES.items():
+        way = f"hf:{kind.hub}" if kind.hub else "a folder"
+        more = ", with --prompt" if kind.prompted else ""
+        more += ", with --network transformers" if kind.ours else ""
+        more += f": not shown, {kind.why_not}" if kind.why_not else ""
+        lines.append(f"  {name:<{wide}}  {kind.title}: {way}{more}")
     lines += ["", "also: a checkpoint file, a Hugging Face folder, hf:owner/name"]
+    lines += ["any other network: --model FILE.py:FUNCTION (see docs/your_model.md)"]
     return "\n".join(lines)

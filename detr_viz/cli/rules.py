@@ -56,7 +56,8 @@ class Flags:
 
     @property
     def several_models(self) -> bool:
-        return max(len(self.args.type or ()), len(self.args.weights or ())) > 1
+        of_weights = max(len(self.args.type or ()), len(self.args.weights or ()))
+        return of_weights + len(self.args.model or ()) > 1
 
     @property
     def several_images(self) -> bool:

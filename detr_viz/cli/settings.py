@@ -48,6 +48,12 @@ def expand_biography(args: argparse.Namespace) -> None:
 
 def sources_of(args: argparse.Namespace) -> list[ModelSource]:
     """The sources of the models. UserError where types and weights do not pair."""
+    scripts = [
+        ModelSource(script=text, device=args.device, precision=args.precision)
+        for text in args.model or ()
+    ]
+    if scripts and not (args.type or args.weights):
+        return scripts
     return [
         ModelSource(
             weights=weights,
@@ -58,9 +64,11 @@ def sources_of(args: argparse.Namespace) -> list[ModelSource]:
             cache=args.cache,
             device=args.device,
             precision=args.precision,
+            network=args.network,
+            prompt=args.prompt,
         )
         for kind, weights in pair(args.type, args.weights)
-    ]
+    ] + scripts
 
 
 def load_models(
@@ -70,8 +78,11 @@ def load_models(
     max_size: int | None = None,
 ) -> list[Detector]:
     """The models, in float32; prints notes about them. size, max_size: of the flags."""
+    for source in sources:
+        if source.script is not None:
+            say(f"note: the code of {source.script.rpartition(':')[0]} is run", quiet)
     loaded = load(sources, not quiet)
-    if all(source.weights is None for source in sources):
+    if all(source.weights is None and source.script is None for source in sources):
         say(DEMO_LINE + real_weights(sources[0].type), quiet)
     say_notes(loaded, quiet, size, max_size)
     return loaded

@@ -21,7 +21,7 @@ from detr_viz.explanation.capture import AttentionCall
 from detr_viz.explanation.detector import Detector
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.logit_terms import logit_terms
-from detr_viz.explanation.mode_checks import check_divided
+from detr_viz.explanation.mode_checks import check_divided, check_divided_site
 from detr_viz.explanation.precision import own_arithmetic
 from detr_viz.explanation.proposals import Proposals, Proposed
 from detr_viz.explanation.removals import Removal
@@ -78,6 +78,7 @@ class Explanation(ExplanationBase):
         attention = self.attention_at(site)
         if mode != "combine":
             check_divided(self, mode)
+            check_divided_site(attention, site, mode)
         count = attention.num_rows
         some = [rows] if rows is not None and np.ndim(rows) == 0 else rows
         chosen = range(count) if some is None else [index(row) for row in some]

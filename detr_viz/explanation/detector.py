@@ -123,12 +123,14 @@ class AttentionSite:
     project_out  (n, C) context, heads merged -> the module's output
     logits       (args, kwargs, image, rows) -> the logits (M, q, K) as the network itself computes
                  them, to check a sum of terms with; None if they are not available
+    if_wrong     what to say where the self-check fails
     """
 
     module: nn.Module
     read: Callable[[tuple[Any, ...], Mapping[str, Any], Any, int, tuple[Grid, ...]], Attention]
     project_out: Callable[[Tensor], Tensor]
     logits: Callable[[tuple[Any, ...], Mapping[str, Any], int, Sequence[int]], Tensor] | None = None
+    if_wrong: str = "please report it"
 
     def output(self, out: Any, image: int) -> Tensor:
         """The module's output for one image, (n, C)."""

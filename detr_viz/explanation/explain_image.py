@@ -59,7 +59,8 @@ def _check_residuals(
             site = word if kind == "cross" else f"{SITES[kind]}, layer"
             raise SelfCheckError(
                 f"self-check failed in {site} {layer}: residual {value:.2g} is above "
-                f"{limit:g}, so these maps are not the network's own; please report it"
+                f"{limit:g}, so these maps are not the network's own; "
+                f"{calls[kind, layer].site.if_wrong}"
             )
     return residuals
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detr_viz.attention.terms import Mode, are_products, check_mode, is_sum
+from detr_viz.attention.terms import SITES, Mode, are_products, check_mode, is_sum
 from detr_viz.common.errors import UserError
 
 if TYPE_CHECKING:
+    from detr_viz.attention.base import Attention, Where
     from detr_viz.explanation.results import ExplanationBase
 
 
@@ -36,6 +37,13 @@ def check_divided(e: ExplanationBase, part: str | Mode) -> None:
     if e.why_undivided:
         name = part if isinstance(part, str) else part.formula
         raise UserError(f"{e.model_title} has only combine, no {name!r}: {e.why_undivided}")
+
+
+def check_divided_site(attention: Attention, site: Where, part: str | Mode) -> None:
+    """The same of one site, where others of the model have parts."""
+    if why := getattr(attention, "why", ""):
+        name = part if isinstance(part, str) else part.formula
+        raise UserError(f"{SITES[site[0]]} {site[1]} has only combine, no {name!r}: {why}")
 
 
 def _no_products(e: ExplanationBase) -> str:

@@ -168,7 +168,13 @@ def _all_of(e: Explanation, kind: str, count: int) -> list[Attention]:
             f"rollout needs every layer, and {kind} {missing[0]} was not captured: explain with "
             'layers="all" and sites=["encoder", "decoder"]'
         )
-    return [e.attention_at((kind, n)) for n in range(count)]
+    found = [e.attention_at((kind, n)) for n in range(count)]
+    if kind == "encoder" and any(a.num_rows != a.even([0]).shape[-1] for a in found):
+        raise UserError(
+            f"there is no rollout of {e.model_title}: its encoder attends within one level alone, "
+            "so its layers do not multiply"
+        )
+    return found
 
 
 def _normalised(rows: Tensor, grids: tuple[Grid, ...]) -> NDArray[np.float32]:

@@ -94,7 +94,7 @@ def test_other_commands_have_the_same_syntax(module):
         (["--attention", "encodr"], "did you mean encoder?"),
         (["--precision", "float23"], "did you mean float32?"),
         (["--interpolation", "cubci"], "did you mean cubic?"),
-        (["--type", "rt-detr"], "RT-DETR is another network"),
+        (["--type", "dn-detr"], "DN-DETR is another network"),
         (["--type", "conditional-dter"], "did you mean cd_detr? Choose"),
         (["--layer", "0-99999999"], "is not last, all"),
         (["--image"], "expected at least one argument"),
