@@ -62,8 +62,7 @@ def _work(group: int, connection: Connection) -> None:
     """A worker process of a command, in the command's process group."""
     from detr_viz.batch import worker_process
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.setpgid(0, group)
+    os.setpgid(0, group)  # from here on it hears of Ctrl-C
     worker_process.serve(connection)
 
 
@@ -109,7 +108,8 @@ def _main(
     sys.argv = ["attention_scripts.py", *argv]
     try:
         code = cli.main(argv)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except SystemExit as stop:  # argparse
         code = stop.code
     sys.exit(code)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from detr_viz import models
 from detr_viz.checkpoints import recognise, weight_files
@@ -42,6 +42,7 @@ class Checkpoint(ShortRepr):
     """A checkpoint that fits its network.
 
     state_dict: the authors' names, float32, exactly the keys of spec.build(config).
+    skeleton: the network of this config without values, on the meta device.
     class_names: of the real classes, if the file has them. meta: plain values of a demo, or {}.
     sha256: of the weights file; several files count as one, joined in order.
     notes: what was assumed, and which parts of the file are not used. folder: of the weights file.
@@ -56,6 +57,7 @@ class Checkpoint(ShortRepr):
     sha256: str
     notes: tuple[str, ...]
     folder: Path
+    skeleton: nn.Module
 
 
 def load_checkpoint(
@@ -97,7 +99,7 @@ def load_checkpoint(
         except UserError as error:
             raise CheckpointError(f"{where}: {error}") from None
         notes.extend(more)
-    state_dict = fitted_state_dict(spec, config, own, where)
+    state_dict, network = fitted_state_dict(spec, config, own, where)
     names, name_notes = _class_names(unwrapped, spec, config)
     return Checkpoint(
         spec=spec,
@@ -115,6 +117,7 @@ def load_checkpoint(
             *spec.notes,
         ),
         folder=opened.files[0].parent,
+        skeleton=network,
     )
 
 

@@ -64,10 +64,14 @@ def own_tensors(
 
 def fitted_state_dict(
     spec: ModelSpec, config: DetrConfig, state_dict: Mapping[str, Tensor], where: str
-) -> dict[str, Tensor]:
-    """The state dict in float32, in the network's order; CheckpointError if it does not fit."""
+) -> tuple[dict[str, Tensor], nn.Module]:
+    """(the state dict in float32, in the network's order; the skeleton that it fits).
+
+    CheckpointError if it does not fit.
+    """
     try:
-        expected = {k: tuple(v.shape) for k, v in skeleton(spec, config).state_dict().items()}
+        network = skeleton(spec, config)
+        expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
     except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(f"{where} has sizes that fit no {spec.title}: {error}") from None
     missing = [key for key in expected if key not in state_dict]
@@ -100,7 +104,7 @@ def fitted_state_dict(
                 "damaged, use an earlier checkpoint"
             )
         fitted[key] = tensor
-    return fitted
+    return fitted, network
 
 
 def few_keys(keys: Mapping[str, Any] | list[str], at_most: int = 3) -> str:

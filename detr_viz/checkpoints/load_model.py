@@ -16,7 +16,6 @@ import torch
 from detr_viz import adapters, models
 from detr_viz.checkpoints import preprocessing
 from detr_viz.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from detr_viz.checkpoints.fit import skeleton
 from detr_viz.checkpoints.locate import locate
 from detr_viz.checkpoints.other_networks import check_words, load_theirs, theirs
 from detr_viz.checkpoints.type_names import type_name
@@ -135,7 +134,7 @@ def load_model(
     except UserError as error:
         source = classes if isinstance(classes, str | Path) else "classes"
         raise UserError(f"{source}: {error}") from None
-    network = skeleton(spec, config)
+    network = checkpoint.skeleton
     network.load_state_dict(checkpoint.state_dict, strict=True, assign=True)
     network.requires_grad_(False).eval()
     if precision == "float64":  # before anything is rounded

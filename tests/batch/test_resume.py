@@ -135,7 +135,7 @@ def test_ctrl_c_finishes_what_is_being_drawn(whole, here, monkeypatch):
     monkeypatch.chdir(home)
     out = here / "out"
     argv = [*QUICK, "--image", "in", "--out", str(out), "--format", "png,npz"]
-    process = start_fresh(*argv)
+    process = start(*argv)
     while not list(out.rglob("*.npz")) and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # a terminal tells the whole group

@@ -343,9 +343,6 @@ def test_importing_the_package_is_light():
     code = (
         "import sys, detr_viz; from detr_viz import cli; from detr_viz.detections import queries\n"
         "assert not {'torch', 'matplotlib', 'numpy'} & set(sys.modules)\n"
-        "from detr_viz import explain, load_model, Explanation\n"
-        "import detr_viz.explanation.explain_image\n"
-        "assert callable(detr_viz.explain) and callable(explain)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     with pytest.raises(AttributeError, match="explane"):
