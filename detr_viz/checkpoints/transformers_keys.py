@@ -165,7 +165,7 @@ def _pack(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
             packed[key] = tensor
             continue
         parts = [state_dict.get(f"{match[1]}.{letter}_proj.{match[3]}") for letter in "qkv"]
-        if any(part is None for part in parts):
+        if any(part is None for part in parts) or len({part.shape for part in parts}) > 1:
             packed[key] = tensor  # for the strict check to name
         elif match[2] == "q":
             module = re.sub(r"encoder_attn$", "multihead_attn", match[1])

@@ -21,12 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.common.errors import UserError
 from detr_viz.common.file_kinds import HEAD_BYTES, kind_of
 from detr_viz.common.files import path_text, reason
+from detr_viz.common.regular import (
+    NotRegularError,
+    check_regular,
+    open_regular,
+    read_regular,
+)
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
@@ -180,7 +187,13 @@ def config_in(folder: Path) -> Mapping[str, Any] | None:
 
 def json_in(path: Path) -> Mapping[str, Any]:
     """A JSON object of a file; CheckpointError where it is none."""
-    data = path.read_bytes()
+    try:
+        size = check_regular(path).st_size
+        if size > bound("json"):
+            raise CheckpointError(f"{path_text(path)} has {beyond('json', size)}")
+        data = read_regular(path)
+    except NotRegularError as error:
+        raise CheckpointError(f"{path_text(path)} cannot be read: {reason(error)}") from None
     try:
         value = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -200,7 +213,7 @@ def check_head(path: Path) -> bytes:
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise CheckpointError(f"{path_text(path)} is not a regular file: give a checkpoint file")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         head = file.read(HEAD_BYTES)
     # of safetensors: 8 bytes of length, then JSON
     if not head.startswith((ZIP, PICKLE)) and head[4:9] != b"\0\0\0\0{":
@@ -215,7 +228,9 @@ def _read_file(path: Path) -> Any:
     head = check_head(path)
     if head.startswith((ZIP, PICKLE)):
         return _read_torch(path, zipped=head.startswith(ZIP))
-    return _read_safetensors(path)
+    from detr_viz.checkpoints.bounded import read_safetensors
+
+    return read_safetensors(path)
 
 
 def _what(head: bytes) -> str:
@@ -232,24 +247,14 @@ def _what(head: bytes) -> str:
     return "is not a checkpoint: neither torch.save nor safetensors wrote it"
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path_text(path)} is a truncated or damaged safetensors file ({reason(error)[:80]}): "
-            "download it again"
-        ) from None
-
-
 def _read_torch(path: Path, zipped: bool) -> Any:
     import torch
 
+    from detr_viz.checkpoints.bounded import check_members
     from detr_viz.checkpoints.plain_values import allowed
 
+    if zipped:
+        check_members(path)
     try:
         with allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, on what is then refused in one line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
+_LONGEST = 5000  # characters of an error that are looked at
 EXIT_USER_ERROR, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
 
 
@@ -17,7 +18,7 @@ class UserError(ValueError):
 
 def in_a_line(error: BaseException) -> tuple[str, int]:
     """(an error as one line for the user, exit code: 2 for a user's mistake, 1 for a bug)."""
-    line = " ".join(str(error).split())
+    line = " ".join(str(error)[:_LONGEST].split())
     if isinstance(error, MemoryError) or "allocate memory" in line or "out of memory" in line:
         return "out of memory: use a smaller --size or fewer --queries", EXIT_USER_ERROR
     if isinstance(error, UserError | OSError):
@@ -32,5 +33,7 @@ def report(error: Exception, show_traceback: bool = False) -> int:
     line, code = in_a_line(error)
     if code == EXIT_BUG and not show_traceback:
         line += "; please report it with the output of --traceback"
-    print(f"error: {line}", file=sys.stderr)
+    from detr_viz.common.console import safe
+
+    print(safe(f"error: {line}"), file=sys.stderr)
     return code

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text, printable
+from detr_viz.common.regular import open_regular
 from detr_viz.detections.class_files import HOLE, LINES, names_in
 
 _MAX_BYTES = 1 << 20  # larger than any list of names: a checkpoint given by mistake is not read
@@ -118,7 +119,7 @@ def _read(path: str, name: str) -> bytes:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise LabelError(f"{name} is not a file: give a text file, one class name a line")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
             if data.removeprefix(BOM_UTF8).lstrip().startswith((b"{", b"[")):
                 data += file.read(_MAX_JSON_BYTES)  # annotations of a whole data set

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from detr_viz.common.files import path_text
+from detr_viz.common.regular import check_regular, open_regular
 from detr_viz.images.deep_tiff import by_tifffile, by_two_passes, refuse_raw_photo
 from detr_viz.images.loaded_image import MAX_PIXELS, ImageError, LoadedImage
 from detr_viz.images.not_images import kind_in, refuse
@@ -105,7 +106,7 @@ def _check_tiff(im: Image.Image, name: str) -> None:
     """ImageError for an opened TIFF that Pillow reads as another picture."""
     path = getattr(im, "filename", None) if im.format == "TIFF" else None
     if path and os.path.isfile(path):
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             tags = read_tags(file)
         if tags is not None and reader(tags) == TIFFFILE:
             raise ImageError(
@@ -141,9 +142,10 @@ def _open_regular(path: str, name: str) -> BinaryIO:
             raise ImageError(f"{name} is a folder: name the images in it")
         if not stat.S_ISREG(info.st_mode):
             raise ImageError(f"{name} is not a regular file: save the image to disk first")
+        check_regular(path)
         if info.st_size == 0:
             raise ImageError(f"{name} is empty (0 bytes): fetch it again")
-        return open(path, "rb")
+        return open_regular(path)
     except FileNotFoundError:
         raise ImageError(f"no image at {name}: check the path") from None
     except PermissionError:

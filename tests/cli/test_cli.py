@@ -292,9 +292,13 @@ def shell(command: str, **env: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_closed_output_needs_no_reader(here):
-    """The figure is drawn all the same, and nothing is said of it."""
+def test_a_closed_output_is_one_line(here):
+    """Lines that are lost are no success; with --quiet there are none."""
     done = shell("--out a.png >&-")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot write to standard output: Bad file descriptor")
+    assert done.stderr.count("\n") == 1
+    done = shell("--out a.png --quiet >&-")
     assert (done.returncode, done.stderr) == (0, "")
     assert (here / "a.png").exists()
 
