@@ -141,7 +141,10 @@ def _run(argv: Sequence[str] | None) -> int:
             hint = near or f"there is {', '.join(SUBCOMMANDS)}."
             raise UserError(f"no command {words[0][:40]!r}: {hint} Images follow --image")
         args = build_parser(module, command=command).parse_args(words)
-        with raised_by(args.limit or ()):
+        limits = list(args.limit or ())
+        if getattr(args, "timeout", None) is not None:
+            limits.append(f"seconds={args.timeout}")
+        with raised_by(limits):
             return module.run(args)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -36,6 +36,7 @@ BOUNDS = {
     "name": Bound(1_000, "characters", "of the name of a class, in a checkpoint or a list"),
     "queries": Bound(3_000, "queries", "in a file of saved maps"),
     "modes": Bound(64, "modes", "in a file of saved maps"),
+    "seconds": Bound(600, "seconds", "that a worker takes to read or draw an image (--timeout)"),
     "pairs": Bound(4_000_000, "pairs", "of queries that are compared by their boxes"),
 }
 

@@ -229,11 +229,18 @@ class Redecodes(Protocol):
 
 
 def check_evaluating(detector: Detector) -> None:
-    """UserError if a module is in training mode, where dropout and batch norm change results."""
+    """UserError for a network in training mode, where dropout and batch norm change results."""
+    from torch.nn.modules import batchnorm, dropout
+
     network = getattr(detector, "network", None)
     whole = [network] if hasattr(network, "modules") else []
     parts = [*whole, *(site.module for site in detector.attention_sites().values())]
-    if any(module.training for part in parts for module in part.modules()):
+    changing = batchnorm._BatchNorm, dropout._DropoutNd  # of others the mode changes nothing
+    if any(part.training for part in parts) or any(
+        module.training and isinstance(module, changing)
+        for part in parts
+        for module in part.modules()
+    ):
         raise UserError(
             f"{detector.info.title} is in training mode, where dropout and batch norm change its "
             "results: call .eval() on its network first"

@@ -27,6 +27,7 @@ from detr_viz.images.not_images import kind_in, refuse
 from detr_viz.images.tiff_tags import TIFFFILE, TWO_PASSES, TiffTags, read_tags, reader
 from detr_viz.images.to_rgb import frame_note, to_rgb
 
+_NOT_OPENED = {"FITS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "PDF"}
 _ONE_AT_A_TIME = threading.Lock()  # Pillow's settings and warning filters are shared by all threads
 
 
@@ -119,7 +120,7 @@ def _by_pillow(
     file: BinaryIO, tags: TiffTags | None, name: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     file.seek(0)
-    with _pillow_rules(), Image.open(file) as im:
+    with _pillow_rules(), Image.open(file, formats=_formats()) as im:
         # for EPS Pillow would run Ghostscript on the file; of a stub it knows only the name
         if im.format in ("EPS", "MPEG") or isinstance(im, ImageFile.StubImageFile):
             if im.format == "MPEG":
@@ -130,6 +131,15 @@ def _by_pillow(
         else:
             rgb, notes = to_rgb(im, name)
         return rgb, frame_note(im) + notes
+
+
+def _formats() -> tuple[str, ...]:
+    """What Pillow may take a file for, by its content.
+
+    Not those that unpack a file or run a program before its size is known.
+    """
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in _NOT_OPENED)
 
 
 def _open_regular(path: str, name: str) -> BinaryIO:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.font_manager import FontProperties
 
 ELLIPSIS = "…"
+_LONGEST = 2_000  # characters of a text in a figure
 _FORMULA = re.compile(r"(.*?)(?:([A-Za-z])_([A-Za-z0-9])|$)")  # text, letter, subscript
 _BREAKS = re.compile(r"(?<=[ _-])(?=.)")
 _WORDS = re.compile(r"\$[^$]*\$|[^\s$]+")
@@ -57,8 +58,11 @@ def plain_settings() -> Iterator[None]:
 
 
 def clean(text: str) -> str:
-    """Text on one line: white space collapsed, control characters gone."""
-    return "".join(c for c in " ".join(str(text).split()) if c.isprintable())
+    """Text on one line: white space collapsed, control characters gone, cut at _LONGEST."""
+    whole = str(text)
+    if len(whole) > _LONGEST:  # to fit a text takes time by the square of its words
+        whole = whole[: _LONGEST - 1] + ELLIPSIS
+    return "".join(c for c in " ".join(whole.split()) if c.isprintable())
 
 
 @lru_cache(maxsize=256)
