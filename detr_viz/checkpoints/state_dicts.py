@@ -28,6 +28,7 @@ from detr_viz.common.short_repr import ShortRepr
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 # What leaves no trace in the shapes of some model, and its type.
+_LARGEST = 10**9  # no size of a network is larger
 _MOST_HEADS = 10_000  # a larger number is not one of heads
 _UNTRACED = {"num_queries": int, "anchor_size": float, "num_query_position": int}
 
@@ -152,7 +153,7 @@ def _hints(args: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(dilation, bool):
             hints["dilation"] = dilation
         for name, kind in _UNTRACED.items():
-            if isinstance(source.get(name), kind):
+            if isinstance(source.get(name), kind) and abs(source[name]) < _LARGEST:
                 hints[name] = source[name]
     classes = meta.get("classes")
     if isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes):

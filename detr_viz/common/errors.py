@@ -6,6 +6,15 @@ import sys
 import traceback
 
 _LONGEST = 5000  # characters of an error that are looked at
+# how torch, numpy, a loader of libraries and Python itself say so
+_NO_MEMORY = (
+    "allocate memory",
+    "out of memory",
+    "failed to map segment",
+    "can't start new thread",
+    "bad_alloc",
+    "not enough memory",
+)
 EXIT_USER_ERROR, EXIT_BUG, EXIT_INTERRUPTED = 2, 1, 130
 
 
@@ -19,7 +28,7 @@ class UserError(ValueError):
 def in_a_line(error: BaseException) -> tuple[str, int]:
     """(an error as one line for the user, exit code: 2 for a user's mistake, 1 for a bug)."""
     line = " ".join(str(error)[:_LONGEST].split())
-    if isinstance(error, MemoryError) or "allocate memory" in line or "out of memory" in line:
+    if isinstance(error, MemoryError) or any(words in line for words in _NO_MEMORY):
         return "out of memory: use a smaller --size or fewer --queries", EXIT_USER_ERROR
     if isinstance(error, UserError | OSError):
         return line, EXIT_USER_ERROR

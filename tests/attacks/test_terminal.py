@@ -154,3 +154,33 @@ def test_lines_that_are_lost_are_no_success(tmp_path, name):
     )
     assert done.returncode in codes, done.stderr
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_no_memory_is_no_bug(error, capsys):
+    assert report(error) == 2
+    assert (
+        capsys.readouterr().err == "error: out of memory: use a smaller --size or fewer --queries\n"
+    )
+
+
+@pytest.mark.parametrize("value", [10**4000, -(10**400), 1e308, float("inf"), float("nan"), True])
+def test_numbers_of_a_processor_beyond_floats(tmp_path, value):
+    import json
+
+    from detr_viz.checkpoints.preprocessing import parsed
+
+    for key in ("size", "max_size", "rescale_factor", "image_mean", "image_std", "pad_size"):
+        values = {key: {"height": value, "width": 5} if key == "pad_size" else value}
+        again = json.loads(json.dumps(values))
+        with pytest.raises(UserError, match=key):
+            parsed({"size": 5, **again}, tmp_path / "preprocessor_config.json")
