@@ -66,7 +66,7 @@ def latex(shown: FigureContents | ViewContents, figure: str | Path) -> str:
     width = (
         f"{math.floor(round(shown.width_in * 100, 3)) / 100:.2f}in" if printed else r"\linewidth"
     )
-    hashes = (clean(line).replace("^^", "^ ^") for line in _hashes(shown))
+    hashes = (re.sub(r"\^(?=\^)", "^ ", clean(line)) for line in _hashes(shown))
     comments = [f"needs \\usepackage{{{needs}", *hashes]
     if name != path.name:
         comments.append(f"rename the figure to {name}: LaTeX cannot include a file of its name")

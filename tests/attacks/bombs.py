@@ -33,40 +33,44 @@ def demo() -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _resaved(home: Path, member: str, data: bytes, compressed: bool) -> list[str]:
-    """A small archive of torch.save with one more, or another, member."""
+def _resaved(
+    home: Path, member: str, start: bytes, unit: bytes, times: int, packed: bool
+) -> list[str]:
+    """A small archive of torch.save with one more, or another, member; written in pieces."""
     buffer = io.BytesIO()
     torch.save({"model": {"a.weight": torch.zeros(2)}}, buffer)
     source = zipfile.ZipFile(buffer)
-    kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    kind = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
     with zipfile.ZipFile(home / "a.pth", "w", kind) as archive:
         for name in source.namelist():
             if not name.endswith(member):
                 archive.writestr(name, source.read(name))
         top = source.namelist()[0].split("/")[0]
-        archive.writestr(f"{top}/{member}", data)
+        with archive.open(f"{top}/{member}", "w", force_zip64=True) as file:
+            file.write(start)
+            for _ in range(times):
+                file.write(unit)
     return _weights("a.pth")
 
 
 def deflated_pickle(home: Path) -> list[str]:
-    return _resaved(home, "data.pkl", b"\x80\x02" + b"}" * 2_000_000_000, True)
+    return _resaved(home, "data.pkl", b"\x80\x02", b"}" * 1_000_000, 900, True)
 
 
 def deflated_version(home: Path) -> list[str]:
-    return _resaved(home, "version", b"3" * 1_500_000_000, True)
+    return _resaved(home, "version", b"3", b"3" * 1_000_000, 900, True)
 
 
 def deflated_byteorder(home: Path) -> list[str]:
-    return _resaved(home, "byteorder", b"little" * 250_000_000, True)
+    return _resaved(home, "byteorder", b"", b"little" * 100_000, 1500, True)
 
 
 def deflated_tensor(home: Path) -> list[str]:
-    return _resaved(home, "data/0", b"\0" * 1_500_000_000, True)
+    return _resaved(home, "data/0", b"", b"\0" * 1_000_000, 900, True)
 
 
 def long_pickle(home: Path) -> list[str]:
-    data = b"\x80\x02" + b"}" * 9_000_000 + b"."
-    return _resaved(home, "data.pkl", data, False)
+    return _resaved(home, "data.pkl", b"\x80\x02", b"}" * 1_000_000, 9, False)
 
 
 def many_layers(home: Path) -> list[str]:
