@@ -21,6 +21,7 @@ from detr_viz.batch.scheduler import Item, Pipeline, Ready
 from detr_viz.batch.tasks import Failure, Setup
 from detr_viz.common.files import check_file, replacing
 from detr_viz.common.progress import Progress
+from detr_viz.common.regular import read_regular
 from detr_viz.detections.queries import NoQueryError, check_for, select
 from detr_viz.explanation.deviation import deviation_note
 from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, DEFAULT_STYLE, PageFormat, Style
@@ -183,7 +184,7 @@ def write(table: AtlasTable, stem: str, options: AtlasOptions) -> Iterator[str]:
         yield f"{table.name}: no object in {table.images} images, nothing written"
         return
     path = options.folder / f"{stem}.csv"
-    before = path.read_bytes() if path.is_file() else None
+    before = read_regular(path) if path.is_file() else None
     with replacing(path) as part, opened(part, table.columns) as add:
         for row in table.rows():
             add(row)

@@ -9,12 +9,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
+from detr_viz.common.regular import open_regular
 
 COLUMNS = (
     *("image", "object", "model", "layer", "query", "class", "score"),
@@ -43,7 +45,9 @@ def read_index(path: Path) -> Iterator[Done]:
     """The outcomes in an index.csv, in its order. UserError where no run wrote the file."""
     limit = csv.field_size_limit(_LONGEST_CELL)
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with TextIOWrapper(
+            open_regular(path), encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:
             table = csv.reader(map(_whole, file), strict=True)
             if tuple(next(table, ())) != COLUMNS:
                 raise ValueError("another header")

@@ -27,6 +27,8 @@ from detr_viz.batch.run_folder import (
 )
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError
+from detr_viz.common.regular import open_regular
+from detr_viz.images.names import STATE_FOLDER
 
 _DONE, _EMPTY, _FAILED = 1, 2, 3  # states of an image; 0: not known yet
 
@@ -52,7 +54,7 @@ class Journal:
 
     def __init__(self, out: Path, images: Sequence[str], *, tag: str = "", resume: bool = False):
         end = f"-{tag}" if tag else ""
-        self.temporary = out / f".detr_viz{end}"
+        self.temporary = out / f"{STATE_FOLDER}{end}"
         self._index, self._failures = out / f"index{end}.csv", out / f"failures{end}.csv"
         self._path = self.temporary / JOURNAL
         self._images = images
@@ -137,7 +139,7 @@ class Journal:
             self._convert()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (0 if resume else os.O_TRUNC) | PLAIN_FILE
         self._fd = os.open(self._path, flags, 0o666)
-        self._reader: BinaryIO = self._path.open("rb")
+        self._reader: BinaryIO = open_regular(self._path)
         if resume:
             self._load()
 

@@ -29,7 +29,7 @@ def lock_folder(folder: Path) -> int | None:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            if folder.is_symlink() or folder.is_file():
+            if folder.is_symlink() or not folder.is_dir() or _is_foreign(folder):
                 raise OutputError(f"{folder} is not the folder of a run: remove it") from None
         if fcntl is None:
             return None
@@ -51,6 +51,12 @@ def lock_folder(folder: Path) -> int | None:
                 f"another run is writing to {folder.parent}: wait for it, or choose another --out"
             ) from None
         os.close(lock)
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether a folder has files, but not those that each run begins with."""
+    names = set(os.listdir(folder))
+    return bool(names) and not names & {LOCK, JOURNAL}
 
 
 def unlock(lock: int) -> None:

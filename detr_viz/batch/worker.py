@@ -22,6 +22,7 @@ from detr_viz.batch.tasks import (
     TaskResult,
     failure,
 )
+from detr_viz.common.regular import open_regular
 from detr_viz.render.file_digests import carries
 from detr_viz.render.recipe import Recipe
 
@@ -77,7 +78,7 @@ class ImageWorker:
     def _is_done(self, path: str, earlier: Earlier) -> bool:
         from detr_viz.images.read import sha256
 
-        with suppress(OSError), open(path, "rb") as file:
+        with suppress(OSError), open_regular(path) as file:
             recipe, image = self._recipe, sha256(file)
             wanted = recipe.digest_of(image, path)
             of_views = [recipe.of_view(name).digest_of(image, path) for name in recipe.views]

@@ -14,6 +14,7 @@ from typing import Any
 
 from detr_viz.batch.tasks import Setup, Task, TaskResult
 from detr_viz.batch.worker import ImageWorker
+from detr_viz.common.bounds import bound
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
 
@@ -63,6 +64,7 @@ class WorkerProcess:
 
     def __init__(self) -> None:
         self._setup: Setup | None = None
+        self._late = ""  # why the process was ended, if it was
         self._start()
 
     def _start(self) -> None:
@@ -89,9 +91,23 @@ class WorkerProcess:
             self.restart()
 
     def ask(self, task: Task) -> TaskResult:
-        """Send a task and wait for the result. EOFError or OSError where the process died."""
-        self._connection.send(task)
-        return self._connection.recv()
+        """Send a task and wait for the result. EOFError or OSError where the process died.
+
+        One that does not answer in time is ended: it was stopped, or a decoder has no end.
+        """
+        seconds = bound("seconds")
+        late = threading.Timer(seconds, self._end_late, (seconds, self._process))
+        late.daemon = True
+        late.start()
+        try:
+            self._connection.send(task)
+            return self._connection.recv()
+        finally:
+            late.cancel()
+
+    def _end_late(self, seconds: int, process: Any) -> None:
+        self._late = f"no answer in {seconds} s; --timeout waits longer"
+        process.kill()
 
     def restart(self) -> str:
         """Replace a process that died; returns how it ended, as text.
@@ -99,7 +115,8 @@ class WorkerProcess:
         WorkersDied where the new ones die too.
         """
         self.stop()
-        first = ended = _exit_text(self._process.exitcode)
+        first = ended = self._late or _exit_text(self._process.exitcode)
+        self._late = ""
         for _ in range(_TRIES):
             try:
                 self._start()

@@ -20,8 +20,10 @@ from typing import BinaryIO
 
 from detr_viz import models
 from detr_viz.common import assets
+from detr_viz.common.console import raw_stream
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import OutputError, reason, replacing
+from detr_viz.common.regular import read_regular
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30
@@ -109,7 +111,7 @@ def _verified(target: Path, known: KnownWeights) -> str:
         sha256 = sha256_of(target)
         expected, source = known.sha256_prefix, "published"
         if expected is None and record.is_file():
-            words = record.read_text(encoding="utf-8", errors="replace").split()
+            words = read_regular(record).decode("utf-8", "replace").split()
             expected, source = (words[0].lower() if words else ""), f"recorded in {record.name}"
     except OSError as error:
         raise DownloadError(f"cannot read {target}: {reason(error)}") from None
@@ -212,7 +214,7 @@ class _Progress:
         share = f"{100 * done // total:3d} % of {_mb(total)}" if total else _mb(done)
         text = f"{self.title}  {share}  {_mb(done / max(now - self.start, 1e-3))}/s"
         room = shutil.get_terminal_size().columns - 1
-        sys.stderr.write("\r" + text[:room].ljust(room))
+        raw_stream(sys.stderr).write("\r" + text[:room].ljust(room))
         sys.stderr.flush()
 
     def __enter__(self) -> _Progress:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from detr_viz.checkpoints.weight_files import CheckpointError
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.common.errors import UserError
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.spec import ModelSpec
@@ -44,6 +45,9 @@ def checked_config(
     for key in state_dict:  # an absurd index would give a network of that many layers
         if any(len(part) > 6 or int(part) > len(state_dict) for part in re.findall(r"\d+", key)):
             raise CheckpointError(f"{where} has a tensor {key[:80]!r}: it is damaged, get another")
+        deep = max((int(n) for n in re.findall(r"\.(\d+)\.", key)), default=0) + 1
+        if deep > bound("layers"):
+            raise CheckpointError(f"{where} has {beyond('layers', deep)} ({key[:80]!r})")
     try:
         return spec.read_config(state_dict, nheads, dilation)
     except UserError as error:

@@ -85,6 +85,12 @@ class _Unpickler(pickle.Unpickler):
         return self._names[full]
 
 
+def is_of_torch(path: Path) -> bool:
+    """Whether torch.save wrote this pickle, in its form before zip archives."""
+    with open(path, "rb") as file:
+        return file.read(len(TORCH_HEAD)) == TORCH_HEAD
+
+
 def read(path: Path) -> Any:
     """The content, arrays of numbers as tensors; RefusedError, or whatever a damaged file raises.
 

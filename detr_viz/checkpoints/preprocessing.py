@@ -9,7 +9,6 @@ transformers makes of it.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +30,7 @@ PROCESSOR = "processor_config.json"  # of transformers 5: the same under "image_
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's numbers
 # Processors of the family: sizes, filters and padding are the same in all of them.
 _KNOWN = re.compile(r"(Conditional|Deformable)?Detr(ImageProcessor(Fast|Pil)?|FeatureExtractor)")
+_MOST = 1e300
 _MOST_PIXELS = 10**6  # of a side
 
 
@@ -125,7 +125,9 @@ class _Config:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A number that a float holds: JSON may have whole ones beyond."""
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and -_MOST < value < _MOST
 
 
 def _sizes(config: _Config) -> tuple[dict[str, Any], list[str]]:

@@ -21,11 +21,15 @@ from detr_viz.checkpoints import (
     transformers_inferred,
     transformers_keys,
 )
+from detr_viz.checkpoints.bounded import check_tensors
 from detr_viz.checkpoints.weight_files import CheckpointError, WeightFile, config_in
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.common.short_repr import ShortRepr
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 # What leaves no trace in the shapes of some model, and its type.
+_LARGEST = 10**9  # no size of a network is larger
+_MOST_HEADS = 10_000  # a larger number is not one of heads
 _UNTRACED = {
     "num_queries": int,
     "anchor_size": float,
@@ -69,6 +73,7 @@ def unwrap(opened: WeightFile, where: str) -> Unwrapped:
     args = _args(content)
     hints = _hints(args, meta)
     layout = None if detector is None else detector.layout
+    check_tensors(state_dict, where)
     if layout == "transformers" or (opened.hf_config is not None and layout != "authors"):
         state_dict, of_config, more = _of_transformers(state_dict, opened, where)
         hints.update(of_config)
@@ -150,15 +155,18 @@ def _hints(args: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     for source in (options, meta):
         heads, dilation = source.get("nheads"), source.get("dilation")
-        if isinstance(heads, int) and not isinstance(heads, bool):
+        if isinstance(heads, int) and not isinstance(heads, bool) and 0 < heads < _MOST_HEADS:
             hints["nheads"] = heads
         if isinstance(dilation, bool):
             hints["dilation"] = dilation
         for name, kind in _UNTRACED.items():
-            if isinstance(source.get(name), kind):
+            if isinstance(source.get(name), kind) and abs(source[name]) < _LARGEST:
                 hints[name] = source[name]
     classes = meta.get("classes")
     if isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes):
+        longest = max(map(len, classes), default=0)
+        if longest > bound("name"):
+            raise CheckpointError(f"a class of it has a name of {beyond('name', longest)}")
         hints["class_names"] = tuple(classes)
     if "nheads" in meta:  # our own checkpoints: dilated only if they say so
         hints.setdefault("dilation", False)

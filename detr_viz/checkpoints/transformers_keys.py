@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from detr_viz import models
 from detr_viz.checkpoints import transformers_deformable
 from detr_viz.checkpoints.transformers_deformable import HuggingFaceError
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _pack(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
             packed[key] = tensor
             continue
         parts = [state_dict.get(f"{match[1]}.{letter}_proj.{match[3]}") for letter in "qkv"]
-        if any(part is None for part in parts):
+        if any(part is None for part in parts) or len({part.shape for part in parts}) > 1:
             packed[key] = tensor  # for the strict check to name
         elif match[2] == "q":
             module = re.sub(r"encoder_attn$", "multihead_attn", match[1])
@@ -294,4 +295,9 @@ def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
         return None
     if not names or min(names) < 0 or max(names) > 10_000:
         return None
+    longest = max(map(len, names.values()))
+    if longest > bound("name"):
+        raise HuggingFaceError(
+            f"a class of its config.json has a name of {beyond('name', longest)}"
+        )
     return tuple(names.get(i, f"class {i}") for i in range(max(names) + 1))

@@ -22,12 +22,19 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from detr_viz.checkpoints.refused_names import refused
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.common.errors import UserError
 from detr_viz.common.file_kinds import HEAD_BYTES, kind_of
 from detr_viz.common.files import path_text, reason
+from detr_viz.common.regular import (
+    NotRegularError,
+    check_regular,
+    open_regular,
+    read_regular,
+)
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
@@ -168,7 +175,13 @@ def config_in(folder: Path) -> Mapping[str, Any] | None:
 
 def json_in(path: Path) -> Mapping[str, Any]:
     """A JSON object of a file; CheckpointError where it is none."""
-    data = path.read_bytes()
+    try:
+        size = check_regular(path).st_size
+        if size > bound("json"):
+            raise CheckpointError(f"{path_text(path)} has {beyond('json', size)}")
+        data = read_regular(path)
+    except NotRegularError as error:
+        raise CheckpointError(f"{path_text(path)} cannot be read: {reason(error)}") from None
     try:
         value = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -188,7 +201,7 @@ def check_head(path: Path) -> bytes:
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise CheckpointError(f"{path_text(path)} is not a regular file: give a checkpoint file")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         head = file.read(HEAD_BYTES)
     # of safetensors: 8 bytes of length, then JSON
     if not head.startswith((ZIP, PICKLE)) and head[4:9] != b"\0\0\0\0{":
@@ -204,7 +217,9 @@ def _read_file(path: Path) -> Any:
     if head.startswith((ZIP, PICKLE)):
         arrays = None if head.startswith(ZIP) else _read_arrays(path)
         return _read_torch(path, zipped=head.startswith(ZIP)) if arrays is None else arrays
-    return _read_safetensors(path)
+    from detr_viz.checkpoints.bounded import read_safetensors
+
+    return read_safetensors(path)
 
 
 def _what(head: bytes) -> str:
@@ -221,26 +236,12 @@ def _what(head: bytes) -> str:
     return "is not a checkpoint: neither torch.save nor safetensors wrote it"
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path_text(path)} is a truncated or damaged safetensors file ({reason(error)[:80]}): "
-            "download it again"
-        ) from None
-
-
 def _read_arrays(path: Path) -> Any:
     """A pickle of numpy arrays, as detectron2 writes them; None if it is not one."""
     from detr_viz.checkpoints import numpy_pickles
 
-    with open(path, "rb") as file:
-        if file.read(len(numpy_pickles.TORCH_HEAD)) == numpy_pickles.TORCH_HEAD:
-            return None
+    if numpy_pickles.is_of_torch(path):
+        return None
     try:
         content = numpy_pickles.read(path)
     except OSError:
@@ -258,8 +259,11 @@ def _read_arrays(path: Path) -> Any:
 def _read_torch(path: Path, zipped: bool) -> Any:
     import torch
 
+    from detr_viz.checkpoints.bounded import check_members
     from detr_viz.checkpoints.plain_values import allowed
 
+    if zipped:
+        check_members(path)
     try:
         with allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, on what is then refused in one line

@@ -62,6 +62,11 @@ def add_places(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="where the networks run (default: %(default)s)",
     )
+    parser.add_argument(
+        "--other-precision",
+        action="store_true",
+        help="compare maps that were made in another precision too, by the coarser limits",
+    )
     parser.add_argument("--cache", metavar="DIR", help="where downloads go (default: weights/)")
 
 
@@ -72,6 +77,7 @@ def options_of(args: argparse.Namespace) -> CheckOptions:
         root=args.root,
         only=None if args.only is None else tuple(args.only),
         device=args.device,
+        other_precision=args.other_precision,
         cache=args.cache,
         quiet=args.quiet,
         traceback=args.traceback,

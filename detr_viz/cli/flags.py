@@ -262,6 +262,12 @@ def add_speed(add: Callable[..., object]) -> None:
         help="processes that read and draw beside the network (default: as the machine has cores)",
     )
     add(
+        "--timeout",
+        type=positive,
+        metavar="S",
+        help="seconds until a process that does not answer is replaced (default: 600)",
+    )
+    add(
         "--batch-size",
         type=positive,
         metavar="N",

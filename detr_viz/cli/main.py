@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -16,9 +13,17 @@ from typing import NoReturn
 
 import detr_viz
 from detr_viz.cli.arguments import OneLineParser
+from detr_viz.cli.process import lost_lines, prepare_process
 from detr_viz.cli.short_help import LINES, short_help
-from detr_viz.common import files
-from detr_viz.common.errors import EXIT_BUG, EXIT_INTERRUPTED, UserError, report
+from detr_viz.common.bounds import raised_by
+from detr_viz.common.console import safe_streams
+from detr_viz.common.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    UserError,
+    report,
+)
 from detr_viz.common.words import did_you_mean
 
 # First word -> module with DESCRIPTION, EPILOG, add_arguments(parser) and run(args) -> exit code.
@@ -62,6 +67,12 @@ def build_parser(
     module.add_arguments(parser)
     add = parser.add_argument_group("about").add_argument
     add("--quiet", action="store_true", help="print nothing but errors")
+    add(
+        "--limit",
+        action="append",
+        metavar="NAME=N",
+        help="read more than is safe of a file from anywhere, see docs/limits.md: layers=500",
+    )
     add("--traceback", action="store_true", help="show where an error came from")
     add("--help-all", action=_HelpAll, nargs=0, help="show this: all flags")
     add("--version", action="version", version=f"detr_viz {detr_viz.__version__}")
@@ -102,7 +113,23 @@ def _others(module: ModuleType) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 1 for a bug."""
     if argv is None:
-        _prepare_process()
+        prepare_process()
+    with safe_streams():
+        try:
+            code = _run(argv)
+        except SystemExit as stop:  # of argparse
+            if stop.code or not (why := lost_lines()):
+                raise
+            code = 0
+        else:
+            why = lost_lines()
+        if why and code == 0:
+            print(f"error: {why}", file=sys.stderr)
+            return EXIT_USER_ERROR
+        return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     command = words.pop(0) if words and words[0] in SUBCOMMANDS else ""
     show_traceback = "--traceback" in words
@@ -114,31 +141,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             hint = near or f"there is {', '.join(SUBCOMMANDS)}."
             raise UserError(f"no command {words[0][:40]!r}: {hint} Images follow --image")
         args = build_parser(module, command=command).parse_args(words)
-        return module.run(args)
+        limits = list(args.limit or ())
+        if getattr(args, "timeout", None) is not None:
+            limits.append(f"seconds={args.timeout}")
+        with raised_by(limits):
+            return module.run(args)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as error:
         code = report(error, show_traceback)
         return getattr(module, "EXIT_BUG", code) if code == EXIT_BUG else code
-
-
-def _prepare_process() -> None:
-    """Set up Ctrl-C (unless it is ignored) and standard output, where the process is ours."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, end_at_once)
-    if sys.stdout is None:  # started with it closed
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process runs)
-    if hasattr(sys.stdout, "reconfigure"):  # the terminal may be unable to show a name
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def end_at_once(*_: object) -> NoReturn:
-    """Ctrl-C: remove half-written files and end the process, without a message.
-
-    A KeyboardInterrupt at any line of the program is not enough: the imports of large libraries
-    turn it into other exceptions, or print and ignore it.
-    """
-    files.discard_unfinished()
-    with suppress(Exception):
-        sys.stdout.flush()
-    os._exit(EXIT_INTERRUPTED)

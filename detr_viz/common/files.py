@@ -107,13 +107,22 @@ def check_file(path: Path, way_out: str) -> None:
             raise OutputError(f"cannot write {path}: it is a folder; give a file name")
         if path.exists() and not path.is_file():
             raise OutputError(f"cannot write {path}: it is not a regular file", way_out)
-        folder = path.parent
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
+        if path.is_symlink() and not path.exists():
+            raise OutputError(f"cannot write {path}: it is a link to nothing", way_out)
+        folder = existing_folder(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)}", way_out) from error
     if not folder.is_dir():
         raise OutputError(f"cannot write {path}: {folder} is a file, not a folder", way_out)
+
+
+def existing_folder(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there. OSError at a link to nothing."""
+    while not folder.exists() and folder != folder.parent:
+        if folder.is_symlink():
+            raise OSError(errno.ENOENT, f"{folder} is a link to nothing")
+        folder = folder.parent
+    return folder
 
 
 def put_temporaries_in(folder: Path | None) -> None:

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
+from detr_viz.common.console import raw_stream, safe
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -53,7 +55,7 @@ class Progress:
         self._total, self._clock, self._every_s = total, clock, every_s
         self._start = self._shown = clock()
         self._shown_done = 0
-        self._stream = None if quiet else sys.stderr if stream is None else stream
+        self._stream = None if quiet else raw_stream(sys.stderr if stream is None else stream)
         self._bar: tqdm | None = None
         with self._unless_broken():
             if self._stream is not None and total > 0 and self._stream.isatty():
@@ -128,7 +130,7 @@ class Progress:
     def _showable(self, line: str) -> str:
         """The line, with escapes for characters that the stream's encoding lacks."""
         coding = getattr(self._stream, "encoding", None) or "utf-8"
-        return line.encode(coding, "backslashreplace").decode(coding)
+        return safe(line).encode(coding, "backslashreplace").decode(coding)
 
     @contextmanager
     def _unless_broken(self) -> Iterator[None]:

@@ -9,8 +9,10 @@ from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text, printable
+from detr_viz.common.regular import open_regular
 from detr_viz.detections.class_files import HOLE, LINES, names_in
 
 _MAX_BYTES = 1 << 20  # larger than any list of names: a checkpoint given by mistake is not read
@@ -89,6 +91,9 @@ def read_class_file(path: str | os.PathLike[str]) -> ClassFile:
         names, kind = names_in(text, os.path.splitext(path)[1])
     except ValueError as error:
         raise LabelError(f"class file {name} {printable(error)}") from None
+    longest = max(map(len, names), default=0)
+    if longest > bound("name"):
+        raise LabelError(f"class file {name} has a name of {beyond('name', longest)}")
     for one in names:  # JSON and YAML can write any character as an escape
         if any(unicodedata.category(c) in ("Cc", "Cs") for c in one):
             raise LabelError(f"class file {name} has control characters in the name {one[:40]!r}")
@@ -118,7 +123,7 @@ def _read(path: str, name: str) -> bytes:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise LabelError(f"{name} is not a file: give a text file, one class name a line")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
             if data.removeprefix(BOM_UTF8).lstrip().startswith((b"{", b"[")):
                 data += file.read(_MAX_JSON_BYTES)  # annotations of a whole data set

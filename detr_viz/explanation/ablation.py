@@ -28,7 +28,7 @@ from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections.boxes import iou
 from detr_viz.detections.detections import Detections
 from detr_viz.explanation.capture import hooked
-from detr_viz.explanation.detector import Detector, Forwarded, Redecodes
+from detr_viz.explanation.detector import Detector, Forwarded, Redecodes, check_evaluating
 from detr_viz.explanation.removals import NOTHING, Removal
 
 
@@ -55,7 +55,8 @@ class Ablation(ShortRepr):
 
 
 def check_redecodes(detector: Detector) -> None:
-    """UserError if a detector cannot decode again."""
+    """UserError if a detector cannot decode again, or not as it did."""
+    check_evaluating(detector)
     if not isinstance(detector, Redecodes):
         raise UserError(
             f"ablations run the decoder again, which {detector.info.title} does not offer here"

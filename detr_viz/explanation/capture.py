@@ -24,6 +24,7 @@ from detr_viz.attention.base import Attention, Where
 from detr_viz.attention.grids import Grid
 from detr_viz.common.short_repr import ShortRepr
 from detr_viz.explanation.detector import AttentionSite
+from detr_viz.explanation.precision import undisturbed
 
 # The records that the running context belongs to.
 _owner: ContextVar[tuple[object, ...]] = ContextVar("owner", default=())
@@ -50,15 +51,19 @@ class AttentionCall(ShortRepr):
 
     @cached_property
     def attention(self) -> Attention:
-        with torch.inference_mode():
+        with undisturbed(self._device):
             return self.site.read(self.args, self.kwargs, self.out, self.image, self.grids)
 
     @cached_property
     def residual(self) -> float:
         """The self-check; NaN where the site cannot be tested."""
-        with torch.inference_mode():
+        with undisturbed(self._device):
             out = self.site.output(self.out, self.image)
             return self.attention.residual(out, self.site.project_out)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.site.output(self.out, self.image).device
 
     @property
     def dtype(self) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import index
@@ -54,6 +55,10 @@ class Explanation(ExplanationBase):
         """The attention of a captured site; ValueError for others, with the captured ones."""
         return self._call(site).attention
 
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """The settings of torch that its model ran with, for all that is computed later."""
+        return own_arithmetic(self.model.precision, self.model.device)
+
     def _call(self, site: Where) -> AttentionCall:
         if site not in self.calls:
             have = ", ".join(f"{kind} {layer}" for kind, layer in self.calls)
@@ -86,7 +91,7 @@ class Explanation(ExplanationBase):
             chosen = attention.rows_of(chosen)
         if bad := [row for row in chosen if not 0 <= row < count]:
             raise ValueError(f"row {bad[0]} of {site} is not one of 0..{count - 1}")
-        with torch.inference_mode():
+        with self.arithmetic():
             weights = attention.weights(mode, list(chosen), scale).transpose(0, 1)
         return weights.to("cpu", torch.float32).numpy()
 
@@ -104,7 +109,7 @@ class Explanation(ExplanationBase):
         if part.terms:
             check_divided(self, part.name)
         check_removable(self.model, self.attention_at(("cross", self.layers[-1])), part)
-        with own_arithmetic(self.model.precision, self.model.device):
+        with self.arithmetic():
             found = ablate(
                 self.model,
                 self.memory,
@@ -137,12 +142,14 @@ class Explanation(ExplanationBase):
         if self.proposed is None:
             return None
         rule = self.model.info.proposal_scores
-        return self.proposed.values(rule, self.grids(), self.image.hw)
+        with self.arithmetic():
+            return self.proposed.values(rule, self.grids(), self.image.hw)
 
     @cached_property
     def _before_ablation(self) -> Detections:
         """The detections without a removal, computed once for all removals."""
-        return unchanged(self.model, self.memory, self.image.hw)
+        with self.arithmetic():
+            return unchanged(self.model, self.memory, self.image.hw)
 
     def _level_maps(
         self, mode: str | Mode, queries: list[int], layer: int, scale: str
@@ -175,9 +182,10 @@ class Explanation(ExplanationBase):
         chosen = list(rows)
         if getattr(attention, "tokens", None) is not None:
             chosen = attention.rows_of(chosen)
-        with torch.inference_mode():
+        with self.arithmetic():
             xy, weight = attention.samples(mode, chosen)
         return tuple(x.to("cpu", torch.float32).numpy() for x in (xy, weight))
 
     def _logit_terms(self, queries: list[int], layer: int) -> LogitTerms:
-        return logit_terms(self._call(("cross", layer)), queries, self.grid(layer).hw)
+        with self.arithmetic():
+            return logit_terms(self._call(("cross", layer)), queries, self.grid(layer).hw)

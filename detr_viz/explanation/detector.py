@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from detr_viz.attention.base import Attention, Where
 from detr_viz.attention.grids import Grid
+from detr_viz.common.errors import UserError
 from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections.boxes import cxcywh_to_xyxy, to_pixels
 from detr_viz.detections.detections import Detections
@@ -248,3 +249,22 @@ class Redecodes(Protocol):
 
         hidden: (B, Q, S) True where a query must not attend, in these decoder layers.
         """
+
+
+def check_evaluating(detector: Detector) -> None:
+    """UserError for a network in training mode, where dropout and batch norm change results."""
+    from torch.nn.modules import batchnorm, dropout
+
+    network = getattr(detector, "network", None)
+    whole = [network] if hasattr(network, "modules") else []
+    parts = [*whole, *(site.module for site in detector.attention_sites().values())]
+    changing = batchnorm._BatchNorm, dropout._DropoutNd  # of others the mode changes nothing
+    if any(part.training for part in parts) or any(
+        module.training and isinstance(module, changing)
+        for part in parts
+        for module in part.modules()
+    ):
+        raise UserError(
+            f"{detector.info.title} is in training mode, where dropout and batch norm change its "
+            "results: call .eval() on its network first"
+        )

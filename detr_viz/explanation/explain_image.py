@@ -30,7 +30,7 @@ from detr_viz.attention.terms import SITES
 from detr_viz.common.errors import UserError
 from detr_viz.explanation.capture import AttentionCall, record
 from detr_viz.explanation.captured import Explanation
-from detr_viz.explanation.detector import Detector, DetectorInfo, Forwarded
+from detr_viz.explanation.detector import Detector, DetectorInfo, Forwarded, check_evaluating
 from detr_viz.explanation.precision import in_tf32, own_arithmetic
 from detr_viz.explanation.sites import resolve_layers, resolve_sites
 from detr_viz.images.loaded_image import ImageFacts, LoadedImage
@@ -110,6 +110,7 @@ def explain_batch(
     pixels: (B, h, w, 3) uint8, as `info.preprocessing_at(size, max_size)` resizes the pictures.
     more: `sites` of `explain`.
     """
+    check_evaluating(model)
     info = model.info
     layer_ids = resolve_layers(layers, info.num_layers, info.layer_word)
     cross = [("cross", i) for i in layer_ids]

@@ -30,7 +30,6 @@ from detr_viz.attention.grids import by_level, finest
 from detr_viz.attention.roi import RoIAttention
 from detr_viz.explanation.ablation import check_removable
 from detr_viz.explanation.curves import Faithfulness, area
-from detr_viz.explanation.precision import own_arithmetic
 from detr_viz.explanation.sites import resolve_layers
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def _scores(
         rows = torch.from_numpy(hidden[start : start + step]).to(e.model.device)
         mask = torch.zeros((len(rows), e.num_queries, cells), dtype=torch.bool, device=rows.device)
         mask[:, query] = rows
-        with own_arithmetic(e.model.precision, e.model.device):
+        with e.arithmetic():
             class_scores = e.model.scores_with_hidden(e.memory, mask, layers)
         scores.append(class_scores[:, query, label].cpu())
     return torch.cat(scores).double().numpy()

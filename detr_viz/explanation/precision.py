@@ -9,8 +9,9 @@ float64   everything in float64: slow, to compare with a reference; CPUs and NVI
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -46,11 +47,50 @@ def in_tf32() -> bool:
 def own_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """The tool's own settings inside the block, whatever the caller's settings are.
 
-    No autocast, no gradients, products of float32 as `precision` says.
+    No autocast, no gradients, products of float32 as `precision` says. Threads that ask for
+    different products wait for each other, since torch has one setting for all of them.
     """
-    no_autocast = torch.autocast(device.type, enabled=False)
-    with torch.inference_mode(), no_autocast, fp32_rule(precision):
+    with undisturbed(device), _one_rule.shared(precision == "tf32"), fp32_rule(precision):
         yield
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """No autocast and no gradients inside the block, on the device and on the CPU."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        for kind in {device.type, "cpu"}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+class _Shared:
+    """A lock that holders of the same value share. A thread that holds it may enter again."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._holders: dict[int, int] = {}  # thread -> depth
+        self._value: object = None
+
+    @contextmanager
+    def shared(self, value: object) -> Iterator[None]:
+        me = threading.get_ident()
+        with self._changed:
+            if me not in self._holders:
+                self._changed.wait_for(lambda: not self._holders or self._value == value)
+                self._value = value
+            self._holders[me] = self._holders.get(me, 0) + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._holders[me] -= 1
+                if not self._holders[me]:
+                    del self._holders[me]
+                self._changed.notify_all()
+
+
+_one_rule = _Shared()
 
 
 @contextmanager

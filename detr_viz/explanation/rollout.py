@@ -115,7 +115,7 @@ def of_queries(e: Explanation, queries: Sequence[int]) -> Rollout:
         )
     )
     ids = list(queries)
-    with torch.inference_mode():
+    with e.arithmetic():
         crossed = [head_mean(attention) for attention in across]
         cells, _ = through_decoder([head_mean(attention) for attention in between], crossed)
         chosen = cells[ids]
@@ -132,7 +132,7 @@ def of_cells(e: Explanation, cells: Sequence[int], stays: bool = True) -> NDArra
     """
     encoder = _all_of(e, "encoder", e.model.info.num_encoder_layers)
     grids = encoder[0].grids
-    with torch.inference_mode():
+    with e.arithmetic():
         rows = torch.zeros_like(encoder[0].even([0])[0, :1]).repeat(len(cells), 1)
         rows[range(len(cells)), _tokens(cells, grids)] = 1
         rolled = through_encoder(rows, encoder)
@@ -142,7 +142,7 @@ def of_cells(e: Explanation, cells: Sequence[int], stays: bool = True) -> NDArra
 def last_of_cells(e: Explanation, cells: Sequence[int]) -> NDArray[np.float32]:
     """What cells read in the last encoder layer, mean of the heads, (n, K); rows sum to 1."""
     last = e.attention_at(("encoder", e.model.info.num_encoder_layers - 1))
-    with torch.inference_mode():
+    with e.arithmetic():
         return _normalised(head_mean(last, _tokens(cells, last.grids)), last.grids)
 
 

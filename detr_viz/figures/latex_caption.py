@@ -9,9 +9,17 @@ from pathlib import Path
 import detr_viz
 from detr_viz.attention.terms import ALL_TERMS, Mode, is_sum
 from detr_viz.common.files import OutputError, reason, replacing
+from detr_viz.common.regular import open_regular
 from detr_viz.common.words import listed
 from detr_viz.figures.file_facts import image_name, weights_of
-from detr_viz.figures.latex_text import escape, mathematics, with_formulas
+from detr_viz.figures.latex_text import (
+    FORMULA,
+    NOT_IN_LATEX,
+    escape,
+    included,
+    mathematics,
+    with_formulas,
+)
 from detr_viz.figures.level_words import (
     level_words,
     levels_note,
@@ -35,8 +43,6 @@ from detr_viz.figures.styles import NORMS, Style
 from detr_viz.figures.view_contents import ViewContents
 
 _FIRST_WORDS = "% drawn by detr_viz "  # how the files written here begin
-_NOT_IN_LATEX = re.compile(r'["`{}\\]')  # no engine finds a file of such a name
-_FILE_SIGNS = {"%": r"\csname @percentchar\endcsname", "#": r"\csname c_hash_str\endcsname"}
 _ONE_COLUMN_IN, _PAGE_IN = 4.0, 8.5  # widths up to which figures fit one column, and a page
 _NAMED, _ALL_NAMED = 6, 8  # a caption names 6 queries where there are more than 8
 
@@ -52,7 +58,7 @@ def latex(shown: FigureContents | ViewContents, figure: str | Path) -> str:
     # Inkscape draws the text: LaTeX would set it in its own font and size
     include = r"\includesvg[inkscapelatex=false," if svg else r"\includegraphics["
     needs = "svg}, Inkscape and -shell-escape" if svg else "graphicx}"
-    name = _NOT_IN_LATEX.sub("-", clean(path.name))
+    name = NOT_IN_LATEX.sub("-", clean(path.name))
     label = re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-") or "attention"
     environment = "figure" if shown.width_in <= _ONE_COLUMN_IN else "figure*"
     # in its own width, so that its type keeps its size; slides and posters are scaled to fit
@@ -60,7 +66,8 @@ def latex(shown: FigureContents | ViewContents, figure: str | Path) -> str:
     width = (
         f"{math.floor(round(shown.width_in * 100, 3)) / 100:.2f}in" if printed else r"\linewidth"
     )
-    comments = [f"needs \\usepackage{{{needs}", *_hashes(shown)]
+    hashes = (re.sub(r"\^(?=\^)", "^ ", clean(line)) for line in _hashes(shown))
+    comments = [f"needs \\usepackage{{{needs}", *hashes]
     if name != path.name:
         comments.append(f"rename the figure to {name}: LaTeX cannot include a file of its name")
     caption = _caption(shown) if _has_words(shown) else _plain_caption(shown)
@@ -75,21 +82,13 @@ def latex(shown: FigureContents | ViewContents, figure: str | Path) -> str:
             *(f"% {line}" for line in comments),
             f"\\begin{{{environment}}}[t]",
             r"  \centering",
-            f"  {include}width={width}]{{{_included(name)}}}",
+            f"  {include}width={width}]{{{included(name)}}}",
             f"  \\caption{{{caption}}}",
             f"  \\label{{fig:{label}}}",
             f"\\end{{{environment}}}",
             "",
         ]
     )
-
-
-def _included(name: str) -> str:
-    r"""A file's name for \includegraphics: \detokenize keeps every sign but % and #."""
-    pieces = [piece for piece in re.split("([%#])", name) if piece]
-    if re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        return name
-    return "".join(_FILE_SIGNS.get(piece) or f"\\detokenize{{{piece}}}" for piece in pieces)
 
 
 def _hashes(shown: FigureContents | ViewContents) -> list[str]:
@@ -117,7 +116,7 @@ def _plain_caption(shown: FigureContents | ViewContents) -> str:
         if rule and clean(rule[0]) == models:
             del rule[0]
         about, image = shown.about, shown.image
-        short = f" (weights \\texttt{{{shown.sha256[:12]}}})" if shown.sha256 else ""
+        short = f" (weights \\texttt{{{escape(shown.sha256[:12])}}})" if shown.sha256 else ""
     else:
         title, rule = shown.title, reading_rule(shown)
         if ALL_TERMS not in shown.modes:  # their scale is another one, and a note names it
@@ -177,7 +176,8 @@ def _mode(shown: FigureContents, mode: str | Mode) -> str:
     pieces = []
     for text in formulas(shown, mode):
         name, product, _ = text.rsplit("$", 2)  # a name may have that sign too
-        pieces.append(escape(name) + mathematics(product))
+        known = FORMULA.fullmatch(product) is not None
+        pieces.append(escape(name) + (mathematics(product) if known else escape(product)))
     if not isinstance(mode, str):
         return "; ".join(pieces)
     return f"\\emph{{{escape(mode_name(mode))}}} ({'; '.join(pieces)})"
@@ -238,14 +238,14 @@ def _queries(shown: FigureContents) -> str:
 
 def _short_hash(subject: ShownModel) -> str:
     digest = subject.explanation.meta.get("weights_sha256")
-    return f" (weights \\texttt{{{str(digest)[:12]}}})" if digest else ""
+    return f" (weights \\texttt{{{escape(str(digest)[:12])}}})" if digest else ""
 
 
 def caption_path(figure: str | Path) -> Path:
     """<figure's stem>.tex. OutputError where it is a folder, or a file that we did not write."""
     path = Path(figure).with_suffix(".tex")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             begins = file.read(len(_FIRST_WORDS))
     except FileNotFoundError:
         return path

@@ -1,4 +1,4 @@
-"""Text and formulas as LaTeX shows them."""
+"""Text and names of files from anywhere, so that LaTeX shows them and runs nothing of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import re
 from detr_viz.figures.level_words import TIMES
 from detr_viz.figures.reading_rule import DASH
 
+NOT_IN_LATEX = re.compile(r'["`{}\\]')  # no engine finds a file of such a name
+_FILE_SIGNS = {"%": r"\csname @percentchar\endcsname", "#": r"\csname c_hash_str\endcsname"}
+# letters with single subscripts, products and sums: what this package itself writes as formulas
+FORMULA = re.compile(r"(?:[A-Za-z]_[A-Za-z0-9](?!_)|[A-Za-z0-9](?!_)|[ ()+=·.,/*'⟨⟩|²-])*")
 _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -24,13 +28,28 @@ _SIGNS = {"·": r"\cdot ", "⟨": r"\langle ", "⟩": r"\rangle ", "²": "^2", "
 
 def escape(text: str) -> str:
     """Text as LaTeX shows it literally."""
-    return re.sub("-(?=-)", "-{}", "".join(_ESCAPES.get(c, c) for c in text))
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    # two equal signs in a row would become another one
+    return re.sub("([-',])(?=\\1)", r"\1{}", "".join(_ESCAPES.get(c, c) for c in shown))
+
+
+def included(name: str) -> str:
+    r"""A file's name for \includegraphics: \detokenize keeps every sign but % and #.
+
+    TeX reads ^^7d as } before it knows of \detokenize: no two ^ stand together.
+    """
+    pieces = [piece for piece in re.split(r"([%#])|(?<=\^)(?=\^)", name) if piece]
+    if re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        return name
+    return "".join(_FILE_SIGNS.get(piece) or f"\\detokenize{{{piece}}}" for piece in pieces)
 
 
 def with_formulas(note: str) -> str:
     """A note whose formulas stand between dollar signs; names may have that sign too."""
     pieces = note.split("$")
     if len(pieces) % 2 == 0:
+        return escape(note)
+    if not all(map(FORMULA.fullmatch, pieces[1::2])):  # a name has that sign
         return escape(note)
     return "".join(mathematics(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces))
 

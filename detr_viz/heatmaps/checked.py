@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.heatmaps import safe_npz
 from detr_viz.heatmaps.checked_arrays import CheckedArrays
 from detr_viz.heatmaps.schema import (
@@ -36,12 +37,16 @@ class Checked(CheckedArrays):
         self._check_fields()
         self._check_crc32()
         modes = self._modes()
+        if len(modes) > bound("modes"):
+            raise self._wrong(f" has {beyond('modes', len(modes))}")
         if not modes:
             raise self._wrong(" has no maps: write it again")
         heads = self._meta.get("num_heads")
         if type(heads) is not int or heads < 1:
             raise self._wrong(f": {str(heads)[:20]} heads: write it again")
         rows = (len(self._arrays["query_ids"]), heads)
+        if rows[0] > bound("queries"):
+            raise self._wrong(f" has {beyond('queries', rows[0])}")
         grids = self._grids()
         maps = {m: self._maps(f"maps_{m}", (*rows, *grids[0])) for m in modes}
         fields = {name: self._arrays[name] for name in FIELDS}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detr_viz.attention.base import WHOLE
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.detections.matching import assign
 from detr_viz.heatmaps.changes import (
     HeadChange,
@@ -24,7 +25,7 @@ from detr_viz.heatmaps.changes import (
 from detr_viz.heatmaps.limits import Limits, between
 from detr_viz.heatmaps.patterns import likeness
 from detr_viz.heatmaps.reasons import reasons
-from detr_viz.heatmaps.schema import Heatmaps
+from detr_viz.heatmaps.schema import HeatmapError, Heatmaps
 
 STATES = ("same", "different", "not run")  # of an outcome
 
@@ -160,6 +161,8 @@ def _pairs(old: Heatmaps, new: Heatmaps) -> list[tuple[int, int]]:
     """
     pairs: list[tuple[int, int]] = []
     if _other_weights(old, new):
+        if (count := len(old.query_ids) * len(new.query_ids)) > bound("pairs"):
+            raise HeatmapError(f"to compare these files takes {beyond('pairs', count)}")
         pairs = [(i, j) for i, j, _ in assign(box_shares(old), box_shares(new), 0.5)]
     used, others = {i for i, _ in pairs}, {j for _, j in pairs}
     places = {int(q): j for j, q in enumerate(new.query_ids) if j not in others}

@@ -25,6 +25,7 @@ class Limits:
     max_score: float
 
 
+_COARSE = ("tf32", "bfloat16")  # precisions
 # tests/benchmarks/noise.py measures the noise (README, "Maps as tests"). EXACT is more than twenty
 # times the noise, and less than the effect of a 1 % change of a projection. COARSE is less than
 # twice the noise.
@@ -37,5 +38,10 @@ def between(old: Mapping[str, Any], new: Mapping[str, Any], **own: float) -> Lim
 
     TypeError for an `own` that is not a field of Limits.
     """
-    coarse = any(meta.get("precision") in ("tf32", "bfloat16") for meta in (old, new))
+    coarse = any(meta.get("precision") in _COARSE for meta in (old, new))
     return replace(COARSE if coarse else EXACT, **own)
+
+
+def of_run(precision: str, **own: float) -> Limits:
+    """The limits for maps that were computed now, whatever the saved file says of itself."""
+    return replace(COARSE if precision in _COARSE else EXACT, **own)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz.common.files import reason
+from detr_viz.common.regular import open_regular
 
 MOST_MEMBERS = 1000
 _MOST_HEADER = 10_000  # characters of a .npy header, as numpy has it
@@ -37,7 +38,7 @@ def read(path: str | Path, most_bytes: int, *only: str) -> dict[str, NDArray[Any
     only: names of arrays to read; without names, all. Missing names are left out.
     ArchiveError if it is not an archive, is damaged or too large; OSError if it cannot be read.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         begins = file.read(len(_POINTER))
         if begins.startswith(b"\x93NUMPY"):
             raise ArchiveError("it is a single array")

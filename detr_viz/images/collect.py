@@ -17,8 +17,9 @@ from typing import NoReturn
 from detr_viz.common.errors import UserError
 from detr_viz.common.file_kinds import HEAD_BYTES, kind_of
 from detr_viz.common.files import path_text, reason
+from detr_viz.common.regular import open_regular
 from detr_viz.images.locate import is_below, locate
-from detr_viz.images.names import last_part, output_name, unique_name
+from detr_viz.images.names import STATE_FOLDER, last_part, output_name, unique_name
 from detr_viz.images.search import NamedPaths, path_below, search_images
 
 _KEPT = {"images", "file_name", "coco_url"}
@@ -90,6 +91,7 @@ def expand(
                 inputs.append(Input(path, unique_name(output_name(name), numbers)))
     if skip is not None:
         _check_skip(inputs, searched, skip)
+        _check_swept(inputs, skip)
     return inputs
 
 
@@ -127,6 +129,18 @@ def _check_skip(inputs: Sequence[Input], searched: Sequence[str], out: str | Pat
                 f"--out {path_text(out)} puts figures among the images of "
                 f"{path_text(folder or '.')}, "
                 "and the next run would take them for images: choose an --out outside or below it"
+            )
+
+
+def _check_swept(inputs: Sequence[Input], out: str | Path) -> None:
+    """UserError for an image in the hidden folder of a run, which each run empties."""
+    folders = {os.path.dirname(image.path): image.path for image in inputs}
+    for folder, path in folders.items():
+        within = os.path.relpath(os.path.realpath(folder), os.path.realpath(out))
+        if within.startswith(STATE_FOLDER):
+            raise UserError(
+                f"{path_text(path)} lies in the hidden folder of a run ({STATE_FOLDER}), which a "
+                "run empties: move the image, or choose another --out"
             )
 
 
@@ -209,7 +223,7 @@ def _at_least(name: str) -> str:
 def _read(path: str, title: str, most: int) -> bytes:
     """The file's content; UserError if it cannot be read or has more than `most` bytes."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             fits = os.fstat(file.fileno()).st_size <= most
             data = file.read() if fits else b""
     except (OSError, ValueError) as error:  # ValueError: a null character in the path

@@ -9,6 +9,7 @@ import os
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text
+from detr_viz.common.regular import open_regular
 
 # first bytes of the formats that most images have; a file of another one is read at once
 _USUAL = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
@@ -29,7 +30,7 @@ def _has_usual_start(path: str) -> bool:
             raise UserError(f"no image at {path_text(path)}: check the path")
         return False
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(16).startswith(_USUAL)
     except OSError:
         return False

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.images.loaded_image import ImageError
 from detr_viz.images.resize import MEAN_RGB, STD_RGB, resized_to, target_size
 
@@ -93,7 +94,11 @@ class Preprocessing:
         h, w = image_hw
         if min(h, w) < 1:
             raise ImageError(f"cannot resize an image of {h} x {w} pixels: it has none")
-        new_h, new_w = self._input_hw(h, w)
+        try:
+            new_h, new_w = self._input_hw(h, w)
+        except OverflowError:  # sizes of a file that no float holds
+            new_h = new_w = 10**9
+        _check_pixels(*self.padded_hw((new_h, new_w)))
         if self.pad_hw is not None and not self.overruled and not self.pads((new_h, new_w)):
             raise ImageError(
                 f"an image of {h} x {w} pixels becomes {new_h} x {new_w}, more than the pad_size "
@@ -186,6 +191,14 @@ class Preprocessing:
         if self.source:
             meta["source"] = self.source
         return meta
+
+
+def _check_pixels(h: int, w: int) -> None:
+    """ImageError for more pixels than a network is given unless it is asked for."""
+    if h * w > bound("pixels"):
+        raise ImageError(
+            f"the network's input would have {beyond('pixels', h * w)}; or choose a smaller --size"
+        )
 
 
 def _transformers_size(h: int, w: int, size: int, bound: int | None) -> tuple[int, int]:

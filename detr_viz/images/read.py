@@ -20,12 +20,14 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from detr_viz.common.files import path_text
+from detr_viz.common.regular import check_regular, open_regular
 from detr_viz.images.deep_tiff import by_tifffile, by_two_passes, refuse_raw_photo
 from detr_viz.images.loaded_image import MAX_PIXELS, ImageError, LoadedImage
 from detr_viz.images.not_images import kind_in, refuse
 from detr_viz.images.tiff_tags import TIFFFILE, TWO_PASSES, TiffTags, read_tags, reader
 from detr_viz.images.to_rgb import frame_note, to_rgb
 
+_NOT_OPENED = {"FITS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "PDF"}
 _ONE_AT_A_TIME = threading.Lock()  # Pillow's settings and warning filters are shared by all threads
 
 
@@ -105,7 +107,7 @@ def _check_tiff(im: Image.Image, name: str) -> None:
     """ImageError for an opened TIFF that Pillow reads as another picture."""
     path = getattr(im, "filename", None) if im.format == "TIFF" else None
     if path and os.path.isfile(path):
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             tags = read_tags(file)
         if tags is not None and reader(tags) == TIFFFILE:
             raise ImageError(
@@ -118,7 +120,7 @@ def _by_pillow(
     file: BinaryIO, tags: TiffTags | None, name: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     file.seek(0)
-    with _pillow_rules(), Image.open(file) as im:
+    with _pillow_rules(), Image.open(file, formats=_formats()) as im:
         # for EPS Pillow would run Ghostscript on the file; of a stub it knows only the name
         if im.format in ("EPS", "MPEG") or isinstance(im, ImageFile.StubImageFile):
             if im.format == "MPEG":
@@ -131,6 +133,15 @@ def _by_pillow(
         return rgb, frame_note(im) + notes
 
 
+def _formats() -> tuple[str, ...]:
+    """What Pillow may take a file for, by its content.
+
+    Not those that unpack a file or run a program before its size is known.
+    """
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in _NOT_OPENED)
+
+
 def _open_regular(path: str, name: str) -> BinaryIO:
     """Open for reading; only regular files, since a pipe or a device might never end."""
     if path.startswith(("http://", "https://")):
@@ -141,9 +152,10 @@ def _open_regular(path: str, name: str) -> BinaryIO:
             raise ImageError(f"{name} is a folder: name the images in it")
         if not stat.S_ISREG(info.st_mode):
             raise ImageError(f"{name} is not a regular file: save the image to disk first")
+        check_regular(path)
         if info.st_size == 0:
             raise ImageError(f"{name} is empty (0 bytes): fetch it again")
-        return open(path, "rb")
+        return open_regular(path)
     except FileNotFoundError:
         raise ImageError(f"no image at {name}: check the path") from None
     except PermissionError:

@@ -24,6 +24,7 @@ class CheckOptions:
     baselines  folders of baselines, or single files
     root       the folder of the paths in baselines that were recorded with --root
     only       patterns of names; None: all
+    other_precision  whether maps made in another precision are compared, by the coarser limits
     cache      folder for downloads
     """
 
@@ -31,6 +32,7 @@ class CheckOptions:
     root: str | None = None
     only: tuple[str, ...] | None = None
     device: str = "auto"
+    other_precision: bool = False
     cache: str | None = None
     quiet: bool = False
     traceback: bool = False

@@ -11,9 +11,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from detr_viz.common.errors import UserError, in_a_line
+from detr_viz.common.files import printable
 from detr_viz.detections.queries import NoQueryError, select
 from detr_viz.heatmaps.compare import Outcome, judge
-from detr_viz.heatmaps.limits import between
+from detr_viz.heatmaps.limits import Limits, between, of_run
 from detr_viz.heatmaps.npz import Heatmaps, load, of
 from detr_viz.regression.baselines import KEY, Baseline, ModelKey, read
 from detr_viz.regression.options import CheckOptions, chosen
@@ -108,11 +109,32 @@ def _of_input(
         try:
             old = load(baseline.path)
             new = current_maps(baseline, old, e)
-            verdict = judge(old, new, between(old.meta, new.meta, **own), strict=True)
+            limits = _limits(options, baseline, old, new, own)
+            verdict = judge(old, new, limits, strict=True)
         except Exception as error:
             yield from _not_run(options, [baseline], error)
         else:
             yield Outcome(baseline.name, baseline.path, verdict, old, new)
+
+
+def _limits(
+    options: CheckOptions,
+    baseline: Baseline,
+    old: Heatmaps,
+    new: Heatmaps,
+    own: Mapping[str, float],
+) -> Limits:
+    """The limits of what was run; UserError for maps of another precision, unless it is allowed."""
+    runs, says = new.meta["precision"], old.meta.get("precision", "float32")
+    if options.other_precision:
+        return between(old.meta, new.meta, **own)
+    if says != runs:
+        raise UserError(
+            f"{printable(baseline.path)} was made in {printable(says)[:40]}, and this check runs "
+            f"{runs}: record it again, or compare them by the limits of the coarser with "
+            "--other-precision"
+        )
+    return of_run(runs, **own)
 
 
 def _not_run(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from detr_viz.heatmaps.limits import between
+from detr_viz.common.files import printable
+from detr_viz.heatmaps.limits import between, of_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -168,7 +169,13 @@ class HeatmapRegression:
             if trouble == "no saved maps yet":
                 pytest.fail(f"no saved maps yet: wrote {path}; look at it and run again")
             pytest.fail(f"{trouble}; or let --heatmap-regen replace it")
-        verdict = judge(old, now, between(old.meta, now.meta, **limits))
+        runs, says = (maps.meta.get("precision", "float32") for maps in (now, old))
+        if says != runs and not regen:
+            pytest.fail(
+                f"{path} was made in {printable(says)[:40]}, and this test runs {runs}: "
+                "--heatmap-regen rewrites it"
+            )
+        verdict = judge(old, now, of_run(runs, **limits))
         if regen and not verdict.same:
             self._write(path, now, store)
             return

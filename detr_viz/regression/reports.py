@@ -166,6 +166,8 @@ def _add_summary(outcomes: Sequence[Outcome]) -> None:
     if failed:
         rows += ["| baseline | | |", "|---|---|---|"]
         rows += [f"| {_cell(o.name)} | {o.state} | {_cell(_failure_text(o))} |" for o in failed]
+    if os.path.lexists(path) and not os.path.isfile(path):
+        return  # a pipe would wait for a reader
     with suppress(OSError), open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("\n".join(rows) + "\n")
 

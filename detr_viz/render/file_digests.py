@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from detr_viz.common.regular import open_regular
+
 _ENDS = {
     ".png": b"IEND\xaeB`\x82",
     ".pdf": b"%%EOF",
@@ -44,7 +46,7 @@ def digest_in(path: Path) -> str | None:
 
 
 def _ends_of(path: Path) -> tuple[bytes, bytes]:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(_NEAR)
         file.seek(max(path.stat().st_size - _NEAR, 0))
         return start, file.read()
@@ -57,7 +59,7 @@ def _is_whole(path: Path) -> bool:
     if suffix in (".tif", ".tiff"):  # no mark ends it
         from PIL import Image
 
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             image.load()
         return True
     return _ENDS[suffix] in _ends_of(path)[1][-64:]
@@ -78,5 +80,5 @@ def replaced_by(digest: str, files: Iterable[Path]) -> tuple[Path, ...]:
 def _archive_digest(path: Path) -> str | None:
     import numpy as np
 
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
         return json.loads(str(archive["meta"])).get("recipe_sha256")

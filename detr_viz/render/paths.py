@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.file_names import LONGEST, fitting
-from detr_viz.common.files import reason
+from detr_viz.common.files import existing_folder, reason
 from detr_viz.figures.styles import SUFFIXES
 
 MAPS = ".npz"
@@ -146,8 +146,7 @@ def _check_folder(out: str | None, several: bool) -> None:
             raise UserError(f"--out {out} is one file, but there are several images: give a folder")
     folder = Path(out or "outputs")
     folder = folder if out is None or is_folder(out) else folder.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = existing_folder(folder)
     if not folder.is_dir():
         raise UserError(f"cannot write to --out {out}: {folder} is a file, not a folder")
     if not os.access(folder, os.W_OK):

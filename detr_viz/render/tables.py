@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from detr_viz.common.console import short_name
 from detr_viz.render.recipe import Recipe
 from detr_viz.render.views import CROSS
 
@@ -22,7 +23,7 @@ def ablation_table(
     explanation: ExplanationBase, queries: Sequence[int], ablations: Sequence[Ablation]
 ) -> str:
     """Lines with the effect of each removal on these queries: score, new class, IoU."""
-    e, names = explanation, explanation.class_names
+    e, names = explanation, [*map(short_name, explanation.class_names)]
     parts = [ablation.removal.name for ablation in ablations]
     wide = max([len("without"), *map(len, parts)])
     empty = ~e.cells_inside().any(-1)
@@ -45,7 +46,7 @@ def shares_table(
 ) -> str:
     """Lines with the share of each term in the logits of these queries, one column per head."""
     e, terms = explanation, explanation.logit_terms(queries, layer)
-    names = [e.label_name(q) for q in queries]
+    names = [short_name(e.label_name(q)) for q in queries]
     longest = max([len("class"), *map(len, names)])
     wide = max(len("share of"), *map(len, terms.shares))
     heads = "".join(f"{f'head {i}':>8}" for i in range(e.num_heads))
@@ -63,7 +64,7 @@ def table(explanation: ExplanationBase, queries: Sequence[int], layer: int | Non
     They are those of the last decoder layer or, where the header says so, of a captured `layer`.
     """
     output = explanation if layer is None else explanation.output(layer)
-    names = [explanation.class_names[output.labels[q]] for q in queries]
+    names = [short_name(explanation.class_names[output.labels[q]]) for q in queries]
     wide = max([len("class"), *map(len, names)])
     source = "" if layer is None else f" of {explanation.layer_word} {layer}"
     lines = [f"{'query':>5}  {'class':<{wide}}  score  box: left top right bottom (px){source}"]
@@ -78,7 +79,7 @@ def proposals_table(
 ) -> str:
     """Lines of query, class and score, and the token it is made of: rank, level, cell, score."""
     e, count = explanation, len(proposals.tokens)
-    names = [e.label_name(q) for q in queries]
+    names = [short_name(e.label_name(q)) for q in queries]
     wide = max([len("class"), *map(len, names)])
     rank = f"rank of {count}"
     lines = [f"query  {'class':<{wide}}  score  token: {rank}  score  level  column, row"]
@@ -95,7 +96,7 @@ def areas_table(explanation: ExplanationBase, curves: Faithfulness) -> str:
     """Lines of query, class, score, and the areas under the curves of each mode."""
     from detr_viz.explanation.curves import area
 
-    names = [explanation.label_name(q) for q in curves.queries]
+    names = [short_name(explanation.label_name(q)) for q in curves.queries]
     wide = max([len("class"), *map(len, names)])
     long = max([len("cells by"), *map(len, curves.maps)])
     lines = [

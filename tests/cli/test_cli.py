@@ -269,10 +269,15 @@ def closed_output() -> None:
     sys.stdout = None
 
 
-def test_a_closed_output_needs_no_reader(here):
-    """The figure is drawn all the same, and nothing is said of it."""
+def test_a_closed_output_is_one_line(here):
+    """Lines that are lost are no success; with --quiet there are none."""
     argv = ["--image", "shapes.png", "--queries", "top:1", "--out", "a.png"]
     command = WarmCommand(argv, os.environ, prepare=closed_output)
+    _, err = command.communicate(timeout=60)
+    assert command.returncode == 2
+    assert err.startswith("error: cannot write to standard output: Bad file descriptor")
+    assert err.count("\n") == 1
+    command = WarmCommand([*argv, "--quiet"], os.environ, prepare=closed_output)
     _, err = command.communicate(timeout=60)
     assert (command.returncode, err) == (0, "")
     assert (here / "a.png").exists()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detr_viz.figures.page.elements import TextLine
-from detr_viz.figures.page.text import Lettering
+from detr_viz.figures.page.text import Lettering, plain_settings
 from detr_viz.figures.styles import PageFormat
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _STRIP_PX = 1024
 
 
+@plain_settings()
 def figure_of(sheet: np.ndarray, dpi: float) -> tuple[Figure, Axes]:
     """A figure of these pixels (height, width, 4) uint8, and its only axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -92,6 +93,7 @@ def _pixels_class() -> type[AxesImage]:
     return Pixels
 
 
+@plain_settings()
 def write(ax: Axes, lines: Sequence[TextLine], dpi: float, font: str = "sans") -> None:
     """Lines of text at their positions, over everything else; turned ones run upwards.
 

@@ -72,6 +72,7 @@ def draw(
     return paint(all_groups(sections), layout, style, page_format)
 
 
+@plain_settings()
 def paint(
     groups: Sequence[Group], layout: PageLayout, style: Style, page_format: PageFormat
 ) -> Figure:

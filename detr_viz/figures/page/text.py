@@ -8,8 +8,8 @@ installed font is looked for only where a text has characters (Chinese, say) tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.font_manager import FontProperties
 
 ELLIPSIS = "…"
+_LONGEST = 2_000  # characters of a text in a figure
 _FORMULA = re.compile(r"(.*?)(?:([A-Za-z])_([A-Za-z0-9])|$)")  # text, letter, subscript
 _BREAKS = re.compile(r"(?<=[ _-])(?=.)")
 _WORDS = re.compile(r"\$[^$]*\$|[^\s$]+")
 _WIDE_GAP = re.compile(r"( {2,})")
+# of matplotlib's settings: they choose where a figure is shown, not what it looks like
+_OF_WINDOWS = ("backend", "interactive", "toolbar", "keymap.", "tk.", "macosx.", "webagg.")
 _SUBSCRIPT_SIZE, _SUBSCRIPT_DROP = 0.8, 0.18  # of the font size
 
 
@@ -39,17 +42,27 @@ class Run(NamedTuple):
     style: str
 
 
-def plain_settings() -> AbstractContextManager[None]:
-    """matplotlib's default settings for drawing text and lines, whatever a user has configured."""
+@contextmanager
+def plain_settings() -> Iterator[None]:
+    """matplotlib's default settings inside the block, whatever a user has configured.
+
+    Those of windows, which draw nothing, stay. Some are read when an artist is made, others when it
+    is drawn, so both happen in such a block; functions can be decorated with it.
+    """
     import matplotlib
 
-    names = [n for n in matplotlib.rcParamsDefault if n.startswith(("text.", "path.", "agg."))]
-    return matplotlib.rc_context({name: matplotlib.rcParamsDefault[name] for name in names})
+    default, current = matplotlib.rcParamsDefault, matplotlib.rcParams
+    names = [n for n in default if not n.startswith(_OF_WINDOWS)]
+    with matplotlib.rc_context({n: default[n] for n in names if current[n] != default[n]}):
+        yield
 
 
 def clean(text: str) -> str:
-    """Text on one line: white space collapsed, control characters gone."""
-    return "".join(c for c in " ".join(str(text).split()) if c.isprintable())
+    """Text on one line: white space collapsed, control characters gone, cut at _LONGEST."""
+    whole = str(text)
+    if len(whole) > _LONGEST:  # to fit a text takes time by the square of its words
+        whole = whole[: _LONGEST - 1] + ELLIPSIS
+    return "".join(c for c in " ".join(whole.split()) if c.isprintable())
 
 
 @lru_cache(maxsize=256)

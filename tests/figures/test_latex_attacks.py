@@ -1,0 +1,140 @@
+r"""Names from anywhere in a caption: TeX sets them as they are, and reads no command in them.
+
+TeX turns ^^7d into } while it reads a line, before \detokenize or any escape is seen.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from fake_explanation import fake
+from PIL import Image
+from test_captions import caption, included
+from test_facts import shown, subject
+
+from detr_viz.figures import latex_caption
+from detr_viz.figures.latex_text import escape, with_formulas
+from detr_viz.figures.view_contents import ViewContents
+
+NAMES = {  # name -> text of a file, a class, a model
+    "hat hat brace": "a^^7d^^5cinput{secret}^^7b",
+    "hat hat letter": "a^^Mb^^Ic^^?d^^@e",
+    "four hats": "a^^^^005cinput b",
+    "six hats": "a^^^^^^00005cinput b",
+    "hats": "^^^^^^^^",
+    "end": r"\end{figure}\input{secret}",
+    "write": r"\immediate\write18{touch owned}",
+    "csname": r"\csname input\endcsname secret",
+    "mathematics": r"$\input{secret}$",
+    "two formulas": "a$x$b$y$c",
+    "display": "$$x$$",
+    "odd dollar": "a$b",
+    "comment": "a%b",
+    "parameter": "a#1##2b",
+    "alignment": "a&b\\\\c",
+    "tie": "a~b",
+    "braces": "}{",
+    "open brace": "a{b",
+    "subscripts": "a_b_c^d",
+    "ligatures": "a--b---c''d``e,,f<<g>>h?`i!`j",
+    "quotes": "a\"b'c`d",
+    "active": 'babel "a "= :;!?',
+    "verb": r"\verb|x|",
+    "line": "a\n\n\\input{secret}",
+    "return": "a\r\\input{secret}",
+    "form feed": "a\x0cb",
+    "separator": "a\u2028b\u2029c\x85d",
+    "turned": "a\u202e}{b",
+    "null": "a\0b",
+    "par": r"a\par b",
+    "long": "x" * 3000,
+}
+_ALONE = (
+    "\\documentclass{article}\n\\usepackage{graphicx}\n\\begin{document}\n%s\n\\end{document}\n"
+)
+ENGINES = ("pdflatex", "xelatex", "lualatex")
+
+
+def cleaned(text: str) -> str:
+    """The name as it can be read: one line, only characters that have a shape."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def captions(name: str) -> list[str]:
+    """All kinds of captions, with the name wherever one can come from."""
+    meta = {"weights": name, "weights_sha256": name, "image": name}
+    example = fake(meta={**fake().meta, **meta})
+    words = {f.name: name for f in fields(ViewContents) if f.type == "str"}
+    view = ViewContents(**words, rule=(name, name), width_in=3.0)
+    return [
+        latex_caption.latex(shown(subject(name, example=example), queries=(name,)), "a.png"),
+        latex_caption.latex(view, "a.png"),
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_text(name):
+    text = NAMES[name]
+    for tex in captions(text):
+        assert "^^" not in tex.replace(r"\textasciicircum{}", "")
+        assert "\r" not in tex and "\x0c" not in tex and "\0" not in tex
+        body = "\n".join(line for line in tex.splitlines() if not line.startswith("%"))
+        assert not re.search(r"\\(input|write|immediate|csname|par|verb)\b", body)
+        read = caption(body)  # fails for a command that it does not know
+        short = cleaned(text)[:40].replace("$", "")
+        assert short in read.replace("$", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_figures_path(name):
+    file = NAMES[name].replace("/", "").replace("\0", "")[:200] + ".png"
+    tex = latex_caption.latex(shown(), file)
+    (line,) = [one for one in tex.splitlines() if one.lstrip().startswith("\\includegraphics")]
+    assert "^^" not in line and line.count("{") == line.count("}")
+    wanted = re.sub(r'["`{}\\]', "-", " ".join(c for c in file.split()))
+    wanted = "".join(c for c in wanted if c.isprintable())
+    assert included(tex) == wanted
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_escaped_text_has_no_reader_sign(name):
+    out = escape(NAMES[name])
+    plain = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}|\$\\(times|cdot)\$|\{\}", "\0", out)
+    assert not set(plain) & set("\\{}$&#^_~%<>|`") and "--" not in plain
+    assert with_formulas("$q_c · k_c$") == r"$q_c \cdot  k_c$".replace("  ", " ")
+    assert "\\input" not in with_formulas(f"of {NAMES[name]} and $p_q$")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_set_all_names(tmp_path, engine):
+    if shutil.which(engine) is None:
+        pytest.skip(f"{engine} is not installed")
+    (tmp_path / "secret.tex").write_text("LEAKED")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    for name, text in NAMES.items():
+        if not text.isascii():
+            continue
+        for i, tex in enumerate(captions(text)):
+            source = tmp_path / "caption.tex"
+            source.write_text(_ALONE % tex.replace("figure*", "figure"), encoding="utf-8")
+            done = subprocess.run(
+                [
+                    engine,
+                    "-shell-escape",
+                    "-interaction=nonstopmode",
+                    "-halt-on-error",
+                    source.name,
+                ],
+                cwd=tmp_path,
+                capture_output=True,
+                timeout=120,
+            )
+            assert done.returncode == 0, (name, i, done.stdout[-2000:])
+            assert not (tmp_path / "owned").exists()
+            assert b"secret.tex" not in done.stdout
