@@ -31,6 +31,23 @@ def shown(
     return FigureContents(models, queries=words, **facts_of)
 
 
+# --- the line under a figure ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (((5,), (1,)), ["last decoder layer"]),  # both are the last
+        (((1,), (1,)), ["decoder layer 1"]),  # of one model it is the last, of the other not
+        (((2,), (1,)), []),
+    ],
+)
+def test_the_foot_of_models_with_different_numbers_of_layers(layers, words):
+    six, two = fake(layers=layers[0], num_layers=6), fake(layers=layers[1], num_layers=2)
+    both = shown(subject("A", layers[0], six), subject("B", layers[1], two))
+    assert reading_rule.foot_words(both)[:-1] == words
+
+
 # --- formulas ---------------------------------------------------------------------------------
 
 
