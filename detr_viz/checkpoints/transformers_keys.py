@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from detr_viz import models
 from detr_viz.checkpoints import transformers_deformable
 from detr_viz.checkpoints.transformers_deformable import HuggingFaceError
-from detr_viz.common.bounds import beyond, bound
+from detr_viz.checkpoints.transformers_names import class_names
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def convert(
     hints = {
         "nheads": _heads(hf_config),
         "dilation": _dilation(hf_config),
-        "class_names": _class_names(hf_config),
+        "class_names": class_names(hf_config),
         "notes": tuple(notes),
     }
     if model_type == transformers_deformable.TYPE:
@@ -282,22 +282,3 @@ def _dilation(config: Mapping[str, Any]) -> bool:
     if isinstance(config.get("backbone_config"), Mapping) or settings.get("output_stride"):
         return settings.get("output_stride") == 16
     return bool(config.get("dilation"))
-
-
-def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """id2label (else label2id) in order of the ids; an id without a name has its number."""
-    labels, ids = config.get("id2label"), config.get("label2id")
-    if not labels and isinstance(ids, Mapping):
-        labels = {i: name for name, i in ids.items()}
-    try:
-        names = {int(i): str(name) for i, name in (labels or {}).items() if name not in (None, "")}
-    except (AttributeError, TypeError, ValueError):
-        return None
-    if not names or min(names) < 0 or max(names) > 10_000:
-        return None
-    longest = max(map(len, names.values()))
-    if longest > bound("name"):
-        raise HuggingFaceError(
-            f"a class of its config.json has a name of {beyond('name', longest)}"
-        )
-    return tuple(names.get(i, f"class {i}") for i in range(max(names) + 1))
