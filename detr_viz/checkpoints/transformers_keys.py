@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from detr_viz import models
 from detr_viz.checkpoints import transformers_deformable
 from detr_viz.checkpoints.transformers_deformable import HuggingFaceError
-from detr_viz.common.bounds import beyond, bound
 from detr_viz.models.config import ENCODER_NORM, ROW_EMBED
 
 if TYPE_CHECKING:
@@ -295,9 +294,4 @@ def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
         return None
     if not names or min(names) < 0 or max(names) > 10_000:
         return None
-    longest = max(map(len, names.values()))
-    if longest > bound("name"):
-        raise HuggingFaceError(
-            f"a class of its config.json has a name of {beyond('name', longest)}"
-        )
     return tuple(names.get(i, f"class {i}") for i in range(max(names) + 1))
