@@ -105,7 +105,7 @@ def _of_transformers(
         kind, state_dict, hints = transformers_keys.convert(state_dict, config)
     except transformers_keys.HuggingFaceError as error:
         raise CheckpointError(f"{where}: {error}") from None
-    _check_names(hints["class_names"] or ())
+    _check_names(hints.get("class_names") or ())
     notes = list(hints.pop("notes"))
     if inferred:  # heads and dilation are not known
         hints = {"class_names": hints["class_names"]}
