@@ -7,7 +7,7 @@ Hugging Face's (transformers_keys.py) and OpenMMLab's (openmmlab_keys.py).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,7 @@ def _of_transformers(
         kind, state_dict, hints = transformers_keys.convert(state_dict, config)
     except transformers_keys.HuggingFaceError as error:
         raise CheckpointError(f"{where}: {error}") from None
+    _check_names(hints.get("class_names") or ())
     notes = list(hints.pop("notes"))
     if inferred:  # heads and dilation are not known
         hints = {"class_names": hints["class_names"]}
@@ -164,15 +165,20 @@ def _hints(args: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
                 hints[name] = source[name]
     classes = meta.get("classes")
     if isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes):
-        longest = max(map(len, classes), default=0)
-        if longest > bound("name"):
-            raise CheckpointError(f"a class of it has a name of {beyond('name', longest)}")
+        _check_names(classes)
         hints["class_names"] = tuple(classes)
     if "nheads" in meta:  # our own checkpoints: dilated only if they say so
         hints.setdefault("dilation", False)
     if isinstance(meta.get("type"), str):
         hints["type"] = meta["type"]
     return hints
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """CheckpointError for a class with a name that no figure has room for."""
+    longest = max(map(len, names), default=0)
+    if longest > bound("name"):
+        raise CheckpointError(f"a class of it has a name of {beyond('name', longest)}")
 
 
 def _tensors(state_dict: Mapping[str, Any], where: str) -> dict[str, Tensor]:

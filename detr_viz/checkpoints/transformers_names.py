@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from detr_viz.checkpoints.transformers_deformable import HuggingFaceError
-from detr_viz.common.bounds import beyond, bound
-
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """id2label (else label2id) in order of the ids; an id without a name has its number."""
@@ -20,9 +17,4 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
         return None
     if not names or min(names) < 0 or max(names) > 10_000:
         return None
-    longest = max(map(len, names.values()))
-    if longest > bound("name"):
-        raise HuggingFaceError(
-            f"a class of its config.json has a name of {beyond('name', longest)}"
-        )
     return tuple(names.get(i, f"class {i}") for i in range(max(names) + 1))

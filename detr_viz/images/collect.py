@@ -136,8 +136,9 @@ def _check_swept(inputs: Sequence[Input], out: str | Path) -> None:
     """UserError for an image in the hidden folder of a run, which each run empties."""
     folders = {os.path.dirname(image.path): image.path for image in inputs}
     for folder, path in folders.items():
-        within = os.path.relpath(os.path.realpath(folder), os.path.realpath(out))
-        if within.startswith(STATE_FOLDER):
+        within = path_below(folder, out) or ""
+        first = within.split("/")[0]
+        if first == STATE_FOLDER or first.startswith(f"{STATE_FOLDER}-"):  # of a shard
             raise UserError(
                 f"{path_text(path)} lies in the hidden folder of a run ({STATE_FOLDER}), which a "
                 "run empties: move the image, or choose another --out"

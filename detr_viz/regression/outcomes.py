@@ -130,9 +130,8 @@ def _limits(
         return between(old.meta, new.meta, **own)
     if says != runs:
         raise UserError(
-            f"{printable(baseline.path)} was made in {printable(says)[:40]}, and this check runs "
-            f"{runs}: record it again, or compare them by the limits of the coarser with "
-            "--other-precision"
+            f"it was made in {printable(says)[:40]}, and this check runs {runs}: record it again, "
+            "or compare them by the limits of the coarser with --other-precision"
         )
     return of_run(runs, **own)
 

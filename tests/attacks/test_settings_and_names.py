@@ -168,7 +168,7 @@ def test_a_folder_of_ones_own_called_as_the_hidden_one_stays(tmp_path, monkeypat
 def test_a_baselines_word_of_itself_does_not_loosen_its_test(tmp_path, capsys, precision):
     path = tmp_path / "a.npz"
     image = str(ROOT / "image/scene_1.jpg")
-    argv = ["record", "--image", image, "--type", "detr", "--queries", "best", "--out"]
+    argv = ["record", "--image", image, "--type", "detr", "--queries", "top:1", "--out"]
     assert cli.main([*argv, f"{tmp_path}/", "--quiet"]) == 0
     (path,) = tmp_path.glob("*.npz")
     saved = npz.load(path)

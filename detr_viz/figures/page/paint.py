@@ -1,7 +1,6 @@
 """A page layout as a matplotlib Figure: panels as one image, the rest as vector artists on it.
 
-No pyplot, no rcParams: a figure looks the same whatever a user has configured, and matplotlib is
-imported when one is drawn, not before.
+No pyplot, no rcParams of a user's; matplotlib is imported when a figure is drawn, not before.
 """
 
 from __future__ import annotations
