@@ -129,7 +129,8 @@ FLAGS = {  # (type, flags) -> part of the line
 
 @pytest.mark.parametrize(("name", "flags"), FLAGS)
 def test_bad_flags(here, capsys, name, flags):
-    line = refused(capsys, "--weights", weights(network(name)), *flags.split())
+    more = ["--size", "96", *flags.split()]
+    line = refused(capsys, "--weights", weights(network(name)), *more)
     assert FLAGS[name, flags] in line, line
 
 
