@@ -20,30 +20,39 @@ WORKERS = 4  # at most; each holds its own models
 # The files that take longest, longest first: begun first, so that no worker ends long after others.
 LONGEST = (
     "batch/test_cluster_runs.py",
-    "figures/test_layout.py",
-    "batch/test_resume.py",
     "cli/test_cli_figures.py",
+    "batch/test_resume.py",
     "cli/test_cli.py",
-    "heatmaps/test_fuzz.py",
     "figures/test_contact.py",
-    "figures/test_decoder_figures.py",
-    "cli/test_atlas_command.py",
-    "figures/test_overlaps.py",
+    "heatmaps/test_fuzz.py",
+    "figures/test_layout.py",
+    "test_deformable.py",
     "regression/test_regression.py",
-    "batch/test_helpers.py",
-    "figures/test_fonts.py",
-    "regression/test_pytest_plugin.py",
-    "explanation/test_faithfulness.py",
-    "figures/test_styles.py",
     "figures/test_figure_files.py",
-    "models/test_golden.py",
-    "figures/test_contour_figures.py",
-    "render/test_one_loop.py",
+    "cli/test_atlas_command.py",
+    "figures/test_fonts.py",
     "checkpoints/test_huggingface.py",
+    "test_anchor.py",
+    "regression/test_pytest_plugin.py",
+    "test_salience.py",
+    "render/test_one_loop.py",
+    "batch/test_helpers.py",
+    "figures/test_decoder_figures.py",
+    "explanation/test_faithfulness.py",
+    "models/test_golden.py",
     "checkpoints/test_checkpoints.py",
-    "batch/test_journal.py",
-    "render/test_views.py",
+    "checkpoints/test_preprocessing.py",
+    "cli/test_deformable_bad_inputs.py",
+    "figures/test_overlaps.py",
+    "checkpoints/test_plain_values.py",
     "batch/test_batch.py",
+    "regression/test_mutations.py",
+    "figures/test_proposal_figures.py",
+    "render/test_views.py",
+    "batch/test_journal.py",
+    "figures/test_styles.py",
+    "figures/test_contour_figures.py",
+    "figures/test_contours.py",
 )
 
 # Figures multiply small matrices: with threads that costs numpy twice the time. Before its import.
@@ -127,6 +136,15 @@ def _helpers_that_stay(request: pytest.FixtureRequest):
 
         with warm_helpers():
             yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_that_stay():
+    """Commands in this process draw with demo models that an earlier one has loaded."""
+    from kept_models import kept_models
+
+    with kept_models():
+        yield
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -280,15 +281,17 @@ def _logits_of(module: nn.Module) -> Callable[..., Tensor] | None:
 
 @contextmanager
 def _given(modules: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
-    """These sites are called with `hidden` while the block runs."""
-    handles = []
+    """These sites are called with `hidden` while the block runs, by calls of this thread alone."""
+    mine, handles = threading.get_ident(), []
+
+    def hide(_: nn.Module, args: tuple[Any, ...], *given: Any) -> Any:
+        if threading.get_ident() != mine:
+            return None  # torch leaves the keywords out where this hook is removed meanwhile
+        return args, {**given[0], "hidden": hidden}
+
     try:
         for module in modules:
-            handles.append(
-                module.register_forward_pre_hook(
-                    lambda _, args, given: (args, {**given, "hidden": hidden}), with_kwargs=True
-                )
-            )
+            handles.append(module.register_forward_pre_hook(hide, with_kwargs=True))
         yield
     finally:
         for handle in handles:

@@ -73,3 +73,11 @@ class ModelSpec:
     scales: bool = False
     nheads: int = 8
     class_names: tuple[str, ...] = ()
+
+    def __reduce__(self) -> Any:
+        """Pickled as its name where the registry has it: its functions may have none."""
+        from detr_viz.models import registry
+
+        if self.name in registry.names() and registry.get(self.name) is self:
+            return registry.get, (self.name,)
+        return super().__reduce__()

@@ -222,3 +222,36 @@ def test_results_pickle(what):
     }[what]()
     for again in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value)):
         assert repr(again) == repr(value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_models_and_explanations_pickle(name):
+    e = explain(tiny(name), IMAGES[0], layers="all", sites=["encoder", "decoder"])
+    again = pickle.loads(pickle.dumps(e))
+    assert again.model.spec is e.model.spec
+    found, expected = (
+        {f"maps {mode}": x.maps(mode) for mode in x.modes}
+        | {"ablated": x.ablate("head:1").after.class_scores}
+        for x in (again, e)
+    )
+    assert_same(found, expected)
+
+
+def test_faithfulness_hides_cells_from_its_own_thread_alone():
+    model = tiny("detr")
+    expected = explain(model, IMAGES[0]).class_scores
+    e, stop = explain(model, IMAGES[1]), []
+
+    def hide() -> None:
+        while not stop:
+            faithfulness(e, [0], orders=1)
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(hide)
+        try:
+            for _ in range(30):
+                found = explain(model, IMAGES[0]).class_scores
+                np.testing.assert_array_equal(found, expected)
+        finally:
+            stop.append(True)
+        running.result()

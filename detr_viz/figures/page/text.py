@@ -26,6 +26,7 @@ _FORMULA = re.compile(r"(.*?)(?:([A-Za-z])_([A-Za-z0-9])|$)")  # text, letter, s
 _BREAKS = re.compile(r"(?<=[ _-])(?=.)")
 _WORDS = re.compile(r"\$[^$]*\$|[^\s$]+")
 _WIDE_GAP = re.compile(r"( {2,})")
+_GUESSES = 8  # of where a text is cut
 # of matplotlib's settings: they choose where a figure is shown, not what it looks like
 _OF_WINDOWS = ("backend", "interactive", "toolbar", "keymap.", "tk.", "macosx.", "webagg.")
 _SUBSCRIPT_SIZE, _SUBSCRIPT_DROP = 0.8, 0.18  # of the font size
@@ -98,26 +99,57 @@ def _width(text: str, size_pt: float, style: str, dpi: float, hinting: str, face
     return float(measured[0]) if text else 0.0
 
 
+@lru_cache(maxsize=20_000)
+def _extents(text: str, font: FontProperties, dpi: float) -> tuple[float, float, float]:
+    return _renderer(dpi).get_text_width_height_descent(text, font, False)
+
+
+def measure_once(renderer: RendererAgg) -> None:
+    """Let it take the extents of a text that an earlier figure had, too, from there.
+
+    In plain_settings. Measuring is a quarter of drawing text, and figures share most of theirs.
+    """
+    measure, dpi = renderer.get_text_width_height_descent, renderer.dpi
+
+    def extents(s: str, prop: FontProperties, ismath: object) -> tuple[float, float, float]:
+        return measure(s, prop, ismath) if ismath else _extents(s, prop.copy(), dpi)
+
+    renderer.get_text_width_height_descent = extents
+
+
 def shorten_middle(text: str, limit: float, width: Callable[[str], float]) -> str:
     """The text, or as much of it as fits: its beginning, an ellipsis, twice as much of its end."""
 
     def short(count: int) -> str:
         return text[: count // 3].rstrip() + ELLIPSIS + text[len(text) - count + count // 3 :]
 
-    if width(text) <= limit:
+    whole = width(text)
+    if whole <= limit:
         return text
-    return short(_most(len(text), lambda count: width(short(count)) <= limit))
+    return short(_most(len(text), whole, limit, lambda count: width(short(count))))
 
 
-def _most(length: int, fits: Callable[[int], bool]) -> int:
-    """The most characters, fewer than all, that fit; 0 where none do."""
+def _most(length: int, whole: float, limit: float, width: Callable[[int], float]) -> int:
+    """The most characters, fewer than all, whose width is within the limit; 0 where none is.
+
+    whole: the width of all. Measuring is slow: the next count to try is told by the last width,
+    as if all characters were alike, and only where that is far off by halving.
+    """
+    if whole <= 0:
+        return 0
     most, too_many = 0, length
+    each, tried = whole / length, 0
+    count = int(limit / each)
     while too_many - most > 1:
-        middle = (most + too_many) // 2
-        if fits(middle):
-            most = middle
+        if tried >= _GUESSES:
+            count = (most + too_many) // 2
+        count = min(max(count, most + 1), too_many - 1)
+        left = limit - width(count)
+        tried += 1
+        if left >= 0:
+            most, count = count, count + max(int(left / each), 1)
         else:
-            too_many = middle
+            too_many, count = count, count - max(int(-left / each), 1)
     return most
 
 
@@ -177,14 +209,17 @@ class Lettering:
 
     def shorten(self, text: str, limit_px: float, size_pt: float, style: str = "") -> str:
         """The text, or as much of its beginning as fits the limit, with an ellipsis."""
-        if self.width(text, size_pt, style) <= limit_px:
+        whole = self.width(text, size_pt, style)
+        if whole <= limit_px:
             return text
 
         def short(count: int) -> str:
             return text[:count].rstrip() + ELLIPSIS
 
-        count = _most(len(text), lambda count: self.width(short(count), size_pt, style) <= limit_px)
-        return short(count)
+        def width(count: int) -> float:
+            return self.width(short(count), size_pt, style)
+
+        return short(_most(len(text), whole, limit_px, width))
 
     def fit(
         self, text: str, limit_px: float, size_pt: float, style: str = "", lines: int = 2
