@@ -130,9 +130,8 @@ REGISTRY: dict[str, ModelEntry] = {  # word of --type -> entry
         "detr_viz.models.sparse_rcnn",
         "Sparse R-CNN",  # the authors' files lie where only a browser gets them
         aliases=("sparse_r_cnn", "sparsercnn"),
-        demo=False,
     ),
-    "dynamic_detr": ModelEntry("detr_viz.models.dynamic_detr", "Dynamic DETR", demo=False),
+    "dynamic_detr": ModelEntry("detr_viz.models.dynamic_detr", "Dynamic DETR"),
     "notebook_detr": ModelEntry("detr_viz.models.notebook_detr", "Notebook DETR", demo=False),
 }
 

@@ -43,6 +43,7 @@ SMALL_OF = {
     "salience_detr": replace(
         SMALL, levels=3, blocks=(1, 1, 1, 1), widths=(16, 16, 16, 16), groups=1
     ),
+    "sparse_rcnn": replace(SMALL, levels=1),
     "dynamic_detr": replace(
         SMALL, levels=3, blocks=(1, 1, 1, 1), widths=(16, 16, 16, 16), groups=2
     ),
