@@ -44,6 +44,8 @@ PICTURES = {
     "efficient_detr_proposals": "--type efficient_detr --plot proposals",
     "anchor_detr_patterns": "--type anchor_detr --queries anchor:17",
     "salience_detr_salience": "--type salience_detr --plot salience",
+    "sparse_rcnn_stages": "--type sparse_rcnn --queries top:2 --image image/scene_2.jpg",
+    "dynamic_detr_scales": "--type dynamic_detr --plot scales",
     "layers": "--type cd_detr --layer all --image image/scene_3.jpg",
     "photo_layout": f"--type cd_detr --weights {_FILLED} --queries 91,34 "
     "--image image/photo_coffee.jpg",
