@@ -38,6 +38,7 @@ class AttachedDetector(RunsAgain):
     """A `Detector` that `Redecodes`, of a network that stays as it is; see `attach`."""
 
     precision = "float32"
+    sets_mode = True  # each run is in evaluation mode, and a training goes on after it
 
     def __init__(
         self,

@@ -252,7 +252,12 @@ class Redecodes(Protocol):
 
 
 def check_evaluating(detector: Detector) -> None:
-    """UserError for a network in training mode, where dropout and batch norm change results."""
+    """UserError for a network in training mode, where dropout and batch norm change results.
+
+    A detector that sets its network's mode for each run says so by an attribute, `sets_mode`.
+    """
+    if getattr(detector, "sets_mode", False):
+        return
     from torch.nn.modules import batchnorm, dropout
 
     network = getattr(detector, "network", None)

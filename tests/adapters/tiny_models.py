@@ -106,10 +106,10 @@ _GROUNDED = {**_DENSE, "max_text_len": 16}
 _OMDET = {
     "num_queries": 7,
     "apply_layernorm_after_vision_backbone": False,
-    "text_projection_in_dim": 32,
-    "text_projection_out_dim": 32,
+    "text_projection_in_dim": 48,
+    "text_projection_out_dim": 48,  # other than the width of the decoder, as released
     "task_encoder_hidden_dim": 32,
-    "class_embed_dim": 32,
+    "class_embed_dim": 48,
     "encoder_hidden_dim": 32,
     "d_model": 32,  # the same, as newer versions call it
     "vision_features_channels": [32, 32, 32],
@@ -140,11 +140,11 @@ def _clip():
 
     return CLIPTextConfig(
         vocab_size=1100,
-        hidden_size=32,
+        hidden_size=48,
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,
-        projection_dim=32,
+        projection_dim=48,
         bos_token_id=1098,
         eos_token_id=1099,
     )
