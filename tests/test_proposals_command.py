@@ -157,7 +157,7 @@ def test_the_flags_of_other_views(here, weights, capsys, more):
         (["--norm", "head"], "leave --norm out"),
         (["--style", "contour"], "--style overlay or heat"),
         (["--style", "points"], "--style overlay or heat"),
-        (["--style", "cells"], "--style overlay or heat"),
+        (["--style", "cells"], "--style cells is not for --plot proposals"),
         (["--zoom", "3"], "leave --zoom out"),
         (["--contours", "50,80"], "give both"),
         (["--points", "3,4"], "--points are for --attention encoder"),

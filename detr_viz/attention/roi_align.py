@@ -15,6 +15,7 @@ Letters: B images, Q boxes, S cells of all levels (level by level, finest first)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ def levels_of(boxes: Tensor, strides: Sequence[int], rule: RoIRule) -> Tensor:
     size = boxes.detach()[..., 2:] - boxes.detach()[..., :2]
     side = size.prod(-1).clamp(min=0).sqrt()
     level = torch.floor(rule.canonical_level + torch.log2(side / rule.canonical_px + _SMALLEST))
-    first = (torch.as_tensor(strides[0], dtype=torch.float64).log2()).item()
+    first = math.log2(strides[0])
     return (level.nan_to_num(0) - first).clamp(0, len(strides) - 1).long()
 
 

@@ -109,6 +109,8 @@ def say(line: str, quiet: bool = False) -> None:
     """
     if quiet:
         return
+    if sys.stdout is None:  # it was closed before Python began, and print() says nothing
+        raise OutputError("cannot write to standard output: it is closed; use --quiet")
     try:
         print(safe(line), flush=True)
     except BrokenPipeError:

@@ -19,7 +19,6 @@ _KINDS = (
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
-    (stat.S_ISDIR, "a folder"),
 )
 
 
@@ -64,10 +63,7 @@ _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 def _check_mode(mode: int, path: str | os.PathLike[str]) -> None:
     if stat.S_ISREG(mode):
         return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     what = next((title for is_kind, title in _KINDS if is_kind(mode)), "no file")
-    error = IsADirectoryError if stat.S_ISDIR(mode) else NotRegularError
-    raise error(
-        errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL,
-        f"it is {what}, not a regular file",
-        os.fspath(path),
-    )
+    raise NotRegularError(errno.EINVAL, f"it is {what}, not a regular file", os.fspath(path))

@@ -166,7 +166,7 @@ class Explanation(ExplanationBase):
         attention = self.attention_at(("cross", layer))
         if not isinstance(attention, HasCells):
             return None
-        with torch.inference_mode():
+        with self.arithmetic():
             share, boxes, bias_share = attention.cells(queries)
         grid, hw = self.grid(layer), self.image.hw
         sides = [grid.photo_px(boxes[:, k], hw[1 - k % 2], 1 - k % 2) for k in range(4)]

@@ -170,7 +170,7 @@ def _samples(
     disabled, log.disabled = log.disabled, True
     file.seek(0)
     try:
-        with TiffFile(file) as tiff:
+        with TiffFile(file, name=name) as tiff:  # the name that the file has may be a number
             page = tiff.pages[0]
             data, axes = page.asarray(), page.axes
             colormap = page.colormap if tags.photometric == PALETTE else None

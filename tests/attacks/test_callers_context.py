@@ -61,13 +61,23 @@ CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
+def sites_of(model) -> list[str]:
+    """All kinds of further attention that it has."""
+    return ["encoder", "decoder"] if model.info.num_encoder_layers else ["decoder"]
+
+
+def part_of(model) -> str:
+    """A part that an ablation of it can leave out."""
+    return "head:1" if model.info.num_heads > 1 else "box:inside"
+
+
 def results(model, image) -> dict[str, np.ndarray]:
     """All that the library can say of an image, by name."""
-    e = explain(model, image, layers="all", sites=["encoder", "decoder"])
+    e = explain(model, image, layers="all", sites=sites_of(model))
     arrays = {"scores": e.class_scores, "boxes": e.boxes_xyxy_px}
     arrays |= {f"maps {mode}": e.maps(mode) for mode in e.modes}
     arrays |= {f"attention {site}": e.attention(site) for site in e.sites}
-    ablation = e.ablate("head:1")
+    ablation = e.ablate(part_of(e.model))
     arrays |= {"ablated": ablation.after.class_scores}
     arrays |= {f"ablated {n}": weights for n, weights in ablation.weights.items()}
     hidden = faithfulness(e, [0], orders=1)
@@ -76,7 +86,7 @@ def results(model, image) -> dict[str, np.ndarray]:
         arrays |= dict(zip(("xy", "weight"), samples, strict=True))
     if e.attention_kind == "dense":
         arrays |= {f"term {k}": v for k, v in e.logit_terms([0], e.layers[-1]).terms.items()}
-    if e.salience is None:
+    if e.salience is None and not e.stages:
         rolled = rollout.of_queries(e, [0, 1])
         arrays |= {"rolled": rolled.both, "cells": rollout.of_cells(e, [3])}
         arrays |= {"last": rollout.last_of_cells(e, [3])}
@@ -107,11 +117,14 @@ def test_the_callers_settings_do_not_reach_in(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_was_explained_before_is_computed_alike_in_a_callers_context(name):
     """Maps are worked out when asked for, which may be inside the caller's autocast."""
-    e = explain(tiny(name), IMAGES[0], layers="all", sites=["encoder"])
-    expected = [e.maps(mode) for mode in e.modes], e.ablate("head:1").after.class_scores
-    late = explain(tiny(name), IMAGES[0], layers="all", sites=["encoder"])
+    e = explain(tiny(name), IMAGES[0], layers="all", sites=sites_of(tiny(name)))
+    expected = [e.maps(mode) for mode in e.modes], e.ablate(part_of(e.model)).after.class_scores
+    late = explain(tiny(name), IMAGES[0], layers="all", sites=sites_of(tiny(name)))
     with torch.autocast("cpu", torch.bfloat16):
-        maps, ablated = [late.maps(mode) for mode in late.modes], late.ablate("head:1").after
+        maps, ablated = (
+            [late.maps(mode) for mode in late.modes],
+            late.ablate(part_of(e.model)).after,
+        )
     np.testing.assert_array_equal(maps, expected[0])
     np.testing.assert_array_equal(ablated.class_scores, expected[1])
 
@@ -128,7 +141,7 @@ def test_a_network_in_training_mode_is_refused(part):
         "one site": model.attention_sites()["cross", 0].module,
     }[part]
     inner.train()
-    for run in (lambda: explain(model, IMAGES[0]), lambda: e.ablate("head:1")):
+    for run in (lambda: explain(model, IMAGES[0]), lambda: e.ablate(part_of(e.model))):
         with pytest.raises(UserError, match=r"training mode.*eval"):
             run()
     with pytest.raises(UserError, match="training mode"):
@@ -139,12 +152,13 @@ def test_a_network_in_training_mode_is_refused(part):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_copy_says_the_same(name):
-    e = explain(tiny(name), IMAGES[0], layers="all", sites=["encoder", "decoder"])
+    model = tiny(name)
+    e = explain(model, IMAGES[0], layers="all", sites=sites_of(model))
     again = copy.deepcopy(e)
     assert again.model is not e.model
     found, expected = (
         {f"maps {mode}": x.maps(mode) for mode in x.modes}
-        | {"ablated": x.ablate("head:1").after.class_scores}
+        | {"ablated": x.ablate(part_of(x.model)).after.class_scores}
         for x in (again, e)
     )
     assert_same(found, expected)
@@ -166,12 +180,12 @@ def _threads(models, rounds: int, workers: int) -> None:
 
 
 def _of_threads(model, image) -> dict[str, np.ndarray]:
-    e = explain(model, image, layers="all", sites=["encoder", "decoder"])
+    e = explain(model, image, layers="all", sites=sites_of(model))
     return {
         "scores": e.class_scores,
         "maps": e.maps(),
-        "ablated": e.ablate("head:1").after.class_scores,
-        "encoder": e.attention(("encoder", 0)),
+        "ablated": e.ablate(part_of(e.model)).after.class_scores,
+        **{f"attention {site}": e.attention(site) for site in e.sites},
         "content": e.maps("content") if "content" in e.modes else e.boxes_xyxy_px,
     }
 
@@ -215,7 +229,7 @@ def test_results_pickle(what):
     e = explain(tiny("detr"), IMAGES[0], layers="all", sites=["encoder", "decoder"])
     value = {
         "results": lambda: e.logit_terms([0], 1),
-        "ablation": lambda: e.ablate("head:1"),
+        "ablation": lambda: e.ablate(part_of(e.model)),
         "detections": lambda: e.output(0),
         "stored": lambda: store(e, [0], ["combine"]),
         "rollout": lambda: rollout.of_queries(e, [0]),
@@ -226,12 +240,13 @@ def test_results_pickle(what):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_models_and_explanations_pickle(name):
-    e = explain(tiny(name), IMAGES[0], layers="all", sites=["encoder", "decoder"])
+    model = tiny(name)
+    e = explain(model, IMAGES[0], layers="all", sites=sites_of(model))
     again = pickle.loads(pickle.dumps(e))
     assert again.model.spec is e.model.spec
     found, expected = (
         {f"maps {mode}": x.maps(mode) for mode in x.modes}
-        | {"ablated": x.ablate("head:1").after.class_scores}
+        | {"ablated": x.ablate(part_of(x.model)).after.class_scores}
         for x in (again, e)
     )
     assert_same(found, expected)

@@ -53,7 +53,6 @@ KINDS: dict[str, Callable[[Path], None]] = {  # what stands where a file should
 }
 PLACES = {  # where -> (the file's name, the words of the command)
     "image": ("a.png", "--image a.png"),
-    "one of several images": ("a.png", f"--image a.png {SCENE}"),
     "list": ("list.txt", f"--image @list.txt {SCENE}"),
     "coco file": ("a.json", f"--image a.json {SCENE}"),
     "weights": ("a.pth", f"--image {SCENE} --weights a.pth"),
@@ -63,12 +62,8 @@ PLACES = {  # where -> (the file's name, the words of the command)
     "baseline": ("a.npz", "check a.npz"),
     "folder of baselines": ("b/a.npz", "check b"),
     "compared": ("a.npz", "compare a.npz a.npz"),
-    "figure": ("a.png", f"--image {SCENE} --out a.png"),
-    "caption": ("a.tex", f"--image {SCENE} --out a.png --caption"),
     "report": ("a.html", "check b.npz --report a.html"),
     "index": ("out/index.csv", f"--image {SCENE} {SCENE}2 --out out --resume"),
-    "journal": ("out/.detr_viz/journal.jsonl", f"--image {SCENE} {SCENE}2 --out out --resume"),
-    "lock": ("out/.detr_viz/lock", f"--image {SCENE} {SCENE}2 --out out --resume"),
     "hidden folder": ("out/.detr_viz", f"--image {SCENE} {SCENE}2 --out out"),
     "folder": ("out", f"--image {SCENE} --out out/"),
     "folder of a folder": ("out", f"--image {SCENE} --out out/a/b.png"),

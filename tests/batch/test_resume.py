@@ -61,6 +61,7 @@ CHANGES = {
     "the index is gone": lambda out: (out / "index.csv").unlink(),
     "a temporary file is left": lambda out: (
         (out / ".detr_viz").mkdir(),
+        (out / ".detr_viz/lock").touch(),  # a run's folder has it before all else
         (out / ".detr_viz/.0003-abc.png").write_bytes(b"x"),
     ),
 }

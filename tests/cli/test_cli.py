@@ -277,7 +277,7 @@ def test_a_closed_output_is_one_line(here):
     command = WarmCommand(argv, os.environ, prepare=closed_output)
     _, err = command.communicate(timeout=60)
     assert command.returncode == 2
-    assert err.startswith("error: cannot write to standard output: Bad file descriptor")
+    assert err.startswith("error: cannot write to standard output: it is closed")
     assert err.count("\n") == 1
     command = WarmCommand([*argv, "--quiet"], os.environ, prepare=closed_output)
     _, err = command.communicate(timeout=60)

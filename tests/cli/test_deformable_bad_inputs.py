@@ -165,7 +165,7 @@ def test_args_that_contradict_the_weights(here, capsys):
         ("encoder_n_points", 4, "encoder_n_points 4, and the weights have 2"),
         ("two_stage", True, "two_stage True, and the weights have False"),
         ("num_queries", 300, "num_queries 300, and the weights have 7"),
-        ("model_type", "dab-detr", "dab-detr"),
+        ("model_type", "dab-detr", "which says how DAB-DETR resizes images"),
         ("d_model", 128, "d_model 128, and the weights have 64"),
     ],
 )

@@ -23,6 +23,7 @@ BROKEN = [  # in the order of the table
     ["--ablate", "content", "--level", "all"],
     ["--attention", "cross", "encoder", "--level", "0,2"],
     ["--rollout", "--heads", "all-in-one"],
+    ["--style", "cells", "--plot", "proposals"],
     ["--ablate", "content", "--style", "points"],
     ["--faithfulness", "--style", "points"],
     ["--rollout", "--faithfulness"],

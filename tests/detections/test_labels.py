@@ -107,7 +107,7 @@ def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("builtins.open", fail)
+    monkeypatch.setattr("os.open", fail)
     message = refusal(path)
     assert "Permission denied" in message and str(path) in message
 

@@ -278,7 +278,7 @@ def test_a_row_has_the_maps_and_the_box_of_its_own_query():
         (without,) = panels.without(subject, 2, query, found)
         np.testing.assert_array_equal(without.maps.reshape(8, -1), found.weights[2][query])
         np.testing.assert_allclose(as_it_is.maps, e.maps("combine", [query], 2)[0], atol=1e-6)
-        assert as_it_is.box_xyxy_px is without.box_xyxy_px is None  # that of its group
+        assert as_it_is.boxes_xyxy_px is without.boxes_xyxy_px is None  # that of its group
 
 
 def test_the_box_of_a_row_is_drawn():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -39,6 +40,9 @@ def standing_in(network, memory: torch.Tensor, maps: np.ndarray, label: int = 2)
         grids=lambda layer: (Grid(HW, (40, 56), 8),),
         num_queries=4,
         num_layers=2,
+        layer_word="decoder layer",
+        cells=lambda ids, layer: None,
+        arithmetic=nullcontext,
         maps=lambda mode, ids, layer, scale: maps[list(ids)][:, None],
         level_maps=lambda mode, ids, layer, scale: (maps[list(ids)][:, None],),
     )

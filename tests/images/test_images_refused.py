@@ -174,7 +174,7 @@ def test_files_that_may_not_be_read(tmp_path, monkeypatch):
         def fail(*args, **kwargs):
             raise error
 
-        monkeypatch.setattr("builtins.open", fail)
+        monkeypatch.setattr("os.open", fail)
         return refusal(path)
 
     message = fail_with(PermissionError(errno.EACCES, "Permission denied"))
@@ -211,7 +211,7 @@ def test_whatever_a_decoder_raises_is_one_short_line(tmp_path, monkeypatch):
         (bytes(1000), "not an image"),
         (b"\xff\xd8\xff", "not an image"),
         (b"\x89PNG\r\n\x1a\n", "cut short"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is HDF5"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is EPS"),
         (b"P6 0 5 255\n", "cut short"),
     ],

@@ -117,7 +117,7 @@ CHANGED = {
 
 
 def test_every_part_of_a_recipe_and_of_a_model_counts():
-    assert {*CHANGED, "free_style"} == {field.name for field in fields(Recipe)}
+    assert {*CHANGED, "free_style", "free_layer"} == {field.name for field in fields(Recipe)}
     others = [replace(PLAIN, **{name: value}) for name, value in CHANGED.items()]
     others[-1] = replace(others[-1], views=("encoder",))  # points are of no other view
     others.append(replace(PLAIN, views=("encoder",)))
