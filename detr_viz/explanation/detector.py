@@ -264,7 +264,8 @@ def check_evaluating(detector: Detector) -> None:
     whole = [network] if hasattr(network, "modules") else []
     parts = [*whole, *(site.module for site in detector.attention_sites().values())]
     changing = batchnorm._BatchNorm, dropout._DropoutNd  # of others the mode changes nothing
-    if any(part.training for part in whole) or any(
+    # a detector that has no network of its own may never have set the mode of its sites
+    if (whole and any(part.training for part in parts)) or any(
         module.training and isinstance(module, changing)
         for part in parts
         for module in part.modules()
