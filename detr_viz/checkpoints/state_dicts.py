@@ -161,8 +161,9 @@ def _hints(args: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(dilation, bool):
             hints["dilation"] = dilation
         for name, kind in _UNTRACED.items():
-            if isinstance(source.get(name), kind) and abs(source[name]) < _LARGEST:
-                hints[name] = source[name]
+            value = source.get(name)  # nan goes on, to be refused by name
+            if isinstance(value, kind) and not abs(value) >= _LARGEST:
+                hints[name] = value
     classes = meta.get("classes")
     if isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes):
         _check_names(classes)

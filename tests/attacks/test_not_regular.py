@@ -74,7 +74,7 @@ HELD = {("list", "nothing"), ("image", "nothing")}
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_refused_at_once(tmp_path, place, capsys):
+def test_refused_at_once(tmp_path, place, capsys, monkeypatch):
     """In this process, with an alarm: nothing may wait for the other end of a pipe."""
     from detr_viz import cli
 
@@ -87,7 +87,7 @@ def test_refused_at_once(tmp_path, place, capsys):
         if "hf/" in name:
             (path.parent / "model.safetensors").write_bytes(b"")
         build(path)
-        os.chdir(home)
+        monkeypatch.chdir(home)
         before = sorted(p for p in home.rglob("*"))
         done: dict[str, object] = {}
 
@@ -107,7 +107,7 @@ def test_refused_at_once(tmp_path, place, capsys):
             outcomes[kind] = (done.get("code"), err, left)
             if thread.is_alive():
                 break
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert not outcomes
 
 
