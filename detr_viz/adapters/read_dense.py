@@ -105,7 +105,8 @@ def _projections(call: RawCall, value: Tensor) -> tuple[Any, Any, Tensor]:
     biases = [weights[0].new_zeros(module.embed_dim)] * 3
     if module.in_proj_bias is not None:
         biases = module.in_proj_bias.chunk(3)
-    pairs = [(lambda x, w=w: F.linear(x, w), b) for w, b in zip(weights[:2], biases, strict=False)]
+    both = zip(weights[:2], biases[:2], strict=True)  # of queries and keys
+    pairs = [(lambda x, w=w: F.linear(x, w), b) for w, b in both]
     return *pairs, F.linear(value, weights[2], biases[2])
 
 

@@ -118,25 +118,11 @@ class DynamicNetwork(nn.Module):
 
     def decode(self, encoded: Encoded, *, aux: bool = False) -> dict[str, object]:
         """The stages; the result as of `forward`."""
-        memory, (height, width) = encoded.memory, encoded.input_hw
-        strides = self.config.strides
-        scale = encoded.reference.new_tensor([width, height, width, height])
-        tgt = encoded.tgt.expand(len(memory), -1, -1)
-        boxes = _corners(encoded.reference * scale).expand(len(memory), -1, -1)
-        pyramid = RoIPyramid(encoded.shapes, strides)
-        if memory.stride(0) == 0:  # one image, decoded several times
-            memory = memory[:1]
-        entering, outputs = [], []
-        for before, after, logits in self.head(tgt, boxes, memory, pyramid, (height, width), aux):
-            entering.append(_centred(before) / scale)
-            outputs.append({"pred_logits": logits, "pred_boxes": _centred(after) / scale})
-        result = {
-            **outputs[-1],
-            "levels": tuple(zip(encoded.shapes, strides, strict=True)),
-            "encoded": encoded,
-            "references": entering,
-        }
-        return {**result, "aux_outputs": outputs[:-1]} if aux else result
+        height, width = encoded.input_hw
+        sides = encoded.reference.new_tensor([width, height, width, height])
+        pyramid = RoIPyramid(encoded.shapes, self.config.strides)
+        given = encoded.tgt, encoded.reference, sides, encoded.memory
+        return {**self.head.decoded(*given, pyramid, encoded.input_hw, aux), "encoded": encoded}
 
     @property
     def input_dtype(self) -> torch.dtype:
@@ -170,18 +156,6 @@ def _valid_hw(mask: Tensor) -> tuple[int, int]:
     if bool((rows != h).any() or (columns != w).any()) or not bool(shown[:, :h, :w].all()):
         raise ValueError("images of several sizes in a batch: give one size at a time")
     return h, w
-
-
-def _corners(boxes: Tensor) -> Tensor:
-    """cx, cy, w, h -> x0, y0, x1, y1."""
-    half = boxes[..., 2:] / 2
-    return torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], -1)
-
-
-def _centred(boxes: Tensor) -> Tensor:
-    """x0, y0, x1, y1 -> cx, cy, w, h."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([(low + high) / 2, high - low], -1)
 
 
 def build(config: DynamicConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> DynamicNetwork:

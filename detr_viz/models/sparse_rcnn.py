@@ -110,26 +110,9 @@ class SparseNetwork(nn.Module):
 
     def decode(self, encoded: Encoded, *, aux: bool = False) -> dict[str, object]:
         """The stages and their heads; the result as of `forward`."""
-        batch = len(encoded.memory)
         sides = encoded.sides.repeat(1, 2)[:, None]  # (1 or B, 1, 4)
-        tgt = encoded.tgt.expand(batch, -1, -1)
-        boxes = _corners(encoded.reference * sides).expand(batch, -1, -1)
-        outputs, references = [], []
-        memory, pyramid = encoded.memory, encoded.pyramid
-        if memory.stride(0) == 0:  # one image, decoded several times
-            memory = memory[:1]
-        for entering, moved, logits in self.head(
-            tgt, boxes, memory, pyramid, encoded.input_hw, aux
-        ):
-            references.append(_centred(entering) / sides)
-            outputs.append({"pred_logits": logits, "pred_boxes": _centred(moved) / sides})
-        result = {
-            **outputs[-1],
-            "levels": tuple(zip(pyramid.shapes, pyramid.strides, strict=True)),
-            "encoded": encoded,
-            "references": references,
-        }
-        return {**result, "aux_outputs": outputs[:-1]} if aux else result
+        given = encoded.tgt, encoded.reference, sides, encoded.memory, encoded.pyramid
+        return {**self.head.decoded(*given, encoded.input_hw, aux), "encoded": encoded}
 
     @property
     def input_dtype(self) -> torch.dtype:
@@ -148,18 +131,6 @@ class SparseNetwork(nn.Module):
         """For inference, after loading; as in DetrNetwork."""
         self.backbone.fold_batch_norm()
         self.backbone.to(memory_format=torch.channels_last)
-
-
-def _corners(boxes: Tensor) -> Tensor:
-    """cx, cy, w, h -> x0, y0, x1, y1."""
-    centre, half = boxes[..., :2], 0.5 * boxes[..., 2:]
-    return torch.cat([centre - half, centre + half], -1)
-
-
-def _centred(boxes: Tensor) -> Tensor:
-    """x0, y0, x1, y1 -> cx, cy, w, h."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([(low + high) / 2, high - low], -1)
 
 
 def read_config(

@@ -143,7 +143,7 @@ class DeformableParts(nn.ModuleList):
     @property
     def out_proj(self) -> Callable[[Tensor], Tensor]:
         """Its output is what the taps sum to."""
-        return _unchanged
+        return nn.Identity()
 
     def normed(self, rows: Tensor, shapes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
         """The rows that `forward` gives as parts (B, C, h, w) of each level, normed and resized."""
@@ -167,11 +167,6 @@ def resized(x: Tensor, hw: tuple[int, int]) -> Tensor:
 def hard_sigmoid(x: Tensor) -> Tensor:
     """clip((x + 3) / 6, 0, 1)."""
     return F.relu6(x + 3) / 6
-
-
-def _unchanged(x: Tensor) -> Tensor:
-    """A function that pickles, as a lambda does not."""
-    return x
 
 
 class DynamicReLU(nn.Module):

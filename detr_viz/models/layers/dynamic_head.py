@@ -81,12 +81,7 @@ class CellSum(nn.Linear):
     @property
     def out_proj(self) -> Callable[[Tensor], Tensor]:
         """Its context is its output."""
-        return _unchanged
-
-
-def _unchanged(x: Tensor) -> Tensor:
-    """A function that pickles, as a lambda does not."""
-    return x
+        return nn.Identity()
 
 
 class ProposalAttention(PackedAttention):
@@ -203,6 +198,34 @@ class DynamicHead(nn.Module):
             yield boxes, moved, stage.classes(tgt) if aux or i == last else None
             boxes = moved.detach()  # a stage trains on its own step alone
 
+    def decoded(
+        self,
+        tgt: Tensor,
+        reference: Tensor,
+        sides: Tensor,
+        memory: Tensor,
+        pyramid: Pyramid,
+        input_hw: tuple[int, int],
+        aux: bool,
+    ) -> dict[str, object]:
+        """What a network of stages gives for a memory (B, S, C).
+
+        tgt (1, Q, C), reference (1, Q, 4) cx, cy, w, h as shares of `sides`, which are w, h, w, h
+        of the images in pixels, of a shape that (B, Q, 4) can be multiplied by.
+        """
+        batch = len(memory)
+        if memory.stride(0) == 0:  # one image, decoded several times
+            memory = memory[:1]
+        tgt = tgt.expand(batch, -1, -1)
+        boxes = _corners(reference * sides).expand(batch, -1, -1)
+        references, outputs = [], []
+        for entering, moved, logits in self(tgt, boxes, memory, pyramid, input_hw, aux):
+            references.append(_centred(entering) / sides)
+            outputs.append({"pred_logits": logits, "pred_boxes": _centred(moved) / sides})
+        levels = tuple(zip(pyramid.shapes, pyramid.strides, strict=True))
+        result = {**outputs[-1], "levels": levels, "references": references}
+        return {**result, "aux_outputs": outputs[:-1]} if aux else result
+
     def attention_sites(self) -> dict[tuple[str, int], nn.Module]:
         """(kind, layer) -> site: stages are decoder layers."""
         sites: dict[tuple[str, int], nn.Module] = {}
@@ -210,6 +233,18 @@ class DynamicHead(nn.Module):
             sites["decoder", i] = stage.self_attn
             sites["cross", i] = stage.inst_interact.out_layer
         return sites
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    """cx, cy, w, h -> x0, y0, x1, y1."""
+    centre, half = boxes[..., :2], 0.5 * boxes[..., 2:]
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def _centred(boxes: Tensor) -> Tensor:
+    """x0, y0, x1, y1 -> cx, cy, w, h."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], -1)
 
 
 def _tower(width: int, layers: int) -> nn.ModuleList:
