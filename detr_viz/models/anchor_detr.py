@@ -15,6 +15,7 @@ from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.anchor_config import GROUPS, AnchorConfig, read_config, with_hints
 from detr_viz.models.conditional_detr import class_probabilities
 from detr_viz.models.layers.batches import image_of, repeated
+from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.positions import downsample_padding, inverse_sigmoid, sine_numbers
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.row_column import (
@@ -97,7 +98,7 @@ class AnchorNetwork(nn.Module):
         self.input_proj = nn.ModuleList(
             [
                 nn.Sequential(
-                    nn.Conv2d(config.backbone.out_channels, width, 1), nn.GroupNorm(GROUPS, width)
+                    Conv2d(config.backbone.out_channels, width, 1), nn.GroupNorm(GROUPS, width)
                 )
             ]
         )

@@ -28,6 +28,7 @@ from detr_viz.explanation.scales import Scaled
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.resize import normalised
 from detr_viz.models.config import DetrConfig
+from detr_viz.models.layers.convolution import fuses
 from detr_viz.models.layers.deformable import DeformableAttention
 from detr_viz.models.layers.dynamic_head import CellSum
 from detr_viz.models.layers.row_column import RowColumnAttention
@@ -92,6 +93,7 @@ class LoadedModel:
         """What is known of the detector, as plain values."""
         config = self.config
         cross = self.network.attention_sites()["cross", 0]
+        fused = fuses(self.dtype, self.device)
         return DetectorInfo(
             type=self.spec.name,
             title=self.spec.title,
@@ -108,7 +110,7 @@ class LoadedModel:
             pairwise=self.spec.pairwise,
             size=self.size,
             max_size=self.max_size,
-            options=(("dilation", config.backbone.dilation),),
+            options=(("dilation", config.backbone.dilation), ("fused_convolutions", fused)),
             notes=(*self.notes, *(self.preprocessing.notes if self.preprocessing else ())),
             why_undivided=self.spec.why_undivided,
             proposal_scores=(self.spec.proposal_scores or _learned)(config),

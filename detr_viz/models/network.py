@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.batches import repeated
+from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.positions import LearnedPositions, sine_positions
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.split_attention import SplitAttention
@@ -72,7 +73,7 @@ class DetrNetwork(nn.Module):
         self.class_embed = nn.Linear(width, config.num_logits)
         self.bbox_embed = MLP(width, width, 4, 3)
         self.query_embed = nn.Embedding(config.num_queries, width)
-        self.input_proj = nn.Conv2d(config.backbone.out_channels, width, 1)
+        self.input_proj = Conv2d(config.backbone.out_channels, width, 1)
         self.backbone = nn.ModuleList([Backbone(config, norm_layer)])
         if config.learned_positions:
             self.backbone.append(LearnedPositions(config.learned_positions, width))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from detr_viz.attention.undivided import UndividedAttention
 from detr_viz.models import detr
 from detr_viz.models.config import DetrConfig, read_layers, read_shape
+from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.positions import grid_positions
 from detr_viz.models.layers.resnet import (
     FrozenBatchNorm2d,
@@ -95,7 +96,7 @@ class NotebookDetr(nn.Module):
         self.config = config
         width, entries = config.d_model, config.learned_positions or ENTRIES
         self.backbone = ResNetBody(config.backbone, norm_layer)
-        self.conv = nn.Conv2d(config.backbone.out_channels, width, 1)
+        self.conv = Conv2d(config.backbone.out_channels, width, 1)
         self.transformer = Transformer(
             Stack([EncoderLayer(config) for _ in range(config.enc_layers)], width),
             Stack([DecoderLayer(config) for _ in range(config.dec_layers)], width),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from detr_viz.attention.bilinear import Shapes
 from detr_viz.models.deformable_config import GROUPS, DeformableConfig
 from detr_viz.models.layers.batches import image_of, repeated
+from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.deformable_transformer import Levels, levels_of
 from detr_viz.models.layers.positions import inverse_sigmoid
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
@@ -207,8 +208,8 @@ def _projections(config: DeformableConfig) -> Iterator[nn.Module]:
     channels = [width * (outputs // planes[-1]) for width in planes]
     for i in range(config.levels):
         if i < config.stages:
-            conv = nn.Conv2d(channels[i], config.d_model, 1)
+            conv = Conv2d(channels[i], config.d_model, 1)
         else:
             source = outputs if i == config.stages else config.d_model
-            conv = nn.Conv2d(source, config.d_model, 3, 2, 1)
+            conv = Conv2d(source, config.d_model, 3, 2, 1)
         yield nn.Sequential(conv, nn.GroupNorm(GROUPS, config.d_model))

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.attention.taps import PARTS, PartCall, TapAttention, part_calls
+from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.deformable_conv import DeformableConv
 
 _CONVOLUTIONS = {"finer": 2, "own": 1, "coarser": 0}  # indices in DyConv
@@ -39,8 +40,8 @@ class Pyramid(nn.Module):
         super().__init__()
         self.levels, self.first = levels, first
         for k, c_in in enumerate(channels, start=first):
-            self.add_module(f"fpn_lateral{k}", nn.Conv2d(c_in, width, 1))
-            self.add_module(f"fpn_output{k}", nn.Conv2d(width, width, 3, padding=1))
+            self.add_module(f"fpn_lateral{k}", Conv2d(c_in, width, 1))
+            self.add_module(f"fpn_output{k}", Conv2d(width, width, 3, padding=1))
 
     def output(self, level: int) -> nn.Module:
         """The convolution whose output is a level."""
@@ -204,8 +205,8 @@ class EncoderBlock(nn.Module):
         super().__init__()
         self.masked = masked
         self.DyConv = DeformableParts(width)
-        self.AttnConv = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, 1, 1))
-        self.offset = nn.Conv2d(width, TAPS * (3 if masked else 2), 3, padding=1)
+        self.AttnConv = nn.Sequential(nn.AdaptiveAvgPool2d(1), Conv2d(width, 1, 1))
+        self.offset = Conv2d(width, TAPS * (3 if masked else 2), 3, padding=1)
         self.relu = DynamicReLU(width)
         for layer in (self.AttnConv[1], self.offset):
             nn.init.normal_(layer.weight, std=0.01)

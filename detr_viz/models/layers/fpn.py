@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.models.config import BackboneConfig
-from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
+from detr_viz.models.layers.convolution import Conv2d
+from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, normed
 
 
-class NormedConv(nn.Conv2d):
+class NormedConv(Conv2d):
     """A convolution without bias, then its norm."""
 
     def __init__(
@@ -30,8 +31,9 @@ class NormedConv(nn.Conv2d):
         super().__init__(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.norm = norm_layer(c_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(super().forward(x))
+    def forward(self, x: Tensor, *, relu: bool = False, add: Tensor | None = None) -> Tensor:
+        """relu(norm(convolution) + add)."""
+        return normed(super().forward, self.norm, x, relu=relu, add=add)
 
     def fold(self) -> None:
         """Move a frozen norm into the convolution (inference only)."""
@@ -71,11 +73,11 @@ class Block(nn.Module):
             self.shortcut = NormedConv(c_in, c_out, 1, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(F.relu_(self.conv1(x)))
-        if self.conv3 is not None:
-            y = self.conv3(F.relu_(y))
-        y += x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(y)
+        y = self.conv1(x, relu=True)
+        add = x if self.shortcut is None else self.shortcut(x)
+        if self.conv3 is None:
+            return self.conv2(y, relu=True, add=add)
+        return self.conv3(self.conv2(y, relu=True), relu=True, add=add)
 
 
 class Stem(nn.Module):
@@ -86,7 +88,7 @@ class Stem(nn.Module):
         self.conv1 = NormedConv(3, channels, 7, 2, norm_layer)
 
     def forward(self, images: Tensor) -> Tensor:
-        return F.max_pool2d(F.relu_(self.conv1(images)), 3, 2, 1)
+        return F.max_pool2d(self.conv1(images, relu=True), 3, 2, 1)
 
 
 class BottomUp(nn.Module):
@@ -139,8 +141,8 @@ class FeaturePyramid(nn.Module):
         self.bottom_up = BottomUp(config, norm_layer)
         for number in self.numbers:
             channels = self.bottom_up.channels[number - 2]
-            self.add_module(f"fpn_lateral{number}", nn.Conv2d(channels, width, 1))
-            self.add_module(f"fpn_output{number}", nn.Conv2d(width, width, 3, 1, 1))
+            self.add_module(f"fpn_lateral{number}", Conv2d(channels, width, 1))
+            self.add_module(f"fpn_output{number}", Conv2d(width, width, 3, 1, 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         outputs = self.bottom_up(images)

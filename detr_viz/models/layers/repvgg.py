@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.resnet import NormLayer
 
 BLOCKS, GROUPS, REDUCTION = 3, 4, 16
@@ -28,7 +29,7 @@ def _conv(
     active: bool = True,
 ) -> nn.Sequential:
     """Convolution, batch norm, and SiLU if active."""
-    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    conv = Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, norm_layer(c_out), *([nn.SiLU()] if active else []))
 
 
@@ -38,11 +39,11 @@ class SqueezeAndExcitation(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         inner = max(1, channels // REDUCTION)
-        self.conv_mask = nn.Conv2d(channels, 1, 1)
+        self.conv_mask = Conv2d(channels, 1, 1)
         self.se_module = nn.Sequential(
-            nn.Conv2d(channels, inner, 1, bias=False),
+            Conv2d(channels, inner, 1, bias=False),
             nn.ReLU(),
-            nn.Conv2d(inner, channels, 1, bias=False),
+            Conv2d(inner, channels, 1, bias=False),
             nn.Sigmoid(),
         )
 

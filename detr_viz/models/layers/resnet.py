@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.models.config import BackboneConfig
+from detr_viz.models.layers.convolution import Conv2d
 
 NormLayer = Callable[[int], nn.Module]
 BATCH_NORM_EPS = 1e-5
@@ -42,9 +43,26 @@ class FrozenBatchNorm2d(nn.Module):
 
 def _conv(
     c_in: int, c_out: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
-) -> nn.Conv2d:
+) -> Conv2d:
     padding = dilation * (kernel // 2)  # symmetric: cell i stays centred on pixel stride * i
-    return nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, groups, bias=False)
+    return Conv2d(c_in, c_out, kernel, stride, padding, dilation, groups, bias=False)
+
+
+def normed(
+    conv: Callable[..., Tensor],
+    norm: nn.Module,
+    x: Tensor,
+    *,
+    relu: bool,
+    add: Tensor | None = None,
+) -> Tensor:
+    """relu(norm(conv(x)) + add); a norm that was folded away leaves one operation."""
+    if isinstance(norm, nn.Identity):
+        return conv(x, relu=relu, add=add)
+    y = norm(conv(x))
+    if add is not None:
+        y += add
+    return F.relu_(y) if relu else y
 
 
 class BasicBlock(nn.Module):
@@ -63,10 +81,9 @@ class BasicBlock(nn.Module):
         self.downsample = _downsample(c_in, width, stride, norm_layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu_(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        y += x if self.downsample is None else self.downsample(x)
-        return F.relu_(y)
+        y = normed(self.conv1, self.bn1, x, relu=True)
+        add = x if self.downsample is None else self.downsample(x)
+        return normed(self.conv2, self.bn2, y, relu=True, add=add)
 
 
 class Bottleneck(nn.Module):
@@ -98,11 +115,10 @@ class Bottleneck(nn.Module):
         self.downsample = _downsample(c_in, c_out, stride, norm_layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu_(self.bn1(self.conv1(x)))
-        y = F.relu_(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        y += x if self.downsample is None else self.downsample(x)
-        return F.relu_(y)
+        y = normed(self.conv1, self.bn1, x, relu=True)
+        y = normed(self.conv2, self.bn2, y, relu=True)
+        add = x if self.downsample is None else self.downsample(x)
+        return normed(self.conv3, self.bn3, y, relu=True, add=add)
 
 
 def _downsample(c_in: int, c_out: int, stride: int, norm_layer: NormLayer) -> nn.Sequential | None:
@@ -123,7 +139,7 @@ class ResNetBody(nn.Module):
 
     def __init__(self, config: BackboneConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, config.stem, 7, 2, 3, bias=False)
+        self.conv1 = Conv2d(3, config.stem, 7, 2, 3, bias=False)
         self.bn1 = norm_layer(config.stem)
         self.num_stages = len(config.blocks)
         c_in = config.stem
@@ -143,7 +159,7 @@ class ResNetBody(nn.Module):
 
     def features(self, images: Tensor, stages: int) -> list[Tensor]:
         """The outputs of the last `stages` stages, finest first."""
-        x = F.relu_(self.bn1(self.conv1(images)))
+        x = normed(self.conv1, self.bn1, images, relu=True)
         x = F.max_pool2d(x, 3, 2, 1)
         outputs = []
         for stage in range(self.num_stages):

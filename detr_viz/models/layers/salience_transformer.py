@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_viz.models.deformable_config import GROUPS
+from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.deformable import DeformableDecoderLayer
 from detr_viz.models.layers.deformable_transformer import PROPOSAL_SIZE, Levels, anchors_of
 from detr_viz.models.layers.repvgg import RepVGGPluXNetwork
@@ -100,9 +101,9 @@ class Neck(nn.Module):
         outputs = backbone.out_channels
         channels = [n * (outputs // backbone.widths[-1]) for n in backbone.widths]
         channels = channels[-config.stages :]
-        convs = [nn.Conv2d(n, width, 1, bias=False) for n in channels]
+        convs = [Conv2d(n, width, 1, bias=False) for n in channels]
         for i in range(config.levels - config.stages):
-            convs.append(nn.Conv2d(width if i else outputs, width, 3, 2, 1, bias=False))
+            convs.append(Conv2d(width if i else outputs, width, 3, 2, 1, bias=False))
         self.convs = nn.ModuleList(
             nn.Sequential(conv, nn.GroupNorm(GROUPS, width)) for conv in convs
         )
