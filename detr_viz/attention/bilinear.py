@@ -11,6 +11,7 @@ that size. On a CPU that takes a sixth of the time of the usual grid_sample of e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -28,53 +29,91 @@ def corners(xy: Tensor, weight: Tensor, shapes: Shapes, heads: int = 1) -> tuple
     has weight 0 and any index. heads: the index is that of rows (cell, head) where samples are
     (..., heads, L, P, 2).
 
-    Both axes go through each step together: on many threads every step costs a wait for all.
+    Each step runs over whole rows of L * P points of one axis: in pairs of x and y, or all four
+    corners at once, the same steps take twice the time on a CPU.
     """
     points = weight.shape[-1]
-    layout = _layout(shapes, heads, points, xy)
-    pixel = torch.addcmul(layout.half, xy.flatten(-3, -2), layout.extent)  # (..., L * P, 2)
-    low = torch.minimum(pixel.floor().clamp_(min=0), layout.last)
-    # A cell's share falls from 1 at its centre to 0 at its neighbours', so it is 0 for both of
-    # the cells at an edge if the sample lies outside: no test of what is inside is needed.
-    apart = torch.stack((pixel - low, pixel - (low + layout.reach)), -3)  # (..., 2, L * P, 2)
-    share = (1 - apart.abs_()).clamp_(min=0)
-    first = low.to(torch.int32) * layout.stride  # (..., L * P, 2)
-    index = (first[..., 0] + first[..., 1] + layout.start)[..., None, :] + layout.steps
-    down = share[..., 1] * weight.flatten(-2)[..., None, :]
-    shares = down[..., :, None, :] * share[..., None, :, :, 0]
-    return index.flatten(-2), shares.flatten(-3)
+    layout = _layout(tuple(map(tuple, shapes)), heads, points, xy.dtype, xy.device)
+    x, y = xy.flatten(-3, -2).unbind(-1)  # (..., L * P)
+    left, at_left, at_right = _shares(x, layout.x)
+    top, above, below = _shares(y, layout.y)
+    first = torch.addcmul(layout.start, left, layout.x.stride)
+    first = torch.addcmul(first, top, layout.y.stride)
+    weight = weight.flatten(-2)
+    above, below = above * weight, below * weight
+    shares = (above * at_left, above * at_right, below * at_left, below * at_right)
+    index = first[..., None, :] + layout.steps
+    return index.flatten(-2), torch.stack(shares, -2).flatten(-2)
+
+
+def _shares(at: Tensor, axis: _Axis) -> tuple[Tensor, Tensor, Tensor]:
+    """The first of the two cells of an axis that each sample reads, int32, and the share of both.
+
+    A cell's share falls from 1 at its centre to 0 at its neighbours', so it is 0 for both of the
+    cells at an edge if the sample lies outside: no test of what is inside is needed.
+    """
+    pixel = torch.addcmul(axis.half, at, axis.extent)
+    first = torch.minimum(pixel.floor().clamp_(min=0), axis.last)
+    apart = pixel - first
+    beyond = apart - axis.reach
+    return first.to(torch.int32), *((1 - d.abs()).clamp_(min=0) for d in (apart, beyond))
+
+
+class _Axis(NamedTuple):
+    """Constants of one axis, each for L * P points."""
+
+    half: Tensor  # -0.5, the first cell's centre lies half a cell inside
+    extent: Tensor  # cells along the axis
+    last: Tensor  # the last cell that has a neighbour after it, or 0
+    reach: Tensor  # from a cell to its neighbour; out of reach if there is no other
+    stride: Tensor  # int32, rows of the table from a cell to the next
 
 
 class _Layout(NamedTuple):
-    """Constants of `corners` for each of L * P points; the last axis is x, y."""
+    """Constants of `corners` for L * P points."""
 
-    half: Tensor  # -0.5, the first cell's centre lies half a cell inside
-    extent: Tensor  # (L * P, 2) cells along an axis
-    last: Tensor  # (L * P, 2) the last cell that has a neighbour after it, or 0
-    reach: Tensor  # (L * P, 2) from a cell to its neighbour; out of reach if there is no other
-    stride: Tensor  # (L * P, 2) rows of the table from a cell to the next
-    start: Tensor  # (L * P) or (heads, L * P), the level's first row of the table
-    steps: Tensor  # (4, L * P) from the first of the four corners to each
+    x: _Axis
+    y: _Axis
+    start: Tensor  # (L * P) or (heads, L * P) int32, the level's first row of the table
+    steps: Tensor  # (4, L * P) int32, from the first of the four corners to each
 
 
-def _layout(shapes: Shapes, heads: int, points: int, like: Tensor) -> _Layout:
-    size = torch.tensor(shapes, device=like.device, dtype=torch.int32).flip(-1)  # (L, 2) w, h
-    start = _starts(shapes, like.device).to(torch.int32) * heads
-    stride = torch.stack((torch.full_like(size[:, 0], heads), size[:, 0] * heads), -1)
-    step = torch.where(size > 1, stride, 0)
-    steps = torch.stack((torch.zeros_like(start), step[:, 0], step[:, 1], step.sum(-1)))
-    start = start.repeat_interleave(points)
-    if heads > 1:
-        start = start + torch.arange(heads, device=like.device, dtype=torch.int32)[:, None]
-    extent = size.to(like.dtype).repeat_interleave(points, 0)
-    return _Layout(
+@lru_cache(maxsize=64)
+def _layout(
+    shapes: tuple[tuple[int, int], ...],
+    heads: int,
+    points: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> _Layout:
+    with torch.inference_mode(False):  # else no training could use them later
+        start = _starts(shapes, device).to(torch.int32) * heads
+        x = _axis([w for _, w in shapes], [heads] * len(shapes), points, dtype, device)
+        y = _axis([h for h, _ in shapes], [w * heads for _, w in shapes], points, dtype, device)
+        right = torch.where(x.extent > 1, x.stride, 0)
+        down = torch.where(y.extent > 1, y.stride, 0)
+        start = start.repeat_interleave(points)
+        if heads > 1:
+            start = start + torch.arange(heads, device=device, dtype=torch.int32)[:, None]
+        return _Layout(
+            x, y, start, torch.stack((torch.zeros_like(right), right, down, right + down))
+        )
+
+
+def _axis(
+    cells: Sequence[int],
+    stride: Sequence[int],
+    points: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> _Axis:
+    extent = torch.tensor(cells, device=device, dtype=dtype).repeat_interleave(points)
+    return _Axis(
         extent.new_tensor(-0.5),
         extent,
         (extent - 2).clamp(min=0),
-        torch.where(extent > 1, 1.0, 2.0).to(like.dtype),
-        stride.repeat_interleave(points, 0),
-        start,
-        steps.repeat_interleave(points, 1),
+        torch.where(extent > 1, 1.0, 2.0).to(dtype),
+        torch.tensor(stride, device=device, dtype=torch.int32).repeat_interleave(points),
     )
 
 
