@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 def attach(
     module: nn.Module,
     *,
-    boxes: Callable[[Any], Tensor] | None = None,
-    scores: Callable[[Any], Tensor] | None = None,
-    preprocess: Callable[[NDArray[np.uint8]], Any] | None = None,
+    boxes: Callable[[Any], Tensor] | None = None,  # -> (Q, 4)
+    scores: Callable[[Any], Tensor] | None = None,  # -> (Q, C)
+    preprocess: Callable[[NDArray[np.uint8]], Any] | None = None,  # (H, W, 3)
     sites: Sites | None = None,
     position: Given | None = None,
     cell_rule: str = "centered",

@@ -155,7 +155,7 @@ class LoadedModel:
             for where, module in self.network.attention_sites().items()
         }
 
-    def forward(self, pixels: Tensor | Padded, layers: Sequence[int]) -> Forwarded:
+    def forward(self, pixels: Tensor | Padded, layers: Sequence[int]) -> Forwarded:  # (B, 3, h, w)
         """One pass; earlier layers' outputs only where they are asked for."""
         aux = self._needs_all(layers)
         if isinstance(pixels, Padded):
@@ -170,7 +170,12 @@ class LoadedModel:
         raw = self.network.decode(memory, aux=self._needs_all(layers))
         return self._forwarded(raw)
 
-    def scores_with_hidden(self, memory: Any, hidden: Tensor, layers: Sequence[int]) -> Tensor:
+    def scores_with_hidden(
+        self,
+        memory: Any,
+        hidden: Tensor,  # (n, S)
+        layers: Sequence[int],
+    ) -> Tensor:  # (n, Q, C)
         """By the network's own fused kernel; nothing of the size of all weights is held."""
         sites = self.network.attention_sites()
         with _given([sites["cross", layer] for layer in layers], hidden):
