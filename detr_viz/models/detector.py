@@ -132,7 +132,7 @@ class LoadedModel:
         """Pixels that an image is resized to."""
         return self.info.preprocessing_at(size, max_size).input_hw(image_hw)
 
-    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor | Padded:
+    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor | Padded:  # (B, 3, h, w)
         """Normalised pixels (B, 3, H, W), padded only if the checkpoint or the model says so."""
         how = self.preprocessing or Preprocessing()
         pixels = normalised(rgb_BHW3, self.device, how.mean, how.std, how.rescale)
@@ -170,12 +170,8 @@ class LoadedModel:
         raw = self.network.decode(memory, aux=self._needs_all(layers))
         return self._forwarded(raw)
 
-    def scores_with_hidden(
-        self,
-        memory: Any,
-        hidden: Tensor,  # (n, S)
-        layers: Sequence[int],
-    ) -> Tensor:  # (n, Q, C)
+    # hidden (n, S) -> (n, Q, C)
+    def scores_with_hidden(self, memory: Any, hidden: Tensor, layers: Sequence[int]) -> Tensor:
         """By the network's own fused kernel; nothing of the size of all weights is held."""
         sites = self.network.attention_sites()
         with _given([sites["cross", layer] for layer in layers], hidden):
