@@ -131,7 +131,8 @@ _HOMES = {
     "UserError": "common.errors",
     "SelfCheckError": "explanation.explain_image",
 }
-__getattr__, _names = public(__name__, _HOMES)
+if not TYPE_CHECKING:  # a checker would take any name for one of these
+    __getattr__, _names = public(__name__, _HOMES)
 __all__ = [
     "Ablation",
     "AdapterEntry",

@@ -23,7 +23,7 @@ SHAPE = re.compile(r"#.*\(.*\)")
 
 
 def test_what_is_imported_for_types_is_what_is_there():
-    (block,) = [node for node in TREE.body if isinstance(node, ast.If)]
+    block, _ = [node for node in TREE.body if isinstance(node, ast.If)]
     typed = {}
     for node in block.body:
         for alias in node.names:
