@@ -60,6 +60,17 @@ def test_examples_import_public_names_only(page):
             assert name in detr_viz.__all__
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_text_names_public_names_only(path):
+    """Files are named by their paths, modules that are run by python -m."""
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(
+        r"`(?:[^`\n]*[ (])?detr_viz\.(\w+)", re.sub(r"python -m detr_viz\S*", "", text)
+    )
+    known = {*detr_viz.__all__, "__all__"}
+    assert set(named) - {"attention"} <= known  # its module has the mathematics alone
+
+
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
 def test_the_readme(page, place):
     (code,) = examples(page)

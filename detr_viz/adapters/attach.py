@@ -100,7 +100,7 @@ def explain(
     """Run a detector once on one image and keep what its attention was called with.
 
     model     of load_model or attach, or a live model of transformers with its processor
-    image     file, array (H, W, 3) uint8, PIL image, or load_image's result
+    image     file, array (H, W, 3) uint8, PIL image, or the `image` of another result
     layers    decoder layers to capture: "last", "all", a number from 0, or several
     sites     further attention to capture: "encoder", "decoder" (self-attention of all layers), or
               pairs such as ("encoder", 0), ("decoder", "last")
