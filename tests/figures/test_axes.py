@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.figure import Figure
 
-from detr_viz import draw_map, explain, head_grid, select
+from detr_viz import draw_map, explain, head_grid, select, store
 from detr_viz.attention.terms import Mode
 from detr_viz.figures.styles import FigureError, PageFormat, Style
 
@@ -155,6 +155,16 @@ def test_a_map_of_all_heads(explained):
         darkest = np.unravel_index(picture.sum(-1).argmin(), picture.shape[:2])
         rows = [(np.arange(240) + 0.5) / 240 * 16]
         assert abs(rows[0][darkest[0]] - np.unravel_index(one.argmax(), one.shape)[0]) <= 1.6
+
+
+@pytest.mark.parametrize("kind", ["detr", "deformable_detr", "anchor_detr", "sparse_rcnn"])
+def test_a_stored_explanation_is_drawn_the_same(kind, explained):
+    e, query = explained(kind)
+    pictures = [
+        np.asarray(draw_map(own_axes((160, 160)), one, query, style="heat").get_array())
+        for one in (e, store(e, [query], ["combine"], layers=e.layers))
+    ]
+    assert np.array_equal(*pictures) and pictures[0].std() > 1
 
 
 def test_without_a_box(explained):
