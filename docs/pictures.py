@@ -1,13 +1,14 @@
-"""Draw the pictures of README.md again: python docs/pictures.py [--out docs/images] [NAME ...]
+"""Draw the pictures of the pages again: python docs/pictures.py [--out docs/images] [NAME ...]
 
-Each is a command of the tool, so that the pictures show what a reader gets. `photo_layout` needs a
-full-size network: its weights are filled by a rule and were not trained, so only its layout means
-anything.
+Each is a command of the tool, or a script of library.md, so that the pictures show what a reader
+gets. `photo_layout` needs a full-size network: its weights are filled by a rule and were not
+trained, so only its layout means anything.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import tempfile
@@ -52,6 +53,35 @@ PICTURES = {
 }
 
 
+OWN = {"two_panels": "library.md"}  # name -> the page with the script that saves <name>.pdf
+
+
+def script(name: str) -> str:
+    """The code block of a page that saves a figure of one's own."""
+    text = (ROOT / "docs" / OWN[name]).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (found,) = [block for block in blocks if f'savefig("{name}.pdf")' in block]
+    return found
+
+
+def draw_own(name: str, out: Path) -> Path:
+    """Run the script of a page as it stands there, but for the file, and draw <out>/<name>.png."""
+    import os
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    out.mkdir(parents=True, exist_ok=True)
+    target, before = out.resolve() / f"{name}.png", Path.cwd()
+    code = script(name).replace(f'"{name}.pdf"', f"{str(target)!r}, dpi={DPI}")
+    os.chdir(ROOT)
+    try:
+        exec(compile(code, name, "exec"), {})
+    finally:
+        os.chdir(before)
+    return target
+
+
 def filled_checkpoint(folder: Path) -> Path:
     """An official-format checkpoint of Conditional DETR R50, filled by the rule of the tests."""
     sys.path[:0] = [str(ROOT / "tests")]
@@ -65,6 +95,8 @@ def filled_checkpoint(folder: Path) -> Path:
 
 def draw(name: str, out: Path, more: Sequence[str] = ()) -> Path:
     """Draw one picture as <out>/<name>.png; more: further flags, such as --dpi."""
+    if name in OWN:
+        return draw_own(name, out)
     from detr_viz import cli
 
     with tempfile.TemporaryDirectory() as folder:
@@ -82,13 +114,14 @@ def draw(name: str, out: Path, more: Sequence[str] = ()) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the pictures of README.md again.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PICTURES)}")
+    parser = argparse.ArgumentParser(description="Draw the pictures of the pages again.")
+    names = [*PICTURES, *OWN]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/images", metavar="FOLDER")
     args = parser.parse_args()
-    if unknown := [name for name in args.names if name not in PICTURES]:
-        parser.error(f"no picture {unknown[0]!r}: choose from {', '.join(PICTURES)}")
-    for name in args.names or PICTURES:
+    if unknown := [name for name in args.names if name not in names]:
+        parser.error(f"no picture {unknown[0]!r}: choose from {', '.join(names)}")
+    for name in args.names or names:
         print(draw(name, args.out))
 
 

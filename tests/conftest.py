@@ -21,9 +21,11 @@ WORKERS = 4  # at most; each holds its own models
 LONGEST = (
     "batch/test_cluster_runs.py",
     "cli/test_cli_figures.py",
+    "test_examples.py",
     "batch/test_resume.py",
     "cli/test_cli.py",
     "figures/test_contact.py",
+    "test_docs.py",
     "heatmaps/test_fuzz.py",
     "figures/test_layout.py",
     "test_deformable.py",

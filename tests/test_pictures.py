@@ -1,10 +1,11 @@
-"""The pictures of the README are what its script draws: compared by the facts in the files."""
+"""The pictures of the pages are what their script draws: compared by the facts in the files."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
@@ -35,17 +36,40 @@ def test_a_picture_is_drawn_again_from_its_command(name, tmp_path):
     assert facts(drawn) == facts(ROOT / f"docs/images/{name}.png")
 
 
-def test_every_picture_of_the_readme_is_there():
-    shown = re.findall(r"!\[[^]]*\]\(docs/images/(\w+)\.png\)", (ROOT / "README.md").read_text())
+def pages() -> dict[str, str]:
+    """Name -> text of the README and of the pages under docs."""
+    paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return {path.name: path.read_text() for path in paths}
+
+
+def test_every_picture_is_drawn_and_shown():
+    shown = {
+        name
+        for text in pages().values()
+        for name in re.findall(r"!\[[^]]*\]\((?:docs/)?images/(\w+)\.png\)", text)
+    }
     atlas = {"atlas_detr", "atlas_conditional_detr"}  # of 500 scenes, by the command beside them
-    assert set(shown) - atlas == set(SCRIPT.PICTURES)
-    assert {path.stem for path in (ROOT / "docs/images").iterdir()} == set(shown)
+    assert shown - atlas == {*SCRIPT.PICTURES, *SCRIPT.OWN}
+    assert {path.stem for path in (ROOT / "docs/images").iterdir()} == shown
 
 
-def test_the_six_commands_of_the_readme_draw_the_six_figures():
-    readme = (ROOT / "README.md").read_text()
-    rows = re.findall(r"\| `python attention_scripts\.py (--type \w+ --plot \w+)` \|", readme)
+@pytest.mark.parametrize("page", ["README.md", "index.md"])
+def test_the_six_commands_draw_the_six_figures(page):
+    rows = re.findall(
+        r"\| `python attention_scripts\.py (--type \w+ --plot \w+)` \|", pages()[page]
+    )
     assert rows == list(SCRIPT.PICTURES.values())[:6]
+
+
+def test_a_figure_of_ones_own_is_what_its_script_draws(tmp_path):
+    """Fifteen lines at most, run as they stand in the page; pixels, but for rounding."""
+    assert len(SCRIPT.script("two_panels").splitlines()) <= 15
+    with Image.open(SCRIPT.draw("two_panels", tmp_path)) as drawn:
+        now = np.asarray(drawn.convert("RGB"), float)
+    with Image.open(ROOT / "docs/images/two_panels.png") as kept:
+        then = np.asarray(kept.convert("RGB"), float)
+    assert now.shape == then.shape and np.abs(now - then).mean() < 1
+    assert then.std() > 20
 
 
 def test_image_holds_samples_only():

@@ -22,19 +22,24 @@ from detr_viz.common.errors import UserError
 from detr_viz.explanation import explain_image
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
+    from detr_viz.attention.base import Where
     from detr_viz.explanation.captured import Explanation
     from detr_viz.explanation.detector import Detector
+    from detr_viz.images.loaded_image import LoadedImage
 
 
 def attach(
     module: nn.Module,
     *,
-    boxes: Callable[[Any], Tensor] | None = None,
-    scores: Callable[[Any], Tensor] | None = None,
-    preprocess: Callable[[NDArray[np.uint8]], Any] | None = None,
+    boxes: Callable[[Any], Tensor] | None = None,  # -> (Q, 4)
+    scores: Callable[[Any], Tensor] | None = None,  # -> (Q, C)
+    preprocess: Callable[[NDArray[np.uint8]], Any] | None = None,  # (H, W, 3)
     sites: Sites | None = None,
     position: Given | None = None,
     cell_rule: str = "centered",
@@ -83,16 +88,27 @@ def attach(
 
 def explain(
     model: Detector | nn.Module,
-    image: Any,
+    image: str | Path | NDArray[np.uint8] | Image | LoadedImage,  # (H, W, 3)
     *,
+    layers: str | int | Sequence[int | str] = "last",
+    sites: Sequence[str | Where] = (),
+    size: int | None = None,
+    max_size: int | None = None,
     processor: Callable[..., Any] | None = None,
     prompt: str | Sequence[str] | None = None,
-    **options: Any,
 ) -> Explanation:
-    """`explain` of explanation/explain_image.py, of live models of transformers too.
+    """Run a detector once on one image and keep what its attention was called with.
 
-    processor  the image processor of such a model;  prompt: what to find, of models that are asked
-    options    layers, sites, size, max_size, as there
+    model     of load_model or attach, or a live model of transformers with its processor
+    image     file, array (H, W, 3) uint8, PIL image, or the `image` of another result
+    layers    decoder layers to capture: "last", "all", a number from 0, or several
+    sites     further attention to capture: "encoder", "decoder" (self-attention of all layers), or
+              pairs such as ("encoder", 0), ("decoder", "last")
+    size, max_size   shorter side and bound on the longer one, pixels; None: the model's own
+    processor  the image processor of a model of transformers; prompt: what to find, of models that
+               are asked
+    Raises UserError on a bad image or layer, SelfCheckError if the recomputed weights do not
+    reproduce the layer's output.
     """
     if isinstance(model, nn.Module) and not hasattr(model, "attention_sites"):
         if not is_transformers(model):
@@ -103,4 +119,6 @@ def explain(
         model = detector_of(model, processor, prompt)
     elif processor is not None or prompt is not None:
         raise UserError("processor= and prompt= are for models of transformers: leave them out")
-    return explain_image.explain(model, image, **options)
+    return explain_image.explain(
+        model, image, layers=layers, sites=sites, size=size, max_size=max_size
+    )

@@ -50,7 +50,7 @@ class Grid:
         """Pixels of the input that show the image."""
         return self.input_hw if self.valid_hw is None else self.valid_hw
 
-    def centers(self, image_px: int, axis: int) -> NDArray[np.float64]:
+    def centers(self, image_px: int, axis: int) -> NDArray[np.float64]:  # (cells,)
         """Centres of the cells along an axis (0: y, 1: x), pixel indices of the photo, (cells,).
 
         image_px: the photo's pixels along that axis. A cell centred on pixel index x of the input
@@ -63,7 +63,7 @@ class Grid:
             return self.stride * (at + 0.5) * image_px / self.shown_hw[axis] - 0.5
         return (self.stride * at + 0.5) * image_px / self.shown_hw[axis] - 0.5
 
-    def positions(self, out_px: int, axis: int) -> NDArray[np.float64]:
+    def positions(self, out_px: int, axis: int) -> NDArray[np.float64]:  # (out_px,)
         """Position of every panel pixel's centre, in cells, clamped to [0, cells - 1], (out_px,).
 
         Panel pixel j shows the fraction (j + 0.5) / out_px of the photo. The input has its pixel
@@ -78,7 +78,7 @@ class Grid:
             u = (fraction * self.shown_hw[axis] - 0.5) / self.stride
         return np.clip(u, 0, self.hw[axis] - 1)
 
-    def borders(self, axis: int) -> NDArray[np.float64]:
+    def borders(self, axis: int) -> NDArray[np.float64]:  # (cells + 1,)
         """Borders of the cells along an axis, as fractions of the input, (cells + 1,), 0 to 1.
 
         A cell reaches halfway to its neighbours, the outer ones to the input's edges.
@@ -91,18 +91,18 @@ class Grid:
         between = (self.stride * (np.arange(1, count) - 0.5) + 0.5) / self.input_hw[axis]
         return np.concatenate([[0.0], np.clip(between, 0, 1), [1.0]])
 
-    def of_photo(self, axis: int) -> NDArray[np.float64]:
+    def of_photo(self, axis: int) -> NDArray[np.float64]:  # (cells + 1,)
         """Borders of the cells as fractions of the photo; above 1 on padding."""
         return self.borders(axis) * self._padded(axis)
 
-    def input_share(self, px: NDArray, image_px: int, axis: int) -> NDArray[np.float64]:
+    def input_share(self, px: NDArray, image_px: int, axis: int) -> NDArray[np.float64]:  # (...)
         """Coordinates along an axis in the photo's pixels, 0 at its edge -> in [0, 1] of the input.
 
         Places of samples are in these units.
         """
         return px / (image_px * self._padded(axis))
 
-    def photo_px(self, share: NDArray, image_px: int, axis: int) -> NDArray[np.float64]:
+    def photo_px(self, share: NDArray, image_px: int, axis: int) -> NDArray[np.float64]:  # (...)
         """The inverse: in [0, 1] of the input -> the photo's pixels."""
         return share * (image_px * self._padded(axis))
 

@@ -2,6 +2,10 @@
 
 path = fetch("detr_resnet50", cache=Path("weights"))      # the second call makes no request
 folder = fetch_hf("facebook/detr-resnet-50")              # needs the extra `hf`
+
+The hub's files come by huggingface_hub. Files of the authors do not come by torch.hub's downloader:
+it waits without end for a server that does not answer, keeps a file that was cut short where no
+hash is published (Conditional DETR), takes a web page for a checkpoint, and gives no sha256.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Detections(ShortRepr):
     class_scores   (Q, classes) float32
     """
 
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    boxes_xyxy_px: NDArray[np.float32]
-    class_scores: NDArray[np.float32]
+    scores: NDArray[np.float32]  # (Q,)
+    labels: NDArray[np.int64]  # (Q,)
+    boxes_xyxy_px: NDArray[np.float32]  # (Q, 4)
+    class_scores: NDArray[np.float32]  # (Q, C)

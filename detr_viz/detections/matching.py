@@ -60,7 +60,7 @@ def assign(a: NDArray, b: NDArray, min_iou: float = MIN_IOU) -> list[tuple[int, 
 
 
 def shared_objects(
-    boxes: Sequence[NDArray],
+    boxes: Sequence[NDArray],  # (Q, 4)
     chosen: Sequence[Sequence[int]],
     candidates: Sequence[Sequence[int]] | None = None,
     min_iou: float = MIN_IOU,

@@ -46,10 +46,10 @@ class Ablation(ShortRepr):
     layers: tuple[int, ...]
     before: Detections
     after: Detections
-    iou: NDArray[np.float64]
-    weights: Mapping[int, NDArray[np.float32]] = field(repr=False)
+    iou: NDArray[np.float64]  # (Q,)
+    weights: Mapping[int, NDArray[np.float32]] = field(repr=False)  # (Q, M, K)
 
-    def kept_scores(self) -> NDArray[np.float32]:
+    def kept_scores(self) -> NDArray[np.float32]:  # (Q,)
         """(Q,): the score after the removal of the class that the query had before."""
         return self.after.class_scores[np.arange(len(self.before.labels)), self.before.labels]
 

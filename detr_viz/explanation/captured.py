@@ -71,7 +71,7 @@ class Explanation(ExplanationBase):
         mode: str | Mode = "combine",
         rows: Sequence[int] | int | None = None,
         scale: str = "mode",
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float32]:  # (rows, M, keys)
         """Attention weights of any captured site, (rows, heads, keys); each row sums to 1.
 
         rows: ids of the queries or cells that attend (cells row-major in the grid); None: all.
@@ -174,7 +174,7 @@ class Explanation(ExplanationBase):
 
     def samples_at(
         self, site: Where, mode: str, rows: Sequence[int]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:  # (q, M, L, P, 2), (q, M, L, P)
         """Points and weights of these rows of a captured site, as of `samples`; or None."""
         attention = self.attention_at(site)
         if not isinstance(attention, HasSamples):

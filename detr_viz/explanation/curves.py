@@ -30,14 +30,17 @@ class Faithfulness(ShortRepr):
     queries: tuple[int, ...]
     layers: tuple[int, ...]
     scale: str
-    shares: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    maps: Mapping[str, NDArray[np.float32]]
-    deletion: Mapping[str, NDArray[np.float64]]
-    insertion: Mapping[str, NDArray[np.float64]]
-    random: NDArray[np.float64]
+    shares: NDArray[np.float64]  # (S,)
+    scores: NDArray[np.float64]  # (q,)
+    maps: Mapping[str, NDArray[np.float32]]  # (q, h, w)
+    deletion: Mapping[str, NDArray[np.float64]]  # (q, S)
+    insertion: Mapping[str, NDArray[np.float64]]  # (q, S)
+    random: NDArray[np.float64]  # (q, R, S)
 
 
-def area(curves: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+def area(
+    curves: NDArray[np.float64],  # (..., S)
+    shares: NDArray[np.float64],  # (S,)
+) -> NDArray[np.float64]:  # (...)
     """Areas (...) under curves (..., S) over shares (S,), by the trapezoid rule."""
     return ((curves[..., 1:] + curves[..., :-1]) / 2 * np.diff(shares)).sum(-1)

@@ -27,17 +27,20 @@ class LogitTerms(ShortRepr):
               {} for other attention
     """
 
-    terms: Mapping[str, NDArray[np.float32]]
-    total: NDArray[np.float32]
-    weights: NDArray[np.float32]
-    shares: Mapping[str, NDArray[np.float32]]
+    terms: Mapping[str, NDArray[np.float32]]  # (q, M, h, w)
+    total: NDArray[np.float32]  # (q, M, h, w)
+    weights: NDArray[np.float32]  # (q, M, h, w)
+    shares: Mapping[str, NDArray[np.float32]]  # (q, M)
     residual: float
+    # (q, M, w), (q, M, h)
     axes: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(
         default_factory=dict
     )
 
     @property
-    def axes_total(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    def axes_total(
+        self,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:  # (q, M, w), (q, M, h)
         """The sum of all terms on each axis, (q, heads, w) and (q, heads, h)."""
         if not self.axes:
             return None

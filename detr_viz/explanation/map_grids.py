@@ -17,7 +17,7 @@ class MapGrids:
     image: LoadedImage | ImageFacts
     attention_kind: str
     layer_grids: Mapping[int, tuple[Grid, ...]]
-    boxes_xyxy_px: NDArray[np.float32]
+    boxes_xyxy_px: NDArray[np.float32]  # (Q, 4)
     layers: tuple[int, ...]
 
     def kind(self, layer: int | None = None) -> str:
@@ -56,18 +56,18 @@ class MapGrids:
 
     def cell_centers_px(
         self, layer: int | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # (h,), (w,)
         """Centres of the grid's rows (h,) and columns (w,), pixels of the original image."""
         return self._centers(self.grid(layer))
 
     def _centers(self, grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return tuple(grid.centers(self.image.hw[axis], axis) + 0.5 for axis in (0, 1))
 
-    def cells_inside(self, layer: int | None = None) -> NDArray[np.bool_]:
+    def cells_inside(self, layer: int | None = None) -> NDArray[np.bool_]:  # (Q, h * w)
         """(Q, h * w): True for cells whose centres are in the query's box."""
         return self._inside(self.grid(layer))
 
-    def tokens_inside(self, layer: int | None = None) -> NDArray[np.bool_]:
+    def tokens_inside(self, layer: int | None = None) -> NDArray[np.bool_]:  # (Q, S)
         """(Q, S): the same for the cells of all levels, level by level."""
         return np.concatenate([self._inside(grid) for grid in self.grids(layer)], 1)
 

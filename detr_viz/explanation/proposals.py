@@ -36,19 +36,19 @@ class Proposals(ShortRepr):
     """
 
     rule: str
-    tokens: NDArray[np.int64]
-    scores: tuple[NDArray[np.float32], ...]
-    invalid: tuple[NDArray[np.bool_], ...]
-    boxes_xyxy_px: NDArray[np.float32]
+    tokens: NDArray[np.int64]  # (Q,)
+    scores: tuple[NDArray[np.float32], ...]  # (h, w)
+    invalid: tuple[NDArray[np.bool_], ...]  # (h, w)
+    boxes_xyxy_px: NDArray[np.float32]  # (Q, 4)
     grids: tuple[Grid, ...]
 
     @cached_property
-    def token_scores(self) -> NDArray[np.float32]:
+    def token_scores(self) -> NDArray[np.float32]:  # (Q,)
         """(Q,): the score of each query's token."""
         return np.concatenate([level.ravel() for level in self.scores])[self.tokens]
 
     @cached_property
-    def ranks(self) -> NDArray[np.int64]:
+    def ranks(self) -> NDArray[np.int64]:  # (Q,)
         """(Q,): the place of each query's token by score among the chosen ones, from 1.
 
         Equal scores in the order of queries.
@@ -58,7 +58,7 @@ class Proposals(ShortRepr):
         return ranks
 
     @cached_property
-    def cells(self) -> NDArray[np.int64]:
+    def cells(self) -> NDArray[np.int64]:  # (Q, 3)
         """(Q, 3): level, row and column of each query's token."""
         ends = np.cumsum([grid.cells for grid in self.grids])
         level = np.searchsorted(ends, self.tokens, side="right")

@@ -66,11 +66,11 @@ class ExplanationBase(MapGrids):
     attention_kind: str
     term_names: tuple[str, ...]
     layer_grids: Mapping[int, tuple[Grid, ...]]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]  # (Q,)
+    labels: NDArray[np.int64]  # (Q,)
     class_names: tuple[str, ...]
-    boxes_xyxy_px: NDArray[np.float32]
-    class_scores: NDArray[np.float32]
+    boxes_xyxy_px: NDArray[np.float32]  # (Q, 4)
+    class_scores: NDArray[np.float32]  # (Q, C)
     num_heads: int
     num_layers: int
     num_encoder_layers: int
@@ -78,11 +78,13 @@ class ExplanationBase(MapGrids):
     outputs: Mapping[int, Detections] = field(repr=False)
     formulas: Mapping[int, Mapping[str, str]] = field(repr=False)
     separate: frozenset[int]
-    reference_px: NDArray[np.float32] | None
+    reference_px: NDArray[np.float32] | None  # (Q, 2)
     residuals: Mapping[int, float]
     meta: Mapping[str, Any]
     pairwise: bool
+    # (Q, 2)
     layer_references: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
+    # (Q, 4)
     reference_boxes: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
     salience: Salience | None = field(default=None, kw_only=True, repr=False)
     scales: ScaleAttention | None = field(default=None, kw_only=True, repr=False)
@@ -126,7 +128,7 @@ class ExplanationBase(MapGrids):
             raise ValueError(f"{self.layer_word} {layer} was not captured; there is {have}")
         return layer
 
-    def references(self, layer: int) -> NDArray[np.float32] | None:
+    def references(self, layer: int) -> NDArray[np.float32] | None:  # (Q, 2 or 4)
         """Reference points (Q, 2), or boxes (Q, 4), as they enter a layer, pixels of the image."""
         points = self.layer_references.get(layer, self.reference_px)
         return self.reference_boxes.get(layer, points)
@@ -179,7 +181,7 @@ class ExplanationBase(MapGrids):
         layer: int | None = None,
         scale: str = "mode",
         level: str | int = "sum",
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float32]:  # (q, M, h, w)
         """Cross-attention maps of these queries (None: all), float32 (q, heads, h, w).
 
         Each map sums to 1 over (h, w), less the part that falls off the map (`outside`).
@@ -206,7 +208,7 @@ class ExplanationBase(MapGrids):
         queries: Sequence[int] | int | None = None,
         layer: int | None = None,
         scale: str = "mode",
-    ) -> tuple[NDArray[np.float32], ...]:
+    ) -> tuple[NDArray[np.float32], ...]:  # (q, M, h, w)
         """The maps of each level: (q, heads, h, w) on each of `grids`."""
         check_mode_of(self, mode)
         return self._level_maps(mode, self._chosen(queries), self.pick_layer(layer), scale)
@@ -217,7 +219,7 @@ class ExplanationBase(MapGrids):
         queries: Sequence[int] | int | None = None,
         layer: int | None = None,
         scale: str = "mode",
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float32]:  # (q, M)
         """The part of the attention that falls off the map, (q, heads); 0 for the kinds WHOLE."""
         levels = self.level_maps(mode, queries, layer, scale)
         if self.kind(layer) in WHOLE:
@@ -230,7 +232,7 @@ class ExplanationBase(MapGrids):
         mode: str = "combine",
         queries: Sequence[int] | int | None = None,
         layer: int | None = None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:  # (q, M, L, P, 2), (q, M, L, P)
         """Sampling points and their weights; None if the attention takes no samples.
 
         xy (q, heads, L, P, 2) in [0, 1] of each level's grid, weights (q, heads, L, P).
@@ -240,7 +242,7 @@ class ExplanationBase(MapGrids):
 
     def cells(
         self, queries: Sequence[int] | int | None = None, layer: int | None = None
-    ) -> tuple[NDArray[np.float32], ...] | None:
+    ) -> tuple[NDArray[np.float32], ...] | None:  # (q, M, n, n), (q, 4), (q,)
         """What each cell of a query's box adds; None if the attention reads no cells of boxes.
 
         share (q, heads, n, n) signed, row 0 at the top; boxes (q, 4) xyxy that enter the layer,

@@ -58,9 +58,9 @@ class Rollout(ShortRepr):
     both     shares of the encoder's input cells, through the encoder's and the decoder's layers
     """
 
-    last: NDArray[np.float32]
-    decoder: NDArray[np.float32]
-    both: NDArray[np.float32]
+    last: NDArray[np.float32]  # (q, K)
+    decoder: NDArray[np.float32]  # (q, K)
+    both: NDArray[np.float32]  # (q, K)
 
 
 def head_mean(attention: Attention, rows: Sequence[int] | None = None) -> Tensor:

@@ -31,8 +31,8 @@ class Salience(ShortRepr):
     grids   of the levels
     """
 
-    scores: tuple[NDArray[np.float32], ...]
-    kept: tuple[NDArray[np.int64], ...]
+    scores: tuple[NDArray[np.float32], ...]  # (h, w)
+    kept: tuple[NDArray[np.int64], ...]  # (n,)
     grids: tuple[Grid, ...]
 
     @property
@@ -40,7 +40,7 @@ class Salience(ShortRepr):
         """Of all levels, but not those whose centres lie on padding."""
         return sum(int(np.prod([n.sum() for n in _seen(grid)])) for grid in self.grids)
 
-    def masks(self, layer: int) -> tuple[NDArray[np.bool_], ...]:
+    def masks(self, layer: int) -> tuple[NDArray[np.bool_], ...]:  # (h, w)
         """Of each level (h, w): True for the tokens that an encoder layer refines."""
         flat = np.zeros(sum(grid.cells for grid in self.grids), bool)
         flat[self.kept[layer]] = True
@@ -53,7 +53,7 @@ class Salience(ShortRepr):
             float(mask.sum() / np.prod([n.sum() for n in _seen(grid)])) for mask, grid in parts
         )
 
-    def kept_by_all(self, layers: Iterable[int]) -> NDArray[np.int64]:
+    def kept_by_all(self, layers: Iterable[int]) -> NDArray[np.int64]:  # (n,)
         """The tokens that all of these encoder layers refine, most salient first."""
         return min((self.kept[layer] for layer in layers), key=len)  # they are nested
 

@@ -31,8 +31,8 @@ class ScaleAttention(ShortRepr):
     strides  of the levels, pixels of the network's input
     """
 
-    weights: NDArray[np.float32]
-    shares: NDArray[np.float32]
+    weights: NDArray[np.float32]  # (blocks, levels, 3)
+    shares: NDArray[np.float32]  # (blocks, levels, 3)
     strides: tuple[int, ...]
 
     @property

@@ -39,13 +39,14 @@ class StoredExplanation(ExplanationBase):
     stored: Mapping[tuple[str | Mode, int], Levels] = field(repr=False)
     stored_samples: Mapping[tuple[str, int], Samples] = field(repr=False)
     stored_terms: Mapping[int, LogitTerms] = field(repr=False)
-    attended: Mapping[tuple[Where, str | Mode], NDArray[np.float32]] = field(
+    attended: Mapping[tuple[Where, str | Mode], NDArray[np.float32]] = field(  # (rows, M, keys)
         default_factory=dict, repr=False
     )
     attended_samples: Mapping[tuple[Where, str | Mode], Samples] = field(
         default_factory=dict, repr=False
     )
     rows: Mapping[Where, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    # (q, M, n, n), (q, 4), (q,)
     stored_cells: Mapping[int, tuple[NDArray[np.float32], ...]] = field(
         default_factory=dict, repr=False
     )
@@ -61,7 +62,7 @@ class StoredExplanation(ExplanationBase):
         mode: str | Mode = "combine",
         rows: Sequence[int] | int | None = None,
         scale: str = "mode",
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float32]:  # (rows, M, keys)
         """Stored attention weights of a site, (rows, heads, keys); see Explanation.
 
         ValueError for weights that are not stored.

@@ -14,6 +14,7 @@ __getattr__, __all__ = public(
         "Style": "styles",
         "SUFFIXES": "styles",
         "compare_models": "head_maps",
+        "draw_map": "axes",
         "head_grid": "head_maps",
         "save": "page.save",
         "show": "page.save",

@@ -89,7 +89,7 @@ def encoder_rollout_grid(
     e: Explanation | ExplanationBase,
     points: Sequence[tuple[float, float]],
     *,
-    maps: np.ndarray | None = None,
+    maps: np.ndarray | None = None,  # (points, 2, K)
     names: Sequence[str] | None = None,
     style: Style = DEFAULT_STYLE,
     page_format: PageFormat = DEFAULT_PAGE_FORMAT,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from detr_viz.attention.base import WHOLE
 from detr_viz.common.bounds import beyond, bound
+from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections.matching import assign
 from detr_viz.heatmaps.changes import (
     HeadChange,
@@ -30,8 +31,8 @@ from detr_viz.heatmaps.schema import HeatmapError, Heatmaps
 STATES = ("same", "different", "not run")  # of an outcome
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(ShortRepr):
     """The result of a comparison.
 
     heads, queries, parts   changes, the largest first

@@ -99,30 +99,31 @@ class Heatmaps(ShortRepr):
                     image; these three are None unless the kind is "roi"
     """
 
-    maps: Mapping[str, NDArray[np.float32]]
-    outside: Mapping[str, NDArray[np.float32]]
-    query_ids: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    label_names: NDArray[np.str_]
-    boxes_xyxy_px: NDArray[np.float32]
-    image_hw_px: NDArray[np.int64]
-    grid_hw: NDArray[np.int64]
-    strides: NDArray[np.int64]
+    maps: Mapping[str, NDArray[np.float32]]  # (q, M, h, w)
+    outside: Mapping[str, NDArray[np.float32]]  # (q, M)
+    query_ids: NDArray[np.int64]  # (q,)
+    scores: NDArray[np.float32]  # (q,)
+    labels: NDArray[np.int64]  # (q,)
+    label_names: NDArray[np.str_]  # (q,)
+    boxes_xyxy_px: NDArray[np.float32]  # (q, 4)
+    image_hw_px: NDArray[np.int64]  # (2,)
+    grid_hw: NDArray[np.int64]  # (L, 2)
+    strides: NDArray[np.int64]  # (L,)
     kind: str
-    valid_hw_px: NDArray[np.int64]
-    input_hw_px: NDArray[np.int64]
-    layers: NDArray[np.int64]
+    valid_hw_px: NDArray[np.int64]  # (2,)
+    input_hw_px: NDArray[np.int64]  # (2,)
+    layers: NDArray[np.int64]  # (1,)
     meta: Mapping[str, Any]
+    # (q, M, h, w) of each level
     levels: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict)
-    samples: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    sample_weights: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    rows: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    references_px: NDArray[np.float32] | None = None
-    cells_share: NDArray[np.float32] | None = None
-    cells_boxes: NDArray[np.float32] | None = None
-    cells_bias_share: NDArray[np.float32] | None = None
+    samples: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # (q, M, L, P, 2)
+    sample_weights: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # (q, M, L, P)
+    rows: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # (q, M, w)
+    columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # (q, M, h)
+    references_px: NDArray[np.float32] | None = None  # (q, 2 or 4)
+    cells_share: NDArray[np.float32] | None = None  # (q, n, n)
+    cells_boxes: NDArray[np.float32] | None = None  # (q, 4)
+    cells_bias_share: NDArray[np.float32] | None = None  # (q,)
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -130,7 +131,7 @@ class Heatmaps(ShortRepr):
         height, width = self.grid_hw[0].tolist()
         return height, width
 
-    def arrays(self, store: str) -> dict[str, NDArray[Any]]:
+    def arrays(self, store: str) -> dict[str, NDArray[Any]]:  # (as of the fields)
         """The arrays of a file by name. store: one of STORES, for all but outside and samples."""
         arrays = {f"maps_{mode}": maps.astype(store) for mode, maps in self.maps.items()}
         for mode, parts in self.levels.items():

@@ -134,7 +134,7 @@ class LoadedModel:
         """Pixels that an image is resized to."""
         return self.info.preprocessing_at(size, max_size).input_hw(image_hw)
 
-    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor | Padded:
+    def prepare(self, rgb_BHW3: NDArray[np.uint8]) -> Tensor | Padded:  # (B, 3, h, w)
         """Normalised pixels (B, 3, H, W), padded only if the checkpoint or the model says so."""
         how = self.preprocessing or Preprocessing()
         pixels = normalised(rgb_BHW3, self.device, how.mean, how.std, how.rescale)
@@ -157,7 +157,7 @@ class LoadedModel:
             for where, module in self.network.attention_sites().items()
         }
 
-    def forward(self, pixels: Tensor | Padded, layers: Sequence[int]) -> Forwarded:
+    def forward(self, pixels: Tensor | Padded, layers: Sequence[int]) -> Forwarded:  # (B, 3, h, w)
         """One pass; earlier layers' outputs only where they are asked for."""
         aux = self._needs_all(layers)
         if isinstance(pixels, Padded):
@@ -172,6 +172,7 @@ class LoadedModel:
         raw = self.network.decode(memory, aux=self._needs_all(layers))
         return self._forwarded(raw)
 
+    # hidden (n, S) -> (n, Q, C)
     def scores_with_hidden(self, memory: Any, hidden: Tensor, layers: Sequence[int]) -> Tensor:
         """By the network's own fused kernel; nothing of the size of all weights is held."""
         sites = self.network.attention_sites()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, demo_model
 
-from detr_viz import explain, heatmaps
+from detr_viz import compare_maps, explain, heatmaps
 from detr_viz.atlas.table import AtlasTable
 from detr_viz.checkpoints.checkpoint import load_checkpoint
 from detr_viz.common.short_repr import brief, folded
@@ -36,6 +36,7 @@ def results():
         "Faithfulness": faithfulness(e, [3, 11], orders=1),
         "Rollout": rollout.of_queries(e, [3, 11]),
         "Heatmaps": heatmaps.of(e, [3, 11], ["combine"]),
+        "Comparison": compare_maps(*[heatmaps.of(e, [3, 11], ["combine"])] * 2),
         "AtlasTable": table,
         "DenseAttention": e.attention_at(("cross", 2)),
         "AttentionCall": e.calls["cross", 2],
@@ -55,6 +56,7 @@ SIZES = {  # what else the text must have
     "Faithfulness": ("queries (3, 11)", "(2, 1, "),
     "Rollout": ("float32 (2, 256)",),
     "Heatmaps": ("float32 (2, 8, 16, 16)",),
+    "Comparison": ("heads", "limits"),
     "AtlasTable": ("cd_detr_demo", "2 objects of 1 images"),
     "DenseAttention": ("8 heads, 20 rows, 256 keys",),
     "AttentionCall": (),

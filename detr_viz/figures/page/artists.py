@@ -36,10 +36,25 @@ _CONTOUR_PT, _CASING_PT = 0.7, 0.45
 
 
 class Pen:
-    """Adds lines to the axes; widths in points at the default size of type."""
+    """Adds lines to the axes; widths in points at the default size of type.
 
-    def __init__(self, ax: Axes, dpi: float, unit_px: float) -> None:
+    scale, origin  a point (x, y) of the page is drawn at origin + scale * (x, y) of the axes
+    """
+
+    def __init__(
+        self,
+        ax: Axes,
+        dpi: float,
+        unit_px: float,
+        scale: float = 1.0,
+        origin: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         self.ax, self.dpi, self.unit_px = ax, dpi, unit_px
+        self.scale, self.origin = scale, origin
+
+    def _placed(self, xy) -> np.ndarray:
+        """Points (..., 2) of the page as points of the axes."""
+        return np.asarray(xy, np.float64) * self.scale + self.origin
 
     def width(self, pt: float) -> float:
         """The line width in matplotlib's points."""
@@ -51,21 +66,21 @@ class Pen:
 
         if len(segments):
             more = {"capstyle": "projecting", "joinstyle": "miter", "antialiaseds": True, **more}
-            drawn = LineCollection(
-                segments, colors=color, linewidths=self.width(pt), zorder=zorder, **more
-            )
+            placed, width = [self._placed(line) for line in segments], self.width(pt)
+            drawn = LineCollection(placed, colors=color, linewidths=width, zorder=zorder, **more)
             self._add(drawn, clip)
 
     def circles(self, xy, sizes, face, edge, pt: float, zorder: float, clip=None) -> None:
         """Circles of so many pixels across, with an edge of so many points; clip as of lines."""
         from matplotlib.collections import EllipseCollection
 
+        across = np.asarray(sizes, np.float64) * self.scale
         drawn = EllipseCollection(
-            sizes,
-            sizes,
+            across,
+            across,
             [0] * len(sizes),
             units="xy",
-            offsets=xy,
+            offsets=self._placed(xy),
             transOffset=self.ax.transData,
             facecolors=face,
             edgecolors=edge,
@@ -77,7 +92,8 @@ class Pen:
     def _add(self, drawn, clip) -> None:
         self.ax.add_collection(drawn, autolim=False)
         if clip is not None:
-            drawn.set_clip_path(clip, self.ax.transData)
+            corners = type(clip)(self._placed(clip.vertices), clip.codes)
+            drawn.set_clip_path(corners, self.ax.transData)
 
 
 def add_boxes(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:

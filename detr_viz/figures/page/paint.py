@@ -78,7 +78,7 @@ def paint(
     """A page as it is laid out: photos and panels of its groups, boxes, marks, lines of text."""
     dpi = page_format.dpi
     unit_px = page_format.type_size * dpi / 72
-    sheet = _Sheet(groups, layout, style, unit_px)
+    sheet = PanelSheet(groups, layout, style, unit_px)
     fig, ax = figure_of(sheet.pixels, dpi)
     fig.layout_ = layout  # where everything is, for tests
     pen = artists.Pen(ax, dpi, unit_px)
@@ -86,9 +86,7 @@ def paint(
         artists.add_contours(pen, sheet.curves)
         head_lines.add(pen, sheet.head_lines, page_format)
     query_links.add(pen, groups, layout, style)
-    samples.add(pen, groups, layout)
-    anchors.add(pen, groups, layout)
-    artists.add_boxes(pen, groups, layout)
+    draw_marks(pen, groups, layout)
     artists.add_joins(pen, groups, layout)
     artists.add_crosses(pen, groups, layout)
     artists.add_marks(pen, groups, layout)
@@ -98,7 +96,14 @@ def paint(
     return fig
 
 
-class _Sheet:
+def draw_marks(pen: artists.Pen, groups: Sequence[Group], layout: PageLayout) -> None:
+    """What each panel has for itself: samples, anchors, boxes and their corners."""
+    samples.add(pen, groups, layout)
+    anchors.add(pen, groups, layout)
+    artists.add_boxes(pen, groups, layout)
+
+
+class PanelSheet:
     """All photos and panels on one white page: pixels (height, width, 4) uint8, contour curves."""
 
     def __init__(

@@ -1,0 +1,185 @@
+"""Every Python example of the README and of the pages is run, in the order of its page."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+import detr_viz
+
+sys.path.append(str(ROOT / "tests/adapters"))
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def examples(page: str) -> list[str]:
+    return FENCE.findall((ROOT / page).read_text(encoding="utf-8"))
+
+
+WITH = [str(path.relative_to(ROOT)) for path in PAGES if FENCE.search(path.read_text("utf-8"))]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A folder where the paths of the examples lead to this project's files."""
+    for name in ("weights", "image"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name in ("photo.jpg", "image.jpg"):
+        (tmp_path / name).symlink_to(ROOT / "image/photo_cat.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    return tmp_path
+
+
+def run(codes: list[str], names: dict[str, object]) -> dict[str, object]:
+    for code in codes:
+        exec(compile(code, "example", "exec"), names)
+    return names
+
+
+def test_each_page_with_examples_is_tried_here():
+    assert WITH == ["README.md", "README.zh-CN.md", "docs/library.md", "docs/regression.md",
+                    "docs/your_model.md"]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", WITH)
+def test_examples_import_public_names_only(page):
+    for code in examples(page):
+        for module, names in re.findall(r"^ *from (detr_viz[\w.]*) import (.*)$", code, re.M):
+            assert module == "detr_viz"
+            assert set(names.split(", ")) <= set(detr_viz.__all__)
+        for name in re.findall(r"\bdetr_viz\.(\w+)", code):
+            assert name in detr_viz.__all__
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_text_names_public_names_only(path):
+    """Files are named by their paths, modules that are run by python -m."""
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(
+        r"`(?:[^`\n]*[ (])?detr_viz\.(\w+)", re.sub(r"python -m detr_viz\S*", "", text)
+    )
+    known = {*detr_viz.__all__, "__all__"}
+    assert set(named) - {"attention"} <= known  # its module has the mathematics alone
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_readme(page, place):
+    (code,) = examples(page)
+    names = run([code], {})
+    e, maps = names["e"], names["maps"]
+    assert maps.shape == (3, 8, *e.grid_hw) and np.allclose(maps.sum((2, 3)), 1, atol=1e-5)
+    assert names["terms"].shape == (3, 8) and names["after"].shape == (e.num_queries,)
+    assert (place / "figure.pdf").read_bytes()[:5] == b"%PDF-"
+    assert names["ax"].images and (place / "map.png").stat().st_size > 1000
+    names["plt"].close("all")
+
+
+def test_the_library_page(place):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    codes = examples("docs/library.md")
+    first = run(codes[:1], {})
+    (shown,) = re.findall(r">>> e\n(.*?)```", (ROOT / "docs/library.md").read_text(), re.DOTALL)
+    assert repr(first["e"]) == shown.strip()
+    names = run(codes, {})
+    for file in ("figure.pdf", "two_panels.pdf", "column.pdf", "compare.pdf", "rollout.png",
+                 "faithfulness.png", "maps.npz"):  # fmt: skip
+        assert (place / file).stat().st_size > 1000, file
+    e = names["e"]
+    assert repr(e).count("\n") == 2
+    assert names["rollout"](e, [3]).both.shape == (1, 256)
+    assert names["compare_maps"](names["maps"], names["load_maps"]("maps.npz")).same
+    # each line that ends in a shape has it
+    shape_at_end = re.compile(r"^((?:e\.|rollout|area)[^#\n]*)  # (\([1Q][^)]*\))", re.M)
+    sizes = {"heads": 8, "h": 16, "w": 16, "h w": 256, "Q": 20}
+    tried = 0
+    for code, shape in shape_at_end.findall("\n".join(codes)):
+        wanted = [int(sizes.get(n, n)) for n in shape.strip("()").rstrip(",").split(", ")]
+        found = eval(code, names)
+        if not isinstance(found, tuple):
+            assert found.shape == tuple(wanted), code
+            tried += 1
+    assert tried >= 10
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+def test_the_fixture_of_pytest(place):
+    (code,) = examples("docs/regression.md")
+    head = "from detr_viz import explain, load_model\nmodel = load_model(type='cd_detr')\n"
+    (place / "test_maps.py").write_text(head + code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_maps.py"]
+    plugin = ["-p", "detr_viz.regression.pytest_plugin"]
+    first, again = (
+        subprocess.run([*command, *plugin], capture_output=True, text=True, cwd=place)
+        for _ in range(2)
+    )
+    assert first.returncode == 1 and "1 failed" in first.stdout, first.stdout
+    assert again.returncode == 0 and "1 passed" in again.stdout, again.stdout
+
+
+def test_models_of_transformers(place, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    import tiny_models as tiny
+
+    code = examples("docs/your_model.md")[0]
+    model, processor = tiny.model("rt_detr"), tiny.processor_of("rt_detr")
+    for auto, thing in (
+        (transformers.AutoImageProcessor, processor),
+        (transformers.AutoModelForObjectDetection, model),
+    ):
+        given = staticmethod(lambda name, thing=thing: thing)  # in place of a download
+        monkeypatch.setattr(auto, "from_pretrained", given)
+    names = run([code], {"paths": ["photo.jpg", "image/scene_1.jpg"]})
+    assert len(names["explanations"]) == 2 and names["e"].num_queries > 0
+
+
+def test_a_network_of_your_own(place, monkeypatch):
+    import torch
+    from fifty_lines import FiftyLines
+    from torch import nn
+
+    class Detector(nn.Module):
+        """Of the fifty lines, with the batch first."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = FiftyLines()
+
+        def forward(self, pixels):
+            return {name: part.transpose(0, 1) for name, part in self.inner(pixels).items()}
+
+    warnings.simplefilter("ignore")  # torch's advice on nested tensors
+    torch.save(Detector().state_dict(), "my.pth")
+    own, fifty = examples("docs/your_model.md")[1:3]
+
+    def preprocess(rgb):
+        return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 255
+
+    names = {"MyDetector": lambda: Detector().eval(), "preprocess": preprocess}
+    own = own.replace('["cat", "remote"]', "[*'abcdef']")  # the small network has six
+    d = run([own], names)["build"]()
+    assert detr_viz.explain(d, "photo.jpg").num_queries == 9
+    d = run([fifty], {"model": FiftyLines().eval(), "detr_viz": detr_viz})["d"]
+    e = detr_viz.explain(d, np.asarray(Image.open("photo.jpg").resize((96, 64))))
+    assert e.modes == ("combine",) and e.num_queries == 9
+
+
+def test_the_network_of_ultralytics(place):
+    """Compiled everywhere; run where ultralytics is installed and has its weights."""
+    code = examples("docs/your_model.md")[3]
+    compile(code, "example", "exec")
+    assert len(examples("docs/your_model.md")) == 4
+    keywords = set(re.findall(r"^    (\w+)=", code, re.M))
+    assert keywords <= set(detr_viz.attach.__kwdefaults__)
