@@ -92,8 +92,8 @@ def decoder_grid(
     notes += [
         f"boxes and lines: whom it looks at, of {e.num_queries} queries ({even} each if even), "
         "as opaque as the weight is large",
-        f"weights below {round(LEAST * 100)} % of the scale's end, and all but the {MOST} largest of "
-        "a panel, are not drawn",
+        f"weights below {round(LEAST * 100)} % of the scale's end, and all but the {MOST} largest "
+        "of a panel, are not drawn",
         "the box inside the blue one: itself; dashes: another's box lies on it",
         f"numbers: the largest weight; with {ITSELF}: the weight of itself",
     ]

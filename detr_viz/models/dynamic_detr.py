@@ -42,7 +42,8 @@ class Encoded(NamedTuple):
 
     memory (B, S, C) of all levels; tgt (1 or B, Q, C); reference (1 or B, Q, 4) cx, cy, w, h of the
     first boxes, in [0, 1] of the image; shapes of the levels; input_hw, valid_hw pixels of the
-    images; scale_weights, scale_shares (B, blocks, L, 3) as of `ScaleNumbers`.
+    images; scale_weights, scale_shares (B, blocks, L, 3) and scale_maps (B, blocks, 3, S) as of
+    `ScaleNumbers`.
     """
 
     memory: Tensor
@@ -53,6 +54,7 @@ class Encoded(NamedTuple):
     valid_hw: tuple[int, int] | None
     scale_weights: Tensor
     scale_shares: Tensor
+    scale_maps: Tensor
 
     __repr__ = brief_tuple
 
@@ -114,6 +116,7 @@ class DynamicNetwork(nn.Module):
             valid_hw=valid_hw,
             scale_weights=numbers.weights,
             scale_shares=numbers.shares,
+            scale_maps=numbers.maps,
         )
 
     def decode(self, encoded: Encoded, *, aux: bool = False) -> dict[str, object]:

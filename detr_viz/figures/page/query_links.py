@@ -1,8 +1,9 @@
 """The queries that a query attends to, drawn in its panels: their boxes, and lines to them.
 
 Opacity follows the weight. The largest weights lie on top; weights below LEAST of the scale's end,
-and all but the MOST largest of a panel, are not drawn: hundreds of boxes would hide the photo. The query's own box is drawn twice: its weight as a box inside the blue one, and the
-blue one in dashes over the boxes of other queries that lie on it.
+and all but the MOST largest of a panel, are not drawn: hundreds of boxes would hide the photo. The
+query's own box is drawn twice: its weight as a box inside the blue one, and the blue one in dashes
+over the boxes of other queries that lie on it.
 """
 
 from __future__ import annotations

@@ -53,17 +53,21 @@ class ScalesView(View):
         return float(np.nanmax(np.abs(apart)))
 
     def draw(self, result: ScalesResult, recipe: Recipe) -> Drawn:
+        from detr_viz.figures.scale_maps import scale_maps_figure
         from detr_viz.figures.scales import scales_figure
 
-        (e,) = result.shown
+        (e,), look = result.shown, {"style": recipe.style, "page_format": recipe.page_format}
         return Drawn(
-            {"": lambda: scales_figure(e, style=recipe.style, page_format=recipe.page_format)},
+            {
+                "_maps": lambda: scale_maps_figure(e, **look),
+                "": lambda: scales_figure(e, **look),
+            },
             {"": lambda: _numbers(e), "_table": lambda: _table(e)},
         )
 
 
 def _numbers(e: StoredExplanation) -> Arrays:
-    """Weights and shares (blocks, levels, 3), with the names of the parts."""
+    """Weights and shares (blocks, levels, 3), the shares in each cell, and names of the parts."""
     arrays = {
         "scale_weights": e.scales.weights,
         "scale_shares": e.scales.shares,
@@ -71,6 +75,7 @@ def _numbers(e: StoredExplanation) -> Arrays:
         "strides": np.asarray(e.scales.strides, np.int64),
         "image_hw_px": np.asarray(e.image.hw, np.int64),
     }
+    arrays |= {f"scale_maps_level{level}": maps for level, maps in enumerate(e.scales.maps)}
     return Arrays(arrays, {**e.meta, "view": SCALE_PLOT})
 
 
