@@ -30,6 +30,7 @@ from detr_viz.models.dynamic_config import DynamicConfig, read_config, with_hint
 from detr_viz.models.layers.batches import image_of
 from detr_viz.models.layers.dynamic_encoder import DynamicEncoder, Pyramid
 from detr_viz.models.layers.dynamic_head import DynamicHead
+from detr_viz.models.layers.narrow import NarrowBackbone
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.transformer import Backbone
 from detr_viz.models.spec import ModelSpec
@@ -67,7 +68,7 @@ class Encoded(NamedTuple):
         return self._replace(memory=self.memory.expand(times, -1, -1))
 
 
-class DynamicNetwork(nn.Module):
+class DynamicNetwork(NarrowBackbone):
     """forward(images, mask, aux) -> dict of
 
     pred_logits  (B, Q, classes + 1), no-object last
@@ -126,15 +127,6 @@ class DynamicNetwork(nn.Module):
         pyramid = RoIPyramid(encoded.shapes, self.config.strides)
         given = encoded.tgt, encoded.reference, sides, encoded.memory
         return {**self.head.decoded(*given, pyramid, encoded.input_hw, aux), "encoded": encoded}
-
-    @property
-    def input_dtype(self) -> torch.dtype:
-        """What images must come in."""
-        return next(self.backbone.parameters()).dtype
-
-    def narrow(self, dtype: torch.dtype) -> None:
-        """The backbone in another dtype. The rest stays: places that are read need the digits."""
-        self.backbone.to(dtype)
 
     def attention_sites(self) -> dict[tuple[str, int], nn.Module]:
         """(kind, layer) -> site; stages are decoder layers."""

@@ -74,11 +74,15 @@ def test_a_release_of_sparse_rcnn_on_a_photo(tmp_path, photo, capsys, depth, pro
     argv = ["--weights", str(weights), "--image", str(photo), "--queries", "top:2"]
     assert cli.main([*argv, "--save-maps", "--out", str(out)]) == 0
     assert capsys.readouterr().err == ""
-    saved = heatmaps.load(sorted(tmp_path.glob("*.npz"))[-1])
-    assert saved.meta["type"] == "sparse_rcnn" and saved.meta["num_queries"] == proposals
-    assert saved.hw == (200, 200)
+    names = sorted(path.name for path in tmp_path.glob("*.npz"))
+    assert len(names) == 6  # a file a stage
+    for name in names:
+        saved = heatmaps.load(tmp_path / name)
+        assert saved.hw == (200, 200) and saved.maps["combine"].shape == (2, 1, 200, 200)
+        total = saved.cells_share.sum((1, 2)) + saved.cells_bias_share
+        np.testing.assert_allclose(total, 1, atol=1e-4)
     with Image.open(out) as picture:
-        assert "6 stages" in picture.text["Description"] or "stage" in picture.text["Title"]
+        assert picture.text["Title"].startswith("Sparse R-CNN: shares of the cells")
 
 
 @pytest.mark.slow
