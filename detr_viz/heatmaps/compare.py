@@ -42,6 +42,7 @@ class Comparison:
     limits           the limits that were used; rounding of float16 is added to them
     other_weights    whether the file of weights is another one and this counts as a difference
     known_inputs     whether the files name their weights and image
+    stages           whether layers are stages, which read cells of boxes and have no heads
     """
 
     heads: tuple[HeadChange, ...]
@@ -55,6 +56,7 @@ class Comparison:
     other_weights: bool = False
     known_inputs: bool = True
     parts: tuple[PartChange, ...] = ()
+    stages: bool = False
 
     @property
     def same(self) -> bool:
@@ -146,6 +148,7 @@ def judge(
         other_weights=strict and _other_weights(old, new),
         known_inputs=all("image_sha256" in maps.meta for maps in (old, new)),
         parts=tuple(sorted(parts, key=lambda change: -change.excess)),
+        stages=old.cells_share is not None and new.cells_share is not None,
     )
 
 
