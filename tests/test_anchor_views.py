@@ -85,6 +85,15 @@ def test_biography_and_atlas(here, weights):
     assert sorted(path.suffix for path in (here / "y").iterdir()) == [".csv", ".png"]
 
 
+def test_a_biography_marks_the_anchor(explained):
+    """With the sign of the key in every panel, and no ring; the query has its anchor's name."""
+    fig = figures.head_grid(explained, [7], layer="all", biography=True)
+    words = " ".join(texts(fig))
+    assert "query 7" in words and "anchor 3" in words and "pattern 1" in words
+    assert "anchor" in texts(fig)  # the key
+    assert "the ring" not in fig.facts["Description"]
+
+
 def test_queries_of_an_anchor_are_its_patterns(explained):
     assert explained.model_title == "Anchor DETR"  # told by the file's keys
     e = explained
