@@ -90,16 +90,21 @@ def test_scales_are_those_of_the_network(explained):
     assert np.isnan(scales.weights[:, 0, 0]).all() and np.isnan(scales.weights[:, 2, 2]).all()
     assert np.isfinite(scales.weights).sum() == 14
     np.testing.assert_allclose(np.nansum(scales.shares, -1), 1, atol=1e-5)
+    for level, maps in enumerate(scales.maps):
+        assert maps.shape == (2, 3, *explained.grids()[level].hw)
+        np.testing.assert_allclose(np.nansum(maps, 1), 1, atol=1e-4)
 
 
 def test_the_plot_of_scales_and_its_numbers(here, weights, explained, capsys):
     assert cli.main(argv(weights, "--plot", "scales", "--out", "o/", "--format", "png,npz")) == 0
     names = ["cat_dynamic_detr_scales.npz", "cat_dynamic_detr_scales.png"]
-    names.append("cat_dynamic_detr_scales_table.csv")
+    names += ["cat_dynamic_detr_scales_maps.png", "cat_dynamic_detr_scales_table.csv"]
     assert sorted(path.name for path in (here / "o").iterdir()) == names
     with np.load("o/cat_dynamic_detr_scales.npz") as saved:
         np.testing.assert_allclose(saved["scale_weights"], explained.scales.weights, atol=1e-6)
         assert saved["parts"].tolist() == ["finer", "own", "coarser"]
+        for level, maps in enumerate(explained.scales.maps):
+            np.testing.assert_allclose(saved[f"scale_maps_level{level}"], maps, atol=1e-5)
         assert saved["strides"].tolist() == [8, 16, 32]
     with open("o/cat_dynamic_detr_scales_table.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -111,6 +116,21 @@ def test_the_plot_of_scales_and_its_numbers(here, weights, explained, capsys):
             float(explained.scales.weights[place]), rel=1e-4
         )
         assert float(row["share"]) == pytest.approx(float(explained.scales.shares[place]), rel=1e-3)
+
+
+def test_an_encoder_of_taps_draws_points(here, weights):
+    """Without --style; a flag of colours, or the style itself, asks for maps."""
+    words = ["--attention", "encoder", "--points", "75,55", "--quiet"]
+    for out, more in {
+        "a": [],
+        "b": ["--style", "points"],
+        "c": ["--style", "overlay"],
+        "d": ["--cmap", "viridis"],
+    }.items():
+        assert cli.main(argv(weights, *words, *more, "--out", f"{out}.png")) == 0
+    pictures = {name: np.asarray(Image.open(f"{name}.png")) for name in "abcd"}
+    assert np.array_equal(pictures["a"], pictures["b"])
+    assert pictures["a"].shape != pictures["c"].shape == pictures["d"].shape
 
 
 def test_points_of_the_encoder_are_those_of_its_taps(here, weights, explained):

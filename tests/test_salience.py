@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from network_tools import TINY_SALIENCE, tiny
+from family_tools import explained_at_all_sites, salience_file, with_photo
+from family_tools import photo as cat_photo
+from network_tools import tiny
 from PIL import Image
 
 from detr_viz import cli, explain, heatmaps, load_model
@@ -20,46 +20,22 @@ SIZES = {"num_queries": 12, "num_logits": 91}
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A model of random weights in the official format, as its authors' training saves it."""
-    model = tiny("salience_detr", **SIZES)
-    torch.manual_seed(3)
-    state_dict = {k: v.clone() for k, v in model.network.state_dict().items()}
-    for key, value in state_dict.items():
-        if key.endswith(("sampling_offsets.weight", "attention_weights.weight")):
-            value.normal_(std=0.3)
-        if "class_head" in key and value.ndim == 2:
-            value.normal_()
-    for leaf in ("weight", "bias"):
-        head = state_dict[f"transformer.encoder_class_head.{leaf}"]
-        state_dict[f"transformer.encoder.enhance_mcsp.{leaf}"] = head
-    wavelengths = 10000.0 ** (2 * torch.arange(16).div(2, rounding_mode="floor") / 16)
-    state_dict["position_embedding.dim_tx"] = wavelengths
-    state_dict["position_embedding.dim_ty"] = wavelengths
-    state_dict["denoising_generator.label_encoder.weight"] = torch.randn(91, 32)
-    state_dict["_classes_"] = torch.tensor([78, 47, 65, -1])
-    path = tmp_path_factory.mktemp("salience") / "small.pth"
-    args = argparse.Namespace(nheads=TINY_SALIENCE.nheads, dilation=False)
-    torch.save({"model": state_dict, "args": args}, path)
-    return path
+    return salience_file(tmp_path_factory.mktemp("salience"))
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, weights):
-    monkeypatch.chdir(tmp_path)
-    image = Image.open(ROOT / "image/photo_cat.jpg").resize((150, 110))
-    image.save("cat.png")
-    return tmp_path
+    return with_photo(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def photo():
-    return np.asarray(Image.open(ROOT / "image/photo_cat.jpg").resize((150, 110)))
+    return cat_photo()
 
 
 @pytest.fixture(scope="module")
-def explained(weights, photo):
-    model = load_model(weights, device="cpu")
-    return explain(model, photo, size=96, layers="all", sites=["encoder", "decoder"])
+def explained(weights):
+    return explained_at_all_sites(weights)
 
 
 def argv(weights, *more: str) -> list[str]:

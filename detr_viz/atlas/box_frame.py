@@ -1,5 +1,8 @@
 """A box as the unit square, with a margin: where the cells of a map lie around it.
 
+`frame_of` is for maps of the image. Attention that reads cells of boxes has its weights in the
+coordinates of a box already: `cell_frame`.
+
 Bins have sides of 1/16 of the box's sides; they reach half a box beyond it on every side. A cell's
 territory reaches halfway to its neighbours, and at the rim to the image's edge; the weight of a
 cell is spread evenly over its territory. Letters: q objects, K = h w cells.
@@ -81,6 +84,36 @@ def frame_of(e: ExplanationBase, queries: list[int]) -> BoxFrame:
         to_sides=np.abs(np.stack((first[:, 0], last[:, 0], first[:, 1], last[:, 1]), 1)),
         to_edge=np.where(depth >= 0, depth, np.hypot(out_x, out_y)),
         resolved=((high - low) >= LEAST_CELLS * pitch[:, 0]).all(1),
+    )
+
+
+def cell_frame(e: ExplanationBase, boxes_px: NDArray, side: int) -> BoxFrame:
+    """The frame of boxes (q, 4) whose own side x side cells hold the weights, in pixels.
+
+    The cells are coordinates of the box: they fill it, whatever its place in the image, and nothing
+    lies beyond it. Distances are in these cells; `resolved` is in cells of the finest grid.
+    """
+    boxes = boxes_px.astype(np.float64)
+    count, middles = len(boxes), (np.arange(side) + 0.5) / side
+    edges, borders = np.linspace(-MARGIN, 1 + MARGIN, BINS + 1), np.linspace(0, 1, side + 1)
+    shared = np.minimum(edges[1:, None], borders[1:]) - np.maximum(edges[:-1, None], borders[:-1])
+    line = np.broadcast_to(np.maximum(shared, 0) * side, (count, BINS, side))
+    at = (edges[1:] + edges[:-1]) / 2
+    seen = ((at > 0) & (at < 1)).astype(np.float64)
+    y, x = (grid.ravel() for grid in np.meshgrid(middles, middles, indexing="ij"))
+    to_sides = np.stack((x, 1 - x, y, 1 - y)) * side
+    y_px, x_px = e.cell_centers_px()
+    pitch = np.array([_pitch(x_px, e.image.hw[1]), _pitch(y_px, e.image.hw[0])])
+    return BoxFrame(
+        rows=line,
+        columns=line,
+        visible=np.broadcast_to(np.outer(seen, seen), (count, BINS, BINS)),
+        inside=np.ones((count, side**2), bool),
+        in_any=np.ones(side**2, bool),
+        places=np.broadcast_to(np.stack((x, y)), (count, 2, side**2)),
+        to_sides=np.broadcast_to(to_sides, (count, 4, side**2)),
+        to_edge=np.broadcast_to(to_sides.min(0), (count, side**2)),
+        resolved=((boxes[:, 2:] - boxes[:, :2]) >= LEAST_CELLS * pitch).all(1),
     )
 
 

@@ -84,6 +84,7 @@ class Collector:
                 info.num_heads,
                 recipe.scale,
                 f"queries {recipe.queries}. weights {info.weights} sha256 {info.sha256}",
+                "stage" if info.stages else "layer",
             )
             for info in (model.info for model in loaded)
         ]

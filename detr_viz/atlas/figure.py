@@ -1,7 +1,11 @@
-"""The atlas of one model as a figure: a row for each mode and layer, a column for each head."""
+"""The atlas of one model as a figure: a row for each mode and layer, a column for each head.
+
+Of attention to cells of boxes: a column for each stage, and the cells as they are.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +20,7 @@ from detr_viz.atlas.words import (
     level_notes,
     notes_of,
     objects_of,
+    panel_names,
     role_lines,
     rows_of,
 )
@@ -91,7 +96,8 @@ class _Sheet:
             Lettering(page_format.dpi, page_format.font),
         )
         self.rows = rows_of(table)
-        self.heads = max(statistics.heads for statistics in table.statistics.values())
+        self.panel_names = panel_names(table)
+        self.heads = len(self.panel_names)
         self._measure_across()
         self._measure_down()
 
@@ -117,7 +123,11 @@ class _Sheet:
             self.role_pt = page.small_pt * min(1.0, self.panel / widest)  # one size for all
             if self.role_pt >= _LEAST_ROLE * page.small_pt:
                 break
-        self.width = self.left + self.across * self.panel + gaps + page.margin
+        wide = self.left + self.across * self.panel + gaps + page.margin
+        # a single panel is narrower than the name of its model
+        name = self.pen.width(clean(self.table.name), page.class_pt, "bold")
+        title = name + self._about_width + 2 * page.margin + page.px(1)
+        self.width = max(wide, min(page.width, math.ceil(title)))
 
     def _measure_down(self) -> None:
         page, line = self.page, self.page.px(SMALL_PT * LINE)
@@ -168,12 +178,14 @@ class _Sheet:
     def _pixels(self) -> np.ndarray:
         lut = plain_colors(self.style, _GROUND)
         of_all = max(largest(row.maps) for row in self.rows)
+        # cells of boxes are few: squares
+        smoothing = "nearest" if self.table.of_stages else self.style.smoothing
         sheet = tiles.blank_sheet(self.height, self.width)
         for row, top in zip(self.rows, self.tops, strict=True):
             of_row = largest(row.maps)
             for head, values in enumerate(row.maps):
                 last = {"head": largest(values), "figure": of_all}.get(self.style.norm, of_row)
-                levels = _smooth(np.nan_to_num(values), self.panel, self.style.smoothing)
+                levels = _smooth(np.nan_to_num(values), self.panel, smoothing)
                 shown = lut[np.clip(levels / (last or 1) * 255, 0, 255).round().astype(np.intp)]
                 shown[_smooth(np.isnan(values), self.panel, "nearest") > 0.5] = _UNSEEN
                 left, above = self._at(top, head)
@@ -182,7 +194,7 @@ class _Sheet:
 
     def _title(self) -> list[TextLine]:
         page, about = self.page, objects_of(self.table)
-        room = self.width - 2 * page.margin - self.pen.width(about, page.small_pt) - page.px(8)
+        room = self.width - 2 * page.margin - self._about_width
         title = self.pen.shorten(clean(self.table.name), room, page.class_pt, "bold")
         end = self.width - page.margin
         return [
@@ -190,11 +202,16 @@ class _Sheet:
             TextLine(about, end, self.title_base, page.small_pt, GRAY, align="right"),
         ]
 
+    @property
+    def _about_width(self) -> float:
+        """Of the words at the right of the title, with their gap."""
+        return self.pen.width(objects_of(self.table), self.page.small_pt) + self.page.px(8)
+
     def _head_names(self) -> list[TextLine]:
-        names = ["head 0", *map(str, range(1, self.heads))]
+        names = list(self.panel_names)
         size, lines = self.page.text_pt, []
         if self.pen.width(f"{names[0]} ", size) > self.panel:
-            names[0] = "0"
+            names[0] = names[0].rsplit(" ", 1)[-1]
         for row in self.names:
             for head, name in enumerate(names):
                 left, top = self._at(self.tops[row], head)
@@ -222,10 +239,11 @@ class _Sheet:
         return lines
 
     def _add_boxes(self, ax: Axes) -> None:
-        """The unit square in every panel, blue over white."""
+        """The unit square in every panel, blue over white; cells fill theirs."""
         from matplotlib.collections import PolyCollection
 
-        low, high = (round((t + MARGIN) / (1 + 2 * MARGIN) * self.panel) for t in (0, 1))
+        margin = 0.0 if self.table.of_stages else MARGIN
+        low, high = (round((t + margin) / (1 + 2 * margin) * self.panel) for t in (0, 1))
         corners = [
             [(left + x, top + y) for x, y in ((low, low), (high, low), (high, high), (low, high))]
             for row in self.tops

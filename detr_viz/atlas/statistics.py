@@ -61,32 +61,42 @@ class HeadStatistics:
         self._votes = np.zeros((heads, len(ZONES)))
         self._masks = zone_masks()
 
-    def add(self, maps: NDArray, frame: BoxFrame, even: bool = False) -> None:
-        """Add maps (q, M, h, w) of q objects. even: every cell is the peak, in its share."""
-        weights = maps.astype(np.float64)
-        flat = weights.reshape(*weights.shape[:2], -1)
-        if even:
-            peaks = flat
-        else:
-            peaks = np.zeros_like(flat)
-            np.put_along_axis(peaks, flat.argmax(-1)[..., None], 1, -1)
+    def add(
+        self,
+        maps: NDArray,
+        frame: BoxFrame,
+        even: bool = False,
+        cells: tuple[NDArray, BoxFrame] | None = None,
+    ) -> None:
+        """Add maps (q, M, h, w) of q objects.
+
+        even   every cell is the peak, in its share
+        cells  the same attention as weights (q, M, n, n) of cells of boxes, and their frame: all
+               that is said in coordinates of a box is taken from them; from the maps, what of them
+               lies in the boxes found
+        """
+        weights, around = (maps, frame) if cells is None else cells
+        weights = weights.astype(np.float64)
+        flat, in_image = (_flat(x.astype(np.float64)) for x in (weights, maps))
+        peaks = flat if even else _peaks(flat)
+        tops = in_image if even else _peaks(in_image)
         logs = np.log(flat, out=np.zeros_like(flat), where=flat > 0)
         entropy = -(flat * logs).sum(-1) / max(math.log(flat.shape[-1]), 1e-9)
         of_each = {
             "entropy": entropy,
-            "mass_in_box": _dot(flat, frame.inside),
-            "mass_on_found": flat @ frame.in_any.astype(np.float64),
-            "peak_in_box": _dot(peaks, frame.inside),
-            "peak_to_edge": _dot(peaks, frame.to_edge),
+            "mass_in_box": _dot(in_image, frame.inside),
+            "mass_on_found": in_image @ frame.in_any.astype(np.float64),
+            "peak_in_box": _dot(tops, frame.inside),
+            "peak_to_edge": _dot(peaks, around.to_edge),
         }
-        sides = np.einsum("qmk,qsk->sqm", peaks, frame.to_sides)
+        sides = np.einsum("qmk,qsk->sqm", peaks, around.to_sides)
         of_each |= dict(zip(MEANS[5:], sides, strict=True))
         self.objects += len(flat)
         for name, values in of_each.items():
             self._sums[name] = self._sums[name] + values.sum(0)
         self._squares += (entropy**2).sum(0)
-        self._add_places(peaks, frame)
-        self._add_zones(weights, frame)
+        self._add_places(peaks, around)
+        self._add_zones(weights, around)
 
     def _add_places(self, peaks: NDArray, frame: BoxFrame) -> None:
         low, high = _PLACE_RANGE
@@ -164,6 +174,18 @@ class HeadStatistics:
             second_share=votes[second] / self.resolved,
             clear=low > 0.5,
         )
+
+
+def _flat(weights: NDArray) -> NDArray:
+    """(q, M, h, w) -> (q, M, K)."""
+    return weights.reshape(*weights.shape[:2], -1)
+
+
+def _peaks(flat: NDArray) -> NDArray:
+    """1 at the first largest of K, else 0: (q, M, K)."""
+    peaks = np.zeros_like(flat)
+    np.put_along_axis(peaks, flat.argmax(-1)[..., None], 1, -1)
+    return peaks
 
 
 def _dot(weights: NDArray, values: NDArray) -> NDArray:

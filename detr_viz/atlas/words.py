@@ -22,7 +22,11 @@ _TOO_SMALL = "too small"
 
 @dataclass(frozen=True)
 class Row:
-    """A mode and layer: lines beside its panels, maps (M, B, B), the role of each head."""
+    """Lines beside panels, their maps (M, B, B), and the role of each.
+
+    Of a mode and layer, with a panel for each head; of attention to cells of boxes, of a mode, with
+    a panel for each stage (M of them) whose B x B bins are the cells of the box.
+    """
 
     title: str
     details: tuple[str, ...]
@@ -32,23 +36,60 @@ class Row:
 
 def rows_of(table: AtlasTable) -> list[Row]:
     """The rows of the figure, in the order of the table's statistics."""
-    several = len({layer for layer, _ in table.statistics}) > 1
+    if table.of_stages:
+        modes = dict.fromkeys(mode for _, mode in table.statistics)
+        return [_stages(table, mode) for mode in modes]
+    several = len(layers_of(table)) > 1
     return [
-        _row(f"{mode}, layer {layer}" if several else mode, statistics)
+        Row(
+            f"{mode}, layer {layer}" if several else mode,
+            _details([statistics]),
+            statistics.mean_map(),
+            statistics.roles(),
+        )
         for (layer, mode), statistics in table.statistics.items()
     ]
 
 
-def _row(title: str, statistics: HeadStatistics) -> Row:
-    means = {name: float(values.mean()) for name, values in statistics.means().items()}
-    if not statistics.objects:  # only laid out, to measure it
-        return Row(title, (), statistics.mean_map(), statistics.roles())
-    details = (
-        f"entropy {number(means['entropy'])}",
-        f"in box {number(means['mass_in_box'])}",
-        f"peak to edge {means['peak_to_edge']:.1f}",
+def layers_of(table: AtlasTable) -> list[int]:
+    """The layers of a table, in its order."""
+    return list(dict.fromkeys(layer for layer, _ in table.statistics))
+
+
+def panel_names(table: AtlasTable) -> list[str]:
+    """What stands over the panels of a row: heads, or stages."""
+    if table.of_stages:
+        first, *others = layers_of(table)
+        return [f"stage {first}", *map(str, others)]
+    heads = max(statistics.heads for statistics in table.statistics.values())
+    return ["head 0", *map(str, range(1, heads))]
+
+
+def _stages(table: AtlasTable, mode: str) -> Row:
+    """A mode of all stages: their cells as they are, or nothing while no object was added."""
+    of_mode = {layer: s for (layer, name), s in table.statistics.items() if name == mode}
+    cells = [table.cells.get(layer) for layer in of_mode]
+    side = next((shares.side for shares in cells if shares is not None), 1)
+    empty = np.full((side, side), np.nan)
+    maps = np.stack([empty if shares is None else shares.density() for shares in cells])
+    roles = [role for statistics in of_mode.values() for role in statistics.roles()]
+    return Row(mode, _details([*of_mode.values()]), maps, roles)
+
+
+def _details(parts: Sequence[HeadStatistics]) -> tuple[str, ...]:
+    """Means over heads, or stages; () where no object was added: only laid out, to measure it."""
+    found = [statistics.means() for statistics in parts if statistics.objects]
+    if not found:
+        return ()
+    entropy, in_box, to_edge = (
+        float(np.mean([means[name] for means in found]))
+        for name in ("entropy", "mass_in_box", "peak_to_edge")
     )
-    return Row(title, details, statistics.mean_map(), statistics.roles())
+    return (
+        f"entropy {number(entropy)}",
+        f"in box {number(in_box)}",
+        f"peak to edge {to_edge:.1f}",
+    )
 
 
 def role_lines(role: HeadRole | None, values: np.ndarray) -> list[tuple[str, str]]:
@@ -86,37 +127,73 @@ def notes_of(table: AtlasTable, rows: Sequence[Row], style: Style) -> list[str]:
     chance, boxed = (table.chance[name].means() for name in (EVEN, IN_BOX))
     scale = {"head": "each panel on its own scale", "figure": "all panels on one scale"}
     scale = scale.get(style.norm, "each row on one scale")
-    notes = [
-        f"blue: the box; colour: mean attention, {scale}",
-        "around the box is half of it to each side",
-        "1: all attention, evenly over the box",
+    even = f"even over the image: in box {number(float(chance['mass_in_box'][0]))}"
+    below = (
         "below: where most of a map lies, for how many objects (?: not surely most), and the "
-        "largest mean",
-        f"an edge: within {number(BAND)} of the box",
-        "peak to edge: cells",
-        f"even over the image: in box {number(float(chance['mass_in_box'][0]))}, peak to edge "
-        f"{chance['peak_to_edge'][0]:.1f}",
-    ]
-    if table.chance[IN_BOX].objects:
-        notes.append(f"even in the box: peak to edge {boxed['peak_to_edge'][0]:.1f}")
-    small = table.objects - table.chance[EVEN].resolved
-    if small:
-        notes.append(f"panels are without {small} narrower than {LEAST_CELLS} cells")
-    if any(np.isnan(row.maps).any() for row in rows) and table.objects:
+        "largest mean"
+    )
+    edge = f"an edge: within {number(BAND)} of the box"
+    if table.of_stages:
+        notes = [
+            f"a panel: the box that enters a stage; colour: mean positive share of a cell, {scale}",
+            "1: even over the box; a stage reads nothing outside it",
+            below,
+            edge,
+            "in box: of the shares spread over the image, in the box found",
+            "peak to edge: cells of the box",
+            f"{even}; even cells: peak to edge {chance['peak_to_edge'][0]:.1f}",
+        ]
+        if len(layers_of(table)) > 1:
+            notes.append("at the left: means of the stages")
+    else:
+        notes = [
+            f"blue: the box; colour: mean attention, {scale}",
+            "around the box is half of it to each side",
+            "1: all attention, evenly over the box",
+            below,
+            edge,
+            "peak to edge: cells",
+            f"{even}, peak to edge {chance['peak_to_edge'][0]:.1f}",
+        ]
+        if table.chance[IN_BOX].objects:
+            notes.append(f"even in the box: peak to edge {boxed['peak_to_edge'][0]:.1f}")
+    notes += _left_out(table)
+    if any(np.isnan(row.maps).any() for row in rows) and table.objects and not table.of_stages:
         notes.append(f"grey: in the image for fewer than {SEEN:.0%} of the objects")
     if table.scale == "layer":
         notes.append(LAYER_SCALE)
     return notes
 
 
+def _left_out(table: AtlasTable) -> list[str]:
+    """How many objects do not count in panels, and why."""
+    if not table.of_stages:
+        small = table.objects - table.chance[EVEN].resolved
+        return [f"panels are without {small} narrower than {LEAST_CELLS} cells"] if small else []
+    left = [table.objects - shares.resolved for shares in table.cells.values()]
+    if not any(left):
+        return []
+    low, high = min(left), max(left)
+    count = str(low) if low == high else f"{low}{DASH}{high}"
+    return [
+        f"a panel is without {count} boxes: narrower than {LEAST_CELLS} cells of the finest level, "
+        "or without a positive share"
+    ]
+
+
+def _share(value: float) -> str:
+    """As `number`; 0 where nothing is, as of levels that no box reads."""
+    return number(value) if value else "0"
+
+
 def level_notes(table: AtlasTable) -> list[str]:
     """The share of each level by the size of objects, mean of heads; a line a mode and layer."""
-    several = len({layer for layer, _ in table.statistics}) > 1
+    several = len(layers_of(table)) > 1
     notes = []
     for (layer, mode), shares in table.levels.items():
-        where = f"{mode}, layer {layer}" if several else mode
+        where = f"{mode}, {table.noun} {layer}" if several else mode
         parts = [
-            f"{count} {size} " + " ".join(map(number, shares.means(size).mean(0).tolist()))
+            f"{count} {size} " + " ".join(map(_share, shares.means(size).mean(0).tolist()))
             for size, count in zip(SIZES, shares.counts, strict=True)
             if count
         ]
@@ -129,13 +206,14 @@ def level_notes(table: AtlasTable) -> list[str]:
 
 def facts_of(table: AtlasTable, rows: Sequence[Row], notes: Sequence[str]) -> dict[str, str]:
     """Title, Software and Description."""
+    part = "stage" if table.of_stages else "head"
     roles = [
         f"{row.title}: "
         + ", ".join(f"{role.zone} {role.share:.0%}" if role else _TOO_SMALL for role in row.roles)
         for row in rows
     ]
     return {
-        "Title": f"{clean(table.name)}: what each head does, {objects_of(table)}",
+        "Title": f"{clean(table.name)}: what each {part} does, {objects_of(table)}",
         "Software": f"detr_viz {detr_viz.__version__}",
         "Description": ". ".join([*roles, *notes, table.source]).rstrip(". "),
     }

@@ -164,7 +164,7 @@ def _record(
         ids = select(e, queries)
     modes = modes_of_plot(args.plot, e.modes)
     for layer in e.layers:
-        end = f"_layer{layer}" if layer < e.num_layers - 1 else ""
+        end = f"_{e.layer_noun}{layer}" if layer < e.num_layers - 1 else ""
         path = out / f"{image.name}_{label}_{plot_label(args.plot)}{end}.npz"
         path = path.with_name(fitting(path.stem, path.suffix))
         start = args.root if args.root is not None else path.parent

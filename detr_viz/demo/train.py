@@ -18,37 +18,36 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from detr_viz.common.errors import UserError, report
-from detr_viz.common.files import replacing
+from detr_viz.common.files import OutputError
 from detr_viz.demo.coco_data import read_coco
-from detr_viz.demo.recipe import MAX_SIZE, SIZE, SLOW_RATE, TrainingConfig
+from detr_viz.demo.recipe import MAX_SIZE, SIZE, TrainingConfig
 from detr_viz.demo.trainee import CONFIGS, Trainee
+from detr_viz.demo.training_files import (
+    Interrupt,
+    check_place,
+    write_atomically,
+)
+from detr_viz.demo.training_run import Run
 from detr_viz.demo.training_set import TrainingData, training_set
 from detr_viz.models import get
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as of a shell
 _SMALLEST_PX, _LARGEST_PX = 64, 1024
 _MOST_QUERIES = 100  # of a training on photos, unless --queries asks for more
 
 
-def write_atomically(value: object, path: Path) -> None:
-    """torch.save, in one rename."""
-    with replacing(path) as part:
-        torch.save(value, part)
-
-
-def export(trainee: Trainee, path: Path, meta: dict[str, Any]) -> None:
+def export(trainee: Trainee, path: Path, meta: dict[str, Any], flag: str = "--out") -> None:
     """Write the checkpoint that ships: {"model": fp16 state dict, "meta": plain values}."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in trainee.shipped().items()}
-    write_atomically({"model": state, "meta": meta}, path)
+    write_atomically({"model": state, "meta": meta}, path, flag)
 
 
 def measure(
@@ -58,115 +57,6 @@ def measure(
     model = get(kind).build(trainee.recipe.network(config, trainee.focal))
     model.load_state_dict(trainee.shipped())
     return data.accuracy(model.eval(), trainee.focal, count, size)
-
-
-def parameter_groups(trainee: Trainee, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Groups of the optimiser: matrices decay, vectors do not; `peak` is the largest rate."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in trainee.named_parameters():
-        slow = any(word in name for word in trainee.recipe.slow)
-        groups.setdefault((parameter.dim() > 1, slow), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "weight_decay": config.weight_decay if decays else 0.0,
-            "peak": config.lr * SLOW_RATE if slow else config.lr,
-        }
-        for (decays, slow), parameters in groups.items()
-    ]
-
-
-class Run:
-    """One training: all state that must survive an interruption, and its steps."""
-
-    def __init__(self, args: argparse.Namespace, config: TrainingConfig) -> None:
-        self.args, self.config = args, config
-        torch.manual_seed(args.seed)
-        self.rng = np.random.default_rng([args.seed, 1])
-        self.trainee = Trainee(args.type, config).to(args.device)
-        self.trainee.model.backbone.to(memory_format=torch.channels_last)  # 4 % quicker on a CPU
-        groups = parameter_groups(self.trainee, config)
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
-        self.steps = self.images = 0
-        self.seconds = 0.0
-        self.sums: dict[str, float] = {}
-        self.since = 0
-
-    @property
-    def progress(self) -> float:
-        """Finished share of the training: by steps where --steps is given, else by the clock."""
-        if self.args.steps:
-            return self.steps / self.args.steps
-        return self.seconds / (60 * self.args.minutes)
-
-    def step(self, data: TrainingData) -> None:
-        """One batch."""
-        config, progress = self.config, self.progress
-        size = config.size_px(progress, self.rng)
-        images, labels, boxes = data.batch(self.rng, config.batch, size)
-        device = self.args.device
-        self.trainee.begin_step(progress)
-        losses = self.trainee(images.to(device), labels.to(device), boxes.to(device))
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(self.trainee.parameters(), config.clip)
-        warm = min(1.0, (self.steps + 1) / config.warmup_steps)
-        rate = warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["peak"]
-        self.optimizer.step()
-        self.steps += 1
-        self.images += config.batch
-        self.since += 1
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
-
-    def save(self, path: Path) -> None:
-        """Everything needed to go on."""
-        state = {
-            "trainee": self.trainee.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "images": self.images,
-            "seconds": self.seconds,
-            "rng": self.rng.bit_generator.state,
-        }
-        write_atomically(state, path)
-
-    def restore(self, path: Path) -> None:
-        """Go on from what `save` wrote."""
-        state = torch.load(path, map_location=self.args.device, weights_only=True)
-        self.trainee.load_state_dict(state["trainee"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps, self.images = state["steps"], state["images"]
-        self.seconds = state["seconds"]
-        self.rng.bit_generator.state = state["rng"]
-
-    def meta(self) -> dict[str, Any]:
-        config = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.config).items()}
-        del config["classes"]
-        return {
-            "type": self.args.type,
-            "nheads": 8,
-            "num_queries": self.config.queries,
-            **self.trainee.recipe.meta(),
-            "classes": list(self.config.classes),
-            "size": self.config.size,
-            "max_size": self.config.size * MAX_SIZE // SIZE,
-            "stride": self.trainee.stride,
-            "seed": self.args.seed,
-            "recipe": config,
-            "steps": self.steps,
-            "images": self.images,
-            "minutes": round(self.seconds / 60, 1),
-        }
-
-    def report(self) -> str:
-        means = "  ".join(f"{k} {v / self.since:.3f}" for k, v in self.sums.items())
-        self.sums, self.since = {}, 0
-        return (
-            f"{self.seconds / 60:6.1f} min  {self.steps:6d} steps  {self.images:7d} images  {means}"
-        )
 
 
 def data_of(
@@ -205,20 +95,50 @@ def data_digest(args: argparse.Namespace) -> str:
     return sha256(repr(words).encode()).hexdigest()[:8]
 
 
-def train(args: argparse.Namespace, config: TrainingConfig) -> None:
-    """Train until the time or the steps are used up, then write args.out."""
-    cache = Path(args.cache)
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)  # fails now rather than in an hour
+def train(args: argparse.Namespace, config: TrainingConfig) -> int:
+    """Train until the time or the steps are used up, then write args.out; returns the exit code.
+
+    After Ctrl-C, or where an image cannot be read, what was learned is kept for --resume.
+    """
+    name = f"{args.type}_{args.seed}" + (f"_{data_digest(args)}" if args.coco else "")
+    kept = Path(args.cache) / f"{name}_resume.pth"
+    check_place(Path(args.out), "--out")
+    check_place(kept, "--cache")
     config, data = data_of(args, config)
     run = Run(args, config)
-    name = f"{args.type}_{args.seed}" + (f"_{data_digest(args)}" if args.coco else "")
-    kept = cache / f"{name}_resume.pth"
     if args.resume and kept.exists():
         run.restore(kept)
         print(f"going on from {kept} at {run.seconds / 60:.1f} min", flush=True)
+    elif args.resume:
+        print(f"note: {kept} is not there: this training begins at its first step", flush=True)
+    with Interrupt().watched() as interrupt:
+        try:
+            learn(run, data, kept, interrupt)
+        except OutputError:
+            raise
+        except UserError:
+            run.save(kept)
+            raise
+        run.save(kept)
+        if run.progress < 1:
+            print(f"stopped after {run.steps} steps: --resume goes on from {kept}", flush=True)
+            return INTERRUPTED
+    export(run.trainee, Path(args.out), run.meta())
+    accuracy = measure(run.trainee, args.type, config, data, 300, config.size)
+    print(f"  {accuracy}\nwrote {args.out}", flush=True)
+    return 0
+
+
+def learn(run: Run, data: TrainingData, kept: Path, interrupt: Interrupt) -> None:
+    """All steps that are left, with a report each half minute and a save now and then.
+
+    kept: where the unfinished training goes; what would ship is beside it.
+    """
+    args, config = run.args, run.config
+    latest = kept.with_name(kept.name.replace("_resume", "_latest"))
     last_report = last_save = run.seconds
     run.trainee.train()
-    while run.progress < 1:
+    while run.progress < 1 and not interrupt.asked:
         started = time.perf_counter()
         run.step(data)
         run.seconds += time.perf_counter() - started
@@ -228,14 +148,10 @@ def train(args: argparse.Namespace, config: TrainingConfig) -> None:
         if run.seconds - last_save >= 60 * args.save_every:
             last_save = run.seconds
             run.save(kept)
-            export(run.trainee, cache / f"{name}_latest.pth", run.meta())
+            export(run.trainee, latest, run.meta(), "--cache")
             share = 3 if run.progress < config.small_until else 4
             size = config.size * share // 4
             print(f"  {measure(run.trainee, args.type, config, data, 100, size)}", flush=True)
-    run.save(kept)
-    export(run.trainee, Path(args.out), run.meta())
-    accuracy = measure(run.trainee, args.type, config, data, 300, config.size)
-    print(f"  {accuracy}\nwrote {args.out}", flush=True)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -278,15 +194,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train one demo checkpoint."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train one demo checkpoint; returns the exit code."""
     args = parse(argv)
     torch.set_num_threads(args.threads)
-    train(args, CONFIGS[args.type])
+    return train(args, CONFIGS[args.type])
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except UserError as error:
         sys.exit(report(error))
+    except KeyboardInterrupt:  # before the first step, or a second time
+        sys.exit(INTERRUPTED)

@@ -20,7 +20,7 @@ from detr_viz.figures.page.canvas import warn_if_high
 from detr_viz.figures.page.elements import MapRow, number
 from detr_viz.figures.page.foot import Foot
 from detr_viz.figures.page.paint import draw
-from detr_viz.figures.page.query_links import LEAST
+from detr_viz.figures.page.query_links import LEAST, MOST
 from detr_viz.figures.page.shown import AttendedQueries
 from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import check_heads, columns, shown_heads
@@ -73,7 +73,8 @@ def decoder_grid(
     A panel holds the weights (Q,) of one head, which sum to 1; all weights of a layer and a mode
     are e.attention(("decoder", layer), mode, queries), (queries, heads, Q). The box of an attended
     query and the line to it have the opacity of its weight on the style's scale; weights below
-    query_links.LEAST of the scale's end are not drawn. Boxes, classes and scores are those of each
+    query_links.LEAST of the scale's end, and all but the query_links.MOST largest of a panel, are
+    not drawn. Boxes, classes and scores are those of each
     layer's own output. The rest as in figures.head_grid. FigureError where there is nothing to
     draw, or where the style cannot be drawn here.
     """
@@ -91,7 +92,8 @@ def decoder_grid(
     notes += [
         f"boxes and lines: whom it looks at, of {e.num_queries} queries ({even} each if even), "
         "as opaque as the weight is large",
-        f"weights below {round(LEAST * 100)} % of the scale's end are not drawn",
+        f"weights below {round(LEAST * 100)} % of the scale's end, and all but the {MOST} largest "
+        "of a panel, are not drawn",
         "the box inside the blue one: itself; dashes: another's box lies on it",
         f"numbers: the largest weight; with {ITSELF}: the weight of itself",
     ]
@@ -99,7 +101,8 @@ def decoder_grid(
     if len(modes) == 1:
         words.append(mode_name(modes[0]))
     words += merged_words(style)
-    words.append("boxes: queries it looks at")
+    few = e.num_queries <= MOST
+    words.append("boxes: queries it looks at" if few else f"boxes: the {MOST} it looks at most")
     foot = Foot(tuple(words), tuple(notes))
     fig = draw(sections, columns(style, e.self_heads), foot, style, page_format)
     title = f"{whose(e)} self-attention {heads_of(style)}".rstrip(",")

@@ -24,7 +24,8 @@ def reference_of(
 def reference_notes(explanations: Sequence[ExplanationBase]) -> list[str]:
     """What a biography draws of the references."""
     notes = []
-    if any(e.reference_px is not None for e in explanations):
+    # the point of attention along rows and columns is its anchor, and the key says so
+    if any(e.reference_px is not None and not e.has_axes for e in explanations):
         moves = any(e.layer_references for e in explanations)
         entering = " as it enters the layer" if moves else ""
         notes.append(f"the ring: the query's reference point{entering}")

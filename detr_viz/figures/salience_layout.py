@@ -46,25 +46,27 @@ def salience_layout(
     foot: Foot,
     style: Style,
     page_format: PageFormat,
+    most: int = _MOST,
 ) -> PageLayout:
     """The page; panels shrink where it is higher than its format.
 
     group: one photo, which is the first tile, and a row for each of the other tiles, in order.
+    most: panels in a line, on pages that are not narrow.
     """
     narrow = page_format.width_in / page_format.type_size < _NARROW_IN
-    across = min(_MOST_NARROW if narrow else _MOST, max(map(len, blocks)))
-    most = page_format.height_in * page_format.dpi + 1e-6
+    across = min(_MOST_NARROW if narrow else most, max(map(len, blocks)))
+    highest = page_format.height_in * page_format.dpi + 1e-6
     limit, first = None, None
     for _ in range(8):
         page = PageMetrics(page_format, group.photo.shape[:2], limit)
         layout = _laid_out(across, blocks, group, page)
         layout = with_foot(layout, (group,), foot, style, page)
         first = first or layout
-        if layout.height <= most:
+        if layout.height <= highest:
             return layout
         high, wide = layout.panels[0].hw
         rows = len({panel.top for panel in layout.panels})
-        limit = min(wide * (1 - (layout.height - most) / rows / high), wide - 1)
+        limit = min(wide * (1 - (layout.height - highest) / rows / high), wide - 1)
         if limit < page.px(_LEAST_PANEL_PT):
             break
     return first

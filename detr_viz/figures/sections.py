@@ -69,7 +69,7 @@ def _through_layers(
         heading = replace(label_of(first.explanation, query, first.layers[-1]), score="")
         return Section((_missing(subject, match),), heading)
     details = [subject.name] if len(subjects) > 1 else []
-    details.append(f"query {match.query}")
+    details += query_words(subject.explanation, match.query)
     if subject is not subjects[shared.reference]:
         reference = subjects[shared.reference], shared.matches[shared.reference]
         details.append(f"IoU {score_text(_overlap(reference, (subject, match)))}")
@@ -105,9 +105,9 @@ def _with_changes(subject: ShownModel, query: int | None, section: Section) -> S
         label = replace(group.label, alert=", ".join(changes), details=tuple(details))
         mark, box = reference_of(e, query, layer)
         entering = None if box is None else finite(box)
-        if e.stages:
-            mark = None  # the middle of the box that enters
-        groups.append(replace(group, label=label, mark=mark, old_box_xyxy_px=entering, anchor=None))
+        if e.stages or group.anchor is not None:
+            mark = None  # the middle of the box that enters; or the anchor, which has a sign
+        groups.append(replace(group, label=label, mark=mark, old_box_xyxy_px=entering))
     return replace(section, groups=tuple(groups))
 
 
@@ -192,7 +192,7 @@ def _removed(
     e, query, layer = subject.explanation, match.query, subject.layers[-1]
     assert query is not None
     own = label_of(e, query, layer)
-    details = [f"{own.title} {own.score}", f"query {query}"]
+    details = [f"{own.title} {own.score}", *query_words(e, query)]
     if len(subjects) > 1:
         details.insert(0, subject.label)
     box = finite(e.output(layer).boxes_xyxy_px[query])

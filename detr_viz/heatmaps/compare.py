@@ -43,6 +43,7 @@ class Comparison(ShortRepr):
     limits           the limits that were used; rounding of float16 is added to them
     other_weights    whether the file of weights is another one and this counts as a difference
     known_inputs     whether the files name their weights and image
+    stages           whether layers are stages, which read cells of boxes and have no heads
     """
 
     heads: tuple[HeadChange, ...]
@@ -56,6 +57,7 @@ class Comparison(ShortRepr):
     other_weights: bool = False
     known_inputs: bool = True
     parts: tuple[PartChange, ...] = ()
+    stages: bool = False
 
     @property
     def same(self) -> bool:
@@ -147,6 +149,7 @@ def judge(
         other_weights=strict and _other_weights(old, new),
         known_inputs=all("image_sha256" in maps.meta for maps in (old, new)),
         parts=tuple(sorted(parts, key=lambda change: -change.excess)),
+        stages=old.cells_share is not None and new.cells_share is not None,
     )
 
 

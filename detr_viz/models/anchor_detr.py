@@ -16,6 +16,7 @@ from detr_viz.models.anchor_config import GROUPS, AnchorConfig, read_config, wit
 from detr_viz.models.conditional_detr import class_probabilities
 from detr_viz.models.layers.batches import image_of, repeated
 from detr_viz.models.layers.convolution import Conv2d
+from detr_viz.models.layers.narrow import NarrowBackbone
 from detr_viz.models.layers.positions import downsample_padding, inverse_sigmoid, sine_numbers
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.row_column import (
@@ -77,7 +78,7 @@ class Transformer(nn.Module):
         self.bbox_embed = nn.ModuleList([MLP(width, width, 4, 3)] * config.dec_layers)
 
 
-class AnchorNetwork(nn.Module):
+class AnchorNetwork(NarrowBackbone):
     """forward(images, mask, aux) -> dict of
 
     pred_logits       (B, Q, num_logits)
@@ -175,15 +176,6 @@ class AnchorNetwork(nn.Module):
             if aux or i == last:
                 boxes = (inner.bbox_embed[i](tgt) + anchor).sigmoid()
                 yield {"pred_logits": inner.class_embed[i](tgt), "pred_boxes": boxes}
-
-    @property
-    def input_dtype(self) -> torch.dtype:
-        """What images must come in."""
-        return next(self.backbone.parameters()).dtype
-
-    def narrow(self, dtype: torch.dtype) -> None:
-        """The backbone in another dtype; what looks along rows and columns stays as it is."""
-        self.backbone.to(dtype)
 
     def attention_sites(self) -> dict[tuple[str, int], nn.Module]:
         """(kind, layer) -> site; the kinds are the keys of terms.SITES."""

@@ -210,9 +210,7 @@ class LoadedModel:
             ),
             proposed=_proposed(encoded),
             selected=_selected(encoded) if self.spec.salience else None,
-            scaled=(
-                Scaled(encoded.scale_weights, encoded.scale_shares) if self.spec.scales else None
-            ),
+            scaled=Scaled.of(encoded) if self.spec.scales else None,
             reference_points=first if boxes else raw.get("reference_points"),
             layer_references=dict(enumerate(raw.get("references", ()))),
         )

@@ -30,6 +30,7 @@ from detr_viz.models.dynamic_config import DynamicConfig, read_config, with_hint
 from detr_viz.models.layers.batches import image_of
 from detr_viz.models.layers.dynamic_encoder import DynamicEncoder, Pyramid
 from detr_viz.models.layers.dynamic_head import DynamicHead
+from detr_viz.models.layers.narrow import NarrowBackbone
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.transformer import Backbone
 from detr_viz.models.spec import ModelSpec
@@ -42,7 +43,8 @@ class Encoded(NamedTuple):
 
     memory (B, S, C) of all levels; tgt (1 or B, Q, C); reference (1 or B, Q, 4) cx, cy, w, h of the
     first boxes, in [0, 1] of the image; shapes of the levels; input_hw, valid_hw pixels of the
-    images; scale_weights, scale_shares (B, blocks, L, 3) as of `ScaleNumbers`.
+    images; scale_weights, scale_shares (B, blocks, L, 3) and scale_maps (B, blocks, 3, S) as of
+    `ScaleNumbers`.
     """
 
     memory: Tensor
@@ -53,6 +55,7 @@ class Encoded(NamedTuple):
     valid_hw: tuple[int, int] | None
     scale_weights: Tensor
     scale_shares: Tensor
+    scale_maps: Tensor
 
     __repr__ = brief_tuple
 
@@ -65,7 +68,7 @@ class Encoded(NamedTuple):
         return self._replace(memory=self.memory.expand(times, -1, -1))
 
 
-class DynamicNetwork(nn.Module):
+class DynamicNetwork(NarrowBackbone):
     """forward(images, mask, aux) -> dict of
 
     pred_logits  (B, Q, classes + 1), no-object last
@@ -114,6 +117,7 @@ class DynamicNetwork(nn.Module):
             valid_hw=valid_hw,
             scale_weights=numbers.weights,
             scale_shares=numbers.shares,
+            scale_maps=numbers.maps,
         )
 
     def decode(self, encoded: Encoded, *, aux: bool = False) -> dict[str, object]:
@@ -123,15 +127,6 @@ class DynamicNetwork(nn.Module):
         pyramid = RoIPyramid(encoded.shapes, self.config.strides)
         given = encoded.tgt, encoded.reference, sides, encoded.memory
         return {**self.head.decoded(*given, pyramid, encoded.input_hw, aux), "encoded": encoded}
-
-    @property
-    def input_dtype(self) -> torch.dtype:
-        """What images must come in."""
-        return next(self.backbone.parameters()).dtype
-
-    def narrow(self, dtype: torch.dtype) -> None:
-        """The backbone in another dtype. The rest stays: places that are read need the digits."""
-        self.backbone.to(dtype)
 
     def attention_sites(self) -> dict[tuple[str, int], nn.Module]:
         """(kind, layer) -> site; stages are decoder layers."""

@@ -17,6 +17,7 @@ from detr_viz.images.preprocessing import TRUNCATED, Preprocessing
 from detr_viz.models.conditional_detr import class_probabilities
 from detr_viz.models.layers.batches import image_of, repeated
 from detr_viz.models.layers.deformable_transformer import levels_of
+from detr_viz.models.layers.narrow import NarrowBackbone
 from detr_viz.models.layers.positions import inverse_sigmoid, sine_boxes
 from detr_viz.models.layers.resnet import (
     FrozenBatchNorm2d,
@@ -76,7 +77,7 @@ class Encoded(NamedTuple):
         return self.kept[:, : min(self.kept_counts[layer], int(self.own.max()))]
 
 
-class SalienceNetwork(nn.Module):
+class SalienceNetwork(NarrowBackbone):
     """forward(images, mask, aux) -> dict of
 
     pred_logits       (B, Q, num_logits)
@@ -189,15 +190,6 @@ class SalienceNetwork(nn.Module):
                 start = moved.sigmoid()
                 reference = start.detach()
             yield before, output
-
-    @property
-    def input_dtype(self) -> torch.dtype:
-        """What images must come in."""
-        return next(self.backbone.parameters()).dtype
-
-    def narrow(self, dtype: torch.dtype) -> None:
-        """The backbone in another dtype; the rest stays, as in Deformable DETR."""
-        self.backbone.to(dtype)
 
     def attention_sites(self) -> dict[tuple[str, int], nn.Module]:
         """(kind, layer) -> site; the kinds are the keys of terms.SITES."""

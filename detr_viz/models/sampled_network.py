@@ -17,6 +17,7 @@ from detr_viz.models.deformable_config import GROUPS, DeformableConfig
 from detr_viz.models.layers.batches import image_of, repeated
 from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.deformable_transformer import Levels, levels_of
+from detr_viz.models.layers.narrow import NarrowBackbone
 from detr_viz.models.layers.positions import inverse_sigmoid
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.transformer import Backbone
@@ -70,7 +71,7 @@ class Queries(NamedTuple):
     dense_boxes: Tensor | None = None
 
 
-class SampledNetwork(nn.Module):
+class SampledNetwork(NarrowBackbone):
     """forward(images, mask, aux) -> dict of
 
     pred_logits       (B, Q, num_logits)
@@ -173,16 +174,6 @@ class SampledNetwork(nn.Module):
             if self.config.refine:
                 reference = output["pred_boxes"].detach()  # a layer trains on its own step alone
             yield before, output
-
-    @property
-    def input_dtype(self) -> torch.dtype:
-        """What images must come in."""
-        return next(self.backbone.parameters()).dtype
-
-    def narrow(self, dtype: torch.dtype) -> None:
-        """The backbone in another dtype. The encoder stays: in bfloat16 its samples would lie
-        whole cells off."""
-        self.backbone.to(dtype)
 
     def attention_sites(self) -> dict[tuple[str, int], nn.Module]:
         """(kind, layer) -> site; the kinds are the keys of terms.SITES."""

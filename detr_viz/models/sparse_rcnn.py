@@ -19,6 +19,7 @@ from detr_viz.models.config import ConfigError
 from detr_viz.models.layers.batches import image_of
 from detr_viz.models.layers.dynamic_head import DynamicHead
 from detr_viz.models.layers.fpn import FeaturePyramid
+from detr_viz.models.layers.narrow import NarrowBackbone
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.roi_config import RoIConfig, read_bottom_up, read_head, read_levels
 from detr_viz.models.spec import ModelSpec
@@ -61,7 +62,7 @@ class Encoded(NamedTuple):
         return self._replace(memory=self.memory.expand(times, -1, -1))
 
 
-class SparseNetwork(nn.Module):
+class SparseNetwork(NarrowBackbone):
     """forward(images, mask, aux) -> dict of
 
     pred_logits       (B, Q, num_logits)
@@ -113,15 +114,6 @@ class SparseNetwork(nn.Module):
         sides = encoded.sides.repeat(1, 2)[:, None]  # (1 or B, 1, 4)
         given = encoded.tgt, encoded.reference, sides, encoded.memory, encoded.pyramid
         return {**self.head.decoded(*given, encoded.input_hw, aux), "encoded": encoded}
-
-    @property
-    def input_dtype(self) -> torch.dtype:
-        """What images must come in."""
-        return next(self.backbone.parameters()).dtype
-
-    def narrow(self, dtype: torch.dtype) -> None:
-        """The backbone and its pyramid in another dtype; the stages stay as they are."""
-        self.backbone.to(dtype)
 
     def attention_sites(self) -> dict[tuple[str, int], nn.Module]:
         """(kind, layer) -> site; the kinds are the keys of terms.SITES. Stages are layers."""

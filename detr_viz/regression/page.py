@@ -15,7 +15,7 @@ import detr_viz
 from detr_viz.heatmaps.changes import HeadChange, PartChange, QueryChange
 from detr_viz.heatmaps.compare import Comparison, Outcome
 from detr_viz.heatmaps.schema import Heatmaps
-from detr_viz.regression.tables import part_words, why, worst
+from detr_viz.regression.tables import part_words, where_of, why, worst
 
 _MOST = 24  # heads of a baseline that are shown
 _WIDE_PX = 144  # of a map on the page
@@ -138,16 +138,19 @@ def _moved(verdict: Comparison) -> Iterator[str]:
     """A table of changes beside the maps: mass off the map, sampling points."""
     far = [change for change in verdict.parts if change.excess > 1]
     if far:
-        head = "<tr><th>mode<th>layer<th>head<th>query<th>what has moved</tr>"
-        yield f"<table>{head}{''.join(map(_part, far[:_MOST]))}</table>"
+        where = "<th>stage" if verdict.stages else "<th>layer<th>head"
+        head = f"<tr><th>mode{where}<th>query<th>what has moved</tr>"
+        rows = "".join(_part(change, verdict.stages) for change in far[:_MOST])
+        yield f"<table>{head}{rows}</table>"
     if len(far) > _MOST:
         yield f"<p class=quiet>and {len(far) - _MOST} more</p>"
 
 
-def _part(change: PartChange) -> str:
+def _part(change: PartChange, stages: bool) -> str:
     query = f"{change.query} {escape(change.label)}"
+    head = "" if stages else f"<td class=n>{change.head}"
     return (
-        f"<tr><td>{escape(change.mode)}<td class=n>{change.layer}<td class=n>{change.head}"
+        f"<tr><td>{escape(change.mode)}<td class=n>{change.layer}{head}"
         f"<td>{query}<td>{part_words(change)}</tr>"
     )
 
@@ -158,13 +161,13 @@ def _heads(verdict: Comparison, old: Heatmaps, new: Heatmaps) -> Iterator[str]:
         return
     yield "<div class=maps>"
     for change in far[:_MOST]:
-        yield _figure(change, old, new)
+        yield _figure(change, old, new, verdict.stages)
     yield "</div>"
     if len(far) > _MOST:
         yield f"<p class=quiet>and {len(far) - _MOST} more</p>"
 
 
-def _figure(change: HeadChange, old: Heatmaps, new: Heatmaps) -> str:
+def _figure(change: HeadChange, old: Heatmaps, new: Heatmaps, stages: bool) -> str:
     before, after = _map(old, change, change.query), _map(new, change, change.other)
     most = max(float(before.max()), float(after.max()))
     apart = after - before
@@ -179,7 +182,7 @@ def _figure(change: HeadChange, old: Heatmaps, new: Heatmaps) -> str:
         f" · JSD {change.jensen_shannon:.2g} · peak {change.peak_shift:.1f}"
         f" · centre {change.centroid_shift:.1f}"
     )
-    where = f"{escape(change.mode)}, layer {change.layer}, head {change.head}"
+    where = f"{escape(change.mode)}, {where_of(change, stages)}"
     if change.level is not None:
         where += f", level {change.level}"
     title = f"<b>{where}</b>, query {change.query}"

@@ -14,8 +14,8 @@ from detr_viz.heatmaps.limits import Limits
 _WIDE = 79  # columns
 _MOST = 12  # rows that are printed for a file
 _NAME = 15  # characters of a query's name
-_HEADS = f"  {'mode':<8}  {'query':<{_NAME}}  layer head   max |d|      TV     JSD   peak centre"
-_PARTS = f"  {'mode':<8}  {'query':<{_NAME}}  layer head  what has moved"
+_HEADS = "   max |d|      TV     JSD   peak centre"
+_PARTS = "  what has moved"
 _QUERIES = f"  {'query':<{_NAME}}  {'class':<22}  {'score':<14}  box IoU"
 
 
@@ -52,9 +52,11 @@ def lines(name: str, verdict: Comparison) -> Iterator[str]:
     for level in sorted(levels, key=lambda level: -1 if level is None else level):
         if level is not None:
             yield f"  maps of level {level} alone:"
-        yield from _table(_HEADS, allowed, (_head(c) for c in apart if c.level == level))
+        rows = (_head(c, verdict.stages) for c in apart if c.level == level)
+        yield from _table(_titles(verdict.stages) + _HEADS, allowed, rows)
     moved = [change for change in verdict.parts if change.excess > 1]
-    yield from _table(_PARTS, _allowed_of_parts(limits), map(_part, moved))
+    rows = (_part(change, verdict.stages) for change in moved)
+    yield from _table(_titles(verdict.stages) + _PARTS, _allowed_of_parts(limits), rows)
 
 
 def why(verdict: Comparison) -> str:
@@ -77,9 +79,27 @@ def worst(verdict: Comparison) -> str:
     else:
         return ""
     return (
-        f"worst: {head.mode}, layer {head.layer}, head {head.head}, query {head.query} "
+        f"worst: {head.mode}, {where_of(head, verdict.stages)}, query {head.query} "
         f"{printable(head.label)}, {moved}"
     )
+
+
+def where_of(change: HeadChange | PartChange, stages: bool) -> str:
+    """Layer and head of a change in words; or its stage, which has no heads."""
+    return f"stage {change.layer}" if stages else f"layer {change.layer}, head {change.head}"
+
+
+def _titles(stages: bool) -> str:
+    """The first columns of a table of changes: mode, query, and where."""
+    where = f"{'stage':<10}" if stages else "layer head"
+    return f"  {'mode':<8}  {'query':<{_NAME}}  {where}"
+
+
+def _where(change: HeadChange | PartChange, stages: bool) -> str:
+    """The same of a row."""
+    head = "" if stages else change.head
+    name = _fitted(f"{change.query} {change.label}", _NAME)
+    return f"  {_fitted(change.mode, 8)}  {name}  {change.layer:>5} {head:>4}"
 
 
 def part_words(change: PartChange) -> str:
@@ -141,21 +161,16 @@ def _width(sign: str) -> int:
     return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
 
 
-def _head(change: HeadChange) -> str:
+def _head(change: HeadChange, stages: bool) -> str:
     return (
-        f"  {_fitted(change.mode, 8)}  {_fitted(f'{change.query} {change.label}', _NAME)}  "
-        f"{change.layer:>5} "
-        f"{change.head:>4}  {change.max_abs:8.2g} {change.total_variation:7.2g} "
+        f"{_where(change, stages)}  {change.max_abs:8.2g} {change.total_variation:7.2g} "
         f"{change.jensen_shannon:7.2g} "
         f"{change.peak_shift:6.1f} {change.centroid_shift:6.1f}"
     )
 
 
-def _part(change: PartChange) -> str:
-    return (
-        f"  {_fitted(change.mode, 8)}  {_fitted(f'{change.query} {change.label}', _NAME)}  "
-        f"{change.layer:>5} {change.head:>4}  {part_words(change)}"
-    )
+def _part(change: PartChange, stages: bool) -> str:
+    return f"{_where(change, stages)}  {part_words(change)}"
 
 
 def _query(change: QueryChange) -> str:

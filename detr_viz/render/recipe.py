@@ -40,6 +40,7 @@ class ModelFacts:
 
     preprocessing: how its images are resized, if the checkpoint says more than size and max_size.
     samples: whether its cross-attention samples points. stages: whether its layers are stages.
+    taps: whether its encoder convolves at sampling points.
     """
 
     type: str
@@ -53,6 +54,7 @@ class ModelFacts:
     preprocessing: Preprocessing | None = None
     samples: bool = False
     stages: bool = False
+    taps: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,10 @@ class Recipe:
         plain = self.views == (CROSS,) and not self.removed and self.plot != ALL_TERMS
         sampled = bool(self.models) and all(model.samples for model in self.models)
         cells = plain and self._staged == len(self.models) > 0
-        return usual_style(self.style, sampled and plain and not self.biography, cells)
+        points = sampled and plain and not self.biography
+        if self.views == ("encoder",):
+            points = bool(self.models) and all(model.taps for model in self.models)
+        return usual_style(self.style, points, cells)
 
     @property
     def _staged(self) -> int:
@@ -190,7 +195,7 @@ class Recipe:
         if style.levels != "sum":  # files of other flags keep their digest
             values["levels"] = style.levels
         for facts, how in zip(values["models"], self.preprocessings, strict=True):
-            del facts["samples"], facts["stages"]
+            del facts["samples"], facts["stages"], facts["taps"]
             if facts.pop("preprocessing") is not None:  # files of other models keep their digest
                 facts["preprocessing"] = how.as_meta()
         if self.views != (CROSS,):
@@ -257,6 +262,7 @@ def of_models(loaded: Sequence[Detector], recipe: Recipe) -> Recipe:
             preprocessing=info.preprocessing,
             samples=bool(info.samples),
             stages=info.stages,
+            taps=info.scales,
         )
         for info in (model.info for model in loaded)
     )

@@ -44,6 +44,9 @@ class Seen:
     def maps(self, mode, queries, layer, scale):
         return self.made[queries]
 
+    def cells(self, queries, layer=None):
+        return None
+
 
 def tally_of(seen: Seen, **more) -> HeadStatistics:
     ids = list(range(seen.num_queries))

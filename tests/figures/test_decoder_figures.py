@@ -28,7 +28,7 @@ from detr_viz.common import assets
 from detr_viz.figures.decoder import ITSELF, decoder_grid
 from detr_viz.figures.decoder_matrix import query_matrix
 from detr_viz.figures.page.elements import number
-from detr_viz.figures.page.query_links import LEAST
+from detr_viz.figures.page.query_links import LEAST, MOST
 from detr_viz.figures.styles import PRESETS, FigureError, PageFormat, Style
 
 WEIGHTS = np.array(  # of 3 queries and 2 heads, (3, 2, 3)
@@ -109,6 +109,22 @@ def test_rivals_by_hand(norm, expected):
     assert len(boxes) == len(expected) and len(own_boxes(fig)) == 2
     assert captions_of(fig) == [f"{ITSELF} .50", ".70"]
     check_page(fig)
+
+
+@pytest.mark.parametrize("count", [MOST, MOST + 1, 900])
+def test_of_many_queries_the_largest_weights_are_drawn(count):
+    """Nearly even weights: all are above the least that is drawn, but they would hide the photo."""
+    weights = np.linspace(0.9, 1.1, count, dtype=np.float32) / count
+    weights = np.random.default_rng(1).permutation(weights)[None, None].repeat(8, 1)
+    weights = np.broadcast_to(weights, (count, 8, count))
+    more = {"names": ("cat",) * count, "scores": (0.9,) * count}
+    fig = decoder_grid(by_hand(weights, **more), [0], ["combine"])
+    _, (boxes, opacity) = drawn(fig)
+    known = np.sort(weights[0, 0] / weights[0, 0].max())[-MOST:].repeat(8)
+    assert len(boxes) == 8 * MOST and opacity.tolist() == pytest.approx(known.tolist(), abs=1e-5)
+    foot = " ".join(texts(fig))
+    assert f"all but the {MOST} largest of a panel" in fig.facts["Description"]
+    assert (f"the {MOST} it looks at most" in foot) == (count > MOST)
 
 
 def test_itself_is_inside_its_own_box():

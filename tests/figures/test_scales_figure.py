@@ -6,11 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from figure_tools import sheet_of
 
+from detr_viz.attention.grids import Grid
 from detr_viz.explanation.scales import ScaleAttention
 from detr_viz.figures.page.elements import number, percent
+from detr_viz.figures.scale_maps import scale_maps_figure
 from detr_viz.figures.scales import scales_figure
-from detr_viz.figures.styles import FigureError, PageFormat
+from detr_viz.figures.styles import FigureError, PageFormat, Style
 
 STRIDES = (8, 16, 32)
 
@@ -22,7 +25,13 @@ def scales(blocks: int = 2) -> ScaleAttention:
     for values in (weights, shares):
         values[:, 0, 0] = values[:, 2, 2] = np.nan
     shares[0, 1, 1] = -0.04  # shares are signed
-    return ScaleAttention(weights, shares, STRIDES)
+    grids = tuple(Grid((64 // s, 96 // s), (64, 96), s, "centered") for s in STRIDES)
+    maps = tuple(np.full((blocks, 3, *grid.hw), np.nan, np.float32) for grid in grids)
+    for level, values in enumerate(maps):
+        values[:, level == 0 : 3 - (level == 2)] = 0.5  # in each cell of each part
+    maps[1][1, 0] = 0.25
+    maps[1][1, 0, 1, 4], maps[1][1, 0, 2, 0] = 1.3, -0.2
+    return ScaleAttention(weights, shares, grids, maps)
 
 
 def explanation(**changes):
@@ -68,7 +77,42 @@ def test_its_facts_say_what_is_shown():
     assert "3 levels, 2 encoder blocks" in fig.facts["Description"]
 
 
+def test_maps_of_parts_lie_where_their_cells_are():
+    """A panel a block, level and part that there is; what is beyond 0 and 1 is drawn as these."""
+    fig = scale_maps_figure(explanation(), page_format=PageFormat(7.0, 200))
+    panels = {panel.row: panel for panel in fig.layout_.panels}
+    assert sorted(panels) == [-1, *range(14)]  # the photo, and 7 parts a block
+    names = [line.text for line in fig.layout_.lines if line.text.startswith("stride ")]
+    assert names[:3] == ["stride 8: own", "stride 8: coarser", "stride 16: finer"]
+    assert len(names) == 14
+    sheet = sheet_of(fig)
+    panel = panels[7 + 2]  # block 1, stride 16, finer: 4 x 6 cells
+    high, wide = panel.hw[0] / 4, panel.hw[1] / 6
+
+    def lightness(row: int, column: int) -> float:
+        top, left = panel.top + round(row * high), panel.left + round(column * wide)
+        part = sheet[top + 4 : top + round(high) - 4, left + 4 : left + round(wide) - 4, :3]
+        return float(part.mean())
+
+    plain, most, least = lightness(0, 0), lightness(1, 4), lightness(2, 0)
+    assert most < plain - 30 and least > plain + 5
+    assert lightness(3, 5) == pytest.approx(plain, abs=3)
+    texts = [line.text for line in fig.layout_.lines if line.text.startswith("block 1:")]
+    expected = scales()
+    known = [
+        f"block 1: {number(float(expected.weights[1, i, k]))}, "
+        f"{percent(float(expected.shares[1, i, k]))}"
+        for i, k in np.argwhere(np.isfinite(expected.weights[1])).tolist()
+    ]
+    assert texts == known
+    assert "where the encoder takes which level" in fig.facts["Title"]
+
+
 def test_what_cannot_be_drawn():
+    with pytest.raises(FigureError, match="no scale attention"):
+        scale_maps_figure(explanation(scales=None))
+    with pytest.raises(FigureError, match="take style overlay or heat"):
+        scale_maps_figure(explanation(), style=Style("points"))
     with pytest.raises(FigureError, match="no scale attention"):
         scales_figure(explanation(scales=None))
     with pytest.raises(FigureError, match="too narrow for its tables"):

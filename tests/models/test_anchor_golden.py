@@ -8,68 +8,34 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_family import LAST, GoldenRun, cases, official
 from network_tools import as_detector, family_inputs, filled
 
 from detr_viz import models
-from detr_viz.attention.factored import FactoredAttention
 from detr_viz.attention.terms import MODES
 from detr_viz.detections.boxes import cxcywh_to_xyxy, to_pixels
 from detr_viz.explanation.capture import record
 
 TERMS = {"cc": "cq.ck", "cp": "cq.pk", "pc": "pq.ck", "pp": "pq.pk"}
-LAST = 5
 
 
 @lru_cache(maxsize=1)
 def network(dtype: torch.dtype) -> torch.nn.Module:
-    spec, state_dict = models.get("anchor_detr"), filled("anchor", "anchor")
-    assert spec.matches(state_dict)
-    net = spec.build(spec.read_config(state_dict, 8, True))
-    net.load_state_dict(state_dict, strict=True)
-    net = net.to(dtype).eval().requires_grad_(False)
-    net.fold_batch_norm()
-    return net
+    return official("anchor_detr", filled("anchor", "anchor"), dtype, dilation=True)
 
 
-class Run:
+class Run(GoldenRun):
     """One forward pass of a case, its calls, the golden arrays and the tolerances of a dtype."""
 
     def __init__(self, case: str, dtype: torch.dtype) -> None:
+        super().__init__("anchor", case, dtype)
         net = network(dtype)
         self.tensor, self.mask = family_inputs(case)
-        with np.load(GOLDEN / "family" / f"anchor_{case}.npz") as archive:
-            self.gold = dict(archive)
-        self.exact = dtype == torch.float64
         sites = as_detector(net, "anchor_detr").attention_sites()
         with torch.inference_mode(), record(sites, sites) as self.calls:
             self.out = net(self.tensor.to(dtype), self.mask, aux=True)
-        self.images = range(len(self.tensor))
         self.rows = self.gold["queries"].tolist()
-        self.compared = {"torch"}  # a version: nothing to compare
-
-    def tolerance(self, array: str) -> float:
-        """float64 2e-5; float32 three times the authors' own error."""
-        return 2e-5 if self.exact else 3 * float(self.gold[f"err32.{array}"])
-
-    def valid(self, tokens: np.ndarray) -> np.ndarray:
-        """(B, tokens): those of the image; padded ones can only be compared in float64."""
-        padding = self.out["encoded"].padding
-        if padding is None or self.exact:
-            return np.ones((len(self.images), len(tokens)), bool)
-        return ~padding[:, tokens].numpy()
-
-    def attention(self, kind: str, layer: int, i: int) -> FactoredAttention:
-        return self.calls[kind, layer].of_image(i, ()).attention
-
-    def close(self, actual, expected: str, tolerance: float, valid=None) -> None:
-        actual, gold = np.asarray(actual, np.float64), self.gold[expected]
-        assert actual.shape == gold.shape, expected
-        difference = np.abs(actual - gold)
-        if valid is not None:
-            difference = difference[valid]
-        assert difference.size and difference.max() <= tolerance, (expected, difference.max())
-        self.compared.add(expected)
+        self.compared |= {"torch"}  # a version: nothing to compare
 
 
 @lru_cache(maxsize=1)
@@ -77,20 +43,8 @@ def run(case: str, dtype: torch.dtype) -> Run:
     return Run(case, dtype)
 
 
-def cases() -> list:
-    out = []
-    for case in ("A256", "batch256"):
-        for dtype in (torch.float32, torch.float64):
-            quick = case == "A256" and dtype == torch.float32
-            label = f"{case}-{str(dtype).removeprefix('torch.')}"
-            out.append(
-                pytest.param(case, dtype, id=label, marks=() if quick else (pytest.mark.slow,))
-            )
-    return out
-
-
 # scope: all tests of a case in turn, so that it runs once
-@pytest.mark.parametrize(("case", "dtype"), cases(), scope="module")
+@pytest.mark.parametrize(("case", "dtype"), cases(256), scope="module")
 class TestAgainstTheAuthors:
     def test_inputs(self, case, dtype):
         r = run(case, dtype)

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
+from golden_family import LAST, GoldenRun, cases, official
 from network_tools import DEFORMABLE, as_detector, family_inputs, filled_deformable
 
 from detr_viz import models
@@ -15,34 +15,23 @@ from detr_viz.attention.terms import MODES
 from detr_viz.detections.boxes import cxcywh_to_xyxy, to_pixels
 from detr_viz.explanation.capture import record
 
-LAST = 5
-
 
 @lru_cache(maxsize=1)
 def network(name: str, dtype: torch.dtype) -> torch.nn.Module:
-    spec, state_dict = models.get("deformable_detr"), filled_deformable(name)
-    assert spec.matches(state_dict)
-    net = spec.build(spec.read_config(state_dict, 8, False))
-    net.load_state_dict(state_dict, strict=True)
-    net = net.to(dtype).eval().requires_grad_(False)
-    net.fold_batch_norm()
-    return net
+    return official("deformable_detr", filled_deformable(name), dtype)
 
 
-class Run:
+class Run(GoldenRun):
     """One forward pass of a case, its calls, the golden arrays and the tolerances of a dtype."""
 
     def __init__(self, name: str, case: str, dtype: torch.dtype) -> None:
+        super().__init__(name, case, dtype)
         net = network(name, dtype)
         tensor, mask = family_inputs(case)
-        with np.load(GOLDEN / "family" / f"{name}_{case}.npz") as archive:
-            self.gold = dict(archive)
-        self.exact = dtype == torch.float64
         sites = as_detector(net, "deformable_detr").attention_sites()
         with torch.inference_mode(), record(sites, sites) as self.calls:
             self.out = net(tensor.to(dtype), mask, aux=True)
         self.queries = torch.from_numpy(self.gold["queries"]).long()
-        self.images = range(len(tensor))
         self.rows = [self.queries] * len(tensor)
         self.all_rows = [torch.arange(300)] * len(tensor)
         if "topk.index" in self.gold:  # float32 may swap queries of nearly equal scores
@@ -51,31 +40,9 @@ class Run:
             self.all_rows = [torch.tensor([place[b][int(t)] for t in gold[b]]) for b in self.images]
             self.rows = [rows[self.queries] for rows in self.all_rows]
 
-    def tolerance(self, array: str, factor: float = 1.0) -> float:
-        """float64 2e-5; float32 three times the authors' own error, times how it is magnified."""
-        return 2e-5 if self.exact else 3 * float(self.gold[f"err32.{array}"]) * factor
-
-    def valid(self, tokens: np.ndarray) -> np.ndarray:
-        """(B, tokens): those of the image; padded ones can only be compared in float64."""
-        padding = self.out["encoded"].padding
-        if padding is None or self.exact:
-            return np.ones((len(self.images), len(tokens)), bool)
-        return ~padding[:, tokens].numpy()
-
-    def attention(self, kind: str, layer: int, i: int):
-        return self.calls[kind, layer].of_image(i, ()).attention
-
     def of_queries(self, x: torch.Tensor, count: int | None = None) -> np.ndarray:
         """Rows of the golden queries of (B, Q, ...)."""
         return np.stack([x[i][self.rows[i][:count]].numpy() for i in self.images])
-
-    def close(self, actual, expected: str, tolerance: float, valid=None) -> None:
-        actual, gold = np.asarray(actual, np.float64), self.gold[expected]
-        assert actual.shape == gold.shape, expected
-        difference = np.abs(actual - gold)
-        if valid is not None:
-            difference = difference[valid]
-        assert difference.size and difference.max() <= tolerance, (expected, difference.max())
 
 
 @lru_cache(maxsize=1)
@@ -83,20 +50,8 @@ def run(name: str, case: str, dtype: torch.dtype) -> Run:
     return Run(name, case, dtype)
 
 
-def cases() -> list:
-    out = []
-    for name in DEFORMABLE:
-        for case in ("A256", "batch256"):
-            for dtype in (torch.float32, torch.float64):
-                quick = case == "A256" and dtype == torch.float32
-                label = f"{name}-{case}-{str(dtype).removeprefix('torch.')}"
-                marks = () if quick else (pytest.mark.slow,)
-                out.append(pytest.param(name, case, dtype, id=label, marks=marks))
-    return out
-
-
 # scope: all tests of a case in turn, so that it runs once
-@pytest.mark.parametrize(("name", "case", "dtype"), cases(), scope="module")
+@pytest.mark.parametrize(("name", "case", "dtype"), cases(256, DEFORMABLE), scope="module")
 class TestAgainstTheAuthors:
     def test_detections(self, name, case, dtype):
         r = run(name, case, dtype)

@@ -70,7 +70,7 @@ def parts_by_hand(one: EncoderBlock, levels: list[torch.Tensor], level: int):
 
 
 def output_by_hand(one: EncoderBlock, levels: list[torch.Tensor], level: int):
-    """(output, {part: scale weight}, {part: share}) of a level."""
+    """(output, {part: scale weight}, {part: share}, {part: shares in cells}) of a level."""
     state = one.state_dict()
     found = parts_by_hand(one, levels, level)
     scales, terms = {}, {}
@@ -88,7 +88,8 @@ def output_by_hand(one: EncoderBlock, levels: list[torch.Tensor], level: int):
         name: (term * mix).sum((1, 2, 3)) / (mix * mix).sum((1, 2, 3))
         for name, term in terms.items()
     }
-    return out, scales, shares
+    cells = {name: (term * mix).sum(1) / (mix * mix).sum(1) for name, term in terms.items()}
+    return out, scales, shares, cells
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -97,12 +98,16 @@ def test_a_block_is_what_the_specification_says(masked):
     assert one.offset.out_channels == (27 if masked else 18)
     outputs, numbers = one(levels)
     for level in range(len(SHAPES)):
-        out, scales, shares = output_by_hand(one, levels, level)
+        out, scales, shares, cells = output_by_hand(one, levels, level)
+        here = slice(
+            sum(h * w for h, w in SHAPES[:level]), sum(h * w for h, w in SHAPES[: level + 1])
+        )
         torch.testing.assert_close(outputs[level], out, atol=1e-11, rtol=0)
         for k, name in enumerate(("finer", "own", "coarser")):
             if name not in scales:
                 assert numbers.weights[:, level, k].isnan().all()
                 assert numbers.shares[:, level, k].isnan().all()
+                assert numbers.maps[:, k, here].isnan().all()
                 continue
             assert 0 < scales[name].min() < 1
             torch.testing.assert_close(
@@ -111,12 +116,16 @@ def test_a_block_is_what_the_specification_says(masked):
             torch.testing.assert_close(
                 numbers.shares[:, level, k], shares[name], atol=1e-12, rtol=0
             )
+            local = numbers.maps[:, k, here].unflatten(-1, SHAPES[level])
+            torch.testing.assert_close(local, cells[name], atol=1e-11, rtol=1e-11)
 
 
 def test_shares_of_the_parts_are_1_in_all():
     _, numbers = block()(maps())
     whole = numbers.shares.nansum(-1)
     torch.testing.assert_close(whole, torch.ones_like(whole), atol=1e-14, rtol=0)
+    in_cells = numbers.maps.nansum(1)
+    torch.testing.assert_close(in_cells, torch.ones_like(in_cells), atol=1e-12, rtol=0)
 
 
 def test_a_part_is_the_sum_over_its_taps():
@@ -157,6 +166,7 @@ def test_a_batch_is_its_images():
     levels = maps()
     outputs, numbers = encoder(levels)
     assert numbers.weights.shape == (2, 2, len(SHAPES), 3)
+    assert numbers.maps.shape == (2, 2, 3, sum(h * w for h, w in SHAPES))
     for i in range(2):
         alone, own = encoder([x[i : i + 1] for x in levels])
         for one, both in zip(alone, outputs, strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN
+from golden_family import LAST, GoldenRun, cases, official
 from network_tools import as_detector, family_inputs, filled_salience
 
 from detr_viz import models
@@ -21,22 +22,17 @@ from detr_viz.explanation.capture import record
 from detr_viz.models.layers.positions import downsample_padding, sine_positions
 from detr_viz.models.layers.salience import OWN_CHOICES, Choices, lowest_on_padding
 
-LAST = 5
 COUNTERS = ".num_batches_tracked"
 
 
 @lru_cache(maxsize=1)
 def network(dtype: torch.dtype) -> torch.nn.Module:
     spec = models.get("salience_detr")
-    official = {k: v for k, v in filled_salience().items() if not k.endswith(COUNTERS)}
-    assert spec.matches(official)
-    state_dict, notes = spec.own_tensors(official)
+    whole = {k: v for k, v in filled_salience().items() if not k.endswith(COUNTERS)}
+    assert spec.matches(whole)
+    state_dict, notes = spec.own_tensors(whole)
     assert len(notes) == 2
-    net = spec.build(spec.read_config(state_dict, 8, False))
-    net.load_state_dict(state_dict, strict=True)
-    net = net.to(dtype).eval().requires_grad_(False)
-    net.fold_batch_norm()
-    return net
+    return official("salience_detr", state_dict, dtype)
 
 
 def forward(case: str, dtype: torch.dtype, choices: Choices = OWN_CHOICES):
@@ -52,7 +48,7 @@ def forward(case: str, dtype: torch.dtype, choices: Choices = OWN_CHOICES):
     return out, calls, (outputs[0][0], outputs[1])
 
 
-class Run:
+class Run(GoldenRun):
     """One forward pass of a case, its calls, the golden arrays and the tolerances of a dtype.
 
     In float32 with the choices of the authors' float64 run. The file has who was pre-attended in
@@ -61,9 +57,7 @@ class Run:
     """
 
     def __init__(self, case: str, dtype: torch.dtype) -> None:
-        with np.load(GOLDEN / "family" / f"salience_{case}.npz") as archive:
-            self.gold = dict(archive)
-        self.exact = dtype == torch.float64
+        super().__init__("salience", case, dtype)
         choices = OWN_CHOICES
         if not self.exact:
             selected, proposals = (
@@ -77,46 +71,12 @@ class Run:
         self.out, self.calls, (self.refined, self.hs) = forward(case, dtype, choices)
         self.encoded = self.out["encoded"]
         self.queries = torch.from_numpy(self.gold["queries"]).long()
-        self.images = range(len(self.encoded.memory))
         self.shapes = self.encoded.shapes
-
-    def tolerance(self, array: str, factor: float = 1.0) -> float:
-        """float64 2e-5; float32 three times the authors' own error, times how it is magnified."""
-        return 2e-5 if self.exact else 3 * float(self.gold[f"err32.{array}"]) * factor
-
-    def valid(self, tokens) -> np.ndarray:
-        """(B, tokens): those of the image; padded ones can only be compared in float64."""
-        padding = self.encoded.padding
-        if padding is None or self.exact:
-            return np.ones((len(self.images), len(tokens)), bool)
-        return ~padding[:, tokens].numpy()
-
-    def attention(self, kind: str, layer: int, i: int):
-        return self.calls[kind, layer].of_image(i, ()).attention
-
-    def close(self, actual, expected: str, tolerance: float, valid=None) -> None:
-        actual, gold = np.asarray(actual, np.float64), self.gold[expected]
-        assert actual.shape == gold.shape, expected
-        difference = np.abs(actual - gold)
-        if valid is not None:
-            difference = difference[valid]
-        assert difference.size and difference.max() <= tolerance, (expected, difference.max())
 
 
 @lru_cache(maxsize=1)
 def run(case: str, dtype: torch.dtype) -> Run:
     return Run(case, dtype)
-
-
-def cases() -> list:
-    out = []
-    for case in ("A352", "batch352"):
-        for dtype in (torch.float32, torch.float64):
-            quick = case == "A352" and dtype == torch.float32
-            label = f"{case}-{str(dtype).removeprefix('torch.')}"
-            marks = () if quick else (pytest.mark.slow,)
-            out.append(pytest.param(case, dtype, id=label, marks=marks))
-    return out
 
 
 def test_weights_are_those_of_the_authors_run():
@@ -130,7 +90,7 @@ def test_weights_are_those_of_the_authors_run():
 
 
 # scope: all tests of a case in turn, so that it runs once
-@pytest.mark.parametrize(("case", "dtype"), cases(), scope="module")
+@pytest.mark.parametrize(("case", "dtype"), cases(352), scope="module")
 class TestAgainstTheAuthors:
     def test_input(self, case, dtype):
         r = run(case, dtype)

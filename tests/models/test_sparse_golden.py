@@ -10,27 +10,20 @@ import pytest
 import torch
 from conftest import GOLDEN
 from golden.fillrule import image
+from golden_family import LAST, GoldenRun, cases, official
 from network_tools import as_detector, filled
 
-from detr_viz import models
 from detr_viz.attention.roi_align import pooled
 from detr_viz.explanation.capture import record
 from detr_viz.images.loaded_image import LoadedImage
 from detr_viz.models.sparse_rcnn import PREPROCESSING
 
 SOURCES = {"A": (480, 640, 1), "P": (640, 427, 3)}
-LAST = 5
 
 
 @lru_cache(maxsize=1)
 def network(dtype: torch.dtype) -> torch.nn.Module:
-    spec, state_dict = models.get("sparse_rcnn"), filled("sparse", "sparse")
-    assert spec.matches(state_dict)
-    net = spec.build(spec.read_config(state_dict, 8, False))
-    net.load_state_dict(state_dict, strict=True)
-    net = net.to(dtype).eval().requires_grad_(False)
-    net.fold_batch_norm()
-    return net
+    return official("sparse_rcnn", filled("sparse", "sparse"), dtype)
 
 
 def pixels_of(case: str) -> list[np.ndarray]:
@@ -61,16 +54,14 @@ def in_pixels(boxes: torch.Tensor, sides: torch.Tensor) -> torch.Tensor:
     return torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1)
 
 
-class Run:
+class Run(GoldenRun):
     """One forward pass of a case, its calls, the golden arrays and the tolerances of a dtype."""
 
     def __init__(self, case: str, dtype: torch.dtype) -> None:
+        super().__init__("sparse", case, dtype)
         net = network(dtype)
         self.pictures = pixels_of(case)
         self.tensor, mask = inputs(case, dtype)
-        with np.load(GOLDEN / "family" / f"sparse_{case}.npz") as archive:
-            self.gold = dict(archive)
-        self.exact = dtype == torch.float64
         sites = as_detector(net, "sparse_rcnn").attention_sites()
         kept = []
         conv = net.head.head_series[LAST].inst_interact
@@ -80,13 +71,8 @@ class Run:
         handle.remove()
         self.query, self.roi, _, self.dynamic = kept[0]
         self.sides = self.out["encoded"].sides
-        self.images = range(len(self.tensor))
         self.rows = self.gold["queries"].tolist()
-        self.compared = {"torch", "stage_level_margin", "level_flips32"}  # nothing to compare
-
-    def tolerance(self, array: str) -> float:
-        """float64 2e-5; float32 three times the authors' own error."""
-        return 2e-5 if self.exact else 3 * float(self.gold[f"err32.{array}"])
+        self.compared |= {"torch", "stage_level_margin", "level_flips32"}  # nothing to compare
 
     @property
     def in_px(self) -> float:
@@ -102,35 +88,14 @@ class Run:
         with np.load(GOLDEN / "family" / "sparse_batch256.npz") as batch:
             return 3 * float(batch["err32.pred_boxes"])
 
-    def attention(self, kind: str, layer: int, i: int):
-        return self.calls[kind, layer].of_image(i, ()).attention
-
-    def close(self, actual, expected: str, tolerance: float) -> None:
-        actual, gold = np.asarray(actual, np.float64), self.gold[expected]
-        assert actual.shape == gold.shape, expected
-        assert np.abs(actual - gold).max() <= tolerance, (expected, np.abs(actual - gold).max())
-        self.compared.add(expected)
-
 
 @lru_cache(maxsize=1)
 def run(case: str, dtype: torch.dtype) -> Run:
     return Run(case, dtype)
 
 
-def cases() -> list:
-    out = []
-    for case in ("A256", "batch256"):
-        for dtype in (torch.float32, torch.float64):
-            quick = case == "A256" and dtype == torch.float32
-            label = f"{case}-{str(dtype).removeprefix('torch.')}"
-            out.append(
-                pytest.param(case, dtype, id=label, marks=() if quick else (pytest.mark.slow,))
-            )
-    return out
-
-
 # scope: all tests of a case in turn, so that it runs once
-@pytest.mark.parametrize(("case", "dtype"), cases(), scope="module")
+@pytest.mark.parametrize(("case", "dtype"), cases(256), scope="module")
 class TestAgainstTheAuthors:
     def test_inputs(self, case, dtype):
         r = run(case, dtype)

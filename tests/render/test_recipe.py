@@ -132,7 +132,7 @@ def test_every_part_of_a_recipe_and_of_a_model_counts():
         "max_size": 1334,
         "preprocessing": Preprocessing(mean=(0.5, 0.5, 0.5)),
     }
-    assert {*of_model, "samples", "stages"} == {field.name for field in fields(ModelFacts)}
+    assert {*of_model, "samples", "stages", "taps"} == {field.name for field in fields(ModelFacts)}
     others += [replace(PLAIN, models=(replace(MODEL, **{k: v}),)) for k, v in of_model.items()]
     others += [replace(PLAIN, models=(MODEL, MODEL)), replace(PLAIN, style=Style(cmap="inferno"))]
     assert len({digest(recipe) for recipe in [PLAIN, *others]}) == 1 + len(others)

@@ -1,8 +1,9 @@
 """The queries that a query attends to, drawn in its panels: their boxes, and lines to them.
 
-Opacity follows the weight. The largest weights lie on top; weights below LEAST of the scale's end
-are not drawn. The query's own box is drawn twice: its weight as a box inside the blue one, and the
-blue one in dashes over the boxes of other queries that lie on it.
+Opacity follows the weight. The largest weights lie on top; weights below LEAST of the scale's end,
+and all but the MOST largest of a panel, are not drawn: hundreds of boxes would hide the photo. The
+query's own box is drawn twice: its weight as a box inside the blue one, and the blue one in dashes
+over the boxes of other queries that lie on it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from detr_viz.figures.page.scale import colors
 from detr_viz.figures.styles import Style
 
 LEAST = 0.25  # of the weight that is opaque
+MOST = 24  # boxes in a panel
 _TONE = 0.62  # where in the colour map their colour is
 _BOX_PT, _LINE_PT, _OWN_PT = 0.6, 0.45, 0.5
 
@@ -33,7 +35,7 @@ def visible(levels: np.ndarray, boxes_xyxy_px: np.ndarray) -> np.ndarray:
     levels: weights (Q,) as shares of the scale
     """
     drawn = (levels >= LEAST) & np.isfinite(boxes_xyxy_px).all(1)
-    return np.flatnonzero(drawn)[np.argsort(levels[drawn], kind="stable")]
+    return np.flatnonzero(drawn)[np.argsort(levels[drawn], kind="stable")][-MOST:]
 
 
 def levels_of(row: MapRow, style: Style, largest: float) -> np.ndarray:

@@ -188,14 +188,17 @@ class DynamicReLU(nn.Module):
 
 
 class ScaleNumbers(NamedTuple):
-    """How much of each part is in a block's mix, (B, L, 3) in the order of PARTS.
+    """How much of each part is in a block's mix, in the order of PARTS; NaN: no such level.
 
-    weights  in [0, 1]; NaN where there is no such level
-    shares   <a_j part_j / n, mix> / |mix|^2 over the cells and channels of the level; they sum to 1
+    weights  (B, L, 3) in [0, 1]
+    shares   (B, L, 3) <a_j part_j / n, mix> / |mix|^2 over the cells and channels of the level
+    maps     (B, 3, S) the same over the channels of each cell, level by level
+    Shares sum to 1 over the parts.
     """
 
     weights: Tensor
     shares: Tensor
+    maps: Tensor
 
 
 class EncoderBlock(nn.Module):
@@ -222,33 +225,44 @@ class EncoderBlock(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], ScaleNumbers]:
         inputs = self.inputs(maps)
         levels = self.DyConv.normed(self.DyConv(inputs), inputs.shapes)
-        outputs, weights, shares = [], [], []
+        outputs, weights, shares, cells = [], [], [], []
         for parts in levels:
             scale = {name: hard_sigmoid(self.AttnConv(part)) for name, part in parts.items()}
             weighted = {name: scale[name] * part / len(parts) for name, part in parts.items()}
             mix = torch.stack(list(weighted.values())).sum(0)
             outputs.append(self.relu(mix))
             weights.append(_table({name: a.flatten() for name, a in scale.items()}))
-            shares.append(_table(scale_shares(weighted, mix)))
-        return tuple(outputs), ScaleNumbers(torch.stack(weights, 1), torch.stack(shares, 1))
+            level, local = scale_shares(weighted, mix)
+            shares.append(_table(level))
+            cells.append(_table(local).transpose(1, 2))
+        return tuple(outputs), ScaleNumbers(
+            torch.stack(weights, 1), torch.stack(shares, 1), torch.cat(cells, -1)
+        )
 
 
 @torch.no_grad()
-def scale_shares(weighted: dict[str, Tensor], mix: Tensor) -> dict[str, Tensor]:
-    """Of each part in its sum, (B,): <part, mix> / |mix|^2; 1 in all."""
-    whole = mix.flatten(1).square().sum(-1)
-    return {name: (part * mix).flatten(1).sum(-1) / whole for name, part in weighted.items()}
+def scale_shares(
+    weighted: dict[str, Tensor], mix: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Of each part in its sum, <part, mix> / |mix|^2: (B,) of the level, (B, cells) of each cell.
+
+    1 in all. A level's is the mean of its cells', weighted by their |mix|^2.
+    """
+    squares = mix.square().sum(1).flatten(1)
+    products = {name: (part * mix).sum(1).flatten(1) for name, part in weighted.items()}
+    level = {name: x.sum(-1) / squares.sum(-1) for name, x in products.items()}
+    return level, {name: x / squares for name, x in products.items()}
 
 
 def _table(numbers: dict[str, Tensor]) -> Tensor:
-    """(B, 3), NaN for parts that there are not."""
+    """(B, ...) of each part -> (B, ..., 3), NaN for parts that there are not."""
     some = next(iter(numbers.values())).detach()
     blank = torch.full_like(some, float("nan"))
     return torch.stack([numbers.get(name, blank).detach() for name in PARTS], -1)
 
 
 class DynamicEncoder(nn.Module):
-    """Levels -> levels, and of each block its numbers of scale, (B, N, L, 3)."""
+    """Levels -> levels, and of each block its numbers of scale, with N blocks after B."""
 
     def __init__(self, width: int, blocks: int, masked: bool = True) -> None:
         super().__init__()

@@ -11,32 +11,34 @@ import numpy as np
 from detr_viz.attention.terms import PROPOSALS
 from detr_viz.detections.objects import queries_of
 from detr_viz.explanation.proposals import Proposals
-from detr_viz.explanation.stored import StoredExplanation, store
 from detr_viz.render.numbers import Arrays
 from detr_viz.render.tables import proposals_table
-from detr_viz.render.views.base import Drawn, Needs, View, Watch
+from detr_viz.render.views.base import Drawn, Needs, Watch
+from detr_viz.render.views.without_maps import (
+    ResultWithoutMaps,
+    ViewWithoutMaps,
+    without_maps,
+)
 
 if TYPE_CHECKING:
     from detr_viz.detections.matching import SharedObject
     from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.stored import StoredExplanation
     from detr_viz.render.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
-class ProposalsResult:
-    """shown: of one model, without maps. queries: those whose tokens and boxes are marked."""
+class ProposalsResult(ResultWithoutMaps):
+    """queries: those whose tokens and boxes are marked."""
 
-    shown: tuple[StoredExplanation, ...]
     queries: tuple[int, ...]
     proposals: Proposals
 
 
-class ProposalsView(View):
+class ProposalsView(ViewWithoutMaps):
     name = PROPOSALS
     what = "scores of tokens"
-
-    def needs(self, recipe: Recipe) -> Needs:
-        return Needs(proposals=True)
+    required = Needs(proposals=True)
 
     def measure(
         self,
@@ -46,9 +48,8 @@ class ProposalsView(View):
         watch: Watch = iter,
     ) -> ProposalsResult:
         (e,), queries = explanations, tuple(queries_of(objects, 0))
-        shown = store(e, (), (), layers=[e.num_layers - 1])
         assert e.proposals is not None  # as of needs
-        return ProposalsResult((shown,), queries, e.proposals)
+        return ProposalsResult((without_maps(explanations),), queries, e.proposals)
 
     def deviation(
         self, result: ProposalsResult, exact: Sequence[Explanation], recipe: Recipe

@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detr_viz.attention.terms import SALIENCE
-from detr_viz.explanation.stored import StoredExplanation, store
 from detr_viz.render.numbers import Arrays
-from detr_viz.render.views.base import Drawn, Needs, View, Watch
+from detr_viz.render.views.base import Drawn, Needs
+from detr_viz.render.views.without_maps import ResultWithoutMaps, ViewWithoutMaps
 
 if TYPE_CHECKING:
-    from detr_viz.detections.matching import SharedObject
     from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.stored import StoredExplanation
     from detr_viz.render.recipe import Recipe
 
 
-@dataclass(frozen=True, eq=False)
-class SalienceResult:
-    """shown: of one model, without maps; its `salience` is what is drawn."""
-
-    shown: tuple[StoredExplanation, ...]
-
-
-class SalienceView(View):
+class SalienceView(ViewWithoutMaps):
     name = SALIENCE
     what = "salience of tokens"
-
-    def needs(self, recipe: Recipe) -> Needs:
-        return Needs(salience=True)
-
-    def measure(
-        self,
-        explanations: Sequence[Explanation],
-        objects: Sequence[SharedObject],
-        recipe: Recipe,
-        watch: Watch = iter,
-    ) -> SalienceResult:
-        (e,) = explanations
-        return SalienceResult((store(e, (), (), layers=[e.num_layers - 1]),))
+    required = Needs(salience=True)
 
     def deviation(
-        self, result: SalienceResult, exact: Sequence[Explanation], recipe: Recipe
+        self, result: ResultWithoutMaps, exact: Sequence[Explanation], recipe: Recipe
     ) -> float:
         pairs = zip(exact[0].salience.scores, result.shown[0].salience.scores, strict=True)
         return max(float(np.abs(a - b).max()) for a, b in pairs)
 
-    def draw(self, result: SalienceResult, recipe: Recipe) -> Drawn:
+    def draw(self, result: ResultWithoutMaps, recipe: Recipe) -> Drawn:
         from detr_viz.figures.salience import salience_figure
 
         (e,) = result.shown

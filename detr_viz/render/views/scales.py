@@ -3,67 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detr_viz.attention.terms import SCALE_PLOT
 from detr_viz.explanation.scales import PARTS
-from detr_viz.explanation.stored import StoredExplanation, store
 from detr_viz.render.numbers import Arrays, Table
-from detr_viz.render.views.base import Drawn, Needs, View, Watch
+from detr_viz.render.views.base import Drawn, Needs
+from detr_viz.render.views.without_maps import ResultWithoutMaps, ViewWithoutMaps
 
 if TYPE_CHECKING:
-    from detr_viz.detections.matching import SharedObject
     from detr_viz.explanation.captured import Explanation
+    from detr_viz.explanation.stored import StoredExplanation
     from detr_viz.render.recipe import Recipe
 
 _COLUMNS = ("block", "level", "stride", "part", "weight", "share")
 
 
-@dataclass(frozen=True, eq=False)
-class ScalesResult:
-    """shown: of one model, without maps; its `scales` are what is drawn."""
-
-    shown: tuple[StoredExplanation, ...]
-
-
-class ScalesView(View):
+class ScalesView(ViewWithoutMaps):
     name = SCALE_PLOT
     what = "scale attention"
-
-    def needs(self, recipe: Recipe) -> Needs:
-        return Needs(scales=True)
-
-    def measure(
-        self,
-        explanations: Sequence[Explanation],
-        objects: Sequence[SharedObject],
-        recipe: Recipe,
-        watch: Watch = iter,
-    ) -> ScalesResult:
-        (e,) = explanations
-        return ScalesResult((store(e, (), (), layers=[e.num_layers - 1]),))
+    required = Needs(scales=True)
 
     def deviation(
-        self, result: ScalesResult, exact: Sequence[Explanation], recipe: Recipe
+        self, result: ResultWithoutMaps, exact: Sequence[Explanation], recipe: Recipe
     ) -> float:
         apart = exact[0].scales.weights - result.shown[0].scales.weights
         return float(np.nanmax(np.abs(apart)))
 
-    def draw(self, result: ScalesResult, recipe: Recipe) -> Drawn:
+    def draw(self, result: ResultWithoutMaps, recipe: Recipe) -> Drawn:
+        from detr_viz.figures.scale_maps import scale_maps_figure
         from detr_viz.figures.scales import scales_figure
 
-        (e,) = result.shown
+        (e,), look = result.shown, {"style": recipe.style, "page_format": recipe.page_format}
         return Drawn(
-            {"": lambda: scales_figure(e, style=recipe.style, page_format=recipe.page_format)},
+            {
+                "_maps": lambda: scale_maps_figure(e, **look),
+                "": lambda: scales_figure(e, **look),
+            },
             {"": lambda: _numbers(e), "_table": lambda: _table(e)},
         )
 
 
 def _numbers(e: StoredExplanation) -> Arrays:
-    """Weights and shares (blocks, levels, 3), with the names of the parts."""
+    """Weights and shares (blocks, levels, 3), the shares in each cell, and names of the parts."""
     arrays = {
         "scale_weights": e.scales.weights,
         "scale_shares": e.scales.shares,
@@ -71,6 +55,7 @@ def _numbers(e: StoredExplanation) -> Arrays:
         "strides": np.asarray(e.scales.strides, np.int64),
         "image_hw_px": np.asarray(e.image.hw, np.int64),
     }
+    arrays |= {f"scale_maps_level{level}": maps for level, maps in enumerate(e.scales.maps)}
     return Arrays(arrays, {**e.meta, "view": SCALE_PLOT})
 
 
