@@ -18,6 +18,7 @@ from detr_viz.figures.page import artists
 from detr_viz.figures.page.builder import PageBuilder
 from detr_viz.figures.page.elements import Group, PageLayout, Panel
 from detr_viz.figures.page.paint import PanelSheet, draw_marks
+from detr_viz.figures.page.scale import color_key
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.panel_rows import MapPanels, check_heads, columns
 from detr_viz.figures.reading_rule import ShownModel
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
     from detr_viz.explanation.results import ExplanationBase
-    from detr_viz.figures.page.elements import Section
+    from detr_viz.figures.page.elements import MapRow, Section
 
 _LEAST_PX = 8  # of a side, as of the panels of a page
 _MOST_PX = 20_000
@@ -68,7 +69,9 @@ def draw_map(
 
     Afterwards `ax` has the limits of the image, in its own pixels (y down), equal aspect and no
     ticks: what you plot in pixels of the image lies where it belongs, and a title of yours stays.
-    A map that is column times row is drawn without its strips. Returns the image of the map.
+    A map that is column times row is drawn without its strips. Returns the image, whose pixels are
+    finished colours; its colour map and norm are the map's, so that `fig.colorbar(image)` is its
+    key (times an even spread from 1 to 256, or what `norm` says). Points and contours have none.
     FigureError for what cannot be drawn, ValueError for a query, layer or mode that does not exist.
     """
     _check_axes(ax)
@@ -100,6 +103,7 @@ def draw_map(
             interpolation="antialiased",
             aspect="equal",
         )
+        _set_key(image, group.rows[0], place, look)
         pen = artists.Pen(ax, dpi, unit_px, crop.size_hw[1] / wide, (crop.x0, crop.y0))
         artists.add_contours(pen, sheet.curves)
         draw_marks(pen, [group], layout)
@@ -107,6 +111,15 @@ def draw_map(
     for spine in ax.spines.values():
         spine.set_visible(False)
     return image
+
+
+def _set_key(image: AxesImage, row: MapRow, place: int, look: Style) -> None:
+    """Give the image the colour map and the norm of the map, where colours mean numbers."""
+    if look.name in ("points", "contour") or row.samples or row.cells or row.attended:
+        return
+    maps = row.maps if look.scaling == "query" else row.maps[place]
+    cmap, norm = color_key(look, row.reach, float(maps.max()))
+    image.set(cmap=cmap, norm=norm)
 
 
 def _check_axes(ax: object) -> None:

@@ -235,3 +235,30 @@ def test_what_is_no_axes_is_one_line(ax, explained):
     e, query = explained("detr")
     with pytest.raises(FigureError, match="matplotlib Axes"):
         draw_map(ax, e, query)
+
+
+@pytest.mark.parametrize("style", ["overlay", "heat"])
+@pytest.mark.parametrize("norm", ["even", "head"])
+def test_a_color_bar_of_the_image_is_its_key(explained, norm, style):
+    """By matplotlib's own means: what colour a weight has, and from where to where."""
+    e, query = explained("cd_detr")
+    ax = own_axes((300, 300))
+    image = draw_map(ax, e, query, 2, norm=norm, style=style)
+    bar = ax.figure.colorbar(image)
+    largest = float(e.maps("combine", [query])[0, 2].max()) if norm == "head" else 256.0
+    assert (bar.vmin, bar.vmax) == (int(norm == "even"), pytest.approx(largest))
+    if norm == "even":  # bent: 4 times lies at a quarter of the logarithm
+        tones = [float(image.norm(times)) for times in (0.5, 1, 4, 16, 256, 1000)]
+        assert tones == pytest.approx([0, 0, 1 - 0.75**1.6, 1 - 0.5**1.6, 1, 1])
+        assert np.asarray(image.norm.inverse(image.norm(np.array([16.0])))) == pytest.approx(16)
+
+
+def test_the_color_bar_has_the_colors_of_the_key_of_a_page(explained):
+    e, query = explained("detr")
+    fig = head_grid(e, [query], "combine", page_format=FORMAT)
+    (ramp,) = [r for r in layout_of(fig).ramps if r.kind == "even"]
+    shown = sheet_of(fig)[ramp.top + ramp.height - 2, ramp.left : ramp.left + ramp.width, :3]
+    image = draw_map(own_axes((300, 300)), e, query, 2)
+    tones = (np.arange(ramp.width) + 0.5) / ramp.width
+    expected = image.cmap(tones, bytes=True)[:, :3]
+    assert np.abs(shown.astype(int) - expected).max() <= 3  # a tone more or less

@@ -56,6 +56,18 @@ def test_every_width(width_in, dpi, modes):
     assert width_in * 0.98 <= fig.get_figwidth() <= width_in + 0.01
 
 
+@pytest.mark.parametrize("heads", [(0, 1, 2, 3, 4, 5, 6, 7), (3, 5), (6,), (0, 2, 4)])
+def test_a_column_names_every_head_of_several_modes(heads):
+    """The name of a row of panels stands beside those of the heads, never in place of one."""
+    style, size = Style(heads=heads), PageFormat.of("column")
+    fig = figures.head_grid(fake(), [0], MODES[:2], style=style, page_format=size)
+    check_page(fig)
+    shown = texts(fig)
+    if len(heads) > 1:
+        assert f"head {heads[0]}" in shown and set(map(str, heads[1:])) <= set(shown)
+        assert fig.get_figwidth() >= 0.95 * size.width_in  # two heads fill a column
+
+
 # --- presets ----------------------------------------------------------------------------------
 
 

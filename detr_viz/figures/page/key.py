@@ -60,7 +60,10 @@ class _Key:
         self.x -= self.page.pen.width(text, size) + self.page.px(gap_pt)
 
     def ramp(self, kind: str, ticks: Sequence[tuple[float, str, str]], share: float = 1.0) -> None:
-        """A bar of colours; ticks: (place in [0, 1], text, ink), centred at the place."""
+        """A bar of colours; ticks: (place in [0, 1], text, ink), centred at the place.
+
+        A tick that would touch the one before it, or the bar's end, is left out.
+        """
         page = self.page
         length, height = page.px(_RAMP_PT[0] * share), page.px(_RAMP_PT[1])
         self.x -= length
@@ -68,8 +71,13 @@ class _Key:
         self.ramps.append(Ramp(kind, round(self.middle - height / 2), left, height, length))
         size = page.small_pt * 0.94
         base = self.middle + page.px(SMALL_PT * 0.94 * CAP) / 2
+        gap, end = page.px(1.2), float(left)
         for place, text, ink in ticks:
-            self.lines.append(TextLine(text, left + place * length, base, size, ink, "", "center"))
+            middle, half = left + place * length, page.pen.width(text, size) / 2
+            if middle - half < end or middle + half > left + length:
+                continue
+            end = middle + half + gap
+            self.lines.append(TextLine(text, middle, base, size, ink, "", "center"))
         self.x -= page.px(2.4)
 
     def sign(self, kind: str, size: float, color: str = INK, level: int = 0) -> None:

@@ -181,10 +181,13 @@ def _narrow(b: PageBuilder) -> tuple[int, int]:
                             run.style,
                         )
                     )
-                named = page.pen.length(row.name, page.text_pt) + page.px(2)
+                named = page.margin + page.pen.length(row.name, page.text_pt) + page.px(2)
                 for start in range(0, len(row.maps), across):
                     if r == 0 or across < count:
-                        _heads_over(b, lefts, width, base, start, named if start == 0 else 0)
+                        if start == 0 and named > _head_start(b, lefts[0], width):
+                            top += b.names_height  # a line of their own, under the row's name
+                            base += b.names_height
+                        _heads_over(b, lefts, width, base, start)
                     top += b.names_height
                     for i, left in enumerate(lefts[: len(row.maps) - start]):
                         panel = b.panel(index, r, start + i, top, left, hw)
@@ -198,22 +201,23 @@ def _narrow(b: PageBuilder) -> tuple[int, int]:
     return right + page.margin, bottom
 
 
-def _heads_over(
-    b: PageBuilder, lefts: list[int], width: int, base: float, start: int, named: float
-) -> None:
-    """Names of heads over a row, but where the row's own name stands."""
-    page = b.page
-    begun = False
-    for i, left in enumerate(lefts):
-        if start + i >= len(b.columns.names):
-            break
-        name = b.columns.names[start + i]
-        whole = f"{b.columns.noun} {name}"
-        if b.columns.numbered and not begun and page.pen.width(whole, page.text_pt) <= width:
-            name = whole
-        name = page.pen.shorten(name, width, page.text_pt)
+def _head_name(b: PageBuilder, head: int, first: bool, width: int) -> str:
+    """The name of a head over its panel; the first says what the numbers are."""
+    page, name = b.page, b.columns.names[head]
+    whole = f"{b.columns.noun} {name}"
+    if b.columns.numbered and first and page.pen.width(whole, page.text_pt) <= width:
+        name = whole
+    return page.pen.shorten(name, width, page.text_pt)
+
+
+def _head_start(b: PageBuilder, left: int, width: int) -> float:
+    """Where the name over the first panel begins."""
+    return left + (width - b.page.pen.width(_head_name(b, 0, True, width), b.page.text_pt)) / 2
+
+
+def _heads_over(b: PageBuilder, lefts: list[int], width: int, base: float, start: int) -> None:
+    """Names of heads over a row, from head `start` on."""
+    for i, left in enumerate(lefts[: len(b.columns.names) - start]):
+        name = _head_name(b, start + i, i == 0, width)
         x = left + width / 2
-        if x - page.pen.width(name, page.text_pt) / 2 < page.margin + named:
-            continue
-        begun = True
-        b.lines.append(TextLine(name, x, base, page.text_pt, GRAY, align="center"))
+        b.lines.append(TextLine(name, x, base, b.page.text_pt, GRAY, align="center"))

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 _BLEED_PT = 1.3  # how far a map may reach beyond the photo's border
 _LARGE_CELL_PT = 6.0  # cells of this size are drawn as they are
 _FEATHER_PT = 2.5  # of the lighter ground outside the box
-_HEAT_GRAY = 244  # of a map without a photo: its extent is seen where there is no attention
 
 
 def draw(
@@ -113,11 +112,7 @@ class PanelSheet:
         self.pixels = tiles.blank_sheet(layout.height, layout.width)
         self.curves: list[tuple[list[np.ndarray], ...]] = []
         self.head_lines: list[HeadLines] = []
-        lut = scale.colors(style)
-        self.table = scale.tone_table(lut)
-        if style.name == "heat":
-            plain = scale.plain_colors(style, _HEAT_GRAY)
-            self.table = scale.opaque_table(plain, False)
+        self.table = scale.style_table(style)
         self.signed = scale.signed_table()
         weights = [row for g in groups for row in g.rows if not row.reach and row.attended is None]
         self.largest = max((float(row.maps.max()) for row in weights), default=0.0)
@@ -211,7 +206,7 @@ class PanelSheet:
     ) -> np.ndarray:
         """The pale photo, lighter outside the box."""
         if self.style.name == "heat" and row.attended is None and row.samples is None:
-            return np.full(hw, _HEAT_GRAY, np.uint8)
+            return np.full(hw, scale.HEAT_GRAY, np.uint8)
         key = id(group.photo), crop, hw
         if key not in self._tones:
             self._tones[key] = ground.tones(self._resized(group, crop, hw))

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detr_viz.common.words import nearest
 from detr_viz.figures.styles import RAMPS, FigureError, Style
 
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap, Normalize
+
 MOST = 256.0  # times an even spread: where the colours end
 FLAT = 2.0  # a map whose maximum is below this many times an even spread is called flat
 EVEN_TICKS = (4, 16, 64)
+HEAT_GRAY = 244  # of a map without a photo: its extent is seen where there is no attention
 RAMP_GRAY = 0xDC  # what lies under the colours of the key
 _BEND = 1.6
 _OPACITY, _FULL_AT, _RISE = 0.94, 0.55, 1.25  # opacity .94 * clip(t / .55) ** 1.25
@@ -37,6 +42,29 @@ def even_tone(r: np.ndarray) -> np.ndarray:
     np.power(r, np.asarray(_BEND, r.dtype), out=r)
     np.subtract(1, r, out=r)
     return r
+
+
+def even_times(t: np.ndarray) -> np.ndarray:
+    """Times an even spread (1 to 256) of tones, the inverse of `even_tone`."""
+    return MOST ** (1 - (1 - np.clip(t, 0, 1)) ** (1 / _BEND))
+
+
+def color_key(style: Style, reach: float, largest: float) -> tuple[Colormap, Normalize]:
+    """matplotlib's colour map and norm of panels drawn so, for a colour bar.
+
+    reach: where signed colours end either way, or 0. largest: where a linear scale ends.
+    """
+    from matplotlib.colors import ListedColormap, Normalize
+
+    table = signed_table() if reach else style_table(style)
+    cmap = ListedColormap(table[:, RAMP_GRAY, :3] / 255)
+    if reach:
+        return cmap, Normalize(-reach, reach)
+    if style.scaling not in ("even", None):
+        return cmap, Normalize(0, largest)
+    from detr_viz.figures.page.even_norm import EvenNorm  # which is matplotlib's
+
+    return cmap, EvenNorm()
 
 
 def _ramp(stops: tuple[tuple[float, str], ...], at: np.ndarray) -> np.ndarray:
@@ -87,6 +115,13 @@ def tone_table(lut: np.ndarray) -> np.ndarray:
     a pixel then replaces the arithmetic.
     """
     return _table(np.asarray(lut, np.float64), opacity(np.arange(256) / 255))
+
+
+def style_table(style: Style) -> np.ndarray:
+    """The table of a style's weights: as `tone_table`, or of a map alone for style heat."""
+    if style.name == "heat":
+        return opaque_table(plain_colors(style, HEAT_GRAY), False)
+    return tone_table(colors(style))
 
 
 def opaque_table(lut: np.ndarray, fades: bool, ground: float = 255) -> np.ndarray:
