@@ -106,7 +106,7 @@ def entry(name: str) -> str:
     if fields:
         lines += ["", "Fields", *dict.fromkeys(f"    {line}" for line in fields)]
     for method, function in _methods(own):
-        text = inspect.getdoc(function) or ""
+        text = inspect.getdoc(function) if function else ""
         lines += ["", method, *(f"    {line}".rstrip() for line in text.splitlines())]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -132,7 +132,7 @@ def _methods(own: list[type]) -> Iterator[tuple[str, object]]:
             if name.startswith("_") or name in seen:
                 continue
             found = next(vars(k)[name] for k in own if name in vars(k))  # the most derived
-            doc = next((vars(k)[name] for k in own if name in vars(k) and vars(k)[name].__doc__), 0)
+            doc = next((vars(k)[name] for k in own if name in vars(k) and vars(k)[name].__doc__), "")
             if inspect.isfunction(found):
                 yield _signature(f".{name}", found), doc
             elif isinstance(member, classmethod):
