@@ -244,6 +244,8 @@ def _short_hash(subject: ShownModel) -> str:
 def caption_path(figure: str | Path) -> Path:
     """<figure's stem>.tex. OutputError where it is a folder, or a file that we did not write."""
     path = Path(figure).with_suffix(".tex")
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"cannot write {path}: it is a link to nothing; choose another --out")
     try:
         with open_regular(path) as file:
             begins = file.read(len(_FIRST_WORDS))
