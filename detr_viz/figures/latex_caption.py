@@ -16,6 +16,7 @@ from detr_viz.figures.latex_text import (
     FORMULA,
     NOT_IN_LATEX,
     escape,
+    fitting_one_line,
     included,
     mathematics,
     with_formulas,
@@ -70,7 +71,8 @@ def latex(shown: FigureContents | ViewContents, figure: str | Path) -> str:
     comments = [f"needs \\usepackage{{{needs}", *hashes]
     if name != path.name:
         comments.append(f"rename the figure to {name}: LaTeX cannot include a file of its name")
-    caption = _caption(shown) if _has_words(shown) else _plain_caption(shown)
+    words_of = _caption if _has_words(shown) else _plain_caption
+    caption = fitting_one_line(lambda: words_of(shown))
     if not caption.isascii():
         comments.append(
             "has characters beyond ASCII; where pdflatex lacks them: xelatex or lualatex, with a "

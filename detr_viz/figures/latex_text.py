@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from detr_viz.figures.level_words import TIMES
 from detr_viz.figures.reading_rule import DASH
@@ -24,10 +27,44 @@ _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
     DASH: r"\textendash{}",
 }
 _SIGNS = {"·": r"\cdot ", "⟨": r"\langle ", "⟩": r"\rangle ", "²": "^2", "  ": " "}
+# TeX sets a caption on one line first, and a line ends at 16,383 points: in 12 points of type
+_WIDEST_PT = 13_000.0  # in 10 points of type
+_CUTS = (400, 120, 40, 15)  # characters of a piece of text where the whole would be wider
+_longest: ContextVar[int | None] = ContextVar("longest", default=None)
+
+
+def fitting_one_line(text_of: Callable[[], str]) -> str:
+    """What a function makes by escape(); again with shorter pieces where TeX has no line for it."""
+    for most in (None, *_CUTS):
+        with _cut_at(most):
+            text = text_of()
+        if _width_pt(text) <= _WIDEST_PT:
+            break
+    return text
+
+
+@contextmanager
+def _cut_at(most: int | None) -> Iterator[None]:
+    token = _longest.set(most)
+    try:
+        yield
+    finally:
+        _longest.reset(token)
+
+
+def _width_pt(text: str) -> float:
+    """A bound of the width in Computer Modern of 10 points; the names of commands count too."""
+    narrow = sum(map(text.count, " .,;:'()-/"))
+    lower = sum(c.islower() and c not in "mw" for c in text)
+    digits = sum(map(text.count, "0123456789"))
+    return 4 * narrow + 5.6 * (lower + digits) + 10.6 * (len(text) - narrow - lower - digits)
 
 
 def escape(text: str) -> str:
     """Text as LaTeX shows it literally."""
+    most = _longest.get()
+    if most is not None and len(text) > most:
+        text = f"{text[: most - 3]}..."
     shown = "".join(c if c.isprintable() else " " for c in text)
     # two equal signs in a row would become another one
     return re.sub("([-',])(?=\\1)", r"\1{}", "".join(_ESCAPES.get(c, c) for c in shown))

@@ -208,7 +208,7 @@ def test_a_list_through_a_pipe_has_a_limit(monkeypatch):
 
 
 def test_nothing_is_written_below_the_system(tmp_path, capsys, monkeypatch):
-    """A link to a folder of /proc as --out; a file of /proc that a link leads to is not replaced."""
+    """A link to a folder of /proc as --out; a link to a file of /proc is not replaced."""
     from detr_viz import cli
 
     monkeypatch.chdir(tmp_path)

@@ -53,6 +53,9 @@ NAMES = {  # name -> text of a file, a class, a model
     "null": "a\0b",
     "par": r"a\par b",
     "long": "x" * 3000,
+    "long and wide": "W" * 3000,
+    "long, of words": "a b " * 900,
+    "long, of signs": "^\\" * 900,
 }
 _ALONE = (
     "\\documentclass{article}\n\\usepackage{graphicx}\n\\begin{document}\n%s\n\\end{document}\n"
@@ -110,27 +113,39 @@ def test_escaped_text_has_no_reader_sign(name):
     assert "\\input" not in with_formulas(f"of {NAMES[name]} and $p_q$")
 
 
+_READ = {  # how the text of a PDF may name what TeX has set
+    "\u2018": "`",
+    "\u2019": "'",
+    "\u02c6": "^",
+    "\u02dc": "~",
+    "\u2423": "_",
+    "\u2013": "-",
+    "\u2014": "-",
+}
+
+
+def letters(text: str) -> str:
+    """Text without the spaces and the hyphens at the ends of lines, which depend on the lines."""
+    return re.sub(r"[\s-]|\W(?<![!-~])", "", "".join(_READ.get(c, c) for c in text))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engines_set_all_names(tmp_path, engine):
+    """As a figure's title, in the font whose signs a PDF's reader knows, and as every caption."""
+    from pypdf import PdfReader
+
     if shutil.which(engine) is None:
         pytest.skip(f"{engine} is not installed")
     (tmp_path / "secret.tex").write_text("LEAKED")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
-    for name, text in NAMES.items():
-        if not text.isascii():
-            continue
-        for i, tex in enumerate(captions(text)):
+    names = {name: text for name, text in NAMES.items() if text.isascii()}
+    for name, text in names.items():
+        for i, tex in enumerate([escape(cleaned(text)[:300]), *captions(text)]):
             source = tmp_path / "caption.tex"
             source.write_text(_ALONE % tex.replace("figure*", "figure"), encoding="utf-8")
             done = subprocess.run(
-                [
-                    engine,
-                    "-shell-escape",
-                    "-interaction=nonstopmode",
-                    "-halt-on-error",
-                    source.name,
-                ],
+                [engine, "-shell-escape", "-interaction=nonstopmode", "-halt-on-error", source],
                 cwd=tmp_path,
                 capture_output=True,
                 timeout=120,
@@ -138,3 +153,31 @@ def test_engines_set_all_names(tmp_path, engine):
             assert done.returncode == 0, (name, i, done.stdout[-2000:])
             assert not (tmp_path / "owned").exists()
             assert b"secret.tex" not in done.stdout
+            pages = PdfReader(tmp_path / "caption.pdf").pages
+            read = letters("".join(page.extract_text() for page in pages))
+            assert "LEAKED" not in read
+            wanted = letters(cleaned(text))[: 290 if i == 0 else 10].replace("$", "")
+            assert wanted in read.replace("$", ""), (name, i, read)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_find_figures_of_all_names(tmp_path, engine):
+    """The figure itself lies under its hostile name; TeX includes it and no other."""
+    if shutil.which(engine) is None:
+        pytest.skip(f"{engine} is not installed")
+    for name, text in NAMES.items():
+        file = re.sub("[/\0]", "", text)[:100] + ".png"
+        if not file.isascii() or not file.isprintable() or re.search(r'["`{}\\]', file):
+            continue
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / file)
+        source = tmp_path / "caption.tex"
+        source.write_text(_ALONE % latex_caption.latex(shown(), file).replace("figure*", "figure"))
+        done = subprocess.run(
+            [engine, "-shell-escape", "-interaction=nonstopmode", "-halt-on-error", source],
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, (name, done.stdout[-2000:])
+        (tmp_path / file).unlink()
