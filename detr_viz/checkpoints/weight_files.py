@@ -259,11 +259,10 @@ def _read_arrays(path: Path) -> Any:
 def _read_torch(path: Path, zipped: bool) -> Any:
     import torch
 
-    from detr_viz.checkpoints.bounded import check_members
+    from detr_viz.checkpoints.bounded import check_pickle
     from detr_viz.checkpoints.plain_values import allowed
 
-    if zipped:
-        check_members(path)
+    check_pickle(path, zipped)
     try:
         with allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, on what is then refused in one line
