@@ -37,7 +37,11 @@ BOUNDS = {
     "name": Bound(1_000, "characters", "of the name of a class, in a checkpoint or a list"),
     "queries": Bound(3_000, "queries", "in a file of saved maps"),
     "modes": Bound(64, "modes", "in a file of saved maps"),
-    "deep": Bound(512_000_000, "bytes", "of an image with more than 8 bits a sample, unpacked"),
+    "deep": Bound(
+        512_000_000, "bytes", "of an unpacked AVIF, HEIC or image of over 8 bits a sample"
+    ),
+    "images": Bound(2_000_000, "images", "in an @list or a COCO file"),
+    "flight": Bound(200_000_000, "pixels", "that all helpers of a batch unpack at a time"),
     "scans": Bound(200, "scans", "of a progressive JPEG"),
     "seconds": Bound(600, "seconds", "that a worker takes to read or draw an image (--timeout)"),
     "pairs": Bound(4_000_000, "pairs", "of queries that are compared by their boxes"),

@@ -11,6 +11,7 @@ from detr_viz.figures.level_words import TIMES
 from detr_viz.figures.reading_rule import DASH
 
 NOT_IN_LATEX = re.compile(r'["`{}\\]')  # no engine finds a file of such a name
+_PAIRS = re.compile(r"([-',]|\\textless\{\}|\\textgreater\{\})(?=\1)")
 _FILE_SIGNS = {"%": r"\csname @percentchar\endcsname", "#": r"\csname c_hash_str\endcsname"}
 # letters with single subscripts, products and sums: what this package itself writes as formulas
 FORMULA = re.compile(r"(?:[A-Za-z]_[A-Za-z0-9](?!_)|[A-Za-z0-9](?!_)|[ ()+=·.,/*'⟨⟩|²-])*")
@@ -22,6 +23,7 @@ _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
+    '"': r"\texttt{\char34}",  # straight in this font, and a letter of its own to babel
     TIMES: r"$\times$",
     "·": r"$\cdot$",
     DASH: r"\textendash{}",
@@ -66,8 +68,8 @@ def escape(text: str) -> str:
     if most is not None and len(text) > most:
         text = f"{text[: most - 3]}..."
     shown = "".join(c if c.isprintable() else " " for c in text)
-    # two equal signs in a row would become another one
-    return re.sub("([-',])(?=\\1)", r"\1{}", "".join(_ESCAPES.get(c, c) for c in shown))
+    # two equal signs in a row would become another one; LuaTeX looks through {}
+    return _PAIRS.sub(r"\1\\mbox{}", "".join(_ESCAPES.get(c, c) for c in shown))
 
 
 def included(name: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from detr_viz.common.bounds import bound
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.common.errors import UserError
 from detr_viz.common.file_kinds import HEAD_BYTES, kind_of
 from detr_viz.common.files import path_text, reason
@@ -160,6 +160,7 @@ def _from_list(path: str, root: str | None, notes: list[str]) -> NamedPaths:
     lines = [line for line in map(str.strip, text.split("\n")) if line and line[0] != "#"]
     if not lines:
         raise UserError(f"{title} names no image: write one path on each line")
+    _check_count(len(lines), title)
     top, direct, images = root or "", [], []
     for line in lines:
         absolute = os.path.isabs(line) or line.startswith(_LINKS)
@@ -188,6 +189,7 @@ def _from_coco(path: str, root: str | None, notes: list[str]) -> NamedPaths:
     entries = coco.get("images") if isinstance(coco, dict) else None
     if not isinstance(entries, list) or not entries:
         raise UserError(f'{title} has no "images", or an empty list: give a COCO annotation file')
+    _check_count(len(entries), title)
     folder = os.path.dirname(path) if root is None else root
     names = []
     for i, entry in enumerate(entries):
@@ -204,6 +206,11 @@ def _from_coco(path: str, root: str | None, notes: list[str]) -> NamedPaths:
     notes += [note] if (note := found.note(title)) else []
     files = [file or _at_least(name) for name, file in zip(names, found.files, strict=True)]
     return [(os.path.join(folder, file), file) for file in files]
+
+
+def _check_count(count: int, title: str) -> None:
+    if count > bound("images"):
+        raise UserError(f"{title} names {beyond('images', count)}")
 
 
 def _refuse(names: Sequence[str], title: str, missing: str) -> NoReturn:

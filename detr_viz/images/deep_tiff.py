@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from detr_viz.images import to_rgb
-from detr_viz.images.loaded_image import MAX_PIXELS, ImageError
+from detr_viz.images.loaded_image import MAX_PIXELS, ImageError, ask_for
 from detr_viz.images.tiff_tags import (
     ALPHA,
     BLACK_IS_ZERO,
@@ -54,6 +54,7 @@ def by_tifffile(file: BinaryIO, tags: TiffTags, name: str) -> tuple[np.ndarray, 
         raise ImageError(f"{name} is damaged or cut short (strips are missing): fetch it again")
     height, width = tags.hw
     to_rgb.check_deep(height * width * tags.samples * max(tags.bits) // 8, name)
+    ask_for(height * width)
     samples, colormap, pages = _samples(file, tags, name)
     opaque = None if alpha is None else _opacity(samples[..., alpha], tags, name)
     values = samples[..., colours]
@@ -78,6 +79,7 @@ def by_tifffile(file: BinaryIO, tags: TiffTags, name: str) -> tuple[np.ndarray, 
 def by_two_passes(file: BinaryIO, tags: TiffTags, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """The same for 16-bit RGB and CMYK, contiguous: Pillow's decoder gives one byte a sample."""
     to_rgb.check_deep(tags.hw[0] * tags.hw[1] * tags.samples * 2, name)
+    ask_for(tags.hw[0] * tags.hw[1])
     eight, low = _bytes_of(file, 1), _bytes_of(file, 0)  # the high bytes become the result
     colours, table, brightest = tags.colours, to_rgb.table_of(65535), 0
     for rows in to_rgb.strips(len(eight), eight.size):

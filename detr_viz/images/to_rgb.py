@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from detr_viz.common.bounds import beyond, bound
-from detr_viz.images.loaded_image import ImageError
+from detr_viz.images.loaded_image import ImageError, ask_for
 
 _ORIENTATION = 0x0112  # EXIF tag; how the stored pixels must be turned to stand upright
 _BYTES = {"I": 4, "F": 4}  # of a sample; I;16 and its kin have two
@@ -32,6 +32,9 @@ def to_rgb(im: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     if 0 in im.size:
         raise ImageError(f"{name} has no pixels ({im.width} x {im.height})")
+    ask_for(im.width * im.height)
+    if im.format in ("AVIF", "HEIF"):  # their decoders hold a picture two or three times
+        check_deep(im.width * im.height * 4, name)
     if im.mode[0] in "IF":
         check_deep(im.width * im.height * _BYTES.get(im.mode, 2), name)
     white = _deep_white(im)  # known until the pixels are loaded
@@ -51,7 +54,7 @@ def to_rgb(im: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def check_deep(size: int, name: str) -> None:
-    """ImageError for a picture of more than 8 bits a sample that unpacks to very many bytes."""
+    """ImageError for a picture that takes more than its RGB, and unpacks to very many bytes."""
     if size > bound("deep"):
         raise ImageError(f"{name} unpacks to {beyond('deep', size)}")
 
