@@ -156,13 +156,16 @@ def collect(
         workers += worker_process.start(
             worker_process.default_count(collector.device) - len(workers)
         )
-    for worker in workers:
-        worker.set_up(Setup(recipe, Path(tempfile.gettempdir())))
     size = options.batch_size or (8 if collector.device == "cuda" else 1)
     items = (Item(i, image.path, image.name) for i, image in enumerate(images))
     failures: list[str] = []
     alone = len(images) == 1  # its failure is that of the run
-    with Progress(len(images), quiet=options.quiet or alone) as progress:
+    with (
+        Progress(len(images), quiet=options.quiet or alone) as progress,
+        tempfile.TemporaryDirectory(prefix="detr_viz-") as folder,
+    ):
+        for worker in workers:
+            worker.set_up(Setup(recipe, Path(folder), len(workers)))
         collector.say = progress.note
         for item, outcome in Pipeline(workers, size).run(items, collector.explainer):
             failed = isinstance(outcome, Failure)

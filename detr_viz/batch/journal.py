@@ -26,7 +26,7 @@ from detr_viz.batch.run_folder import (
     unlock,
 )
 from detr_viz.common.errors import UserError
-from detr_viz.common.files import OutputError
+from detr_viz.common.files import OutputError, check_file
 from detr_viz.common.regular import open_regular
 from detr_viz.images.names import STATE_FOLDER
 
@@ -132,6 +132,7 @@ class Journal:
         for target in (self._index, self._failures):  # an error now, not after hours
             if target.is_dir():
                 raise OutputError(f"cannot write {target}: it is a folder; {AT_START}")
+            check_file(target, AT_START)
         self._lock = lock_folder(self.temporary)
         clear(self.temporary)
         # a journal without a line is from a run that did nothing, so it is ignored

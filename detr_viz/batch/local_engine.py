@@ -53,7 +53,7 @@ class LocalEngine:
         self, items: Iterator[Item], temporary: Path, say: Callable[[str], None]
     ) -> Iterator[Result]:
         for worker in self._workers:
-            worker.set_up(Setup(self._recipe, temporary.absolute()))
+            worker.set_up(Setup(self._recipe, temporary.absolute(), len(self._workers)))
         self._say = say
         self._pipeline = Pipeline(self._workers, self._batch_size)
         if self._stopped:

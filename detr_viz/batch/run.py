@@ -24,6 +24,7 @@ from detr_viz.common.files import OutputError
 from detr_viz.common.progress import Progress
 from detr_viz.images.collect import Input
 from detr_viz.images.drawn_scenes import ONLY_SHAPES
+from detr_viz.images.locate import is_below
 from detr_viz.render.notes import photo_weights
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import Recipe
@@ -143,7 +144,7 @@ class RunRecord:
         """What an earlier run wrote for an image, if no file of this run is missing."""
         with self._lock:
             done = self._journal.earlier(self._inputs[i].path)
-        if done is None:
+        if done is None or not all(map(is_below, done.files)):  # no run of ours wrote that
             return None
         recipe, name = self._recipe, self._inputs[i].name
         stems = [recipe.stem(name, view) for view in recipe.views]

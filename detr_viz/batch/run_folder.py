@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ def lock_folder(folder: Path) -> int | None:
         except FileExistsError:
             if folder.is_symlink() or not folder.is_dir() or _is_foreign(folder):
                 raise OutputError(f"{folder} is not the folder of a run: remove it") from None
+        _check_plain(folder)
         if fcntl is None:
             return None
         try:
@@ -51,6 +53,15 @@ def lock_folder(folder: Path) -> int | None:
                 f"another run is writing to {folder.parent}: wait for it, or choose another --out"
             ) from None
         os.close(lock)
+
+
+def _check_plain(folder: Path) -> None:
+    """OutputError for a pipe, a socket or a device that stands where a run has its own files."""
+    for name in (LOCK, JOURNAL):
+        with suppress(FileNotFoundError):
+            mode = os.lstat(folder / name).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # links are refused or removed
+                raise OutputError(f"{folder / name} is not a regular file: remove it")
 
 
 def _is_foreign(folder: Path) -> bool:

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setup:
-    """Start a run with what all its images share. temporary: the folder for unfinished files."""
+    """Start a run with what all its images share.
+
+    temporary: the folder for unfinished files. helpers: that share one budget of pixels.
+    """
 
     recipe: Recipe
     temporary: Path
+    helpers: int = 1
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from detr_viz.batch.budget import PixelBudget
 from detr_viz.batch.tasks import (
     Draw,
     Drawn,
@@ -57,6 +58,7 @@ class ImageWorker:
         from detr_viz.common import files
 
         self._setup = task
+        self._budget = PixelBudget(task.temporary, task.helpers)
         files.put_temporaries_in(task.temporary)
 
     @property
@@ -70,10 +72,15 @@ class ImageWorker:
 
         if task.earlier is not None and self._is_done(task.path, task.earlier):
             return Skipped()
-        picture = load_image(task.path)
-        inputs = inputs_of(picture, self._recipe)
-        self._held[task.i] = picture
-        return Pixels(picture.facts, inputs)
+        with self._budget.room():
+            picture = load_image(task.path)
+            inputs = inputs_of(picture, self._recipe)
+            held = sum(_pixels(one) for one in self._held.values())
+            if held + _pixels(picture) <= self._budget.held_most:  # else it is read again
+                self._held[task.i] = picture
+            facts = picture.facts
+            del picture
+        return Pixels(facts, inputs)
 
     def _is_done(self, path: str, earlier: Earlier) -> bool:
         from detr_viz.images.read import sha256
@@ -87,13 +94,18 @@ class ImageWorker:
             )
         return False
 
-    def _draw(self, task: Draw) -> Drawn:
+    def _draw(self, task: Draw) -> TaskResult:
+        held = self._held.get(task.i)
+        with self._budget.room(0 if held is None else _pixels(held)):
+            return self._drawn(task)
+
+    def _drawn(self, task: Draw) -> TaskResult:
         from detr_viz.images.read import load_image
         from detr_viz.render import run
         from detr_viz.render.notes import is_beyond_models
 
         picture = self._held.pop(task.i, None)
-        if picture is None:  # it was read by a worker that has died
+        if picture is None:  # it is large, or was read by a worker that has died
             picture = load_image(task.path)
             known = {e.image.sha256 for r in task.measured.results.values() for e in r.shown}
             if known - {picture.sha256}:
@@ -104,3 +116,7 @@ class ImageWorker:
         replaced = sum(len(view.replaced) for view in views)
         beyond = is_beyond_models(self._recipe, picture)
         return Drawn(files, tuple(dict.fromkeys(notes)), replaced, beyond)
+
+
+def _pixels(picture: LoadedImage) -> int:
+    return picture.hw[0] * picture.hw[1]

@@ -6,14 +6,17 @@ check_tensors(state_dict, where) # kinds, strides, and how much they share
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from detr_viz.checkpoints.pickle_costs import check_costs
 from detr_viz.checkpoints.weight_files import CheckpointError
 from detr_viz.common.bounds import beyond, bound
 from detr_viz.common.files import path_text, reason
+from detr_viz.common.regular import open_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +24,30 @@ if TYPE_CHECKING:
 _LARGEST_SIDE = 2**31
 _SLACK = 1 << 24  # bytes of tensors that share others, whatever the share
 _KINDS = ("float64", "float32", "float16", "bfloat16")
+
+
+def check_pickle(path: Path, zipped: bool) -> None:
+    """CheckpointError for a file of torch.save that would unpack to more than it is, as read."""
+    size = path.stat().st_size
+    if not zipped:
+        with open_regular(path) as file:
+            _check_costs(file, size, path, pickles=4)  # magic, protocol, system, content
+        return
+    check_members(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = [archive.read(n) for n in archive.namelist() if n.endswith("data.pkl")]
+    except Exception:  # damaged: torch.load says so
+        return
+    for data in held:
+        _check_costs(io.BytesIO(data), len(data), path)
+
+
+def _check_costs(file: BinaryIO, size: int, path: Path, pickles: int = 1) -> None:
+    try:
+        check_costs(file, size, pickles)
+    except ValueError as error:
+        raise CheckpointError(f"{path_text(path)} is not read, its pickle: {error}") from None
 
 
 def check_members(path: Path) -> None:

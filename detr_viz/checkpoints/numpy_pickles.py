@@ -9,6 +9,7 @@ reading with RefusedError.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,10 +19,13 @@ import numpy as np
 import torch
 
 from detr_viz.checkpoints import plain_values
+from detr_viz.checkpoints.pickle_costs import check_costs
+from detr_viz.common.regular import open_regular
 
 # How a torch.save before 2020 (not zipped) begins: protocol 2, then torch's magic number.
 TORCH_HEAD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _MOST_DEPTH = 8
+_MOST_VALUES = 4_000_000  # of lists and dicts
 
 
 class RefusedError(pickle.UnpicklingError):
@@ -87,7 +91,7 @@ class _Unpickler(pickle.Unpickler):
 
 def is_of_torch(path: Path) -> bool:
     """Whether torch.save wrote this pickle, in its form before zip archives."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return file.read(len(TORCH_HEAD)) == TORCH_HEAD
 
 
@@ -96,16 +100,22 @@ def read(path: Path) -> Any:
 
     Values that are neither numbers, text, lists nor dicts are left out of dicts.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         protocol = file.read(2)[1:]
         file.seek(0)
+        check_costs(file, os.fstat(file.fileno()).st_size)
+        file.seek(0)
         try:
-            return _plain(_Unpickler(file, encoding="latin1").load(), 0)
+            return _plain(_Unpickler(file, encoding="latin1").load(), 0, [_MOST_VALUES])
         except RefusedError as error:
             raise RefusedError(error.name, *protocol) from None
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _plain(value: Any, depth: int, left: list[int]) -> Any:
+    """A copy of plain values. left: how many more there may be, for lists that hold one list."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise ValueError(f"more than {_MOST_VALUES:,} values")
     if depth > _MOST_DEPTH:
         return None
     if isinstance(value, plain_values.NDArray):
@@ -115,10 +125,10 @@ def _plain(value: Any, depth: int) -> Any:
         native = np.array(array, array.dtype.newbyteorder("="), order="C")  # a copy of its own
         return torch.from_numpy(native) if native.dtype.itemsize <= 8 else None
     if isinstance(value, Mapping):
-        parts = {key: _plain(part, depth + 1) for key, part in value.items()}
+        parts = {key: _plain(part, depth + 1, left) for key, part in value.items()}
         return {key: part for key, part in parts.items() if part is not None}
     if isinstance(value, list | tuple):
-        return [_plain(part, depth + 1) for part in value]
+        return [_plain(part, depth + 1, left) for part in value]
     return value if isinstance(value, str | int | float | bool) else None
 
 

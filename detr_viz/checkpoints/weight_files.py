@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from detr_viz.checkpoints.refused_names import refused
 from detr_viz.common.bounds import beyond, bound
@@ -32,9 +32,6 @@ from detr_viz.common.regular import (
     open_regular,
     read_regular,
 )
-
-if TYPE_CHECKING:
-    pass
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
@@ -259,11 +256,10 @@ def _read_arrays(path: Path) -> Any:
 def _read_torch(path: Path, zipped: bool) -> Any:
     import torch
 
-    from detr_viz.checkpoints.bounded import check_members
+    from detr_viz.checkpoints.bounded import check_pickle
     from detr_viz.checkpoints.plain_values import allowed
 
-    if zipped:
-        check_members(path)
+    check_pickle(path, zipped)
     try:
         with allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, on what is then refused in one line
@@ -283,6 +279,8 @@ def _why_not(path: Path, zipped: bool, error: Exception) -> str:
         asked = re.search(dotted, message) or re.search(r"GLOBAL (\w+) was not", message)
         if asked or "Can only" in message or "Trying to call" in message:
             return refused(asked[1] if asked else "")
+        if "torch.nested" in message:
+            return "holds nested tensors: save state_dict() with plain ones"
         if "nsupported operand" in message:
             return "is a pickle that torch.save did not write: save model.state_dict() with torch"
     if zipped:

@@ -67,6 +67,11 @@ def add_places(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare maps that were made in another precision too, by the coarser limits",
     )
+    parser.add_argument(
+        "--anywhere",
+        action="store_true",
+        help="let baselines name images and weights outside their repository, and on the hub",
+    )
     parser.add_argument("--cache", metavar="DIR", help="where downloads go (default: weights/)")
 
 
@@ -79,6 +84,7 @@ def options_of(args: argparse.Namespace) -> CheckOptions:
         device=args.device,
         other_precision=args.other_precision,
         cache=args.cache,
+        anywhere=args.anywhere,
         quiet=args.quiet,
         traceback=args.traceback,
     )

@@ -30,7 +30,7 @@ from detr_viz.cli.settings import (
 from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_INTERRUPTED, UserError, report
-from detr_viz.common.files import OutputError
+from detr_viz.common.files import OutputError, check_file
 from detr_viz.detections import labels
 from detr_viz.detections.queries import DEFAULT, NoQueryError, check_for, check_syntax
 from detr_viz.images import collect
@@ -187,6 +187,10 @@ def run_many(
     from detr_viz.batch import worker_process
     from detr_viz.batch.run import figures_of, run_batch
 
+    tag = f"-{options.paths.tag}" if options.paths.tag else ""
+    sheet = options.paths.folder / f"contact-sheet{tag}.pdf"
+    if options.contact_sheet:
+        check_file(sheet, "choose another --out")
     local, here = options.engine == "local", sources
     if not local:
         from detr_viz.batch.ray.engine import check
@@ -239,15 +243,13 @@ def run_many(
     if options.contact_sheet:
         from detr_viz.figures.contact_sheet import contact_sheet
 
-        tag = f"-{paths.tag}" if paths.tag else ""
-        path = paths.folder / f"contact-sheet{tag}.pdf"
         pngs = list(figures_of(paths))
         if pngs:
             facts = {"Software": f"detr_viz {detr_viz.__version__}"}
-            contact_sheet(path, pngs, options.contact_sheet, recipe.title, facts)
-            say(f"wrote {path}", options.quiet)
+            contact_sheet(sheet, pngs, options.contact_sheet, recipe.title, facts)
+            say(f"wrote {sheet}", options.quiet)
         else:
-            say(f"no {path.name}: there is no figure", options.quiet)
+            say(f"no {sheet.name}: there is no figure", options.quiet)
     if summary.last_line:
         say(summary.last_line, options.quiet)
     if summary.counts.failed:

@@ -29,6 +29,7 @@ class Bound(NamedTuple):
 BOUNDS = {
     "pickle": Bound(16_000_000, "bytes", "of data.pkl and other members of a .pth but tensors"),
     "json": Bound(64_000_000, "bytes", "of config.json, an index and other JSON of a model"),
+    "copies": Bound(256_000_000, "bytes", "that a pickle copies beyond 4 times its size"),
     "tensors": Bound(50_000, "tensors", "in a checkpoint"),
     "shared": Bound(8, "times", "that tensors may be larger than the bytes they share"),
     "layers": Bound(100, "layers", "or blocks of one kind in a checkpoint"),
@@ -36,6 +37,10 @@ BOUNDS = {
     "name": Bound(1_000, "characters", "of the name of a class, in a checkpoint or a list"),
     "queries": Bound(3_000, "queries", "in a file of saved maps"),
     "modes": Bound(64, "modes", "in a file of saved maps"),
+    "deep": Bound(512_000_000, "bytes", "of an unpacked AVIF or HEIC, or of over 8 bits a sample"),
+    "images": Bound(2_000_000, "images", "in an @list or a COCO file"),
+    "flight": Bound(200_000_000, "pixels", "that all helpers of a batch unpack at a time"),
+    "scans": Bound(200, "scans", "of a progressive JPEG"),
     "seconds": Bound(600, "seconds", "that a worker takes to read or draw an image (--timeout)"),
     "pairs": Bound(4_000_000, "pairs", "of queries that are compared by their boxes"),
 }

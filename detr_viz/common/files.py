@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.regular import check_regular, is_of_the_system
 
 _unfinished: set[Path] = set()
 _elsewhere: Path | None = None  # the folder for temporary files; None: the target's own
@@ -105,8 +106,8 @@ def check_file(path: Path, way_out: str) -> None:
     try:
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder; give a file name")
-        if path.exists() and not path.is_file():
-            raise OutputError(f"cannot write {path}: it is not a regular file", way_out)
+        if path.exists():
+            check_regular(path)
         if path.is_symlink() and not path.exists():
             raise OutputError(f"cannot write {path}: it is a link to nothing", way_out)
         folder = existing_folder(path.parent)
@@ -114,6 +115,8 @@ def check_file(path: Path, way_out: str) -> None:
         raise OutputError(f"cannot write {path}: {reason(error)}", way_out) from error
     if not folder.is_dir():
         raise OutputError(f"cannot write {path}: {folder} is a file, not a folder", way_out)
+    if is_of_the_system(folder):
+        raise OutputError(f"cannot write {path}: {folder} is a folder of the system", way_out)
 
 
 def existing_folder(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from detr_viz.figures.latex_text import (
     FORMULA,
     NOT_IN_LATEX,
     escape,
+    fitting_one_line,
     included,
     mathematics,
     with_formulas,
@@ -70,7 +71,8 @@ def latex(shown: FigureContents | ViewContents, figure: str | Path) -> str:
     comments = [f"needs \\usepackage{{{needs}", *hashes]
     if name != path.name:
         comments.append(f"rename the figure to {name}: LaTeX cannot include a file of its name")
-    caption = _caption(shown) if _has_words(shown) else _plain_caption(shown)
+    words_of = _caption if _has_words(shown) else _plain_caption
+    caption = fitting_one_line(lambda: words_of(shown))
     if not caption.isascii():
         comments.append(
             "has characters beyond ASCII; where pdflatex lacks them: xelatex or lualatex, with a "
@@ -244,6 +246,8 @@ def _short_hash(subject: ShownModel) -> str:
 def caption_path(figure: str | Path) -> Path:
     """<figure's stem>.tex. OutputError where it is a folder, or a file that we did not write."""
     path = Path(figure).with_suffix(".tex")
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"cannot write {path}: it is a link to nothing; choose another --out")
     try:
         with open_regular(path) as file:
             begins = file.read(len(_FIRST_WORDS))

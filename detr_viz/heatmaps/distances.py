@@ -6,10 +6,12 @@ apart.total_variation                           # (q, heads), 0 to 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+_CELLS = 1 << 22  # that are compared at a time: in float64 a few times over
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +40,19 @@ def distances(p: ArrayLike, q: ArrayLike, atol: float = 0.0) -> Distances:
     cell depends only on rounding, so a shift of it has no meaning.
     ValueError if shapes differ or there is no cell.
     """
-    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    p, q = np.asarray(p), np.asarray(q)
     if p.shape != q.shape or p.ndim < 2 or not p.shape[-1] or not p.shape[-2]:
         raise ValueError(f"maps of equal shapes (..., h, w) are needed, not {p.shape}, {q.shape}")
+    if p.ndim < 3 or p.size <= _CELLS:
+        return _distances(p.astype(np.float64), q.astype(np.float64), atol)
+    step = max(1, _CELLS * len(p) // p.size)
+    rows = [slice(start, start + step) for start in range(0, len(p), step)]
+    parts = [_distances(p[r].astype(np.float64), q[r].astype(np.float64), atol) for r in rows]
+    names = [field.name for field in fields(Distances)]
+    return Distances(**{n: np.concatenate([getattr(part, n) for part in parts]) for n in names})
+
+
+def _distances(p: NDArray[np.float64], q: NDArray[np.float64], atol: float) -> Distances:
     change = np.abs(p - q)
     return Distances(
         max_abs=change.max((-2, -1)),

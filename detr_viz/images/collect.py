@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.common.errors import UserError
 from detr_viz.common.file_kinds import HEAD_BYTES, kind_of
 from detr_viz.common.files import path_text, reason
-from detr_viz.common.regular import open_regular
+from detr_viz.common.regular import open_regular, own_descriptor, read_stream
 from detr_viz.images.locate import is_below, locate
 from detr_viz.images.names import STATE_FOLDER, last_part, output_name, unique_name
 from detr_viz.images.search import NamedPaths, path_below, search_images
@@ -149,7 +150,7 @@ def _check_swept(inputs: Sequence[Input], out: str | Path) -> None:
 
 
 def _from_list(path: str, root: str | None, notes: list[str]) -> NamedPaths:
-    title = f"the list {path_text(path)}"
+    title = "the list on standard input" if path == "-" else f"the list {path_text(path)}"
     try:
         text = _read(path, title, _LIST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -159,6 +160,7 @@ def _from_list(path: str, root: str | None, notes: list[str]) -> NamedPaths:
     lines = [line for line in map(str.strip, text.split("\n")) if line and line[0] != "#"]
     if not lines:
         raise UserError(f"{title} names no image: write one path on each line")
+    _check_count(len(lines), title)
     top, direct, images = root or "", [], []
     for line in lines:
         absolute = os.path.isabs(line) or line.startswith(_LINKS)
@@ -187,6 +189,7 @@ def _from_coco(path: str, root: str | None, notes: list[str]) -> NamedPaths:
     entries = coco.get("images") if isinstance(coco, dict) else None
     if not isinstance(entries, list) or not entries:
         raise UserError(f'{title} has no "images", or an empty list: give a COCO annotation file')
+    _check_count(len(entries), title)
     folder = os.path.dirname(path) if root is None else root
     names = []
     for i, entry in enumerate(entries):
@@ -203,6 +206,11 @@ def _from_coco(path: str, root: str | None, notes: list[str]) -> NamedPaths:
     notes += [note] if (note := found.note(title)) else []
     files = [file or _at_least(name) for name, file in zip(names, found.files, strict=True)]
     return [(os.path.join(folder, file), file) for file in files]
+
+
+def _check_count(count: int, title: str) -> None:
+    if count > bound("images"):
+        raise UserError(f"{title} names {beyond('images', count)}")
 
 
 def _refuse(names: Sequence[str], title: str, missing: str) -> NoReturn:
@@ -222,14 +230,20 @@ def _at_least(name: str) -> str:
 
 
 def _read(path: str, title: str, most: int) -> bytes:
-    """The file's content; UserError if it cannot be read or has more than `most` bytes."""
+    """The file's content; UserError if it cannot be read or has more than `most` bytes.
+
+    Also of standard input ("-") and of a pipe that the shell opened: @<(find . -name "*.jpg").
+    """
+    data: bytes | None
     try:
-        with open_regular(path) as file:
-            fits = os.fstat(file.fileno()).st_size <= most
-            data = file.read() if fits else b""
+        if (descriptor := own_descriptor(path)) is not None:
+            data = read_stream(descriptor, most, bound("seconds"))
+        else:
+            with open_regular(path) as file:
+                data = file.read() if os.fstat(file.fileno()).st_size <= most else None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise UserError(f"cannot read {title}: {reason(error)}; check the path") from None
-    if not fits:
+    if data is None:
         raise UserError(f"{title} is larger than {most // 1_000_000} MB: split it")
     kind = kind_of(data[:HEAD_BYTES])
     if kind is not None and kind.group == "lfs":

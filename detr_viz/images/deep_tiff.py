@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from detr_viz.images import to_rgb
-from detr_viz.images.loaded_image import MAX_PIXELS, ImageError
+from detr_viz.images.loaded_image import MAX_PIXELS, ImageError, ask_for
 from detr_viz.images.tiff_tags import (
     ALPHA,
     BLACK_IS_ZERO,
@@ -52,6 +52,9 @@ def by_tifffile(file: BinaryIO, tags: TiffTags, name: str) -> tuple[np.ndarray, 
         )
     if tags.ends_at > os.fstat(file.fileno()).st_size:  # tifffile would fill up with zeros
         raise ImageError(f"{name} is damaged or cut short (strips are missing): fetch it again")
+    height, width = tags.hw
+    to_rgb.check_deep(height * width * tags.samples * max(tags.bits) // 8, name)
+    ask_for(height * width)
     samples, colormap, pages = _samples(file, tags, name)
     opaque = None if alpha is None else _opacity(samples[..., alpha], tags, name)
     values = samples[..., colours]
@@ -64,7 +67,7 @@ def by_tifffile(file: BinaryIO, tags: TiffTags, name: str) -> tuple[np.ndarray, 
         notes += to_rgb.depth_note(tags.bits[0], white, int(values.max()))
     else:
         known = (1, 255) if tags.formats[0] == FLOAT else (255, 65535)
-        eight, more = to_rgb.from_any_range(values.astype(np.float64), known, tags.bits[0])
+        eight, more = to_rgb.from_any_range(values, known, tags.bits[0])
         notes += more
     if tags.photometric == WHITE_IS_ZERO:
         eight = 255 - eight
@@ -73,15 +76,19 @@ def by_tifffile(file: BinaryIO, tags: TiffTags, name: str) -> tuple[np.ndarray, 
     return _finish(eight, opaque, tags, tags.orientation, notes)
 
 
-def by_two_passes(file: BinaryIO, tags: TiffTags) -> tuple[np.ndarray, tuple[str, ...]]:
+def by_two_passes(file: BinaryIO, tags: TiffTags, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """The same for 16-bit RGB and CMYK, contiguous: Pillow's decoder gives one byte a sample."""
-    high, low = _bytes_of(file, 1), _bytes_of(file, 0)
-    samples = high.astype(np.uint16) << 8 | low
-    colours = tags.colours
-    eight = to_rgb.table_of(65535)[samples]
-    has_alpha = tags.photometric == RGB and samples.shape[-1] == 4
+    to_rgb.check_deep(tags.hw[0] * tags.hw[1] * tags.samples * 2, name)
+    ask_for(tags.hw[0] * tags.hw[1])
+    eight, low = _bytes_of(file, 1), _bytes_of(file, 0)  # the high bytes become the result
+    colours, table, brightest = tags.colours, to_rgb.table_of(65535), 0
+    for rows in to_rgb.strips(len(eight), eight.size):
+        samples = eight[rows].astype(np.uint16) << 8 | low[rows]
+        brightest = max(brightest, int(samples[..., :colours].max()))
+        eight[rows] = table[samples]
+    has_alpha = tags.photometric == RGB and eight.shape[-1] == 4
     opaque = eight[..., 3] if has_alpha and tags.extra[:1] != (UNSPECIFIED,) else None
-    notes = to_rgb.depth_note(16, 65535, int(samples[..., :colours].max()))
+    notes = to_rgb.depth_note(16, 65535, brightest)
     notes += _left_out(tags, int(opaque is not None))
     # Pillow has turned the picture upright
     return _finish(eight[..., :colours], opaque, tags, 1, notes)
@@ -107,7 +114,7 @@ def _bytes_of(file: BinaryIO, which: int) -> np.ndarray:
             im._mode = "RGBA"
         im.tile = tiles
         im.load()
-        return np.asarray(im)
+        return np.array(im)
 
 
 def _roles(tags: TiffTags, name: str) -> tuple[list[int], int | None, tuple[str, ...]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +12,25 @@ import numpy as np
 from detr_viz.common.errors import UserError
 
 MAX_PIXELS = 178_956_970  # Pillow's default limit, above which it raises DecompressionBombError
+
+
+_before: ContextVar[Callable[[int], None] | None] = ContextVar("before_pixels", default=None)
+
+
+@contextmanager
+def before_pixels(ask: Callable[[int], None]) -> Iterator[None]:
+    """In the block ask(pixels) is called before an image of so many pixels is unpacked."""
+    token = _before.set(ask)
+    try:
+        yield
+    finally:
+        _before.reset(token)
+
+
+def ask_for(pixels: int) -> None:
+    """The size of an image is known, and its pixels are needed now."""
+    if (ask := _before.get()) is not None:
+        ask(pixels)
 
 
 class ImageError(UserError):

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from detr_viz.common.bounds import beyond, bound
 from detr_viz.common.files import path_text
 from detr_viz.common.regular import check_regular, open_regular
 from detr_viz.images.deep_tiff import by_tifffile, by_two_passes, refuse_raw_photo
@@ -126,11 +127,26 @@ def _by_pillow(
             if im.format == "MPEG":
                 refuse(kind_in(file), name)
             raise ImageError(f"{name} is {im.format}, which is not read: convert it to PNG")
+        if im.format in ("JPEG", "MPO"):
+            _check_scans(file, name)
         if tags is not None and reader(tags) == TWO_PASSES:
-            rgb, notes = by_two_passes(file, tags)
+            rgb, notes = by_two_passes(file, tags, name)
         else:
             rgb, notes = to_rgb(im, name)
         return rgb, frame_note(im) + notes
+
+
+def _check_scans(file: BinaryIO, name: str) -> None:
+    """ImageError for a JPEG of very many scans: each goes over the whole picture."""
+    at = file.tell()
+    file.seek(0)
+    count, end = 0, b""
+    while block := file.read(1 << 20):  # no such bytes are part of a scan's own data
+        count += (end + block).count(b"\xff\xda")
+        end = block[-1:]
+    file.seek(at)
+    if count > bound("scans"):
+        raise ImageError(f"{name} has {beyond('scans', count)}")
 
 
 def _formats() -> tuple[str, ...]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from PIL import Image
 
-from detr_viz.images.loaded_image import ImageError
+from detr_viz.common.bounds import beyond, bound
+from detr_viz.images.loaded_image import ImageError, ask_for
 
 _ORIENTATION = 0x0112  # EXIF tag; how the stored pixels must be turned to stand upright
+_BYTES = {"I": 4, "F": 4}  # of a sample; I;16 and its kin have two
+_STRIP = 1 << 22  # samples that are worked on at a time
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_FORMAT = 258, 262, 339
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -27,6 +32,11 @@ def to_rgb(im: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     if 0 in im.size:
         raise ImageError(f"{name} has no pixels ({im.width} x {im.height})")
+    ask_for(im.width * im.height)
+    if im.format in ("AVIF", "HEIF"):  # their decoders hold a picture two or three times
+        check_deep(im.width * im.height * 4, name)
+    if im.mode[0] in "IF":
+        check_deep(im.width * im.height * _BYTES.get(im.mode, 2), name)
     white = _deep_white(im)  # known until the pixels are loaded
     im.load()  # before EXIF is read: for TIFF, Pillow turns the image upright here
     turn = _turn(im)
@@ -41,6 +51,18 @@ def to_rgb(im: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     pixels = np.asarray(rgb)
     pixels.flags.writeable = False
     return pixels, notes
+
+
+def check_deep(size: int, name: str) -> None:
+    """ImageError for a picture that takes more than its RGB, and unpacks to very many bytes."""
+    if size > bound("deep"):
+        raise ImageError(f"{name} unpacks to {beyond('deep', size)}")
+
+
+def strips(rows: int, samples: int) -> Iterator[slice]:
+    """Slices of the rows of a picture, of a few million samples each."""
+    step = max(1, _STRIP * rows // max(samples, 1))
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def _turn(im: Image.Image) -> Image.Transpose | None:
@@ -151,7 +173,7 @@ def _from_32_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
         known: tuple[int, ...] = (1, 255)
     else:  # older Pillows read 16-bit PNG as I
         known = (65535,) if im.format in ("PNG", "PPM") else (255, 65535)
-    gray, notes = from_any_range(samples.astype(np.float64), known)
+    gray, notes = from_any_range(samples, known)
     if tags.get(_TIFF_PHOTOMETRIC) == 0:
         gray = 255 - gray
     return Image.fromarray(gray), notes
@@ -160,26 +182,38 @@ def _from_32_bits(im: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
 def from_any_range(
     samples: np.ndarray, known: tuple[int, ...], bits: int = 32
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(uint8 of the same shape, notes) of float64 samples, which are overwritten.
+    """(uint8 of the same shape, notes) of samples (H, W) or (H, W, n) of any kind of number.
 
     White is the first value in `known` that no sample exceeds. If samples exceed all of these or
-    are negative, the range of the samples and 0 is shown.
+    are negative, the range of the samples and 0 is shown. Strip by strip, in float64.
     """
     notes: tuple[str, ...] = ()
-    finite = np.isfinite(samples)
-    if not finite.all():
-        notes = (f"{int((~finite).sum())} samples are not finite: drawn as the lowest",)
-        samples[~finite] = samples[finite].min() if finite.any() else 0
-    low, high = float(samples.min()), float(samples.max())
+    low, high, wild = np.inf, -np.inf, 0
+    for rows in strips(len(samples), samples.size):
+        strip = samples[rows].astype(np.float64)
+        finite = strip[np.isfinite(strip)]
+        wild += strip.size - finite.size
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        low = high = 0.0
+    if wild:
+        notes = (f"{wild} samples are not finite: drawn as the lowest",)
     white = next((value for value in known if low >= 0 and high <= value), None)
     black, white = (0, white) if white else (min(low, 0), max(high, 0))
     dark = f", the largest sample is {high:.6g}" if 0 < 2 * high < white else ""
     notes += (f"{bits}-bit: {black:.6g} is black, {white:.6g} is white{dark}",)
-    if high > 1e300 or low < -1e300:  # the difference of two float64 may be infinite
-        samples, black, white = samples / 4, black / 4, white / 4
-    samples -= black
-    samples *= 255 / max(white - black, 1e-300)
-    return np.rint(samples).astype(np.uint8), notes
+    part = 4 if high > 1e300 or low < -1e300 else 1  # a difference of float64 may be infinite
+    black, white = black / part, white / part
+    out = np.empty(samples.shape, np.uint8)
+    for rows in strips(len(samples), samples.size):
+        strip = samples[rows].astype(np.float64)
+        strip[~np.isfinite(strip)] = low
+        strip /= part
+        strip -= black
+        strip *= 255 / max(white - black, 1e-300)
+        out[rows] = np.rint(strip)
+    return out, notes
 
 
 def _over_white(im: Image.Image) -> tuple[Image.Image, bool]:

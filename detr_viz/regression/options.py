@@ -26,6 +26,7 @@ class CheckOptions:
     only       patterns of names; None: all
     other_precision  whether maps made in another precision are compared, by the coarser limits
     cache      folder for downloads
+    anywhere   whether baselines may name any file and weights of the hub, see reach.py
     """
 
     baselines: tuple[str, ...]
@@ -34,6 +35,7 @@ class CheckOptions:
     device: str = "auto"
     other_precision: bool = False
     cache: str | None = None
+    anywhere: bool = False
     quiet: bool = False
     traceback: bool = False
 

@@ -18,6 +18,7 @@ from detr_viz.heatmaps.limits import Limits, between, of_run
 from detr_viz.heatmaps.npz import Heatmaps, load, of
 from detr_viz.regression.baselines import KEY, Baseline, ModelKey, read
 from detr_viz.regression.options import CheckOptions, chosen
+from detr_viz.regression.reach import check_reach
 
 if TYPE_CHECKING:
     from detr_viz.explanation.captured import Explanation
@@ -46,7 +47,10 @@ def _outcomes(options: CheckOptions, own: Mapping[str, float]) -> Iterator[Outco
     known: list[Baseline] = []
     for path, name in places:
         try:
-            known.append(read(path, name, options.root))
+            baseline = read(path, name, options.root)
+            if not options.anywhere:
+                check_reach(baseline, options.root)
+            known.append(baseline)
         except UserError as error:
             yield Outcome(name, trouble=str(error))
     known.sort(key=lambda baseline: (repr(baseline.model), *_input(baseline)))

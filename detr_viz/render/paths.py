@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.file_names import LONGEST, fitting
-from detr_viz.common.files import existing_folder, reason
+from detr_viz.common.files import check_file, existing_folder, reason
+from detr_viz.common.regular import is_of_the_system
 from detr_viz.figures.styles import SUFFIXES
 
 MAPS = ".npz"
@@ -97,14 +98,21 @@ class OutputPaths:
 
     def check(self) -> None:
         """UserError where a file cannot be written, before the work starts."""
-        numbers = [self._path(MAPS)] if self.saves_maps else []
-        for path in (*self.figures, *numbers):
-            if path.is_dir():
-                raise UserError(f"cannot write {path}: it is a folder; choose another --out")
+        _check_each((*self.figures, *([self._path(MAPS)] if self.saves_maps else ())))
         if self.caption and self.figures:
             from detr_viz.figures.latex_caption import caption_path
 
             caption_path(self.caption_figure)
+
+    def check_all(self, figures: Iterable[str], numbers: Iterable[str]) -> None:
+        """check() for all figures and numbers of a view, by the ends of their names.
+
+        Which suffix numbers have is not known before they are made: neither may be in the way.
+        """
+        for end in figures:
+            self.ending(end).check()
+        for end in numbers if self.saves_maps else ():
+            _check_each([self.numbers(end, suffix) for suffix in NUMBERS])
 
     def numbers(self, end: str, suffix: str) -> Path:
         """The path of saved numbers."""
@@ -115,6 +123,14 @@ class OutputPaths:
         # of the stem alone, so that all files of one figure share theirs; `is_complete` knows a
         # file by its start, which stays
         return self.folder.joinpath(*folders, fitting(name, most=_LONGEST_STEM) + suffix)
+
+
+def _check_each(targets: Sequence[Path]) -> None:
+    """UserError for a folder, a pipe, a device, or a link to one of them or to nothing."""
+    for path in targets:
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder; choose another --out")
+        check_file(path, "choose another --out")
 
 
 def _caption_figure(figures: Sequence[Path]) -> Path:
@@ -149,6 +165,8 @@ def _check_folder(out: str | None, several: bool) -> None:
     folder = existing_folder(folder)
     if not folder.is_dir():
         raise UserError(f"cannot write to --out {out}: {folder} is a file, not a folder")
+    if is_of_the_system(folder):
+        raise UserError(f"cannot write to --out {out}: {folder} is a folder of the system")
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write to {folder}: permission denied; choose another --out")
 

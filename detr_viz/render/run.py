@@ -200,8 +200,7 @@ def draw(
         with caught_notes() as notes:
             drawn = views.view(view).draw(replace(result, shown=shown), recipe.of_view(view))
         target = paths.at(recipe.stem(name, view))
-        for end in drawn.figures:
-            target.ending(end).check()
+        target.check_all(drawn.figures, drawn.numbers)
         drawings.append((view, drawn, target, notes))
     written = []
     for view, drawn, target, notes in drawings:

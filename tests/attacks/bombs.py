@@ -75,7 +75,7 @@ def long_pickle(home: Path) -> list[str]:
 
 def many_layers(home: Path) -> list[str]:
     model = dict(demo()["model"])
-    for key in [k for k in model if ".layers.0." in k]:
+    for key in [k for k in model if k.endswith("decoder.layers.0.norm1.weight")]:
         for layer in range(2, 6000):
             model[key.replace(".layers.0.", f".layers.{layer}.")] = torch.zeros(1)
     torch.save({"model": model}, home / "a.pth")
@@ -95,7 +95,7 @@ def shared(home: Path) -> list[str]:
 
 
 def nested(home: Path) -> list[str]:
-    model = {k: v.to_sparse() for k, v in demo()["model"].items() if v.dim() == 2}
+    model = {k: v.to_sparse() for k, v in demo()["model"].items() if v.shape == (128, 128)}
     torch.save({"model": model}, home / "a.pth")
     return _weights("a.pth")
 
@@ -267,12 +267,12 @@ BOMBS: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "long class names": (long_class_names, "--limit name="),
     "long list of classes": (long_class_list, "error: "),
     "large size": (large_size, "--limit pixels="),
-    "float TIFF": (_tiff_bomb("<f4"), ""),
-    "double TIFF": (_tiff_bomb("<f8"), ""),
-    "int TIFF": (_tiff_bomb("<u4"), ""),
+    "float TIFF": (_tiff_bomb("<f4"), "--limit deep="),
+    "double TIFF": (_tiff_bomb("<f8"), "--limit deep="),
+    "int TIFF": (_tiff_bomb("<u4"), "--limit deep="),
     "FITS": (fits, "error: "),
     "EPS": (eps, "error: "),
-    "AVIF": (avif, ""),
+    "AVIF": (avif, "--limit deep="),
     "PNG": (png, "too large"),
     "many modes": (many_modes, "--limit modes="),
     "many queries": (many_queries, "--limit "),

@@ -3,54 +3,21 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from not_regular import KINDS
 
 from detr_viz.common.regular import NotRegularError, open_regular
 
 SCENE = str(ROOT / "image/scene_1.jpg")
 
 
-def _socket(path: Path) -> None:
-    one = socket.socket(socket.AF_UNIX)
-    here = os.getcwd()
-    os.chdir(path.parent)  # the path of a socket is short
-    try:
-        one.bind(path.name)
-    finally:
-        os.chdir(here)
-        one.close()
-
-
-def _link(target: str) -> Callable[[Path], None]:
-    return lambda path: path.symlink_to(target)
-
-
-KINDS: dict[str, Callable[[Path], None]] = {  # what stands where a file should
-    "pipe": lambda path: os.mkfifo(path),
-    "socket": _socket,
-    "zero": _link("/dev/zero"),
-    "terminal": _link("/dev/tty"),
-    "random": _link("/dev/urandom"),
-    "memory": _link("/proc/self/mem"),
-    "maps": _link("/proc/self/maps"),
-    "core": _link("/proc/kcore"),
-    "kernel": _link("/proc/kmsg"),
-    "power": _link("/sys/kernel/uevent_seqnum"),
-    "link to a pipe": lambda path: (
-        os.mkfifo(path.with_name("pipe")),
-        path.symlink_to("pipe"),
-    ),
-    "loop": lambda path: path.symlink_to(path.name),
-    "nothing": _link("nowhere"),
-}
+TWO = f"--image {SCENE} {ROOT / 'image/scene_2.jpg'}"
 PLACES = {  # where -> (the file's name, the words of the command)
     "image": ("a.png", "--image a.png"),
     "list": ("list.txt", f"--image @list.txt {SCENE}"),
@@ -69,8 +36,26 @@ PLACES = {  # where -> (the file's name, the words of the command)
     "folder of a folder": ("out", f"--image {SCENE} --out out/a/b.png"),
     "cache": ("w", f"--image {SCENE} --weights detr-r50 --cache w"),
 }
-# what a link may stand for: the run makes these, or nothing is wrong with them
-HELD = {("list", "nothing"), ("image", "nothing")}
+SMALL = f"--image {SCENE} --size 64 --queries 0"
+PLACES |= {  # of what a run writes
+    "figure": ("a.png", f"{SMALL} --out a.png"),
+    "figure in a folder": ("out/scene_1_detr_combine.png", f"{SMALL} --out out"),
+    "maps": ("a.npz", f"{SMALL} --out a.png --save-maps"),
+    "maps in a folder": ("out/scene_1_detr_combine.npz", f"{SMALL} --out out --format npz"),
+    "caption": ("a.tex", f"{SMALL} --out a.png --caption"),
+    "caption in a folder": ("out/scene_1_detr_combine.tex", f"{SMALL} --out out --caption"),
+    "second format": ("out/scene_1_detr_combine.pdf", f"{SMALL} --out out --format png,pdf"),
+}
+BATCH = f"{TWO} --size 64 --queries 0"
+PLACES |= {  # of a batch: two images
+    "journal": ("out/.detr_viz/journal.jsonl", f"{BATCH} --out out"),
+    "journal to resume": ("out/.detr_viz/journal.jsonl", f"{BATCH} --out out --resume"),
+    "lock": ("out/.detr_viz/lock", f"{BATCH} --out out"),
+    "table": ("out/index.csv", f"{BATCH} --out out"),
+    "table to resume": ("out/index.csv", f"{BATCH} --out out --resume"),
+    "failures": ("out/failures.csv", f"{BATCH} --out out"),
+    "contact sheet": ("out/contact-sheet.pdf", f"{BATCH} --out out --contact-sheet 4"),
+}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -80,7 +65,8 @@ def test_refused_at_once(tmp_path, place, capsys, monkeypatch):
 
     name, words = PLACES[place]
     outcomes = {}
-    for kind, build in KINDS.items():
+    kinds = {k: KINDS[k] for k in ("pipe", "socket")} if name.endswith(".jsonl") else KINDS
+    for kind, build in kinds.items():
         home = tmp_path / kind.replace(" ", "_")
         path = home / name
         path.parent.mkdir(parents=True)
@@ -109,6 +95,132 @@ def test_refused_at_once(tmp_path, place, capsys, monkeypatch):
                 break
     monkeypatch.chdir(tmp_path)
     assert not outcomes
+
+
+@pytest.mark.parametrize("kind", ["zero", "memory", "nothing", "loop"])
+def test_a_link_in_place_of_the_journal_goes_unopened(tmp_path, kind, capsys, monkeypatch):
+    """The hidden folder is the run's own, which empties it at its start: the link is removed."""
+    from detr_viz import cli
+
+    monkeypatch.chdir(tmp_path)
+    name, words = PLACES["journal"]
+    (tmp_path / name).parent.mkdir(parents=True)
+    KINDS[kind](tmp_path / name)
+    assert cli.main([*words.split(), "--quiet"]) == 0
+    assert not (tmp_path / "out/.detr_viz").exists() and (tmp_path / "out/index.csv").is_file()
+    assert not (tmp_path / "out/nowhere").exists()
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "loop"])
+def test_one_of_several_images(tmp_path, kind, capsys, monkeypatch):
+    """The others are drawn; this one is listed as failed, by its name."""
+    import csv
+
+    from detr_viz import cli
+
+    KINDS[kind](tmp_path / "bad.png")
+    monkeypatch.chdir(tmp_path)
+    words = ["--image", SCENE, "bad.png", *BATCH.split()[2:], "--out", "out", "--jobs", "1"]
+    assert cli.main(words) == 1
+    with open("out/failures.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["image"] == "bad.png" and "bad.png" in row["reason"]
+    with open("out/index.csv", newline="") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == {SCENE, BATCH.split()[2]}
+    assert len(list(Path("out").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "zero", "memory", "link to a pipe"])
+def test_what_takes_an_images_place_during_a_run(tmp_path, kind, monkeypatch):
+    """A worker reads an image; when it is asked again, something else stands there."""
+    from detr_viz.batch.tasks import Earlier, Failure, Pixels, Read, Setup
+    from detr_viz.batch.worker import ImageWorker
+    from detr_viz.common import files
+    from detr_viz.render.recipe import ModelFacts, Recipe
+
+    monkeypatch.setattr(files, "_elsewhere", None)  # and back: a worker sets it for good
+    model = ModelFacts("detr", "w.pth", "00", 8, False, ("cat",), 64, 100)
+    path = tmp_path / "a.png"
+    path.write_bytes(Path(SCENE).read_bytes())
+    worker = ImageWorker()
+    worker.answer(Setup(Recipe((model,)), tmp_path))
+    assert isinstance(worker.answer(Read(0, str(path))), Pixels)
+    path.unlink()
+    KINDS[kind](path)
+    for again in (Read(1, str(path)), Read(2, str(path), Earlier("0" * 12, (path,)))):
+        done: list[object] = []
+        thread = threading.Thread(target=lambda a=again, d=done: d.append(worker.answer(a)))
+        thread.daemon = True
+        thread.start()
+        thread.join(30)
+        (failed,) = done
+        assert isinstance(failed, Failure) and "a.png" in failed.reason, failed
+
+
+LISTS = {  # shell words after --image -> (exit code, words of what is printed)
+    "pipe of the shell": (f"@<(echo {SCENE})", 0, "wrote 1 file for 1 image"),
+    "standard input": (f"@- <<< {SCENE}", 0, "wrote 1 file for 1 image"),
+    "a pipe as standard input": (f"@/dev/stdin < <(echo {SCENE})", 0, "wrote 1 file for 1 image"),
+    "empty": ("@<(true)", 2, "names no image"),
+    "no text": ("@<(head -c 99 /dev/urandom; printf '\\0')", 2, "is not UTF-8 text"),
+    "no end": ("@<(sleep 60 2>&-)", 2, "has no end after 2 s"),
+    "slow": (
+        "@<(for i in 1 2 3 4 5 6 7 8; do echo a; sleep 1; done 2>&-)",
+        2,
+        "has no end after 2 s",
+    ),
+    "zeros": ("@- < /dev/zero", 2, "it is a device, not a regular file"),
+    "nothing": ("@- < /dev/null", 2, "it is a device, not a regular file"),
+    "closed": ("@- <&-", 2, "cannot read"),
+    "a pipe with a name": ("@named", 2, "it is a pipe, not a regular file"),
+    "one that was never open": ("@/dev/fd/87", 2, "cannot read"),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_that_come_through_a_pipe(tmp_path, name):
+    """Only pipes that the caller has opened: nothing can wait for their other end to be opened."""
+    words, code, says = LISTS[name]
+    os.mkfifo(tmp_path / "named")
+    flags = "--size 64 --queries 0 --out out --timeout 2"
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m detr_viz {flags} --image {words}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == code and says in done.stdout + done.stderr, done.stderr
+    assert code == 0 or done.stderr.count("\n") == 1
+
+
+def test_a_list_through_a_pipe_has_a_limit(monkeypatch):
+    from detr_viz.common.regular import read_stream
+
+    back, front = os.pipe()
+    writer = threading.Thread(target=lambda: os.write(front, b"a" * 50_000))
+    writer.start()
+    assert read_stream(back, 9_999, 5) is None
+    writer.join()
+    os.close(back)
+    os.close(front)
+
+
+def test_nothing_is_written_below_the_system(tmp_path, capsys, monkeypatch):
+    """A link to a folder of /proc as --out; a link to a file of /proc is not replaced."""
+    from detr_viz import cli
+
+    monkeypatch.chdir(tmp_path)
+    Path("out").symlink_to("/proc/self")
+    Path("a.png").symlink_to("/proc/self/maps")
+    Path("here").symlink_to("/proc/self/cwd")
+    for out in ("out", "out/x/", "out/x.png", "a.png", "/proc/self/x.png", "/sys/x/"):
+        assert cli.main([*SMALL.split(), "--out", out]) == 2, out
+        assert "of the system" in capsys.readouterr().err, out
+    assert sorted(os.listdir()) == ["a.png", "here", "out"] and Path("a.png").is_symlink()
+    assert cli.main([*SMALL.split(), "--out", "here/good.png"]) == 0  # leads to a folder of a disk
+    assert Path("good.png").is_file()
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("loop", "nothing")])

@@ -124,6 +124,9 @@ def test_a_line_written_in_pieces_is_cut_once():
     assert safe("ordinary text, \u732b and \u00e9") == "ordinary text, \u732b and \u00e9"
 
 
+MAPS = next(iter(sorted((ROOT / "tests/heatmaps").rglob("*.npz"))))
+DRAWN = f"--size 64 --queries 0 --out out/ --image {ROOT / 'image/scene_1.jpg'}"
+SECOND = ROOT / "image/scene_2.jpg"
 # how the command is called -> (what follows it in the shell, the exit codes that are right)
 LOST = {
     "help, full": ("--help > /dev/full", {2}),
@@ -140,6 +143,20 @@ LOST = {
     "shard of none": ("--image . --shard 5/4", {2}),
     "shards": ("--image . --shards 1/4", {2}),
     "check, full": ("check none 2> /dev/full", {2}),
+    "drawn, full": (f"{DRAWN} > /dev/full", {1, 2}),
+    "drawn, closed": (f"{DRAWN} >&-", {1, 2}),
+    "drawn, both full": (f"{DRAWN} > /dev/full 2> /dev/full", {1, 2}),
+    "drawn, quiet": (f"{DRAWN} --quiet > /dev/full", {0}),
+    "drawn, no reader": (f"{DRAWN} | true; exit ${{PIPESTATUS[0]}}", {0}),
+    "several, full": (f"{DRAWN} {SECOND} > /dev/full", {1, 2}),
+    "several, errors full": (f"{DRAWN} {SECOND} none.png 2> /dev/full", {1, 2}),
+    "queries, full": (f"{DRAWN} --list-queries > /dev/full", {2}),
+    "compared, full": (f"compare {MAPS} {MAPS} > /dev/full", {1, 2}),
+    "compared, closed": (f"compare {MAPS} {MAPS} >&-", {1, 2}),
+    "checked, full": (f"check {MAPS} > /dev/full", {2}),
+    "shard as words": ("--image . --shard 1 4", {2}),
+    "shard, with a prefix": ("--image . --shar 1/4", {2}),
+    "shard from nought": ("--image . --shard 0/4", {2}),
 }
 
 

@@ -31,13 +31,14 @@ SIGNS = {
     "times": "\N{MULTIPLICATION SIGN}",
     "cdot": "\N{MIDDLE DOT}",
 }
-LAYOUT = {"emph", "texttt", "caption", "label", "centering", "begin", "end"}
+LAYOUT = {"emph", "mbox", "texttt", "caption", "label", "centering", "begin", "end"}
 TOKEN = re.compile(r"\\([A-Za-z]+) *|\\(.)|(%[^\n]*\n *)|(.)", re.DOTALL)
 
 
 def typeset(source: str) -> str:
     """The text that TeX makes of a source; AssertionError for what it would not set literally."""
     out, depth, math = [], 0, False
+    source = source.replace(r"\texttt{\char34}", '{"}')
     for command, sign, comment, plain in TOKEN.findall(source):
         if command:
             assert command in SIGNS or command in LAYOUT, command

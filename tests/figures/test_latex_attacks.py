@@ -53,11 +53,20 @@ NAMES = {  # name -> text of a file, a class, a model
     "null": "a\0b",
     "par": r"a\par b",
     "long": "x" * 3000,
+    "long and wide": "W" * 3000,
+    "long, of words": "a b " * 900,
+    "long, of signs": "^\\" * 900,
 }
 _ALONE = (
-    "\\documentclass{article}\n\\usepackage{graphicx}\n\\begin{document}\n%s\n\\end{document}\n"
+    "\\documentclass{article}%s\\usepackage{graphicx}\n\\begin{document}\n%s\n\\end{document}\n"
 )
-ENGINES = ("pdflatex", "xelatex", "lualatex")
+_FONT = "\\usepackage[T1]{fontenc}\\usepackage{lmodern}"  # with a sign for each of ASCII
+ENGINES = {  # title -> (program, packages)
+    "pdflatex": ("pdflatex", ""),
+    "pdflatex, T1": ("pdflatex", _FONT),
+    "xelatex": ("xelatex", ""),
+    "lualatex": ("lualatex", ""),
+}
 
 
 def cleaned(text: str) -> str:
@@ -86,7 +95,7 @@ def test_a_name_is_text(name):
         body = "\n".join(line for line in tex.splitlines() if not line.startswith("%"))
         assert not re.search(r"\\(input|write|immediate|csname|par|verb)\b", body)
         read = caption(body)  # fails for a command that it does not know
-        short = cleaned(text)[:40].replace("$", "")
+        short = cleaned(text)[: 9 if len(text) > 200 else 40].replace("$", "")
         assert short in read.replace("$", "")
 
 
@@ -104,37 +113,71 @@ def test_the_figures_path(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_escaped_text_has_no_reader_sign(name):
     out = escape(NAMES[name])
-    plain = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}|\$\\(times|cdot)\$|\{\}", "\0", out)
+    plain = re.sub(
+        r"\\[&%$#_{}]|\\text\w+\{\}|\\mbox\{\}|\\texttt\{\\char34\}|\$\\(times|cdot)\$|\{\}",
+        "\0",
+        out,
+    )
     assert not set(plain) & set("\\{}$&#^_~%<>|`") and "--" not in plain
     assert with_formulas("$q_c · k_c$") == r"$q_c \cdot  k_c$".replace("  ", " ")
     assert "\\input" not in with_formulas(f"of {NAMES[name]} and $p_q$")
 
 
+def compiled(engine, tex, folder):
+    """What an engine said of a document, and the text of its PDF without spaces."""
+    from pypdf import PdfReader
+
+    program, packages = ENGINES[engine]
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    (folder / "caption.tex").write_text(_ALONE % (packages, tex), encoding="utf-8")
+    words = ["-shell-escape", "-interaction=nonstopmode", "-halt-on-error", "caption.tex"]
+    done = subprocess.run([program, *words], cwd=folder, capture_output=True, timeout=120)
+    assert done.returncode == 0, (tex, done.stdout[-2000:])
+    assert not (folder / "owned").exists()
+    assert b"secret.tex" not in done.stdout
+    pages = PdfReader(folder / "caption.pdf").pages
+    return "".join("".join(page.extract_text() for page in pages).split())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engines_set_all_names(tmp_path, engine):
-    if shutil.which(engine) is None:
-        pytest.skip(f"{engine} is not installed")
+    """The text of the PDF is the name, to the sign; an apostrophe is set as one."""
+    names = {name: text for name, text in NAMES.items() if text.isascii()}
+    lines = (f"\\noindent\\hbox{{Q{escape(cleaned(text)[:200])}Q}}\n" for text in names.values())
+    (tmp_path / "secret.tex").write_text("LEAKED")
+    read = compiled(engine, "\n".join(lines), tmp_path).replace("\u2019", "'")
+    assert "LEAKED" not in read
+    for name, text in names.items():
+        wanted = "".join(cleaned(text)[:200].split())
+        if engine == "pdflatex":  # the first font of TeX draws _ as a rule, and has other ^ and ~
+            wanted = wanted.replace("_", "").replace("^", "\u02c6").replace("~", "\u02dc")
+        assert f"Q{wanted}Q" in read, (name, wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_set_all_captions(tmp_path, engine):
     (tmp_path / "secret.tex").write_text("LEAKED")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
-    for name, text in NAMES.items():
-        if not text.isascii():
-            continue
-        for i, tex in enumerate(captions(text)):
-            source = tmp_path / "caption.tex"
-            source.write_text(_ALONE % tex.replace("figure*", "figure"), encoding="utf-8")
-            done = subprocess.run(
-                [
-                    engine,
-                    "-shell-escape",
-                    "-interaction=nonstopmode",
-                    "-halt-on-error",
-                    source.name,
-                ],
-                cwd=tmp_path,
-                capture_output=True,
-                timeout=120,
-            )
-            assert done.returncode == 0, (name, i, done.stdout[-2000:])
-            assert not (tmp_path / "owned").exists()
-            assert b"secret.tex" not in done.stdout
+    texts = [text for text in NAMES.values() if text.isascii()]
+    for i in (0, 1):  # each kind of caption; a page for each name
+        whole = "\n\\clearpage\n".join(
+            captions(text)[i].replace("figure*", "figure") for text in texts
+        )
+        assert "LEAKED" not in compiled(engine, whole, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_find_figures_of_all_names(tmp_path, engine):
+    """The figure itself lies under its hostile name; TeX includes it and no other."""
+    parts = []
+    for text in NAMES.values():
+        file = re.sub("[/\0]", "", text)[:100] + ".png"
+        if file.isascii() and file.isprintable() and not re.search(r'["`{}\\]', file):
+            Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / file)
+            parts.append(latex_caption.latex(shown(), file).replace("figure*", "figure"))
+    assert len(parts) > 9
+    compiled(engine, "\n\\clearpage\n".join(parts), tmp_path)
