@@ -5,7 +5,7 @@ One image runs at a time, whatever the batch, so that nothing is padded that wou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from detr_viz.adapters.answers import Answers, Facts, digest
 from detr_viz.adapters.cells import grids_of
 from detr_viz.adapters.find import find_sites
 from detr_viz.adapters.joint import cells_of
+from detr_viz.adapters.plans import keep, kept, key_of
 from detr_viz.adapters.positions import Given
 from detr_viz.adapters.probes import Probe, call_of, modules_of, read_call, references_of
 from detr_viz.adapters.read import projection
@@ -54,9 +55,12 @@ class AttachedDetector(RunsAgain):
         class_names: Sequence[str] | None = None,
         facts: Facts | None = None,
         pairwise: bool = True,
-        trial: Trial | None = None,
+        settings: Hashable = None,
     ) -> None:
-        """trial: what an earlier one saw; None: the network is called once, with noise."""
+        """settings: what tells `answers` and `prepare` from others; None: nothing does.
+
+        With settings, what the trial saw of a network is kept for the next time (plans.py).
+        """
         if cell_rule not in CELL_RULES:
             raise UserError(f"cell_rule {cell_rule!r} is not one of {', '.join(CELL_RULES)}")
         self.network, self._answers, self._prepare_one = network, answers, prepare
@@ -64,14 +68,26 @@ class AttachedDetector(RunsAgain):
         facts = facts or Facts()
         if self.dtype == torch.bfloat16:
             self.precision = "bfloat16"
-        if trial is None:
-            noise = np.random.default_rng(0).integers(0, 255, (*_TRIAL_HW, 3), np.uint8)
-            (prepared,) = self.prepare(noise[None])
-            trial = try_out(network, prepared, find_sites(network), answers, sites, position)
+        if settings is None:
+            trial = self._tried(sites, position)
+        else:
+            key = key_of(network, settings)
+            facts = replace(facts, sha256=key[0])
+            trial = kept(network, key)
+            if trial is None:
+                trial = self._tried(sites, position)
+                keep(network, key, trial)
         self.trial = trial
         self._found, self._roles = trial.found, trial.roles
         self._probes = {where: Probe() for where in self._roles}
         self.info = self._facts(facts, trial, class_names, pairwise)
+
+    def _tried(self, sites: Sites | None, position: Given | None) -> Trial:
+        """The network is called once, with noise."""
+        noise = np.random.default_rng(0).integers(0, 255, (*_TRIAL_HW, 3), np.uint8)
+        (prepared,) = self.prepare(noise[None])
+        found = find_sites(self.network)
+        return try_out(self.network, prepared, found, self._answers, sites, position)
 
     def __repr__(self) -> str:
         info = self.info

@@ -62,7 +62,8 @@ def detector_of(
     if kind.prompted:
         from detr_viz.adapters.prompted import prompted_detector
 
-        return prompted_detector(model, processor, prompt, kind, facts)
+        own = facts or facts_of(model, kind)
+        return prompted_detector(model, processor, prompt, kind, own, live=facts is None)
     if prompt is not None:
         raise UserError(f"{kind.title} has classes of its own: leave the prompt out")
     named = class_names is not None
@@ -76,6 +77,7 @@ def detector_of(
         class_names=class_names if named else _names(model.config),
         facts=facts or facts_of(model, kind),
         pairwise=not _has_no_object(model, count),
+        settings=reader if facts is None else None,
     )
 
 
