@@ -56,9 +56,11 @@ class AttachedDetector(RunsAgain):
         facts: Facts | None = None,
         pairwise: bool = True,
         settings: Hashable = None,
+        in_order: bool = True,
     ) -> None:
         """settings: what tells `answers` and `prepare` from others; None: nothing does.
 
+        in_order: whether it is known that rows of `answers` are in the order of queries
         With settings, what the trial saw of a network is kept for the next time (plans.py).
         """
         if cell_rule not in CELL_RULES:
@@ -69,7 +71,7 @@ class AttachedDetector(RunsAgain):
         if self.dtype == torch.bfloat16:
             self.precision = "bfloat16"
         if settings is None:
-            trial = self._tried(sites, position)
+            trial = self._tried(sites, position, in_order)
         else:
             key = key_of(network, settings)
             facts = replace(facts, sha256=key[0])
@@ -82,12 +84,14 @@ class AttachedDetector(RunsAgain):
         self._probes = {where: Probe() for where in self._roles}
         self.info = self._facts(facts, trial, class_names, pairwise)
 
-    def _tried(self, sites: Sites | None, position: Given | None) -> Trial:
+    def _tried(self, sites: Sites | None, position: Given | None, in_order: bool = True) -> Trial:
         """The network is called once, with noise."""
         noise = np.random.default_rng(0).integers(0, 255, (*_TRIAL_HW, 3), np.uint8)
         (prepared,) = self.prepare(noise[None])
         found = find_sites(self.network)
-        return try_out(self.network, prepared, found, self._answers, sites, position)
+        return try_out(
+            self.network, prepared, found, self._answers, sites, position, in_order=in_order
+        )
 
     def __repr__(self) -> str:
         info = self.info

@@ -21,6 +21,7 @@ from detr_viz.adapters.answers import Answers
 from detr_viz.adapters.cells import grids_of
 from detr_viz.adapters.find import SiteModule
 from detr_viz.adapters.joint import NOTE, cells_of, joint_roles, layout_of
+from detr_viz.adapters.order import check_order
 from detr_viz.adapters.positions import Given
 from detr_viz.adapters.probes import call_of
 from detr_viz.adapters.read import checked
@@ -58,6 +59,11 @@ class Trial:
     layered: bool
     notes: tuple[str, ...]
 
+    @property
+    def last(self) -> Role:
+        """The last layer's cross-attention."""
+        return self.roles["cross", self.count("cross") - 1]
+
     def count(self, kind: str) -> int:
         """Layers of a kind of site."""
         return sum(k == kind for k, _ in self.roles)
@@ -70,14 +76,25 @@ def try_out(
     answers: Answers,
     sites: Sites | None = None,
     position: Given | None = None,
+    in_order: bool = True,
 ) -> Trial:
-    """UserError where no cross-attention of the queries is found."""
+    """UserError where no cross-attention of the queries is found.
+
+    in_order: whether it is known that the output's rows are in the order of the queries
+    """
+
+    def tried(given: Prepared) -> Trial:
+        trial = _of(network, given, found, answers, sites, position)
+        if not in_order:
+            check_order(network, given, answers, trial.last, trial.queries)
+        return trial
+
     for small in smaller(prepared):
         try:
-            return _of(network, small, found, answers, sites, position)
+            return tried(small)
         except Exception:  # of the network, which may want one size
             continue
-    return _of(network, prepared, found, answers, sites, position)
+    return tried(prepared)
 
 
 def smaller(prepared: Prepared) -> Iterator[Prepared]:

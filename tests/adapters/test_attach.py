@@ -326,3 +326,22 @@ def test_what_was_captured_is_dropped_with_the_result():
     explain(d, RGB)
     assert not [m for m in d.network.modules() if m._forward_hooks or m._forward_pre_hooks]
     assert isinstance(d.network, FiftyLines)
+
+
+def test_rows_that_are_sorted_by_score_are_refused():
+    """Their maps would be of other queries, and no self-check sees it."""
+    model = tiny.model("rt_detr")
+
+    def order(out):
+        return out.logits[0].sigmoid().amax(-1).argsort(descending=True)
+
+    given = {"preprocess": lambda rgb: torch.from_numpy(rgb).permute(2, 0, 1).float() / 255}
+    line = r"queries 0, 2, 4 change rows .* give rows in the order of the queries, not sorted"
+    with pytest.raises(UserError, match=line) as caught:
+        attach(
+            model,
+            boxes=lambda out: out.pred_boxes[0][order(out)],
+            scores=lambda out: out.logits[0].sigmoid()[order(out)],
+            **given,
+        )
+    assert "\n" not in str(caught.value)

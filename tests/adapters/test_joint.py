@@ -102,11 +102,14 @@ def test_a_head_and_cells_are_removed_as_in_the_network_itself(detector, explain
 
     def changed(edit):
         def hook(module, args, out):
-            context, weights = out
-            width = context.shape[-1] // 4
-            values = module.value if hasattr(module, "value") else module.v_proj
-            value = values(args[0]).unflatten(-1, (4, width)).transpose(1, 2)
-            weights = weights.clone()
+            names = ("query", "key", "value") if hasattr(module, "query") else ("q", "k", "v")
+            q, k, value = (
+                getattr(module, n if len(n) > 1 else f"{n}_proj")(args[0])
+                .unflatten(-1, (4, -1))
+                .transpose(1, 2)
+                for n in names
+            )
+            weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
             edit(weights)
             return (weights @ value).transpose(1, 2).flatten(2), *out[1:]
 
