@@ -38,13 +38,16 @@ def check_order(
         context[:, rows] = own + _CHANGE * own.abs().amax() * own.sign().flip(-1)
         return context
 
-    before, after = (
-        torch.cat(answers.of(run(network, prepared, [last.site], how).out, 1)[0], 1)
-        for how in (None, finish)
+    (boxes, scores), (new_boxes, new_scores) = (
+        answers.of(run(network, prepared, [last.site], how).out, 1)[0] for how in (None, finish)
     )
-    change = (after - before).abs().amax(1)
+    change = torch.cat((new_boxes - boxes, new_scores - scores), 1).abs().amax(1)
     most = sorted(change.topk(len(rows)).indices.tolist())
-    if bool(change.any()) and most != rows:
+    best = scores.amax(1)
+    is_sorted = bool((best[1:] <= best[:-1]).all()) and not bool((best == best[0]).all())
+    # all rows change a little where queries meet once more, or numbers are rounded by the largest
+    alone = 0 < int((change > 0).sum()) <= max(len(rows), count // 2)
+    if most != rows and (is_sorted or alone):
         raise UserError(
             f"queries {_listed(rows)} change rows {_listed(most)} of boxes(out) and scores(out): "
             "give rows in the order of the queries, not sorted by score"

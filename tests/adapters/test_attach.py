@@ -138,6 +138,18 @@ def test_a_compiled_network_runs_without_its_compiled_code():
     np.testing.assert_allclose(e.maps(), plain.maps(), atol=1e-6)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_compiled_model_of_transformers(inside):
+    plain = explain(tiny.model("rt_detr"), RGB, processor=tiny.Processor())
+    model = tiny.build("rt_detr")
+    if inside:
+        model.compile(backend="eager")
+    else:
+        model = torch.compile(model, backend="eager")
+    e = explain(model, RGB, processor=tiny.Processor())
+    np.testing.assert_allclose(e.maps(), plain.maps(), atol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_traced_network_is_one_line():
     class Boxes(nn.Module):
@@ -159,11 +171,12 @@ def test_a_traced_network_is_one_line():
         )
 
 
-@pytest.mark.parametrize("model_type", ["detr", "rt_detr"])
-def test_bfloat16_has_a_limit_of_its_own(model_type):
-    model = tiny.build(model_type).bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("model_type", ["detr", "conditional_detr", "rt_detr", "yolos"])
+def test_half_precision_has_a_limit_of_its_own(model_type, dtype):
+    model = tiny.build(model_type).to(dtype)
     e = explain(model, RGB, processor=tiny.Processor())
-    assert 1e-4 < e.residuals[1] < 2e-2 and e.meta["dtype"] == "bfloat16"
+    assert 1e-4 < e.residuals[1] < 2e-2 and e.meta["dtype"] == str(dtype).split(".")[1]
     assert np.isfinite(e.maps()).all()
 
 

@@ -174,3 +174,37 @@ def test_half_precision():
     d = attach(u.built(u.FusedPairs).bfloat16(), **u.ATTACHED)
     e = explain(d, RGB)
     assert e.residuals[1] < 3e-2 and np.isfinite(e.maps()).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_exported_and_traced_networks_are_shown_or_one_line():
+    plain = explain(attached(u.FusedPairs), RGB).maps()
+    compiled = attach(torch.compile(u.built(u.FusedPairs), backend="eager"), **u.ATTACHED)
+    np.testing.assert_allclose(explain(compiled, RGB).maps(), plain, atol=1e-6)
+    picture = u.ATTACHED["preprocess"](RGB)
+    exported = torch.export.export(u.built(u.OtherNames), (picture,)).module()
+    with pytest.raises(UserError, match="model is exported, so it has no attention modules"):
+        attach(exported, **u.ATTACHED)
+
+    class Pair(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = u.built(u.OtherNames)
+
+        def forward(self, x):
+            return tuple(self.net(x).values())
+
+    traced = torch.jit.trace(Pair(), torch.rand(1, 3, 96, 128))
+    both = {"scores": lambda out: out[0], "boxes": lambda out: out[1]}
+    with pytest.raises(UserError, match="no attention was called: the model is exported, scripted"):
+        attach(traced, **{**u.ATTACHED, **both})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantised_network_has_combine_alone():
+    """Its projections have no weights that can be read, and its rounding depends on all rows."""
+    linear = {torch.nn.Linear}
+    network = torch.ao.quantization.quantize_dynamic(u.built(u.OtherNames), linear, torch.qint8)
+    e = explain(attach(network, **u.ATTACHED), RGB)
+    assert e.modes == ("combine",) and e.residuals[1] <= 1e-4
+    np.testing.assert_allclose(e.maps(), explain(attached(u.OtherNames), RGB).maps(), atol=0.05)
