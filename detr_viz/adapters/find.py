@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 _DENSE = (
     ("q_proj", "k_proj", "v_proj"),
@@ -49,12 +49,14 @@ class Clues:
     event   which of the attentions is meant that are computed while it runs
     heads, scale   of it
     cuts    role of a child -> the part of its output's columns that is meant
+    project weight and bias of a function that projects the heads' output itself
     """
 
     event: int
     heads: int
     scale: float | None = None
     cuts: Mapping[str, slice] = field(default_factory=dict)
+    project: tuple[Tensor, Tensor | None] | None = None
 
 
 @dataclass(frozen=True, eq=False)

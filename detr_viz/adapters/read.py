@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.adapters.find import SiteModule
@@ -47,8 +48,25 @@ class Projection(nn.Module):
             return self._own[0](x.to(self._own[0].weight.dtype))
 
 
+class _Linear(nn.Module):
+    """A projection by parameters that no module of its own holds."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self._own = (weight, bias)  # no parameters of this module
+
+    @property
+    def weight(self) -> Tensor:
+        return self._own[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, *self._own)
+
+
 def projection(site: SiteModule) -> nn.Module:
     """From heads to the context of a site's calls; nn.MultiheadAttention's is projected."""
+    if site.clues and site.clues.project:
+        return Projection(_Linear(*site.clues.project))
     return Projection(site.module.out_proj) if site.kind == "packed" else nn.Identity()
 
 

@@ -20,8 +20,7 @@ WHY = "its queries and keys are no plain projections of content + position"
 def watched_rows(call: RawCall) -> tuple[int, int]:
     """(queries, keys) of a call."""
     event = call.event
-    keys = event.value.shape[-2]
-    return event.out.shape[-2], keys
+    return event.num_rows, event.value.shape[-2]
 
 
 def read_watched(

@@ -119,16 +119,17 @@ class _Explorer:
 
     def _site(self, frame: _Frame, number: int, event: Event, out: Any) -> SiteModule:
         layer = layer_name_of(frame.name, self._modules)
-        place = (frame.name, frame.module)
+        name = f"{frame.name} (attention {number})" if number else frame.name
+        place = (name, frame.module)
         rest = {"layer": self._modules[layer], "layer_name": layer}
-        dense = _projections(frame, event)
+        dense = None if event.project else _projections(frame, event)
         if dense is not None:
             children, cuts, scale = dense
             after, whole = _after(frame, event, out)
             if whole:
                 clues = Clues(number, event.values.shape[0], scale, cuts)
                 return SiteModule(*place, "dense", children, after, **rest, clues=clues)
-        clues = Clues(number, event.values.shape[0])
+        clues = Clues(number, event.values.shape[0], project=event.project)
         return SiteModule(*place, "watched", {}, None, **rest, clues=clues)
 
 

@@ -3,13 +3,15 @@
     with FunctionWatcher(look):
         network(pixels)                         # look(event) at each attention that is computed
 
-Seen: F.scaled_dot_product_attention, and a softmax by hand whose weights then multiply something
-(matmul, @, bmm, einsum), through dropout, casts and reshapes between both. `look` may give another
-output. One image runs at a time, so all dimensions before rows and keys are heads.
+Seen: F.scaled_dot_product_attention, F.multi_head_attention_forward, and a softmax by hand whose
+weights then multiply something (matmul, @, bmm, einsum), through dropout, casts and reshapes
+between both. `look` may give another output. One image runs at a time, so all dimensions before
+rows and keys are heads.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +46,8 @@ class Event(ShortRepr):
     q, k     of scaled_dot_product_attention, with its mask and its factor; None of a softmax
     logits   of a softmax, (..., Q, K)
     order    permutation of the function's own output that gives `out`
+    project  weight and bias by which the function projects its heads' output itself: `out` is then
+             (Q, 1, C), what it gave, as of multi_head_attention_forward
     """
 
     out: Tensor
@@ -55,14 +59,23 @@ class Event(ShortRepr):
     scale: float | None = None
     logits: Tensor | None = None
     order: tuple[int, ...] | None = None
+    project: tuple[Tensor, Tensor | None] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return self.out.shape[0 if self.project else -2]
 
     @property
     def context(self) -> Tensor:
-        """(1, Q, M * D), heads merged."""
+        """(1, Q, M * D), heads merged, or what the function made of that."""
+        if self.project:
+            return self.out.reshape(1, len(self.out), -1)
         return _heads(self.out).transpose(0, 1).flatten(1)[None]
 
     def with_context(self, context: Tensor) -> Tensor:
         """The function's output if its context were this one."""
+        if self.project:
+            return context.to(self.out.dtype).view_as(self.out)
         heads, rows, width = _heads(self.out).shape
         new = context.reshape(rows, heads, width).transpose(0, 1).reshape(self.out.shape)
         new = new.to(self.out.dtype)
@@ -132,6 +145,9 @@ class FunctionWatcher(TorchFunctionMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         event = None
+        if func is F.multi_head_attention_forward:
+            new = self._look(_of_torchs(func, out[0], args, kwargs))
+            return out if new is None else (new, *out[1:])
         if func is F.scaled_dot_product_attention:
             event = _of_sdpa(out, *args, **kwargs)
         elif func in _SOFTMAX:
@@ -165,18 +181,23 @@ class FunctionWatcher(TorchFunctionMode):
 
     def _product(self, func: Any, out: Tensor, args: tuple, kwargs: dict) -> Event | None:
         operands = [x for x in args if isinstance(x, Tensor)] or _operands(args, kwargs)
-        if len(operands) != 2 or id(operands[0]) not in self._weights:
+        if len(operands) != 2:
+            return None
+        equation = args[0] if func is torch.einsum else None
+        if func is torch.einsum and id(operands[1]) in self._weights:
+            operands, equation = operands[::-1], _swapped(equation)
+        if id(operands[0]) not in self._weights:
             return None
         weights, value = operands
         logits = self._weights[id(weights)][1]
         self._weights = {i: pair for i, pair in self._weights.items() if pair[1] is not logits}
         order = None
         if func is torch.einsum:
-            found = _reordered(args[0], weights, value, out)
+            found = _reordered(equation, value, out)
             if found is None:
                 return None
             value, order = found
-            out = out.permute(order)
+            out = out if order is None else out.permute(order)
         if value.ndim < 2 or value.shape[-2] != logits.shape[-1]:
             return None
         if value.shape[:-2].numel() != logits.shape[:-2].numel():
@@ -188,6 +209,22 @@ def _operands(args: tuple, kwargs: dict) -> list[Tensor]:
     """Of einsum with a list, of matmul with names."""
     found = [x for item in args if isinstance(item, list | tuple) for x in item]
     return [x for x in (*found, *kwargs.values()) if isinstance(x, Tensor)]
+
+
+def _of_torchs(func: Any, out: Tensor, args: tuple, kwargs: dict) -> Event:
+    """Of multi_head_attention_forward: asked for its weights, whose logarithms are logits."""
+    given = inspect.signature(func).bind(*args, **kwargs)
+    given.apply_defaults()
+    a = given.arguments
+    a |= {"need_weights": True, "average_attn_weights": False}
+    weights = func(*given.args, **given.kwargs)[1]
+    weight, bias = a["v_proj_weight"], a["in_proj_bias"]
+    if not a["use_separate_proj_weight"]:
+        weight = a["in_proj_weight"].chunk(3)[2]
+    value = F.linear(a["value"], weight, None if bias is None else bias.chunk(3)[2])
+    heads = value.reshape(len(value), a["num_heads"], -1).transpose(0, 1)  # rows come first
+    project = a["out_proj_weight"], a["out_proj_bias"]
+    return Event(out, heads, logits=_heads(weights).log(), project=project)
 
 
 def _of_sdpa(
@@ -204,14 +241,27 @@ def _of_sdpa(
     return Event(out, value, query, key, attn_mask, is_causal, scale)
 
 
+def _swapped(equation: Any) -> Any:
+    """The equation of an einsum with its two operands changed over."""
+    if not isinstance(equation, str) or "->" not in equation:
+        return None
+    inputs, result = equation.split("->")
+    return ",".join(inputs.split(",")[::-1]) + "->" + result
+
+
 def _reordered(
-    equation: Any, weights: Tensor, value: Tensor, out: Tensor
-) -> tuple[Tensor, tuple[int, ...]] | None:
+    equation: Any, value: Tensor, out: Tensor
+) -> tuple[Tensor, tuple[int, ...] | None] | None:
     """(value as (..., K, D), order of the output that gives (..., Q, D)) of an einsum."""
-    if not isinstance(equation, str) or "->" not in equation or "." in equation:
+    if not isinstance(equation, str) or "->" not in equation:
         return None
     inputs, result = equation.replace(" ", "").split("->")
     first, second = inputs.split(",")
+    if any("..." in part for part in (first, second, result)):  # heads before all, as of matmul
+        parts = [part.removeprefix("...") for part in (first, second, result)]
+        row, key, width = parts[0][:1], parts[0][1:], parts[1][1:]
+        plain = parts == [row + key, key + width, row + width] and len({row, key, width}) == 3
+        return (value, None) if plain else None
     *heads, row, key = first
     if key not in second or key in result or row in second or row not in result:
         return None

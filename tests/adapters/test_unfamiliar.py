@@ -16,7 +16,14 @@ from detr_viz.explanation.explain_image import SelfCheckError
 
 RGB = np.random.default_rng(1).integers(0, 255, (64, 96, 3), np.uint8)
 KINDS = (*u.KINDS, u.Inline)
-DIVIDED = ("OtherNames", "Sums", "Torchs", "Inline")  # keys and queries have positions of their own
+DIVIDED = (
+    "OtherNames",
+    "Sums",
+    "Torchs",
+    "Inline",
+    "Points",
+    "Dots",
+)  # keys and queries have positions of their own
 
 
 def attached(kind, **options):
@@ -47,7 +54,7 @@ def test_maps_are_what_the_module_multiplied_its_values_with(kind, padded, monke
 
     monkeypatch.setattr(torch.Tensor, "softmax", spy)
     monkeypatch.setattr(torch, "softmax", spy)
-    monkeypatch.setattr(F, "softmax", lambda x, dim=-1, dtype=None: spy(x, dim))
+    monkeypatch.setattr(F, "softmax", lambda x, dim=-1, *args, **more: spy(x, dim))
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy_fused)
     with torch.no_grad():
         d.network(u.ATTACHED["preprocess"](RGB))

@@ -154,7 +154,68 @@ class FewKeys(nn.Module):
         return self.close(merged(F.scaled_dot_product_attention(q, k, v, keep)))
 
 
-KINDS = (OtherNames, FusedPairs, Sums, Turned, RawWeights, Torchs, FewKeys)
+class Borrowed(nn.Module):
+    """torch's function with parameters of its own, and no module of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.all = nn.Parameter(torch.randn(3 * WIDTH, WIDTH) * WIDTH**-0.5)
+        self.shift = nn.Parameter(torch.zeros(3 * WIDTH))
+        self.after = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x, memory, where_x, where_memory, gone=None):
+        q, k, v = (y.transpose(0, 1) for y in (x + where_x, memory + where_memory, memory))
+        found, _ = F.multi_head_attention_forward(
+            q, k, v, WIDTH, HEADS, self.all, self.shift, None, None, False, 0.0,
+            self.after.weight, self.after.bias, training=False, key_padding_mask=gone,
+            need_weights=False,
+        )  # fmt: skip
+        return found.transpose(0, 1)
+
+
+class Points(nn.Module):
+    """einsum with an ellipsis, values first."""
+
+    def __init__(self):
+        super().__init__()
+        self.p, self.r, self.s, self.t = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+    def forward(self, x, memory, where_x, where_memory, gone=None):
+        q, k, v = (
+            heads_of(line(y))
+            for line, y in (
+                (self.p, x + where_x),
+                (self.r, memory + where_memory),
+                (self.s, memory),
+            )
+        )
+        logits = torch.einsum("...id,...jd->...ij", q, k) * 0.4
+        if gone is not None:
+            logits = logits.masked_fill(gone[:, None, None], -torch.inf)
+        weights = nn.Softmax(dim=3)(logits)
+        return self.t(torch.einsum("bhjd,bhij->bihd", v, weights).flatten(2))
+
+
+class Dots(Points):
+    """The same with an ellipsis there too, and a query for each head in the function's batch."""
+
+    def forward(self, x, memory, where_x, where_memory, gone=None):
+        q, k, v = (
+            heads_of(line(y)).flatten(0, 1)
+            for line, y in (
+                (self.p, x + where_x),
+                (self.r, memory + where_memory),
+                (self.s, memory),
+            )
+        )
+        logits = torch.baddbmm(torch.zeros(1), q, k.mT, beta=0, alpha=0.4)
+        if gone is not None:
+            logits = logits.masked_fill(gone[:, None], -torch.inf)
+        found = torch.einsum("... i j, ... j d -> ... i d", logits.softmax(2), v)
+        return self.t(merged(found[None]))
+
+
+KINDS = (OtherNames, FusedPairs, Sums, Turned, RawWeights, Torchs, FewKeys, Borrowed, Points, Dots)
 
 
 class Layer(nn.Module):
