@@ -45,6 +45,7 @@ def row(model_type: str) -> tuple[str, float, float]:
             errors += [p.error for p in checked(call, 0)[2] if p is not None]
     two_ways = [error for error in errors if error is not None]
     split = f"{max(two_ways):.0e}" if two_ways else ("one way" if errors else "-")
+    split = split if len(e.modes) > 1 else "-"
     worst = max(value for value in tiny.residuals(e).values())
     cross = max(e.residuals.values())
     cells = [

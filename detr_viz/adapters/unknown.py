@@ -11,6 +11,7 @@ which has no parts. Either is proved by the self-check, as everything is.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,7 @@ class _Explorer:
         self._stack: list[_Frame] = []
         self._handles: list[Any] = []
         self._watcher = FunctionWatcher(self._attend)
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> None:
         for name, module in self._modules.items():
@@ -79,9 +81,14 @@ class _Explorer:
         for handle in self._handles:
             handle.remove()
 
+    def _mine(self) -> bool:
+        """Calls of the same network by another thread are none of this."""
+        return threading.get_ident() == self._thread
+
     def _enter(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple) -> None:
-            self._stack.append(_Frame(name, module))
+            if self._mine():
+                self._stack.append(_Frame(name, module))
 
         return hook
 
@@ -94,7 +101,11 @@ class _Explorer:
             frame.events.append((frame.seen - 1, event))
 
     def _leave(self, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
+        if not self._mine():
+            return
         frame = self._stack.pop()
+        while frame.module is not module:  # of modules whose call failed, which the network expects
+            frame = self._stack.pop()
         given = args[0] if args else next(iter(kwargs.values()), None)
         if isinstance(module, nn.Linear) and isinstance(given, Tensor):
             for outer in self._stack:

@@ -175,6 +175,11 @@ def test_a_traced_network_is_one_line():
 @pytest.mark.parametrize("model_type", ["detr", "conditional_detr", "rt_detr", "yolos"])
 def test_half_precision_has_a_limit_of_its_own(model_type, dtype):
     model = tiny.build(model_type).to(dtype)
+    try:
+        with torch.no_grad():
+            model(pixel_values=torch.rand(1, 3, 96, 128, dtype=dtype))
+    except RuntimeError as error:  # Conditional DETR before 4.50 or so
+        pytest.skip(f"transformers' own network does not run in {dtype}: {error}")
     e = explain(model, RGB, processor=tiny.Processor())
     assert 1e-4 < e.residuals[1] < 2e-2 and e.meta["dtype"] == str(dtype).split(".")[1]
     assert np.isfinite(e.maps()).all()

@@ -21,6 +21,10 @@ from test_pytest_plugin import ran  # noqa: E402
 RGB = np.random.default_rng(1).integers(0, 255, (60, 80, 3), np.uint8)
 
 
+if "dab-detr" not in tiny.installed_types():
+    pytest.skip("DAB-DETR is not in this transformers", allow_module_level=True)
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
