@@ -320,12 +320,15 @@ def test_two_threads_explain_with_one_network():
     def work(k):
         found[k] = explain(d, pictures[k]).maps()
 
+    precision = [getattr(torch.backends.cudnn, part, None) for part in ("conv", "rnn")]
+    before = [getattr(part, "fp32_precision", None) for part in precision]
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     [t.start() for t in threads]
     [t.join() for t in threads]
     for ours, theirs in zip(found, alone, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert recorder._owner.get() == ()
+    assert [getattr(part, "fp32_precision", None) for part in precision] == before
 
 
 def test_pictures_of_a_batch_are_as_alone():
