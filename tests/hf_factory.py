@@ -44,6 +44,8 @@ def build(model_type, **options):
     config_class = getattr(transformers, f"{TYPES[model_type]}Config")
     if resnet := options.pop("resnet", None):
         options["backbone_config"] = transformers.ResNetConfig(**RESNET[resnet])
+        more = {"backbone": None, "use_pretrained_backbone": False}  # of transformers 4
+        options |= {k: v for k, v in more.items() if k in config_class().to_dict()}
     elif "use_pretrained_backbone" not in options:
         options["use_pretrained_backbone"] = False
     config = config_class(**options, attn_implementation="eager")

@@ -52,7 +52,8 @@ def attach(
     """A `Detector` of any network, which stays as it is.
 
     boxes       (output of the network) -> (Q, 4) cx, cy, w, h in [0, 1] of its input
-    scores      the same -> (Q, classes) probabilities of the real classes
+    scores      the same -> (Q, classes) probabilities of the real classes; rows of both are in the
+                order of the queries, and not sorted by score, which is tried
     preprocess  rgb uint8 (H, W, 3) -> the network's input for this one picture: a tensor
                 (1, 3, h, w) or (3, h, w), a tuple of arguments, or a dict of them
     sites       {"cross": names of modules in order of layers, "decoder": ..., "encoder": ...},
@@ -83,6 +84,7 @@ def attach(
         class_names=class_names,
         facts=Facts(title=title, preprocessing=OwnSizes(words="preprocess of attach")),
         pairwise=pairwise,
+        in_order=False,
     )
 
 

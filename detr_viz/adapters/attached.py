@@ -5,7 +5,7 @@ One image runs at a time, whatever the batch, so that nothing is padded that wou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from detr_viz.adapters.answers import Answers, Facts, digest
 from detr_viz.adapters.cells import grids_of
 from detr_viz.adapters.find import find_sites
+from detr_viz.adapters.joint import cells_of
+from detr_viz.adapters.plans import keep, kept, key_of
 from detr_viz.adapters.positions import Given
 from detr_viz.adapters.probes import Probe, call_of, modules_of, read_call, references_of
-from detr_viz.adapters.read import checked, projection
+from detr_viz.adapters.read import projection
 from detr_viz.adapters.recorder import RawCall
 from detr_viz.adapters.redecode import RunsAgain, memory_of
-from detr_viz.adapters.roles import Role, Sites, roles_of
+from detr_viz.adapters.roles import Role, Sites
 from detr_viz.adapters.run import Prepared, Run, input_size, run, to_device
+from detr_viz.adapters.trial import Trial, try_out
 from detr_viz.attention.base import Where
 from detr_viz.attention.grids import CELL_RULES, Grid
 from detr_viz.common.errors import UserError
@@ -52,21 +55,43 @@ class AttachedDetector(RunsAgain):
         class_names: Sequence[str] | None = None,
         facts: Facts | None = None,
         pairwise: bool = True,
+        settings: Hashable = None,
+        in_order: bool = True,
     ) -> None:
+        """settings: what tells `answers` and `prepare` from others; None: nothing does.
+
+        in_order: whether it is known that rows of `answers` are in the order of queries
+        With settings, what the trial saw of a network is kept for the next time (plans.py).
+        """
         if cell_rule not in CELL_RULES:
             raise UserError(f"cell_rule {cell_rule!r} is not one of {', '.join(CELL_RULES)}")
         self.network, self._answers, self._prepare_one = network, answers, prepare
         self._position, self._rule = position, cell_rule
-        self._found = find_sites(network)
         facts = facts or Facts()
         if self.dtype == torch.bfloat16:
             self.precision = "bfloat16"
-        trial, prepared = self._trial()
-        boxes, scores = answers.of(trial.out, 1)[0]
-        self._roles = roles_of(trial.calls, len(boxes), sites)
+        if settings is None:
+            trial = self._tried(sites, position, in_order)
+        else:
+            key = key_of(network, settings)
+            facts = replace(facts, sha256=key[0])
+            trial = kept(network, key)
+            if trial is None:
+                trial = self._tried(sites, position)
+                keep(network, key, trial)
+        self.trial = trial
+        self._found, self._roles = trial.found, trial.roles
         self._probes = {where: Probe() for where in self._roles}
-        self._why, notes = self._parts(trial)
-        self.info = self._facts(facts, trial, prepared, boxes, scores, class_names, pairwise, notes)
+        self.info = self._facts(facts, trial, class_names, pairwise)
+
+    def _tried(self, sites: Sites | None, position: Given | None, in_order: bool = True) -> Trial:
+        """The network is called once, with noise."""
+        noise = np.random.default_rng(0).integers(0, 255, (*_TRIAL_HW, 3), np.uint8)
+        (prepared,) = self.prepare(noise[None])
+        found = find_sites(self.network)
+        return try_out(
+            self.network, prepared, found, self._answers, sites, position, in_order=in_order
+        )
 
     def __repr__(self) -> str:
         info = self.info
@@ -76,54 +101,17 @@ class AttachedDetector(RunsAgain):
             f"encoder and {info.num_layers} decoder layers"
         )
 
-    # ---- the network is called once, to see which call is which site ---------------------------
-
-    def _trial(self) -> tuple[Run, Prepared]:
-        noise = np.random.default_rng(0).integers(0, 255, (*_TRIAL_HW, 3), np.uint8)
-        (prepared,) = self.prepare(noise[None])
-        return run(self.network, prepared, self._found, maps_too=True), prepared
-
-    def _parts(self, trial: Run) -> tuple[str, list[str]]:
-        """(why there is only combine, or "", notes on how content and position were divided)."""
-        whys, single, notes = set(), [], []
-        for (kind, layer), role in self._roles.items():
-            if kind != "cross":
-                continue
-            attention, _, positions = checked(call_of(trial.calls, role), 0, self._position)
-            whys.add(getattr(attention, "why", ""))
-            if any(p is not None and p.error is None for p in positions):
-                single.append(layer)
-        if single and self._position is None and whys == {""}:
-            notes.append(
-                "content and position are divided by one rule alone, unchecked, in decoder layers "
-                f"{', '.join(map(str, single))}"
-            )
-        return max(whys), notes
-
     def _facts(
-        self,
-        facts: Facts,
-        trial: Run,
-        prepared: Prepared,
-        boxes: Tensor,
-        scores: Tensor,
-        class_names: Sequence[str] | None,
-        pairwise: bool,
-        notes: Sequence[str],
+        self, facts: Facts, trial: Trial, class_names: Sequence[str] | None, pairwise: bool
     ) -> DetectorInfo:
-        count = {kind: sum(k == kind for k, _ in self._roles) for kind in ("cross", "encoder")}
-        call = call_of(trial.calls, self._roles["cross", 0])
-        attention = checked(call, 0, self._position)[0]
-        names = tuple(class_names or (f"class {i}" for i in range(scores.shape[1])))
-        if len(names) != scores.shape[1]:
-            raise UserError(
-                f"{len(names)} class names for {scores.shape[1]} classes of scores(out)"
-            )
-        outputs = self._answers.layers and self._answers.layers(trial.out)
-        if count["cross"] > 1 and (outputs is None or len(outputs) != count["cross"]):
-            notes = [*notes, "boxes and scores of earlier decoder layers are those of the last"]
+        names = tuple(class_names or (f"class {i}" for i in range(trial.classes)))
+        if len(names) != trial.classes:
+            raise UserError(f"{len(names)} class names for {trial.classes} classes of scores(out)")
+        notes = trial.notes
+        if trial.count("cross") > 1 and not trial.layered:
+            notes = (*notes, "boxes and scores of earlier decoder layers are those of the last")
         if self._rule == "centered":
-            notes = [*notes, "cells are drawn at (i + 0.5) / cells of the input"]
+            notes = (*notes, "cells are drawn at (i + 0.5) / cells of the input")
         title = facts.title or type(self.network).__name__
         return DetectorInfo(
             type=facts.type,
@@ -132,19 +120,19 @@ class AttachedDetector(RunsAgain):
             path=facts.path,
             sha256=facts.sha256 or digest(self.network),
             class_names=names,
-            num_queries=len(boxes),
-            num_heads=attention.num_heads,
-            num_layers=count["cross"],
-            num_encoder_layers=count["encoder"],
-            modes=tuple(attention.modes),
+            num_queries=trial.queries,
+            num_heads=trial.heads,
+            num_layers=trial.count("cross"),
+            num_encoder_layers=trial.count("encoder"),
+            modes=trial.modes,
             pairwise=pairwise,
             size=None,
             max_size=None,
             notes=(*facts.notes, *notes, *facts.preprocessing.notes),
-            why_undivided=self._why,
+            why_undivided=trial.why,
             preprocessing=facts.preprocessing,
-            samples=attention.kind == "sampled",
-            num_levels=len(grids_of(call, prepared.input_hw, None, self._rule, trial.maps)),
+            samples=trial.samples,
+            num_levels=trial.levels,
         )
 
     # ---- Detector ------------------------------------------------------------------------------
@@ -212,11 +200,12 @@ class AttachedDetector(RunsAgain):
         count = self.info.num_layers
         answers = [self._answers.of(r.out, count) for r in runs]
         crossing = {n: own for (kind, n), own in calls.items() if kind == "cross"}
-        own = next(iter(crossing.values()), None)
+        layer, own = next(iter(crossing.items()), (0, None))
+        role = self._roles["cross", layer]
         grids: tuple[Grid, ...] = ()
         if own is not None:
             each = [
-                grids_of(call, p.input_hw, p.valid_hw, self._rule, r.maps)
+                grids_of(call, p.input_hw, p.valid_hw, self._rule, r.maps, cells_of(role, call))
                 for call, p, r in zip(own, pixels, runs, strict=True)
             ]
             grids = each[0]

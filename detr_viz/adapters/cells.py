@@ -20,12 +20,17 @@ def grids_of(
     valid_hw: tuple[int, int] | None,
     rule: str,
     maps: Iterable[tuple[int, int]] = (),
+    cells: int | None = None,
 ) -> tuple[Grid, ...]:
-    """Grids, finest first as the network has them. maps: (h, w) of maps that the network made.
+    """Grids, finest first as the network has them.
 
+    maps: (h, w) of maps that the network made. cells: how many of the keys are cells, None: all.
     UserError where nothing says how the cells lie in rows and columns.
     """
-    shapes = shapes_of(call) if call.site.kind == "sampled" else (_dense(call, input_hw, maps),)
+    if call.site.kind == "sampled":
+        shapes = shapes_of(call)
+    else:
+        shapes = (_dense(call, cells or rows_of(call)[1], input_hw, maps),)
     strides = [_stride(hw, input_hw) for hw in shapes]
     several = len(shapes) > 1
     return tuple(
@@ -35,9 +40,8 @@ def grids_of(
 
 
 def _dense(
-    call: RawCall, input_hw: tuple[int, int], maps: Iterable[tuple[int, int]]
+    call: RawCall, cells: int, input_hw: tuple[int, int], maps: Iterable[tuple[int, int]]
 ) -> tuple[int, int]:
-    cells = rows_of(call)[1]
     seen = [hw for hw in maps if hw[0] * hw[1] == cells]
     if seen:
         return seen[-1]

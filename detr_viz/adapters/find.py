@@ -4,9 +4,10 @@
     sites[0].kind                               # "sampled", "dense", "packed" or "apart"
 
 sampled  children `sampling_offsets` and `attention_weights`: deformable attention
-dense    children of one of _DENSE: projections of query, key and value
+dense    children of one of _DENSE: projections of query, key and value; or found by what they give
 packed   nn.MultiheadAttention
 apart    projections of content and of position, which are added or laid side by side
+watched  nothing is known of the module but the function that it attends with (unknown.py)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 _DENSE = (
     ("q_proj", "k_proj", "v_proj"),
@@ -42,6 +43,23 @@ _APART_INNER = {
 
 
 @dataclass(frozen=True, eq=False)
+class Clues:
+    """What was seen of a module that is known by nothing else.
+
+    event   which of the attentions is meant that are computed while it runs
+    heads, scale   of it
+    cuts    role of a child -> the part of its output's columns that is meant
+    project weight and bias of a function that projects the heads' output itself
+    """
+
+    event: int
+    heads: int
+    scale: float | None = None
+    cuts: Mapping[str, slice] = field(default_factory=dict)
+    project: tuple[Tensor, Tensor | None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class SiteModule:
     """A module that attends.
 
@@ -53,6 +71,7 @@ class SiteModule:
     out       the child that projects the heads' output; None: the module gives the heads' output
     layer     the layer that the module belongs to, and its name
     inner     of "apart": the module that attends with what was projected, which knows its heads
+    clues     of a module that is found by its functions, else None
     """
 
     name: str
@@ -63,6 +82,7 @@ class SiteModule:
     layer: nn.Module
     layer_name: str
     inner: nn.Module = field(default=None)  # type: ignore[assignment]
+    clues: Clues | None = None
 
     def __post_init__(self) -> None:
         if self.inner is None:
@@ -80,7 +100,7 @@ def find_sites(network: nn.Module) -> list[SiteModule]:
         for kind, children, out, inner in _read_as(module):
             if id(module) != id(inner):
                 taken.add(id(inner))
-            layer_name = _layer_name(name, modules)
+            layer_name = layer_name_of(name, modules)
             layer = modules[layer_name]
             own_name = next((n for n, c in module.named_children() if c is inner), "")
             full = ".".join(filter(None, (name, own_name)))
@@ -134,7 +154,7 @@ def _apart(
     return found
 
 
-def _layer_name(name: str, modules: Mapping[str, nn.Module]) -> str:
+def layer_name_of(name: str, modules: Mapping[str, nn.Module]) -> str:
     """The nearest item of a list of modules that a site is in; else its parent."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):

@@ -122,6 +122,8 @@ def queries_of(call: RawCall) -> Tensor | None:
     """What queries are projected from, (B, Q, C)."""
     if call.site.kind == "packed":
         return packed_argument(call, "query", 0)
+    if call.site.kind == "watched":
+        return None
     found = call.inputs.get("offsets" if call.site.kind == "sampled" else "q")
     return found if isinstance(found, Tensor) and found.ndim == 3 else None
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_viz.adapters.find import SiteModule
+from detr_viz.adapters.joint import joint_attention
 from detr_viz.adapters.one_level import LevelAttention
 from detr_viz.adapters.positions import Given
 from detr_viz.adapters.read import read
@@ -63,12 +64,19 @@ def read_call(
     image: int,
     grids: tuple[Grid, ...],
 ) -> Attention:
-    calls = args[0]
-    own = () if kind == "decoder" else grids
+    return read_as(role, args[0][image], () if kind == "decoder" else grids, position)
+
+
+def read_as(
+    role: Role, call: RawCall, grids: tuple[Grid, ...] = (), position: Given | None = None
+) -> Attention:
+    """The attention of a call in its role. grids: of the keys."""
+    if role.part is not None:
+        return joint_attention(read(call, 0, (), position), role.part, grids)
     if role.level is not None and grids:
-        alone = read(calls[image], 0, (grids[role.level],), position)
+        alone = read(call, 0, (grids[role.level],), position)
         return LevelAttention(alone, role.level, grids)
-    return read(calls[image], 0, own, position)
+    return read(call, 0, grids, position)
 
 
 def references_of(crossing: Mapping[int, Sequence[RawCall]]) -> dict[int, Tensor]:

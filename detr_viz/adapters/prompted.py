@@ -42,8 +42,12 @@ def prompted_detector(
     prompt: str | Sequence[str] | None,
     kind: TransformersType,
     facts: Facts,
+    live: bool,
 ) -> AttachedDetector:
-    """A detector of such a model for one prompt. UserError without one."""
+    """A detector of such a model for one prompt. UserError without one.
+
+    live: whether the same model may come again, with other weights
+    """
     names = phrases(prompt, kind.title)
     if kind.name == "omdet_turbo":
         answers = Answers(lambda out: out.decoder_coord_logits, _omdet_scores)
@@ -52,7 +56,14 @@ def prompted_detector(
         reader = PhraseScores(_tokens_of(processor, names, kind.title))
         answers = Answers(lambda out: out.pred_boxes, reader)
         prepare = partial(_for_grounding, processor, names)
-    return AttachedDetector(model, answers, prepare, class_names=names, facts=facts)
+    return AttachedDetector(
+        model,
+        answers,
+        prepare,
+        class_names=names,
+        facts=facts,
+        settings=names if live else None,
+    )
 
 
 def _omdet_scores(out: Any) -> Tensor:

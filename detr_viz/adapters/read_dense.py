@@ -30,7 +30,9 @@ from detr_viz.common.errors import UserError
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "nhead", "heads", "attention_heads")
 _WIDTHS = ("head_dim", "attention_head_size", "dim_head", "attention_head_dim")
 _SCALES = ("scaling", "scale", "softmax_scale")
+_EACH_ITS_OWN = "has a mask of its own for each query, which is not shown here"
 NO_POSITION = "this model adds no position inside its attention"
+ONE_SIDED = "this model adds a position to queries or to keys alone inside its attention"
 
 
 def sides(call: RawCall) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,20 +83,33 @@ def read_dense(
         v, scale, dict.fromkeys(MODES, scale),
     )  # fmt: skip
     positions = [q_position, k_position]
-    if all(map(is_nothing, positions)):
-        attention = UndividedAttention.of(attention, NO_POSITION)
+    if any(map(is_nothing, positions)):  # a map of one side's position alone would be even
+        whole = all(map(is_nothing, positions))
+        attention = UndividedAttention.of(
+            _of_content(attention), NO_POSITION if whole else ONE_SIDED
+        )
     return _masked(call, attention, image), positions
+
+
+def _of_content(attention: DenseAttention) -> DenseAttention:
+    """The same attention with its position in the content."""
+    zero_q, zero_k = torch.zeros_like(attention.p_q), torch.zeros_like(attention.p_k)
+    c_q, c_k = attention.c_q + attention.p_q, attention.c_k + attention.p_k
+    return replace(attention, c_q=c_q, p_q=zero_q, c_k=c_k, p_k=zero_k)
 
 
 def _projections(call: RawCall, value: Tensor) -> tuple[Any, Any, Tensor]:
     """(projection without bias, bias) of queries and of keys; projected values."""
     children = call.site.children
     if call.site.kind != "packed":
-        pairs = [
-            (lambda x, m=children[n]: linear_part(m, x), bias_part(children[n], call.inputs[n]))
-            for n in "qk"
-        ]
-        return *pairs, call.outputs["v"]
+        cuts = call.site.clues.cuts if call.site.clues else {}
+
+        def pair(n: str) -> tuple[Any, Tensor]:
+            own, cut = children[n], cuts.get(n, slice(None))
+            bias = bias_part(own, call.inputs[n])[cut]
+            return lambda x: linear_part(own, x)[..., cut], bias
+
+        return pair("q"), pair("k"), call.outputs["v"]
     module = call.site.module
     if module.bias_k is not None or module.add_zero_attn:
         raise UserError(f"{call.name} adds keys of its own (bias_k, add_zero_attn)")
@@ -111,6 +126,8 @@ def _projections(call: RawCall, value: Tensor) -> tuple[Any, Any, Tensor]:
 
 
 def _heads(call: RawCall, width: int) -> int:
+    if call.site.clues:
+        return call.site.clues.heads
     own = (call.site.inner, call.site.module)
     heads = number(own, HEADS)
     if heads is None and (each := number(own, _WIDTHS)):
@@ -121,6 +138,8 @@ def _heads(call: RawCall, width: int) -> int:
 
 
 def _scale(call: RawCall, width: int) -> float:
+    if call.site.clues and call.site.clues.scale:
+        return call.site.clues.scale
     found = number((call.site.inner, call.site.module), _SCALES)
     return float(found) if found else width**-0.5
 
@@ -163,6 +182,12 @@ def _masked(call: RawCall, attention: DenseAttention, i: int) -> Iterator[DenseA
     heads, rows, keys = one.num_heads, one.num_rows, one.c_k.shape[-2]
     batch = len(attention.c_q)
     found = []
+    if call.event is not None:
+        hidden = call.event.scores().isneginf()
+        if not bool((hidden == hidden[:1, :1]).all()):
+            raise UserError(f"{call.name} {_EACH_ITS_OWN}")
+        yield replace(one, key_padding_mask=hidden[0, 0] if hidden.any() else None)
+        return
     for name, mask in call.bound.items():
         if "mask" not in name or not isinstance(mask, Tensor):
             continue
@@ -170,9 +195,7 @@ def _masked(call: RawCall, attention: DenseAttention, i: int) -> Iterator[DenseA
             continue
         hidden, sure = _hidden(mask, call, batch, heads, rows)
         if hidden is None:
-            raise UserError(
-                f"{call.name} has a mask of its own for each query, which is not shown here"
-            )
+            raise UserError(f"{call.name} {_EACH_ITS_OWN}")
         hidden = hidden[i if len(hidden) > 1 else 0]
         if hidden.any():
             found.append((hidden, sure))

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_viz.adapters.find import SiteModule
+from detr_viz.adapters.watch import Event, FunctionWatcher
 from detr_viz.common.short_repr import ShortRepr
 
 _owner: ContextVar[tuple[object, ...]] = ContextVar("adapter_owner", default=())
@@ -36,6 +37,7 @@ class RawCall(ShortRepr):
     inputs, outputs   role of a child -> what it was called with, and gave
     context   the heads' output, merged, before it is projected; batch first
     siblings  calls of the same call of the layer, this one among them
+    event     the attention function that it called, of sites with clues;  seen: how many so far
     """
 
     site: SiteModule
@@ -48,6 +50,8 @@ class RawCall(ShortRepr):
     outputs: dict[str, Tensor] = field(default_factory=dict)
     context: Tensor | None = None
     siblings: list[RawCall] = field(default_factory=list)
+    event: Event | None = None
+    seen: int = 0
 
     @property
     def name(self) -> str:
@@ -103,6 +107,7 @@ class Recorder:
         self._counts: dict[int, int] = {}
         self._handles: list[Any] = []
         self._token: Token | None = None
+        self._watcher: FunctionWatcher | None = None
 
     def __enter__(self) -> Recorder:
         self._token = _owner.set((*_owner.get(), self))
@@ -113,12 +118,19 @@ class Recorder:
                 self._hook_site(site)
             for module in self._watched:
                 self._post(module, lambda args, kwargs, out: self._look and self._look(out))
+            if any(site.clues for site in self._sites):
+                watcher = FunctionWatcher(self._attend)
+                watcher.__enter__()
+                self._watcher = watcher
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._watcher is not None:
+            self._watcher.__exit__(None, None, None)
+            self._watcher = None
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -160,11 +172,17 @@ class Recorder:
             def keep(args: tuple, kwargs: dict, out: Any, role: str = role) -> None:
                 if call := self._opened(key):
                     given = args[0] if args else next(iter(kwargs.values()), None)
+                    if site.clues:  # one image: what its rows are laid out as is all the same
+                        given, out = (x.reshape(1, -1, x.shape[-1]) for x in (given, out))
+                        out = out[..., site.clues.cuts[role]]
                     call.inputs[role], call.outputs[role] = given, out
 
             self._post(child, keep)
         if site.kind == "packed":
             self._post(site.module, lambda args, kwargs, out: self._leave_packed(key, out))
+            return
+        if site.kind == "watched":
+            self._post(site.module, lambda args, kwargs, out: self._close(key))
             return
         if site.out is not None:
 
@@ -176,12 +194,33 @@ class Recorder:
             self._pre(site.out, project)
         self._post(site.module, lambda args, kwargs, out: self._leave(site, key, out))
 
+    def _attend(self, event: Event) -> Tensor | None:
+        """An attention function was called: it is one of each module that runs."""
+        new = None
+        if not self._mine():
+            return None
+        for site in self._sites:
+            call = self._opened(id(site)) if site.clues else None
+            if call is None:
+                continue
+            call.seen += 1
+            if call.seen - 1 == site.clues.event:
+                call.event = event
+                context = self._done(call, event.context) if site.kind == "watched" else None
+                new = new if context is None else event.with_context(context)
+        return new
+
+    def _close(self, key: int) -> None:
+        self._open[key].pop()
+
     def _opened(self, key: int) -> RawCall | None:
         calls = self._open.get(key)
         return calls[-1] if calls else None
 
     def _done(self, call: RawCall, context: Tensor) -> Tensor | None:
         call.context = context.flatten(2) if context.ndim > 3 else context
+        if call.site.clues:
+            call.context = context.reshape(1, -1, context.shape[-1])
         self.calls.append(call)
         new = self._finish(call) if self._finish else None
         return None if new is None else new.to(context.dtype).view_as(context)

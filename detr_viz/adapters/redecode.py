@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from detr_viz.adapters.answers import Answers
 from detr_viz.adapters.find import SiteModule
 from detr_viz.adapters.positions import Given
-from detr_viz.adapters.probes import Probe, modules_of
-from detr_viz.adapters.read import projection, read
+from detr_viz.adapters.probes import Probe, modules_of, read_as
+from detr_viz.adapters.read import projection
 from detr_viz.adapters.recorder import RawCall
 from detr_viz.adapters.roles import Role
 from detr_viz.adapters.run import Prepared, run
@@ -67,9 +67,10 @@ class RunsAgain:
         for mask in hidden:
 
             def finish(call: RawCall, mask: Tensor = mask) -> Tensor | None:
-                if not any(role.is_call(call) for role in wanted.values()):
+                role = next((role for role in wanted.values() if role.is_call(call)), None)
+                if role is None:
                     return None
-                attention = read(call, 0, (), self._position)
+                attention = read_as(role, call, (), self._position)
                 context = attention.without(NOTHING, mask)[1].transpose(0, 1).flatten(1)
                 return projection(call.site)(context)[None]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from detr_viz.adapters.find import SiteModule
 from detr_viz.adapters.read import rows_of
@@ -25,11 +26,16 @@ Sites = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, eq=False)
 class Role:
-    """A site of a network, and which call of its module it is. level: of one level's own cells."""
+    """A site of a network, and which call of its module it is.
+
+    level: of one level's own cells. part: of attention of several kinds of tokens, the layout of
+    all, and which of them are rows and columns (joint.py).
+    """
 
     site: SiteModule
     number: int
     level: int | None = None
+    part: Any = None
 
     def is_call(self, call: RawCall) -> bool:
         return call.site is self.site and call.number == self.number

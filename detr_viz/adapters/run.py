@@ -90,11 +90,21 @@ def at_rest(network: nn.Module) -> Iterator[None]:
                 stack.enter_context(set_stance("force_eager"))
         try:
             if training:
-                network.eval()
+                _evaluate(network)
             yield
         finally:
             for module in training:
                 module.training = True
+
+
+def _evaluate(network: nn.Module) -> None:
+    try:
+        network.eval()
+    except NotImplementedError:  # a program of torch.export has the mode that it was exported in
+        raise UserError(
+            "the model is exported, so it has no attention modules any more: attach the model that "
+            "it was exported from"
+        ) from None
 
 
 def input_size(inputs: Any) -> tuple[int, int]:

@@ -10,6 +10,7 @@ run: no trust_remote_code, and nothing is fetched.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ def detector_of(
     processor: the model's image processor, or its processor where it takes a prompt
     prompt: what to find, of models that are asked: a text, or names of classes
     """
-    kind = _kind_of(model)
+    kind = TYPES[model.config.model_type]
     if processor is None:
         raise UserError(
             f"{kind.title} needs its image processor: give processor=AutoImageProcessor."
@@ -61,7 +62,8 @@ def detector_of(
     if kind.prompted:
         from detr_viz.adapters.prompted import prompted_detector
 
-        return prompted_detector(model, processor, prompt, kind, facts)
+        own = facts or facts_of(model, kind)
+        return prompted_detector(model, processor, prompt, kind, own, live=facts is None)
     if prompt is not None:
         raise UserError(f"{kind.title} has classes of its own: leave the prompt out")
     named = class_names is not None
@@ -75,6 +77,7 @@ def detector_of(
         class_names=class_names if named else _names(model.config),
         facts=facts or facts_of(model, kind),
         pairwise=not _has_no_object(model, count),
+        settings=reader if facts is None else None,
     )
 
 
@@ -92,13 +95,6 @@ def facts_of(model: nn.Module, kind: TransformersType, **more: Any) -> Facts:
     )
 
 
-def _kind_of(model: nn.Module) -> TransformersType:
-    kind = TYPES[model.config.model_type]
-    if kind.why_not:
-        raise UserError(f"{kind.title} is not shown here: {kind.why_not}")
-    return kind
-
-
 def load_folder(
     folder: Path,
     device: torch.device,
@@ -110,14 +106,13 @@ def load_folder(
 ) -> AttachedDetector:
     """A detector from a folder of save_pretrained. UserError on anything that is wrong with it."""
     check_installed(f"{folder}")
+    _check_had(folder)
     from transformers import AutoConfig
 
     config = _from(folder, "config.json", AutoConfig)
     kind = TYPES.get(config.model_type)
     if kind is None:
         raise UserError(f"{folder} is of model_type {config.model_type!r}, which is not known here")
-    if kind.why_not:
-        raise UserError(f"{folder} is {kind.title}, not shown here: {kind.why_not}")
     if not any((folder / name).is_file() for name in PROCESSOR_FILES):
         raise UserError(
             f"{folder} has no {PROCESSOR_FILES[0]}, which says how {kind.title} resizes images: "
@@ -130,6 +125,22 @@ def load_folder(
     facts = facts_of(model, kind, sha256=sha256, notes=tuple(notes))
     facts = replace(facts, weights=folder.name, path=str(folder))
     return detector_of(model, processor, prompt, facts, class_names)
+
+
+def _check_had(folder: Path) -> None:
+    """UserError where the installed transformers is older than the network of a folder."""
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    try:
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # transformers says what is wrong with it
+    if is_theirs(model_type) and model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"{folder} is {TYPES[model_type].title}, which transformers {transformers.__version__} "
+            "does not have: run pip install --upgrade transformers"
+        )
 
 
 def load(weights: str | None, device: str) -> AttachedDetector:

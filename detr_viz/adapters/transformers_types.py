@@ -27,7 +27,6 @@ class TransformersType:
     reordered whether rows of its output are not in the order of queries; those of
               intermediate_logits are
     ours      whether a network of our own is taken unless --network says otherwise
-    why_not   why there are no maps of it; "" where there are
     """
 
     name: str
@@ -37,10 +36,8 @@ class TransformersType:
     centered: bool = True
     reordered: bool = False
     ours: bool = False
-    why_not: str = ""
 
 
-_VIT = "its detection tokens and the image's patches attend to each other in one encoder"
 TYPES: dict[str, TransformersType] = {
     "detr": TransformersType("detr", "DETR", "facebook/detr-resnet-50", centered=False, ours=True),
     "conditional_detr": TransformersType(
@@ -79,7 +76,7 @@ TYPES: dict[str, TransformersType] = {
     "pp_doclayout_v2": TransformersType("pp_doclayout_v2", "PP-DocLayoutV2", reordered=True),
     "pp_doclayout_v3": TransformersType("pp_doclayout_v3", "PP-DocLayoutV3"),
     "pp_doclayout_v4": TransformersType("pp_doclayout_v4", "PP-DocLayoutV4"),
-    "yolos": TransformersType("yolos", "YOLOS", "hustvl/yolos-tiny", why_not=_VIT),
+    "yolos": TransformersType("yolos", "YOLOS", "hustvl/yolos-tiny"),
 }
 
 

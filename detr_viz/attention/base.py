@@ -37,7 +37,7 @@ def one_of(attention: Any, i: int, names: Sequence[str]) -> Any:
 class Attention(Protocol):
     """The weights with which M heads of `num_rows` tokens mix the values of S tokens.
 
-    kind        "dense", "sampled", "factored" or "roi"
+    kind        "dense", "sampled", "factored", "roi" or "joint"
     grids       positions of the S tokens, level by level, finest first; () if keys are queries
     modes       mode -> the formula that a figure prints; only the modes that this kind has
     term_names  the terms whose sum the logits are; () if they are not a sum

@@ -279,7 +279,6 @@ def list_models() -> str:
         way = f"hf:{kind.hub}" if kind.hub else "a folder"
         more = ", with --prompt" if kind.prompted else ""
         more += ", with --network transformers" if kind.ours else ""
-        more += f": not shown, {kind.why_not}" if kind.why_not else ""
         lines.append(f"  {name:<{wide}}  {kind.title}: {way}{more}")
     lines += ["", "also: a checkpoint file, a Hugging Face folder, hf:owner/name"]
     lines += ["any other network: --model FILE.py:FUNCTION (see docs/your_model.md)"]

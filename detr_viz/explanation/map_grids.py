@@ -21,7 +21,7 @@ class MapGrids:
     layers: tuple[int, ...]
 
     def kind(self, layer: int | None = None) -> str:
-        """Kind of a captured layer's cross-attention: "dense", "sampled", "factored" or "roi"."""
+        """Kind of a captured layer's cross-attention, as in attention/base.py."""
         self.pick_layer(layer)
         return self.attention_kind
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 
@@ -50,7 +50,7 @@ def own_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     No autocast, no gradients, products of float32 as `precision` says. Threads that ask for
     different products wait for each other, since torch has one setting for all of them.
     """
-    with undisturbed(device), _one_rule.shared(precision == "tf32"), fp32_rule(precision):
+    with undisturbed(device), _one_rule.shared(precision == "tf32", fp32_rule(precision)):
         yield
 
 
@@ -71,22 +71,31 @@ class _Shared:
         self._changed = threading.Condition()
         self._holders: dict[int, int] = {}  # thread -> depth
         self._value: object = None
+        self._rule: AbstractContextManager[None] = nullcontext()
 
     @contextmanager
-    def shared(self, value: object) -> Iterator[None]:
+    def shared(self, value: object, rule: AbstractContextManager[None]) -> Iterator[None]:
+        """rule: entered by the first holder and left by the last, so that what was before stays."""
         me = threading.get_ident()
         with self._changed:
-            if me not in self._holders:
+            again = me in self._holders
+            if not again:
                 self._changed.wait_for(lambda: not self._holders or self._value == value)
-                self._value = value
+            if not self._holders:
+                rule.__enter__()
+                self._value, self._rule = value, rule
             self._holders[me] = self._holders.get(me, 0) + 1
+            inner = rule if again and value != self._value else nullcontext()
         try:
-            yield
+            with inner:
+                yield
         finally:
             with self._changed:
                 self._holders[me] -= 1
                 if not self._holders[me]:
                     del self._holders[me]
+                if not self._holders:
+                    self._rule.__exit__(None, None, None)
                 self._changed.notify_all()
 
 

@@ -184,7 +184,8 @@ class ExplanationBase(MapGrids):
     ) -> NDArray[np.float32]:  # (q, M, h, w)
         """Cross-attention maps of these queries (None: all), float32 (q, heads, h, w).
 
-        Each map sums to 1 over (h, w), less the part that falls off the map (`outside`).
+        Each map sums to 1 over (h, w), less the part that falls off the map, or goes to tokens that
+        are no cells (`outside`).
 
         mode   one of `modes`; for dense attention, softmax((parts of q) . (parts of k) * scale),
                also a sum of terms ("cq.pk+pq.pk") or a Mode of your own

@@ -163,6 +163,11 @@ def _all_of(e: Explanation, kind: str, count: int) -> list[Attention]:
             f"there is no rollout of {e.model_title} through its encoder, which convolves: each "
             "tap has a matrix of its own, so its layers do not multiply"
         )
+    if e.kind() == "joint":
+        raise UserError(
+            f"there is no rollout of {e.model_title}: its queries and cells attend in one "
+            "sequence, so no encoder comes before a decoder"
+        )
     if missing := [n for n in range(count) if (kind, n) not in e.sites]:
         raise UserError(
             f"rollout needs every layer, and {kind} {missing[0]} was not captured: explain with "

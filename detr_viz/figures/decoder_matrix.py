@@ -96,6 +96,8 @@ def query_matrix(
         layout = table.layout()
         if rest:
             whole = "each row sums to 1" if style.heads != "max" else "rows do not sum to 1"
+            if e.attention_kind == "joint":
+                whole = "the rest of a row goes to cells"
             notes.append(f"{table.rest_name}, grey: all that the other {rest} queries get; {whole}")
         if all(any(table.largest(band)) for band in bands):
             notes.append("after a head: its largest weight here")

@@ -147,6 +147,8 @@ def _caption(shown: FigureContents) -> str:
     kinds = {s.explanation.attention_kind for s in shown.subjects}
     scaled = "" if kinds == {"sampled"} else f"; {_scaled(shown)}"
     whole = "sum to 1, less what falls off the image" if "sampled" in kinds else "sum to 1"
+    if "joint" in kinds:
+        whole = "sum to 1, less what goes to other tokens of the sequence"
     one = "A map's"
     if shown.style.levels != "sum":
         one, whole = "A head's", whole.replace("sum to 1", "sum to 1 over all levels")

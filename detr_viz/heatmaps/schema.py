@@ -30,7 +30,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.common.short_repr import ShortRepr
 
 SCHEMA_VERSION = 3
-KINDS = ("dense", "sampled", "factored", "roi")
+KINDS = ("dense", "sampled", "factored", "roi", "joint")
 # Largest absolute rounding error. float16 keeps 11 bits of values up to 1; near 0 steps of 6e-8.
 STORED_WITHIN = {"float32": 0.0, "float16": 2.0**-12}
 ROUNDING = 1e-3  # allowed in the sum of a map

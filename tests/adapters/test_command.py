@@ -115,11 +115,14 @@ def test_folders_that_are_not_whole(rt_detr, photo, tmp_path, capsys):
     no_weights = shutil.copytree(rt_detr, tmp_path / "none")
     (no_weights / "model.safetensors").unlink()
     refused(capsys, [*argv, no_weights], "no weights")
-    yolos = tmp_path / "yolos"
-    yolos.mkdir()
-    (yolos / "config.json").write_text('{"model_type": "yolos"}')
-    (yolos / "model.safetensors").write_bytes((rt_detr / "model.safetensors").read_bytes())
-    refused(capsys, [*argv, yolos], "YOLOS", "attend to each other in one encoder")
+
+
+def test_a_network_that_the_installed_transformers_lacks(rt_detr, photo, monkeypatch, capsys):
+    from transformers.models.auto import configuration_auto
+
+    monkeypatch.setattr(configuration_auto, "CONFIG_MAPPING", {"detr": object})
+    words = f"is RT-DETR, which transformers {transformers.__version__} does not have"
+    refused(capsys, ["--image", photo, "--weights", rt_detr], words, "pip install --upgrade")
 
 
 def test_code_of_a_folder_is_never_run(rt_detr, photo, tmp_path, capsys):

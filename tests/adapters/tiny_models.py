@@ -101,6 +101,20 @@ CONFIGS = {
         lambda: _resnet(1, 2, 3, 4),
     ),
     "pp_doclayout_v4": ("PPDocLayoutV4", _RT, lambda: _resnet(2, 3, 4)),
+    "yolos": (
+        "Yolos",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 32,
+            "image_size": [96, 128],
+            "patch_size": 16,
+            "num_detection_tokens": 7,
+            "id2label": LABELS,
+        },
+        None,
+    ),
 }
 _GROUNDED = {**_DENSE, "max_text_len": 16}
 _OMDET = {
@@ -203,7 +217,9 @@ def build(model_type: str, **options):
     if model_type == "deformable_detr" and options.get("two_stage"):
         options["two_stage_num_proposals"] = 7
     torch.manual_seed(0)
-    return randomize(model_class(config_class(**settings, backbone_config=backbone(), **options)))
+    if backbone:
+        options["backbone_config"] = backbone()
+    return randomize(model_class(config_class(**settings, **options)))
 
 
 @functools.cache
