@@ -132,7 +132,8 @@ def _methods(own: list[type]) -> Iterator[tuple[str, object]]:
             if name.startswith("_") or name in seen:
                 continue
             found = next(vars(k)[name] for k in own if name in vars(k))  # the most derived
-            doc = next((vars(k)[name] for k in own if name in vars(k) and vars(k)[name].__doc__), "")
+            written = (vars(k)[name] for k in own if name in vars(k) and vars(k)[name].__doc__)
+            doc = next(written, None)
             if inspect.isfunction(found):
                 yield _signature(f".{name}", found), doc
             elif isinstance(member, classmethod):
