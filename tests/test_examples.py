@@ -46,8 +46,8 @@ def run(codes: list[str], names: dict[str, object]) -> dict[str, object]:
 
 
 def test_each_page_with_examples_is_tried_here():
-    assert WITH == ["README.md", "README.zh-CN.md", "docs/library.md", "docs/regression.md",
-                    "docs/your_model.md"]  # fmt: skip
+    assert WITH == ["README.md", "README.zh-CN.md", "docs/checkpoints.md", "docs/library.md",
+                    "docs/regression.md", "docs/your_model.md"]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", WITH)
@@ -133,16 +133,39 @@ def test_models_of_transformers(place, monkeypatch):
     transformers = pytest.importorskip("transformers")
     import tiny_models as tiny
 
-    code = examples("docs/your_model.md")[0]
+    code, keep = examples("docs/your_model.md")[:2]
     model, processor = tiny.model("rt_detr"), tiny.processor_of("rt_detr")
-    for auto, thing in (
-        (transformers.AutoImageProcessor, processor),
-        (transformers.AutoModelForObjectDetection, model),
-    ):
-        given = staticmethod(lambda name, thing=thing: thing)  # in place of a download
-        monkeypatch.setattr(auto, "from_pretrained", given)
-    names = run([code], {"paths": ["photo.jpg", "image/scene_1.jpg"]})
+    with monkeypatch.context() as patch:
+        for auto, thing in (
+            (transformers.AutoImageProcessor, processor),
+            (transformers.AutoModelForObjectDetection, model),
+        ):
+            given = staticmethod(lambda name, thing=thing: thing)  # in place of a download
+            patch.setattr(auto, "from_pretrained", given)
+        names = run([code], {"paths": ["photo.jpg", "image/scene_1.jpg"]})
     assert len(names["explanations"]) == 2 and names["e"].num_queries > 0
+    own = transformers.RTDetrImageProcessor(size={"height": 96, "width": 128})
+    run([keep], {"model": model, "processor": own})
+    saved = detr_viz.load_model("my_finetuned_folder", device="cpu")
+    assert saved.info.num_queries == names["e"].num_queries
+
+
+def test_a_checkpoint_of_your_own(place):
+    (code,) = examples("docs/checkpoints.md")
+    network = detr_viz.load_model(type="detr").network  # of six classes and 128 px
+    import torch
+
+    demo = torch.load("weights/detr_demo.pth", weights_only=True)
+    stated = code.replace('["cat", "remote"]', "[*'abcdef']")
+
+    class Model:
+        def state_dict(self):
+            return demo["model"]
+
+    run([stated], {"model": Model()})
+    model = detr_viz.load_model("my.pth", device="cpu")
+    assert model.class_names == tuple("abcdef") and (model.size, model.max_size) == (800, 1333)
+    assert model.notes == () and type(model.network) is type(network)
 
 
 def test_a_network_of_your_own(place, monkeypatch):
@@ -162,12 +185,8 @@ def test_a_network_of_your_own(place, monkeypatch):
 
     warnings.simplefilter("ignore")  # torch's advice on nested tensors
     torch.save(Detector().state_dict(), "my.pth")
-    own, fifty = examples("docs/your_model.md")[1:3]
-
-    def preprocess(rgb):
-        return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 255
-
-    names = {"MyDetector": lambda: Detector().eval(), "preprocess": preprocess}
+    own, fifty = examples("docs/your_model.md")[2:4]
+    names = {"MyDetector": Detector}
     own = own.replace('["cat", "remote"]', "[*'abcdef']")  # the small network has six
     d = run([own], names)["build"]()
     assert detr_viz.explain(d, "photo.jpg").num_queries == 9
@@ -176,11 +195,11 @@ def test_a_network_of_your_own(place, monkeypatch):
     assert e.modes == ("combine",) and e.num_queries == 9
 
 
-@pytest.mark.parametrize("number", [3, 4])
+@pytest.mark.parametrize("number", [4, 5])
 def test_networks_of_packages(number):
     """Compiled everywhere; adapters/test_recipes.py runs them where the packages are installed."""
     pieces = examples("docs/your_model.md")
-    assert len(pieces) == 5
+    assert len(pieces) == 6
     compile(pieces[number], "example", "exec")
     keywords = set(re.findall(r"^    (\w+)=", pieces[number], re.M))
     assert keywords and keywords <= set(detr_viz.attach.__kwdefaults__)

@@ -160,7 +160,7 @@ def _spec_of(
         raise CheckpointError(
             f"{where} is not a checkpoint of {titles}"
             + (f"; it looks like {title}" if title else f" ({few_keys(state_dict)})")
-            + ": give one of these"
+            + ": give one of these; a network of your own runs with --model FILE.py:FUNCTION"
         )
     if "refpoint_embed.weight" in state_dict:  # its other keys are Conditional DETR's
         raise CheckpointError(f"{where} is DAB-DETR, which is not supported: give another")

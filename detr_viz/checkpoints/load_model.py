@@ -60,7 +60,8 @@ _NO_FILE = (
 def _preprocessing(checkpoint: Checkpoint) -> tuple[Preprocessing, tuple[str, ...]]:
     """By the checkpoint's own meta, else by the file beside the weights, else its authors'.
 
-    With a note where a Hugging Face folder should have the file and has not.
+    With a note where a Hugging Face folder should have the file and has not, and where a file says
+    nothing of how its network was run.
     """
     official, own = checkpoint.spec.preprocessing or Preprocessing(), {}
     for key in ("size", "max_size"):
@@ -76,7 +77,12 @@ def _preprocessing(checkpoint: Checkpoint) -> tuple[Preprocessing, tuple[str, ..
     if found is not None:
         return found, ()
     is_theirs = (checkpoint.folder / "config.json").is_file()
-    return official, (_NO_FILE,) if is_theirs else ()
+    if is_theirs:
+        return official, (_NO_FILE,)
+    if not any(note.startswith("assumed ") for note in checkpoint.notes):
+        return official, ()
+    sizes = f"inputs are resized as in the authors' code ({official.sizes})"
+    return official, (f"{sizes}: the file does not say, --size and --max-size do",)
 
 
 def load_model(

@@ -123,7 +123,8 @@ def _check_remade(args: argparse.Namespace) -> None:
     if given := [flag for flag, value in others.items() if value]:
         raise UserError(
             f"a baseline does not keep {given[0]}, so it could not be made again: record with "
-            "--weights alone, or compare files of --save-maps"
+            "--weights alone; the fixture heatmap_regression guards any model in pytest, and "
+            "compare two files of --save-maps"
         )
 
 

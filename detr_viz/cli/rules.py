@@ -112,9 +112,8 @@ class Flags:
 
 Rule = tuple[Callable[[Flags], object], str | Callable[[Flags], str]]
 
-# A test for a wrong combination, and its message. The first rule that applies is reported.
+# A test for a wrong combination, and its message; the first that applies is reported.
 RULES: tuple[Rule, ...] = (
-    # ---- ablation --------------------------------------------------------------------------------
     (
         lambda f: f.args.ablate_in is not None and not (f.args.ablate or f.args.faithfulness),
         "--ablate-in is for --ablate and --faithfulness: give one of them too",
@@ -128,6 +127,10 @@ RULES: tuple[Rule, ...] = (
         "--ablate shows the last layer: leave --layer and --biography out",
     ),
     *LOOK_RULES,
+    (
+        lambda f: f.args.model and f.args.classes and not (f.args.type or f.args.weights),
+        "--classes is for --weights: give attach() the class_names of a --model",
+    ),
     # ---- views -----------------------------------------------------------------------------------
     (
         lambda f: f.args.rollout and f.args.faithfulness,

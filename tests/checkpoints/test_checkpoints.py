@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from detr_viz import models
 from detr_viz.checkpoints.checkpoint import load_checkpoint
 from detr_viz.checkpoints.fit import skeleton
+from detr_viz.checkpoints.load_model import load_model
 from detr_viz.common import assets
 from detr_viz.common.errors import UserError
 
@@ -171,6 +172,16 @@ def test_heads_and_dilation(tmp_path, name, content, flags, heads, dilation, not
     assert checkpoint.config.nheads == heads
     assert checkpoint.config.backbone.dilation is dilation
     assert list(checkpoint.notes) == notes
+
+
+@pytest.mark.parametrize("content", [SMALL["detr"], {"model": SMALL["detr"]}])
+def test_a_file_that_says_nothing_is_run_at_the_size_of_its_authors(tmp_path, content):
+    model = load_model(save(tmp_path / "w.pth", content), device="cpu")
+    (said,) = [note for note in model.info.notes if "resized" in note]
+    assert "800" in said and "1333" in said and "--size" in said
+    meta = {"type": "detr", "nheads": 8, "size": 160}
+    known = save(tmp_path / "known.pth", {"model": SMALL["detr"], "meta": meta})
+    assert not any("resized" in note for note in load_model(known, device="cpu").info.notes)
 
 
 def test_sizes_are_read_off_the_shapes(tmp_path):

@@ -162,6 +162,7 @@ def four_classes(path: str = "four.pth") -> str:
         (["--weights", DETR, "four.pth", "--classes", "six.txt"], "four.pth: six.txt: 6 class"),
         (["--weights", "four.pth", DETR, "--classes", "four.txt"], "detr_demo.pth: four.txt: 4"),
         (["--weights", "four.pth", CD_DETR, "--nheads", "64"], "four.pth: 64 heads"),
+        (["--model", "own.py:build", "--classes", "six.txt"], "--classes is for --weights"),
     ],
 )
 def test_one_of_several_models(capsys, argv, says):

@@ -174,7 +174,7 @@ def test_a_scaled_layer_is_caught_with_layer_and_head(here, capsys):
 
     tampered(scale)
     told = checked(capsys, code=1)
-    assert told[1].strip().startswith("weights file changed")
+    assert told[1].strip().startswith("weights file changed") and "same maps" not in "".join(told)
     rows = [line.split() for line in told if line.startswith(("  combine", "  content", "  posi"))]
     assert rows and {row[0] for row in rows} == {"combine", "content"}  # position has no part in it
     heads = {int(row[-6]) for row in rows}
@@ -191,6 +191,7 @@ def test_a_single_weight_is_caught_by_the_files_hash(here, capsys):
     told = checked(capsys, code=1)
     assert told[0] == "different  a_cd_detr_combine.npz"
     assert told[1].strip().startswith("weights file changed (")
+    assert told[1].endswith("; same maps and boxes")  # the file alone is another
 
 
 def test_a_retrained_model_is_compared_by_its_boxes(here, capsys):
@@ -203,6 +204,7 @@ def test_a_retrained_model_is_compared_by_its_boxes(here, capsys):
     tampered(turn)
     told = checked(capsys, code=1)  # for the hash alone
     assert told[1].strip().startswith("weights file changed") and len(told) == 3
+    assert told[1].endswith("; same maps and boxes")
     assert "gone" not in "".join(told)
 
 

@@ -348,7 +348,7 @@ def test_elsewhere_github_is_not_spoken_to(checked, monkeypatch):
         (["--json", "x", "--junit", "x"], "is no .xml file"),
         (["--json", "good.png/x.json"], "good.png is a file, not a folder; choose another --json"),
         (["--json", f"{'x' * 300}.json"], "too long"),
-        (["--report", "pipe.html"], "pipe.html: it is not a regular file; choose another --report"),
+        (["--report", "pipe.html"], "pipe.html: it is a pipe, not a regular file; choose another"),
         (["--report"], "expected one argument"),
     ],
 )
