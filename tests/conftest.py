@@ -19,44 +19,86 @@ ROOT = Path(__file__).parent.parent
 WORKERS = 4  # at most; each holds its own models
 # The files that take longest, longest first: begun first, so that no worker ends long after others.
 LONGEST = (
-    "batch/test_cluster_runs.py",
+    "attacks/test_terminal.py",
+    "attacks/test_not_regular.py",
+    "attacks/test_settings_and_names.py",
+    "attacks/test_callers_context.py",
     "cli/test_cli_figures.py",
-    "test_examples.py",
     "batch/test_resume.py",
     "cli/test_cli.py",
-    "figures/test_contact.py",
-    "test_docs.py",
-    "heatmaps/test_fuzz.py",
     "figures/test_layout.py",
-    "test_deformable.py",
-    "test_deformable_levels.py",
-    "regression/test_regression.py",
-    "figures/test_figure_files.py",
-    "cli/test_atlas_command.py",
-    "figures/test_fonts.py",
-    "checkpoints/test_huggingface.py",
-    "test_anchor_views.py",
-    "test_anchor.py",
-    "regression/test_pytest_plugin.py",
+    "test_models_table.py",
     "test_salience.py",
-    "render/test_one_loop.py",
+    "regression/test_regression.py",
+    "test_examples.py",
     "batch/test_helpers.py",
-    "figures/test_decoder_figures.py",
-    "explanation/test_faithfulness.py",
+    "checkpoints/test_huggingface.py",
+    "figures/test_contact.py",
     "models/test_golden.py",
-    "checkpoints/test_checkpoints.py",
-    "checkpoints/test_preprocessing.py",
-    "cli/test_deformable_bad_inputs.py",
-    "figures/test_overlaps.py",
+    "demo/test_shipped_weights.py",
+    "regression/test_pytest_plugin.py",
+    "figures/test_fonts.py",
     "checkpoints/test_plain_values.py",
-    "batch/test_batch.py",
-    "regression/test_mutations.py",
-    "figures/test_proposal_figures.py",
-    "render/test_views.py",
-    "batch/test_journal_killed.py",
-    "figures/test_styles.py",
+    "checkpoints/test_checkpoints.py",
+    "test_deformable_levels.py",
+    "figures/test_figure_files.py",
+    "test_deformable.py",
+    "cli/test_atlas_command.py",
+    "figures/test_decoder_figures.py",
+    "render/test_one_loop.py",
+    "figures/test_overlaps.py",
+    "explanation/test_faithfulness.py",
+    "test_anchor_views.py",
+    "batch/test_budget.py",
+    "adapters/test_command.py",
+    "models/test_deformable_golden.py",
+    "adapters/test_transformers.py",
     "figures/test_contour_figures.py",
+    "heatmaps/test_fuzz.py",
+    "checkpoints/test_preprocessing.py",
+    "batch/test_cluster_runs.py",
+    "figures/test_styles.py",
+    "demo/test_demo.py",
+    "figures/test_proposal_figures.py",
     "figures/test_contours.py",
+    "adapters/test_attach.py",
+    "batch/test_batch.py",
+)
+# Whole programs, their processes and what attacks them; long tables of figures; trainings. Half of
+# the suite's time: these files wait for --thorough, with which CI runs, or for being named.
+THOROUGH = frozenset(
+    (
+        "adapters/test_command.py",
+        "attacks/test_callers_context.py",
+        "attacks/test_not_regular.py",
+        "attacks/test_settings_and_names.py",
+        "attacks/test_terminal.py",
+        "batch/test_budget.py",
+        "batch/test_cluster_runs.py",
+        "batch/test_helpers.py",
+        "batch/test_journal_killed.py",
+        "batch/test_resume.py",
+        "checkpoints/test_plain_values.py",
+        "cli/test_cli_figures.py",
+        "demo/test_demo.py",
+        "demo/test_shipped_weights.py",
+        "demo/test_training_files.py",
+        "figures/test_contact.py",
+        "figures/test_contour_figures.py",
+        "figures/test_figure_files.py",
+        "figures/test_fonts.py",
+        "figures/test_overlaps.py",
+        "heatmaps/test_fuzz.py",
+        "regression/test_mutations.py",
+        "regression/test_pytest_plugin.py",
+        "regression/test_reports.py",
+        "render/test_one_loop.py",
+        "test_anchor_views.py",
+        "test_deformable_levels.py",
+        "test_examples.py",
+        "test_models_table.py",
+        "test_pictures.py",
+    )
 )
 
 # Figures multiply small matrices: with threads that costs numpy twice the time. Before its import.
@@ -66,6 +108,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     import torch
 
     torch.set_num_threads(1)  # the workers are as many as there are CPUs
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough", action="store_true", help="also the files that take half of the time, as CI"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of THOROUGH are left out of a run of the whole suite; those that are named are not."""
+    here = Path(__file__).parent
+    whole = all((config.rootpath / arg).resolve() in (here, ROOT) for arg in config.args)
+    if config.option.thorough or not whole or here not in collection_path.parents:
+        return None
+    return collection_path.relative_to(here).as_posix() in THOROUGH or None
 
 
 def pytest_collection_finish() -> None:

@@ -179,7 +179,7 @@ def test_a_batch_is_as_one_image_and_a_baseline_is_the_same_again(here, weights,
     record = argv(weights, "--plot", "all", "--out", "base")
     capsys.readouterr()
     assert cli.main(["record", *record]) == 0
-    assert cli.main(["check", "base"]) == 0
+    assert cli.main(["check", "base", "--anywhere"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 same"
 
 

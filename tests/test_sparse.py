@@ -132,7 +132,8 @@ def test_saved_numbers(explained, tmp_path):
 
     moved = old.cells_share.copy()
     moved[1, 2, 3] += 0.5
-    moved[1, 4, 4] -= 0.5
+    moved[1, 4, 4] -= 0.3
+    moved[1, 5, 5] -= 0.2
     other = type(old)(**{**vars(old), "cells_share": moved})
     (far,) = [c for c in judge(old, other, EXACT).parts if c.excess > 1]
     assert (far.part, far.query, far.point) == ("cell", 1, 2 * 7 + 3)

@@ -77,7 +77,7 @@ def test_figure_npz_batch_record_and_check(rt_detr, photo, capsys):
     record = ["record", "--weights", str(rt_detr), "--image", str(photo), "--out", "base"]
     assert cli.main(record) == 0
     capsys.readouterr()
-    assert cli.main(["check", "base"]) == 0
+    assert cli.main(["check", "base", "--anywhere"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 same"
 
 

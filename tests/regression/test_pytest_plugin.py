@@ -47,7 +47,12 @@ OPTIONS = ["-q", "-p", "no:cacheprovider", "-p", "detr_viz.regression.pytest_plu
 # what would set the hooks of the process that the tests themselves run in
 OPTIONS_HERE = [f"-pno:{name}" for name in ("faulthandler", "threadexception")]
 OPTIONS_APART = ["-pno:hypothesispytest", "-pno:anyio"]  # each process would import them
-OPTIONS_HERE += ["-pno:unraisableexception", "--capture=sys", "--import-mode=importlib"]
+OPTIONS_HERE += [
+    "-pno:hypothesispytest",
+    "-pno:unraisableexception",
+    "--capture=sys",
+    "--import-mode=importlib",
+]
 
 
 def outcomes(printed: str) -> dict[str, int]:

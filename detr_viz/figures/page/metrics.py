@@ -11,7 +11,7 @@ from detr_viz.figures.styles import FigureError, PageFormat
 _MARGIN, _GAP, _PAD = 2.0, 3.1, 5.0
 _ASPECTS = (0.4, 4.0)  # width / height of a panel; a photo beyond is stretched
 _MIN_PANEL_PX = 8
-_COLUMN_PANEL_IN = 1.55  # of a column's two panels
+_COLUMN_IN = 4.0  # pages narrower than this, at the default size of type, are columns
 
 
 class PageMetrics:
@@ -28,8 +28,8 @@ class PageMetrics:
         self.width = round(page_format.width_in * page_format.dpi)
         if panel_limit_px is None:
             # few heads: a narrower figure, not huge panels; but two of them fill a column
-            column = min(self.width / 2, _COLUMN_PANEL_IN * page_format.dpi)
-            panel_limit_px = max(self.width / 4, column)
+            is_column = page_format.width_in < _COLUMN_IN * page_format.type_size
+            panel_limit_px = self.width // (2 if is_column else 4)
         self.panel_limit = int(panel_limit_px)
         true_aspect = photo_hw[1] / photo_hw[0]
         self.aspect = min(max(true_aspect, _ASPECTS[0]), _ASPECTS[1])
