@@ -21,7 +21,7 @@ from detr_viz.checkpoints.other_networks import check_words, load_theirs, theirs
 from detr_viz.checkpoints.type_names import type_name
 from detr_viz.common.errors import UserError
 from detr_viz.detections import labels
-from detr_viz.explanation.detector import Detector
+from detr_viz.explanation.detector import ASSUMED_SIZE, Detector
 from detr_viz.explanation.precision import check_precision
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.models.detector import LoadedModel
@@ -81,8 +81,8 @@ def _preprocessing(checkpoint: Checkpoint) -> tuple[Preprocessing, tuple[str, ..
         return official, (_NO_FILE,)
     if not any(note.startswith("assumed ") for note in checkpoint.notes):
         return official, ()
-    sizes = f"inputs are resized as in the authors' code ({official.sizes})"
-    return official, (f"{sizes}: the file does not say, --size and --max-size do",)
+    note = f"{ASSUMED_SIZE} ({official.sizes}): the file does not say, --size and --max-size do"
+    return official, (note,)
 
 
 def load_model(

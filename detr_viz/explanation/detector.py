@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from detr_viz.explanation.salience import Selected
     from detr_viz.explanation.scales import Scaled
 
+ASSUMED_SIZE = "inputs are resized as in the authors' code"  # begins a note
+
 
 @dataclass(frozen=True, repr=False)
 class DetectorInfo(ShortRepr):
@@ -105,7 +107,9 @@ class DetectorInfo(ShortRepr):
     def notes_at(self, size: int | None = None, max_size: int | None = None) -> tuple[str, ...]:
         """The notes, with what --size and --max-size change of them."""
         of_sizes = self.preprocessing_at().notes
-        others = (note for note in self.notes if note not in of_sizes)
+        others = [note for note in self.notes if note not in of_sizes]
+        if size is not None or max_size is not None:
+            others = [note for note in others if not note.startswith(ASSUMED_SIZE)]
         return (*others, *self.preprocessing_at(size, max_size).notes)
 
 

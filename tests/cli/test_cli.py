@@ -123,6 +123,9 @@ def test_what_had_to_be_assumed_is_said(here, capsys):
     assert cli.main([*argv, "--image", "shapes.png", "--queries", "1"]) == 0
     notes = [line for line in lines(capsys) if line.startswith("note:")]
     assert len(notes) == 1 and "8 heads" in notes[0] and "--dilation" in notes[0]
+    assert cli.main([*argv[:2], "--image", "shapes.png", "--queries", "1"]) == 0
+    notes = [line for line in lines(capsys) if line.startswith("note:")]
+    assert len(notes) == 2 and "800" in notes[1] and "--size" in notes[1]
 
 
 def test_render_is_the_word_for_it(here, capsys):

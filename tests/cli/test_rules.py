@@ -26,6 +26,7 @@ BROKEN = [  # in the order of the table
     ["--style", "cells", "--plot", "proposals"],
     ["--ablate", "content", "--style", "points"],
     ["--faithfulness", "--style", "points"],
+    ["--model", "own.py:build", "--classes", "names.txt"],
     ["--rollout", "--faithfulness"],
     ["--points", "3,4"],
     ["--attention", "cross", "encoder", "--out", "a.png"],
