@@ -24,6 +24,7 @@ from detr_viz.cli.settings import (
 from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
+from detr_viz.common.threads import share_cores
 from detr_viz.detections.queries import check_syntax
 from detr_viz.figures.styles import Style
 from detr_viz.images.first_look import check_image
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     page_format = page_format_of(args)
     rules.check_atlas(args)
     os.environ["MPLBACKEND"] = "agg"
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for a batch
+    share_cores()
     check_look(style, page_format)
     inputs_given = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = images_of(inputs_given, args.image_root, Path(args.out), args.quiet)

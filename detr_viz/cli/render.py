@@ -31,6 +31,7 @@ from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_INTERRUPTED, UserError, report
 from detr_viz.common.files import OutputError, check_file
+from detr_viz.common.threads import share_cores
 from detr_viz.detections import labels
 from detr_viz.detections.queries import DEFAULT, NoQueryError, check_for, check_syntax
 from detr_viz.images import collect
@@ -181,9 +182,7 @@ def run_many(
     options: RunOptions,
 ) -> int:
     """Draw all images; returns the exit code: 0, 1 where some failed, 130 after Ctrl-C."""
-    # Waiting threads of torch must leave their cores to the processes that draw. torch reads this
-    # when it is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    share_cores()
     from detr_viz.batch import worker_process
     from detr_viz.batch.run import figures_of, run_batch
 

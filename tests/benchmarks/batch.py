@@ -33,6 +33,7 @@ sys.path[:0] = map(str, (HERE.parent, ROOT))
 
 from PIL import Image
 
+from detr_viz.common.threads import share_cores
 from detr_viz.demo.shapes import scene
 
 COMMAND = [sys.executable, str(ROOT / "attention_scripts.py")]
@@ -78,7 +79,7 @@ def bare(weights: str, folder: str) -> None:
 
 def batch(weights: str, folder: str, out: str) -> None:
     """Seconds of the run itself: all images read, drawn and written, the index too."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
+    share_cores()  # as the command does
     import torch
 
     from detr_viz import load_model

@@ -32,7 +32,9 @@ sys.path[:0] = map(str, (HERE.parent, ROOT))
 
 def once(profile: bool) -> None:
     """Check the folder "base", in this process; print the seconds as JSON."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
+    from detr_viz.common.threads import share_cores
+
+    share_cores()  # as the command does
     from detr_viz import cli
     from detr_viz.models.network import DetrNetwork
 
