@@ -182,7 +182,7 @@ def add_subject(
         choices=SCALES,
         default="mode",
         help="mode: q and k of the mode attend on their own; layer: at the layer's own scale, "
-        "their exact share of combine (default: %(default)s)",
+        "as exact parts of combine's logits (default: %(default)s)",
     )
 
 

@@ -247,6 +247,9 @@ def test_a_color_bar_of_the_image_is_its_key(explained, norm, style):
     bar = ax.figure.colorbar(image)
     largest = float(e.maps("combine", [query])[0, 2].max()) if norm == "head" else 256.0
     assert (bar.vmin, bar.vmax) == (int(norm == "even"), pytest.approx(largest))
+    if norm == "even":
+        words = [tick.get_text() for tick in bar.ax.get_yticklabels()]
+        assert words == [f"\N{MULTIPLICATION SIGN}{4**n}" for n in range(5)]
     if norm == "even":  # bent: 4 times lies at a quarter of the logarithm
         tones = [float(image.norm(times)) for times in (0.5, 1, 4, 16, 256, 1000)]
         assert tones == pytest.approx([0, 0, 1 - 0.75**1.6, 1 - 0.5**1.6, 1, 1])
