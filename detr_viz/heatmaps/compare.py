@@ -137,25 +137,23 @@ def judge(
     parts = [] if cannot else list(part_changes(old, new, pairs, limits))
     queries = [query_change(old, new, i, j, limits) for i, j in pairs]
     far = any(change.excess > 1 for change in heads)
-    changed = tuple(reasons(old, new))
-    other_weights = strict and _other_weights(old, new)
-    far_off = any(change.excess > 1 for change in (*heads, *queries, *parts))
-    if other_weights and not (far_off or cannot or gone or more):
-        changed = (*changed, "same maps and boxes")
-    return Comparison(
+    verdict = Comparison(
         heads=tuple(sorted(heads, key=lambda c: (-c.excess, -c.total_variation))),
         queries=tuple(sorted(queries, key=lambda change: (-change.excess, change.iou))),
         gone=gone,
         new=more,
         cannot=cannot,
-        changed=changed,
+        changed=tuple(reasons(old, new)),
         limits=limits,
         likeness=tuple(_likeness(old, new, pairs)) if far else (),
-        other_weights=other_weights,
         known_inputs=all("image_sha256" in maps.meta for maps in (old, new)),
         parts=tuple(sorted(parts, key=lambda change: -change.excess)),
         stages=old.cells_share is not None and new.cells_share is not None,
     )
+    if not (strict and _other_weights(old, new)):
+        return verdict
+    alike = ("same maps and boxes",) if verdict.same else ()
+    return replace(verdict, other_weights=True, changed=(*verdict.changed, *alike))
 
 
 def _other_weights(old: Heatmaps, new: Heatmaps) -> bool:

@@ -250,7 +250,7 @@ def test_a_color_bar_of_the_image_is_its_key(explained, norm, style):
     if norm == "even":
         words = [tick.get_text() for tick in bar.ax.get_yticklabels()]
         assert words == [f"\N{MULTIPLICATION SIGN}{4**n}" for n in range(5)]
-    if norm == "even":  # bent: 4 times lies at a quarter of the logarithm
+        # bent: 4 times lies at a quarter of the logarithm
         tones = [float(image.norm(times)) for times in (0.5, 1, 4, 16, 256, 1000)]
         assert tones == pytest.approx([0, 0, 1 - 0.75**1.6, 1 - 0.5**1.6, 1, 1])
         assert np.asarray(image.norm.inverse(image.norm(np.array([16.0])))) == pytest.approx(16)
