@@ -5,6 +5,8 @@
     verdicts.kinds[query]                           # "found", "duplicate", ...; None: no detection
     verdicts.missed                                 # indices of annotated objects
 
+    explanation.truth                               # a Truth, where its image is annotated
+
 Matching is that of the COCO evaluation (pycocotools, COCOeval.evaluateImg) at one IoU and without
 ranges of areas: class by class, the best score first, each detection takes the free object of its
 class that it overlaps most. What is left is named as in TIDE (Bolya et al., ECCV 2020, section
@@ -13,13 +15,18 @@ class that it overlaps most. What is left is named as in TIDE (Bolya et al., ECC
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections.boxes import area, iou
+
+if TYPE_CHECKING:
+    from detr_viz.images.annotated import Annotated
 
 FOUND, MISSED = "found", "missed"
 BAD_BOX, WRONG_CLASS, DUPLICATE, BACKGROUND, BOTH = MISTAKES = (
@@ -50,6 +57,16 @@ class Truth(ShortRepr):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @classmethod
+    def of(cls, annotated: Annotated, class_names: Sequence[str]) -> Truth:
+        """Annotated objects with the classes of a detector, found by name in any case."""
+        known: dict[str, int] = {}
+        for i, name in enumerate(class_names):
+            known.setdefault(name.casefold(), i)
+        labels = [known.get(name.casefold(), -1) for name in annotated.names]
+        boxes = np.asarray(annotated.boxes_xyxy_px, np.float64).reshape(-1, 4)
+        return cls(boxes, np.asarray(labels, np.int64), annotated.names, annotated.crowd)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -19,6 +19,7 @@ from detr_viz.attention.base import WHOLE
 from detr_viz.attention.grids import Grid, on_finest
 from detr_viz.attention.terms import UNDIVIDED_FORMULA, Mode, formula_of
 from detr_viz.detections.detections import Detections
+from detr_viz.detections.mistakes import Truth
 from detr_viz.explanation.detector import layer_word
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.map_grids import MapGrids
@@ -101,6 +102,12 @@ class ExplanationBase(MapGrids):
     def label_name(self, query: int) -> str:
         """Class name of a query's best class."""
         return self.class_names[self.labels[query]]
+
+    @property
+    def truth(self) -> Truth | None:
+        """The annotated objects of the image with this model's classes; None without a file."""
+        annotated = self.image.annotated
+        return None if annotated is None else Truth.of(annotated, self.class_names)
 
     def by_score(self) -> list[int]:
         """All query ids, best first; equal scores in order of id."""

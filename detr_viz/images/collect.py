@@ -10,9 +10,9 @@ import glob
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from detr_viz.common.bounds import beyond, bound
 from detr_viz.common.errors import UserError
@@ -22,6 +22,9 @@ from detr_viz.common.regular import open_regular, own_descriptor, read_stream
 from detr_viz.images.locate import is_below, locate
 from detr_viz.images.names import STATE_FOLDER, last_part, output_name, unique_name
 from detr_viz.images.search import NamedPaths, path_below, search_images
+
+if TYPE_CHECKING:
+    from detr_viz.images.annotated import Annotated
 
 _KEPT = {"images", "file_name", "coco_url"}
 _LIST_BYTES, _COCO_BYTES = 256_000_000, 2_000_000_000
@@ -36,10 +39,12 @@ class Input:
     path: of the file, as the user gave it: absolute, or relative to the working directory.
     name: that output files start with: no suffix, "/" between folders. No two images of a list
     have the same name, even where a file system ignores case. It has no ".." parts.
+    annotated: its objects, where the word of --image was an annotation file.
     """
 
     path: str
     name: str
+    annotated: Annotated | None = field(default=None, compare=False)
 
 
 def is_single(words: Sequence[str]) -> bool:

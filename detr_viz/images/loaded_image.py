@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detr_viz.common.errors import UserError
+from detr_viz.images.annotated import Annotated
 
 MAX_PIXELS = 178_956_970  # Pillow's default limit, above which it raises DecompressionBombError
 
@@ -44,12 +45,14 @@ class LoadedImage:
     rgb: uint8 (H0, W0, 3), read-only.  path: as given, None for arrays and PIL images.
     sha256: hex, of the file's bytes, or of the RGB pixels if there is no file.
     notes: decisions that were made in reading it, one short line each.
+    annotated: its annotated objects; None where no annotation file was given.
     """
 
     rgb: np.ndarray = field(repr=False)
     path: str | None
     sha256: str
     notes: tuple[str, ...] = ()
+    annotated: Annotated | None = None
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -59,7 +62,7 @@ class LoadedImage:
     @property
     def facts(self) -> ImageFacts:
         """Everything but the pixels."""
-        return ImageFacts(self.hw, self.path, self.sha256, self.notes)
+        return ImageFacts(self.hw, self.path, self.sha256, self.notes, self.annotated)
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,4 @@ class ImageFacts:
     path: str | None
     sha256: str
     notes: tuple[str, ...] = ()
+    annotated: Annotated | None = field(default=None, compare=False)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from detr_viz.detections.mistakes import FOUND, SAME_OBJECT, Truth, judge
+from detr_viz.images.annotated import Annotated
 
 
 def truth_of(*objects: tuple[list[float], int], crowd: tuple[int, ...] = ()) -> Truth:
@@ -143,3 +144,17 @@ def test_recall_is_that_of_pycocotools():
     expected = [found / total for found, total in (ours[label] for label in range(3))]
     np.testing.assert_allclose(expected, theirs, atol=1e-12)
     assert all(0.1 < share < 0.95 for share in expected)  # neither all nor nothing
+
+
+def test_annotated_names_become_classes_of_the_detector():
+    annotated = Annotated(
+        np.array([[0, 0, 2, 2], [1, 1, 3, 3]], float),
+        ("Cat", "unicorn"),
+        np.array([False, True]),
+        (7, 9),
+        "a.json",
+    )
+    truth = Truth.of(annotated, ["dog", "cat"])
+    assert truth.labels.tolist() == [1, -1]
+    assert truth.names == ("Cat", "unicorn")
+    assert truth.crowd.tolist() == [False, True]
