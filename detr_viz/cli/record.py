@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +29,10 @@ from detr_viz.regression.baselines import (
     NAME,
     ROOT,
     BaselineSpec,
+    read,
     relative,
 )
+from detr_viz.regression.reach import why_outside
 from detr_viz.render.recipe import plot_label
 
 if TYPE_CHECKING:
@@ -109,11 +111,25 @@ def run(args: argparse.Namespace) -> int:
                 say(f"wrote {path}", args.quiet)
             if info.type not in beyond and _is_beyond(model, image):
                 beyond.append(info.type)
+    if (note := _reach_note(written, args.root)) is not None:
+        say(f"note: {note}", args.quiet)
     if beyond:
         from detr_viz.images.drawn_scenes import ONLY_SHAPES
 
         say(f"note: {ONLY_SHAPES}: {other_weights(beyond)}", args.quiet)
     return 0
+
+
+def _reach_note(written: Iterable[Path], root: str | None) -> str | None:
+    """What the check will need to read what the baselines name; None: nothing."""
+    for path in written:
+        baseline = read(path, path.name, root)
+        if why := why_outside(baseline, root):
+            return (
+                f"{path} {why}: check will need --anywhere; or record with --root, and give check "
+                "the same --root"
+            )
+    return None
 
 
 def _check_remade(args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Which files a baseline may name: it may come from anywhere, and says what the check reads.
 
 check_reach(baseline, root=None)     # HeatmapError for an image or weights outside
+why_outside(baseline, root=None)     # the same as a clause
 
 Allowed are --root, the working folder, the repository of the baseline (without one: the folder that
 its own folder lies in), and what comes with the package. Links are followed first.
@@ -25,12 +26,15 @@ def check_reach(baseline: Baseline, root: str | None = None) -> None:
     """HeatmapError where a baseline names a file outside, or weights of the hub."""
     from detr_viz.heatmaps.npz import HeatmapError
 
+    if why := why_outside(baseline, root):
+        raise HeatmapError(f"{path_text(baseline.path)} {why}: {_WAY_OUT}")
+
+
+def why_outside(baseline: Baseline, root: str | None = None) -> str:
+    """What a baseline names that a check does not read without a flag, a clause; "" if nothing."""
     spec, allowed = baseline.remake, list(_allowed(baseline.path, root))
     if spec.weights is not None and spec.weights.startswith(PREFIX):
-        raise HeatmapError(
-            f"{path_text(baseline.path)} asks for weights of the hub ({spec.weights[:60]!r}): "
-            f"{_WAY_OUT}"
-        )
+        return f"asks for weights of the hub ({spec.weights[:60]!r})"
     named = {"image": spec.image or None, "classes": spec.classes}
     if spec.weights_is == FILE:
         named["weights"] = spec.weights
@@ -39,10 +43,8 @@ def check_reach(baseline: Baseline, root: str | None = None) -> None:
             continue
         place = os.path.realpath(baseline.base / path)
         if not any(_is_below(place, folder) for folder in allowed):
-            raise HeatmapError(
-                f"{path_text(baseline.path)} names the {what} {path[:80]!r}, which lies outside "
-                f"{path_text(allowed[0])}: {_WAY_OUT}"
-            )
+            return f"names the {what} {path[:80]!r}, which lies outside {path_text(allowed[0])}"
+    return ""
 
 
 def _allowed(path: Path, root: str | None) -> Iterator[str]:

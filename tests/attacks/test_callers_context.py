@@ -14,7 +14,7 @@ import pytest
 import torch
 from network_tools import TINIES, TINY, as_detector, tiny
 
-from detr_viz import explain, models
+from detr_viz import attach, explain, models
 from detr_viz.common.errors import UserError
 from detr_viz.explanation import rollout
 from detr_viz.explanation.faithfulness import faithfulness
@@ -202,9 +202,26 @@ def test_threads_share_two_models():
 
 
 @pytest.mark.slow
-def test_200_explanations_by_8_threads():
+@pytest.mark.parametrize("name", NAMES)
+def test_200_explanations_by_8_threads(name):
     torch.set_num_threads(1)
-    _threads([tiny("cd_detr")], 200, 8)
+    _threads([tiny(name)], 200, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["conditional_detr", "rt_detr", "deformable_detr"])
+def test_200_explanations_by_8_threads_of_an_attached_model(name):
+    pytest.importorskip("transformers")
+    from adapters import tiny_models
+
+    torch.set_num_threads(1)
+    model = attach(tiny_models.build(name), processor=tiny_models.processor_of(name))
+    _threads([model], 200, 8)
+
+
+@pytest.mark.slow
+def test_200_explanations_by_8_threads_of_two_models():
+    torch.set_num_threads(1)
     _threads([tiny("cd_detr"), tiny("anchor_detr")], 200, 8)
 
 

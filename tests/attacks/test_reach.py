@@ -119,3 +119,24 @@ def test_an_index_that_names_files_outside(tmp_path, monkeypatch, file):
     index.write_text(hostile)
     assert main([*words, "--jobs", "1", "--resume"]) == 0
     assert index.read_text() == whole and first.stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("root", [(), ("--root", "pictures")], ids=["", "root"])
+def test_record_says_what_check_will_need(tmp_path, monkeypatch, capsys, root):
+    for folder in ("pictures", "work/home"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(SCENE, tmp_path / "pictures/a.jpg")
+    monkeypatch.chdir(tmp_path / "work" if not root else tmp_path)
+    out, image = ("home/b", "../pictures/a.jpg") if not root else ("work/home/b", "pictures/a.jpg")
+    words = ["--type", "detr", "--image", image, "--size", "64", "--out", out, *root]
+    assert main(["record", *words]) == 0
+    notes = [line for line in "".join(capsys.readouterr()).splitlines() if "--anywhere" in line]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    given = () if not root else ("--root", "../pictures")
+    baselines = str(tmp_path / ("work/" if not root else "") / out)
+    assert len(notes) == (0 if root else 1)
+    assert main(["check", baselines, *given, "--quiet"]) == (0 if root else 2)
+    if notes:
+        assert "pictures/a.jpg" in notes[0]
+        assert main(["check", baselines, "--anywhere", "--quiet"]) == 0
