@@ -37,7 +37,11 @@ BOUNDS = {
     "name": Bound(1_000, "characters", "of the name of a class, in a checkpoint or a list"),
     "queries": Bound(3_000, "queries", "in a file of saved maps"),
     "modes": Bound(64, "modes", "in a file of saved maps"),
-    "deep": Bound(512_000_000, "bytes", "of an unpacked AVIF or HEIC, or of over 8 bits a sample"),
+    "deep": Bound(
+        512_000_000,
+        "bytes",
+        "of an unpacked AVIF, HEIC, WebP or JPEG 2000, or of over 8 bits a sample",
+    ),
     "images": Bound(2_000_000, "images", "in an @list or a COCO file"),
     "flight": Bound(200_000_000, "pixels", "that all helpers of a batch unpack at a time"),
     "scans": Bound(200, "scans", "of a progressive JPEG"),

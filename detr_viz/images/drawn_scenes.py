@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from detr_viz.images import large
+
 CLASSES = ("circle", "square", "triangle", "star", "ring", "cross")
 ONLY_SHAPES = "these weights know six drawn shapes only"
 # Backgrounds are calm and close to grey; objects have inks that stand out from them.
@@ -63,9 +65,7 @@ def is_beyond(class_names: Sequence[str], rgb: np.ndarray) -> bool:
 
 def is_drawn_scene(rgb: np.ndarray) -> bool:
     """Whether a picture, uint8 (H, W, 3), is one of the drawn scenes."""
-    fields = Image.fromarray(np.ascontiguousarray(rgb)).resize(
-        (_SIDE_PX, _SIDE_PX), Image.Resampling.BOX, reducing_gap=2.0
-    )
+    fields = large.resized(rgb, (_SIDE_PX, _SIDE_PX), Image.Resampling.BOX, reducing_gap=2.0)
     colours = np.asarray(fields, np.float64).reshape(-1, 3)
     if np.percentile(np.ptp(colours, axis=1), 99) < _GREY:
         return False

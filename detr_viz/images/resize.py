@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from detr_viz.images import large
 from detr_viz.images.loaded_image import MAX_PIXELS, ImageError, LoadedImage
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def resized_to(
         channels = (Image.fromarray(image.rgb[..., k].astype(np.float32)) for k in range(3))
         sized = [c.resize((w, h), Image.Resampling[resample.upper()]) for c in channels]
         return np.rint(np.stack(sized, -1)).clip(0, 255).astype(np.uint8)
-    return np.asarray(Image.fromarray(image.rgb).resize((w, h), Image.Resampling[resample.upper()]))
+    return large.resized(image.rgb, (w, h), Image.Resampling[resample.upper()])
 
 
 def normalised(

@@ -8,9 +8,12 @@ import numpy as np
 from PIL import Image
 
 from detr_viz.common.bounds import beyond, bound
+from detr_viz.images import large
 from detr_viz.images.loaded_image import ImageError, ask_for
 
 _ORIENTATION = 0x0112  # EXIF tag; how the stored pixels must be turned to stand upright
+# of a pixel, where decoders hold a picture several times over
+_DECODER_BYTES = {"AVIF": 4, "HEIF": 4, "WEBP": 8, "JPEG2000": 9}
 _BYTES = {"I": 4, "F": 4}  # of a sample; I;16 and its kin have two
 _STRIP = 1 << 22  # samples that are worked on at a time
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_FORMAT = 258, 262, 339
@@ -24,6 +27,16 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_AXES = {  # turn -> whether it turns rows about, after it swapped the axes, and columns
+    Image.Transpose.FLIP_LEFT_RIGHT: (False, False, True),
+    Image.Transpose.ROTATE_180: (True, False, True),
+    Image.Transpose.FLIP_TOP_BOTTOM: (True, False, False),
+    Image.Transpose.TRANSPOSE: (False, True, False),
+    Image.Transpose.ROTATE_270: (False, True, True),
+    Image.Transpose.TRANSVERSE: (True, True, True),
+    Image.Transpose.ROTATE_90: (True, True, False),
+}
+
 
 def to_rgb(im: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """(read-only uint8 (H, W, 3) of the current frame of `im`, notes).
@@ -33,8 +46,8 @@ def to_rgb(im: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     if 0 in im.size:
         raise ImageError(f"{name} has no pixels ({im.width} x {im.height})")
     ask_for(im.width * im.height)
-    if im.format in ("AVIF", "HEIF"):  # their decoders hold a picture two or three times
-        check_deep(im.width * im.height * 4, name)
+    if im.format in _DECODER_BYTES:
+        check_deep(im.width * im.height * _DECODER_BYTES[im.format], name)
     if im.mode[0] in "IF":
         check_deep(im.width * im.height * _BYTES.get(im.mode, 2), name)
     white = _deep_white(im)  # known until the pixels are loaded
@@ -43,14 +56,28 @@ def to_rgb(im: Image.Image, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     eight, notes = _eight_bits(im)
     if white is not None and eight is im:
         notes += _narrowed_note(im, white)
-    rgb, transparent = _over_white(eight)
+    pixels, transparent = _pixels(eight, turn)
     if transparent:
         notes += ("transparent: laid over white",)
-    if turn is not None:
-        rgb = rgb.transpose(turn)
-    pixels = np.asarray(rgb)
     pixels.flags.writeable = False
     return pixels, notes
+
+
+def _pixels(im: Image.Image, turn: Image.Transpose | None) -> tuple[np.ndarray, bool]:
+    """(uint8 (H, W, 3) of an image of 8 bits, whether any of it was transparent)."""
+    if not large.is_large(*im.size):
+        rgb, transparent = _over_white(im)
+        return np.asarray(rgb if turn is None else rgb.transpose(turn)), transparent
+    pixels, transparent = np.empty((im.height, im.width, 3), np.uint8), False
+    for top, bottom in large.strips(*im.size):
+        strip, clear = _over_white(im.crop((0, top, im.width, bottom)))
+        pixels[top:bottom] = np.asarray(strip)
+        transparent |= clear
+    if turn is not None:
+        flipped, swapped, mirrored = _AXES[turn]
+        pixels = pixels.transpose(1, 0, 2) if swapped else pixels
+        pixels = np.ascontiguousarray(pixels[:: -1 if flipped else 1, :: -1 if mirrored else 1])
+    return pixels, transparent
 
 
 def check_deep(size: int, name: str) -> None:

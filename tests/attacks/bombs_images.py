@@ -132,8 +132,13 @@ IMAGES: dict[str, tuple[Build, str]] = {  # name -> (builder, words of the error
     "TIFF: pages": (many_pages, ""),
     "JPEG: scans": (many_scans, "--limit scans="),
     "JPEG: size": (_pillow("a.jpg", "L", 13_000, quality=5), ""),
-    "JPEG 2000: size": (_pillow("a.jp2", "RGB", 9_000), ""),
-    "WebP: size": (_pillow("a.webp", "RGB", 13_000, method=0), ""),
+    "JPEG 2000: size": (_pillow("a.jp2", "RGB", 7_500), ""),
+    "WebP: size": (_pillow("a.webp", "RGB", 13_000, method=0), "--limit deep="),
+    "WebP: less": (_pillow("a.webp", "RGB", 8_000, method=0), ""),
+    "JPEG: colours": (_pillow("a.jpg", "RGB", 13_000, quality=5), ""),
+    "JPEG 2000: more": (_pillow("a.jp2", "RGB", 13_000), "--limit deep="),
+    "BMP of bits": (_pillow("a.bmp", "1", 8_800), ""),
+    "TIFF: size": (_pillow("a.tif", "CMYK", 13_000, compression="tiff_lzw"), ""),
     "GIF: size": (_pillow("a.gif", "L", 13_000), ""),
     "PNG: size": (_pillow("a.png", "RGBA", 13_000), ""),
     "PNG of 16 bits": (deep_png, ""),
@@ -144,4 +149,13 @@ IMAGES: dict[str, tuple[Build, str]] = {  # name -> (builder, words of the error
     "npz: header": (_npz(b"(" * 9_000), "error: "),
     "npz: text": (_npz(_shape(code="<U30000000"), b"\0" * 120_000_000), "error: "),
     "npz: records": (_npz(_shape(10**9, code="|V0")), "error: "),
+}
+
+# Pixels of the pictures that are read whole: their RGB is part of what the result needs.
+PIXELS = {
+    **dict.fromkeys(("JPEG: size", "JPEG: colours", "GIF: size", "PNG: size"), 13_000**2),
+    **dict.fromkeys(("PNG of 16 bits", "TIFF: size"), 13_000**2),
+    "JPEG 2000: size": 7_500**2,
+    "WebP: less": 8_000**2,
+    "BMP of bits": 8_800**2,
 }

@@ -20,6 +20,7 @@ from PIL import Image
 from detr_viz.attention.grids import Grid
 from detr_viz.figures.page.crop import Crop
 from detr_viz.figures.styles import INTERPOLATIONS
+from detr_viz.images import large
 
 SMOOTH_CELLS = 0.6  # sigma of "smooth", in cells
 SMOOTH_PT = 0.6  # and in points at least: one cell is never a speck
@@ -154,7 +155,7 @@ def resize_photo(rgb: np.ndarray, out_hw: tuple[int, int], crop: Crop | None = N
     method = Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS
     size, box = (out_hw[1], out_hw[0]), (crop.x0, crop.y0, crop.x1, crop.y1)
     # reducing_gap: large photos shrink by whole factors first, much faster, to the same picture
-    return np.asarray(Image.fromarray(rgb).resize(size, method, box=box, reducing_gap=3.0))
+    return large.resized(rgb, size, method, box, reducing_gap=3.0)
 
 
 def fading(out_hw: tuple[int, int], beyond: int) -> np.ndarray:
