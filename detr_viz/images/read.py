@@ -29,6 +29,7 @@ from detr_viz.images.tiff_tags import TIFFFILE, TWO_PASSES, TiffTags, read_tags,
 from detr_viz.images.to_rgb import frame_note, to_rgb
 
 _NOT_OPENED = {"FITS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "PDF"}
+_USUAL = ("BMP", "GIF", "JPEG", "PPM", "PNG")  # which Pillow knows from the start
 _ONE_AT_A_TIME = threading.Lock()  # Pillow's settings and warning filters are shared by all threads
 
 
@@ -121,7 +122,7 @@ def _by_pillow(
     file: BinaryIO, tags: TiffTags | None, name: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     file.seek(0)
-    with _pillow_rules(), Image.open(file, formats=_formats()) as im:
+    with _pillow_rules(), _opened(file) as im:
         # for EPS Pillow would run Ghostscript on the file; of a stub it knows only the name
         if im.format in ("EPS", "MPEG") or isinstance(im, ImageFile.StubImageFile):
             if im.format == "MPEG":
@@ -149,13 +150,17 @@ def _check_scans(file: BinaryIO, name: str) -> None:
         raise ImageError(f"{name} has {beyond('scans', count)}")
 
 
-def _formats() -> tuple[str, ...]:
-    """What Pillow may take a file for, by its content.
+def _opened(file: BinaryIO) -> Image.Image:
+    """The image as Pillow takes it by its content; UnidentifiedImageError where none fits.
 
-    Not those that unpack a file or run a program before its size is known.
+    Not with the formats that unpack a file or run a program before its size is known.
     """
-    Image.init()
-    return tuple(name for name in Image.OPEN if name not in _NOT_OPENED)
+    try:  # the readers of all other formats take longer to import than a photo to read
+        return Image.open(file, formats=_USUAL)
+    except UnidentifiedImageError:
+        Image.init()
+        file.seek(0)
+        return Image.open(file, formats=[name for name in Image.OPEN if name not in _NOT_OPENED])
 
 
 def _open_regular(path: str, name: str) -> BinaryIO:

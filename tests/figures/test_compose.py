@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fake_explanation import one_hot, photo
+from scipy import ndimage
 from scipy.ndimage import map_coordinates
 
 from detr_viz.attention.grids import Grid
@@ -178,6 +179,13 @@ def lightness(gray: np.ndarray) -> np.ndarray:
     c = np.asarray(gray, np.float64) / 255
     y = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
     return np.where(y > 216 / 24389, 116 * np.cbrt(y) - 16, y * 24389 / 27)
+
+
+@pytest.mark.parametrize(("side", "sigma"), [(50, 3.1), (1, 2.0), (7, 8.4), (300, 0.9)])
+def test_gaussian_as_a_product_is_scipys(side, sigma):
+    values = np.random.default_rng(side).random((side, 4))
+    expected = ndimage.gaussian_filter1d(values, sigma, axis=0, mode="nearest")
+    np.testing.assert_allclose(ground._gaussian(side, sigma) @ values, expected, atol=1e-14)
 
 
 def test_ground_is_pale_whatever_the_light():

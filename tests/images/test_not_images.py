@@ -107,8 +107,11 @@ def test_a_codec_that_pillow_lacks_is_told_from_a_damaged_file(
     start = box(b"avif", b"mif1") if codec == "avif" else b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(9)
     (tmp_path / "a.img").write_bytes(start)
     monkeypatch.setattr(features, "check", lambda name: present)
-    monkeypatch.setattr(Image, "OPEN", {"PNG": Image.OPEN["PNG"]})
-    monkeypatch.setattr(Image, "ID", ["PNG"])
+    Image.preinit()
+    usual = ("BMP", "GIF", "JPEG", "PPM", "PNG")  # no plugin that has a codec of its own
+    monkeypatch.setattr(Image, "OPEN", {name: Image.OPEN[name] for name in usual})
+    monkeypatch.setattr(Image, "ID", [*usual])
+    monkeypatch.setattr(Image, "init", lambda: None)
     with pytest.raises(ImageError) as caught:
         load_image(tmp_path / "a.img")
     assert ("cut short" in str(caught.value)) is present

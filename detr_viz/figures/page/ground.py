@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 _LIGHTNESS = (60.0, 97.0)  # L* of the ground
 _PERCENTILES = (1, 50, 99)
@@ -68,11 +67,27 @@ def _around(tone: np.ndarray) -> np.ndarray:
     height, width = tone.shape
     factor = max(int(_LOCAL_WIDTH * width / 3), 1)
     small = Image.fromarray(tone).reduce(factor) if factor > 1 else Image.fromarray(tone)
-    smooth = ndimage.gaussian_filter(
-        np.asarray(small), _LOCAL_WIDTH * width / factor, mode="nearest"
+    rows, columns = (_gaussian(side, _LOCAL_WIDTH * width / factor) for side in small.size[::-1])
+    smooth = rows @ np.asarray(small, np.float64) @ columns.T
+    back = Image.fromarray(smooth.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BILINEAR
     )
-    back = Image.fromarray(smooth).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(back)
+
+
+def _gaussian(side: int, sigma: float) -> np.ndarray:
+    """(side, side): the Gaussian filter along an axis as a product; beyond its ends it goes on.
+
+    scipy.ndimage has the same, and takes longer to import than a figure to draw.
+    """
+    reach = int(4 * sigma + 0.5)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    places = np.arange(side)[:, None] + np.arange(-reach, reach + 1)
+    weights = np.zeros((side, side))
+    np.add.at(
+        weights, (np.arange(side)[:, None], np.clip(places, 0, side - 1)), kernel / kernel.sum()
+    )
+    return weights
 
 
 def ground(tone: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
