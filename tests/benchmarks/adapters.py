@@ -1,11 +1,11 @@
 """An RT-DETR R18 of transformers at 640 x 640, random weights, float32, CPU. Medians of interleaved
-pairs, of CPU time and of time by the clock:
+pairs:
 
-capture   its forward pass with the last layer's attention captured / without      target <= 1.05
-all       the same of all sites of all layers
-checked   the last layer captured and proved by the self-check / without
-memory    what the capture of all sites adds to the peak of the resident set       target <= 80 MB
-again     explain(model, ...) of a model that was explained before / the first time
+last layer  its forward pass with the last layer's attention captured / without
+all sites   the same of all sites of all layers
+checked     the last layer captured and proved by the self-check / without
+memory      what the capture of all sites adds to the peak of the resident set, MB
+again       explain(model, ...) of a model that was explained before / the first time
 
 python tests/benchmarks/adapters.py [pairs]
 """
@@ -13,7 +13,6 @@ python tests/benchmarks/adapters.py [pairs]
 from __future__ import annotations
 
 import gc
-import statistics
 import sys
 import time
 import warnings
@@ -25,13 +24,20 @@ sys.path[:0] = map(str, (HERE, HERE.parent, HERE.parent.parent))
 
 import numpy as np
 import torch
-from forward import peak, print_peak
+from ratios import in_pairs, keep, peak, print_peak
 
 from detr_viz import explain
 from detr_viz.adapters.run import run
 from detr_viz.adapters.transformers_models import detector_of
 from detr_viz.explanation.capture import record
 
+RATIOS = {
+    "attached RT-DETR R18: capture of the last layer": "<= 1.05",
+    "attached RT-DETR R18: capture of all sites": "",
+    "attached RT-DETR R18: last layer captured and checked": "",
+    "attached RT-DETR R18: MB that all sites add": "<= 80",
+    "attached RT-DETR R18: explained again / the first time": "",
+}
 RGB = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
 
 
@@ -59,23 +65,11 @@ def model() -> torch.nn.Module:
     return RTDetrForObjectDetection(config).eval()
 
 
-def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) -> str:
-    """Medians of ours / theirs over pairs run one after the other, the order swapped each time."""
-    ours(), theirs()
-    found: dict[str, list[float]] = {"CPU": [], "clock": []}
-    for i in range(pairs):
-        times = {}
-        for which in (0, 1) if i % 2 else (1, 0):
-            gc.collect()
-            start = time.process_time(), time.perf_counter()
-            (ours, theirs)[which]()
-            times[which] = time.process_time() - start[0], time.perf_counter() - start[1]
-        for clock, a, b in zip(found, *(times[n] for n in (0, 1)), strict=True):
-            found[clock].append(a / b)
-    return ", ".join(
-        f"{clock} {statistics.median(x):.3f} (min {min(x):.3f}, max {max(x):.3f})"
-        for clock, x in found.items()
-    )
+def seconds(run: Callable[[], object]) -> float:
+    gc.collect()  # what the other one left
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -107,15 +101,22 @@ def main() -> None:
     same = all(torch.equal(plain()[name], hooked[name]) for name in ("logits", "pred_boxes"))
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {len(sites)} sites")
     print(f"output with hooks bit-identical: {same}")
-    print("capture:", ratio(lambda: captured([last]), plain, pairs))
-    print("all:    ", ratio(everything, plain, pairs))
-    print("checked:", ratio(lambda: captured([last], True), plain, pairs))
-    print(f"memory:  {peak(__file__, 'sites') - peak(__file__, 'plain'):.0f} MB")
+    title = "attached RT-DETR R18: "
+    for name, ours in {
+        "capture of the last layer": lambda: captured([last]),
+        "capture of all sites": everything,
+        "last layer captured and checked": lambda: captured([last], True),
+    }.items():
+        found = in_pairs(ours, plain, pairs, clock=seconds)
+        keep(RATIOS, title + name, found.median, found)
+    added = peak(__file__, "sites") - peak(__file__, "plain")
+    keep(RATIOS, title + "MB that all sites add", added)
     start = time.process_time()
     explain(fresh := model(), RGB, processor=processor)
     first, start = time.process_time() - start, time.process_time()
     explain(fresh, RGB, processor=processor)
-    print(f"again:   {(time.process_time() - start) / first:.2f} (CPU)")
+    again = (time.process_time() - start) / first
+    keep(RATIOS, title + "explained again / the first time", again, "CPU")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """What a batch run costs beside its network (CPU), in one run of this script.
 
-    rate     images a second of a batch (read, network, top:5 combine drawn, PNG + npz) / of a bare
-             loop that only runs our same forward pass on all cores; 64 photos of 800 x 1066,
-             DETR R50. Models are loaded and helpers have their imports in both; target >= 0.85
-    command  the same for the whole command, from start to exit
-    memory   peak of proportional set sizes, summed over all processes of the command: 512 small
-             images / 64 of them; target <= 1.10
+batch / bare loop    images a second of a batch (read, network, top:5 combine drawn, PNG + npz) / of
+                     a bare loop that only runs our same forward pass on all cores; 64 photos of
+                     800 x 1066, DETR R50. Models are loaded and helpers have their imports in both
+command / bare loop  the same for the whole command, from start to exit
+memory               peak of proportional set sizes, summed over all processes of the command: 512
+                     small images / 64 of them
 
 Rates are medians of rounds; a round is a bare loop and a batch, each in a process of its own, the
 order swapped each time.
@@ -29,13 +29,19 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path[:0] = map(str, (HERE.parent, ROOT))
+sys.path[:0] = map(str, (HERE, HERE.parent, ROOT))
 
 from PIL import Image
+from ratios import Pairs, keep
 
 from detr_viz.common.threads import share_cores
 from detr_viz.demo.shapes import scene
 
+RATIOS = {
+    "batch / bare loop, DETR R50": ">= 0.93",
+    "command / bare loop, DETR R50": "",
+    "batch, memory: 512 images / 64": "<= 1.05",
+}
 COMMAND = [sys.executable, str(ROOT / "attention_scripts.py")]
 _FORMATS = ["--format", "png,npz", "--quiet"]
 
@@ -116,8 +122,10 @@ def timed(*argv: str) -> float:
     return json.loads(done.stdout.splitlines()[-1])["seconds"]
 
 
-def rate(rounds: int, count: int, home: Path, weights: Path, command: bool = True) -> None:
-    """Print what a batch of `count` photos costs with these weights; command: that of it too."""
+def rate(
+    rounds: int, count: int, home: Path, weights: Path, command: bool = True
+) -> dict[str, Pairs]:
+    """Seconds of the bare loop beside those of a batch of `count` photos; command: of it too."""
     folder = home / "photos"
     photos(folder, count, (800, 1066))
     seconds = {name: [] for name in ("bare", "batch", *(["command"] if command else []))}
@@ -137,14 +145,10 @@ def rate(rounds: int, count: int, home: Path, weights: Path, command: bool = Tru
             seconds[name].append(value)
         rates = ", ".join(f"{name} {count / s:.3f}" for name, s in took.items())
         print(f"  round {i + 1}: images/s {rates}", flush=True)
-    for name, title in (("batch", "rate    batch"), ("command", "command")):
-        if name in seconds:
-            ratios = [a / b for a, b in zip(seconds["bare"], seconds[name], strict=True)]
-            low, high = min(ratios), max(ratios)
-            line = f"{title} / bare loop:"
-            print(f"{line:<25} {statistics.median(ratios):.3f}  (min {low:.3f}, max {high:.3f})")
     said = ", ".join(f"{name} {statistics.median(s):.1f} s" for name, s in seconds.items())
     print(f"medians for {count} images: {said}")
+    bare = tuple(seconds.pop("bare"))
+    return {name: Pairs(bare, tuple(took)) for name, took in seconds.items()}
 
 
 # ---- memory -------------------------------------------------------------------------------------
@@ -193,7 +197,7 @@ def memory(home: Path) -> None:
         argv = ["--image", str(home / f"small{count}"), "--out", str(home / f"m{count}")]
         peaks[count] = peak_mb(*argv, "--size", "96", "--queries", "top:3")
         print(f"  {count} small images: peak {peaks[count]:.0f} MB", flush=True)
-    print(f"memory  512 / 64 images:   {peaks[512] / peaks[64]:.3f}")
+    keep(RATIOS, "batch, memory: 512 images / 64", peaks[512] / peaks[64])
 
 
 def main() -> None:
@@ -210,7 +214,8 @@ def main() -> None:
         if args.only != "memory":
             weights = Path(folder) / "r50.pth"
             checkpoint(weights)
-            rate(args.rounds, args.images, Path(folder), weights)
+            for name, found in rate(args.rounds, args.images, Path(folder), weights).items():
+                keep(RATIOS, f"{name} / bare loop, DETR R50", found.median, found)
         if args.only != "rate":
             memory(Path(folder))
 

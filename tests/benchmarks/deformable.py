@@ -1,11 +1,11 @@
 """Ratios, each the median of interleaved pairs (Deformable DETR R50, 800 x 1066, 4 levels, CPU):
 
-forward   our forward pass / transformers' eager one with the same weights        target <= 0.35
-capture   our forward pass with the last layer captured, checked and three modes of five queries
-          computed / without                                                      target <= 1.03
-memory    the peak of the resident set, ours / theirs (Linux)                     target <= 1
-rate      images a second of a batch (read, network, last layer, drawn, PNG + npz) / of a bare loop
-          that only runs our forward pass, as in batch.py                         target >= 0.85
+ours / transformers   our forward pass / transformers' eager one with the same weights
+capture               our forward pass with the last layer captured, checked and three modes of five
+                      queries computed / without
+memory                the peak of the resident set, ours / theirs (Linux)
+batch / bare loop     images a second of a batch (read, network, last layer, drawn, PNG + npz) / of
+                      a bare loop that only runs our forward pass, as in batch.py
 
 python tests/benchmarks/deformable.py [pairs]
 """
@@ -22,15 +22,22 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = map(str, (HERE, HERE.parent, HERE.parent.parent))
 
 from batch import rate
-from forward import peak, print_peak, ratio, with_last_layer
+from forward import with_last_layer
 from golden.fillrule import image
 from hf_factory import hub_names, new_names, renamed
 from network_tools import filled_deformable
+from ratios import in_pairs, keep, peak, print_peak
 
 from detr_viz import models
 from detr_viz.images.read import load_image
 from detr_viz.images.resize import to_tensor
 
+RATIOS = {
+    "forward, Deformable DETR R50: ours / transformers": "<= 0.35",
+    "forward, Deformable DETR R50: capture of the last layer": "<= 1.03",
+    "forward, Deformable DETR R50: memory, ours / transformers": "<= 1.00",
+    "batch / bare loop, Deformable DETR R50": ">= 0.85",
+}
 PAIRS = 5
 PHOTOS = 16  # of a round of `rate`: few enough to wait for, enough to hide the last drawing
 RULES = (  # the authors' names -> those of files on the hub
@@ -89,8 +96,10 @@ def networks(side: str, pairs: int) -> None:
         threads = torch.get_num_threads()
         print(f"input {tuple(x.shape)}, {threads} threads, torch {torch.__version__}")
         print(f"largest difference of the two networks: {worst:.1e}")
-        print("forward  ours / transformers: ", ratio(lambda: ours(x), lambda: theirs(x), pairs))
-        print("capture  with / without:      ", ratio(captured, lambda: ours(x), pairs))
+        found = in_pairs(lambda: ours(x), lambda: theirs(x), pairs)
+        keep(RATIOS, "forward, Deformable DETR R50: ours / transformers", found.median, found)
+        found = in_pairs(captured, lambda: ours(x), pairs)
+        keep(RATIOS, "forward, Deformable DETR R50: capture of the last layer", found.median, found)
 
 
 def main() -> None:
@@ -99,11 +108,13 @@ def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else PAIRS
     networks("", pairs)
     ours, theirs = peak(__file__, "ours"), peak(__file__, "theirs")
-    print(f"memory   ours / transformers:  {ours / theirs:.3f}  ({ours:.0f} / {theirs:.0f} MB)")
+    name = "forward, Deformable DETR R50: memory, ours / transformers"
+    keep(RATIOS, name, ours / theirs, f"{ours:.0f} / {theirs:.0f} MB")
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "deformable.pth"
         torch.save({"model": filled_deformable("deformable")}, weights)
-        rate(pairs, PHOTOS, Path(folder), weights, command=False)
+        found = rate(pairs, PHOTOS, Path(folder), weights, command=False)["batch"]
+        keep(RATIOS, "batch / bare loop, Deformable DETR R50", found.median, found)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,20 @@
-"""Ratios, each the median of interleaved pairs (DETR R50, 800 x 1066, float32, CPU):
+"""Forward passes of DETR and Conditional DETR R50 (800 x 1066, float32, CPU), each ratio the median
+of interleaved pairs:
 
-forward   our forward pass / the same network run the plain way (plain.py)        target <= 0.65
-capture   our forward pass with the last layer captured, checked and three modes of five queries
-          computed / without                                                      target <= 1.03
-sites     our forward pass with every attention of every layer captured and checked / without
-                                                                                  target <= 1.25
-memory    what that adds to the peak of the resident set (Linux)                   target <= 150 MB
+ours / plain    our forward pass / the same network run the plain way (plain.py,
+                plain_conditional.py)
+capture         our forward pass with the last layer captured, checked and all modes of five queries
+                computed / without
+all sites       our forward pass with every attention of every layer captured and checked / without
+memory          what that adds to the peak of the resident set, MB (Linux)
 
-python tests/benchmarks/forward.py [pairs]
+python tests/benchmarks/forward.py [pairs] [--only detr|cd_detr]
 """
 
 from __future__ import annotations
 
-import re
-import statistics
-import subprocess
+import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,32 +27,27 @@ from conftest import filled_state_dict
 from golden.fillrule import image
 from network_tools import as_detector
 from plain import PlainDETR
+from plain_conditional import PlainConditional
+from ratios import in_pairs, keep, peak, print_peak
 
 from detr_viz import models
 from detr_viz.explanation.capture import record
 from detr_viz.images.read import load_image
 from detr_viz.images.resize import to_tensor
 
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) -> str:
-    """Median of ours / theirs over pairs run one after the other, the order swapped each time."""
-    ours(), theirs()
-    ratios, times = [], ([], [])
-    for i in range(pairs):
-        order = ((0, ours), (1, theirs)) if i % 2 == 0 else ((1, theirs), (0, ours))
-        pair = {which: seconds(run) for which, run in order}
-        ratios.append(pair[0] / pair[1])
-        for which in (0, 1):
-            times[which].append(pair[which])
-    low, high = min(ratios), max(ratios)
-    medians = " / ".join(f"{statistics.median(t):.3f} s" for t in times)
-    return f"{statistics.median(ratios):.3f}  (min {low:.3f}, max {high:.3f}; medians {medians})"
+RATIOS = {
+    "forward, DETR R50: ours / plain": "<= 0.45",
+    "forward, DETR R50: capture of the last layer": "<= 1.03",
+    "forward, DETR R50: capture of all sites": "<= 1.20",
+    "forward, DETR R50: MB that all sites add": "<= 150",
+    "forward, Conditional DETR R50: ours / plain": "<= 0.45",
+    "forward, Conditional DETR R50: capture of the last layer": "<= 1.03",
+    "forward, Conditional DETR R50: capture of all sites": "<= 1.20",
+    "forward, Conditional DETR R50: MB that all sites add": "<= 150",
+}
+TITLES = {"detr": "DETR R50", "cd_detr": "Conditional DETR R50"}
+PLAIN = {"detr": PlainDETR, "cd_detr": PlainConditional}
+KEYS = {"detr": "detr_r50", "cd_detr": "cond_r50"}
 
 
 def with_last_layer(
@@ -74,61 +67,61 @@ def with_last_layer(
     return captured
 
 
-def print_peak(run: Callable[[], object]) -> None:
-    """Print the kB of this process' peak while something runs, what is loaded included (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    run()
-    print(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-
-
-def peak(script: str, side: str) -> float:
-    """MB that one side of a script prints as its peak, in a process of its own."""
-    command = [sys.executable, script, "--peak", side]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1]) / 1024
-
-
-def memory() -> float:
-    """MB that capturing everything adds to the peak, each side in a process of its own."""
-    return peak(__file__, "sites") - peak(__file__, "plain")
-
-
-def main() -> None:
-    side = sys.argv[2] if sys.argv[1:2] == ["--peak"] else ""
-    pairs = 0 if side else int(sys.argv[1]) if len(sys.argv) > 1 else 9
-    spec, state_dict = models.get("detr"), filled_state_dict("detr_r50")
-    config = spec.read_config(state_dict, 8, False)
-    plain, ours = PlainDETR(config).eval(), spec.build(config).eval()
-    plain.load_state_dict(state_dict, strict=True)
-    ours.load_state_dict(state_dict, strict=True)
-    ours.fold_batch_norm()
-    if side:
-        del plain
-    sites = as_detector(ours, "detr").attention_sites()
-    x = to_tensor(load_image(image(480, 640, 1)), 800, 1333)
+def with_all_sites(
+    network: Callable[[torch.Tensor], object], name: str, x: torch.Tensor
+) -> Callable[[], None]:
+    """A forward pass with every attention captured and checked."""
+    sites = as_detector(network, name).attention_sites()
 
     def everything() -> None:
         with record(sites, sites) as calls:
-            ours(x)
+            network(x)
         for where, call in calls.items():
             assert where == ("decoder", 0) or call.residual < 1e-4
 
-    if side:
-        with torch.inference_mode():
-            ours(x)
-            print_peak(everything if side == "sites" else lambda: ours(x))
-        return
-    captured = with_last_layer(ours, "detr", x)
+    return everything
+
+
+def measure(name: str, pairs: int, side: str = "") -> None:
+    """The ratios of a model; with a side, its peak alone."""
+    spec, state_dict = models.get(name), filled_state_dict(KEYS[name])
+    config = spec.read_config(state_dict, 8, False)
+    ours = spec.build(config).eval()
+    ours.load_state_dict(state_dict, strict=True)
+    ours.fold_batch_norm()
+    x = to_tensor(load_image(image(480, 640, 1)), 800, 1333)
+    everything = with_all_sites(ours, name, x)
     with torch.inference_mode():
+        if side:
+            ours(x)
+            return print_peak(everything if side == "sites" else lambda: ours(x))
+        plain = PLAIN[name](config).eval()
+        plain.load_state_dict(state_dict, strict=True)
         a, b = ours(x), plain(x)
         worst = max(float((a[k] - b[k]).abs().max()) for k in ("pred_logits", "pred_boxes"))
-        threads = torch.get_num_threads()
-        print(f"input {tuple(x.shape)}, {threads} threads, torch {torch.__version__}")
         print(f"largest difference of the two networks: {worst:.1e} (golden tolerance 1e-3)")
-        print("forward  ours / plain:   ", ratio(lambda: ours(x), lambda: plain(x), pairs))
-        print("capture  with / without: ", ratio(captured, lambda: ours(x), pairs))
-        print("sites    with / without: ", ratio(everything, lambda: ours(x), pairs))
-    print(f"memory   sites - without:  {memory():.0f} MB")
+        start = f"forward, {TITLES[name]}: "
+        found = in_pairs(lambda: ours(x), lambda: plain(x), pairs)
+        keep(RATIOS, start + "ours / plain", found.median, found)
+        captured = with_last_layer(ours, name, x)
+        found = in_pairs(captured, lambda: ours(x), pairs)
+        keep(RATIOS, start + "capture of the last layer", found.median, found)
+        found = in_pairs(everything, lambda: ours(x), pairs)
+        keep(RATIOS, start + "capture of all sites", found.median, found)
+    added = peak(__file__, name, "sites") - peak(__file__, name, "plain")
+    keep(RATIOS, start + "MB that all sites add", added)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--peak"]:
+        return measure(sys.argv[2], 0, sys.argv[3])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("pairs", nargs="?", type=int, default=9)
+    parser.add_argument("--only", choices=list(TITLES))
+    args = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    for name in [args.only] if args.only else TITLES:
+        measure(name, args.pairs)
 
 
 if __name__ == "__main__":

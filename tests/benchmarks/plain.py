@@ -55,7 +55,7 @@ class DecoderLayer(nn.Module):
         return self.norm3(tgt + self.linear2(F.relu(self.linear1(tgt))))
 
 
-def _stack(layers: list[nn.Module], norm: nn.Module | None = None) -> nn.Module:
+def stack(layers: list[nn.Module], norm: nn.Module | None = None) -> nn.Module:
     stack = nn.Module()
     stack.layers = nn.ModuleList(layers)
     if norm is not None:
@@ -74,8 +74,8 @@ class PlainDETR(nn.Module):
         backbone.body = IntermediateLayerGetter(body, {"layer4": "0"})
         self.backbone = nn.ModuleList([backbone])
         self.transformer = nn.Module()
-        self.transformer.encoder = _stack([EncoderLayer(config) for _ in range(config.enc_layers)])
-        self.transformer.decoder = _stack(
+        self.transformer.encoder = stack([EncoderLayer(config) for _ in range(config.enc_layers)])
+        self.transformer.decoder = stack(
             [DecoderLayer(config) for _ in range(config.dec_layers)], nn.LayerNorm(width)
         )
         self.class_embed = nn.Linear(width, config.num_logits)
@@ -92,10 +92,14 @@ class PlainDETR(nn.Module):
         for layer in self.transformer.encoder.layers:
             src = layer(src, pos, padding)
         query_pos = self.query_embed.weight[:, None].repeat(1, images.shape[0], 1)
+        hs, before = self.decode(query_pos, src, pos, padding)  # heads run on every layer's output
+        logits, found = self.class_embed(hs), (self.bbox_embed(hs) + before).sigmoid()
+        return {"pred_logits": logits[-1], "pred_boxes": found[-1]}
+
+    def decode(self, query_pos, src, pos, padding) -> tuple[Tensor, Tensor | float]:
+        """(layers, B, Q, C) and what is added to the boxes before the sigmoid."""
         tgt, outputs = torch.zeros_like(query_pos), []
         for layer in self.transformer.decoder.layers:
             tgt = layer(tgt, query_pos, src, pos, padding)
             outputs.append(self.transformer.decoder.norm(tgt))
-        hs = torch.stack(outputs).transpose(1, 2)  # heads run on every layer's output
-        logits, found = self.class_embed(hs), self.bbox_embed(hs).sigmoid()
-        return {"pred_logits": logits[-1], "pred_boxes": found[-1]}
+        return torch.stack(outputs).transpose(1, 2), 0.0

@@ -1,42 +1,54 @@
-"""A whole run on the demo / the imports alone, whole processes, median of interleaved pairs.
+"""The first second: whole processes, medians of interleaved pairs.
 
-    run       attention_scripts.py --type cd_detr --plot combine (one figure written)
-    imports   python -c "import torch, torchvision, matplotlib"              target <= 1.5
-    help      attention_scripts.py --help, seconds                           target < 0.3
+run      attention_scripts.py --type cd_detr --plot combine (one figure written) / the imports
+check    attention_scripts.py check of four baselines / the imports
+help     attention_scripts.py --help, seconds
+
+The imports are python -c "import torch, torchvision, matplotlib". Byte code is cached, as it is
+after the first run of an installed package.
 
 python tests/benchmarks/startup.py [pairs]
 """
 
 from __future__ import annotations
 
-import statistics
+import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-SCRIPT = str(Path(__file__).resolve().parents[2] / "attention_scripts.py")
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(HERE)]
+
+from ratios import in_pairs, keep, seconds
+
+RATIOS = {
+    "startup: a demo run / imports": "<= 0.80",
+    "startup: check of four baselines / imports": "<= 0.80",
+    "startup: --help, seconds": "<= 0.30",
+}
+SCRIPT = str(ROOT / "attention_scripts.py")
 
 
-def seconds(*argv: str) -> float:
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *argv], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+def run(*argv: str) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, *argv], check=True, stdout=subprocess.DEVNULL, env=env)
 
 
 def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    imports = ["-c", "import torch, torchvision, matplotlib"]
     with tempfile.TemporaryDirectory() as folder:
-        run = [SCRIPT, "--type", "cd_detr", "--plot", "combine", "--out", f"{folder}/figure.png"]
-        imports = ["-c", "import torch, torchvision, matplotlib"]
-        seconds(*run), seconds(*imports)  # files into the cache
-        times = [(seconds(*run), seconds(*imports)) for _ in range(pairs)]
-        answers = [seconds(SCRIPT, "--help") for _ in range(pairs)]
-    ratio = statistics.median(a / b for a, b in times)
-    ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
-    print(f"run / imports: {ratio:.2f}  (medians {ours:.2f} s / {theirs:.2f} s)")
-    print(f"help: {statistics.median(answers):.3f} s")
+        demo = [SCRIPT, "--type", "cd_detr", "--plot", "combine", "--out", f"{folder}/figure.png"]
+        found = in_pairs(lambda: run(*demo), lambda: run(*imports), pairs)
+    keep(RATIOS, "startup: a demo run / imports", found.median, found)
+    check = [SCRIPT, "check", str(ROOT / "tests/heatmaps")]
+    found = in_pairs(lambda: run(*check), lambda: run(*imports), pairs)
+    keep(RATIOS, "startup: check of four baselines / imports", found.median, found)
+    answers = sorted(seconds(lambda: run(SCRIPT, "--help")) for _ in range(pairs))
+    keep(RATIOS, "startup: --help, seconds", answers[len(answers) // 2])
 
 
 if __name__ == "__main__":

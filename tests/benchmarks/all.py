@@ -1,0 +1,109 @@
+"""Every benchmark, one after the other, and their ratios as one table in docs/performance.md.
+
+python tests/benchmarks/all.py [--only SCRIPT ...] [--print]
+
+Takes about two hours on two CPUs, and means something only where nothing else runs. --only: these
+scripts; the rows of the others stay. --print: leave the page as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE)]
+
+from ratios import KEPT, ROOT, is_met
+
+PAGE = ROOT / "docs/performance.md"
+BEGIN, END = "<!-- ratios: python tests/benchmarks/all.py -->", "<!-- end of the ratios -->"
+SCRIPTS = ("forward", "deformable", "batch", "startup", "figures", "explorer", "check", "adapters")
+HEAD = "| measured | ratio | target | | with | script |\n|---|---|---|---|---|---|"
+
+
+def ratios_of(script: str) -> dict[str, str]:
+    """What a script measures, and the targets, without running it."""
+    for node in ast.parse((HERE / f"{script}.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "RATIOS":  # type: ignore[attr-defined]
+            return ast.literal_eval(node.value)
+    raise SystemExit(f"{script}.py has no RATIOS")
+
+
+def machine() -> str:
+    """Processor, cores, software and day, in a few words."""
+    model = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        found = re.search(r"model name\s*:\s*(.+)", info.read_text())
+        model = found[1].strip() if found else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores of {model}, torch {version('torch').split('+')[0]}, {date.today()}"
+
+
+def run(script: str, machine: str) -> dict[str, str]:
+    """Run a script; name -> its row of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder, "ratios")
+        kept.touch()
+        environment = {**os.environ, KEPT: str(kept)}
+        done = subprocess.run([sys.executable, str(HERE / f"{script}.py")], env=environment)
+        if done.returncode:
+            raise SystemExit(f"{script}.py: exit code {done.returncode}")
+        lines = [json.loads(line) for line in kept.read_text().splitlines()]
+    missing = {*ratios_of(script)} - {name for name, _, _ in lines}
+    if missing:
+        raise SystemExit(f"{script}.py did not measure {', '.join(sorted(missing))}")
+    return {name: row(name, value, target, machine, script) for name, value, target in lines}
+
+
+def row(name: str, value: float, target: str, machine: str, script: str) -> str:
+    """A row of the table."""
+    met = "" if not target else "yes" if is_met(value, target) else "**no**"
+    shown = f"{value:.3f}" if value < 10 else f"{value:.0f}"
+    return f"| {name} | {shown} | {target} | {met} | {machine} | `{script}.py` |"
+
+
+def rows_in(page: str) -> dict[str, str]:
+    """Name -> row of the table that the page has."""
+    table = page.partition(BEGIN)[2].partition(END)[0]
+    rows = re.findall(r"^\| ((?:[^|`])+?) \|.*$", table, re.MULTILINE)
+    lines = re.findall(r"^\| .*$", table, re.MULTILINE)
+    return {n: line for n, line in zip(rows, lines, strict=True) if n != "measured"}
+
+
+def with_rows(page: str, rows: Mapping[str, str]) -> str:
+    """The page with these rows, in the order of the scripts; rows of no script are dropped."""
+    names = [name for script in SCRIPTS for name in ratios_of(script)]
+    table = "\n".join([HEAD, *(rows[name] for name in names if name in rows)])
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=SCRIPTS, metavar="SCRIPT", default=SCRIPTS)
+    parser.add_argument("--print", action="store_true")
+    args = parser.parse_args()
+    here, measured = machine(), {}
+    for script in args.only:
+        print(f"== {script}.py", flush=True)
+        measured |= run(script, here)
+        if not args.print:  # after each: a run that is stopped keeps what it has
+            page = PAGE.read_text(encoding="utf-8")
+            PAGE.write_text(with_rows(page, rows_in(page) | measured), encoding="utf-8")
+    print("\n".join([HEAD, *measured.values()]))
+
+
+if __name__ == "__main__":
+    main()
