@@ -1,11 +1,9 @@
-"""Bilinear sampling of several levels as one weighted sum of cells, and its transpose, the splat.
+"""The cells between which samples of several levels lie: the splat of their weights on them.
 
-    sampled(value, xy, weight, shapes)          # (B, M, Q, D), as a deformable network computes it
-    splat(xy, weight, shapes)                   # (B, M, Q, S): splat @ value is the same again
+    splat(xy, weight, shapes)                   # (B, M, Q, S): splat @ value is what was read
 
-A sample lies between four cells: at pixel = location * size - 0.5, with zeros outside. So a head's
-output for a query is a sum of 4 * L * P cells, which `embedding_bag` adds up without any tensor of
-that size. On a CPU that takes a sixth of the time of the usual grid_sample of each level.
+A sample lies between four cells: at pixel = location * size - 0.5, with zeros outside. How networks
+read between them is in sampling.py.
 """
 
 from __future__ import annotations
@@ -15,25 +13,22 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Shapes = Sequence[tuple[int, int]]  # (h, w) of each level
-_CHUNK = 1024  # queries at a time: their indices and weights stay in the processor's cache
 
 
-def corners(xy: Tensor, weight: Tensor, shapes: Shapes, heads: int = 1) -> tuple[Tensor, Tensor]:
+def corners(xy: Tensor, weight: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
     """The four cells of each sample: index int32 (..., 4 * L * P) of the S cells, and weights.
 
     xy (..., L, P, 2) in [0, 1] of each level's grid, weight (..., L, P). A corner outside its grid
-    has weight 0 and any index. heads: the index is that of rows (cell, head) where samples are
-    (..., heads, L, P, 2).
+    has weight 0 and any index.
 
     Each step runs over whole rows of L * P points of one axis: in pairs of x and y, or all four
     corners at once, the same steps take twice the time on a CPU.
     """
     points = weight.shape[-1]
-    layout = _layout(tuple(map(tuple, shapes)), heads, points, xy.dtype, xy.device)
+    layout = _layout(tuple(map(tuple, shapes)), points, xy.dtype, xy.device)
     x, y = xy.flatten(-3, -2).unbind(-1)  # (..., L * P)
     left, at_left, at_right = _shares(x, layout.x)
     top, above, below = _shares(y, layout.y)
@@ -66,7 +61,7 @@ class _Axis(NamedTuple):
     extent: Tensor  # cells along the axis
     last: Tensor  # the last cell that has a neighbour after it, or 0
     reach: Tensor  # from a cell to its neighbour; out of reach if there is no other
-    stride: Tensor  # int32, rows of the table from a cell to the next
+    stride: Tensor  # int32, from the index of a cell to that of the next
 
 
 class _Layout(NamedTuple):
@@ -74,27 +69,24 @@ class _Layout(NamedTuple):
 
     x: _Axis
     y: _Axis
-    start: Tensor  # (L * P) or (heads, L * P) int32, the level's first row of the table
+    start: Tensor  # int32, the level's first cell
     steps: Tensor  # (4, L * P) int32, from the first of the four corners to each
 
 
 @lru_cache(maxsize=64)
 def _layout(
     shapes: tuple[tuple[int, int], ...],
-    heads: int,
     points: int,
     dtype: torch.dtype,
     device: torch.device,
 ) -> _Layout:
     with torch.inference_mode(False):  # else no training could use them later
-        start = _starts(shapes, device).to(torch.int32) * heads
-        x = _axis([w for _, w in shapes], [heads] * len(shapes), points, dtype, device)
-        y = _axis([h for h, _ in shapes], [w * heads for _, w in shapes], points, dtype, device)
+        start = _starts(shapes, device).to(torch.int32)
+        x = _axis([w for _, w in shapes], [1] * len(shapes), points, dtype, device)
+        y = _axis([h for h, _ in shapes], [w for _, w in shapes], points, dtype, device)
         right = torch.where(x.extent > 1, x.stride, 0)
         down = torch.where(y.extent > 1, y.stride, 0)
         start = start.repeat_interleave(points)
-        if heads > 1:
-            start = start + torch.arange(heads, device=device, dtype=torch.int32)[:, None]
         return _Layout(
             x, y, start, torch.stack((torch.zeros_like(right), right, down, right + down))
         )
@@ -121,29 +113,6 @@ def _starts(shapes: Shapes, device: torch.device) -> Tensor:
     """Index of the first cell of each level."""
     cells = torch.tensor([h * w for h, w in shapes], device=device)
     return cells.cumsum(0) - cells
-
-
-def sampled(value: Tensor, xy: Tensor, weight: Tensor, shapes: Shapes) -> Tensor:
-    """The weighted sum of the samples of each head: (B, Q, M, D).
-
-    value (B, S, M, D), xy (B, Q, M, L, P, 2), weight (B, Q, M, L, P). A batch of one value stands
-    for all images.
-    """
-    cells, heads, width = value.shape[1:]
-    out = value.new_empty(*weight.shape[:3], width)
-    for image in range(len(weight)):
-        table = value[image if len(value) > 1 else 0].reshape(cells * heads, width)
-        for start in range(0, weight.shape[1], _CHUNK):
-            some = slice(start, start + _CHUNK)
-            index, share = corners(xy[image, some], weight[image, some], shapes, heads)
-            total = F.embedding_bag(
-                index.flatten(0, 1),
-                table,
-                mode="sum",
-                per_sample_weights=share.flatten(0, 1).to(table.dtype),
-            )
-            out[image, some] = total.unflatten(0, (-1, heads))
-    return out
 
 
 def splat(xy: Tensor, weight: Tensor, shapes: Shapes) -> Tensor:

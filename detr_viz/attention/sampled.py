@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from detr_viz.attention.base import Rows, one_of
-from detr_viz.attention.bilinear import Shapes, in_boxes, places_of, sampled, splat
+from detr_viz.attention.bilinear import Shapes, in_boxes, places_of, splat
 from detr_viz.attention.grids import Grid
+from detr_viz.attention.sampling import sampled
 from detr_viz.attention.self_check import residual_of_rows
 from detr_viz.attention.terms import MODES, PARTS, SCALES
 

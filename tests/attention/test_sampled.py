@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from detr_viz.attention.base import HasSamples, HasTerms, Removable
-from detr_viz.attention.bilinear import in_boxes, places_of, sampled, splat
+from detr_viz.attention.bilinear import in_boxes, places_of, splat
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.sampled import SampledAttention
+from detr_viz.attention.sampling import sampled
 from detr_viz.explanation.removals import NOTHING, parse
 
 SHAPES = ((5, 7), (3, 4))
@@ -57,7 +58,7 @@ def test_one_value_stands_for_all_images():
 def test_chunks_do_not_change_a_number(monkeypatch):
     value, xy, weight = random_samples()
     whole = sampled(value, xy, weight, SHAPES)
-    monkeypatch.setattr("detr_viz.attention.bilinear._CHUNK", 3)
+    monkeypatch.setattr("detr_viz.attention.sampling.CHUNK", 3)
     assert torch.equal(sampled(value, xy, weight, SHAPES), whole)
 
 

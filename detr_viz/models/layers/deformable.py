@@ -6,19 +6,19 @@ more, and it reads a call as SampledAttention when asked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from detr_viz.attention.bilinear import Shapes, sampled
+from detr_viz.attention.bilinear import Shapes
 from detr_viz.attention.sampled import SampledAttention
+from detr_viz.attention.sampling import CHUNK, Cells
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.batches import image_of
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.layers.transformer import FeedForwardLayer, once
-
-_CHUNK = 1024  # queries or cells at a time: what they need stays in the processor's cache
 
 
 class SampledInputs(NamedTuple):
@@ -49,7 +49,7 @@ class SampledInputs(NamedTuple):
 class DeformableAttention(nn.Module):
     """Points around a reference, read from every level: SampledInputs -> (B, Q, C)."""
 
-    sample = staticmethod(sampled)  # a training has a form whose backward is quicker
+    sample: Callable[..., Tensor] | None = None  # a training has a form whose backward is quicker
 
     def __init__(self, d_model: int, nheads: int, levels: int, points: int) -> None:
         super().__init__()
@@ -76,23 +76,27 @@ class DeformableAttention(nn.Module):
         """hidden: (B or 1, Q, K) True where a query must not read; see SampledAttention."""
         if hidden is not None:
             return self._with_hidden(inputs, hidden)
-        value = self.value(inputs)
+        value, shapes = self.value(inputs), inputs.shapes
+        cells = Cells.of(value, shapes) if self.sample is None else None
         parts = (inputs.content, inputs.position, inputs.reference)
-        chunks = zip(*(part.split(_CHUNK, 1) for part in parts), strict=True)
-        read = [self._read_by(*chunk, value, inputs.shapes) for chunk in chunks]
+        read = []
+        for content, position, reference in zip(*(x.split(CHUNK, 1) for x in parts), strict=True):
+            offsets, weight = self._products(content + position)
+            if cells is not None:
+                context = cells.read(_pixels(offsets, reference, shapes), weight)
+            else:
+                xy = _locations(offsets, reference, shapes)
+                samples = xy, weight.unflatten(-1, (self.levels, self.points))
+                context = self.sample(value, *samples, shapes)
+            read.append(self.output_proj(context.flatten(-2)))
         return read[0] if len(read) == 1 else torch.cat(read, 1)
 
-    def _read_by(
-        self, content: Tensor, position: Tensor, reference: Tensor, value: Tensor, shapes: Shapes
-    ) -> Tensor:
-        """What some of the queries read from the value, projected: (B, q, C)."""
-        query = content + position
-        split = (self.nheads, self.levels, self.points)
-        offsets = self.sampling_offsets(query).unflatten(-1, (*split, 2))
-        weight = self.attention_weights(query).unflatten(-1, (self.nheads, -1)).softmax(-1)
-        xy = _locations(offsets, reference, shapes)
-        context = self.sample(value, xy, weight.unflatten(-1, split[1:]), shapes)
-        return self.output_proj(context.flatten(-2))
+    def _products(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Offsets (B, q, M, L, P, 2) and weights (B, q, M, L * P) of some of the queries."""
+        offsets = self.sampling_offsets(query)
+        offsets = offsets.unflatten(-1, (self.nheads, self.levels, self.points, 2))
+        weight = self.attention_weights(query).unflatten(-1, (self.nheads, -1))
+        return offsets, weight.softmax(-1)
 
     def _with_hidden(self, inputs: SampledInputs, hidden: Tensor) -> Tensor:
         """The same, image by image, by the kernel of ablations."""
@@ -135,17 +139,32 @@ def _locations(offsets: Tensor, reference: Tensor, shapes: Shapes) -> Tensor:
     As SampledAttention.locations, in one pass over rows of L * P * 2 numbers.
     """
     split = offsets.shape[-3:]
-
-    def rows(x: Tensor) -> Tensor:
-        """(..., L, 2) of all points of a head."""
-        return x[..., None, :].expand(*x.shape[:-1], split[1], 2).flatten(-3)
-
     if reference.shape[-1] == 2:
-        scale = rows(1 / offsets.new_tensor(shapes).flip(-1))
+        scale = _rows(1 / offsets.new_tensor(shapes).flip(-1), split[1])
     else:
-        scale = rows(reference[..., 2:] * (0.5 / split[1]))[:, :, None]
-    base = rows(reference[..., :2])[:, :, None].to(offsets.dtype)
+        scale = _rows(reference[..., 2:] * (0.5 / split[1]), split[1])[:, :, None]
+    base = _rows(reference[..., :2], split[1])[:, :, None].to(offsets.dtype)
     return torch.addcmul(base, offsets.flatten(-3), scale.to(offsets.dtype)).unflatten(-1, split)
+
+
+def _pixels(offsets: Tensor, reference: Tensor, shapes: Shapes) -> Tensor:
+    """The same places in cells, 0 in the middle of the first one: (B, Q, M, L * P, 2).
+
+    Around a reference point offsets are in cells already.
+    """
+    points = offsets.shape[-2]
+    sizes = reference.new_tensor(shapes).flip(-1)  # (L, 2) w, h
+    base = _rows(reference[..., :2] * sizes - 0.5, points)[:, :, None].to(offsets.dtype)
+    offsets = offsets.flatten(-3)
+    if reference.shape[-1] == 2:
+        return (base + offsets).unflatten(-1, (-1, 2))
+    scale = _rows(reference[..., 2:] * sizes * (0.5 / points), points)[:, :, None]
+    return torch.addcmul(base, offsets, scale.to(offsets.dtype)).unflatten(-1, (-1, 2))
+
+
+def _rows(x: Tensor, points: int) -> Tensor:
+    """(..., L, 2) of all points of a head: (..., L * P * 2)."""
+    return x[..., None, :].expand(*x.shape[:-1], points, 2).flatten(-3)
 
 
 class DeformableEncoderLayer(FeedForwardLayer):
@@ -159,7 +178,7 @@ class DeformableEncoderLayer(FeedForwardLayer):
         self, src: Tensor, pos: Tensor, reference: Tensor, padding: Tensor | None, shapes: Shapes
     ) -> Tensor:
         read = self.self_attn(SampledInputs(src, pos, reference, src, padding, shapes))
-        parts = zip(src.split(_CHUNK, 1), read.split(_CHUNK, 1), strict=True)
+        parts = zip(src.split(CHUNK, 1), read.split(CHUNK, 1), strict=True)
         return torch.cat([self._rest(*part) for part in parts], 1)
 
     def _rest(self, src: Tensor, read: Tensor) -> Tensor:

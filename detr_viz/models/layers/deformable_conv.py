@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from detr_viz.attention.bilinear import sampled
+from detr_viz.attention.sampling import Cells
 
 _CHUNK = 4096  # cells at a time: the samples of all cells of a photo would not fit in memory
 
@@ -44,7 +44,7 @@ class DeformableConv(nn.Module):
     Square kernel of K taps, no bias. The grid of the output is that of the offsets.
     """
 
-    sample: Callable[..., Tensor] = staticmethod(sampled)  # a training has a quicker form
+    sample: Callable[..., Tensor] | None = None  # a training has a form whose backward is quicker
 
     def __init__(
         self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1, padding: int = 1
@@ -64,7 +64,8 @@ class DeformableConv(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor, masks: Tensor | None = None) -> Tensor:
         hw = (x.shape[-2], x.shape[-1])
-        cells = x.flatten(2).transpose(1, 2)[:, :, None]  # (B, S, 1, C)
+        value = x.flatten(2).transpose(1, 2)[:, :, None]  # (B, S, 1, C)
+        cells = Cells.of(value, [hw]) if self.sample is None else None
         xy = self.locations(offsets, hw)
         full = xy.new_ones(xy.shape[:-1])
         share = full if masks is None else masks.flatten(2).transpose(1, 2)
@@ -73,8 +74,7 @@ class DeformableConv(nn.Module):
         for start in range(0, xy.shape[1], _CHUNK):
             some = slice(start, start + _CHUNK)
             places, shares = xy[:, some].flatten(1, 2), share[:, some].flatten(1, 2)
-            read = self.sample(
-                cells, places[:, :, None, None, None], shares[:, :, None, None, None], [hw]
-            )
+            samples = places[:, :, None, None, None], shares[:, :, None, None, None]
+            read = self.sample(value, *samples, [hw]) if cells is None else cells.at(*samples)
             parts.append(read.view(len(x), -1, matrix.shape[0]) @ matrix)
         return torch.cat(parts, 1).transpose(1, 2).unflatten(-1, offsets.shape[-2:])
