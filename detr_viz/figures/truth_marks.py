@@ -46,10 +46,7 @@ def group_with_truth(group: Group, e: ExplanationBase, style: Style) -> Group:
         return group
     nearest, overlap = nearest_to(group.box_xyxy_px, annotated)
     boxes = tuple(
-        TruthBox(
-            tuple(map(float, box)),
-            "nearest" if i == nearest else "crowd" if annotated.crowd[i] else "other",
-        )
+        TruthBox(tuple(map(float, box)), i == nearest, bool(annotated.crowd[i]))
         for i, box in enumerate(annotated.boxes_xyxy_px)
     )
     label = group.label
@@ -83,7 +80,7 @@ def truth_words(e: ExplanationBase, style: Style) -> tuple[str, ...]:
         return ()
     if not len(annotated):
         return ("ground truth: no object",)
-    return ("dashed green: ground truth",)
+    return (f"dashed green: ground truth{', dotted: crowd' if annotated.crowd.any() else ''}",)
 
 
 def truth_notes(e: ExplanationBase, style: Style) -> tuple[str, ...]:
