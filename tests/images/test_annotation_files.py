@@ -14,7 +14,7 @@ from detr_viz.common.bounds import raised_by
 from detr_viz.common.errors import UserError
 from detr_viz.images import collect, marked
 from detr_viz.images.collect import Input
-from detr_viz.images.onto_picture import load_annotated
+from detr_viz.images.onto_picture import load_onto
 
 WIDE, HIGH = 40, 20
 
@@ -53,7 +53,7 @@ def refused(*words, **more):
 
 def boxes_of(image: Input):
     """As pixels of the picture that is read."""
-    return load_annotated(image.path, image.annotated).annotated.boxes_xyxy_px.tolist()
+    return load_onto(image.path, image.annotated).annotated.boxes_xyxy_px.tolist()
 
 
 def coco(annotations, images=None, categories=(("1", "cat"),), **more):
@@ -559,3 +559,27 @@ def test_coco_needs_no_globox(monkeypatch):
     monkeypatch.setitem(sys.modules, "globox", None)
     (image,), _ = expanded(wrote("a.json", coco([one()])))
     assert len(image.annotated) == 1
+
+
+# ---- the library --------------------------------------------------------------------------------
+
+
+def test_load_annotated():
+    from detr_viz import load_annotated
+
+    photo("images/a.png", "images/b.png")
+    wrote("labels/a.txt", "0 .5 .5 .5 .2")
+    np.testing.assert_allclose(
+        load_annotated("images/a.png").annotated.boxes_xyxy_px, [[10, 8, 30, 12]]
+    )
+    assert load_annotated("images/b.png").annotated is None
+    content = coco(
+        [one()], [{"id": 1, "file_name": "a.png", "width": 2 * WIDE, "height": 2 * HIGH}]
+    )
+    picture = load_annotated(Path("images/a.png"), wrote("c.json", content))
+    assert picture.annotated.boxes_xyxy_px.tolist() == [[0.5, 1, 5.5, 3.5]]
+    assert "scaled from 80 x 40 to 40 x 20" in picture.notes[-1]
+    with pytest.raises(UserError, match="not one image"):
+        load_annotated("images")
+    with pytest.raises(UserError, match="has nothing about"):
+        load_annotated("images/b.png", "labels")
