@@ -111,7 +111,7 @@ def _read_all(
         marked = [edges(one) if one is not None and from_one else one for one in marked]
         words.append(f"pixels from {1 if from_one else 0}")
     if kind is YOLO and classes is None and real:
-        named = [path_text(source) for source in sources if source]
+        named = [path_text(_from_here(source)) for source in sources if source]
         words.append(f"classes of {listed(named)}" if named else "without names of classes")
     if left_out := sum(one.left_out for one in real):
         words.append(f"{left_out} object{'' if left_out == 1 else 's'} without a box left out")
@@ -120,6 +120,12 @@ def _read_all(
         for one, file in zip(marked, files, strict=True)
     ]
     return found, f" ({', '.join(words)})" if words else ""
+
+
+def _from_here(path: str) -> str:
+    """A path relative to the working directory, where it lies below."""
+    here = os.path.join(os.getcwd(), "")
+    return path.removeprefix(here)
 
 
 def annotated_of(one: Marked, source: str) -> Annotated:
