@@ -43,6 +43,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.truth_marks import truth_words, with_truth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,7 +87,8 @@ def head_grid(
                  one); of several, each query has a row for each. None: the last captured. Class,
                  score and box are those of that layer's own output
     scale        as in ExplanationBase.maps
-    style        style, normalisation, colour map, interpolation
+    style        style, normalisation, colour map, interpolation; whether annotated boxes are drawn
+                 (Style(truth=True), for an image that has them)
     page_format  width, resolution, size of type; the height follows from the photo and the rows
     ablations    of Explanation.ablate: a row for each, under the row of the attention as it is
     biography    of several layers: mark where the query changed (another class, or a box whose IoU
@@ -181,6 +183,7 @@ def _figure(
     sections = [
         section for shared in objects for section in sections_of(subjects, shared, maps, biography)
     ]
+    sections = with_truth(sections, subjects[0].explanation, style)
     shown = FigureContents(
         tuple(subjects),
         modes,
@@ -195,7 +198,8 @@ def _figure(
     names = columns(style, max(s.explanation.num_heads for s in subjects))
     if stages:
         names = [""] if biography else stage_columns(subjects)
-    foot = Foot(tuple(foot_words(shown)), tuple(reading_rule(shown)), cells_of(shown))
+    words = truth_words(foot_words(shown), subjects[0].explanation, style)
+    foot = Foot(words, tuple(reading_rule(shown)), cells_of(shown))
     fig = draw(sections, names, foot, style, page_format)
     fig.shown = replace(shown, width_in=float(fig.get_figwidth()))
     fig.facts = metadata(shown)

@@ -11,7 +11,7 @@ from detr_viz.common.bounds import beyond, bound
 from detr_viz.images import large
 from detr_viz.images.loaded_image import ImageError, ask_for
 
-_ORIENTATION = 0x0112  # EXIF tag; how the stored pixels must be turned to stand upright
+ORIENTATION = 0x0112  # EXIF tag; how the stored pixels must be turned to stand upright
 # of a pixel, where decoders hold a picture several times over
 _DECODER_BYTES = {"AVIF": 4, "HEIF": 4, "WEBP": 8, "JPEG2000": 9}
 _BYTES = {"I": 4, "F": 4}  # of a sample; I;16 and its kin have two
@@ -94,7 +94,7 @@ def strips(rows: int, samples: int) -> Iterator[slice]:
 
 def _turn(im: Image.Image) -> Image.Transpose | None:
     try:
-        return TURNS.get(im.getexif().get(_ORIENTATION))
+        return TURNS.get(im.getexif().get(ORIENTATION))
     except Exception:  # the picture is whole, its EXIF block is not
         return None
 
