@@ -38,7 +38,7 @@ from detr_viz.cli.lists import (
     weights,
 )
 from detr_viz.detections.points import SYNTAX as POINTS
-from detr_viz.detections.queries import DEFAULT, SYNTAX, joined
+from detr_viz.detections.queries import DEFAULT, SYNTAX_HELP, joined
 from detr_viz.figures.styles import PRESETS, RAMPS
 from detr_viz.render.views import names_of
 
@@ -166,7 +166,7 @@ def add_subject(
         action=Listed,
         read=joined,
         metavar="Q",
-        help=f"{SYNTAX} (default: {queries})",
+        help=f"{SYNTAX_HELP} (default: {queries})",
     )
     add(
         "--layer",
