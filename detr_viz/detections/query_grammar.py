@@ -90,7 +90,7 @@ def _word(text: str, choice: str) -> Word:
     key, colon, rest = text.partition(":")
     rest = rest.strip()
     if (colon and key in KEYS and rest) or numbers(text) is not None or text in BARE:
-        if colon and (meant := _before_keys(choice)) != choice:
+        if colon and _plain(meant := _before_keys(choice)) != _plain(choice):
             raise QueryError(_two_words(text, meant))
         return Word(key, rest) if colon else Word(text if text in BARE else IDS, text)
     raise QueryError(unreadable(text, choice))
@@ -141,7 +141,12 @@ _MOST_ROUNDS = 20
 
 
 def _before_keys(choice: str) -> str:
+    choice = re.sub(r"\s*([&+])\s*", r"\1", choice)
     return _BEFORE_KEY.sub(lambda match: _OR if match[1] else _AND, choice)
+
+
+def _plain(choice: str) -> str:
+    return re.sub(r"\s", "", choice)
 
 
 def with_operators(choice: str) -> str:

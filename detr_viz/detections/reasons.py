@@ -1,7 +1,7 @@
 """Why an annotated object was missed: the queries nearest to it, and the reason in words.
 
     for miss in misses(explanation):
-        miss.reason, miss.words        # "suppressed", "suppressed by score: query 41 has the box ..."
+        miss.reason, miss.words      # "suppressed", "suppressed by score: query 41 has the box ..."
         miss.overlap, miss.attention   # the query whose box overlaps most, the one that looks there
 
 The reason is the first of these that holds. A box is the object's from an IoU of .5 on; a query is
