@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import detr_viz
 from detr_viz.attention.terms import ALL_TERMS
+from detr_viz.detections.queries import LEAST, needs_truth
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
     DEFAULT_STYLE,
@@ -27,6 +28,7 @@ from detr_viz.render.views import CROSS
 
 if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector
+    from detr_viz.images.annotated import Annotated
     from detr_viz.images.loaded_image import ImageFacts, LoadedImage
     from detr_viz.images.preprocessing import Preprocessing
 
@@ -74,6 +76,7 @@ class Recipe:
     points    of the image, in the syntax of --points; none: the middles of the queries' boxes
     free_style  whether no style was asked for: each view has its usual one, see `of_view`
     free_layer  whether no layer was asked for: maps of stages show them all, see `of_view`
+    score     least score of a detection, for words of `queries` about errors
     """
 
     models: tuple[ModelFacts, ...]
@@ -95,6 +98,12 @@ class Recipe:
     points: tuple[str, ...] = ()
     free_style: bool = False
     free_layer: bool = False
+    score: float = LEAST
+
+    @property
+    def uses_truth(self) -> bool:
+        """Whether the annotated objects of an image are part of its files."""
+        return needs_truth(self.queries)
 
     @property
     def several_layers(self) -> bool:
@@ -192,6 +201,8 @@ class Recipe:
         for name in ("size", "max_size", "style", "page_format", "views", "points"):
             del values[name]
         del values["free_style"], values["free_layer"]
+        if not self.uses_truth:  # files of other flags keep their digest
+            del values["score"]
         if style.levels != "sum":  # files of other flags keep their digest
             values["levels"] = style.levels
         for facts, how in zip(values["models"], self.preprocessings, strict=True):
@@ -226,13 +237,20 @@ class Recipe:
         return "_".join(words)
 
     def digest(self, image: LoadedImage | ImageFacts) -> str:
-        """sha256 (hex) of the recipe with an image: its bytes, and the name that files mention."""
-        return self.digest_of(image.sha256, image.path)
+        """sha256 (hex) of the recipe with an image: its bytes, and the name that files mention.
 
-    def digest_of(self, image_sha256: str, path: str | None) -> str:
-        """`digest` where only the file's sha256 and its path are known."""
+        Where the recipe uses them, also what is annotated.
+        """
+        return self.digest_of(image.sha256, image.path, image.annotated)
+
+    def digest_of(
+        self, image_sha256: str, path: str | None, annotated: Annotated | None = None
+    ) -> str:
+        """`digest` where only the file's sha256, its path and its objects are known."""
         name = Path(path).name if path else ""
         about = f"\n{image_sha256}\n{name}".encode(errors="surrogateescape")
+        if self.uses_truth and annotated is not None:
+            about += f"\n{annotated.digest}".encode()
         return hashlib.sha256(self._settings + about).hexdigest()
 
 
