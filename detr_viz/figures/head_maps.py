@@ -43,6 +43,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.truth_marks import with_truth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,7 +87,8 @@ def head_grid(
                  one); of several, each query has a row for each. None: the last captured. Class,
                  score and box are those of that layer's own output
     scale        as in ExplanationBase.maps
-    style        style, normalisation, colour map, interpolation
+    style        style, normalisation, colour map, interpolation; whether annotated boxes are drawn
+                 (Style(truth=True), for an image that has them)
     page_format  width, resolution, size of type; the height follows from the photo and the rows
     ablations    of Explanation.ablate: a row for each, under the row of the attention as it is
     biography    of several layers: mark where the query changed (another class, or a box whose IoU
@@ -181,6 +183,7 @@ def _figure(
     sections = [
         section for shared in objects for section in sections_of(subjects, shared, maps, biography)
     ]
+    sections = with_truth(sections, subjects[0].explanation, style)
     shown = FigureContents(
         tuple(subjects),
         modes,

@@ -46,6 +46,7 @@ class LoadedImage:
     sha256: hex, of the file's bytes, or of the RGB pixels if there is no file.
     notes: decisions that were made in reading it, one short line each.
     annotated: its annotated objects; None where no annotation file was given.
+    unplaced: the digest of annotated objects that are of an image of another shape; "" for none.
     """
 
     rgb: np.ndarray = field(repr=False)
@@ -53,6 +54,7 @@ class LoadedImage:
     sha256: str
     notes: tuple[str, ...] = ()
     annotated: Annotated | None = None
+    unplaced: str = ""
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -62,7 +64,9 @@ class LoadedImage:
     @property
     def facts(self) -> ImageFacts:
         """Everything but the pixels."""
-        return ImageFacts(self.hw, self.path, self.sha256, self.notes, self.annotated)
+        return ImageFacts(
+            self.hw, self.path, self.sha256, self.notes, self.annotated, self.unplaced
+        )
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,4 @@ class ImageFacts:
     sha256: str
     notes: tuple[str, ...] = ()
     annotated: Annotated | None = field(default=None, compare=False)
+    unplaced: str = ""

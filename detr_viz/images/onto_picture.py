@@ -41,7 +41,8 @@ def onto_picture(picture: LoadedImage, annotated: Annotated | None) -> LoadedIma
         return picture
     boxes, note = _moved(picture, annotated)
     if boxes is None:
-        return replace(picture, notes=(*picture.notes, note), annotated=None)
+        notes = (*picture.notes, note)
+        return replace(picture, notes=notes, annotated=None, unplaced=annotated.digest)
     notes = (*picture.notes, note) if note else picture.notes
     moved = replace(annotated, boxes_xyxy_px=boxes, of_hw=None, stated=annotated.digest)
     return replace(picture, notes=notes, annotated=moved)

@@ -28,7 +28,6 @@ from detr_viz.render.views import CROSS
 
 if TYPE_CHECKING:
     from detr_viz.explanation.detector import Detector
-    from detr_viz.images.annotated import Annotated
     from detr_viz.images.loaded_image import ImageFacts, LoadedImage
     from detr_viz.images.preprocessing import Preprocessing
 
@@ -99,11 +98,6 @@ class Recipe:
     free_style: bool = False
     free_layer: bool = False
     score: float = LEAST
-
-    @property
-    def uses_truth(self) -> bool:
-        """Whether the annotated objects of an image are part of its files."""
-        return needs_truth(self.queries)
 
     @property
     def several_layers(self) -> bool:
@@ -201,10 +195,12 @@ class Recipe:
         for name in ("size", "max_size", "style", "page_format", "views", "points"):
             del values[name]
         del values["free_style"], values["free_layer"]
-        if not self.uses_truth:  # files of other flags keep their digest
+        if not needs_truth(self.queries):  # files of other flags keep their digest
             del values["score"]
         if style.levels != "sum":  # files of other flags keep their digest
             values["levels"] = style.levels
+        if style.truth:
+            values["truth"] = True
         for facts, how in zip(values["models"], self.preprocessings, strict=True):
             del facts["samples"], facts["stages"], facts["taps"]
             if facts.pop("preprocessing") is not None:  # files of other models keep their digest
@@ -237,21 +233,26 @@ class Recipe:
         return "_".join(words)
 
     def digest(self, image: LoadedImage | ImageFacts) -> str:
-        """sha256 (hex) of the recipe with an image: its bytes, and the name that files mention.
+        """sha256 (hex) of the recipe with an image: its bytes, and the name that files mention."""
+        stated = image.unplaced if image.annotated is None else image.annotated.digest
+        return self.digest_of(image.sha256, image.path, stated)
 
-        Where the recipe uses them, also what is annotated.
+    @property
+    def uses_truth(self) -> bool:
+        """Whether the annotated objects of an image decide what its files show."""
+        return self.style.truth or needs_truth(self.queries)
+
+    def digest_of(self, image_sha256: str, path: str | None, annotated: str = "") -> str:
+        """`digest` where the file's sha256 and its path are known.
+
+        annotated: the digest of its annotated objects, "" where no file has any
         """
-        return self.digest_of(image.sha256, image.path, image.annotated)
-
-    def digest_of(
-        self, image_sha256: str, path: str | None, annotated: Annotated | None = None
-    ) -> str:
-        """`digest` where only the file's sha256, its path and its objects are known."""
         name = Path(path).name if path else ""
-        about = f"\n{image_sha256}\n{name}".encode(errors="surrogateescape")
-        if self.uses_truth and annotated is not None:
-            about += f"\n{annotated.digest}".encode()
-        return hashlib.sha256(self._settings + about).hexdigest()
+        about = [image_sha256, name]
+        if self.uses_truth and annotated:  # other files keep their digest
+            about.append(annotated)
+        words = "".join(f"\n{one}" for one in about).encode(errors="surrogateescape")
+        return hashlib.sha256(self._settings + words).hexdigest()
 
 
 def plot_label(plot: str) -> str:
