@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import MODES
 from detr_viz.checkpoints.sources import check_sources, precise
-from detr_viz.cli import flags, rules
+from detr_viz.cli import flags, rules, run_flags
 from detr_viz.cli.arguments import formats
 from detr_viz.cli.lists import Listed, as_text
 from detr_viz.cli.settings import (
@@ -80,9 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     flags.add_page(parser.add_argument_group("how it looks"))
-    flags.add_running(parser)
+    run_flags.add_running(parser)
     add = parser.add_argument_group("many images").add_argument
-    flags.add_speed(add)
+    run_flags.add_speed(add)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -166,4 +166,5 @@ def _recipe(args: argparse.Namespace, queries: str) -> Recipe:
         size=args.size,
         max_size=args.max_size,
         precision=args.precision,
+        score=args.score,
     )

@@ -257,4 +257,5 @@ def recipe_of(
         points=tuple(args.points or ()),
         free_style=args.style is None,
         free_layer=free_layer,
+        score=args.score,
     )
