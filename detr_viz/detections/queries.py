@@ -73,8 +73,8 @@ def select(explanation: ExplanationBase, choice: str = DEFAULT, least: float = L
     3,17 | 0-3 | all   these ids, or all, in this order
     found, wrong-class, bad-box, duplicate, background, both
                  queries with a detection of that kind, see mistakes.py
-    missed       of each missed object the query whose box overlaps it most, and the query with most
-                 of its attention on it, see reasons.py
+    missed       of each missed object the query whose box overlaps it most, the query with most of
+                 its attention on it, and the one that the reason is about, see reasons.py
     Words joined by & must all hold, words (or several of them with &) joined by + are alternatives.
     top:N and objects take the best of the queries that answer to what & joins them with; beside
     `missed`, class: and point: are about the missed object: its annotated class, its box.

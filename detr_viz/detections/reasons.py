@@ -30,7 +30,7 @@ attention_mass.py. A box of 60 % of the image has .6 of even attention, so it ne
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,7 @@ class Miss(ShortRepr):
     attention  the query with most of its attention in its box; None where it lies outside
     reason     one of REASONS
     words      the same as a sentence with numbers
+    about      the query that the sentence is about; None for none
     """
 
     thing: int
@@ -99,12 +100,22 @@ class Miss(ShortRepr):
     attention: Nearest | None
     reason: str
     words: str
+    about: int | None = None
 
     @property
     def queries(self) -> list[int]:
-        """Its one or two nearest queries."""
+        """Its nearest queries and the one that the sentence is about, each once."""
         near = [one.query for one in (self.overlap, self.attention) if one is not None]
+        near += [] if self.about is None else [self.about]
         return list(dict.fromkeys(near))
+
+
+class Why(NamedTuple):
+    """The last fields of a Miss."""
+
+    reason: str
+    words: str
+    about: int | None = None
 
 
 def misses(explanation: ExplanationBase, least: float = 0.5) -> list[Miss]:
@@ -143,10 +154,10 @@ class _Looks:
             best = int(self.overlaps[:, i].argmax())
             overlap = self._near(best, i) if self.overlaps[best, i] > 0 else None
             attention = self._near(int(self.mass[:, i].argmax()), i)
-        reason, words = self._reason(i, thing, attention)
+        why = self._reason(i, thing, attention)
         name = self.judged.truth.names[thing]
         box, share = self.boxes[i], float(self.shares[i])
-        return Miss(thing, name, box, share, overlap, attention, reason, words)
+        return Miss(thing, name, box, share, overlap, attention, *why)
 
     def _near(self, query: int, i: int) -> Nearest:
         e = self.e
@@ -161,15 +172,15 @@ class _Looks:
             float(self.beyond[query, i]),
         )
 
-    def _reason(self, i: int, thing: int, attention: Nearest | None) -> tuple[str, str]:
+    def _reason(self, i: int, thing: int, attention: Nearest | None) -> Why:
         label, name = int(self.judged.truth.labels[thing]), self.judged.truth.names[thing]
         if label < 0:
-            return NO_CLASS, f"no class: the model has none of the name {short_name(name)!r}"
+            return Why(NO_CLASS, f"no class: the model has none of the name {short_name(name)!r}")
         if attention is None:
-            return OUTSIDE, "outside: the annotated box has no area in the image"
+            return Why(OUTSIDE, "outside: the annotated box has no area in the image")
         return self._by_box(i, label) or self._by_attention(i, label, attention)
 
-    def _by_box(self, i: int, label: int) -> tuple[str, str] | None:
+    def _by_box(self, i: int, label: int) -> Why | None:
         """The reason where the box of a query is there, or nearly."""
         e, least, overlap = self.e, self.judged.least, self.overlaps[:, i]
         of_class, scores = e.class_scores[:, label], e.scores
@@ -179,29 +190,29 @@ class _Looks:
         if (q := _first(has_box & claims & busy, of_class)) is not None:
             other = f"another {self._thing(self.judged.finds(q, label))}"
             words = f"given to another object: query {q} has the box ({self._iou(q, i)}) and the"
-            return GIVEN, f"{words} class, but is matched with {other}"
+            return Why(GIVEN, f"{words} class, but is matched with {other}", q)
         if (q := _first(has_box & called & (scores >= FAINT), of_class)) is not None:
             words = f"suppressed by score: query {q} has the box ({self._iou(q, i)}) and the class"
             if of_class[q] >= np.float32(least):  # of more pairs than are counted
-                return SUPPRESSED, f"{words}, but is not among the {MOST_DETECTIONS} best"
-            return SUPPRESSED, f"{words}, score {below(float(of_class[q]), least)}"
+                return Why(SUPPRESSED, f"{words}, but is not among the {MOST_DETECTIONS} best", q)
+            return Why(SUPPRESSED, f"{words}, score {below(float(of_class[q]), least)}", q)
         sure, finder = scores >= np.float32(least), self.finders()
         if (q := _first(has_box & sure & ~finder, scores)) is not None:
             words = f"misnamed: query {q} has the box ({self._iou(q, i)}), but calls it"
-            return MISNAMED, f"{words} {self._said(q)}"
+            return Why(MISNAMED, f"{words} {self._said(q)}", q)
         if (q := _first(claims & ~busy & (overlap >= SAME_PLACE), overlap)) is not None:
             said = f"{short_name(e.class_names[label])} {two(float(of_class[q]))}"
             off, _ = _apart(float(overlap[q]), SAME_OBJECT)
-            return BOX_OFF, f"box off: query {q} calls it {said}, but its IoU is {off}"
+            return Why(BOX_OFF, f"box off: query {q} calls it {said}, but its IoU is {off}", q)
         if (q := _first(has_box & (scores >= FAINT) & ~finder, scores)) is not None:
             words = f"unsure: query {q} has the box ({self._iou(q, i)}), but calls it"
-            return UNSURE, f"{words} {self._said(q)}"
+            return Why(UNSURE, f"{words} {self._said(q)}", q)
         if (q := _first(has_box & finder, scores)) is not None:
             words = f"given to another object: query {q} has the box ({self._iou(q, i)}), but found"
-            return GIVEN, f"{words} the {self._thing(self.judged.finds(q))} there"
+            return Why(GIVEN, f"{words} the {self._thing(self.judged.finds(q))} there", q)
         return None
 
-    def _by_attention(self, i: int, label: int, most: Nearest) -> tuple[str, str]:
+    def _by_attention(self, i: int, label: int, most: Nearest) -> Why:
         """The reason where no box is there."""
         if most.beyond < SEEN:
             words = f"not seen: no query has more than {two(most.mass)} of its attention there"
@@ -211,17 +222,19 @@ class _Looks:
                 words += ", the box is smaller than a cell of the map"
             elif self.chance[i] >= SEEN:
                 words += f", {two(float(self.chance[i]))} would be there by chance"
-            return NOT_SEEN, words
+            return Why(NOT_SEEN, words)
         words = f"seen: query {most.query} has {two(most.mass)} of its attention there"
         found = self.judged.finds(most.query)
         if found is not None:
-            return GIVEN, f"{words}, but found another object, {self._thing(found)}"
+            return Why(
+                GIVEN, f"{words}, but found another object, {self._thing(found)}", most.query
+            )
         words += f", but calls it {self._said(most.query)}"
         if most.label == label:
             words += f", IoU {two(most.iou)}"
         if most.score < np.float32(self.judged.least):
-            return UNSURE, words
-        return BOX_OFF if most.label == label else MISNAMED, words
+            return Why(UNSURE, words, most.query)
+        return Why(BOX_OFF if most.label == label else MISNAMED, words, most.query)
 
     def finders(self, label: int | None = None) -> NDArray[np.bool_]:
         """(Q,) whether a query found an object, as this class."""

@@ -41,7 +41,8 @@ class Verdict(NamedTuple):
                 what it says (class, score, box), the IoU of its box with the object's, the part of
                 its attention in the object's box (where there is one, but not of found objects)
     looking     of a missed object: the query with most of its attention in it; then the same of it
-    reason      why it was missed, one of reasons.REASONS; words: the same as a sentence
+    reason      why it was missed, one of reasons.REASONS; words: the same as a sentence; about: the
+                query that it is about
     """
 
     model: str
@@ -71,6 +72,7 @@ class Verdict(NamedTuple):
     looking_attention: str = ""
     reason: str = ""
     words: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,11 @@ class _Image:
 
     def _missed(self, miss: Miss) -> Verdict:
         row = self._about(Verdict(self.model, MISSED, ""), miss.thing)
-        row = row._replace(reason=miss.reason, words=miss.words)
+        row = row._replace(
+            reason=miss.reason,
+            words=miss.words,
+            about="" if miss.about is None else str(miss.about),
+        )
         if (near := miss.overlap) is not None:
             said = (str(near.query), near.name, f"{near.score:.6f}")
             row = _said(row, *said, near.box_xyxy_px)

@@ -39,7 +39,7 @@ def worst_of(errors: Sequence[ErrorRow], most: int) -> list[ErrorRow]:
 def ids_of(error: ErrorRow) -> list[str]:
     """The queries of an error, each once."""
     row = error.verdict
-    return [q for q in dict.fromkeys((row.query, row.looking)) if q]
+    return [q for q in dict.fromkeys((row.query, row.looking, row.about)) if q]
 
 
 def choice_of(errors: Sequence[ErrorRow]) -> str:

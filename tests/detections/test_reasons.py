@@ -169,6 +169,15 @@ def test_the_two_nearest_queries():
     assert miss.queries == [1, 2] and miss.thing == 0
     assert miss.overlap.iou == pytest.approx(24 / 36) and miss.overlap.name == "dog"
     assert miss.attention.mass == pytest.approx(1) and miss.attention.iou == 0
+    e = handmade(
+        annotated((CAT, "cat")),
+        (LOWER, "cat", 0.2, AWAY),
+        (CAT, "dog", 0.04, AWAY),
+        (FAR, "dog", 0.1, ON_CAT),
+    )
+    (miss,) = misses(e)  # the reason is about the cat: its query comes too
+    assert (miss.overlap.query, miss.attention.query, miss.about) == (1, 2, 0)
+    assert miss.queries == [1, 2, 0] and miss.reason == "suppressed"
     far = reason_of((FAR, "dog", 0.3, ON_CAT))
     assert far.overlap is None and far.queries == [0]
 
