@@ -16,6 +16,7 @@ from detr_viz.cli.arguments import formats
 from detr_viz.cli.lists import Listed, as_text
 from detr_viz.cli.settings import (
     check_look,
+    check_truth,
     images_of,
     load_models,
     page_format_of,
@@ -25,7 +26,7 @@ from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.common.threads import share_cores
-from detr_viz.detections.queries import check_syntax
+from detr_viz.detections.queries import check_syntax, needs_truth
 from detr_viz.figures.styles import Style
 from detr_viz.images.first_look import check_image
 
@@ -100,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     images = images_of(
         inputs_given, args.image_root, Path(args.out), args.quiet, annotations=args.annotations
     )
+    if needs_truth(queries):
+        check_truth(images, f"--queries {queries}", args.quiet)
     check_sources(sources)
     if len(images) == 1:
         check_image(images[0].path)

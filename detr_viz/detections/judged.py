@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from detr_viz.common.console import short_name
 from detr_viz.common.short_repr import ShortRepr
 from detr_viz.detections.mistakes import FOUND, MISTAKES, Truth, Verdicts, judge
 from detr_viz.detections.query_grammar import QueryError
@@ -74,7 +75,7 @@ class Judged(ShortRepr):
         if thing < 0:
             return kind
         overlap = f"{self.verdicts.overlaps[detection, thing]:.2f}".lstrip("0")
-        return f"{kind} ({self.truth.names[thing]}, IoU {overlap})"
+        return f"{kind} ({short_name(self.truth.names[thing])}, IoU {overlap})"
 
     @property
     def summary(self) -> str:

@@ -31,6 +31,6 @@ def list_image(
     objects = [] if all_queries else choose(explanations, recipe.queries, recipe.score)
     for k, e in enumerate(explanations):
         ids = e.by_score() if all_queries else queries_of(objects, k)
-        yield from query_lines(e, ids, len(explanations) > 1)
+        yield from query_lines(e, ids, len(explanations) > 1, least=recipe.score)
     if is_beyond_models(recipe, picture):
         yield beyond_note(recipe)
