@@ -108,7 +108,8 @@ def add_subject(
         extend=True,
         metavar="FILE",
         help="images: files, folders (with what is below), patterns ('val/*.jpg'), @list.txt (a "
-        "path a line), a COCO or LabelMe .json, a YOLO data.yaml (default: a demo scene)",
+        "path a line), a COCO or LabelMe .json, a Pascal VOC .xml, a YOLO data.yaml (default: a "
+        "demo scene)",
     )
     if drawn:
         add(

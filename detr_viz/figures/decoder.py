@@ -106,7 +106,7 @@ def decoder_grid(
     few = e.num_queries <= MOST
     words.append("boxes: queries it looks at" if few else f"boxes: the {MOST} it looks at most")
     notes += truth_notes(e, style)
-    foot = Foot((*words, *truth_words(e, style)), tuple(notes))
+    foot = Foot(truth_words(words, e, style), tuple(notes))
     fig = draw(sections, columns(style, e.self_heads), foot, style, page_format)
     title = f"{whose(e)} self-attention {heads_of(style)}".rstrip(",")
     about = "; ".join(words for shared in objects for words in words_of([subject], shared))

@@ -176,7 +176,7 @@ def encoder_grid(
     if len(modes) == 1:
         words.append(modes[0])
     words += merged_words(style)
-    foot = Foot((*words, *truth_words(e, style)), tuple(notes), e.grid_hw)
+    foot = Foot(truth_words(words, e, style), tuple(notes), e.grid_hw)
     sections = with_truth(sections, e, style)
     alone = isinstance(style.heads, str) and style.heads != "sort" and len(maps_of) == 1
     arrange = around if alone and 1 < len(cells) <= MOST else None

@@ -82,7 +82,7 @@ def faithfulness_grid(
     words = (clean(e.model_title), "score of the class over the share of cells")
     if curves.random.shape[1]:
         words += (f"gray: {curves.random.shape[1]} random orders",)
-    foot = Foot((*words, *truth_words(e, style)), tuple(notes), e.grid_hw)
+    foot = Foot(truth_words(words, e, style), tuple(notes), e.grid_hw)
     with plain_settings():
         layout, plots, unit = fitted_layout(groups, curves, foot, style, page_format)
         fig = paint(groups, layout, style, page_format)

@@ -43,7 +43,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
-from detr_viz.figures.truth_marks import with_truth
+from detr_viz.figures.truth_marks import truth_words, with_truth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -201,7 +201,8 @@ def _figure(
     names = columns(style, max(s.explanation.num_heads for s in subjects))
     if stages:
         names = [""] if biography else stage_columns(subjects)
-    foot = Foot(tuple(foot_words(shown)), tuple(reading_rule(shown)), cells_of(shown))
+    words = truth_words(foot_words(shown), subjects[0].explanation, style)
+    foot = Foot(words, tuple(reading_rule(shown)), cells_of(shown))
     fig = draw(sections, names, foot, style, page_format)
     fig.shown = replace(shown, width_in=float(fig.get_figwidth()))
     fig.facts = metadata(shown)

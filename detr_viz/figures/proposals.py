@@ -77,7 +77,7 @@ def proposal_figure(
     listed = [(str(proposals.ranks[q]), _label(e, proposals, q)) for q in ids]
     count, model = len(proposals.tokens), clean(e.model_title)
     chosen = f"{count} of {proposals.num_tokens:,} tokens become queries"
-    words = (model, f"score: {proposals.rule}", chosen, *truth_words(e, style))
+    words = truth_words((model, f"score: {proposals.rule}", chosen), e, style)
     notes = [
         model,
         chosen,

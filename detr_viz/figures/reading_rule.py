@@ -26,7 +26,7 @@ from detr_viz.figures.references import reference_notes
 from detr_viz.figures.stage_words import CHANGED, mixed_notes, stage_foot, stage_notes, stage_title
 from detr_viz.figures.styles import ALL_IN_ONE, NORMS, Style
 from detr_viz.figures.term_words import terms_rule
-from detr_viz.figures.truth_marks import truth_notes, truth_words
+from detr_viz.figures.truth_marks import truth_notes
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
@@ -173,9 +173,8 @@ def foot_words(shown: FigureContents) -> list[str]:
     """The line under a figure: models, layers, modes, and what the numbers are."""
     subjects = shown.subjects
     words = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
-    truth = truth_words(subjects[0].explanation, shown.style)
     if shown.of_stages:
-        return [*words, *stage_foot(shown), *truth]
+        return [*words, *stage_foot(shown)]
     words += _layer_words(subjects)
     if ALL_TERMS in shown.modes:
         words.append("logits by term, centred; bars: share of the logits")
@@ -188,7 +187,7 @@ def foot_words(shown: FigureContents) -> list[str]:
         words.append("bars: the score left")
     if shown.style.name == "contour" and ALL_TERMS not in shown.modes:
         words.append("%: of the image, in the line")
-    return [*words, *truth]
+    return words
 
 
 def merged_words(style: Style) -> list[str]:

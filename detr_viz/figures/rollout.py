@@ -147,7 +147,7 @@ def _figure(
         rule.append(_SAMPLED)
     rule += [*truth_notes(e, style), grid_note(e.grid_hw)]
     foot = Foot(
-        (clean(e.model_title), "attention rollout, an approximation", *truth_words(e, style)),
+        truth_words((clean(e.model_title), "attention rollout, an approximation"), e, style),
         tuple(rule),
         e.grid_hw,
     )

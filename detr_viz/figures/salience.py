@@ -83,7 +83,8 @@ def salience_figure(
         "encoder layers: darker where more levels have a token that the layer refines",
         *truth_notes(e, style),
     )
-    words = (model, refined, "layers: darker where on more levels", *truth_words(e, style))
+    words = (model, refined, "layers: darker where on more levels")
+    words = truth_words(words, e, style)
     with plain_settings():
         layout = salience_layout(
             group,

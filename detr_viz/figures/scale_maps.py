@@ -82,7 +82,7 @@ def scale_maps_figure(
         *truth_notes(e, style),
     )
     words = (model, "finer + own + coarser = 1", "below: weight, share in the level")
-    words += truth_words(e, style)
+    words = truth_words(words, e, style)
     with plain_settings():
         layout = salience_layout(group, tiles, Foot(words, notes), style, page_format, _ACROSS)
         check_size(layout.width, layout.height, len({panel.top for panel in layout.panels}))

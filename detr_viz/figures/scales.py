@@ -83,7 +83,7 @@ def scales_figure(
     with plain_settings():
         page = PageMetrics(page_format, e.image.rgb.shape[:2])
         layout = _laid_out(scales, page, e.image.rgb.shape[:2])
-        foot = Foot((*words, *truth_words(e, style)), notes)
+        foot = Foot(truth_words(words, e, style), notes)
         layout = with_foot(layout, (group,), foot, style, page)
         fig = paint((group,), layout, style, page_format)
     about = f"{len(scales.strides)} levels, {scales.num_blocks} encoder blocks"

@@ -1,7 +1,7 @@
 """Annotated objects in a figure: which boxes, what the labels and the foot say of them.
 
 sections = with_truth(sections, e, style)
-foot = Foot((*words, *truth_words(e, style)), (*notes, *truth_notes(e, style)))
+foot = Foot(truth_words(words, e, style), (*notes, *truth_notes(e, style)))
 
 All of it is empty where the style does not ask for them, or where the image has none.
 """
@@ -46,10 +46,7 @@ def group_with_truth(group: Group, e: ExplanationBase, style: Style) -> Group:
         return group
     nearest, overlap = nearest_to(group.box_xyxy_px, annotated)
     boxes = tuple(
-        TruthBox(
-            tuple(map(float, box)),
-            "nearest" if i == nearest else "crowd" if annotated.crowd[i] else "other",
-        )
+        TruthBox(tuple(map(float, box)), i == nearest, bool(annotated.crowd[i]))
         for i, box in enumerate(annotated.boxes_xyxy_px)
     )
     label = group.label
@@ -76,14 +73,17 @@ def nearest_to(box: np.ndarray | None, annotated: Annotated) -> tuple[int | None
     return (best, float(values[best])) if values[best] > 0 else (None, 0.0)
 
 
-def truth_words(e: ExplanationBase, style: Style) -> tuple[str, ...]:
-    """What the foot of a figure says of them."""
+def truth_words(words: Sequence[str], e: ExplanationBase, style: Style) -> tuple[str, ...]:
+    """The words of a foot with what dashes are, after the first: the last ones may be cut."""
     annotated = shown_truth(e, style)
     if annotated is None:
-        return ()
+        return tuple(words)
+    own = "dashed green: ground truth"
     if not len(annotated):
-        return ("ground truth: no object",)
-    return ("dashed green: ground truth",)
+        own = "ground truth: no object"
+    elif annotated.crowd.any():
+        own += ", dotted: crowd"
+    return (*words[:1], own, *words[1:])
 
 
 def truth_notes(e: ExplanationBase, style: Style) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class Input:
 
 def is_single(words: Sequence[str]) -> bool:
     """Whether the words name one image, and no folder, pattern, @list or COCO file."""
-    return len(words) == 1 and _kind(words[0]) in ("file", "labelme")
+    return len(words) == 1 and _kind(words[0]) in ("file", "one")
 
 
 def expand(
@@ -118,7 +118,9 @@ def _kind(word: str) -> str:
     if os.path.isdir(word):
         return "folder"
     if word.lower().endswith(".json"):
-        return "labelme" if is_labelme(word) else "coco"
+        return "one" if is_labelme(word) else "coco"
+    if word.lower().endswith(".xml"):
+        return "one"
     if word.lower().endswith((".yaml", ".yml")):
         return "yaml"
     return "pattern" if glob.has_magic(word) and not os.path.lexists(word) else "file"
@@ -132,10 +134,10 @@ def _named(word: str, kind: str, root: str | None, notes: list[str]) -> tuple[Na
         from detr_viz.images.coco import from_coco
 
         return from_coco(word, root, notes)
-    if kind == "labelme":
-        from detr_viz.images.label_files import one_labelme
+    if kind == "one":
+        from detr_viz.images.label_files import one_file
 
-        path, own = one_labelme(word)
+        path, own = one_file(word)
         return [(path, last_part(path))], [own]
     if kind == "yaml":
         from detr_viz.images.yolo_yaml import from_yaml

@@ -16,11 +16,12 @@ from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text
 from detr_viz.common.words import listed
 from detr_viz.images.annotated import Annotated
-from detr_viz.images.label_places import KINDS, VOC, YOLO, Kind, Places
+from detr_viz.images.label_places import IMAGE_FOLDERS, KINDS, VOC, YOLO, Kind, Places
 from detr_viz.images.labelme_json import read_labelme
 from detr_viz.images.marked import INSTALL, Marked, check_globox, has_globox
+from detr_viz.images.names import posix_path
 from detr_viz.images.text_files import LABEL_BYTES, read_bytes
-from detr_viz.images.voc_xml import counts_from_one, edges, read_voc
+from detr_viz.images.voc_xml import counts_from_one, edges, image_of, read_voc
 from detr_viz.images.yolo_labels import YoloClasses, read_yolo
 
 _SHOWN = 2
@@ -126,20 +127,32 @@ def annotated_of(one: Marked, source: str) -> Annotated:
     return Annotated.of_boxes(one.boxes, one.names, one.crowd, source, one.of_hw)
 
 
-def one_labelme(path: str) -> tuple[str, Annotated]:
-    """The image that a LabelMe file is about, and its objects. UserError where it is none."""
+def one_file(path: str) -> tuple[str, Annotated]:
+    """The image that a LabelMe or a Pascal VOC file is about, and its objects.
+
+    UserError where it is none, or does not say which image.
+    """
     check_globox()
     title = path_text(path)
+    is_voc = path.lower().endswith(VOC.suffix)
     try:
-        marked, name = read_labelme(_bytes(path, bound("json")))
+        data = _bytes(path, LABEL_BYTES if is_voc else bound("json"))
+        marked, name = (read_voc(data), image_of(data)) if is_voc else read_labelme(data)
     except ValueError as error:
         raise UserError(f"{title}: {error}") from None
     if not name:
-        raise UserError(f"{title} has no imagePath: give the image, and the file as --annotations")
-    file = os.path.join(os.path.dirname(path), *name.replace("\\", "/").split("/"))
-    if not os.path.lexists(file):  # of another machine: beside the file
-        file = os.path.join(os.path.dirname(path), name.replace("\\", "/").rpartition("/")[2])
-    return os.path.normpath(file), annotated_of(marked, path)
+        raise UserError(f"{title} names no image: give the image, and this file as --annotations")
+    if is_voc and counts_from_one([marked]):
+        marked = edges(marked)
+    return _image_near(path, posix_path(name)), annotated_of(marked, path)
+
+
+def _image_near(path: str, name: str) -> str:
+    """The image that a file names: relative to it, or, from another machine, beside it."""
+    here, last = os.path.dirname(path), name.rpartition("/")[2]
+    tried = [os.path.join(here, name), os.path.join(here, last)]
+    tried += [os.path.join(os.path.dirname(here) or "..", one, last) for one in IMAGE_FOLDERS]
+    return next((os.path.normpath(one) for one in tried if os.path.isfile(one)), tried[1])
 
 
 def _bytes(file: str, most: int) -> bytes:

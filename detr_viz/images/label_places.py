@@ -25,6 +25,7 @@ YOLO = Kind("YOLO", ".txt", ("labels", "annotations"))
 VOC = Kind("Pascal VOC", ".xml", ("annotations", "labels", "xmls", "xml"))
 LABELME = Kind("LabelMe", ".json", ("annotations", "labels", "jsons", "json"))
 KINDS = (YOLO, VOC, LABELME)
+IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
 _IMAGES = ("jpegimages", "images", "image", "imgs", "img")  # folders of images, in any case
 _HEAD = 65_536  # bytes in which a LabelMe file names its shapes
 

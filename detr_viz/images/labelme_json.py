@@ -54,15 +54,16 @@ def read_labelme(data: bytes) -> tuple[Marked, str]:
 
 
 def _cornered(shape: dict[str, Any], what: str) -> dict[str, Any]:
-    """The shape itself; a circle, of its middle and a point on it, as its bounds."""
-    if shape.get("shape_type") != "circle":
-        return shape
+    """The first and the last corner of its bounds; a circle is its middle and a point on it."""
     try:
-        (x, y), (to_x, to_y) = shape["points"]
-        r = math.hypot(to_x - x, to_y - y)
-        return {"points": [[x - r, y - r], [x + r, y + r]]}
+        if shape.get("shape_type") == "circle":
+            (x, y), (to_x, to_y) = shape["points"]
+            r = math.hypot(to_x - x, to_y - y)
+            return {"points": [[x - r, y - r], [x + r, y + r]]}
+        xs, ys = zip(*shape["points"], strict=True)
+        return {"points": [[min(xs), min(ys)], [max(xs), max(ys)]]}
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{what} is no circle of two points") from None
+        raise ValueError(f"{what} has no points that bound it") from None
 
 
 def _is_crowd(shape: dict[str, Any]) -> bool:

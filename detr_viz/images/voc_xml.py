@@ -29,14 +29,7 @@ def read_voc(data: bytes) -> Marked:
     """The objects of a file, edges as they stand there; ValueError for what is no VOC file."""
     from globox import BoundingBox
 
-    try:
-        parser = ElementTree.XMLParser(target=_NoDoctype())
-        parser.feed(data)
-        root = parser.close()
-    except (ElementTree.ParseError, LookupError) as error:  # LookupError: an unknown encoding
-        raise ValueError(f"it is no XML ({str(error)[:80]})") from None
-    if root.tag != "annotation":
-        raise ValueError(f"it is no Pascal VOC file (<{root.tag[:40]}>, not <annotation>)")
+    root = _root(data)
     boxes: list[Box] = []
     names, crowd, left_out = [], [], 0
     for i, node in enumerate(root.findall("object"), 1):
@@ -50,6 +43,24 @@ def read_voc(data: bytes) -> Marked:
     size = root.find("size")
     of_hw = None if size is None else size_of(_number(size, "width"), _number(size, "height"))
     return Marked(checked(boxes), tuple(names), tuple(crowd), of_hw, left_out)
+
+
+def image_of(data: bytes) -> str:
+    """The name of the image that a file is about; "" where it says none."""
+    root = _root(data)
+    return (root.findtext("filename") or root.findtext("path") or "").strip()
+
+
+def _root(data: bytes) -> ElementTree.Element:
+    try:
+        parser = ElementTree.XMLParser(target=_NoDoctype())
+        parser.feed(data)
+        root = parser.close()
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: an unknown encoding
+        raise ValueError(f"it is no XML ({str(error)[:80]})") from None
+    if root.tag != "annotation":
+        raise ValueError(f"it is no Pascal VOC file (<{root.tag[:40]}>, not <annotation>)")
+    return root
 
 
 def counts_from_one(files: Sequence[Marked]) -> bool:

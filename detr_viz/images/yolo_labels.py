@@ -37,15 +37,20 @@ def read_yolo(data: bytes, classes: YoloClasses) -> Marked:
         count = _values(words, what)
         if (classes.points or len(words) % 2 == 0) and len(words) > 6:
             words, count = words[:5], 5
-        values = " ".join(words)
         if count <= 6:
             values = " ".join(words[:5])
             box = box_by(BoundingBox.from_yolo_v5, values, what, image_size=(1, 1))
         else:
-            box = box_by(BoundingBox.from_yolo_seg, values, what, image_size=(1, 1))
+            box = _bounds(words)
         boxes.append(box)
         names.append(classes.name(int(float(words[0]))))
     return Marked(checked(boxes), tuple(names), (False,) * len(boxes), WHOLE)
+
+
+def _bounds(words: list[str]) -> Box:
+    """Of a polygon x0 y0 x1 y1 ... after the class."""
+    xy = [float(word) for word in words[1:]]
+    return min(xy[::2]), min(xy[1::2]), max(xy[::2]), max(xy[1::2])
 
 
 def _values(words: list[str], what: str) -> int:

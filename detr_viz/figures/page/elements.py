@@ -105,10 +105,20 @@ class Label:
 
 @dataclass(frozen=True)
 class TruthBox:
-    """An annotated box in pixels of the photo; kind: "nearest", "other" or "crowd"."""
+    """An annotated box in pixels of the photo.
+
+    is_nearest: to the box of the group. is_crowd: it holds a group of objects
+    """
 
     box_xyxy_px: tuple[float, ...]
-    kind: str
+    is_nearest: bool = False
+    is_crowd: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What it is in two words at most."""
+        crowd = " crowd" if self.is_crowd else ""
+        return f"nearest{crowd}" if self.is_nearest else crowd.strip() or "other"
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from detr_viz.figures.page.artists import Pen
     from detr_viz.figures.page.crop import Crop
 
-_CASING_PT = 0.3
-_KINDS = {  # width in points, dashes in widths of the line
-    "nearest": (0.9, (3.0, 1.6)),
-    "other": (0.5, (4.0, 2.4)),
-    "crowd": (0.5, (1.0, 2.0)),
+_KINDS = {  # width of the line and of the white beside it in points, dashes in widths of the line
+    "nearest": (0.8, 0.3, (2.4, 2.4)),
+    "nearest crowd": (0.8, 0.3, (1.0, 1.6)),
+    "other": (0.45, 0.2, (4.0, 3.0)),
+    "crowd": (0.45, 0.2, (1.0, 2.2)),
 }
-_ON_MAP_PT = 0.55  # the nearest one on a map, which is smaller than a photo
+_ON_MAP = (0.5, 0.2, (3.0, 3.0))  # the nearest one on a map, which is smaller than a photo
 
 
 def add(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
     """All annotated boxes on photos; on maps only the one that is nearest to the query's box."""
-    sides: dict[tuple[float, tuple[float, float]], list[np.ndarray]] = {}
+    sides: dict[tuple[float, float, tuple[float, float]], list[np.ndarray]] = {}
     for panel in layout.panels:
         group = groups[panel.group]
         if panel.row == LOCATOR or not group.truth:
@@ -37,16 +37,16 @@ def add(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
         if not on_photo and group.rows[panel.row].attended is not None:
             continue  # its dashes are boxes of queries
         for one in group.truth:
-            width, dashes = _KINDS[one.kind]
-            if not on_photo:
-                if one.kind != "nearest":
-                    continue
-                width = _ON_MAP_PT
-            line = (width + 2 * _CASING_PT) * pen.unit_px
+            if not on_photo and not one.is_nearest:
+                continue
+            look = _KINDS[one.kind] if on_photo else _ON_MAP
+            line = (look[0] + 2 * look[1]) * pen.unit_px
             lines = _sides(one.box_xyxy_px, panel, layout.crop_of(panel), line)
-            sides.setdefault((width, dashes), []).extend(lines)
-    for (width, dashes), lines in sides.items():
-        pen.lines(lines, "#ffffff", width + 2 * _CASING_PT, 4.31)
+            sides.setdefault(look, []).extend(lines)
+    for (width, white, dashes), lines in sides.items():
+        # its white lies under the predicted box, its dashes on it: where both are one box, the full
+        # line is seen between the dashes
+        pen.lines(lines, "#ffffff", width + 2 * white, 4.19)
         more = {"capstyle": "butt", "linestyles": [(0, dashes)]}
         pen.lines(lines, TRUTH_GREEN, width, 4.32, **more)
 
