@@ -1,6 +1,6 @@
 """A sentence for each query: its verdict, and the missed objects that it is nearest to.
 
-error_notes(explanation)[17]     # "missed cat: suppressed by score: query 17 has the box ..."
+error_notes(explanation)[17]     # "missed cat, suppressed by score: query 17 has the box ..."
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ def error_notes(
             notes[query] = [words]
     for miss in misses(explanation, least) if missed else ():
         for query in miss.queries:
-            notes.setdefault(query, []).append(f"missed {short_name(miss.name)}: {miss.words}")
+            notes.setdefault(query, []).append(f"missed {short_name(miss.name)}, {miss.words}")
     return {query: "; ".join(parts) for query, parts in notes.items()}
