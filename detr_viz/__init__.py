@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from detr_viz.heatmaps.npz import load as load_maps
     from detr_viz.heatmaps.npz import save as save_maps
     from detr_viz.heatmaps.schema import Heatmaps as Heatmaps
+    from detr_viz.images.annotated import Annotated as Annotated
+    from detr_viz.images.load_annotated import load_annotated as load_annotated
     from detr_viz.models.detector import LoadedModel as LoadedModel
 
 __version__ = "0.1.0"
@@ -80,6 +82,8 @@ _HOMES = {
     "AdapterEntry": "adapters.registry",
     # one image, explained
     "explain": "adapters.attach",
+    "load_annotated": "images.load_annotated",
+    "Annotated": "images.annotated",
     "Explanation": "explanation.captured",
     "StoredExplanation": "explanation.stored",
     "store": "explanation.stored",
@@ -136,6 +140,7 @@ if not TYPE_CHECKING:  # a checker would take any name for one of these
 __all__ = [
     "Ablation",
     "AdapterEntry",
+    "Annotated",
     "Comparison",
     "Detections",
     "Detector",
@@ -172,6 +177,7 @@ __all__ = [
     "faithfulness",
     "faithfulness_grid",
     "head_grid",
+    "load_annotated",
     "load_maps",
     "load_model",
     "proposal_figure",

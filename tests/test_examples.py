@@ -46,8 +46,8 @@ def run(codes: list[str], names: dict[str, object]) -> dict[str, object]:
 
 
 def test_each_page_with_examples_is_tried_here():
-    assert WITH == ["README.md", "README.zh-CN.md", "docs/checkpoints.md", "docs/library.md",
-                    "docs/regression.md", "docs/your_model.md"]  # fmt: skip
+    assert WITH == ["README.md", "README.zh-CN.md", "docs/annotations.md", "docs/checkpoints.md",
+                    "docs/library.md", "docs/regression.md", "docs/your_model.md"]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", WITH)
@@ -69,6 +69,17 @@ def test_the_text_names_public_names_only(path):
     )
     known = {*detr_viz.__all__, "__all__"}
     assert set(named) - {"attention"} <= known  # its module has the mathematics alone
+
+
+def test_annotations(place):
+    (place / "instances.json").write_text(
+        '{"images": [{"id": 1, "file_name": "scene_1.jpg"}], "categories": [{"id": 1, "name": "Star"}],'
+        '"annotations": [{"image_id": 1, "category_id": 1, "bbox": [10, 20, 30, 40]}]}'
+    )
+    names = run(examples("docs/annotations.md"), {})
+    assert names["e"].truth.boxes_xyxy_px.tolist() == [[10, 20, 40, 60]]
+    assert names["e"].class_names[names["e"].truth.labels[0]] == "star"
+    assert "annotated objects" in Image.open(place / "with_truth.png").text["Description"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])

@@ -67,13 +67,13 @@ class ImageWorker:
         return self._setup.recipe
 
     def _read(self, task: Read) -> TaskResult:
-        from detr_viz.images.onto_picture import load_annotated
+        from detr_viz.images.onto_picture import load_onto
         from detr_viz.render.run import inputs_of
 
         if task.earlier is not None and self._is_done(task, task.earlier):
             return Skipped()
         with self._budget.room():
-            picture = load_annotated(task.path, task.annotated)
+            picture = load_onto(task.path, task.annotated)
             inputs = inputs_of(picture, self._recipe)
             held = sum(_pixels(one) for one in self._held.values())
             if held + _pixels(picture) <= self._budget.held_most:  # else it is read again
@@ -101,13 +101,13 @@ class ImageWorker:
             return self._drawn(task)
 
     def _drawn(self, task: Draw) -> TaskResult:
-        from detr_viz.images.onto_picture import load_annotated
+        from detr_viz.images.onto_picture import load_onto
         from detr_viz.render import run
         from detr_viz.render.notes import is_beyond_models
 
         picture = self._held.pop(task.i, None)
         if picture is None:  # it is large, or was read by a worker that has died
-            picture = load_annotated(task.path, task.annotated)
+            picture = load_onto(task.path, task.annotated)
             known = {e.image.sha256 for r in task.measured.results.values() for e in r.shown}
             if known - {picture.sha256}:
                 return Failure(f"{task.path} was changed while it was drawn: go on with --resume")

@@ -120,7 +120,7 @@ def check_truth(images: Sequence[Input], flag: str, quiet: bool) -> None:
             f"--image a COCO .json or a folder with YOLO, Pascal VOC or LabelMe files{extra}"
         )
     if lacking:
-        has = "image has" if len(lacking) == 1 else "images have"
+        has = "images has" if len(lacking) == 1 else "images have"
         first = path_text(lacking[0].path)
         say(
             f"note: {len(lacking)} of {len(images)} {has} no annotated boxes ({first}): {flag} "

@@ -1,6 +1,6 @@
 """Annotated boxes onto the picture that was read: turned as it was turned, scaled as it is scaled.
 
-picture = load_annotated(Input("cat.jpg", "cat", annotated))    # picture.annotated: in its pixels
+picture = load_onto("cat.jpg", annotated)       # picture.annotated: in its pixels
 
 Tools that write COCO files mostly know the pixels as they are stored, not as EXIF turns them. The
 size that the file states tells which: equal to that of the upright picture, the boxes are taken as
@@ -26,7 +26,7 @@ _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _ROUNDING_PX = 1.5  # by which a side may differ from that of the same shape
 
 
-def load_annotated(path: str, annotated: Annotated | None) -> LoadedImage:
+def load_onto(path: str, annotated: Annotated | None) -> LoadedImage:
     """The picture of a file with its annotated objects, in its own pixels."""
     return onto_picture(load_image(path), annotated)
 

@@ -258,11 +258,11 @@ def render_image(
 
     exact: the same models in float32, where `models` are of another precision.
     """
-    from detr_viz.images.onto_picture import load_annotated
+    from detr_viz.images.onto_picture import load_onto
 
     for view in recipe.views:
         paths.at(recipe.stem(image.name, view)).check()  # all views, before the work starts
-    picture = load_annotated(image.path, image.annotated)
+    picture = load_onto(image.path, image.annotated)
     yield from (f"note: {image.path}: {note}" for note in picture.notes)
     pixels = inputs_of(picture, recipe)
     needs = needs_of(recipe)

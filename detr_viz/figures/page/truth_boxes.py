@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from detr_viz.figures.page.artists import Pen
     from detr_viz.figures.page.crop import Crop
 
+WHITE_ORDER, GREEN_ORDER = 4.15, 4.35  # of drawing; one thousandth more for each look
 _KINDS = {  # width of the line and of the white beside it in points, dashes in widths of the line
     "nearest": (0.8, 0.3, (2.4, 2.4)),
     "nearest crowd": (0.8, 0.3, (1.0, 1.6)),
@@ -43,12 +44,14 @@ def add(pen: Pen, groups: Sequence[Group], layout: PageLayout) -> None:
             line = (look[0] + 2 * look[1]) * pen.unit_px
             lines = _sides(one.box_xyxy_px, panel, layout.crop_of(panel), line)
             sides.setdefault(look, []).extend(lines)
+    looks = [*_KINDS.values(), _ON_MAP]
     for (width, white, dashes), lines in sides.items():
+        order = 0.001 * looks.index((width, white, dashes))
         # its white lies under the predicted box, its dashes on it: where both are one box, the full
         # line is seen between the dashes
-        pen.lines(lines, "#ffffff", width + 2 * white, 4.19)
+        pen.lines(lines, "#ffffff", width + 2 * white, WHITE_ORDER + order)
         more = {"capstyle": "butt", "linestyles": [(0, dashes)]}
-        pen.lines(lines, TRUTH_GREEN, width, 4.32, **more)
+        pen.lines(lines, TRUTH_GREEN, width, GREEN_ORDER + order, **more)
 
 
 def _sides(box: Sequence[float], panel: Panel, crop: Crop, line: float) -> list[np.ndarray]:
