@@ -19,7 +19,7 @@ from detr_viz.figures.page.elements import (
 )
 from detr_viz.figures.page.metrics import PageMetrics
 
-_NOTE_LINES = 8  # of a sentence in a narrow column
+_NOTE_LINES = 16  # of a sentence in a narrow column
 _LETTERS = (*string.ascii_lowercase, *(f"a{c}" for c in string.ascii_lowercase))
 
 
