@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -72,10 +73,12 @@ def test_the_text_names_public_names_only(path):
 
 
 def test_annotations(place):
-    (place / "instances.json").write_text(
-        '{"images": [{"id": 1, "file_name": "scene_1.jpg"}], "categories": [{"id": 1, "name": "Star"}],'
-        '"annotations": [{"image_id": 1, "category_id": 1, "bbox": [10, 20, 30, 40]}]}'
-    )
+    content = {
+        "images": [{"id": 1, "file_name": "scene_1.jpg"}],
+        "categories": [{"id": 1, "name": "Star"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [10, 20, 30, 40]}],
+    }
+    (place / "instances.json").write_text(json.dumps(content))
     names = run(examples("docs/annotations.md"), {})
     assert names["e"].truth.boxes_xyxy_px.tolist() == [[10, 20, 40, 60]]
     assert names["e"].class_names[names["e"].truth.labels[0]] == "star"

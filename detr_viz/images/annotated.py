@@ -28,9 +28,9 @@ class Annotated(ShortRepr):
     stated         the digest of what the file states, where boxes were moved onto a picture
     """
 
-    boxes_xyxy_px: NDArray[np.float64]
+    boxes_xyxy_px: NDArray[np.float64]  # (n, 4)
     names: tuple[str, ...]
-    crowd: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]  # (n,)
     ids: tuple[int, ...]
     source: str
     of_hw: tuple[float, float] | None = None

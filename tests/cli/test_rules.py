@@ -16,6 +16,7 @@ BROKEN = [  # in the order of the table
     ["--ablate-in", "0"],
     ["--ablate", "content", "--list-queries"],
     ["--ablate", "content", "--layer", "0"],
+    ["--gt", "--list-queries"],
     ["--contours", "50,80", "--style", "heat"],
     ["--plot", "terms", "--style", "contour"],
     ["--plot", "terms", "--heads", "mean"],
