@@ -43,8 +43,8 @@ DESCRIPTION = (
 )
 EPILOG = """\
 examples
-  %(prog)s --weights detr_resnet50 --image instances_val2017.json --image-root val2017/
-  %(prog)s --type cd_detr --image scenes/instances.json --out errors/ --worst 20
+  %(prog)s --weights detr_resnet50 --image instances.json
+  %(prog)s --type cd_detr --image scenes/instances.json --worst 20
 """
 SHORT = {  # of --help
     "--image": "a COCO or LabelMe .json, a YOLO data.yaml, a folder with label files ...",

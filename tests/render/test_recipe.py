@@ -64,6 +64,7 @@ LOOKS = {
     "zoom": ("none", 1.5, 2.0),
     "contours": ((0.8,), (0.5, 0.8), (0.8, 0.5)),
     "levels": ("all", (0,), (0, 2)),
+    "truth": (True,),
 }
 PAGES = {
     "width_in": (5.0,),
