@@ -78,14 +78,16 @@ def expand(
     for word, kind in kinds:
         if kind in ("folder", "pattern"):
             images, top, others = search_images(word, kind, skip)
-            notes += [others] if others else []
             # a pattern such as *.jpg does not find figures that are .png files again
             again = any(path.lower().endswith(tuple(figures)) for path, _ in images)
             if kind == "folder" or again:
                 searched.append(top)
             annotated: Objects = []
+            taken: list[str] = []
             if annotations is None:
-                images, annotated = _beside(images, word, kind, notes)
+                images, annotated = _beside(images, word, kind, taken)
+            others.drop(one.source for one in annotated if one is not None)
+            notes += [*others.note(word), *taken]
         else:
             images, annotated = _named(word, kind, image_root, notes)
         fresh = len(inputs)  # entries of one file about the same image belong together

@@ -37,7 +37,8 @@ def is_labelme(path: str) -> bool:
             head = file.read(_HEAD)
     except (OSError, ValueError):
         return False
-    return b'"shapes"' in head and b'"images"' not in head
+    begins = b'"shapes"' in head or (b'"imageData"' in head and b'"imageHeight"' in head)
+    return begins and b'"images"' not in head
 
 
 class Places:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from detr_viz.common.files import path_text
 
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 _RAW_SUFFIXES = {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf"}
@@ -29,6 +32,16 @@ class LeftOut:
         start = os.path.join(os.path.normpath(folder), "")
         self.hidden = [p for p in self.hidden if not os.path.normpath(p).startswith(start)]
         self.others = [p for p in self.others if not os.path.normpath(p[0]).startswith(start)]
+
+    def drop(self, files: Iterable[str]) -> None:
+        """Forget files that were of use."""
+        used = {os.path.abspath(file) for file in files}
+        self.others = [p for p in self.others if os.path.abspath(p[0]) not in used]
+
+    def note(self, word: str) -> list[str]:
+        """What a run says of a folder or pattern: a line, or none."""
+        line = self.line()
+        return [f"{path_text(word)}: {line}"] if line else []
 
     def line(self) -> str:
         """All reasons with their counts; "" if nothing was left out."""

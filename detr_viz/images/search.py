@@ -32,8 +32,8 @@ def path_below(path: str | Path, folder: str | Path) -> str | None:
     return posix_path(inner[len(outer) :]) if inner.startswith(outer) else None
 
 
-def search_images(word: str, kind: str, skip: str | Path | None) -> tuple[NamedPaths, str, str]:
-    """(images, the folder that their names are relative to, what was left out: a line or "").
+def search_images(word: str, kind: str, skip: str | Path | None) -> tuple[NamedPaths, str, LeftOut]:
+    """(images, the folder that their names are relative to, what was left out).
 
     kind: "folder" or "pattern". skip: a folder whose files are left out. UserError for no images.
     """
@@ -50,13 +50,13 @@ def search_images(word: str, kind: str, skip: str | Path | None) -> tuple[NamedP
         kept = [(path, name) for path, name in images if not name.startswith(f"{out}/")]
         others.outputs = len(images) - len(kept)
         images = kept
-    line = others.line()
     if not images:
+        line = others.line()
         reason = f" ({line})" if line else ""
         raise UserError(
             f"no images in {path_text(word)}: check the path, or name files one by one{reason}"
         )
-    return images, top, f"{path_text(word)}: {line}" if line else ""
+    return images, top, others
 
 
 def _images_in(top: str, others: LeftOut) -> list[str]:

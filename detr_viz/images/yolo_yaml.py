@@ -45,7 +45,7 @@ def from_yaml(path: str, notes: list[str]) -> tuple[NamedPaths, list[Annotated |
             )
         if os.path.isdir(file):
             found, _, left_out = search_images(file, "folder", None)
-            notes += [left_out] if left_out else []
+            notes += left_out.note(file)
         else:
             found = from_list(file, os.path.dirname(file), notes)
         images += found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -449,6 +450,38 @@ def test_labelme():
     assert notes[-1] == (
         ".: boxes of 1 of 1 images from LabelMe files (1 object without a box left out)"
     )
+
+
+def test_labelme_with_its_pixels_first():
+    """Sorted keys have a long imageData before the shapes."""
+    photo("a.png")
+    content = labelme(shape("rectangle", [[1, 2], [3, 4]]))
+    keys = ["imageHeight", "imageData", "imageWidth", "imagePath", "shapes"]
+    (image,), _ = expanded(wrote("a.json", {key: content[key] for key in keys}))
+    assert boxes_of(image) == [[1, 2, 3, 4]]
+
+
+def test_files_that_were_of_use_are_not_left_out():
+    photo("d/a.png", "d/b.png")
+    wrote("d/a.xml", voc(("cat", 0, (3, 4, 5, 6))))
+    wrote("d/b.xml", "what")
+    wrote("d/readme.md", "")
+    _, notes = expanded("d")
+    assert notes[0] == "d: left out 2 files: 2 are not images (.md, .xml)"
+    assert notes[1] == "d: boxes of 1 of 2 images from Pascal VOC files (pixels from 1)"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes as POSIX has them")
+def test_a_pipe_is_not_opened():
+    photo("d/a.png", "d/b.png")
+    wrote("d/b.txt", "0 .5 .5 .5 .2")
+    os.mkfifo("d/a.txt")
+    inputs, notes = expanded("d")
+    assert [i.annotated is None for i in inputs] == [True, False]
+    assert "it is a pipe, not a regular file" in notes[-1]
+    assert "it is a pipe" in refused("d/b.png", annotations="d/a.txt")
+    os.mkfifo("c.json")
+    assert "it is a pipe" in refused("d/b.png", annotations="c.json")
 
 
 @pytest.mark.parametrize("path", ["..\\photos\\a.png", "../photos/a.png", "C:\\x\\a.png"])
