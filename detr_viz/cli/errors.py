@@ -44,7 +44,7 @@ DESCRIPTION = (
 EPILOG = """\
 examples
   %(prog)s --weights detr_resnet50 --image instances.json
-  %(prog)s --type cd_detr --image scenes/instances.json --worst 20
+  %(prog)s --type cd_detr --image val/data.yaml --worst 50
 """
 SHORT = {  # of --help
     "--image": "a COCO or LabelMe .json, a YOLO data.yaml, a folder with label files ...",
@@ -71,10 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--worst",
         type=count,
-        default=0,
+        default=20,
         metavar="N",
-        help="also draw the N worst errors of each model, with annotated boxes, into worst/: the "
-        "largest missed objects and the surest wrong detections by turns (default: %(default)s)",
+        help="draw the N worst errors of each model, with annotated boxes, into worst/: the "
+        "largest missed objects and the surest wrong detections by turns; 0: none (default: "
+        "%(default)s)",
     )
     add(
         "--format",

@@ -125,7 +125,7 @@ def misses(explanation: ExplanationBase, least: float = 0.5) -> list[Miss]:
     """
     verdicts = judged(explanation, least)
     missed = list(verdicts.verdicts.missed)
-    if not missed or not explanation.num_queries:
+    if not missed:
         return []
     looks = _Looks(explanation, verdicts, missed)
     return [looks.miss(i, thing) for i, thing in enumerate(missed)]
@@ -150,7 +150,7 @@ class _Looks:
     def miss(self, i: int, thing: int) -> Miss:
         """The i-th missed object, `thing` of the Truth."""
         overlap = attention = None
-        if self.shares[i] > 0:
+        if self.shares[i] > 0 and self.e.num_queries:
             best = int(self.overlaps[:, i].argmax())
             overlap = self._near(best, i) if self.overlaps[best, i] > 0 else None
             attention = self._near(int(self.mass[:, i].argmax()), i)
@@ -176,6 +176,8 @@ class _Looks:
         label, name = int(self.judged.truth.labels[thing]), self.judged.truth.names[thing]
         if label < 0:
             return Why(NO_CLASS, f"no class: the model has none of the name {short_name(name)!r}")
+        if not self.e.num_queries:
+            return Why(NOT_SEEN, "not seen: there is no query in this image")
         if attention is None:
             return Why(OUTSIDE, "outside: the annotated box has no area in the image")
         return self._by_box(i, label) or self._by_attention(i, label, attention)

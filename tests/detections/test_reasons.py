@@ -206,4 +206,7 @@ def test_pairs_of_a_query_and_a_class_are_detections():
 def test_nothing_is_known_without_annotated_objects():
     with pytest.raises(QueryError, match=r"--image instances.json; of photo.png there are none"):
         misses(handmade(None, (CAT, "cat", 0.9, ON_CAT)))
+    (miss,) = misses(handmade(annotated((CAT, "cat"))))
+    assert (miss.reason, miss.queries) == ("not-seen", [])
+    assert miss.words == "not seen: there is no query in this image"
     assert misses(handmade(annotated(), (CAT, "cat", 0.9, ON_CAT))) == []

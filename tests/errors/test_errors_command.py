@@ -44,7 +44,8 @@ TABLES = ("errors.csv", "summary.csv", "verdicts.csv")
 
 
 def run(*argv) -> int:
-    return cli.main(["errors", *map(str, argv)])
+    more = () if "--worst" in argv else ("--worst", "0")
+    return cli.main(["errors", *map(str, argv), *more])
 
 
 def table(path) -> list[dict[str, str]]:
@@ -137,6 +138,7 @@ def test_figures_of_the_worst(folder, tmp_path, capsys):
 def test_a_run_that_was_stopped_goes_on_to_the_same_tables(folder, whole, tmp_path):
     out = tmp_path / "errors"
     argv = ["errors", "--image", str(folder / "instances.json"), "--out", str(out), "--jobs", "1"]
+    argv += ["--worst", "0"]
     run_ = start(*argv)
     journal = out / STATE_FOLDER / "journal.jsonl"
     for _ in range(1200):
