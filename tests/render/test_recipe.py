@@ -292,3 +292,12 @@ def test_a_figure_of_many_queries_has_its_digest_within_reach(tmp_path):
 )
 def test_files_are_named_after_what_they_show(more, label):
     assert replace(PLAIN, **more).label == label
+
+
+def test_annotated_objects_count_only_where_they_are_shown():
+    shown = replace(PLAIN, style=Style(truth=True))
+    assert PLAIN.digest_of("ab", "a.png", "one") == PLAIN.digest_of("ab", "a.png", "other")
+    assert PLAIN.digest_of("ab", "a.png") == PLAIN.digest_of("ab", "a.png", "one")
+    known = {shown.digest_of("ab", "a.png", annotated) for annotated in ("", "one", "other")}
+    assert len(known) == 3 and PLAIN.digest_of("ab", "a.png") not in known
+    assert shown.uses_truth and not PLAIN.uses_truth
