@@ -61,7 +61,8 @@ def draw_worst(
 
     recipe: of this model.
     """
-    from detr_viz.images.onto_picture import load_annotated
+    from detr_viz.images.onto_picture import onto_picture
+    from detr_viz.images.read import load_image
     from detr_viz.render.run import draw, explain_one, inputs_of, measure, needs_of
 
     inputs = {image.path: image for image in images}
@@ -71,7 +72,7 @@ def draw_worst(
     for path, mine in by_image.items():
         image, one = inputs[path], replace(recipe, queries=choice_of(mine))
         try:
-            picture = load_annotated(path, image.annotated)
+            picture = onto_picture(load_image(path), image.annotated)
             pixels = inputs_of(picture, one)
             explanations = explain_one([model], picture, pixels, one, needs_of(one))
             written = draw(measure(explanations, one), picture, one, paths, image.name)
