@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT)]
 
 DPI = 220  # wide enough for the page of a repository
 _FILLED = "<filled>"  # stands for the checkpoint that is filled by a rule
+_SCENES = "<scenes>"  # stands for a folder with held-out scenes and their instances.json
 
 # Name of the picture -> arguments of the command.
 PICTURES = {
@@ -48,6 +49,8 @@ PICTURES = {
     "sparse_rcnn_stages": "--type sparse_rcnn --queries top:2 --image image/scene_2.jpg",
     "dynamic_detr_scales": "--type dynamic_detr --plot scales",
     "layers": "--type cd_detr --layer all --image image/scene_3.jpg",
+    "missed_objects": f"--type detr --image {_SCENES}/scene_0015.png "
+    f"--annotations {_SCENES}/instances.json --queries missed",
     "photo_layout": f"--type cd_detr --weights {_FILLED} --queries 91,34 "
     "--image image/photo_coffee.jpg",
 }
@@ -93,6 +96,15 @@ def filled_checkpoint(folder: Path) -> Path:
     return path
 
 
+def with_scenes(argv: Sequence[str], folder: Path) -> list[str]:
+    """The arguments with a folder of scenes, which is written if they name it."""
+    from detr_viz.demo import scenes
+
+    if any(_SCENES in word for word in argv):
+        scenes.write(folder, 16)
+    return [word.replace(_SCENES, str(folder)) for word in argv]
+
+
 def draw(name: str, out: Path, more: Sequence[str] = ()) -> Path:
     """Draw one picture as <out>/<name>.png; more: further flags, such as --dpi."""
     if name in OWN:
@@ -104,6 +116,7 @@ def draw(name: str, out: Path, more: Sequence[str] = ()) -> Path:
         argv = [str(ROOT / a) if a.startswith("image/") else a for a in PICTURES[name].split()]
         if _FILLED in argv:
             argv[argv.index(_FILLED)] = str(filled_checkpoint(Path(folder)))
+        argv = with_scenes(argv, Path(folder, "scenes"))
         # into a folder: a view may write a second figure beside the first
         code = cli.main([*argv, *more, "--out", f"{folder}/figures/", "--quiet"])
         if code:

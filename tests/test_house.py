@@ -31,6 +31,7 @@ LEVELS = {
     "render": 7,
     "batch": 8,
     "atlas": 9,
+    "errors": 9,
     "cli": 10,
     "__main__": 11,
     "demo": 11,

@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
@@ -22,14 +23,20 @@ COLUMNS = (
     *("image", "object", "model", "layer", "query", "class", "score"),
     *("left", "top", "right", "bottom", "files", "recipe"),
 )
-_FILES = COLUMNS.index("files")
-_NOTHING = ("",) * (_FILES - 1)  # for an image without a row
+_OWN = 3  # columns that are no part of a row: image, files, recipe
 _LONGEST_CELL = 1 << 24  # characters; the limit of csv, 131072, is less than many files' names
 
 
 @dataclass(frozen=True)
 class Done:
-    """An image that is done. ValueError where a row does not have one text for each column."""
+    """An image that is done. ValueError where a row does not have one text for each column.
+
+    A table of another kind of run is a subclass with another name and other columns; they begin
+    with the image and end with files and recipe.
+    """
+
+    table: ClassVar[str] = "index"  # the stem of the table's name
+    columns: ClassVar[tuple[str, ...]] = COLUMNS
 
     image: str  # as the input is named
     rows: tuple[tuple[str, ...], ...]  # one a query: "object" to "bottom"; empty: nothing to draw
@@ -37,25 +44,28 @@ class Done:
     recipe: str = ""  # digest of its recipe
 
     def __post_init__(self) -> None:
-        if any(len(row) != len(_NOTHING) for row in self.rows):
-            raise ValueError(f"rows of {len(_NOTHING)} columns are needed: {self}")
+        wide = len(self.columns) - _OWN
+        if any(len(row) != wide for row in self.rows):
+            raise ValueError(f"rows of {wide} columns are needed: {self}")
 
 
-def read_index(path: Path) -> Iterator[Done]:
-    """The outcomes in an index.csv, in its order. UserError where no run wrote the file."""
+def read_index(path: Path, kind: type[Done] = Done) -> Iterator[Done]:
+    """The outcomes in an index.csv, in its order. UserError where no run wrote the file.
+
+    kind: of the table's rows.
+    """
+    end = len(kind.columns) + 1 - _OWN  # where files and recipe begin
     limit = csv.field_size_limit(_LONGEST_CELL)
     try:
         with TextIOWrapper(
             open_regular(path), encoding="utf-8", errors="surrogateescape", newline=""
         ) as file:
             table = csv.reader(map(_whole, file), strict=True)
-            if tuple(next(table, ())) != COLUMNS:
+            if tuple(next(table, ())) != kind.columns:
                 raise ValueError("another header")
-            for (image, files, recipe), group in groupby(
-                table, lambda row: (row[0], *row[_FILES:])
-            ):
-                rows = tuple(tuple(row[1:_FILES]) for row in group)
-                yield Done(image, rows if any(map(any, rows)) else (), _parted(files), recipe)
+            for (image, files, recipe), group in groupby(table, lambda row: (row[0], *row[end:])):
+                rows = tuple(tuple(row[1:end]) for row in group)
+                yield kind(image, rows if any(map(any, rows)) else (), _parted(files), recipe)
     except (ValueError, IndexError, csv.Error) as error:
         raise UserError(f"{path} is not the index of a run: {reason(error)}; remove it") from error
     finally:
@@ -97,7 +107,7 @@ codecs.register_error("detr_viz.as_named", _as_named)
 
 def in_rows(done: Done) -> Iterator[tuple[str, ...]]:
     """The rows of an image in the index; one row where there was nothing to draw."""
-    for row in done.rows or (_NOTHING,):
+    for row in done.rows or [("",) * (len(done.columns) - _OWN)]:
         yield (done.image, *row, _joined(done.files), done.recipe)
 
 

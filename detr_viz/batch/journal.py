@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from detr_viz.batch.index import COLUMNS, Done, in_rows, opened, read_index
+from detr_viz.batch.index import Done, in_rows, opened, read_index
 from detr_viz.batch.journal_lines import Failed, decoded, encoded
 from detr_viz.batch.run_folder import (
     AT_START,
@@ -47,15 +47,25 @@ class Journal:
     `images` are the inputs in the order of the tables, each once. `tag` is part of every name: runs
     with different tags share a folder. With `resume`, the results of the run before are kept: from
     its journal, else from its index.csv, else from those of other tags. UserError while another run
-    with this tag writes there; OutputError where the disk refuses to write.
+    with this tag writes there; OutputError where the disk refuses to write. `kind` is the table of
+    the images that are done.
     """
 
     temporary: Path  # the hidden folder, for files not yet finished: emptied at the start
 
-    def __init__(self, out: Path, images: Sequence[str], *, tag: str = "", resume: bool = False):
+    def __init__(
+        self,
+        out: Path,
+        images: Sequence[str],
+        *,
+        tag: str = "",
+        resume: bool = False,
+        kind: type[Done] = Done,
+    ) -> None:
+        self._kind = kind
         end = f"-{tag}" if tag else ""
         self.temporary = out / f"{STATE_FOLDER}{end}"
-        self._index, self._failures = out / f"index{end}.csv", out / f"failures{end}.csv"
+        self._index, self._failures = out / f"{kind.table}{end}.csv", out / f"failures{end}.csv"
         self._path = self.temporary / JOURNAL
         self._images = images
         self._entries = array("q", bytes(8 * len(images)))  # offset in the journal << 2 | state
@@ -89,7 +99,7 @@ class Journal:
         The caller checks that the files still exist, and passes the record on to done().
         """
         offset = self._earlier.get(image, -1)
-        outcome = decoded(self._line(offset)) if offset >= 0 else None
+        outcome = decoded(self._line(offset), self._kind) if offset >= 0 else None
         return outcome if isinstance(outcome, Done) else None
 
     def done(self, i: int, outcome: Done) -> None:
@@ -150,13 +160,14 @@ class Journal:
         Damaged parts are left out.
         """
         part, out = self.temporary / "journal.part", self.temporary.parent
-        tables = [self._index] if self._index.exists() else sorted(out.glob("index*.csv"))
-        source = self._index if self._index in tables else out / "index*.csv"
+        pattern = f"{self._kind.table}*.csv"
+        tables = [self._index] if self._index.exists() else sorted(out.glob(pattern))
+        source = self._index if self._index in tables else out / pattern
         with disk_errors(f"cannot continue from {source}", AT_START), part.open("wb") as file:
             for table in tables:
                 start, seen = file.tell(), set()
                 try:
-                    for outcome in read_index(table):
+                    for outcome in read_index(table, self._kind):
                         if (
                             hash(outcome.image) in seen
                         ):  # a user sorted the table: the rows of an image are apart
@@ -174,7 +185,7 @@ class Journal:
         self._earlier = dict.fromkeys(self._images, -1)
         offset, line = 0, b"\n"
         for line in self._reader:
-            outcome = decoded(line)
+            outcome = decoded(line, self._kind)
             if outcome and outcome.image in self._earlier:
                 self._earlier[outcome.image] = offset
             offset += len(line)
@@ -218,9 +229,12 @@ class Journal:
             return self._reader.readline()
 
     def _write_tables(self, index: Path, failures: Path) -> None:
-        with opened(index, COLUMNS) as add, opened(failures, ("image", "reason")) as add_failure:
+        with (
+            opened(index, self._kind.columns) as add,
+            opened(failures, ("image", "reason")) as add_failure,
+        ):
             for entry in filter(None, self._entries):
-                outcome = decoded(self._line(entry >> 2))
+                outcome = decoded(self._line(entry >> 2), self._kind)
                 if outcome is None:
                     raise OSError(f"{self._path} was changed during the run")
                 if isinstance(outcome, Failed):

@@ -26,13 +26,16 @@ def encoded(outcome: Done | Failed) -> bytes:
     return _json(entry).encode() + b"\n"
 
 
-def decoded(line: bytes) -> Done | Failed | None:
-    """The result in a line of the journal; None where the line is incomplete or damaged."""
+def decoded(line: bytes, kind: type[Done] = Done) -> Done | Failed | None:
+    """The result in a line of the journal; None where the line is incomplete or damaged.
+
+    kind: of the rows of an image that is done.
+    """
     try:
         entry = json.loads(line)
         if "failed" in entry:
             return Failed(str(entry["image"]), str(entry["failed"]))
         rows, files = tuple(map(tuple, entry["rows"])), tuple(entry["files"])
-        return Done(entry["image"], rows, files, str(entry.get("recipe", "")))
+        return kind(entry["image"], rows, files, str(entry.get("recipe", "")))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -29,7 +29,8 @@ class LocalEngine:
 
     batch_size: images of equal shapes that share a forward pass. reference: the same models in
     float32, where `models` are of another precision; the first image goes through both, and `say`
-    is called with the distance between their weights.
+    is called with the distance between their weights. `use` makes an image's entry without drawing
+    it, from its explanations.
     """
 
     def __init__(
@@ -40,10 +41,13 @@ class LocalEngine:
         workers: Sequence[WorkerProcess],
         batch_size: int = 1,
         reference: Sequence[Detector] | None = None,
+        use: Callable[[Ready, list[Explanation]], Done] | None = None,
     ) -> None:
         self._recipe, self._paths, self._workers = recipe, paths, workers
         self._batch_size = batch_size
-        self.explainer = BatchExplainer(models, recipe, needs_of(recipe), self._task, reference)
+        self._use = use
+        task = self._task if use is None else self._entry
+        self.explainer = BatchExplainer(models, recipe, needs_of(recipe), task, reference)
         self.done: dict[int, Done] = {}  # entries of the images in flight
         self._say: Callable[[str], None] = lambda line: None
         self._pipeline: Pipeline | None = None
@@ -69,6 +73,11 @@ class LocalEngine:
     def kill(self) -> None:
         for worker in self._workers:
             worker.kill()
+
+    def _entry(self, ready: Ready, explanations: list[Explanation]) -> None:
+        """Nothing to draw: only the entry."""
+        assert self._use is not None
+        self.done[ready.item.i] = self._use(ready, explanations)
 
     def _task(self, ready: Ready, explanations: list[Explanation]) -> Draw | None:
         """The task that draws an image; None where it has no query that the recipe chooses."""

@@ -94,16 +94,18 @@ def run_batch(
     *,
     resume: bool = False,
     quiet: bool = True,
+    kind: type[Done] = Done,
 ) -> Summary:
     """Draw all images; a failure is recorded and the run continues.
 
     resume: skip images that an earlier run drew by the same recipe. quiet: no progress on stderr.
+    kind: the table of the results, that of the engine.
     OutputError where the disk is full or cannot be written: finished files stay, and a run with
     `resume` continues from there. UserError where another run writes to the same folder.
     """
     names = [image.path for image in inputs]
     with (
-        Journal(paths.folder, names, tag=paths.tag, resume=resume) as journal,
+        Journal(paths.folder, names, tag=paths.tag, resume=resume, kind=kind) as journal,
         Progress(len(inputs), quiet=quiet) as progress,
     ):
         record = RunRecord(recipe, inputs, paths, journal, progress)

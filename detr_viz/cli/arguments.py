@@ -52,6 +52,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 0")
+    return int(text)
+
+
 def query_id(text: str) -> int:
     """A query's number, from 0."""
     if not text.isdecimal() or len(text) > 9:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import MODES
 from detr_viz.checkpoints.sources import check_sources, precise
-from detr_viz.cli import flags, rules
+from detr_viz.cli import flags, rules, run_flags
 from detr_viz.cli.arguments import formats
 from detr_viz.cli.lists import Listed, as_text
 from detr_viz.cli.settings import (
     check_look,
+    check_truth,
     images_of,
     load_models,
     page_format_of,
@@ -25,7 +26,7 @@ from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.common.threads import share_cores
-from detr_viz.detections.queries import check_syntax
+from detr_viz.detections.queries import check_syntax, needs_truth
 from detr_viz.figures.styles import Style
 from detr_viz.images.first_look import check_image
 
@@ -80,9 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     flags.add_page(parser.add_argument_group("how it looks"))
-    flags.add_running(parser)
+    run_flags.add_running(parser)
     add = parser.add_argument_group("many images").add_argument
-    flags.add_speed(add)
+    run_flags.add_speed(add)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     images = images_of(
         inputs_given, args.image_root, Path(args.out), args.quiet, annotations=args.annotations
     )
+    if needs_truth(queries):
+        check_truth(images, f"--queries {queries}", args.quiet)
     check_sources(sources)
     if len(images) == 1:
         check_image(images[0].path)
@@ -166,4 +169,5 @@ def _recipe(args: argparse.Namespace, queries: str) -> Recipe:
         size=args.size,
         max_size=args.max_size,
         precision=args.precision,
+        score=args.score,
     )

@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from detr_viz.adapters.transformers_types import NETWORKS
 from detr_viz.attention.terms import (
     ALL_TERMS,
     MODES,
-    PRECISIONS,
     PROPOSALS,
     SALIENCE,
     SCALE_PLOT,
@@ -22,8 +20,8 @@ from detr_viz.cli.arguments import (
     colormap,
     dpi,
     layers,
-    positive,
     query_id,
+    share,
     width_in,
 )
 from detr_viz.cli.lists import (
@@ -38,7 +36,7 @@ from detr_viz.cli.lists import (
     weights,
 )
 from detr_viz.detections.points import SYNTAX as POINTS
-from detr_viz.detections.queries import DEFAULT, SYNTAX, joined
+from detr_viz.detections.queries import DEFAULT, LEAST, SYNTAX_HELP, joined
 from detr_viz.figures.styles import PRESETS, RAMPS
 from detr_viz.render.views import names_of
 
@@ -54,8 +52,9 @@ def add_subject(
     """Models, images, queries and layers.
 
     drawn: whether the command draws figures (else it saves maps). each: help texts for several
-    models, for several layers, and for the default of --queries. plot: the default. annotated:
-    whether annotated boxes of the images are of use.
+    models, for several layers, and for the default of --queries. plot: the default, "" where the
+    command chooses plot, queries and layers itself. annotated: whether annotated boxes of the
+    images are of use.
     """
     if each is None:
         each = "are compared in one figure", "a row each", f"{DEFAULT}; top:1 for several layers"
@@ -83,24 +82,25 @@ def add_subject(
         help=f"model family member: {names}; the weights decide where "
         f"they can (default: detr); several {several}",
     )
-    one_of(
-        "--plot",
-        action=Listed,
-        read=plot_words([*MODES], alone),
-        default=plot,
-        metavar="MODE",
-        help=f"{plots}, or several modes: {plot_help} (default: %(default)s)",
-    )
-    one_of(
-        "--terms",
-        dest="plot",
-        action=Listed,
-        read=terms,
-        default=argparse.SUPPRESS,
-        metavar="SUM",
-        help=f"in place of --plot: attention by a sum of terms, such as cq.pk+pq.pk, of "
-        f"{', '.join(TERMS)}",
-    )
+    if plot:
+        one_of(
+            "--plot",
+            action=Listed,
+            read=plot_words([*MODES], alone),
+            default=plot,
+            metavar="MODE",
+            help=f"{plots}, or several modes: {plot_help} (default: %(default)s)",
+        )
+        one_of(
+            "--terms",
+            dest="plot",
+            action=Listed,
+            read=terms,
+            default=argparse.SUPPRESS,
+            metavar="SUM",
+            help=f"in place of --plot: attention by a sum of terms, such as cq.pk+pq.pk, of "
+            f"{', '.join(TERMS)}",
+        )
     add(
         "--image",
         action=Listed,
@@ -171,13 +171,17 @@ def add_subject(
         help="what to find, a phrase or several with a full stop after each, for models that are "
         "asked (Grounding DINO, OmDet-Turbo)",
     )
+    if not plot:
+        return
     add(
         "--queries",
         action=Listed,
         read=joined,
         metavar="Q",
-        help=f"{SYNTAX} (default: {queries})",
+        help=f"{SYNTAX_HELP} (default: {queries})",
     )
+    if annotated:
+        add_score(add)
     add(
         "--layer",
         action=Listed,
@@ -196,6 +200,18 @@ def add_subject(
     )
 
 
+def add_score(add: Callable[..., object]) -> None:
+    """From which score on a detection counts."""
+    add(
+        "--score",
+        type=share,
+        default=LEAST,
+        metavar="T",
+        help="least score of a detection, for what is found, missed or wrong (default: "
+        "%(default)s)",
+    )
+
+
 def add_page(group: argparse._ArgumentGroup) -> None:
     """Colours, width and resolution of a figure."""
     add = group.add_argument
@@ -211,75 +227,4 @@ def add_page(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="print under the figure all that a reader must know; it always stands in the file's "
         "metadata",
-    )
-
-
-def add_running(parser: argparse.ArgumentParser) -> None:
-    """How the network runs, and settings that a checkpoint may lack."""
-    add = parser.add_argument_group("how to run").add_argument
-    add("--size", type=positive, metavar="PX", help="shorter side (default: the model's, else 800)")
-    add(
-        "--max-size",
-        type=positive,
-        metavar="PX",
-        help="bound on the longer side (default: the model's, else 1333)",
-    )
-    add(
-        "--device",
-        choices=("auto", "cpu", "cuda", "mps"),
-        default="auto",
-        help="where the network runs (default: %(default)s)",
-    )
-    add(
-        "--precision",
-        choices=PRECISIONS,
-        default="float32",
-        help="of the network's arithmetic: tf32 and bfloat16 are quicker and less exact, float64 "
-        "is slow and more exact; a run that draws says how far weights move (default: %(default)s)",
-    )
-    add(
-        "--classes",
-        metavar="FILE",
-        help="class names: a line each (from 0), COCO, id2label, YOLO .yaml",
-    )
-    add(
-        "--network",
-        choices=NETWORKS,
-        default="own",
-        help="for a Hugging Face folder of DETR, Conditional or Deformable DETR: the network of "
-        "this project, or that of transformers (default: %(default)s)",
-    )
-    add(
-        "--nheads",
-        type=positive,
-        metavar="N",
-        help="attention heads, where the file does not say it",
-    )
-    add(
-        "--dilation",
-        action=argparse.BooleanOptionalAction,
-        help="DC5: dilated last stage, where the file does not say it",
-    )
-    add("--cache", metavar="DIR", help="where downloads go (default: weights/)")
-
-
-def add_speed(add: Callable[..., object]) -> None:
-    """How many images run at a time."""
-    add(
-        "--jobs",
-        type=positive,
-        metavar="N",
-        help="processes that read and draw beside the network (default: as the machine has cores)",
-    )
-    add(
-        "--timeout",
-        type=positive,
-        metavar="S",
-        help="seconds until a process that does not answer is replaced (default: 600)",
-    )
-    add(
-        "--batch-size",
-        type=positive,
-        metavar="N",
-        help="images of one size that share a forward pass, never padded (default: 1; 8 on a GPU)",
     )

@@ -34,6 +34,7 @@ SUBCOMMANDS = {
     "update": "detr_viz.cli.update",
     "compare": "detr_viz.cli.compare",
     "atlas": "detr_viz.cli.atlas",
+    "errors": "detr_viz.cli.errors",
 }
 DEFAULT_COMMAND = "render"
 _SUMMARIES = {
@@ -42,6 +43,7 @@ _SUMMARIES = {
     "update": "rewrite baselines that differ",
     "compare": "two saved files or folders",
     "atlas": "what each head does over many images",
+    "errors": "what was missed in annotated images, and why",
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from detr_viz.attention.terms import MODES, modes_of_plot
 from detr_viz.checkpoints.sources import check_sources, load, named, precise
 from detr_viz.checkpoints.type_names import other_weights
-from detr_viz.cli import flags
+from detr_viz.cli import flags, run_flags
 from detr_viz.cli.settings import images_of, say_notes, sources_of
 from detr_viz.common import assets
 from detr_viz.common.console import say
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="float16: half the size, maps within 2.5e-4 (default: %(default)s)",
     )
-    flags.add_running(parser)
+    run_flags.add_running(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -34,7 +34,7 @@ from detr_viz.common.errors import EXIT_INTERRUPTED, UserError, report
 from detr_viz.common.files import OutputError, check_file
 from detr_viz.common.threads import share_cores
 from detr_viz.detections import labels
-from detr_viz.detections.queries import DEFAULT, NoQueryError, check_for, check_syntax
+from detr_viz.detections.queries import DEFAULT, NoQueryError, check_for, check_syntax, needs_truth
 from detr_viz.images import collect
 from detr_viz.images.first_look import check_image
 from detr_viz.render.options import RunOptions
@@ -84,8 +84,10 @@ def run(args: argparse.Namespace) -> int:
             options.paths.check()
         check_look(style, page_format)
     images = _inputs(args)
-    if style.truth:
+    if args.gt:
         check_truth(images, "--gt", args.quiet)
+    elif needs_truth(args.queries or DEFAULT):
+        check_truth(images, f"--queries {args.queries}", args.quiet)
     if args.classes is not None:  # errors in it, before weights are read
         names = labels.load_class_names(args.classes)
         check_for(DEFAULT if args.queries is None else args.queries, names)

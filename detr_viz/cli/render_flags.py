@@ -14,8 +14,9 @@ from detr_viz.cli.arguments import (
     shard,
     zoom,
 )
-from detr_viz.cli.flags import add_page, add_running, add_speed, add_subject
+from detr_viz.cli.flags import add_page, add_subject
 from detr_viz.cli.lists import Listed, as_text, removals
+from detr_viz.cli.run_flags import add_running, add_speed
 from detr_viz.explanation.removals import SYNTAX as REMOVALS
 from detr_viz.figures.styles import HEADS, INTERPOLATIONS, LEVELS, NORMS, STYLES
 

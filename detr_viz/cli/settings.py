@@ -14,7 +14,7 @@ from detr_viz.cli.arguments import Unasked
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text
-from detr_viz.detections.queries import DEFAULT
+from detr_viz.detections.queries import DEFAULT, needs_truth
 from detr_viz.figures.styles import (
     ALL_IN_ONE,
     CONTOUR_SHARES,
@@ -185,7 +185,7 @@ def style_of(args: argparse.Namespace) -> Style:
         args.zoom,
         args.contours or CONTOUR_SHARES,
         args.level,
-        args.gt,
+        args.gt or needs_truth(args.queries or DEFAULT),
     )
 
 
@@ -257,4 +257,5 @@ def recipe_of(
         points=tuple(args.points or ()),
         free_style=args.style is None,
         free_layer=free_layer,
+        score=args.score,
     )

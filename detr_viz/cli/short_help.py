@@ -43,7 +43,6 @@ SHORT = {  # flag -> its line; in the order of the screen
     "--resume": "skip what an earlier run has drawn",
     "--jobs": "processes that read and draw",
     "--quiet": "print nothing but errors",
-    "--traceback": "show where an error came from",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from detr_viz.detections.queries import QueryError, holds_ids, select
+from detr_viz.detections.queries import LEAST, QueryError, holds_ids, select
 
 if TYPE_CHECKING:
     from detr_viz.detections.matching import SharedObject
@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 DETECTED = 0.5  # queries with at least this score are matched first
 
 
-def choose(explanations: Sequence[ExplanationBase], queries: str) -> list[SharedObject]:
+def choose(
+    explanations: Sequence[ExplanationBase], queries: str, least: float = LEAST
+) -> list[SharedObject]:
     """The objects of a figure: the queries chosen in every model, matched by box IoU.
 
     queries: text of --queries; ids in it are those of the first model, whose objects are then
-    matched with queries of the others. QueryError if no model has such a query.
+    matched with queries of the others. least: scores below it are no detections, for words about
+    errors. QueryError if no model has such a query.
     """
     from detr_viz.detections.matching import shared_objects  # slow to import
 
@@ -26,7 +29,7 @@ def choose(explanations: Sequence[ExplanationBase], queries: str) -> list[Shared
     failed: list[QueryError] = []
     for k, e in enumerate(explanations):
         try:
-            chosen.append([] if k and holds_ids(queries) else select(e, queries))
+            chosen.append([] if k and holds_ids(queries) else select(e, queries, least))
         except QueryError as error:  # none in this model, but perhaps in another
             failed.append(error)
             chosen.append([])

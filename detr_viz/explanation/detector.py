@@ -208,7 +208,8 @@ class Forwarded(ShortRepr):
         points = self.layer_references.get(layer, self.reference_points)
         if points is None:
             return None
-        points = points if points.ndim == 2 else points[image]
+        if points.ndim == 3:  # learned ones may be the same for all images, and stand there once
+            points = points[image if len(points) > 1 else 0]
         return points.float().cpu().numpy()
 
 

@@ -10,7 +10,7 @@ fig = figures.compare_models([a, b], shared_objects([a.boxes_xyxy_px, b.boxes_xy
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -116,6 +116,7 @@ def compare_models(
     page_format: PageFormat = DEFAULT_PAGE_FORMAT,
     ablations: Sequence[Sequence[Ablation]] = (),
     biography: bool = False,
+    notes: Sequence[Mapping[int, str]] = (),
 ) -> Figure:
     """The same objects as several models see them: for each object a group of rows for each model.
 
@@ -124,6 +125,7 @@ def compare_models(
     names          what the models are called; None: their titles, or the names of their checkpoints
                    where two titles are the same
     ablations      of each explanation
+    notes          of each explanation: query -> a sentence under its label
     The rest as in head_grid. Where a model has no query for an object, a remark stands in place of
     its panels.
     """
@@ -140,9 +142,10 @@ def compare_models(
         )
     if names is not None:
         shown_names = [model_name(name, i) for i, name in enumerate(shown_names)]
+    parts = explanations, shown_names, short_names(shown_names), notes or [{}] * len(explanations)
     subjects = [
-        ShownModel(e, name, _layers(e, layer), label)
-        for e, name, label in zip(explanations, shown_names, short_names(shown_names), strict=True)
+        ShownModel(e, name, _layers(e, layer), label, of_queries)
+        for e, name, label, of_queries in zip(*parts, strict=True)
     ]
     return _figure(subjects, objects, mode, scale, style, page_format, ablations, biography)
 

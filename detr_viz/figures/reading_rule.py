@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import ALL_TERMS, MIXED, Mode, formula_of, is_sum, parse_terms
@@ -45,12 +45,14 @@ class ShownModel:
     """A model's explanation, its name in the figure, and the decoder layers shown.
 
     label: the name beside its rows; shorter where the names of all models begin alike.
+    notes: of a query, a sentence under its label: why an object was missed.
     """
 
     explanation: ExplanationBase
     name: str
     layers: tuple[int, ...]
     label: str = ""
+    notes: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

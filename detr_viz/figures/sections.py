@@ -13,6 +13,8 @@ from detr_viz.detections.boxes import iou
 from detr_viz.detections.matching import MIN_IOU, Match, SharedObject
 from detr_viz.figures.labels import finite, label_of, query_words
 from detr_viz.figures.page.elements import Group, Label, Section, score_text
+from detr_viz.figures.page.fonts import drawable
+from detr_viz.figures.page.text import clean
 from detr_viz.figures.panel_rows import AblationPanels, Panels
 from detr_viz.figures.reading_rule import ShownModel, class_name
 from detr_viz.figures.references import reference_of
@@ -52,6 +54,7 @@ def sections_of(
     assert match.query is not None
     e, layer = subject.explanation, subject.layers[-1]
     label = label_of(e, match.query, layer, *query_words(e, match.query))
+    label = replace(label, note=_note(subject, match.query))
     return [Section((_group(subject, subject.layers[-1], match.query, label, maps),))]
 
 
@@ -83,9 +86,8 @@ def _through_layers(
             details=(f"{own.title} {own.score}",),
         )
         groups.append(_group(subject, layer, match.query, label, maps))
-    return Section(
-        tuple(groups), label_of(subject.explanation, match.query, subject.layers[-1], *details)
-    )
+    heading = label_of(subject.explanation, match.query, subject.layers[-1], *details)
+    return Section(tuple(groups), replace(heading, note=_note(subject, match.query)))
 
 
 def _with_changes(subject: ShownModel, query: int | None, section: Section) -> Section:
@@ -144,9 +146,15 @@ def _side_by_side(
         details = own.details if own.title == heading.title else (own.title, *own.details)
         if subject is not first and len(pairs) > 2:
             details += (f"IoU {score_text(_overlap(pairs[reference], (subject, match)))}",)
-        label = replace(own, title=subject.label, details=details)
+        label = replace(own, title=subject.label, details=details, note=_note(subject, match.query))
         groups.append(_group(subject, layer, match.query, label, maps))
     return Section(tuple(groups), heading)
+
+
+def _note(subject: ShownModel, query: int) -> str:
+    """The sentence about a query, as this figure can write it."""
+    note = clean(subject.notes.get(query, "")).replace("$", "")
+    return note if drawable(note) else ""
 
 
 def _overlap(a: tuple[ShownModel, Match], b: tuple[ShownModel, Match]) -> float:

@@ -28,9 +28,9 @@ def list_image(
     needs = Needs(recipe.layer)
     explanations = explain_one(models, picture, inputs_of(picture, recipe), recipe, needs)
     yield from size_notes(explanations, recipe)
-    objects = [] if all_queries else choose(explanations, recipe.queries)
+    objects = [] if all_queries else choose(explanations, recipe.queries, recipe.score)
     for k, e in enumerate(explanations):
         ids = e.by_score() if all_queries else queries_of(objects, k)
-        yield from query_lines(e, ids, len(explanations) > 1)
+        yield from query_lines(e, ids, len(explanations) > 1, least=recipe.score)
     if is_beyond_models(recipe, picture):
         yield beyond_note(recipe)

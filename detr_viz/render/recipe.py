@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import detr_viz
 from detr_viz.attention.terms import ALL_TERMS
+from detr_viz.detections.queries import LEAST, needs_truth
 from detr_viz.figures.styles import (
     DEFAULT_PAGE_FORMAT,
     DEFAULT_STYLE,
@@ -74,6 +75,7 @@ class Recipe:
     points    of the image, in the syntax of --points; none: the middles of the queries' boxes
     free_style  whether no style was asked for: each view has its usual one, see `of_view`
     free_layer  whether no layer was asked for: maps of stages show them all, see `of_view`
+    score     least score of a detection, for words of `queries` about errors
     """
 
     models: tuple[ModelFacts, ...]
@@ -95,6 +97,7 @@ class Recipe:
     points: tuple[str, ...] = ()
     free_style: bool = False
     free_layer: bool = False
+    score: float = LEAST
 
     @property
     def several_layers(self) -> bool:
@@ -192,6 +195,8 @@ class Recipe:
         for name in ("size", "max_size", "style", "page_format", "views", "points"):
             del values[name]
         del values["free_style"], values["free_layer"]
+        if not needs_truth(self.queries):  # files of other flags keep their digest
+            del values["score"]
         if style.levels != "sum":  # files of other flags keep their digest
             values["levels"] = style.levels
         if style.truth:
@@ -235,7 +240,7 @@ class Recipe:
     @property
     def uses_truth(self) -> bool:
         """Whether the annotated objects of an image decide what its files show."""
-        return self.style.truth
+        return self.style.truth or needs_truth(self.queries)
 
     def digest_of(self, image_sha256: str, path: str | None, annotated: str = "") -> str:
         """`digest` where the file's sha256 and its path are known.

@@ -146,7 +146,7 @@ def measure(
     explanations: Sequence[Explanation], recipe: Recipe, watch: Watch = iter
 ) -> MeasuredImage:
     """The results of all views for an image. NoQueryError where the recipe chooses no query."""
-    objects = choose(explanations, recipe.queries)
+    objects = choose(explanations, recipe.queries, recipe.score)
     with caught_notes():  # the same warnings come again when it is drawn
         results = {
             name: views.view(name).measure(explanations, objects, recipe.of_view(name), watch)

@@ -58,10 +58,17 @@ def shares_table(
     return "\n".join(lines)
 
 
-def table(explanation: ExplanationBase, queries: Sequence[int], layer: int | None = None) -> str:
+def table(
+    explanation: ExplanationBase,
+    queries: Sequence[int],
+    layer: int | None = None,
+    least: float | None = None,
+) -> str:
     """Lines of id, class, score and box (left, top, right, bottom in pixels) of these queries.
 
     They are those of the last decoder layer or, where the header says so, of a captured `layer`.
+    least: scores below it are no detections; a last column then has the verdict on each query,
+    where the image has annotated objects.
     """
     output = explanation if layer is None else explanation.output(layer)
     names = [short_name(explanation.class_names[output.labels[q]]) for q in queries]
@@ -71,7 +78,22 @@ def table(explanation: ExplanationBase, queries: Sequence[int], layer: int | Non
     for q, name in zip(queries, names, strict=True):
         box = " ".join(f"{value:7.1f}" for value in output.boxes_xyxy_px[q])
         lines.append(f"{q:>5}  {name:<{wide}}  {output.scores[q]:5.3f}  {box}")
+    if least is not None and explanation.truth is not None:
+        lines = _with_verdicts(explanation, queries, least, lines)
     return "\n".join(lines)
+
+
+def _with_verdicts(
+    e: ExplanationBase, queries: Sequence[int], least: float, lines: Sequence[str]
+) -> list[str]:
+    """The lines with the verdict on each query, and one on all of them."""
+    from detr_viz.detections.judged import judged
+
+    verdicts = judged(e, least)
+    wide = max(map(len, lines))
+    words = ["verdict", *(verdicts.words(q) for q in queries)]
+    joined = [f"{line:<{wide}}  {word}".rstrip() for line, word in zip(lines, words, strict=True)]
+    return [*joined, verdicts.summary]
 
 
 def proposals_table(

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, demo_model
+from handmade import annotated
 
 from detr_viz.explanation.explain_image import explain
 from detr_viz.figures.styles import PageFormat, Style
+from detr_viz.images.loaded_image import ImageFacts
 from detr_viz.images.preprocessing import Preprocessing
 from detr_viz.images.read import load_image
 from detr_viz.render.file_digests import carries, replaced_by
@@ -118,7 +120,9 @@ CHANGED = {
 
 
 def test_every_part_of_a_recipe_and_of_a_model_counts():
-    assert {*CHANGED, "free_style", "free_layer"} == {field.name for field in fields(Recipe)}
+    assert {*CHANGED, "free_style", "free_layer", "score"} == {
+        field.name for field in fields(Recipe)
+    }
     others = [replace(PLAIN, **{name: value}) for name, value in CHANGED.items()]
     others[-1] = replace(others[-1], views=("encoder",))  # points are of no other view
     others.append(replace(PLAIN, views=("encoder",)))
@@ -137,6 +141,15 @@ def test_every_part_of_a_recipe_and_of_a_model_counts():
     others += [replace(PLAIN, models=(replace(MODEL, **{k: v}),)) for k, v in of_model.items()]
     others += [replace(PLAIN, models=(MODEL, MODEL)), replace(PLAIN, style=Style(cmap="inferno"))]
     assert len({digest(recipe) for recipe in [PLAIN, *others]}) == 1 + len(others)
+
+
+def test_what_is_annotated_counts_where_errors_are_asked_for():
+    image = ImageFacts((60, 80), "a.png", "ab" * 32, (), annotated(([1, 2, 3, 4], "cat")))
+    moved = replace(image, annotated=annotated(([1, 2, 3, 5], "cat")))
+    assert PLAIN.digest(image) == PLAIN.digest(moved) == replace(PLAIN, score=0.3).digest(image)
+    asked = replace(PLAIN, queries="top:4&missed")
+    others = [PLAIN, asked, replace(asked, score=0.3)]
+    assert len({*(one.digest(image) for one in others), asked.digest(moved)}) == 4
 
 
 SAMPLED = replace(PLAIN, models=(replace(MODEL, samples=True),))

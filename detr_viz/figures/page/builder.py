@@ -147,6 +147,18 @@ class PageBuilder:
             x += pen.width(text, size, style) + (space if size == page.class_pt else space * 1.2)
         return x
 
+    def note(self, label: Label, left: float, top: int, right: float) -> int:
+        """The sentence of a label, on lines under it; gives their height, 0 where there is none."""
+        if not label.note:
+            return 0
+        page = self.page
+        step = page.px(SMALL_PT * LINE + 0.6)
+        texts = page.pen.fit(label.note, right - left, page.small_pt, lines=3)
+        for i, text in enumerate(texts):
+            base = top + page.px(SMALL_PT * CAP) + i * step
+            self.lines.append(TextLine(text, left, base, page.small_pt, INK))
+        return len(texts) * step
+
     def label_width(self, label: Label) -> float:
         """How wide a label is on one line."""
         page, pen = self.page, self.page.pen

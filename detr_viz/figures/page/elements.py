@@ -87,6 +87,7 @@ class Label:
     """What names a query: title and score, what has changed, details in second rank.
 
     weak: the title is not bold, for a detection of a low score
+    note: a sentence about it, on lines of its own under the others
     """
 
     title: str
@@ -94,6 +95,7 @@ class Label:
     score: str = ""
     alert: str = ""
     weak: bool = False
+    note: str = ""
 
     @property
     def style(self) -> str:

@@ -19,6 +19,7 @@ from detr_viz.figures.page.elements import (
 )
 from detr_viz.figures.page.metrics import PageMetrics
 
+_NOTE_LINES = 16  # of a sentence in a narrow column
 _LETTERS = (*string.ascii_lowercase, *(f"a{c}" for c in string.ascii_lowercase))
 
 
@@ -55,4 +56,7 @@ def label_lines(label: Label, limit: float, page: PageMetrics) -> list[TextLine]
     for text in chain.from_iterable(pen.fit(d, limit, page.small_pt) for d in joined):
         baseline += page.px(SMALL_PT * LINE + 0.6)
         lines.append(TextLine(text, 0, baseline, page.small_pt, GRAY))
+    for text in pen.fit(label.note, limit, page.small_pt, lines=_NOTE_LINES) if label.note else ():
+        baseline += page.px(SMALL_PT * LINE + 0.6)
+        lines.append(TextLine(text, 0, baseline, page.small_pt, INK))
     return lines

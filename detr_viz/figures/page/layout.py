@@ -176,13 +176,16 @@ def lines(b: PageBuilder) -> tuple[int, int]:
             heading = b.lettered(section.heading)
             # beside the names of the heads where it is short
             beside = k == 0 and page.margin + b.label_width(heading) < first - page.px(WIDE)
+            beside = beside and not heading.note
             base = page.margin + page.px(TEXT_PT * CAP) if beside else top + page.px(CLASS_PT * CAP)
             b.label(heading, page.margin, base, right)
             top += 0 if beside else b.label_height + page.px(0.8)
+            top += b.note(heading, page.margin, top, right)
         for group in section.groups:
             label = group.label if section.heading else b.lettered(group.label)
             b.label(label, page.margin, top + page.px(CLASS_PT * CAP), right)
             top += b.label_height
+            top += b.note(label, page.margin, top, right)
             if not group.rows:
                 bottom = b.remark(group, page.margin, right, top)
             else:
@@ -229,9 +232,12 @@ def merged(b: PageBuilder) -> tuple[int, int]:
         named = any(names) and (k == 0 or names != before)
         before = names
         limit = first - page.px(2) if named and cells else right
-        if limit < right and page.margin + b.label_width(label) > limit:
+        if limit < right and (label.note or page.margin + b.label_width(label) > limit):
             limit = right  # a line of its own, above the names of the panels
+            top += b.note(label, page.margin, top + b.label_height, right)
             top += page.px(CLASS_PT * CAP + AIR)
+        elif label.note:
+            top += b.note(label, page.margin, top + b.label_height, right)
         b.label(label, page.margin, base, limit)
         top += b.label_height
         if photo is None:

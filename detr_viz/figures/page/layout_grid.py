@@ -43,7 +43,8 @@ def grid(b: PageBuilder, abreast: int = 1) -> tuple[int, int]:
             place = 0
             right = page.margin + block
             b.label(b.lettered(section.heading), page.margin, top + page.px(CLASS_PT * CAP), right)
-            bottom = top = top + b.label_height + page.px(1)
+            top += b.label_height + page.px(1)
+            bottom = top = top + b.note(section.heading, page.margin, top, right)
         for i in range(len(section.groups)):
             if place == 0:
                 # names under the panels of two lines are gap enough below a heading
@@ -88,13 +89,14 @@ def _block(
     first = left + photo_hw[1] + page.px(WIDE)
     right = first + across * hw[1] + (across - 1) * page.gap
     label = group.label if headed else b.lettered(group.label)
-    own_line = left + b.label_width(label) > first
+    own_line = bool(label.note) or left + b.label_width(label) > first
     base = top + page.px(CLASS_PT * CAP)
     b.label(label, left, base, right if own_line else first)
     if not group.rows:
         return b.remark(group, left, right, top + b.label_height)
     if own_line:
         top += b.label_height
+        top += b.note(label, left, top, right)
         base = top + page.px(TEXT_PT * CAP)
     panels_top = top + (b.names_height if own_line else b.label_height)
     b.photo(index, panels_top, left, photo_hw)

@@ -58,10 +58,11 @@ def stacked(b: PageBuilder) -> tuple[int, int]:
         if section.heading:
             heading = b.lettered(section.heading)
             limit = first if k == 0 else right
-            beside = k == 0 and page.margin + b.label_width(heading) < first
+            beside = k == 0 and page.margin + b.label_width(heading) < first and not heading.note
             base = page.margin + page.px(TEXT_PT * CAP) if beside else top + page.px(CLASS_PT * CAP)
             b.label(heading, page.margin, base, limit if beside else right)
             top += 0 if beside else b.label_height + page.px(0.8)
+            top += b.note(heading, page.margin, top, right)
         for group in section.groups:
             label = group.label if section.heading else b.lettered(group.label)
             texts = label_lines(label, column, page)
@@ -155,6 +156,7 @@ def _narrow(b: PageBuilder) -> tuple[int, int]:
         if section.heading:
             b.label(b.lettered(section.heading), page.margin, top + page.px(CLASS_PT * CAP), right)
             top += b.label_height
+            top += b.note(section.heading, page.margin, top, right)
         for group in section.groups:
             label = group.label if section.heading else b.lettered(group.label)
             x = page.margin + (photo + page.px(WIDE) if group.rows else 0)

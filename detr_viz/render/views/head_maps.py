@@ -14,7 +14,9 @@ from detr_viz.attention.base import AXES
 from detr_viz.attention.terms import ALL_TERMS, modes_of_plot
 from detr_viz.checkpoints.sources import named
 from detr_viz.detections.detections import Detections
+from detr_viz.detections.error_notes import error_notes
 from detr_viz.detections.objects import queries_of
+from detr_viz.detections.queries import asks_for_missed, needs_truth
 from detr_viz.explanation.deviation import deviation
 from detr_viz.explanation.stored import StoredExplanation, store
 from detr_viz.heatmaps.truth_arrays import truth_arrays
@@ -58,12 +60,14 @@ class HeadMapsResult:
 
     residual   distance of the sum of the shown terms from the network's logits; None: no terms
     ablations  for each model, one for each part that is taken out
+    notes      for each model, query -> why an object was missed; () where that is not asked for
     """
 
     shown: tuple[StoredExplanation, ...]
     objects: tuple[SharedObject, ...]
     residual: float | None
     ablations: tuple[tuple[StoredAblation, ...], ...]
+    notes: tuple[Mapping[int, str], ...] = ()
 
 
 class HeadMapsView(View):
@@ -87,7 +91,9 @@ class HeadMapsView(View):
             tuple(_without(e, part, queries_of(objects, k), recipe) for part in recipe.removed)
             for k, e in enumerate(explanations)
         )
-        return HeadMapsResult(shown, tuple(objects), residual, ablations)
+        return HeadMapsResult(
+            shown, tuple(objects), residual, ablations, _notes(explanations, recipe)
+        )
 
     def deviation(
         self, result: HeadMapsResult, exact: Sequence[Explanation], recipe: Recipe
@@ -108,9 +114,19 @@ class HeadMapsView(View):
                 page_format=recipe.page_format,
                 ablations=result.ablations,
                 biography=recipe.biography,
+                notes=result.notes,
             )
 
         return Drawn({"": figure}, dict(_numbers(result, recipe)), (), list(_lines(result)))
+
+
+def _notes(explanations: Sequence[Explanation], recipe: Recipe) -> tuple[Mapping[int, str], ...]:
+    """For each model, what the words about errors have to say of its queries."""
+    if not needs_truth(recipe.queries):
+        return ()
+    return tuple(
+        error_notes(e, recipe.score, asks_for_missed(recipe.queries)) for e in explanations
+    )
 
 
 def _modes(explanations: Sequence[StoredExplanation], recipe: Recipe) -> list[str]:
@@ -183,12 +199,16 @@ def _lines(result: HeadMapsResult) -> Iterator[str]:
 
 
 def query_lines(
-    e: StoredExplanation | Explanation, ids: Sequence[int], headed: bool, layer: int | None = None
+    e: StoredExplanation | Explanation,
+    ids: Sequence[int],
+    headed: bool,
+    layer: int | None = None,
+    least: float | None = None,
 ) -> Iterator[str]:
-    """The table of these queries; headed: with the model's name above."""
+    """The table of these queries; headed: with the model's name above; least: see `table`."""
     if headed:
         yield _model_name(e)
-    yield table(e, ids, layer)
+    yield table(e, ids, layer, least)
 
 
 def _model_name(e: StoredExplanation | Explanation) -> str:
