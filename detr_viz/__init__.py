@@ -12,7 +12,7 @@ of these names is used. docs/library.md has them all, with their docstrings.
 
 from typing import TYPE_CHECKING
 
-from detr_viz.common.lazy import public
+from detr_viz.common.lazy import offer, public
 
 if TYPE_CHECKING:
     from detr_viz.adapters.attach import attach as attach
@@ -131,6 +131,16 @@ _HOMES = {
     "UserError": "common.errors",
     "SelfCheckError": "explanation.explain_image",
 }
+# what explanations do by packages that theirs may not import: explanation/notebook.py
+offer(
+    __name__,
+    {
+        "plot": "figures.notebook",
+        "shown_html": "figures.notebook",
+        "shown_png": "figures.notebook",
+        "explore": "html.notebook",
+    },
+)
 if not TYPE_CHECKING:  # a checker would take any name for one of these
     __getattr__, _names = public(__name__, _HOMES)
 __all__ = [

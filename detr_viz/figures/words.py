@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from detr_viz.attention.terms import ALL_TERMS, MODES, Mode, is_sum, modes_of_plot, parse_terms
@@ -131,7 +132,7 @@ def queries(explanation: ExplanationBase, chosen: str | int | Sequence[int]) -> 
     """Ids of queries, of words such as "top:3" (see detections.queries), a number, or ids."""
     if isinstance(chosen, str):
         return select(explanation, chosen)
-    return [chosen] if isinstance(chosen, int) else list(chosen)
+    return list(chosen) if isinstance(chosen, Iterable) else [index(chosen)]
 
 
 def modes(
@@ -223,7 +224,7 @@ def _texts(read: Callable[[str], Any]) -> Callable[[Any], Any]:
     def either(value: Any) -> Any:
         if isinstance(value, str):
             return read(value)
-        return tuple(value) if isinstance(value, Sequence) else (value,)
+        return tuple(value) if isinstance(value, Iterable) else (value,)
 
     return either
 
