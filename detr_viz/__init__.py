@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from detr_viz.heatmaps.npz import load as load_maps
     from detr_viz.heatmaps.npz import save as save_maps
     from detr_viz.heatmaps.schema import Heatmaps as Heatmaps
+    from detr_viz.html.notebook import Explorer as Explorer
+    from detr_viz.html.notebook import explore as explore
     from detr_viz.models.detector import LoadedModel as LoadedModel
 
 __version__ = "0.1.0"
@@ -120,6 +122,9 @@ _HOMES = {
     "PageFormat": "figures.styles",
     "save": "figures.page.save",
     "show": "figures.page.save",
+    # a page to explore
+    "explore": "html.notebook",
+    "Explorer": "html.notebook",
     # saved maps
     "Heatmaps": "heatmaps.schema",
     "save_maps": "heatmaps.npz:save",
@@ -150,6 +155,7 @@ __all__ = [
     "Detections",
     "Detector",
     "Explanation",
+    "Explorer",
     "Faithfulness",
     "Grid",
     "Heatmaps",
@@ -179,6 +185,7 @@ __all__ = [
     "encoder_grid",
     "encoder_rollout_grid",
     "explain",
+    "explore",
     "faithfulness",
     "faithfulness_grid",
     "head_grid",

@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
 
 _MOST_ROWS, _MOST_DRAWN = 10, 3
+_MOST_HIGH_PX = 800  # of the figure on the screen
 _DPI = 200  # of the figure in a cell: 920 pixels
 _COLORS = 256
 _OF_LOOK = ("cmap", "interpolation", "contours")
 _OF_PAGE = ("width", "font", "letters", "notes")
 _OF_GRID = ("scale", "ablations", "biography")
+_NAMED = ("layer", "heads", "style", "level", "norm", "zoom", "preset", "dpi")
 
 
 # ---- figures of words ----------------------------------------------------------------------------
@@ -65,7 +67,7 @@ def plot(
     page = words.page(preset, dpi=dpi, **_some(more, _OF_PAGE))
     options = {"heads": heads, "level": level, "zoom": zoom, "norm": norm, **_some(more, _OF_LOOK)}
     look = words.look(style, **options)
-    if mode in _WHOLE:
+    if isinstance(mode, str) and mode in _WHOLE:
         return _WHOLE[mode](e, queries, look, page)
     if style is None:
         plain = mode != ALL_TERMS and not more.get("ablations")
@@ -76,9 +78,6 @@ def plot(
         layer = "all"
     grid = _some(more, _OF_GRID)
     return head_grid(e, queries, mode, layer=layer, style=look, page_format=page, **grid)
-
-
-_NAMED = ("layer", "heads", "style", "level", "norm", "zoom", "preset", "dpi")
 
 
 def _some(options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -127,9 +126,17 @@ def _picture(e: ExplanationBase) -> tuple[bytes, tuple[int, int]]:
     if e not in _pictures:
         kept = getattr(e, "kept", None)  # a StoredExplanation has maps of some queries and modes
         queries = [q for q in _best(e) if kept is None or q in kept] or list(kept or ())
-        fig = plot(e, _mode(e), queries[:_MOST_DRAWN], dpi=_DPI, scale=getattr(e, "scale", "mode"))
+        fig = _figure(e, queries[:_MOST_DRAWN])
+        high = screen_size(fig)[1]
+        if high > _MOST_HIGH_PX and len(queries) > 1:  # as many as have room, at least one
+            count = len(queries[:_MOST_DRAWN])
+            fig = _figure(e, queries[: max(1, count * _MOST_HIGH_PX // high)])
         _pictures[e] = png_of(fig, _COLORS), screen_size(fig)
     return _pictures[e]
+
+
+def _figure(e: ExplanationBase, queries: Sequence[int]) -> Figure:
+    return plot(e, _mode(e), queries, dpi=_DPI, scale=getattr(e, "scale", "mode"))
 
 
 def _mode(e: ExplanationBase) -> str | Mode:

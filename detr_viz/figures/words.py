@@ -218,18 +218,19 @@ def layer_numbers(layer: Numbers | None) -> str | int | Sequence[int] | None:
     return layers(layer) if isinstance(layer, str) else layer
 
 
-def _texts(read: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """A reader that takes numbers as they are: one alone as a tuple."""
+def _texts(read: Callable[[str], Any], number: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A reader that takes numbers too, as a tuple. number: makes one a number of Python."""
 
     def either(value: Any) -> Any:
         if isinstance(value, str):
             return read(value)
-        return tuple(value) if isinstance(value, Iterable) else (value,)
+        return tuple(map(number, value if isinstance(value, Iterable) else (value,)))
 
     return either
 
 
-_heads, _levels, _contours = _texts(heads), _texts(levels), _texts(contour_shares)
+_heads, _levels = _texts(heads, index), _texts(levels, index)
+_contours = _texts(contour_shares, float)
 
 
 def _zoom(value: str | float) -> str | float:

@@ -18,6 +18,11 @@ _SCREEN_PX = 2 * 96  # for an inch of the page: twice its printed size, to read 
 class PageFigure(Figure):
     """A Figure whose last line in a cell shows it."""
 
+    def __repr__(self) -> str:
+        size, dpi = self.get_size_inches(), self.dpi
+        wide, high = (int(side * dpi) for side in size)
+        return f"<PageFigure, {wide} x {high} px, {size[0]:.3g} x {size[1]:.3g} in>"
+
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         """The PNG, and the width and height at which a page of a browser shows it."""
         return png_of(self), dict(zip(("width", "height"), screen_size(self), strict=True))
