@@ -13,7 +13,7 @@ from detr_viz.common.lists import items, numbers
 from detr_viz.common.words import did_you_mean
 from detr_viz.figures.styles import HEADS, LEVELS, SUFFIXES, ZOOMS
 
-_FORMATS = (*SUFFIXES, ".npz", ".csv")
+_FORMATS = (*SUFFIXES, ".npz", ".csv", ".html")
 _MOST_PER_PAGE = 200
 
 
