@@ -17,7 +17,7 @@ from detr_viz.figures.styles import SUFFIXES, FigureError
 
 T = TypeVar("T")
 
-_FORMATS = (*SUFFIXES, ".npz", ".csv")
+_FORMATS = (*SUFFIXES, ".npz", ".csv", ".html")
 _MOST_PER_PAGE, _MOST_SHARDS = 200, 1_000_000
 
 

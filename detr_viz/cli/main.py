@@ -34,6 +34,7 @@ SUBCOMMANDS = {
     "update": "detr_viz.cli.update",
     "compare": "detr_viz.cli.compare",
     "atlas": "detr_viz.cli.atlas",
+    "explore": "detr_viz.cli.explore",
 }
 DEFAULT_COMMAND = "render"
 _SUMMARIES = {
@@ -42,6 +43,7 @@ _SUMMARIES = {
     "update": "rewrite baselines that differ",
     "compare": "two saved files or folders",
     "atlas": "what each head does over many images",
+    "explore": "a page to point at, in a browser",
 }
 
 

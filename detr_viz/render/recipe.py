@@ -74,6 +74,8 @@ class Recipe:
     points    of the image, in the syntax of --points; none: the middles of the queries' boxes
     free_style  whether no style was asked for: each view has its usual one, see `of_view`
     free_layer  whether no layer was asked for: maps of stages show them all, see `of_view`
+    words     of a command that names each model, for pages; None: no page is written
+    run_words  more flags of that command
     """
 
     models: tuple[ModelFacts, ...]
@@ -95,6 +97,8 @@ class Recipe:
     points: tuple[str, ...] = ()
     free_style: bool = False
     free_layer: bool = False
+    words: tuple[tuple[str, ...], ...] | None = None
+    run_words: tuple[str, ...] = ()
 
     @property
     def several_layers(self) -> bool:
@@ -192,6 +196,7 @@ class Recipe:
         for name in ("size", "max_size", "style", "page_format", "views", "points"):
             del values[name]
         del values["free_style"], values["free_layer"]
+        del values["words"], values["run_words"]  # of paths, which change no picture
         if style.levels != "sum":  # files of other flags keep their digest
             values["levels"] = style.levels
         for facts, how in zip(values["models"], self.preprocessings, strict=True):

@@ -18,6 +18,7 @@ from detr_viz.detections.objects import queries_of
 from detr_viz.explanation.deviation import deviation
 from detr_viz.explanation.stored import StoredExplanation, store
 from detr_viz.render.numbers import Arrays, Maps, Numbers, Table
+from detr_viz.render.pages import entries, page_maker
 from detr_viz.render.tables import ablation_table, shares_table, table
 from detr_viz.render.views.base import Drawn, Needs, View, Watch, resolved
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from detr_viz.explanation.ablation import Ablation
     from detr_viz.explanation.captured import Explanation
     from detr_viz.explanation.removals import Removal
+    from detr_viz.html.entry import Entry
     from detr_viz.render.recipe import Recipe
 
 
@@ -57,12 +59,14 @@ class HeadMapsResult:
 
     residual   distance of the sum of the shown terms from the network's logits; None: no terms
     ablations  for each model, one for each part that is taken out
+    pages      of each model what a page shows; () where none is written
     """
 
     shown: tuple[StoredExplanation, ...]
     objects: tuple[SharedObject, ...]
     residual: float | None
     ablations: tuple[tuple[StoredAblation, ...], ...]
+    pages: tuple[Entry, ...] = ()
 
 
 class HeadMapsView(View):
@@ -86,7 +90,8 @@ class HeadMapsView(View):
             tuple(_without(e, part, queries_of(objects, k), recipe) for part in recipe.removed)
             for k, e in enumerate(explanations)
         )
-        return HeadMapsResult(shown, tuple(objects), residual, ablations)
+        pages = entries(explanations, objects, recipe)
+        return HeadMapsResult(shown, tuple(objects), residual, ablations, pages)
 
     def deviation(
         self, result: HeadMapsResult, exact: Sequence[Explanation], recipe: Recipe
@@ -109,7 +114,8 @@ class HeadMapsView(View):
                 biography=recipe.biography,
             )
 
-        return Drawn({"": figure}, dict(_numbers(result, recipe)), (), list(_lines(result)))
+        numbers, lines = dict(_numbers(result, recipe)), list(_lines(result))
+        return Drawn({"": figure}, numbers, (), lines, page_maker(result.pages))
 
 
 def _modes(explanations: Sequence[StoredExplanation], recipe: Recipe) -> list[str]:
