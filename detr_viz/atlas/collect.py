@@ -157,7 +157,9 @@ def collect(
             worker_process.default_count(collector.device) - len(workers)
         )
     size = options.batch_size or (8 if collector.device == "cuda" else 1)
-    items = (Item(i, image.path, image.name) for i, image in enumerate(images))
+    items = (
+        Item(i, image.path, image.name, annotated=image.annotated) for i, image in enumerate(images)
+    )
     failures: list[str] = []
     alone = len(images) == 1  # its failure is that of the run
     with (

@@ -86,4 +86,4 @@ class LocalEngine:
             for what, value in distances.items():
                 self._say(deviation_note(recipe.precision, value, f"the {what} of {item.path}"))
         self.done[item.i] = replace(done, rows=measured.rows)
-        return Draw(item.i, item.path, item.name, measured, self._paths)
+        return Draw(item.i, item.path, item.name, measured, self._paths, item.annotated)

@@ -138,7 +138,8 @@ class RunRecord:
 
     def items(self, resume: bool) -> Iterator[Item]:
         for i, image in enumerate(self._inputs):
-            yield Item(i, image.path, image.name, self._earlier(i) if resume else None)
+            earlier = self._earlier(i) if resume else None
+            yield Item(i, image.path, image.name, earlier, image.annotated)
 
     def _earlier(self, i: int) -> Earlier | None:
         """What an earlier run wrote for an image, if no file of this run is missing."""

@@ -10,6 +10,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from detr_viz.batch.tasks import (
 )
 from detr_viz.batch.worker_process import WorkerProcess, WorkersDied
 
+if TYPE_CHECKING:
+    from detr_viz.images.annotated import Annotated
+
 _MOST_DEATHS = 10  # so many images in a row that kill their workers end the run
 _AHEAD = 4  # batches that are read ahead, where a batch is not one image
 _WAIT_S = 0.2  # how soon a signal is seen
@@ -37,13 +41,14 @@ class Item:
     """An image of a run.
 
     name: the start of the names of its files. earlier: its files from an earlier run, which this
-    run may keep.
+    run may keep. annotated: its objects, as a file states them.
     """
 
     i: int
     path: str
     name: str
     earlier: Earlier | None = None
+    annotated: Annotated | None = None
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,7 @@ class Pipeline:
         self._items[item.i] = item
         self._owner[item.i] = k
         self._reading += 1
-        return Read(item.i, item.path, item.earlier)
+        return Read(item.i, item.path, item.earlier, item.annotated)
 
     def _ask(self, k: int, task: Task) -> TaskResult:
         """The worker's result; where it dies during a task, a new process tries once more."""

@@ -13,6 +13,7 @@ from detr_viz.render.recipe import Recipe
 if TYPE_CHECKING:
     import numpy as np
 
+    from detr_viz.images.annotated import Annotated
     from detr_viz.images.loaded_image import ImageFacts
     from detr_viz.render.paths import OutputPaths
     from detr_viz.render.run import MeasuredImage
@@ -42,11 +43,15 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Read:
-    """Read image i and resize it for each model; skip it where `earlier` needs no change."""
+    """Read image i and resize it for each model; skip it where `earlier` needs no change.
+
+    annotated: its objects, as a file states them.
+    """
 
     i: int
     path: str
     earlier: Earlier | None = None
+    annotated: Annotated | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Draw:
     name: str  # the start of the names of its files
     measured: MeasuredImage
     paths: OutputPaths
+    annotated: Annotated | None = None  # as of Read
 
 
 @dataclass(frozen=True)

@@ -67,13 +67,13 @@ class ImageWorker:
         return self._setup.recipe
 
     def _read(self, task: Read) -> TaskResult:
-        from detr_viz.images.read import load_image
+        from detr_viz.images.onto_picture import load_annotated
         from detr_viz.render.run import inputs_of
 
-        if task.earlier is not None and self._is_done(task.path, task.earlier):
+        if task.earlier is not None and self._is_done(task, task.earlier):
             return Skipped()
         with self._budget.room():
-            picture = load_image(task.path)
+            picture = load_annotated(task.path, task.annotated)
             inputs = inputs_of(picture, self._recipe)
             held = sum(_pixels(one) for one in self._held.values())
             if held + _pixels(picture) <= self._budget.held_most:  # else it is read again
@@ -82,13 +82,14 @@ class ImageWorker:
             del picture
         return Pixels(facts, inputs)
 
-    def _is_done(self, path: str, earlier: Earlier) -> bool:
+    def _is_done(self, task: Read, earlier: Earlier) -> bool:
         from detr_viz.images.read import sha256
 
-        with suppress(OSError), open_regular(path) as file:
-            recipe, image = self._recipe, sha256(file)
-            wanted = recipe.digest_of(image, path)
-            of_views = [recipe.of_view(name).digest_of(image, path) for name in recipe.views]
+        with suppress(OSError), open_regular(task.path) as file:
+            annotated = task.annotated.digest if task.annotated is not None else ""
+            recipe, about = self._recipe, (sha256(file), task.path, annotated)
+            wanted = recipe.digest_of(*about)
+            of_views = [recipe.of_view(name).digest_of(*about) for name in recipe.views]
             return earlier.recipe == wanted[: len(earlier.recipe) or None] and all(
                 any(carries(f, digest) for digest in of_views) for f in earlier.files
             )
@@ -100,13 +101,13 @@ class ImageWorker:
             return self._drawn(task)
 
     def _drawn(self, task: Draw) -> TaskResult:
-        from detr_viz.images.read import load_image
+        from detr_viz.images.onto_picture import load_annotated
         from detr_viz.render import run
         from detr_viz.render.notes import is_beyond_models
 
         picture = self._held.pop(task.i, None)
         if picture is None:  # it is large, or was read by a worker that has died
-            picture = load_image(task.path)
+            picture = load_annotated(task.path, task.annotated)
             known = {e.image.sha256 for r in task.measured.results.values() for e in r.shown}
             if known - {picture.sha256}:
                 return Failure(f"{task.path} was changed while it was drawn: go on with --resume")

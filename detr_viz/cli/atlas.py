@@ -98,7 +98,9 @@ def run(args: argparse.Namespace) -> int:
     share_cores()
     check_look(style, page_format)
     inputs_given = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
-    images = images_of(inputs_given, args.image_root, Path(args.out), args.quiet)
+    images = images_of(
+        inputs_given, args.image_root, Path(args.out), args.quiet, annotations=args.annotations
+    )
     check_sources(sources)
     if len(images) == 1:
         check_image(images[0].path)

@@ -49,11 +49,13 @@ def add_subject(
     drawn: bool = True,
     each: tuple[str, str, str] | None = None,
     plot: str = "combine",
+    annotated: bool = True,
 ) -> None:
     """Models, images, queries and layers.
 
     drawn: whether the command draws figures (else it saves maps). each: help texts for several
-    models, for several layers, and for the default of --queries. plot: the default.
+    models, for several layers, and for the default of --queries. plot: the default. annotated:
+    whether annotated boxes of the images are of use.
     """
     if each is None:
         each = "are compared in one figure", "a row each", f"{DEFAULT}; top:1 for several layers"
@@ -106,7 +108,7 @@ def add_subject(
         extend=True,
         metavar="FILE",
         help="images: files, folders (with what is below), patterns ('val/*.jpg'), @list.txt (a "
-        "path a line) or a COCO .json file (default: a demo scene)",
+        "path a line), a COCO or LabelMe .json, a YOLO data.yaml (default: a demo scene)",
     )
     if drawn:
         add(
@@ -136,6 +138,13 @@ def add_subject(
             "reference point, its next best classes, and where it changes its class",
         )
     add("--image-root", metavar="DIR", help="where the paths of an @list or COCO file start")
+    if annotated:
+        add(
+            "--annotations",
+            metavar="FILE",
+            help="annotated boxes of the images: a COCO .json, or a folder of YOLO .txt, Pascal "
+            "VOC .xml or LabelMe .json files (default: those of --image)",
+        )
     add(
         "--weights",
         action=Listed,

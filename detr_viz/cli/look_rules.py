@@ -17,6 +17,10 @@ Rule = tuple[Callable[["Flags"], object], str | Callable[["Flags"], str]]
 _POINT_VIEWS = {"encoder", "decoder", PROPOSALS, SALIENCE, SCALE_PLOT}
 
 LOOK_RULES: tuple[Rule, ...] = (
+    (
+        lambda f: f.args.gt and f.args.list_queries,
+        "--gt draws: leave --list-queries out",
+    ),
     # ---- contours --------------------------------------------------------------------------------
     (
         lambda f: f.args.contours is not None and f.args.style != "contour",

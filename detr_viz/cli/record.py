@@ -57,7 +57,7 @@ SHORT = {  # of --help
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     each = "have their files beside each other", "a file each", RECORDED
-    flags.add_subject(parser, "what to save", drawn=False, each=each)
+    flags.add_subject(parser, "what to save", drawn=False, each=each, annotated=False)
     add = parser.add_argument_group("where to").add_argument
     add("--out", metavar="DIR", required=True, help="the folder of baselines")
     add(

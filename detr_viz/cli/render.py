@@ -18,6 +18,7 @@ from detr_viz.cli.render_flags import add_arguments
 from detr_viz.cli.settings import (
     check_look,
     check_parts,
+    check_truth,
     expand_biography,
     images_of,
     load_models,
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
             options.paths.check()
         check_look(style, page_format)
     images = _inputs(args)
+    if style.truth:
+        check_truth(images, "--gt", args.quiet)
     if args.classes is not None:  # errors in it, before weights are read
         names = labels.load_class_names(args.classes)
         check_for(DEFAULT if args.queries is None else args.queries, names)
@@ -98,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
 def _inputs(args: argparse.Namespace) -> list[Input]:
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     skip = None if args.list_queries else folder_of(args.out)
-    inputs = images_of(words, args.image_root, skip, args.quiet, args.format or (".png",))
+    figures = args.format or (".png",)
+    inputs = images_of(words, args.image_root, skip, args.quiet, figures, args.annotations)
     return collect.shard(inputs, *args.shard) if args.shard else inputs
 
 

@@ -112,6 +112,12 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
         help="for --style contour: per cent of a map that its lines hold, such as 50,80,95; the "
         "first is the full line (default: 50)",
     )
+    add(
+        "--gt",
+        action="store_true",
+        help="draw the annotated boxes of the image dashed beside the predicted one, the nearest "
+        "one thick, with its class and IoU; crowds dotted",
+    )
     add("--letters", action="store_true", help="(a), (b) and so on before the queries")
     add_page(group)
 

@@ -14,6 +14,7 @@ from detr_viz.cli.arguments import Unasked
 from detr_viz.cli.command_words import model_words, run_words
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
+from detr_viz.common.files import path_text
 from detr_viz.detections.queries import DEFAULT
 from detr_viz.figures.styles import (
     ALL_IN_ONE,
@@ -95,13 +96,38 @@ def images_of(
     skip: str | Path | None,
     quiet: bool,
     figures: Sequence[str] = (".png",),
+    annotations: str | None = None,
 ) -> list[Input]:
     """The images that the words name; prints what was left out. figures: suffixes in `skip`."""
     notes: list[str] = []
-    images = collect.expand(words, image_root, skip, notes, figures)
+    images = collect.expand(words, image_root, skip, notes, figures, annotations)
     for note in notes:
         say(f"note: {note}", quiet)
     return images
+
+
+def check_truth(images: Sequence[Input], flag: str, quiet: bool) -> None:
+    """UserError where no image has annotated objects; a note where some have none.
+
+    flag: what needs them, with its value.
+    """
+    lacking = [image for image in images if image.annotated is None]
+    if len(lacking) == len(images):
+        from detr_viz.images.marked import INSTALL, has_globox
+
+        extra = "" if has_globox() else f" (the last three after {INSTALL})"
+        raise UserError(
+            f"{flag} needs annotated boxes, and no image has any: give --annotations, or as "
+            f"--image a COCO .json or a folder with YOLO, Pascal VOC or LabelMe files{extra}"
+        )
+    if lacking:
+        has = "image has" if len(lacking) == 1 else "images have"
+        first = path_text(lacking[0].path)
+        say(
+            f"note: {len(lacking)} of {len(images)} {has} no annotated boxes ({first}): {flag} "
+            "shows none there",
+            quiet,
+        )
 
 
 def say_notes(
@@ -160,6 +186,7 @@ def style_of(args: argparse.Namespace) -> Style:
         args.zoom,
         args.contours or CONTOUR_SHARES,
         args.level,
+        args.gt,
     )
 
 

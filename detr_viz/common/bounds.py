@@ -39,6 +39,7 @@ BOUNDS = {
     "modes": Bound(64, "modes", "in a file of saved maps"),
     "deep": Bound(512_000_000, "bytes", "of an unpacked AVIF or HEIC, or of over 8 bits a sample"),
     "images": Bound(2_000_000, "images", "in an @list or a COCO file"),
+    "boxes": Bound(10_000, "boxes", "that are annotated in one image"),
     "flight": Bound(200_000_000, "pixels", "that all helpers of a batch unpack at a time"),
     "scans": Bound(200, "scans", "of a progressive JPEG"),
     "seconds": Bound(600, "seconds", "that a worker takes to read or draw an image (--timeout)"),

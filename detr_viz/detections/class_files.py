@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from detr_viz.detections.yaml_names import looks_like_yaml, names_of_yaml
+from detr_viz.common.yaml_names import looks_like_yaml, names_of_yaml
 
 LINES = "lines"  # the kind of a plain file, one name a line
 HOLE = "N/A"  # an id that no class has

@@ -38,6 +38,7 @@ class InNotebook:
         zoom: str | float | None = None,
         preset: PageFormat | str | None = None,
         dpi: float | None = None,
+        gt: bool = False,
         **more: Any,
     ) -> Figure:
         """The figure that the command line draws for the same words; a notebook shows it.
@@ -55,6 +56,7 @@ class InNotebook:
         zoom     "auto", "none", or a factor
         preset   "column", "page", "slide", "poster", or a PageFormat
         dpi      pixels an inch
+        gt       whether the annotated boxes of the image are drawn, dashed
         more     cmap, interpolation, contours, width, font, letters, notes, scale, as the flags of
                  these names; ablations, biography, as in `head_grid`
         UserError, a ValueError, for words that say nothing, with what may be meant.
@@ -71,6 +73,7 @@ class InNotebook:
             zoom=zoom,
             preset=preset,
             dpi=dpi,
+            gt=gt,
             **more,
         )
 

@@ -26,6 +26,7 @@ from detr_viz.figures.sections import sections_of
 from detr_viz.figures.stage_panels import StagePanels
 from detr_viz.figures.stage_parts import check_stages, no_heads
 from detr_viz.figures.styles import FigureError, PageFormat, Style
+from detr_viz.figures.truth_marks import with_truth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,8 @@ def draw_map(
     mode       "combine", "position", "content", a sum of terms ("cq.pk+pq.pk"), or a Mode
     layer      a captured layer (or stage); None: the last captured
     scale      as in ExplanationBase.maps
-    style      the name of a style, for the whole image, or a Style: its `zoom` and `cmap` hold
+    style      the name of a style, for the whole image, or a Style: its `zoom`, `cmap` and `truth`
+               (the annotated box nearest to the query's, dashed) hold
     norm       "even", "head" or "query", in place of the style's: "query" is one scale for all
                heads of the query
     box        whether the corners of the query's box are marked and the image outside it is paler
@@ -188,6 +190,7 @@ def _section(
     maps = (StagePanels if e.stages else MapPanels)([mode], scale, look)
     maps.collect(subject, [index(query)])
     (section,) = sections_of([subject], SharedObject(0, (Match(index(query), 1.0),)), maps, False)
+    (section,) = with_truth([section], e, look)
     return section
 
 

@@ -45,6 +45,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.truth_marks import truth_notes, truth_words, with_truth
 from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def decoder_grid(
     sections = [
         section for shared in objects for section in sections_of([subject], shared, panels, False)
     ]
+    sections = with_truth(sections, e, style)
     even = number(1 / e.num_queries)
     notes = notes_of(subject, modes, scale, style)
     if style.heads == "sort":
@@ -103,7 +105,8 @@ def decoder_grid(
     words += merged_words(style)
     few = e.num_queries <= MOST
     words.append("boxes: queries it looks at" if few else f"boxes: the {MOST} it looks at most")
-    foot = Foot(tuple(words), tuple(notes))
+    notes += truth_notes(e, style)
+    foot = Foot((*words, *truth_words(e, style)), tuple(notes))
     fig = draw(sections, columns(style, e.self_heads), foot, style, page_format)
     title = f"{whose(e)} self-attention {heads_of(style)}".rstrip(",")
     about = "; ".join(words for shared in objects for words in words_of([subject], shared))

@@ -40,6 +40,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.truth_marks import truth_notes, truth_words, with_truth
 from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
@@ -169,13 +170,14 @@ def encoder_grid(
         notes.append(AXES_NOTE)
     if e.salience is not None:
         notes.append("the cell: the nearest of those that the layer refines, which are salient")
-    notes += [MARK, grid_note(e.grid_hw)]
+    notes += [MARK, *truth_notes(e, style), grid_note(e.grid_hw)]
     what = "self-attention" if e.scales is None else "deformable convolution"
     words = [clean(e.model_title), f"{where if len(layers) < 2 else 'encoder'} {what}"]
     if len(modes) == 1:
         words.append(modes[0])
     words += merged_words(style)
-    foot = Foot(tuple(words), tuple(notes), e.grid_hw)
+    foot = Foot((*words, *truth_words(e, style)), tuple(notes), e.grid_hw)
+    sections = with_truth(sections, e, style)
     alone = isinstance(style.heads, str) and style.heads != "sort" and len(maps_of) == 1
     arrange = around if alone and 1 < len(cells) <= MOST else None
     fig = draw(sections, names_of_panels, foot, style, page_format, arrange)

@@ -39,6 +39,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.truth_marks import group_with_truth, truth_notes, truth_words
 from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
@@ -76,12 +77,12 @@ def faithfulness_grid(
             label = with_letter(label, i)
         box = finite(e.boxes_xyxy_px[query])
         maps = MapRow(np.stack([m[i] for m in curves.maps.values()]), grid)
-        groups.append(Group(label, e.image.rgb, box, (maps,)))
-    notes = _notes(e, curves)
+        groups.append(group_with_truth(Group(label, e.image.rgb, box, (maps,)), e, style))
+    notes = [*_notes(e, curves), *truth_notes(e, style)]
     words = (clean(e.model_title), "score of the class over the share of cells")
     if curves.random.shape[1]:
         words += (f"gray: {curves.random.shape[1]} random orders",)
-    foot = Foot(words, tuple(notes), e.grid_hw)
+    foot = Foot((*words, *truth_words(e, style)), tuple(notes), e.grid_hw)
     with plain_settings():
         layout, plots, unit = fitted_layout(groups, curves, foot, style, page_format)
         fig = paint(groups, layout, style, page_format)

@@ -43,6 +43,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.truth_marks import with_truth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +89,8 @@ def head_grid(
                  Class, score and box are those of that layer's own output
     heads        in place of the style's: numbers, or words: "0-3", "mean", "max", "sort"
     scale        as in ExplanationBase.maps
-    style        style, normalisation, colour map, interpolation; or the name of a style: "contour"
+    style        style, normalisation, colour map, interpolation; whether annotated boxes are drawn
+                 (Style(truth=True), for an image that has them); or the name of a style: "contour"
     page_format  width, resolution, size of type; or the name of a preset: "column". The height
                  follows from the photo and the rows
     ablations    of Explanation.ablate: a row for each, under the row of the attention as it is
@@ -189,6 +191,7 @@ def _figure(
     sections = [
         section for shared in objects for section in sections_of(subjects, shared, maps, biography)
     ]
+    sections = with_truth(sections, subjects[0].explanation, style)
     shown = FigureContents(
         tuple(subjects),
         modes,

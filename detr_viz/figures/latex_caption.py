@@ -41,6 +41,7 @@ from detr_viz.figures.reading_rule import (
     reading_rule,
 )
 from detr_viz.figures.styles import NORMS, Style
+from detr_viz.figures.truth_marks import truth_notes
 from detr_viz.figures.view_contents import ViewContents
 
 _FIRST_WORDS = "% drawn by detr_viz "  # how the files written here begin
@@ -157,9 +158,15 @@ def _caption(shown: FigureContents) -> str:
     return (
         f"Cross-attention {of} of {models}, {layers}{image}: {modes}{scaled}. "
         f"{_rows(shown)} {_reading(shown)} "
-        f"{_levels(shown)}{_numbers(shown.style)} "
+        f"{_levels(shown)}{_numbers(shown.style)} {_truth(shown)}"
         f"{one} weights {whole} ({grid}). Drawn with detr\\_viz {detr_viz.__version__}."
     )
+
+
+def _truth(shown: FigureContents) -> str:
+    """What dashed boxes are; "" where there are none."""
+    notes = truth_notes(shown.subjects[0].explanation, shown.style)
+    return "".join(f"{_sentence(escape(note))} " for note in notes)
 
 
 def _scaled(shown: FigureContents) -> str:

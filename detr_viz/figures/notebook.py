@@ -37,7 +37,7 @@ _COLORS = 256
 _OF_LOOK = ("cmap", "interpolation", "contours")
 _OF_PAGE = ("width", "font", "letters", "notes")
 _OF_GRID = ("scale", "ablations", "biography")
-_NAMED = ("layer", "heads", "style", "level", "norm", "zoom", "preset", "dpi")
+_NAMED = ("layer", "heads", "style", "level", "norm", "zoom", "preset", "dpi", "gt")
 
 
 # ---- figures of words ----------------------------------------------------------------------------
@@ -56,6 +56,7 @@ def plot(
     zoom: str | float | None = None,
     preset: PageFormat | str | None = None,
     dpi: float | None = None,
+    gt: bool = False,
     **more: Any,
 ) -> Figure:
     """The figure of an explanation's `plot`; see there."""
@@ -67,6 +68,9 @@ def plot(
     page = words.page(preset, dpi=dpi, **_some(more, _OF_PAGE))
     options = {"heads": heads, "level": level, "zoom": zoom, "norm": norm, **_some(more, _OF_LOOK)}
     look = words.look(style, **options)
+    if gt:
+        _check_truth(e)
+        options["truth"] = True
     if isinstance(mode, str) and mode in _WHOLE:
         return _WHOLE[mode](e, queries, look, page)
     if style is None:
@@ -78,6 +82,13 @@ def plot(
         layer = "all"
     grid = _some(more, _OF_GRID)
     return head_grid(e, queries, mode, layer=layer, style=look, page_format=page, **grid)
+
+
+def _check_truth(e: ExplanationBase) -> None:
+    if e.truth is None:
+        raise FigureError(
+            "gt draws annotated boxes, and this image has none: annotate it, or leave gt out"
+        )
 
 
 def _some(options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.truth_marks import group_with_truth, truth_notes, truth_words
 from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
@@ -72,10 +73,11 @@ def proposal_figure(
         "token's score", number(low), number(high), _signs(proposals, ids, low, high)
     )
     group = Group(Label(""), e.image.rgb, None, tuple(_rows(proposals, low, high, scale)))
+    group = group_with_truth(group, e, style)
     listed = [(str(proposals.ranks[q]), _label(e, proposals, q)) for q in ids]
     count, model = len(proposals.tokens), clean(e.model_title)
     chosen = f"{count} of {proposals.num_tokens:,} tokens become queries"
-    words = (model, f"score: {proposals.rule}", chosen)
+    words = (model, f"score: {proposals.rule}", chosen, *truth_words(e, style))
     notes = [
         model,
         chosen,
@@ -85,6 +87,7 @@ def proposal_figure(
     ]
     if any(level.any() for level in _seen_invalid(proposals)):
         notes.append("hatched: tokens that the model leaves out of the choice")
+    notes += truth_notes(e, style)
     with plain_settings():
         layout, named = fitted_layout(
             group,

@@ -26,6 +26,7 @@ from detr_viz.figures.references import reference_notes
 from detr_viz.figures.stage_words import CHANGED, mixed_notes, stage_foot, stage_notes, stage_title
 from detr_viz.figures.styles import ALL_IN_ONE, NORMS, Style
 from detr_viz.figures.term_words import terms_rule
+from detr_viz.figures.truth_marks import truth_notes, truth_words
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
@@ -170,8 +171,9 @@ def foot_words(shown: FigureContents) -> list[str]:
     """The line under a figure: models, layers, modes, and what the numbers are."""
     subjects = shown.subjects
     words = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
+    truth = truth_words(subjects[0].explanation, shown.style)
     if shown.of_stages:
-        return [*words, *stage_foot(shown)]
+        return [*words, *stage_foot(shown), *truth]
     words += _layer_words(subjects)
     if ALL_TERMS in shown.modes:
         words.append("logits by term, centred; bars: share of the logits")
@@ -184,7 +186,7 @@ def foot_words(shown: FigureContents) -> list[str]:
         words.append("bars: the score left")
     if shown.style.name == "contour" and ALL_TERMS not in shown.modes:
         words.append("%: of the image, in the line")
-    return words
+    return [*words, *truth]
 
 
 def merged_words(style: Style) -> list[str]:
@@ -217,8 +219,9 @@ def reading_rule(shown: FigureContents) -> list[str]:
     subjects = shown.subjects
     notes = [clean(s.name) for s in subjects] if len(subjects) == 1 else []
     notes += each(shown, [layers_of(s) for s in subjects])
+    truth = truth_notes(subjects[0].explanation, shown.style)
     if shown.of_stages:
-        return [*notes, *stage_notes(shown)]
+        return [*notes, *stage_notes(shown), *truth]
     if any(s.layers != (s.explanation.num_layers - 1,) for s in subjects):
         notes.append(OWN_OUTPUT)
     notes += filter(None, each(shown, [levels_note(s, shown.style) for s in subjects]))
@@ -264,7 +267,7 @@ def reading_rule(shown: FigureContents) -> list[str]:
         if any(s.explanation.has_axes for s in subjects):
             notes.append(AXES_NOTE)
     notes += points_notes(shown)
-    return [*notes, *grids_of(shown)]
+    return [*notes, *truth, *grids_of(shown)]
 
 
 def normalisation(style: Style) -> str:

@@ -27,6 +27,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.truth_marks import truth_notes, truth_words, with_truth
 from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
@@ -144,11 +145,14 @@ def _figure(
     rule = [clean(e.model_title), *notes, *_RULE]
     if e.kind() == "sampled":
         rule.append(_SAMPLED)
-    rule.append(grid_note(e.grid_hw))
+    rule += [*truth_notes(e, style), grid_note(e.grid_hw)]
     foot = Foot(
-        (clean(e.model_title), "attention rollout, an approximation"), tuple(rule), e.grid_hw
+        (clean(e.model_title), "attention rollout, an approximation", *truth_words(e, style)),
+        tuple(rule),
+        e.grid_hw,
     )
-    fig = draw([Section((group,)) for group in groups], columns, foot, style, page_format)
+    sections = with_truth([Section((group,)) for group in groups], e, style)
+    fig = draw(sections, columns, foot, style, page_format)
     describe(fig, e, f"attention rollout, {title}", [*rule, normalisation(style)], about)
     warn_if_high(fig, page_format, above=2)
     return fig

@@ -35,6 +35,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.truth_marks import group_with_truth, truth_notes, truth_words
 from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def salience_figure(
     low, high = _ends(salience)
     scale = LinearScale("salience", number(low), number(high))
     rows = [*_level_rows(salience, low, high, scale), *_layer_rows(salience, scale)]
-    group = Group(Label(""), e.image.rgb, None, tuple(rows))
+    group = group_with_truth(Group(Label(""), e.image.rgb, None, tuple(rows)), e, style)
     model, layers = clean(e.model_title), len(salience.kept)
     refined = f"{len(salience.kept[0]):,} of {salience.num_tokens:,} tokens are refined"
     notes = (
@@ -80,12 +81,14 @@ def salience_figure(
         refined,
         f"salience: {SCORE}",
         "encoder layers: darker where more levels have a token that the layer refines",
+        *truth_notes(e, style),
     )
+    words = (model, refined, "layers: darker where on more levels", *truth_words(e, style))
     with plain_settings():
         layout = salience_layout(
             group,
             (list(_level_tiles(salience)), list(_layer_tiles(salience))),
-            Foot((model, refined, "layers: darker where on more levels"), notes),
+            Foot(words, notes),
             style,
             page_format,
         )

@@ -29,6 +29,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.truth_marks import group_with_truth, truth_notes, truth_words
 from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def scale_maps_figure(
     ]
     tiles = [[_tile(scales, *place) for place in places] for places in blocks]
     tiles[0].insert(0, Tile("photo", ""))
-    group = Group(Label(""), e.image.rgb, None, tuple(rows))
+    group = group_with_truth(Group(Label(""), e.image.rgb, None, tuple(rows)), e, style)
     model = clean(e.model_title)
     notes = (
         model,
@@ -78,8 +79,10 @@ def scale_maps_figure(
         "next coarser one; in each cell they are 1 in all, below 0 drawn as 0, above 1 as 1",
         "below: the scale weight, and the share in the level, which is the mean of its cells, "
         "weighted by the square of what a cell has",
+        *truth_notes(e, style),
     )
     words = (model, "finer + own + coarser = 1", "below: weight, share in the level")
+    words += truth_words(e, style)
     with plain_settings():
         layout = salience_layout(group, tiles, Foot(words, notes), style, page_format, _ACROSS)
         check_size(layout.width, layout.height, len({panel.top for panel in layout.panels}))

@@ -43,6 +43,7 @@ from detr_viz.figures.styles import (
     PageFormat,
     Style,
 )
+from detr_viz.figures.truth_marks import group_with_truth, truth_notes, truth_words
 from detr_viz.figures.view_contents import describe
 
 if TYPE_CHECKING:
@@ -69,18 +70,20 @@ def scales_figure(
     scales = e.scales
     if scales is None:
         raise FigureError(f"{e.model_title} has no scale attention in its encoder")
-    group = Group(Label(""), e.image.rgb, None, ())
+    group = group_with_truth(Group(Label(""), e.image.rgb, None, ()), e, style)
     model = clean(e.model_title)
     notes = (
         model,
         "scale attention of the encoder: a weight from 0 to 1 for each level, part and block",
         "parts: deformable convolutions of the next finer level, the own and the next coarser one",
         "in gray: the part's share in the block's sum, in all 100 %",
+        *truth_notes(e, style),
     )
+    words = (model, "scale attention of the encoder", "gray: share in the sum")
     with plain_settings():
         page = PageMetrics(page_format, e.image.rgb.shape[:2])
         layout = _laid_out(scales, page, e.image.rgb.shape[:2])
-        foot = Foot((model, "scale attention of the encoder", "gray: share in the sum"), notes)
+        foot = Foot((*words, *truth_words(e, style)), notes)
         layout = with_foot(layout, (group,), foot, style, page)
         fig = paint((group,), layout, style, page_format)
     about = f"{len(scales.strides)} levels, {scales.num_blocks} encoder blocks"

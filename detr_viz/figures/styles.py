@@ -7,7 +7,7 @@ page_format = PageFormat.of("slide", dpi=200)     # 13.3 in wide, its own size o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from detr_viz.common.errors import UserError
 from detr_viz.common.words import did_you_mean
@@ -89,6 +89,7 @@ class Style:
     contours       shares of a map's mass in (0, 1), one line each, the first as a full line
     levels         of maps of several levels: one of LEVELS, or numbers of levels, a row for each;
                    points of several numbers stand in one row, where colours tell them apart
+    truth          whether annotated boxes of the image are drawn, dashed, beside the predicted one
     """
 
     name: str = "overlay"
@@ -99,6 +100,7 @@ class Style:
     zoom: str | float = "auto"
     contours: tuple[float, ...] = CONTOUR_SHARES
     levels: str | tuple[int, ...] = "sum"
+    truth: bool = field(default=False, repr=False)  # digests of other tables keep their value
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -74,6 +74,7 @@ class Checked(CheckedArrays):
         fields["kind"] = str(fields["kind"])
         fields["references_px"] = self._references(rows[0])
         fields |= self._cells(rows[0])
+        fields["truth"] = self._truth()
         return Heatmaps(
             maps=maps,
             meta=self._meta,

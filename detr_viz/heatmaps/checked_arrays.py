@@ -13,6 +13,7 @@ from detr_viz.heatmaps.schema import (
     MOST_CELLS,
     MOST_POINTS,
     ROUNDING,
+    TRUTH,
     HeatmapError,
     no_weights,
     rounding,
@@ -143,3 +144,20 @@ class CheckedArrays:
         if not (np.abs(column[..., None] * row[:, :, None] - maps) <= ROUNDING).all():
             raise self._wrong(f": maps_{mode[:60]} is not its column times its row: write it again")
         return row, column
+
+    def _truth(self) -> dict[str, NDArray[Any]]:
+        """The annotated objects of the image; {} where the file has none."""
+        found = {name: self._arrays[name] for name in TRUTH if name in self._arrays}
+        if not found:
+            return {}
+        if len(found) < len(TRUTH):
+            missing = next(name for name in TRUTH if name not in found)
+            raise self._wrong(f" lacks {missing}: write it again")
+        count = len(found["truth_labels"]) if found["truth_labels"].ndim else 0
+        for name, (dtype, ndim) in TRUTH.items():
+            array, shape = found[name], (count, 4)[:ndim]
+            if not np.issubdtype(array.dtype, dtype) or array.shape != shape:
+                raise self._wrong(f": {name} is {array.dtype} {array.shape}: {self._not_ours}")
+        if not np.isfinite(found["truth_boxes_xyxy_px"]).all():
+            raise self._wrong(": truth_boxes_xyxy_px has values that are no numbers")
+        return found

@@ -13,6 +13,10 @@ The arrays of version 3; q queries, M heads, L levels (finest first), h x w the 
     cells_share            float32 (q, n, n), signed, and
     cells_boxes            float32 (q, 4), and
     cells_bias_share       float32 (q,): only for attention that reads cells of boxes
+    truth_boxes_xyxy_px    float64 (n, 4), and
+    truth_labels           int64 (n,), and
+    truth_names            (n,) and
+    truth_crowd            (n,): the annotated objects of the image, only if asked for
 
 Versions 1 and 2 have one level, no `outside` and none of the fields of MORE_FIELDS.
 """
@@ -37,6 +41,12 @@ ROUNDING = 1e-3  # allowed in the sum of a map
 MOST_LEVELS = 16
 MOST_POINTS = 1024  # for a head on one level
 MOST_CELLS = 64  # of a box along an axis
+TRUTH = {  # name -> (dtype, number of dimensions)
+    "truth_boxes_xyxy_px": (np.float64, 2),
+    "truth_labels": (np.int64, 1),
+    "truth_names": (np.str_, 1),
+    "truth_crowd": (np.bool_, 1),
+}
 CELLS = ("cells_share", "cells_boxes", "cells_bias_share")
 _TINY_STEP = 2.0**-24  # of float16 below 6e-5; there all cells of a flat map round the same way
 FIELDS = {  # name -> (dtype, number of dimensions); of every version
@@ -97,6 +107,8 @@ class Heatmaps(ShortRepr):
                     top. With cells_bias_share (q,) the shares of a query sum to 1
     cells_boxes     float32 (q, 4): the boxes x0, y0, x1, y1 that were read, pixels of the original
                     image; these three are None unless the kind is "roi"
+    truth           the arrays of TRUTH: annotated objects; label -1: a class the model does not
+                    have. Empty unless they were asked for
     """
 
     maps: Mapping[str, NDArray[np.float32]]  # (q, M, h, w)
@@ -124,6 +136,7 @@ class Heatmaps(ShortRepr):
     cells_share: NDArray[np.float32] | None = None  # (q, n, n)
     cells_boxes: NDArray[np.float32] | None = None  # (q, 4)
     cells_bias_share: NDArray[np.float32] | None = None  # (q,)
+    truth: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (n, 4) and (n,)
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -146,6 +159,7 @@ class Heatmaps(ShortRepr):
             arrays["references_px"] = self.references_px
         if self.cells_share is not None:
             arrays |= {name: getattr(self, name) for name in CELLS}
+        arrays |= self.truth
         return arrays | {n: np.asarray(getattr(self, n)) for n in (*FIELDS, *MORE_FIELDS)}
 
 

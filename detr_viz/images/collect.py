@@ -1,35 +1,31 @@
 """From the words of --image (files, folders, patterns, @lists, COCO files) to a list of images.
 
-Only lists and COCO files are opened. A missing or broken image is reported later, when the batch
-reads it.
+Only lists and files of annotated objects are opened. A missing or broken image is reported later,
+when the batch reads it.
 """
 
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from detr_viz.common.bounds import beyond, bound
 from detr_viz.common.errors import UserError
-from detr_viz.common.file_kinds import HEAD_BYTES, kind_of
-from detr_viz.common.files import path_text, reason
-from detr_viz.common.regular import open_regular, own_descriptor, read_stream
-from detr_viz.images.locate import is_below, locate
+from detr_viz.common.files import path_text
+from detr_viz.images.label_places import is_labelme
+from detr_viz.images.lists import LINKS, from_list
 from detr_viz.images.names import STATE_FOLDER, last_part, output_name, unique_name
 from detr_viz.images.search import NamedPaths, path_below, search_images
 
 if TYPE_CHECKING:
     from detr_viz.images.annotated import Annotated
 
-_KEPT = {"images", "file_name", "coco_url"}
-_LIST_BYTES, _COCO_BYTES = 256_000_000, 2_000_000_000
-_LINKS = ("http://", "https://")
-_NAMES = ("file_name", "coco_url")  # of an image in COCO files; LVIS has addresses alone
+Objects = Sequence["Annotated | None"]  # of each image; fewer than images: none
+_VOC = ("JPEGImages", "Annotations")  # folders of a Pascal VOC data set; others have masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,7 @@ class Input:
     path: of the file, as the user gave it: absolute, or relative to the working directory.
     name: that output files start with: no suffix, "/" between folders. No two images of a list
     have the same name, even where a file system ignores case. It has no ".." parts.
-    annotated: its objects, where the word of --image was an annotation file.
+    annotated: its objects, where a file of annotations has it; None where none has.
     """
 
     path: str
@@ -49,7 +45,7 @@ class Input:
 
 def is_single(words: Sequence[str]) -> bool:
     """Whether the words name one image, and no folder, pattern, @list or COCO file."""
-    return len(words) == 1 and _kind(words[0]) == "file"
+    return len(words) == 1 and _kind(words[0]) in ("file", "labelme")
 
 
 def expand(
@@ -58,6 +54,7 @@ def expand(
     skip: str | Path | None = None,
     notes: list[str] | None = None,
     figures: Sequence[str] = (".png",),
+    annotations: str | None = None,
 ) -> list[Input]:
     """The images that the words name, in their order, each file once.
 
@@ -67,11 +64,12 @@ def expand(
     notes: gets a line for each folder of which files were left out, and for names that were
     found elsewhere.
     figures: suffixes of the files that the run writes there.
+    annotations: a file or folder that has the objects of the images, in place of all others.
     Raises UserError for a word without images or that cannot be read, for an image_root that is
     not a folder or not needed, and for a `skip` where new figures would be among the images.
     """
     inputs: list[Input] = []
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     numbers: dict[str, int] = {}
     searched: list[str] = []
     notes = [] if notes is None else notes
@@ -85,16 +83,22 @@ def expand(
             again = any(path.lower().endswith(tuple(figures)) for path, _ in images)
             if kind == "folder" or again:
                 searched.append(top)
-        elif kind == "list":
-            images = _from_list(word[1:], image_root, notes)
-        elif kind == "coco":
-            images = _from_coco(word, image_root, notes)
+            annotated: Objects = []
+            if annotations is None:
+                images, annotated = _beside(images, word, kind, notes)
         else:
-            images = [(word, last_part(word))]
-        for path, name in images:
-            if (absolute := os.path.abspath(path)) not in seen:
-                seen.add(absolute)
-                inputs.append(Input(path, unique_name(output_name(name), numbers)))
+            images, annotated = _named(word, kind, image_root, notes)
+        fresh = len(inputs)  # entries of one file about the same image belong together
+        for (path, name), own in zip_longest(images, annotated):
+            at = seen.setdefault(os.path.abspath(path), len(inputs))
+            if at == len(inputs):
+                inputs.append(Input(path, unique_name(output_name(name), numbers), own))
+            elif own is not None and (at >= fresh or inputs[at].annotated is None):
+                inputs[at] = replace(inputs[at], annotated=_both(inputs[at].annotated, own))
+    if annotations is not None:
+        from detr_viz.images.annotation_words import annotate
+
+        inputs = annotate(inputs, annotations, notes)
     if skip is not None:
         _check_skip(inputs, searched, skip)
         _check_swept(inputs, skip)
@@ -107,15 +111,61 @@ def shard(inputs: Sequence[Input], part: int, parts: int) -> list[Input]:
 
 
 def _kind(word: str) -> str:
-    if word.startswith(_LINKS):  # may have a ?; load_image says that it must be downloaded
+    if word.startswith(LINKS):  # may have a ?; load_image says that it must be downloaded
         return "file"
     if word.startswith("@"):
         return "list"
     if os.path.isdir(word):
         return "folder"
     if word.lower().endswith(".json"):
-        return "coco"
+        return "labelme" if is_labelme(word) else "coco"
+    if word.lower().endswith((".yaml", ".yml")):
+        return "yaml"
     return "pattern" if glob.has_magic(word) and not os.path.lexists(word) else "file"
+
+
+def _named(word: str, kind: str, root: str | None, notes: list[str]) -> tuple[NamedPaths, Objects]:
+    """The images of a word that names them one by one, and their objects where it has any."""
+    if kind == "list":
+        return from_list(word[1:], root, notes), []
+    if kind == "coco":
+        from detr_viz.images.coco import from_coco
+
+        return from_coco(word, root, notes)
+    if kind == "labelme":
+        from detr_viz.images.label_files import one_labelme
+
+        path, own = one_labelme(word)
+        return [(path, last_part(path))], [own]
+    if kind == "yaml":
+        from detr_viz.images.yolo_yaml import from_yaml
+
+        return from_yaml(word, notes)
+    return [(word, last_part(word))], []
+
+
+def _beside(
+    images: NamedPaths, word: str, kind: str, notes: list[str]
+) -> tuple[NamedPaths, Objects]:
+    """The images of a folder or pattern, and their objects in files beside them.
+
+    Of the folder of a Pascal VOC data set masks are left out.
+    """
+    from detr_viz.images.label_files import beside
+
+    photos, marks = (os.path.join(word, name) for name in _VOC)
+    if kind == "folder" and os.path.isdir(photos) and os.path.isdir(marks):
+        kept = [pair for pair in images if pair[1].startswith(f"{_VOC[0]}/")] or images
+        if others := len(images) - len(kept):
+            notes.append(f"{path_text(word)}: left out {others} images beside its {_VOC[0]}")
+        images = kept
+    return images, beside([path for path, _ in images], word, notes)
+
+
+def _both(before: Annotated | None, own: Annotated) -> Annotated:
+    from detr_viz.images.annotated import joined
+
+    return own if before is None else joined([before, own])
 
 
 def _check_root(image_root: str | None, kinds: set[str]) -> None:
@@ -149,108 +199,3 @@ def _check_swept(inputs: Sequence[Input], out: str | Path) -> None:
                 f"{path_text(path)} lies in the hidden folder of a run ({STATE_FOLDER}), which a "
                 "run empties: move the image, or choose another --out"
             )
-
-
-# ---- lists and COCO files ---------------------------------------------------------------------
-
-
-def _from_list(path: str, root: str | None, notes: list[str]) -> NamedPaths:
-    title = "the list on standard input" if path == "-" else f"the list {path_text(path)}"
-    try:
-        text = _read(path, title, _LIST_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise UserError(f"{title} is not UTF-8 text: save it as UTF-8, with one path a line")
-    lines = [line for line in map(str.strip, text.split("\n")) if line and line[0] != "#"]
-    if not lines:
-        raise UserError(f"{title} names no image: write one path on each line")
-    _check_count(len(lines), title)
-    top, direct, images = root or "", [], []
-    for line in lines:
-        absolute = os.path.isabs(line) or line.startswith(_LINKS)
-        file = line if absolute else os.path.join(top, line)
-        images.append((file, last_part(line) if absolute else line))
-        there = not line.startswith(_LINKS) and os.path.lexists(file)
-        direct.append(line if there else None)
-    found = locate(lines, top, title, direct)
-    for i, file in enumerate(found.files):
-        if direct[i] is None and file is not None:
-            images[i] = (os.path.join(top, file), file)
-    notes += [note] if (note := found.note(title)) else []
-    notes += [f"{title}: {missing}"] if (missing := found.missing(lines, top)) else []
-    return images
-
-
-def _from_coco(path: str, root: str | None, notes: list[str]) -> NamedPaths:
-    title = path_text(path)
-    data = _read(path, title, _COCO_BYTES)
-    try:
-        # annotations are most of such a file; each one is dropped as soon as it is parsed
-        coco = json.loads(data, object_hook=lambda x: x if x.keys() & _KEPT else 0)
-    except (ValueError, RecursionError) as error:
-        why = reason(error)[:120]
-        raise UserError(f"{title} is not JSON ({why}): give a COCO annotation file") from None
-    entries = coco.get("images") if isinstance(coco, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise UserError(f'{title} has no "images", or an empty list: give a COCO annotation file')
-    _check_count(len(entries), title)
-    folder = os.path.dirname(path) if root is None else root
-    names = []
-    for i, entry in enumerate(entries):
-        given = [entry.get(key) for key in _NAMES] if isinstance(entry, dict) else []
-        name = next((one for one in given if isinstance(one, str) and one), None)
-        if name is None:
-            raise UserError(f"{title}: images[{i}] has no file_name: give a COCO annotation file")
-        names.append(name)
-    found = locate(names, folder, title)
-    missing = found.missing(names, folder)
-    if not any(found.files):
-        _refuse(names, title, missing)
-    notes += [f"{title}: {missing}"] if missing else []
-    notes += [note] if (note := found.note(title)) else []
-    files = [file or _at_least(name) for name, file in zip(names, found.files, strict=True)]
-    return [(os.path.join(folder, file), file) for file in files]
-
-
-def _check_count(count: int, title: str) -> None:
-    if count > bound("images"):
-        raise UserError(f"{title} names {beyond('images', count)}")
-
-
-def _refuse(names: Sequence[str], title: str, missing: str) -> NoReturn:
-    """None of the images of a COCO file is there."""
-    i = next((i for i, name in enumerate(names) if not is_below(name)), None)
-    if i is not None:
-        raise UserError(
-            f"{title}: images[{i}] has the file_name {names[i][:80]!r}, which does not lead below "
-            f"the image folder; {missing}: give the folder of the images as --image-root"
-        )
-    raise UserError(f"{title}: {missing}: give the folder of the images as --image-root")
-
-
-def _at_least(name: str) -> str:
-    """A path below the image folder for a name without a file; the batch reports it."""
-    return name if is_below(name) and not name.startswith(_LINKS) else last_part(name)
-
-
-def _read(path: str, title: str, most: int) -> bytes:
-    """The file's content; UserError if it cannot be read or has more than `most` bytes.
-
-    Also of standard input ("-") and of a pipe that the shell opened: @<(find . -name "*.jpg").
-    """
-    data: bytes | None
-    try:
-        if (descriptor := own_descriptor(path)) is not None:
-            data = read_stream(descriptor, most, bound("seconds"))
-        else:
-            with open_regular(path) as file:
-                data = file.read() if os.fstat(file.fileno()).st_size <= most else None
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise UserError(f"cannot read {title}: {reason(error)}; check the path") from None
-    if data is None:
-        raise UserError(f"{title} is larger than {most // 1_000_000} MB: split it")
-    kind = kind_of(data[:HEAD_BYTES])
-    if kind is not None and kind.group == "lfs":
-        raise UserError(f"{title} is {kind.title}, not the file itself: run git lfs pull")
-    return data

@@ -49,6 +49,7 @@ class LoadedImage:
     sha256: hex, of the file's bytes, or of the RGB pixels if there is no file.
     notes: decisions that were made in reading it, one short line each.
     annotated: its annotated objects; None where no annotation file was given.
+    unplaced: the digest of annotated objects that are of an image of another shape; "" for none.
     """
 
     rgb: np.ndarray
@@ -56,6 +57,7 @@ class LoadedImage:
     sha256: str
     notes: tuple[str, ...] = ()
     annotated: Annotated | None = None
+    unplaced: str = ""
 
     def __repr__(self) -> str:
         return _about(self)
@@ -81,7 +83,9 @@ class LoadedImage:
     @property
     def facts(self) -> ImageFacts:
         """Everything but the pixels."""
-        return ImageFacts(self.hw, self.path, self.sha256, self.notes, self.annotated)
+        return ImageFacts(
+            self.hw, self.path, self.sha256, self.notes, self.annotated, self.unplaced
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,6 +97,7 @@ class ImageFacts:
     sha256: str
     notes: tuple[str, ...] = ()
     annotated: Annotated | None = field(default=None, compare=False)
+    unplaced: str = ""
 
     def __repr__(self) -> str:
         return _about(self)

@@ -26,7 +26,7 @@ from detr_viz.images.deep_tiff import by_tifffile, by_two_passes, refuse_raw_pho
 from detr_viz.images.loaded_image import MAX_PIXELS, ImageError, LoadedImage
 from detr_viz.images.not_images import kind_in, refuse
 from detr_viz.images.tiff_tags import TIFFFILE, TWO_PASSES, TiffTags, read_tags, reader
-from detr_viz.images.to_rgb import frame_note, to_rgb
+from detr_viz.images.to_rgb import ORIENTATION, frame_note, to_rgb
 
 _NOT_OPENED = {"FITS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "PDF"}
 _ONE_AT_A_TIME = threading.Lock()  # Pillow's settings and warning filters are shared by all threads
@@ -182,6 +182,19 @@ def _open_regular(path: str, name: str) -> BinaryIO:
         raise
     except ValueError as error:  # a null character in the path
         raise ImageError(f"{name} is not a path: {error}") from error
+
+
+def orientation_of(path: str) -> int:
+    """The EXIF orientation of a file that was read, 1 to 8; 1 where it has none."""
+    with open_regular(path) as file:
+        if (tags := read_tags(file, path)) is not None:
+            return tags.orientation
+        file.seek(0)
+        try:
+            with _pillow_rules(), Image.open(file, formats=_formats()) as im:
+                return im.getexif().get(ORIENTATION, 1)
+        except Exception:  # of another reader, or its EXIF block is damaged
+            return 1
 
 
 def sha256(file: BinaryIO) -> str:

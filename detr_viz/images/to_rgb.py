@@ -10,7 +10,7 @@ from PIL import Image
 from detr_viz.common.bounds import beyond, bound
 from detr_viz.images.loaded_image import ImageError, ask_for
 
-_ORIENTATION = 0x0112  # EXIF tag; how the stored pixels must be turned to stand upright
+ORIENTATION = 0x0112  # EXIF tag; how the stored pixels must be turned to stand upright
 _BYTES = {"I": 4, "F": 4}  # of a sample; I;16 and its kin have two
 _STRIP = 1 << 22  # samples that are worked on at a time
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_FORMAT = 258, 262, 339
@@ -67,7 +67,7 @@ def strips(rows: int, samples: int) -> Iterator[slice]:
 
 def _turn(im: Image.Image) -> Image.Transpose | None:
     try:
-        return TURNS.get(im.getexif().get(_ORIENTATION))
+        return TURNS.get(im.getexif().get(ORIENTATION))
     except Exception:  # the picture is whole, its EXIF block is not
         return None
 

@@ -21,9 +21,9 @@ def list_image(
     models: Sequence[Detector], image: Input, recipe: Recipe, all_queries: bool
 ) -> Iterator[str]:
     """Yields the tables of an image's queries. all_queries: all queries by score."""
-    from detr_viz.images.read import load_image
+    from detr_viz.images.onto_picture import load_annotated
 
-    picture = load_image(image.path)
+    picture = load_annotated(image.path, image.annotated)
     yield from (f"note: {image.path}: {note}" for note in picture.notes)
     needs = Needs(recipe.layer)
     explanations = explain_one(models, picture, inputs_of(picture, recipe), recipe, needs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from detr_viz.heatmaps.npz import Heatmaps
+    from detr_viz.images.loaded_image import LoadedImage
+    from detr_viz.render.recipe import Recipe
 
 
 class Numbers(Protocol):
@@ -46,6 +48,18 @@ class Arrays:
             np.savez_compressed(file, **self.arrays, meta=words)
 
 
+def with_truth(numbers: Numbers, picture: LoadedImage, recipe: Recipe) -> Numbers:
+    """Arrays of a view of one model with the annotated objects of the image, where asked for."""
+    shown = recipe.style.truth and picture.annotated is not None
+    if not (shown and isinstance(numbers, Arrays)) or "truth_labels" in numbers.arrays:
+        return numbers
+    from detr_viz.detections.mistakes import Truth
+    from detr_viz.heatmaps.truth_arrays import truth_arrays
+
+    truth = Truth.of(picture.annotated, recipe.models[0].class_names)
+    return replace(numbers, arrays={**numbers.arrays, **truth_arrays(truth)})
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of texts and numbers under the names of their columns; a last column has the digest."""
@@ -73,8 +87,6 @@ class Maps:
     suffix = ".npz"
 
     def write(self, path: Path, digest: str) -> None:
-        from dataclasses import replace
-
         from detr_viz.heatmaps.npz import write
 
         meta = {**self.heatmaps.meta, "recipe_sha256": digest}

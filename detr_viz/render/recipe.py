@@ -199,6 +199,8 @@ class Recipe:
         del values["words"], values["run_words"]  # of paths, which change no picture
         if style.levels != "sum":  # files of other flags keep their digest
             values["levels"] = style.levels
+        if style.truth:
+            values["truth"] = True
         for facts, how in zip(values["models"], self.preprocessings, strict=True):
             del facts["samples"], facts["stages"], facts["taps"]
             if facts.pop("preprocessing") is not None:  # files of other models keep their digest
@@ -232,13 +234,25 @@ class Recipe:
 
     def digest(self, image: LoadedImage | ImageFacts) -> str:
         """sha256 (hex) of the recipe with an image: its bytes, and the name that files mention."""
-        return self.digest_of(image.sha256, image.path)
+        stated = image.unplaced if image.annotated is None else image.annotated.digest
+        return self.digest_of(image.sha256, image.path, stated)
 
-    def digest_of(self, image_sha256: str, path: str | None) -> str:
-        """`digest` where only the file's sha256 and its path are known."""
+    @property
+    def uses_truth(self) -> bool:
+        """Whether the annotated objects of an image decide what its files show."""
+        return self.style.truth
+
+    def digest_of(self, image_sha256: str, path: str | None, annotated: str = "") -> str:
+        """`digest` where the file's sha256 and its path are known.
+
+        annotated: the digest of its annotated objects, "" where no file has any
+        """
         name = Path(path).name if path else ""
-        about = f"\n{image_sha256}\n{name}".encode(errors="surrogateescape")
-        return hashlib.sha256(self._settings + about).hexdigest()
+        about = [image_sha256, name]
+        if self.uses_truth and annotated:  # other files keep their digest
+            about.append(annotated)
+        words = "".join(f"\n{one}" for one in about).encode(errors="surrogateescape")
+        return hashlib.sha256(self._settings + words).hexdigest()
 
 
 def plot_label(plot: str) -> str:

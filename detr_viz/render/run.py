@@ -31,6 +31,7 @@ from detr_viz.render.notes import (
     is_beyond_models,
     size_notes,
 )
+from detr_viz.render.numbers import with_truth
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.proposing import check_proposals
 from detr_viz.render.recipe import Recipe
@@ -218,7 +219,7 @@ def draw(
                     replaced += replaced_by(digest, target.ending(end).figures)
                     files += save_figure(figure, target.ending(end), digest)
             for end, numbers_of in drawn.numbers.items() if target.saves_maps else ():
-                numbers = numbers_of()
+                numbers = with_truth(numbers_of(), picture, recipe)
                 path = target.numbers(end, numbers.suffix)
                 replaced += replaced_by(digest, [path])
                 numbers.write(path, digest)
@@ -250,11 +251,11 @@ def render_image(
 
     exact: the same models in float32, where `models` are of another precision.
     """
-    from detr_viz.images.read import load_image
+    from detr_viz.images.onto_picture import load_annotated
 
     for view in recipe.views:
         paths.at(recipe.stem(image.name, view)).check()  # all views, before the work starts
-    picture = load_image(image.path)
+    picture = load_annotated(image.path, image.annotated)
     yield from (f"note: {image.path}: {note}" for note in picture.notes)
     pixels = inputs_of(picture, recipe)
     needs = needs_of(recipe)

@@ -27,6 +27,7 @@ CLASS_PT, TEXT_PT, SMALL_PT = 7.0, 5.8, 5.4
 INK, GRAY, WHITE = "#1a1a1a", "#666666", "#ffffff"  # text of first and second rank
 NOTE_GRAY = GRAY
 BOX_BLUE, ALERT = "#0057b8", "#b3261e"  # the box; what a removal has changed
+TRUTH_GREEN = "#00734a"  # annotated boxes
 CAP = 0.73  # height of a capital, in font sizes
 LINE = 1.28  # from baseline to baseline
 AIR = 2.6  # points between text and what it belongs to
@@ -100,6 +101,24 @@ class Label:
         return "" if self.weak else "bold"
 
 
+@dataclass(frozen=True)
+class TruthBox:
+    """An annotated box in pixels of the photo.
+
+    is_nearest: to the box of the group. is_crowd: it holds a group of objects
+    """
+
+    box_xyxy_px: tuple[float, ...]
+    is_nearest: bool = False
+    is_crowd: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What it is in two words at most."""
+        crowd = " crowd" if self.is_crowd else ""
+        return f"nearest{crowd}" if self.is_nearest else crowd.strip() or "other"
+
+
 @dataclass(frozen=True, eq=False)
 class Group:
     """A photo (H0, W0, 3), a box in its pixels (None: no box), and the rows of maps beside it.
@@ -109,6 +128,7 @@ class Group:
     old_box  the box before something was removed, drawn on the photo under the box
     score    a share in [0, 1] drawn as a bar under the photo; None: no bar
     anchor   the point (x, y) of the photo where the query stands, a plus in it and in every panel
+    truth    annotated boxes, where the figure shows them
     """
 
     label: Label
@@ -120,6 +140,7 @@ class Group:
     old_box_xyxy_px: NDArray[np.float32] | None = None
     score: float | None = None
     anchor: tuple[float, float] | None = None
+    truth: tuple[TruthBox, ...] = ()
 
     @property
     def photo_samples(self) -> SamplePoints | None:

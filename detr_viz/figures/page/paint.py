@@ -21,6 +21,7 @@ from detr_viz.figures.page import (
     samples,
     scale,
     tiles,
+    truth_boxes,
 )
 from detr_viz.figures.page.box_cells import cell_tones
 from detr_viz.figures.page.canvas import figure_of, write
@@ -100,6 +101,7 @@ def draw_marks(pen: artists.Pen, groups: Sequence[Group], layout: PageLayout) ->
     samples.add(pen, groups, layout)
     anchors.add(pen, groups, layout)
     artists.add_boxes(pen, groups, layout)
+    truth_boxes.add(pen, groups, layout)
 
 
 class PanelSheet:

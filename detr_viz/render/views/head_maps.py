@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from detr_viz.detections.detections import Detections
 from detr_viz.detections.objects import queries_of
 from detr_viz.explanation.deviation import deviation
 from detr_viz.explanation.stored import StoredExplanation, store
+from detr_viz.heatmaps.truth_arrays import truth_arrays
 from detr_viz.render.numbers import Arrays, Maps, Numbers, Table
 from detr_viz.render.pages import entries, page_maker
 from detr_viz.render.tables import ablation_table, shares_table, table
@@ -232,7 +233,8 @@ def _slugs(names: Sequence[str]) -> list[str]:
 def _maps(e: StoredExplanation, ids: Sequence[int], layer: int, recipe: Recipe) -> Maps:
     from detr_viz.heatmaps.npz import of
 
-    return Maps(of(e, ids, _modes([e], recipe), layer=layer, scale=recipe.scale))
+    maps = of(e, ids, _modes([e], recipe), layer=layer, scale=recipe.scale)
+    return Maps(replace(maps, truth=truth_arrays(e.truth)) if recipe.style.truth else maps)
 
 
 def _terms(e: StoredExplanation, ids: Sequence[int], layer: int, recipe: Recipe) -> Arrays:
@@ -252,6 +254,7 @@ def _terms(e: StoredExplanation, ids: Sequence[int], layer: int, recipe: Recipe)
     arrays |= {f"shares_{name}": share for name, share in terms.shares.items()}  # (q, heads)
     for name, pair in terms.axes.items():  # row (q, heads, w), column (q, heads, h)
         arrays |= {f"logits_{axis}_{name}": part for axis, part in zip(AXES, pair, strict=True)}
+    arrays |= truth_arrays(e.truth) if recipe.style.truth else {}
     meta = {**e.meta, "view": "terms", "layer": layer, "terms": list(terms.terms)}
     return Arrays(arrays, {**meta, "residual": terms.residual})
 
