@@ -96,6 +96,7 @@ THOROUGH = frozenset(
         "figures/test_decoder_figures.py",
         "figures/test_figure_files.py",
         "figures/test_fonts.py",
+        "figures/test_notebook_cells.py",
         "figures/test_overlaps.py",
         "figures/test_proposal_figures.py",
         "figures/test_styles.py",
@@ -111,6 +112,7 @@ THOROUGH = frozenset(
         "test_pictures.py",
         "test_proposals_command.py",
         "test_stages_command.py",
+        "test_tour.py",
     )
 )
 

@@ -1,14 +1,9 @@
-"""In a notebook: an explanation shows one picture and a table, figures show themselves, words work.
-
-The cells run in a real kernel where it matters: what a notebook displays is IPython's choice.
-"""
+"""In a notebook: an explanation shows one picture and a table, and figures are drawn of words."""
 
 from __future__ import annotations
 
 import base64
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -19,7 +14,6 @@ from conftest import ROOT, demo_explanation, demo_model
 from PIL import Image
 
 from detr_viz import PageFormat, Style, UserError, explain, head_grid, select, store
-from detr_viz.figures.page.save import save
 from detr_viz.images.annotated import Annotated
 from detr_viz.images.loaded_image import LoadedImage
 
@@ -155,6 +149,17 @@ def test_verdicts_stand_in_the_table_of_an_annotated_image(scene):
     assert rows[1][4] == "found" and {row[4] for row in rows[2:]} <= {"background", "duplicate"}
 
 
+def test_gt_draws_the_annotated_boxes(scene):
+    box = scene.boxes_xyxy_px[[3]].astype(np.float64) + 20
+    truth = Annotated(box, ("star",), np.zeros(1, bool), (7,), "a.json")
+    e = replace(scene, image=replace(scene.image, annotated=truth))
+    assert e.plot(queries=3, gt=True, dpi=60).shown.style.truth
+    assert same(e.plot(queries=3, dpi=60), scene.plot(queries=3, dpi=60))
+    assert not same(e.plot(queries=3, dpi=60, gt=True), e.plot(queries=3, dpi=60))
+    with pytest.raises(UserError, match="this image has none: annotate it, or leave gt out"):
+        scene.plot(queries=3, gt=True)
+
+
 def test_a_picture_is_shown_small():
     rgb = np.zeros((900, 1800, 3), np.uint8)
     rgb[:, 900:] = (200, 10, 10)
@@ -188,24 +193,8 @@ def test_plot_takes_the_words_of_the_command_line(scene):
     )  # fmt: skip
     assert scene.plot("terms", "top:1", dpi=60).shown.modes == ("terms",)
     assert scene.plot("cq.ck+pq.pk", "top:1", dpi=60).shown.modes == ("cq.ck+pq.pk",)
-    assert scene.plot(width="85mm").get_figwidth() == pytest.approx(3.346, abs=0.01)
-
-
-def test_plot_draws_what_the_command_line_draws(scene, tmp_path):
-    """The same bytes but for the text that says where the file comes from."""
-    from detr_viz import cli
-
-    for type_, image in (("cd_detr", "scene_1"), ("deformable_detr", "scene_2")):
-        path = str(ROOT / f"image/{image}.jpg")
-        file = tmp_path / f"{type_}.png"
-        words = ["--type", type_, "--image", path, "--queries", "top:2", "--device", "cpu"]
-        assert cli.main([*words, "--out", str(file), "--quiet"]) == 0
-        e = explain(demo_model(type_), path)
-        save(e.plot("combine", "top:2"), tmp_path / "library.png")
-        drawn, wanted = (
-            np.asarray(Image.open(p).convert("RGB")) for p in (tmp_path / "library.png", file)
-        )
-        assert np.array_equal(drawn, wanted)
+    inches = PageFormat.of(None, 85 / 25.4, 100)
+    assert same(scene.plot(width="85mm", dpi=100), head_grid(scene, "objects", page_format=inches))
 
 
 def test_head_grid_takes_them_too(scene):
@@ -217,22 +206,6 @@ def test_head_grid_takes_them_too(scene):
     assert shown.subjects[0].layers == scene.layers
     assert fig.get_figwidth() == pytest.approx(3.25, abs=0.01)
     assert head_grid(scene, np.int64(3), heads=np.arange(2)).shown.style.heads == (0, 1)
-
-
-def test_plots_of_other_kinds():
-    staged = explain(demo_model("sparse_rcnn"), SCENE, layers="all")
-    assert staged.plot(queries="top:1", dpi=60).shown.subjects[0].layers == staged.layers
-    assert staged.plot(queries="top:1", dpi=60).shown.style.name == "cells"
-    sampled = explain(demo_model("deformable_detr"), SCENE)
-    assert sampled.plot(queries="top:1", dpi=60).shown.style.name == "points"
-    assert sampled.plot(queries="top:1", heads="mean", dpi=60).shown.style.name == "overlay"
-    assert sampled.plot(queries="top:1", level=0, style="overlay", dpi=60).shown.style.levels == (
-        0,
-    )
-    salient = explain(demo_model("salience_detr"), SCENE)
-    for plot in ("proposals", "salience"):
-        assert pixels(salient.plot(plot, "top:1", dpi=60)).size > 1000
-    assert pixels(explain(demo_model("dynamic_detr"), SCENE).plot("scales", dpi=150)).size > 1000
 
 
 @pytest.mark.parametrize(
@@ -285,46 +258,3 @@ def test_words_that_say_nothing_are_one_line(scene, words, says):
 def test_head_grid_says_the_same(scene, words, says):
     with pytest.raises(UserError, match=re.escape(says)):
         head_grid(scene, **{"queries": "top:1", **words})
-
-
-# ---- one picture, in a kernel --------------------------------------------------------------------
-
-CELLS = [
-    "from detr_viz import explain, load_model, head_grid\n"
-    f"e = explain(load_model(type='cd_detr', device='cpu'), {SCENE!r})",
-    "e",
-    "e.plot('position', 'top:1', dpi=80)",
-    "fig = e.plot('position', 'top:1', dpi=80)",
-    "e.image",
-    "import matplotlib.pyplot as plt\nhead_grid(e, 'top:1', page_format='column')",
-    "fig, ax = plt.subplots()\nfrom detr_viz import draw_map\ndraw_map(ax, e, 3);",
-    "e.output()",
-]
-
-
-def test_a_cell_shows_one_picture():
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS])
-    nbclient.NotebookClient(
-        notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}
-    ).execute()
-    kinds = [[sorted(out.data) for out in cell.outputs if "data" in out] for cell in notebook.cells]
-    plain, png, page = "text/plain", "image/png", "text/html"
-    assert kinds[0] == [] and kinds[3] == []
-    assert kinds[1] == [[png, page, plain]]  # a front end takes the richest of the three
-    assert kinds[2] == kinds[4] == kinds[5] == kinds[6] == [[png, plain]]
-    assert kinds[7] == [[plain]]
-    for cell in notebook.cells:
-        assert not [out for out in cell.outputs if out.get("name") == "stderr"], cell.source
-
-
-def test_nothing_is_shown_in_a_script():
-    code = (
-        "import sys, detr_viz as d\n"
-        f"e = d.explain(d.load_model(type='cd_detr', device='cpu'), {SCENE!r})\n"
-        "fig = e.plot('position', 'top:1', dpi=60)\n"
-        "print('matplotlib.pyplot' in sys.modules, 'IPython' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.strip() == "False False" and done.stderr == "", done.stderr
