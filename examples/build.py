@@ -1,7 +1,7 @@
 """Run tour.ipynb from top to bottom and store it with its outputs, without what changes by itself.
 
 python examples/build.py              # after a change of a cell, or of what a cell shows
-python examples/build.py --check      # run it, and say whether its text is still that which is stored
+python examples/build.py --check      # run it, and compare its text with that which is stored
 
 Needs nbclient and ipykernel (pip install -e ".[dev]").
 """
@@ -9,18 +9,22 @@ Needs nbclient and ipykernel (pip install -e ".[dev]").
 from __future__ import annotations
 
 import argparse
+import base64
 import copy
 import re
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 TOUR = HERE / "tour.ipynb"
-_PICTURE = re.compile(r'(src="data:image/png;base64,)[^"]*"')
+_PICTURE = re.compile(r'(src="data:image/png;base64,)([^"]*)"')
 _SECONDS = 300  # of one cell
+_COLORS = 80  # of a stored picture
 
 
 def run(notebook: Any) -> Any:
@@ -55,7 +59,22 @@ def tidy(notebook: Any) -> Any:
                 del data["text/html"]
             elif "data:image/png" in html:
                 data.pop("image/png", None)
+                data["text/html"] = _PICTURE.sub(lambda found: _small(*found.groups()), html)
+            elif "image/png" in data:
+                data["image/png"] = _fewer_colors(data["image/png"])
     return notebook
+
+
+def _small(before: str, data: str) -> str:
+    return f'{before}{_fewer_colors(data)}"'
+
+
+def _fewer_colors(data: str) -> str:
+    """A PNG in base64 as one of a few colours: a notebook under version control should be small."""
+    page = Image.open(BytesIO(base64.b64decode(data))).convert("RGB")
+    file = BytesIO()
+    page.quantize(_COLORS, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def texts(notebook: Any) -> list[list[str]]:

@@ -62,7 +62,7 @@ class LoadedImage:
     def __repr__(self) -> str:
         return _about(self)
 
-    def _repr_png_(self) -> bytes | None:
+    def _repr_jpeg_(self) -> bytes | None:
         """A small picture of it, for a notebook; None where it has no pixels."""
         from PIL import Image
 
@@ -70,7 +70,7 @@ class LoadedImage:
             small = Image.fromarray(self.rgb)
             small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), reducing_gap=2)
             file = BytesIO()
-            small.save(file, "png")
+            small.save(file, "jpeg", quality=90)
         except Exception:  # a cell that only shows it must not fail: it has the text
             return None
         return file.getvalue()

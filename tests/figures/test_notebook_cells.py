@@ -77,7 +77,7 @@ def test_a_cell_shows_one_picture(monkeypatch):
     # of an explanation a front end takes the richest of the three
     assert kinds == [
         *([], [[png, page, plain]], picture, []),
-        *(picture, picture, picture, [[plain]]),
+        *([["image/jpeg", plain]], picture, picture, [[plain]]),
     ]
     for cell in notebook.cells:
         assert not [out for out in cell.outputs if out.get("name") == "stderr"], cell.source
