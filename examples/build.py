@@ -23,8 +23,9 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 TOUR = HERE / "tour.ipynb"
 _PICTURE = re.compile(r'(src="data:image/png;base64,)([^"]*)"')
+_PAGE_SIZE = re.compile(r"a page of [\d,]+ kB")  # of the explorer
 _SECONDS = 300  # of one cell
-_COLORS = 80  # of a stored picture
+_COLORS = 72  # of a stored picture
 
 
 def run(notebook: Any) -> Any:
@@ -52,6 +53,8 @@ def tidy(notebook: Any) -> Any:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02}"
         cell.metadata = {}
+        if cell.cell_type == "code":
+            cell.outputs = _joined(cell.outputs)
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             html = data.get("text/html", "")
@@ -65,6 +68,17 @@ def tidy(notebook: Any) -> Any:
     return notebook
 
 
+def _joined(outputs: list[Any]) -> list[Any]:
+    """What is printed comes in pieces, by chance: as one."""
+    found: list[Any] = []
+    for output in outputs:
+        if found and "text" in output and found[-1].get("name") == output.get("name"):
+            found[-1]["text"] += output["text"]
+        else:
+            found.append(output)
+    return found
+
+
 def _small(before: str, data: str) -> str:
     return f'{before}{_fewer_colors(data)}"'
 
@@ -73,7 +87,7 @@ def _fewer_colors(data: str) -> str:
     """A PNG in base64 as one of a few colours: a notebook under version control should be small."""
     page = Image.open(BytesIO(base64.b64decode(data))).convert("RGB")
     file = BytesIO()
-    page.quantize(_COLORS, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    page.quantize(_COLORS, kmeans=2, dither=Image.Dither.NONE).save(file, "png", optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -88,7 +102,7 @@ def texts(notebook: Any) -> list[list[str]]:
             words.append(output.get("text", ""))
             for kind, data in sorted(output.get("data", {}).items()):
                 text = kind if kind.startswith("image/") else _PICTURE.sub(r'\1"', data)
-                words.append(text)
+                words.append(_PAGE_SIZE.sub("a page", text))
         found.append(words)
     return found
 

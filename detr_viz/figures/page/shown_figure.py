@@ -34,7 +34,7 @@ def png_of(fig: Figure, colors: int | None = None) -> bytes:
 
     page = Image.fromarray(pixels_of(fig)[0])
     if colors is not None:
-        page = page.quantize(colors, dither=Image.Dither.NONE)
+        page = page.quantize(colors, kmeans=1, dither=Image.Dither.NONE)
     file = BytesIO()
     page.save(file, "png", optimize=True)
     return file.getvalue()
