@@ -101,6 +101,7 @@ THOROUGH = frozenset(
         "figures/test_proposal_figures.py",
         "figures/test_styles.py",
         "heatmaps/test_fuzz.py",
+        "html/test_explorer_cell.py",
         "regression/test_mutations.py",
         "regression/test_pytest_plugin.py",
         "regression/test_reports.py",

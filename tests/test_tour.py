@@ -1,10 +1,12 @@
-"""examples/tour.ipynb runs from top to bottom in a new kernel, and says today what is stored in it."""
+"""examples/tour.ipynb runs in a new kernel, and says today what is stored in it."""
 
 from __future__ import annotations
 
 import base64
+import copy
 import importlib.util
 import re
+from importlib import import_module
 from io import BytesIO
 
 import pytest
@@ -12,6 +14,7 @@ from conftest import ROOT
 from PIL import Image
 
 import detr_viz
+from detr_viz import cli
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
@@ -66,8 +69,6 @@ def test_pictures_are_as_large_as_those_that_are_stored(stored, fresh):
 
 
 def test_a_changed_text_is_seen(stored):
-    import copy
-
     other = copy.deepcopy(stored)
     printing = next(c for c in codes(other) if any("text" in o for o in c.outputs))
     printing.outputs[0]["text"] = "another"
@@ -89,27 +90,20 @@ def test_it_is_small_and_has_no_places_or_times_of_this_machine(stored):
 
 def test_it_shows_what_it_promises(stored):
     source = "\n".join(cell.source for cell in codes(stored))
-    for used in ("e.plot(", "e.ablate(", "biography=True", "deformable_detr", "gt=True",
-                 "e.explore()", "attach(", "compare_maps(", "e.residuals", '"terms"', "photo_"):  # fmt: skip
+    promised = ["e.plot(", "e.ablate(", "biography=True", "deformable_detr", "gt=True", "photo_"]
+    for used in (*promised, "e.explore()", "attach(", "compare_maps(", "e.residuals", '"terms"'):
         assert used in source, used
     for names in re.findall(r"^from detr_viz import (.*)$", source, re.M):
         assert set(names.split(", ")) <= set(detr_viz.__all__)
     said = "\n".join(" ".join(words) for words in build.texts(stored))
-    for word in (
-        "found",
-        "wrong-class",
-        "bad-box",
-        "did you mean position?",
-        "self-check: {1: True}",
-    ):
+    verdicts = ("found", "wrong-class", "bad-box")
+    for word in (*verdicts, "did you mean position?", "self-check: {1: True}"):
         assert word in said, word
 
 
-def test_it_has_a_cell_for_each_command_of_its_text(stored):
-    """Flags that the text names are there."""
-    from detr_viz import cli
-
-    known = {o for a in cli.build_parser(cli.main.__globals__["import_module"](
-        cli.SUBCOMMANDS[cli.DEFAULT_COMMAND]))._actions for o in a.option_strings}  # fmt: skip
+def test_its_text_names_flags_that_are_there(stored):
+    parser = cli.build_parser(import_module(cli.SUBCOMMANDS[cli.DEFAULT_COMMAND]))
+    known = {option for action in parser._actions for option in action.option_strings}
     words = "\n".join(c.source for c in stored.cells if c.cell_type == "markdown")
-    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", words)) <= known
+    flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", words))
+    assert flags and flags <= known

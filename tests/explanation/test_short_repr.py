@@ -165,7 +165,7 @@ def test_each_public_class_of_results_was_printed():
             list(inside(thing, seen))
     public = {name for name in detr_viz.__all__ if inspect.isclass(getattr(detr_viz, name, None))}
     not_results = {"Detector", "UserError", "SelfCheckError"}  # a protocol, errors
-    assert public - not_results <= {*seen, "Explorer"}  # html/test_notebook.py prints that
+    assert public - not_results <= {*seen, "Explorer"}  # html/test_explorer_cell.py prints that
 
 
 def test_names_of_files_and_classes_stay_on_their_line():
