@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 WORKERS = 4  # at most; each holds its own models
 # The files that take longest, longest first: begun first, so that no worker ends long after others.
 LONGEST = (
+    "test_tour.py",
     "attacks/test_terminal.py",
     "attacks/test_not_regular.py",
     "attacks/test_settings_and_names.py",
@@ -47,6 +48,9 @@ LONGEST = (
     "figures/test_decoder_figures.py",
     "render/test_one_loop.py",
     "figures/test_overlaps.py",
+    "figures/test_notebook_cells.py",
+    "html/test_explorer_cell.py",
+    "figures/test_notebook.py",
     "explanation/test_faithfulness.py",
     "test_anchor_views.py",
     "batch/test_budget.py",

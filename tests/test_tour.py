@@ -19,6 +19,8 @@ from detr_viz import cli
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
 
+# on Windows zmq has a way around what it warns of
+pytestmark = pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")
 PATH = ROOT / "examples/tour.ipynb"
 spec = importlib.util.spec_from_file_location("tour_build", ROOT / "examples/build.py")
 build = importlib.util.module_from_spec(spec)

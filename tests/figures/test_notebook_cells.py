@@ -63,6 +63,7 @@ def test_plots_of_other_kinds():
     assert pixels(explain(demo_model("dynamic_detr"), SCENE).plot("scales", dpi=150)).size > 1000
 
 
+@pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")  # zmq, on Windows
 def test_a_cell_shows_one_picture(monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)  # a command in this process sets it
     nbformat = pytest.importorskip("nbformat")
