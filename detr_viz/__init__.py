@@ -12,7 +12,7 @@ of these names is used. docs/library.md has them all, with their docstrings.
 
 from typing import TYPE_CHECKING
 
-from detr_viz.common.lazy import public
+from detr_viz.common.lazy import offer, public
 
 if TYPE_CHECKING:
     from detr_viz.adapters.attach import attach as attach
@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from detr_viz.heatmaps.npz import load as load_maps
     from detr_viz.heatmaps.npz import save as save_maps
     from detr_viz.heatmaps.schema import Heatmaps as Heatmaps
+    from detr_viz.html.notebook import Explorer as Explorer
+    from detr_viz.html.notebook import explore as explore
     from detr_viz.images.annotated import Annotated as Annotated
     from detr_viz.images.load_annotated import load_annotated as load_annotated
     from detr_viz.models.detector import LoadedModel as LoadedModel
@@ -124,6 +126,9 @@ _HOMES = {
     "PageFormat": "figures.styles",
     "save": "figures.page.save",
     "show": "figures.page.save",
+    # a page to explore
+    "explore": "html.notebook",
+    "Explorer": "html.notebook",
     # saved maps
     "Heatmaps": "heatmaps.schema",
     "save_maps": "heatmaps.npz:save",
@@ -135,6 +140,16 @@ _HOMES = {
     "UserError": "common.errors",
     "SelfCheckError": "explanation.explain_image",
 }
+# what explanations do by packages that theirs may not import: explanation/notebook.py
+offer(
+    __name__,
+    {
+        "plot": "figures.notebook",
+        "shown_html": "figures.notebook",
+        "shown_png": "figures.notebook",
+        "explore": "html.notebook",
+    },
+)
 if not TYPE_CHECKING:  # a checker would take any name for one of these
     __getattr__, _names = public(__name__, _HOMES)
 __all__ = [
@@ -145,6 +160,7 @@ __all__ = [
     "Detections",
     "Detector",
     "Explanation",
+    "Explorer",
     "Faithfulness",
     "Grid",
     "Heatmaps",
@@ -174,6 +190,7 @@ __all__ = [
     "encoder_grid",
     "encoder_rollout_grid",
     "explain",
+    "explore",
     "faithfulness",
     "faithfulness_grid",
     "head_grid",

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 WORKERS = 4  # at most; each holds its own models
 # The files that take longest, longest first: begun first, so that no worker ends long after others.
 LONGEST = (
+    "test_tour.py",
     "attacks/test_terminal.py",
     "attacks/test_not_regular.py",
     "attacks/test_settings_and_names.py",
@@ -47,6 +48,9 @@ LONGEST = (
     "figures/test_decoder_figures.py",
     "render/test_one_loop.py",
     "figures/test_overlaps.py",
+    "figures/test_notebook_cells.py",
+    "html/test_explorer_cell.py",
+    "figures/test_notebook.py",
     "explanation/test_faithfulness.py",
     "test_anchor_views.py",
     "batch/test_budget.py",
@@ -96,10 +100,12 @@ THOROUGH = frozenset(
         "figures/test_decoder_figures.py",
         "figures/test_figure_files.py",
         "figures/test_fonts.py",
+        "figures/test_notebook_cells.py",
         "figures/test_overlaps.py",
         "figures/test_proposal_figures.py",
         "figures/test_styles.py",
         "heatmaps/test_fuzz.py",
+        "html/test_explorer_cell.py",
         "regression/test_mutations.py",
         "regression/test_pytest_plugin.py",
         "regression/test_reports.py",
@@ -111,6 +117,7 @@ THOROUGH = frozenset(
         "test_pictures.py",
         "test_proposals_command.py",
         "test_stages_command.py",
+        "test_tour.py",
     )
 )
 

@@ -48,7 +48,8 @@ def run(codes: list[str], names: dict[str, object]) -> dict[str, object]:
 
 def test_each_page_with_examples_is_tried_here():
     assert WITH == ["README.md", "README.zh-CN.md", "docs/annotations.md", "docs/checkpoints.md",
-                    "docs/library.md", "docs/regression.md", "docs/your_model.md"]  # fmt: skip
+                    "docs/library.md", "docs/notebook.md", "docs/regression.md",
+                    "docs/your_model.md"]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", WITH)
@@ -127,6 +128,16 @@ def test_the_library_page(place):
     import matplotlib.pyplot as plt
 
     plt.close("all")
+
+
+def test_the_notebook_page(place):
+    codes = examples("docs/notebook.md")
+    names = run(codes, {})
+    assert (place / "page.html").read_text(encoding="utf-8") == names["e"].explore().text
+    calls = [line for code in codes for line in code.splitlines() if line.startswith("e.plot(")]
+    assert len(calls) == 5
+    for call in calls:
+        assert eval(call, names)._repr_png_()[0][:4] == b"\x89PNG"
 
 
 def test_the_fixture_of_pytest(place):

@@ -18,6 +18,7 @@ import detr_viz
 from detr_viz import (
     Detector,
     Explanation,
+    Explorer,
     Faithfulness,
     LogitTerms,
     PageFormat,
@@ -28,6 +29,7 @@ from detr_viz import (
     compare_models,
     draw_map,
     explain,
+    explore,
     faithfulness,
     head_grid,
     load_maps,
@@ -55,6 +57,12 @@ def use(ax: Axes) -> None:
     fig = head_grid(e, queries, "position", style=Style("contour"), page_format=PageFormat.of())
     assert_type(fig, Figure)
     save(fig, "figure.pdf")
+    words = head_grid(e, "top:3", "all", heads="mean", style="contour", page_format="column")
+    assert_type(words, Figure)
+    assert_type(e.plot("position", "top:3", layer="all", zoom=2, gt=True, width="85mm"), Figure)
+    assert_type(e.explore(height=500), Explorer)
+    assert_type(explore([e, e]).text, str)
+    explore(e).save("page.html")
     assert_type(draw_map(ax, e, 3, 4, norm="head"), AxesImage)
     objects = shared_objects([e.boxes_xyxy_px, e.boxes_xyxy_px], [queries, queries])
     assert_type(objects, list[SharedObject])
@@ -66,4 +74,6 @@ def misuse(e: Explanation) -> None:
     """Each of these is an error to a checker: else the comment itself is one."""
     e.maps("position", layr=1)  # type: ignore[call-arg]
     select(e, 3)  # type: ignore[arg-type]
+    head_grid(e, "top:3", stile="contour")  # type: ignore[call-arg]
+    e.plot("position", style=3)  # type: ignore[arg-type]
     detr_viz.head_gird(e, [3])  # type: ignore[attr-defined]

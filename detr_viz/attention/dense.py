@@ -78,7 +78,7 @@ class DenseAttention:
 
     def __repr__(self) -> str:
         sizes = f"{self.num_heads} heads, {self.num_rows} rows, {self.c_k.shape[-2]} keys"
-        return f"DenseAttention({sizes}, scale {self.scale:.3g})"
+        return f"{type(self).__name__}({sizes}, scale {self.scale:.3g})"
 
     def of_image(self, i: int) -> DenseAttention:
         """One image of a batch. All fields of a batch begin with B, but not the shared bias."""

@@ -34,6 +34,10 @@ class GivenLogits:
     kind = "dense"
     term_names = ()
 
+    def __repr__(self) -> str:
+        keys = self.logits.shape[-1]
+        return f"GivenLogits({self.num_heads} heads, {self.num_rows} rows, {keys} keys)"
+
     @property
     def num_heads(self) -> int:
         return self.logits.shape[-3]

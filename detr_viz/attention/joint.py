@@ -33,6 +33,9 @@ class JointAttention:
 
     kind = "joint"
 
+    def __repr__(self) -> str:
+        return f"JointAttention({self.num_heads} heads, {self.num_rows} rows of {self.own!r})"
+
     @property
     def num_heads(self) -> int:
         return self.own.num_heads

@@ -73,6 +73,11 @@ class SampledAttention:
     kind = "sampled"
     term_names = tuple(PARTS.values())
 
+    def __repr__(self) -> str:
+        levels, points = self.c_logits.shape[-2:]
+        sizes = f"{self.num_heads} heads, {self.num_rows} rows, {levels} levels, {points} points"
+        return f"{type(self).__name__}({sizes})"
+
     def of_image(self, i: int) -> SampledAttention:
         """One image of a batch. All fields of a batch begin with B, but not those of the bias."""
         names = ("c_logits", "p_logits", "c_offsets", "p_offsets", "reference", "value", "padding")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 UNDIVIDED_SAMPLES_FORMULA = "W q + b"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class UndividedAttention(DenseAttention):
     """softmax((q + b_q) . (k + b_k) * scale), with q and k as c_q and c_k, and p_q, p_k 0.
 
@@ -54,7 +54,7 @@ class UndividedAttention(DenseAttention):
         return super().without(removal, hidden)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class UndividedSamples(SampledAttention):
     """Sampled attention of queries whose content and position were added before it.
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import MODES
 from detr_viz.checkpoints.sources import check_sources, precise
-from detr_viz.cli import flags, rules, run_flags
+from detr_viz.cli import flags, run_flags
 from detr_viz.cli.arguments import formats
+from detr_viz.cli.atlas_rules import check_atlas
 from detr_viz.cli.lists import Listed, as_text
 from detr_viz.cli.settings import (
     check_look,
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     sources = sources_of(args)
     style = Style(norm=args.norm, cmap=args.cmap)
     page_format = page_format_of(args)
-    rules.check_atlas(args)
+    check_atlas(args)
     os.environ["MPLBACKEND"] = "agg"
     share_cores()
     check_look(style, page_format)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detr_viz.checkpoints.sources import check_sources, precise
-from detr_viz.cli import flags, rules, run_flags
+from detr_viz.cli import flags, run_flags
 from detr_viz.cli.arguments import count, formats
+from detr_viz.cli.atlas_rules import check_atlas
 from detr_viz.cli.lists import Listed, as_text
 from detr_viz.cli.settings import (
     check_look,
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     """Judge all images; the exit code is 0, 1 where some failed, 130 after Ctrl-C."""
     sources = sources_of(args)
     style, page_format = Style(cmap=args.cmap, truth=True), page_format_of(args)
-    rules.check_atlas(args)
+    check_atlas(args)
     os.environ["MPLBACKEND"] = "agg"
     share_cores()
     if args.worst:

@@ -35,6 +35,7 @@ SUBCOMMANDS = {
     "compare": "detr_viz.cli.compare",
     "atlas": "detr_viz.cli.atlas",
     "errors": "detr_viz.cli.errors",
+    "explore": "detr_viz.cli.explore",
 }
 DEFAULT_COMMAND = "render"
 _SUMMARIES = {
@@ -44,6 +45,7 @@ _SUMMARIES = {
     "compare": "two saved files or folders",
     "atlas": "what each head does over many images",
     "errors": "what was missed in annotated images, and why",
+    "explore": "a page to point at, in a browser",
 }
 
 

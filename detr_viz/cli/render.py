@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     check_sources(sources)
     if len(images) == 1:
         check_image(images[0].path)
-    recipe = recipe_of(args, style, page_format, flags.views)
+    recipe = recipe_of(args, style, page_format, flags.views, flags.writes_page)
     if flags.is_batch:
         return run_many(sources, recipe, images, options)
     return run_here(sources, recipe, images, options, all_queries=args.queries in (None, "all"))

@@ -128,7 +128,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add(
         "--out",
         metavar="PATH",
-        help="a .png, .pdf, .svg, .jpg, .tif or .eps file; a folder for several images "
+        help="a .png, .pdf, .svg, .jpg, .tif, .eps or .html file; a folder for several images "
         "(default: outputs/<image>_<type>_<plot>.png)",
     )
     add(
@@ -136,8 +136,9 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         action=Listed,
         read=as_text(formats),
         metavar="F",
-        help="what goes into a folder, any of png, pdf, svg, jpg, tif, eps, npz, csv (default: "
-        "png); npz or csv: the numbers of --save-maps",
+        help="what goes into a folder, any of png, pdf, svg, jpg, tif, eps, npz, csv, html "
+        "(default: png); npz or csv: the numbers of --save-maps; html: a page to explore in a "
+        "browser",
     )
     add(
         "--save-maps",

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from detr_viz.attention.terms import ALL_TERMS, PROPOSALS, SALIENCE, SCALE_PLOT
 from detr_viz.cli.look_rules import LOOK_RULES
+from detr_viz.cli.page_rules import PAGE_RULES
 from detr_viz.cli.token_rules import TOKEN_RULES
 from detr_viz.common.errors import UserError
-from detr_viz.figures.styles import SUFFIXES
 from detr_viz.images import collect
 from detr_viz.render import views
-from detr_viz.render.paths import NUMBERS, check_out, is_folder
+from detr_viz.render.paths import NUMBERS, PAGE, check_out, is_folder
 from detr_viz.render.views import CROSS
 
 _FOR_MANY = ("resume", "shard", "contact_sheet", "jobs", "batch_size", "ray_address")
@@ -103,11 +103,17 @@ class Flags:
     @property
     def is_tiff(self) -> bool:
         figures = {Path(self.args.out).suffix.lower()} if self.one_file else self.formats
-        return figures - {*NUMBERS} <= {".tif", ".tiff"}
+        return figures - {*NUMBERS, PAGE} <= {".tif", ".tiff"}
 
     @property
     def no_figure(self) -> bool:
-        return self.formats <= {*NUMBERS}
+        if self.one_file:
+            return Path(self.args.out).suffix.lower() == PAGE
+        return self.formats <= {*NUMBERS, PAGE}
+
+    @property
+    def writes_page(self) -> bool:
+        return self.no_figure if self.one_file else PAGE in self.formats
 
 
 Rule = tuple[Callable[[Flags], object], str | Callable[[Flags], str]]
@@ -232,6 +238,7 @@ RULES: tuple[Rule, ...] = (
         "--faithfulness hides cells of the whole photo and shows all of it: leave --zoom out",
     ),
     *TOKEN_RULES,
+    *PAGE_RULES,
     # ---- outputs ---------------------------------------------------------------------------------
     (
         lambda f: not f.args.list_queries and f.args.format and f.one_file,
@@ -271,17 +278,6 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
-ATLAS_RULES: tuple[tuple[Callable[[argparse.Namespace], object], str], ...] = (
-    (lambda args: not args.out, "--out is empty: give a folder"),
-    (lambda args: Path(args.out).is_file(), "--out {out} is a file: give a folder"),
-    (
-        lambda args: Path(args.out).suffix.lower() in SUFFIXES and not Path(args.out).is_dir(),
-        "--out {out} looks like a file: give a folder",
-    ),
-    (lambda args: ".npz" in args.format, "--format is of the figures: leave npz out"),
-    (lambda args: ".csv" in args.format, "--format is of the figures: leave csv out"),
-)
-
 
 def check(flags: Flags) -> None:
     """UserError for the first rule of the render command that is broken, or for a bad --out."""
@@ -290,11 +286,3 @@ def check(flags: Flags) -> None:
     for is_wrong, words in RULES:
         if is_wrong(flags):
             raise UserError(words if isinstance(words, str) else words(flags))
-
-
-def check_atlas(args: argparse.Namespace) -> None:
-    """UserError for the first rule of the atlas command that is broken, or for a bad --out."""
-    for is_wrong, words in ATLAS_RULES:
-        if is_wrong(args):
-            raise UserError(words.format(out=args.out))
-    check_out(args.out, several=True)

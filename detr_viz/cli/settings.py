@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from detr_viz.checkpoints.sources import ModelSource, load, pair
 from detr_viz.checkpoints.type_names import real_weights
 from detr_viz.cli.arguments import Unasked
+from detr_viz.cli.command_words import model_words, run_words
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import path_text
@@ -229,7 +230,11 @@ def options_of(args: argparse.Namespace) -> RunOptions:
 
 
 def recipe_of(
-    args: argparse.Namespace, style: Style, page_format: PageFormat, views: Sequence[str]
+    args: argparse.Namespace,
+    style: Style,
+    page_format: PageFormat,
+    views: Sequence[str],
+    pages: bool = False,
 ) -> Recipe:
     """The recipe of the render command, still without the facts of the models."""
     from detr_viz.render.recipe import Recipe
@@ -258,4 +263,6 @@ def recipe_of(
         free_style=args.style is None,
         free_layer=free_layer,
         score=args.score,
+        words=model_words(sources_of(args)) if pages else None,
+        run_words=run_words(args),
     )

@@ -41,6 +41,12 @@ def folded(*lines: str) -> str:
     return "\n".join(folded)
 
 
+def one_line(text: str, most: int = COLUMNS) -> str:
+    """A text of a file or a user on one line, without control characters; of a long one its end."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= most else f"...{line[3 - most :]}"
+
+
 def brief(value: Any) -> str:
     """A value by its size: an array by dtype and shape, a mapping or a long list by its start."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)

@@ -118,8 +118,8 @@ def layer_word(stages: bool) -> str:
     return "stage" if stages else "decoder layer"
 
 
-@dataclass(frozen=True)
-class AttentionSite:
+@dataclass(frozen=True, repr=False)
+class AttentionSite(ShortRepr):
     """A place in a network where attention is computed.
 
     module       the module whose call is the attention; it is hooked

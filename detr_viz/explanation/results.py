@@ -24,6 +24,7 @@ from detr_viz.explanation.detector import layer_word
 from detr_viz.explanation.logit_term_arrays import LogitTerms
 from detr_viz.explanation.map_grids import MapGrids
 from detr_viz.explanation.mode_checks import check_mode_of, check_products
+from detr_viz.explanation.notebook import InNotebook
 from detr_viz.explanation.salience import Salience
 from detr_viz.explanation.scales import ScaleAttention
 from detr_viz.explanation.summary import summary
@@ -31,7 +32,7 @@ from detr_viz.images.loaded_image import ImageFacts, LoadedImage
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ExplanationBase(MapGrids):
+class ExplanationBase(MapGrids, InNotebook):
     """Detections and the facts of their attention maps. Arrays are numpy.
 
     image             the picture as read (rgb uint8 (H0, W0, 3), path, sha256); without its pixels

@@ -1,10 +1,9 @@
 """Head maps as a matplotlib Figure: for each query its photo and box, then a panel for each head.
 
-fig = figures.head_grid(e, [17, 3], "position")
+fig = figures.head_grid(e, "top:3", "position")    # in a notebook its last line shows it
 figures.save(fig, "cat.png")                       # or .pdf, .svg
 
-style, page_format = Style("contour"), PageFormat.of("column")
-fig = figures.head_grid(e, [17], layer=[0, 2, 5], style=style, page_format=page_format)
+fig = figures.head_grid(e, [17], layer=[0, 2, 5], style="contour", page_format="column")
 fig = figures.compare_models([a, b], shared_objects([a.boxes_xyxy_px, b.boxes_xyxy_px], ids))
 """
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from detr_viz.attention.terms import ALL_TERMS, Mode
 from detr_viz.detections.matching import Match, SharedObject
+from detr_viz.figures import words
 from detr_viz.figures.file_facts import metadata
 from detr_viz.figures.labels import model_name, names_of, short_names, words_of
 from detr_viz.figures.level_words import cells_of
@@ -67,41 +67,47 @@ Modes = str | Mode | Sequence[str | Mode]
 
 def head_grid(
     explanation: ExplanationBase,
-    queries: Sequence[int],
+    queries: str | int | Sequence[int],
     mode: Modes = "combine",
     *,
     layer: int | str | Sequence[int] | None = None,
+    heads: int | str | Sequence[int] | None = None,
     scale: str = "mode",
-    style: Style = DEFAULT_STYLE,
-    page_format: PageFormat = DEFAULT_PAGE_FORMAT,
+    style: Style | str = DEFAULT_STYLE,
+    page_format: PageFormat | str = DEFAULT_PAGE_FORMAT,
     ablations: Sequence[Ablation] = (),
     biography: bool = False,
 ) -> Figure:
     """Maps of every head for some queries: label, photo with its box, one panel for each head.
 
-    queries      ids in the order to show
-    mode         one mode (a name, a sum of terms, or a Mode of your own) or several; of several,
-                 each query has a row for each. "terms": a row for each term of the logits, one for
-                 their sum, one for the weights
+    queries      ids in the order to show, or words as on the command line: "top:3"
+    mode         one mode (a name, a sum of terms, or a Mode of your own) or several ("all", or
+                 "position,content"); of several, each query has a row for each. "terms": a row for
+                 each term of the logits, one for their sum, one for the weights
     layer        a captured layer ("last": the decoder's last), or several ("all": every captured
-                 one); of several, each query has a row for each. None: the last captured. Class,
-                 score and box are those of that layer's own output
+                 one, "0,2"); of several, each query has a row for each. None: the last captured.
+                 Class, score and box are those of that layer's own output
+    heads        in place of the style's: numbers, or words: "0-3", "mean", "max", "sort"
     scale        as in ExplanationBase.maps
     style        style, normalisation, colour map, interpolation; whether annotated boxes are drawn
-                 (Style(truth=True), for an image that has them)
-    page_format  width, resolution, size of type; the height follows from the photo and the rows
+                 (Style(truth=True), for an image that has them); or the name of a style: "contour"
+    page_format  width, resolution, size of type; or the name of a preset: "column". The height
+                 follows from the photo and the rows
     ablations    of Explanation.ablate: a row for each, under the row of the attention as it is
     biography    of several layers: mark where the query changed (another class, or a box whose IoU
                  with the layer before is below 0.5), its reference point, its next best classes
     Under each panel stands the share of its map that lies in the box. The figure carries what it
     shows as `fig.shown`, and as `fig.facts` (Title, Software, Description), which `save` writes
-    into the file. Raises FigureError for what cannot be drawn, ValueError for a mode, query or
-    layer that does not exist.
+    into the file. A notebook shows it. Raises FigureError for what cannot be drawn and for words
+    that say nothing, ValueError for a mode, query or layer that does not exist.
     """
     name = model_name(explanation.model_title, 0)
     subject = ShownModel(explanation, name, _layers(explanation, layer))
-    objects = [SharedObject(0, (Match(query, 1.0),)) for query in queries]
-    return _figure([subject], objects, mode, scale, style, page_format, [ablations], biography)
+    ids = words.queries(explanation, queries)
+    objects = [SharedObject(0, (Match(query, 1.0),)) for query in ids]
+    modes = words.modes(explanation, mode)
+    look, page = words.look(style, heads=heads), words.page(page_format)
+    return _figure([subject], objects, modes, scale, look, page, [ablations], biography)
 
 
 def compare_models(
@@ -111,9 +117,10 @@ def compare_models(
     *,
     names: Sequence[str] | None = None,
     layer: int | str | Sequence[int] | None = None,
+    heads: int | str | Sequence[int] | None = None,
     scale: str = "mode",
-    style: Style = DEFAULT_STYLE,
-    page_format: PageFormat = DEFAULT_PAGE_FORMAT,
+    style: Style | str = DEFAULT_STYLE,
+    page_format: PageFormat | str = DEFAULT_PAGE_FORMAT,
     ablations: Sequence[Sequence[Ablation]] = (),
     biography: bool = False,
     notes: Sequence[Mapping[int, str]] = (),
@@ -147,20 +154,21 @@ def compare_models(
         ShownModel(e, name, _layers(e, layer), label, of_queries)
         for e, name, label, of_queries in zip(*parts, strict=True)
     ]
-    return _figure(subjects, objects, mode, scale, style, page_format, ablations, biography)
+    modes = words.modes(explanations[0], mode)
+    look, page = words.look(style, heads=heads), words.page(page_format)
+    return _figure(subjects, objects, modes, scale, look, page, ablations, biography)
 
 
 def _figure(
     subjects: Sequence[ShownModel],
     objects: Sequence[SharedObject],
-    mode: Modes,
+    modes: tuple[str | Mode, ...],
     scale: str,
     style: Style,
     page_format: PageFormat,
     ablations: Sequence[Sequence[Ablation]],
     biography: bool,
 ) -> Figure:
-    modes = tuple(dict.fromkeys([mode] if isinstance(mode, str | Mode) else mode))
     if not objects or not modes:
         raise FigureError("nothing to draw: name at least one query and one mode")
     ablated, grid = next(iter(ablations), ()), None
@@ -192,7 +200,7 @@ def _figure(
         modes,
         scale,
         style,
-        tuple(words for shared in objects for words in words_of(subjects, shared)),
+        tuple(line for shared in objects for line in words_of(subjects, shared)),
         tuple(ablation.removal.name for ablation in ablated),
         ablated[0].layers if ablated else (),
         biography,
@@ -215,6 +223,7 @@ def _layers(
 ) -> tuple[int, ...]:
     if layer == "all":
         return tuple(explanation.layers)
+    layer = words.layer_numbers(layer)
     layer = explanation.num_layers - 1 if layer == "last" else layer
     choices = [layer] if layer is None or np.ndim(layer) == 0 else layer
     layers = tuple(dict.fromkeys(explanation.pick_layer(choice) for choice in choices))

@@ -237,7 +237,10 @@ class PageFormat:
     ) -> PageFormat:
         """The preset's format (None: the default), with another width or resolution if given."""
         if preset is not None and preset not in PRESETS:
-            raise FigureError(f"preset {preset!r} is not one of {', '.join(PRESETS)}")
+            near = did_you_mean(str(preset), PRESETS)
+            raise FigureError(
+                f"preset {preset!r} is not one of {', '.join(PRESETS)}{f'; {near}' if near else ''}"
+            )
         page_format = DEFAULT_PAGE_FORMAT if preset is None else PRESETS[preset]
         page_format = replace(
             page_format,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from detr_viz.attention.base import WHOLE
 from detr_viz.common.bounds import beyond, bound
-from detr_viz.common.short_repr import ShortRepr
+from detr_viz.common.short_repr import ShortRepr, brief, folded
 from detr_viz.detections.matching import assign
 from detr_viz.heatmaps.changes import (
     HeadChange,
@@ -58,6 +58,17 @@ class Comparison(ShortRepr):
     known_inputs: bool = True
     parts: tuple[PartChange, ...] = ()
     stages: bool = False
+
+    def __repr__(self) -> str:
+        verdict = self.cannot or ("same" if self.same else "different")
+        others = [f"{name} {brief(getattr(self, name))}" for name in ("gone", "new", "changed")]
+        return folded(
+            f"Comparison: {verdict}, largest change {self.used:.3g} of its limit, in "
+            f"{len(self.heads)} maps of heads, {len(self.queries)} queries, "
+            f"{len(self.parts)} parts",
+            f"  {', '.join([*others, f'likeness {brief(self.likeness)}'])}",
+            f"  limits: {self.limits}",
+        )
 
     @property
     def same(self) -> bool:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from io import BytesIO
 
 import numpy as np
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.short_repr import folded, one_line
 from detr_viz.images.annotated import Annotated
 
+_THUMBNAIL_PX = 320
 MAX_PIXELS = 178_956_970  # Pillow's default limit, above which it raises DecompressionBombError
 
 
@@ -38,7 +41,7 @@ class ImageError(UserError):
     """A picture that cannot be used; one line says which and what to do."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadedImage:
     """One picture, upright (EXIF applied) and opaque. Boxes are measured in its pixels.
 
@@ -49,12 +52,28 @@ class LoadedImage:
     unplaced: the digest of annotated objects that are of an image of another shape; "" for none.
     """
 
-    rgb: np.ndarray = field(repr=False)
+    rgb: np.ndarray
     path: str | None
     sha256: str
     notes: tuple[str, ...] = ()
     annotated: Annotated | None = None
     unplaced: str = ""
+
+    def __repr__(self) -> str:
+        return _about(self)
+
+    def _repr_jpeg_(self) -> bytes | None:
+        """A small picture of it, for a notebook; None where it has no pixels."""
+        from PIL import Image
+
+        try:
+            small = Image.fromarray(self.rgb)
+            small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), reducing_gap=2)
+            file = BytesIO()
+            small.save(file, "jpeg", quality=90)
+        except Exception:  # a cell that only shows it must not fail: it has the text
+            return None
+        return file.getvalue()
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -69,7 +88,7 @@ class LoadedImage:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageFacts:
     """A LoadedImage without its pixels; fields as there."""
 
@@ -79,3 +98,16 @@ class ImageFacts:
     notes: tuple[str, ...] = ()
     annotated: Annotated | None = field(default=None, compare=False)
     unplaced: str = ""
+
+    def __repr__(self) -> str:
+        return _about(self)
+
+
+def _about(image: LoadedImage | ImageFacts) -> str:
+    """What an image is, in three lines at most."""
+    height, width = image.hw
+    parts = [f"{width} x {height} px", f"sha256 {image.sha256[:8]}"]
+    if image.annotated is not None:
+        parts.append(f"{len(image.annotated)} annotated objects")
+    path = "an array" if image.path is None else one_line(image.path, 60)
+    return folded(f"{type(image).__name__} of {path} ({', '.join(parts)})", *image.notes)

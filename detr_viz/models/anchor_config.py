@@ -19,7 +19,7 @@ BODY = "backbone.body."
 _ENCODER, _DECODER = "transformer.encoder_layers.", "transformer.decoder_layers."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AnchorConfig(DetrConfig):
     """Sizes of an Anchor DETR.
 

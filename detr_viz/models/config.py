@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from detr_viz.common.errors import UserError
+from detr_viz.common.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,8 +48,8 @@ class BackboneConfig:
         return self.widths[-1] * (4 if self.block == "bottleneck" else 1)
 
 
-@dataclass(frozen=True)
-class DetrConfig:
+@dataclass(frozen=True, repr=False)
+class DetrConfig(ShortRepr):
     """Sizes of a DETR or Conditional DETR; `num_logits` counts no-object where the model has it.
 
     pre_norm: every sublayer norms what it is given, not its sum (--pre_norm of the authors' code).

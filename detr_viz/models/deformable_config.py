@@ -16,7 +16,7 @@ GROUPS = 32  # of the group norm after each projection
 _ENCODER, _DECODER = "transformer.encoder.layers.", "transformer.decoder.layers."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DeformableConfig(DetrConfig):
     """Sizes of a Deformable DETR.
 

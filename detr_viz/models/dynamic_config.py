@@ -18,7 +18,7 @@ _BLOCK = "encoder.layers.0."
 _OFFSETS, _MASKED = 18, 27  # channels of the layer that predicts places, and masks too
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DynamicConfig(RoIConfig):
     """Sizes of a Dynamic DETR.
 

@@ -42,7 +42,7 @@ PROPOSALS = 100  # at test, by the paper; 300 falling to 100 in training
 ANCHOR_SIZE = 0.05  # side of the finest level's anchors; twice on each next level
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EfficientConfig(DeformableConfig):
     """Sizes of an Efficient DETR; num_queries: proposals that become queries.
 

@@ -18,7 +18,7 @@ SERIES = "head.head_series."
 _STAGE = f"{SERIES}0."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RoIConfig(DetrConfig):
     """Sizes of a detector with stages of dynamic convolution; dec_layers is their number.
 

@@ -23,7 +23,7 @@ _POSITIONS = "position_embedding."
 _DENOISING = "denoising_generator."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SalienceConfig(DeformableConfig):
     """Sizes of a Salience DETR. Of DeformableConfig, its two stages and refinement are not asked.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.bilinear import Shapes
 from detr_viz.attention.terms import MODES
+from detr_viz.common.short_repr import brief_tuple
 from detr_viz.images.preprocessing import TRUNCATED, Preprocessing
 from detr_viz.models.conditional_detr import class_probabilities
 from detr_viz.models.layers.batches import image_of, repeated
@@ -62,6 +63,8 @@ class Encoded(NamedTuple):
     own: Tensor
     pre_attended: tuple[Tensor, ...]
     valid_hw: tuple[int, int] | None = None
+
+    __repr__ = brief_tuple
 
     def of_image(self, i: int) -> Encoded:
         """As if image i had been alone."""

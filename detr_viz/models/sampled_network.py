@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.attention.bilinear import Shapes
+from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.deformable_config import GROUPS, DeformableConfig
 from detr_viz.models.layers.batches import image_of, repeated
 from detr_viz.models.layers.convolution import Conv2d
@@ -49,6 +50,8 @@ class Encoded(NamedTuple):
     dense_logits: Tensor | None = None
     dense_boxes: Tensor | None = None
 
+    __repr__ = brief_tuple
+
     def of_image(self, i: int) -> Encoded:
         """As if image i had been alone."""
         return image_of(self, i)
@@ -69,6 +72,8 @@ class Queries(NamedTuple):
     invalid: Tensor | None = None
     dense_logits: Tensor | None = None
     dense_boxes: Tensor | None = None
+
+    __repr__ = brief_tuple
 
 
 class SampledNetwork(NarrowBackbone):

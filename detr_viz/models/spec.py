@@ -19,7 +19,7 @@ class Builder(Protocol):
     def __call__(self, config: DetrConfig, norm_layer: NormLayer = ...) -> nn.Module: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelSpec:
     """One member of the family.
 
@@ -73,6 +73,9 @@ class ModelSpec:
     scales: bool = False
     nheads: int = 8
     class_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"ModelSpec(name={self.name!r}, title={self.title!r}, modes={self.modes!r})"
 
     def __reduce__(self) -> Any:
         """Pickled as its name where the registry has it: its functions may have none."""

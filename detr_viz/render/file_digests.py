@@ -17,6 +17,7 @@ _ENDS = {
     ".jpeg": b"\xff\xd9",
     ".eps": b"showpage",
     ".tex": b"\\end{figure",
+    ".html": b"</html>",
 }
 _NEAR = 1 << 16  # bytes at either end of a file in which its digest stands
 _MARK = re.compile(rb"recipe[^0-9a-f]{1,3}([0-9a-f]{64})", re.IGNORECASE)

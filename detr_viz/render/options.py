@@ -12,7 +12,8 @@ class RunOptions:
     """The flags of a run, except for models and recipe.
 
     out           a file, a folder, or None: outputs/
-    formats       suffixes of figures and of numbers (.npz, .csv: each view has one of them)
+    formats       suffixes of figures, of numbers (.npz, .csv: each view has one of them) and of
+                  pages (.html)
     save_maps     write numbers too
     caption       write a LaTeX file beside each figure
     show          open the figures in windows

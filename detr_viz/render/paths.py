@@ -15,6 +15,7 @@ from detr_viz.figures.styles import SUFFIXES
 
 MAPS = ".npz"
 NUMBERS = (MAPS, ".csv")
+PAGE = ".html"
 _LONGEST_STEM = LONGEST - 8  # bytes, without the suffix
 
 
@@ -25,7 +26,7 @@ class OutputPaths:
     folder    of all of them
     stem      the start of their names, "/" between folders; "" for a whole run
     suffixes  of figures (SUFFIXES), in the order of the index, and .npz where the numbers are
-              saved too: <stem><end>.npz or .csv, depending on the view
+              saved too: <stem><end>.npz or .csv, depending on the view; .html: a page
     caption   whether each figure gets a LaTeX file beside it
     tag       of a shard (--shard): part of the names of its tables
     """
@@ -57,6 +58,11 @@ class OutputPaths:
         return MAPS in self.suffixes
 
     @property
+    def page(self) -> Path | None:
+        """The page of one view; None where none is written."""
+        return self._path(PAGE) if PAGE in map(str.lower, self.suffixes) else None
+
+    @property
     def caption_figure(self) -> Path:
         """The figure that the LaTeX file includes: the .pdf where there is one."""
         return _caption_figure(self.figures)
@@ -82,6 +88,8 @@ class OutputPaths:
     def _is_complete(self, files: Sequence[Path]) -> bool:
         if self.saves_maps and not any(path.suffix in NUMBERS for path in files):
             return False
+        if self.page is not None and self.page not in files:
+            return False
         drawn = [path for path in files if path.suffix in SUFFIXES]
         stems = dict.fromkeys([self._path(""), *(path.with_suffix("") for path in drawn)])
         for stem in stems if self.figures else ():
@@ -98,7 +106,9 @@ class OutputPaths:
 
     def check(self) -> None:
         """UserError where a file cannot be written, before the work starts."""
-        _check_each((*self.figures, *([self._path(MAPS)] if self.saves_maps else ())))
+        pages = [self.page] if self.page is not None else []
+        numbers = [self._path(MAPS)] if self.saves_maps else []
+        _check_each((*self.figures, *pages, *numbers))
         if self.caption and self.figures:
             from detr_viz.figures.latex_caption import caption_path
 
@@ -156,8 +166,9 @@ def check_out(out: str | None, several: bool) -> None:
 
 def _check_folder(out: str | None, several: bool) -> None:
     if out is not None and not is_folder(out):
-        if Path(out).suffix.lower() not in SUFFIXES:
-            raise UserError(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")
+        if Path(out).suffix.lower() not in (*SUFFIXES, PAGE):
+            known = ", ".join((*SUFFIXES, PAGE))
+            raise UserError(f"--out {out}: the suffix must be one of {known}")
         if several:
             raise UserError(f"--out {out} is one file, but there are several images: give a folder")
     folder = Path(out or "outputs")
@@ -185,5 +196,5 @@ def output_paths(
     if out is None or is_folder(out):
         return OutputPaths(folder_of(out), "", suffixes, caption, tag)
     path = Path(out)
-    beside = tuple(suffix for suffix in suffixes if suffix not in SUFFIXES)
+    beside = tuple(suffix for suffix in suffixes if suffix not in (*SUFFIXES, PAGE))
     return OutputPaths(path.parent, path.stem, (path.suffix, *beside), caption, tag)

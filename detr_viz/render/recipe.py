@@ -76,6 +76,8 @@ class Recipe:
     free_style  whether no style was asked for: each view has its usual one, see `of_view`
     free_layer  whether no layer was asked for: maps of stages show them all, see `of_view`
     score     least score of a detection, for words of `queries` about errors
+    words     of a command that names each model, for pages; None: no page is written
+    run_words  more flags of that command
     """
 
     models: tuple[ModelFacts, ...]
@@ -98,6 +100,8 @@ class Recipe:
     free_style: bool = False
     free_layer: bool = False
     score: float = LEAST
+    words: tuple[tuple[str, ...], ...] | None = None
+    run_words: tuple[str, ...] = ()
 
     @property
     def several_layers(self) -> bool:
@@ -197,6 +201,7 @@ class Recipe:
         del values["free_style"], values["free_layer"]
         if not needs_truth(self.queries):  # files of other flags keep their digest
             del values["score"]
+        del values["words"], values["run_words"]  # of paths, which change no picture
         if style.levels != "sum":  # files of other flags keep their digest
             values["levels"] = style.levels
         if style.truth:

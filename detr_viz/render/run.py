@@ -36,6 +36,7 @@ from detr_viz.render.paths import OutputPaths
 from detr_viz.render.proposing import check_proposals
 from detr_viz.render.recipe import Recipe
 from detr_viz.render.salient import check_salience
+from detr_viz.render.saving import save_figure, save_page
 from detr_viz.render.scaling import check_scales
 from detr_viz.render.tables import index_rows
 from detr_viz.render.views.base import Needs, Result, Watch
@@ -216,29 +217,21 @@ def draw(
                     if beyond:
                         add_fact(figure, ONLY_SHAPES)
                     replaced += replaced_by(digest, target.ending(end).figures)
-                    files += _save(figure, target.ending(end), digest)
+                    files += save_figure(figure, target.ending(end), digest)
             for end, numbers_of in drawn.numbers.items() if target.saves_maps else ():
                 numbers = with_truth(numbers_of(), picture, recipe)
                 path = target.numbers(end, numbers.suffix)
                 replaced += replaced_by(digest, [path])
                 numbers.write(path, digest)
                 files.append(path)
+            if target.page is not None and drawn.page is not None:
+                replaced += replaced_by(digest, [target.page])
+                files.append(save_page(drawn.page(picture, digest), target.page))
         all_notes = tuple(dict.fromkeys([*notes, *more, *drawn.notes]))
         kept = tuple(figures.values()) if keep else ()
         lines = tuple(drawn.lines)
         written.append(Written(view, tuple(files), all_notes, lines, kept, tuple(replaced)))
     return written
-
-
-def _save(figure: Figure, target: OutputPaths, digest: str) -> Iterator[Path]:
-    from detr_viz import figures
-    from detr_viz.figures import latex_caption
-
-    for path in target.figures:
-        figures.save(figure, path, {"Recipe": digest})
-        yield path
-    if target.caption:
-        yield latex_caption.save_caption(figure.shown, target.caption_figure, digest)
 
 
 # ---- one image in this process ------------------------------------------------------------------

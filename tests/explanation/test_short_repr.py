@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
+from collections.abc import Iterator, Mapping
+from functools import cache
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ROOT, demo_model
 
-from detr_viz import compare_maps, explain, heatmaps
+import detr_viz
+from detr_viz import compare_maps, explain, heatmaps, models
 from detr_viz.atlas.table import AtlasTable
 from detr_viz.checkpoints.checkpoint import load_checkpoint
 from detr_viz.common.short_repr import brief, folded
@@ -75,6 +81,101 @@ def test_three_lines_with_type_and_sizes(results, name):
     for part in SIZES[name]:
         assert part in flat, (part, flat)
     assert not re.search(r"array\(|tensor\(|\d\.\d{5}", text)
+
+
+# ---- all that a user can hold --------------------------------------------------------------------
+
+MODELS = [name for name in models.names() if name in models.demos()]
+
+
+def inside(thing: Any, seen: dict[str, Any]) -> Iterator[Any]:
+    """Every object of the package in it: fields of results, items of mappings and sequences."""
+    own = type(thing).__module__.startswith("detr_viz.")
+    if own:
+        if type(thing).__qualname__ in seen:
+            return
+        seen[type(thing).__qualname__] = thing
+        yield thing
+    if dataclasses.is_dataclass(thing) and own:
+        parts = [getattr(thing, f.name) for f in dataclasses.fields(thing)]
+    elif isinstance(thing, Mapping):
+        parts = [*thing.values()][:3]
+    elif isinstance(thing, list | tuple):
+        parts = [*thing][:3]
+    else:
+        return
+    for part in parts:
+        yield from inside(part, seen)
+
+
+@cache
+def held(name: str) -> list[Any]:
+    """What the functions of the library return for a model."""
+    model = demo_model(name)
+    info = model.info
+    sites = [kind for kind, n in (("encoder", info.num_encoder_layers), ("decoder", 1)) if n]
+    if name in ("sparse_rcnn", "dynamic_detr"):
+        sites = ["decoder"]
+    e = explain(model, str(ROOT / "image/scene_1.jpg"), layers="all", sites=sites)
+    few = store(e, [3, 11], ["combine"])
+    maps = heatmaps.of(e, [3, 11], ["combine"])
+    things = [
+        model,
+        e,
+        few,
+        e.output(),
+        e.proposals,
+        e.salience,
+        e.scales,
+        e.grids(),
+        e.image.facts,
+    ]
+    things += [*map(e.attention_at, e.sites), maps, compare_maps(maps, maps), e.truth]
+    things += [detr_viz.shared_objects([e.boxes_xyxy_px] * 2, [[1, 2]] * 2)]
+    if name == "cd_detr":
+        things += [e.logit_terms([3]), e.ablate("head:1"), faithfulness(e, [3], orders=1)]
+        things += [
+            rollout.of_queries(e, [3]),
+            detr_viz.Style("contour"),
+            detr_viz.Mode("c", "p", "f"),
+        ]
+        things += [detr_viz.PageFormat.of("column"), detr_viz.AdapterEntry("a.b", "Title")]
+    return things
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_result_of_every_model_prints_in_three_lines(name):
+    seen: dict[str, Any] = {}
+    found = [thing for thing in held(name) for thing in inside(thing, seen)]
+    assert len(found) > 10
+    for thing in found:
+        if hasattr(thing, "state_dict"):  # torch prints networks
+            continue
+        text = repr(thing)
+        rows = sum(max(1, -(-len(line) // 100)) for line in text.splitlines())
+        assert rows <= 3 and len(text) > 5, (type(thing), text[:500])
+        assert "tensor(" not in text and "array(" not in text, type(thing)
+        assert type(thing).__name__ in text
+
+
+def test_each_public_class_of_results_was_printed():
+    seen: dict[str, Any] = {}
+    for name in ("cd_detr", "efficient_detr", "salience_detr", "dynamic_detr"):
+        for thing in held(name):
+            list(inside(thing, seen))
+    public = {name for name in detr_viz.__all__ if inspect.isclass(getattr(detr_viz, name, None))}
+    not_results = {"Detector", "UserError", "SelfCheckError"}  # a protocol, errors
+    assert public - not_results <= {*seen, "Explorer"}  # html/test_explorer_cell.py prints that
+
+
+def test_names_of_files_and_classes_stay_on_their_line():
+    e = held("cd_detr")[1]
+    image = dataclasses.replace(e.image, path="a\nb\x1b[31m" + "long/" * 40, notes=("n\n" * 9,) * 5)
+    hostile = dataclasses.replace(e, image=image, class_names=("cat\n\ndog" * 30,) * 6)
+    for thing in (image, image.facts, hostile):
+        text = repr(thing)
+        assert text.count("\n") <= 2 and "\x1b" not in text
+        assert max(map(len, text.splitlines())) <= 100
 
 
 def test_values_by_their_size():

@@ -32,11 +32,12 @@ _STRIP_PX = 1024
 def figure_of(sheet: np.ndarray, dpi: float) -> tuple[Figure, Axes]:
     """A figure of these pixels (height, width, 4) uint8, and its only axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    from detr_viz.figures.page.shown_figure import PageFigure
 
     # matplotlib cuts inches * dpi down to whole pixels: a hair more keeps the last one
     high, wide = (side + 1e-3 for side in sheet.shape[:2])
-    fig = Figure(figsize=(wide / dpi, high / dpi), dpi=dpi, facecolor="white", layout="none")
+    fig = PageFigure(figsize=(wide / dpi, high / dpi), dpi=dpi, facecolor="white", layout="none")
     FigureCanvasAgg(fig)
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from detr_viz.attention.bilinear import Shapes
 from detr_viz.attention.sampled import SampledAttention
 from detr_viz.attention.sampling import CHUNK, Cells
+from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.batches import image_of
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
@@ -40,6 +41,8 @@ class SampledInputs(NamedTuple):
     padding: Tensor | None
     shapes: Shapes
     tokens: Tensor | None = None
+
+    __repr__ = brief_tuple
 
     def of_image(self, i: int) -> SampledInputs:
         """As if image i had been alone."""

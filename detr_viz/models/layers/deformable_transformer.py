@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.bilinear import Shapes
 from detr_viz.common.errors import UserError
+from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.layers.deformable import DeformableDecoderLayer, DeformableEncoderLayer
 from detr_viz.models.layers.positions import downsample_padding, sine_boxes, sine_positions
@@ -38,6 +39,8 @@ class Levels(NamedTuple):
     ratios: Tensor
     centers: Tensor
     shapes: Shapes
+
+    __repr__ = brief_tuple
 
 
 def levels_of(

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.attention.taps import PARTS, PartCall, TapAttention, part_calls
+from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.deformable_conv import DeformableConv
 
@@ -73,6 +74,8 @@ class PartInputs(NamedTuple):
     maps: tuple[Tensor, ...]
     offsets: tuple[Tensor, ...]
     masks: tuple[Tensor, ...] | None
+
+    __repr__ = brief_tuple
 
     def of_image(self, i: int) -> PartInputs:
         """As if image i had been alone."""
@@ -199,6 +202,8 @@ class ScaleNumbers(NamedTuple):
     weights: Tensor
     shares: Tensor
     maps: Tensor
+
+    __repr__ = brief_tuple
 
 
 class EncoderBlock(nn.Module):

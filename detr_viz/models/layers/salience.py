@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.bilinear import Shapes
 from detr_viz.common.errors import UserError
+from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.layers.deformable import DeformableEncoderLayer, SampledInputs
 from detr_viz.models.layers.deformable_transformer import Levels, taken
 from detr_viz.models.layers.positions import LearnedPositions, grid_positions
@@ -37,6 +38,8 @@ class Choices(NamedTuple):
     pre_attended: Sequence[Tensor] | None = None
     proposals: Tensor | None = None
 
+    __repr__ = brief_tuple
+
 
 OWN_CHOICES = Choices()
 
@@ -54,6 +57,8 @@ class Selection(NamedTuple):
     tokens: Tensor
     counts: tuple[int, ...]
     own: Tensor
+
+    __repr__ = brief_tuple
 
 
 def gathered(tokens: Tensor, index: Tensor) -> Tensor:

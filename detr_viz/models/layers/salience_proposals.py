@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detr_viz.attention.bilinear import Shapes
+from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.layers.deformable_transformer import check_count
 from detr_viz.models.layers.suppression import suppressed
 
@@ -28,6 +29,8 @@ class Proposals(NamedTuple):
     invalid: Tensor
     logits: Tensor
     boxes: Tensor
+
+    __repr__ = brief_tuple
 
 
 def choose(scores: Tensor, shapes: Shapes, count: int) -> Tensor:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from detr_viz.detections.matching import SharedObject
     from detr_viz.explanation.captured import Explanation
     from detr_viz.explanation.stored import StoredExplanation
+    from detr_viz.images.loaded_image import LoadedImage
     from detr_viz.render.numbers import Numbers
     from detr_viz.render.recipe import Recipe
 
@@ -76,12 +77,14 @@ class Drawn:
     numbers  end of the file name after the stem -> function that returns the numbers
     notes    lines that a reader of the figures must know
     lines    tables to print, where one image is drawn
+    page     makes the view's page of the photo and the digest; None: the view has none
     """
 
     figures: Mapping[str, Callable[[], Figure]]
     numbers: Mapping[str, Callable[[], Numbers]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     lines: Sequence[str] = ()
+    page: Callable[[LoadedImage, str], str] | None = None
 
 
 class View(Protocol):

@@ -21,6 +21,7 @@ from detr_viz.explanation.deviation import deviation
 from detr_viz.explanation.stored import StoredExplanation, store
 from detr_viz.heatmaps.truth_arrays import truth_arrays
 from detr_viz.render.numbers import Arrays, Maps, Numbers, Table
+from detr_viz.render.pages import entries, page_maker
 from detr_viz.render.tables import ablation_table, shares_table, table
 from detr_viz.render.views.base import Drawn, Needs, View, Watch, resolved
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from detr_viz.explanation.ablation import Ablation
     from detr_viz.explanation.captured import Explanation
     from detr_viz.explanation.removals import Removal
+    from detr_viz.html.entry import Entry
     from detr_viz.render.recipe import Recipe
 
 
@@ -61,6 +63,7 @@ class HeadMapsResult:
     residual   distance of the sum of the shown terms from the network's logits; None: no terms
     ablations  for each model, one for each part that is taken out
     notes      for each model, query -> why an object was missed; () where that is not asked for
+    pages      of each model what a page shows; () where none is written
     """
 
     shown: tuple[StoredExplanation, ...]
@@ -68,6 +71,7 @@ class HeadMapsResult:
     residual: float | None
     ablations: tuple[tuple[StoredAblation, ...], ...]
     notes: tuple[Mapping[int, str], ...] = ()
+    pages: tuple[Entry, ...] = ()
 
 
 class HeadMapsView(View):
@@ -91,9 +95,8 @@ class HeadMapsView(View):
             tuple(_without(e, part, queries_of(objects, k), recipe) for part in recipe.removed)
             for k, e in enumerate(explanations)
         )
-        return HeadMapsResult(
-            shown, tuple(objects), residual, ablations, _notes(explanations, recipe)
-        )
+        notes, pages = _notes(explanations, recipe), entries(explanations, objects, recipe)
+        return HeadMapsResult(shown, tuple(objects), residual, ablations, notes, pages)
 
     def deviation(
         self, result: HeadMapsResult, exact: Sequence[Explanation], recipe: Recipe
@@ -117,7 +120,8 @@ class HeadMapsView(View):
                 notes=result.notes,
             )
 
-        return Drawn({"": figure}, dict(_numbers(result, recipe)), (), list(_lines(result)))
+        numbers, lines = dict(_numbers(result, recipe)), list(_lines(result))
+        return Drawn({"": figure}, numbers, (), lines, page_maker(result.pages))
 
 
 def _notes(explanations: Sequence[Explanation], recipe: Recipe) -> tuple[Mapping[int, str], ...]:

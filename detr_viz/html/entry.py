@@ -1,0 +1,268 @@
+"""One explained image as the plain data of a page: quantised maps, detections, truth, a command.
+
+entry = measure(explanation, queries=[17])          # needs the network's process, gives plain data
+document([(entry, picture)])                        # does not
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detr_viz.attention.grids import Grid, finest
+from detr_viz.common.errors import UserError
+from detr_viz.detections.mistakes import judge
+from detr_viz.html.ledger import ledger_of
+from detr_viz.html.quantise import LEVELS, Block, Curve, linear, packed, packed_bytes
+
+if TYPE_CHECKING:
+    from detr_viz.explanation.results import ExplanationBase
+
+MOST_QUERIES = 100
+# Bytes that the maps of one layer may take in the page; more, and the steps of the codes grow.
+MAPS_BYTES = 1_050_000
+_COARSER = (LEVELS, 170, 113, 76, 51)
+_FEW = 25  # queries whose maps are in memory as floats at a time
+SUM = "sum"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Entry:
+    """What a page shows of one image and one model, without the photo.
+
+    facts   plain values, as page.js reads them
+    blocks  name -> quantised array
+    errors  what the quantisation costs: largest error of a weight, and of a logit term
+    """
+
+    facts: Mapping[str, Any]
+    blocks: Mapping[str, Block]
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        blocks = {name: block.as_json() for name, block in self.blocks.items()}
+        return {**self.facts, "blocks": blocks, "errors": dict(self.errors)}
+
+
+def measure(
+    e: ExplanationBase,
+    queries: Sequence[int] = (),
+    *,
+    scale: str = "mode",
+    mode: str = "combine",
+    layers: Sequence[int] | None = None,
+    model_words: Sequence[str] | None = None,
+    run_words: Sequence[str] = (),
+    least: float = 0.5,
+) -> Entry:
+    """The data of a page.
+
+    queries      that must be kept, the first of them shown at the start; others are kept by score,
+                 MOST_QUERIES in all
+    mode, scale  shown at the start; of all maps
+    layers       that were captured, None: all
+    model_words  of a command that names the model; None: by its file, and its type
+    run_words    further words of that command
+    least        scores below it are no detections, for errors
+    """
+    kept = kept_queries(e, queries)
+    chosen = e.layers if layers is None else tuple(sorted({*layers}))
+    blocks: dict[str, Block] = {}
+    curves: dict[str, list[list[float]]] = {}
+    worst = 0.0
+    for layer in chosen:
+        packs, steps, error = _maps(e, kept, layer, scale)
+        blocks |= packs
+        curves[str(layer)] = steps
+        worst = max(worst, error)
+    facts: dict[str, Any] = {"ledger": None, "no_ledger": ""}
+    errors = {"weight": worst}
+    try:
+        facts["ledger"], terms, errors["term"] = ledger_of(e, kept, chosen)
+        blocks |= terms
+    except UserError as error:  # attention whose logits are no sums of products
+        facts["no_ledger"] = str(error)
+    facts["cells"] = _cells(e, kept, chosen, blocks)
+    facts |= {
+        "model": {
+            "title": e.model_title,
+            "type": e.model_type,
+            "weights": str(e.meta.get("weights", "")),
+        },
+        "image": {"name": _name(e), "hw": list(e.image.hw), "path": e.image.path},
+        "queries": list(kept),
+        "num_queries": e.num_queries,
+        "start": next(iter(dict.fromkeys(queries)), kept[0]) if kept else None,
+        "classes": list(e.class_names),
+        "heads": e.num_heads,
+        "stages": e.stages,
+        "layer_noun": e.layer_noun,
+        "layers": list(chosen),
+        "modes": list(e.modes),
+        "mode": mode if mode in e.modes else e.modes[0],
+        "scale": scale,
+        "formulas": {str(n): {m: e.formula(m, n) for m in e.modes} for n in chosen},
+        "why_undivided": e.why_undivided,
+        "grids": {str(n): [_grid(g) for g in e.grids(n)] for n in chosen},
+        "finest": {str(n): finest(e.grids(n)) for n in chosen},
+        "curves": curves,
+        "outputs": {str(n): _output(e, n, kept) for n in chosen},
+        "samples": any(name.startswith("samples/") for name in blocks),
+        "truth": _truth(e, kept, least),
+        "words": list(_model_words(e) if model_words is None else model_words),
+        "run_words": list(run_words),
+    }
+    return Entry(facts, blocks, errors)
+
+
+def kept_queries(e: ExplanationBase, queries: Sequence[int]) -> list[int]:
+    """The queries of a page, best first: all, or the best MOST_QUERIES and those asked for."""
+    order = e.by_score()
+    if len(order) <= MOST_QUERIES:
+        return order
+    kept = {*order[:MOST_QUERIES], *queries}
+    return [q for q in order if q in kept]
+
+
+def _maps(
+    e: ExplanationBase, kept: Sequence[int], layer: int, scale: str
+) -> tuple[dict[str, Block], list[list[float]], float]:
+    """The blocks of a layer, (cells, levels) of the curve of each grid, the largest error."""
+    grids = e.grids(layer)
+    grid_of = {SUM: grids[finest(grids)]}
+    if len(grids) > 1:
+        grid_of |= {str(i): grid for i, grid in enumerate(grids)}
+    blocks: dict[str, Block] = {}
+    worst = 0.0
+    for levels in _COARSER:
+        blocks, worst = {}, 0.0
+        for name, grid in grid_of.items():
+            curve = Curve(grid.cells, levels)
+            for mode in e.modes:
+                codes, error = _codes(e, kept, mode, layer, scale, name, curve)
+                blocks[f"maps/{layer}/{mode}/{name}"] = packed(codes)
+                worst = max(worst, error)
+        if sum(len(block.text) for block in blocks.values()) <= MAPS_BYTES:
+            break
+    for mode in e.modes:
+        if (samples := e.samples(mode, kept, layer)) is not None:
+            blocks[f"samples/{layer}/{mode}"] = _samples(*samples)
+    return blocks, [[grid.cells, levels] for grid in grids], worst
+
+
+def _codes(
+    e: ExplanationBase,
+    kept: Sequence[int],
+    mode: str,
+    layer: int,
+    scale: str,
+    level: str,
+    curve: Curve,
+) -> tuple[NDArray[np.uint8], float]:
+    """Codes (q, M, h, w) of a level's maps, and their largest error."""
+    parts, worst = [], 0.0
+    for start in range(0, len(kept), _FEW):
+        some = kept[start : start + _FEW]
+        maps = e.maps(mode, some, layer, scale, level if level == SUM else int(level))
+        codes = curve.codes(maps)
+        worst = max(worst, float(np.abs(curve.weights(codes) - maps).max(initial=0)))
+        parts.append(codes)
+    return np.concatenate(parts), worst
+
+
+PLACE_RANGE = (-0.5, 1.5)  # of samples, in [0, 1] of a level's grid; those beyond are cut
+
+
+def _samples(xy: NDArray[np.float32], weight: NDArray[np.float32]) -> Block:
+    """Places (q, M, L, P, 2) and weights (q, M, L, P) as three rows of 16 bits: x, y, weight."""
+    low, high = PLACE_RANGE
+    places = (np.clip(xy, low, high) - low) / (high - low)
+    rows = np.stack([places[..., 0], places[..., 1], np.clip(weight, 0, 1)])
+    return packed_bytes(np.rint(rows * 65535).astype(np.uint16))
+
+
+def _cells(
+    e: ExplanationBase, kept: Sequence[int], layers: Sequence[int], blocks: dict[str, Block]
+) -> dict[str, Any] | None:
+    """What cells of boxes add: their boxes as facts, their shares as a block for each layer."""
+    facts: dict[str, Any] = {}
+    for layer in layers:
+        if (cells := e.cells(kept, layer)) is None:
+            return None
+        share, boxes, bias = cells
+        step = max(float(np.abs(share).max(initial=0)) / 127, 1e-6)
+        blocks[f"cells/{layer}"] = packed(linear(share[:, 0], step))
+        facts[str(layer)] = {
+            "step": step,
+            "boxes": [[round(float(x), 1) for x in box] for box in boxes],
+            "bias": [round(float(x), 4) for x in bias],
+        }
+    return facts
+
+
+def _grid(grid: Grid) -> dict[str, Any]:
+    """Where the cells lie: the first one's left and top edge and its size, as shares of the photo.
+
+    Cells are of one size on the page: the centres are those of `Grid.centers`.
+    """
+    rect = []
+    for axis in (1, 0):
+        big = 1_000_000  # pixels of a photo, so that half a pixel is nothing
+        centers = grid.centers(big, axis)
+        size = centers[1] - centers[0] if len(centers) > 1 else big
+        rect.append(((centers[0] + 0.5 - size / 2) / big, size / big))
+    (left, width), (top, height) = rect
+    return {
+        "hw": list(grid.hw),
+        "name": grid.name,
+        "rect": [left, top, width, height],
+        "photo": [float(grid.input_share(1.0, 1, 1)), float(grid.input_share(1.0, 1, 0))],
+    }
+
+
+def _output(e: ExplanationBase, layer: int, kept: Sequence[int]) -> dict[str, Any]:
+    """Detections of a layer's own output, for the queries kept."""
+    output, rows = e.output(layer), list(kept)
+    result: dict[str, Any] = {
+        "scores": [round(float(x), 4) for x in output.scores[rows]],
+        "labels": [int(x) for x in output.labels[rows]],
+        "boxes": [[round(float(x), 1) for x in box] for box in output.boxes_xyxy_px[rows]],
+    }
+    references = e.references(layer)
+    if references is not None:
+        result["references"] = [[round(float(x), 1) for x in one] for one in references[rows]]
+    return result
+
+
+def _truth(e: ExplanationBase, kept: Sequence[int], least: float) -> dict[str, Any] | None:
+    truth = e.truth
+    if truth is None:
+        return None
+    verdicts = judge(truth, e.boxes_xyxy_px, e.labels, e.scores, least)
+    return {
+        "boxes": [[round(float(x), 1) for x in box] for box in truth.boxes_xyxy_px],
+        "names": list(truth.names),
+        "crowd": [bool(x) for x in truth.crowd],
+        "known": [int(label) >= 0 for label in truth.labels],
+        "kinds": [verdicts.kinds[q] for q in kept],
+        "objects": [int(verdicts.objects[q]) for q in kept],
+        "missed": list(verdicts.missed),
+        "least": least,
+    }
+
+
+def _name(e: ExplanationBase) -> str:
+    path = e.image.path
+    return path.replace("\\", "/").rsplit("/", 1)[-1] if path else "image"
+
+
+def _model_words(e: ExplanationBase) -> list[str]:
+    """Words of a command that names the model by its file, as far as the explanation knows it."""
+    info = getattr(getattr(e, "model", None), "info", None)
+    weights = str(getattr(info, "path", "") or e.meta.get("weights", ""))
+    words = ["--type", e.model_type]
+    return ["--weights", weights, *words] if weights else words
