@@ -29,7 +29,7 @@ const drawBase = (context, width, height, head = state.head) => {
   const maps = shownMaps();
   if (!maps) return;
   const values = mapValues(maps, row, head);
-  putMap(context, mapCanvas(maps, values, scaleEnd(maps, row, values)), maps.grid, width, height);
+  putMap(context, maps, values, scaleEnd(maps, row, values), width, height);
 };
 
 /** A rectangle with a halo, so that it is seen on any ground. box: shares of the photo */
@@ -129,7 +129,7 @@ const labelOf = (row) => picture.facts.classes[picture.facts.outputs[state.layer
 const fitStage = () => {
   const { naturalWidth: wide, naturalHeight: high } = picture.photo;
   const room = $('stage').clientWidth;
-  const most = window.innerWidth < 800 ? window.innerHeight * 0.6 : window.innerHeight - 320;
+  const most = window.innerWidth < 800 ? window.innerHeight * 0.6 : window.innerHeight - 375;
   const scale = Math.min(room / wide, Math.max(most, 260) / high);
   const [width, height] = [Math.round(wide * scale), Math.round(high * scale)];
   const dots = Math.min(window.devicePixelRatio || 1, 2);
@@ -191,7 +191,7 @@ const makeHeads = () => {
     const canvas = canvasOf(192, (192 * high) / wide);
     canvas.setAttribute('aria-hidden', 'true');
     const words = document.createElement('span');
-    words.textContent = headWords(head);
+    words.textContent = typeof head === 'number' ? headWords(head) : head;
     const share = document.createElement('span');
     share.className = 'share';
     label.append(input, canvas, words, share);
@@ -228,7 +228,7 @@ const drawHeads = () => {
       if (state.draw === 'points') {
         putSamples(context, samplesOf(row, head) || [], width, height, width * 0.08);
       } else {
-        putMap(context, mapCanvas(maps, values, scaleEnd(maps, row, values)), maps.grid, width, height);
+        putMap(context, maps, values, scaleEnd(maps, row, values), width, height);
       }
       const share = head === 'max' ? '' : `${Math.round(inside(values) * 100)} % in box`;
       label.querySelector('.share').textContent = share;
