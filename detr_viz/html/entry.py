@@ -113,7 +113,7 @@ def measure(
         "outputs": {str(n): _output(e, n, kept) for n in chosen},
         "samples": any(name.startswith("samples/") for name in blocks),
         "truth": _truth(e, kept, least),
-        "words": list(_model_words(e) if model_words is None else model_words),
+        "words": _model_words(e) if model_words is None else list(model_words),
         "run_words": list(run_words),
     }
     return Entry(facts, blocks, errors)
@@ -231,6 +231,8 @@ def _grid(grid: Grid) -> dict[str, Any]:
         "hw": list(grid.hw),
         "name": grid.name,
         "rect": [left, top, width, height],
+        # the outer cells reach the edges of the input, as in `Grid.of_photo`
+        "borders": [[round(float(x), 5) for x in grid.of_photo(axis)] for axis in (1, 0)],
         "photo": [float(grid.input_share(1.0, 1, 1)), float(grid.input_share(1.0, 1, 0))],
     }
 
@@ -271,9 +273,11 @@ def _name(e: ExplanationBase) -> str:
     return path.replace("\\", "/").rsplit("/", 1)[-1] if path else "image"
 
 
-def _model_words(e: ExplanationBase) -> list[str]:
-    """Words of a command that names the model by its file, as far as the explanation knows it."""
-    info = getattr(getattr(e, "model", None), "info", None)
-    weights = str(getattr(info, "path", "") or e.meta.get("weights", ""))
+def _model_words(e: ExplanationBase) -> list[str] | None:
+    """Words of a command that names the model by its file; None: it has none, or is not known."""
+    path = str(getattr(getattr(getattr(e, "model", None), "info", None), "path", "") or "")
     words = ["--type", e.model_type]
-    return ["--weights", weights, *words] if weights else words
+    if path:
+        return ["--weights", path, *words]
+    demo = str(e.meta.get("weights", "")) == f"{e.model_type}_demo.pth"
+    return words if demo else None

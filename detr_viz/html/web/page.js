@@ -116,7 +116,7 @@ const showTip = () => {
   if ($('tip').hidden) return;
   write($('tip'), `query ${state.hot}: click to show it`);
   const [x, y] = state.hover;
-  $('tip').style.transform = `translate(${x * $('photo').clientWidth}px, ${y * $('photo').clientHeight}px)`;
+  $('tip').style.transform = `translate(${x * shown.width}px, ${y * shown.height}px)`;
 };
 
 // ---- images ---------------------------------------------------------------------------------------

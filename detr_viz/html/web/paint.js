@@ -99,17 +99,30 @@ const smoothed = (values, h, w, k) => {
   return alongLines(wide, w * k, h, k, at, at);
 };
 
+/** A map with its outer cells once more around it: they reach to the edges of the photo. */
+const wider = (values, h, w) => {
+  const out = new Float32Array((h + 2) * (w + 2));
+  for (let y = 0; y < h + 2; y += 1) {
+    const from = Math.min(Math.max(y - 1, 0), h - 1) * w;
+    for (let x = 0; x < w + 2; x += 1) {
+      out[y * (w + 2) + x] = values[from + Math.min(Math.max(x - 1, 0), w - 1)];
+    }
+  }
+  return out;
+};
+
 /**
- * A map in colour. @param {Float32Array} values  @param {number} k pixels along a cell
+ * A map in colour, with a further cell around it. @param {Float32Array} values  @param {number} k pixels along a cell
  * @returns {HTMLCanvasElement}
  */
 const mapCanvas = (maps, values, end, k) => {
-  const canvas = canvasOf(maps.w * k, maps.h * k);
+  const [h, w] = [maps.h + 2, maps.w + 2];
+  const canvas = canvasOf(w * k, h * k);
   const context = canvas.getContext('2d');
   const image = context.createImageData(canvas.width, canvas.height);
   const { data } = image;
   const ramp = ramps[state.ramp];
-  const fine = smoothed(values, maps.h, maps.w, k);
+  const fine = smoothed(wider(values, maps.h, maps.w), h, w, k);
   for (let i = 0; i < fine.length; i += 1) {
     const tone = end ? Math.min(fine[i] / end, 1) : evenTone(fine[i] * maps.cells);
     if (!tone) continue;
@@ -137,7 +150,7 @@ const putMap = (context, maps, values, end, width, height) => {
   context.imageSmoothingEnabled = size < LARGE_PX;
   context.drawImage(
     mapCanvas(maps, values, end, k),
-    left * width, top * height, w * maps.w * width, h * maps.h * height,
+    (left - w) * width, (top - h) * height, w * (maps.w + 2) * width, h * (maps.h + 2) * height,
   );
   context.restore();
 };

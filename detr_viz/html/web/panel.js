@@ -43,7 +43,7 @@ const captionText = () => {
   const { facts } = picture;
   const row = rowOf();
   const parts = [facts.model.title];
-  if (facts.layers.length > 1 || facts.stages) parts.push(`${facts.layer_noun} ${state.layer}`);
+  parts.push(`${facts.layer_noun} ${state.layer}`);
   parts.push(`query ${state.query}: ${labelOf(row)} ${scoreText(facts.outputs[state.layer].scores[row])}`);
   parts.push(`${state.mode}, ${facts.formulas[state.layer][state.mode]}`);
   if (!facts.stages) parts.push(headWords(state.head));
@@ -178,7 +178,7 @@ const showLedger = () => {
     return;
   }
   const where = at ? 'at the point' : 'at its peak';
-  write($('ledger-note'), `What each adds to the logits of query ${state.query} ${where}, above its mean.`);
+  write($('ledger-note'), `Added to the logits of query ${state.query} ${where}, above the mean.`);
   const shape = `${found.names} ${found.rows.length}`;
   if (shape !== ledgerShape) makeLedger(found);
   ledgerShape = shape;

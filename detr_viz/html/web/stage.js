@@ -125,6 +125,9 @@ const putPlus = (context, x, y, arm, unit) => {
 /** The class of a query, by its row. */
 const labelOf = (row) => picture.facts.classes[picture.facts.outputs[state.layer].labels[row]];
 
+/** Pixels of the photo on the page; kept, since reading it makes the browser lay the page out. */
+const shown = { width: 1, height: 1 };
+
 /** Size of the photo on the page, so that it fits beside the rest. */
 const fitStage = () => {
   const { naturalWidth: wide, naturalHeight: high } = picture.photo;
@@ -140,6 +143,7 @@ const fitStage = () => {
       canvas.height = height * dots;
     }
   }
+  Object.assign(shown, { width, height });
   $('photo').style.width = `${width}px`;
   $('photo').style.height = `${height}px`;
 };
@@ -153,7 +157,7 @@ const drawBoxes = () => {
   const canvas = $('marks');
   const context = canvas.getContext('2d');
   context.clearRect(0, 0, canvas.width, canvas.height);
-  drawMarks(context, canvas.width, canvas.height, canvas.width / $('photo').clientWidth || 1);
+  drawMarks(context, canvas.width, canvas.height, canvas.width / shown.width);
 };
 
 /** The mark of a point, which moves without anything being drawn. */
@@ -161,8 +165,7 @@ const drawCross = () => {
   const at = point();
   $('cross').hidden = !at;
   if (!at) return;
-  const [x, y] = [at[0] * $('photo').clientWidth, at[1] * $('photo').clientHeight];
-  $('cross').style.transform = `translate(${x}px, ${y}px)`;
+  $('cross').style.transform = `translate(${at[0] * shown.width}px, ${at[1] * shown.height}px)`;
   $('cross').classList.toggle('stays', Boolean(state.at));
 };
 

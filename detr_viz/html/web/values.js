@@ -92,16 +92,18 @@ const rankedAt = (maps, at) => {
   return rows.sort((a, b) => b.weight - a.weight || a.row - b.row);
 };
 
-/** Along an axis, the shares of each cell that lie between two places. */
-const overlaps = (start, size, count, low, high) => Float32Array.from({ length: count }, (_, i) => (
-  Math.max(Math.min(high, start + size * (i + 1)) - Math.max(low, start + size * i), 0) / size));
+/** The part of each cell along an axis that lies between two places. borders: (cells + 1) */
+const overlaps = (borders, low, high) => Float32Array.from({ length: borders.length - 1 }, (_, i) => {
+  const size = borders[i + 1] - borders[i];
+  const part = Math.min(high, borders[i + 1]) - Math.max(low, borders[i]);
+  return size > 0 ? Math.max(part, 0) / size : 0;
+});
 
-/** Functions that give the mass of a map in a box [x0, y0, x1, y1], shares of the photo. */
+/** A function that gives the mass of a map in a box [x0, y0, x1, y1], shares of the photo. */
 const massIn = (grid, box) => {
-  const [left, top, width, height] = grid.rect;
   const [h, w] = grid.hw;
-  const columns = overlaps(left, width, w, box[0], box[2]);
-  const lines = overlaps(top, height, h, box[1], box[3]);
+  const columns = overlaps(grid.borders[0], box[0], box[2]);
+  const lines = overlaps(grid.borders[1], box[1], box[3]);
   return (values) => {
     let sum = 0;
     for (let y = 0; y < h; y += 1) {
