@@ -133,7 +133,8 @@ def _maps(
 ) -> tuple[dict[str, Block], dict[str, list[int]], dict[str, float]]:
     """The blocks of a layer, (cells, levels) of the curve of each, and the largest error of each.
 
-    Where they are too large together, the largest takes coarser steps, until they fit.
+    Where they are too large together, the largest takes coarser steps, until they fit. Maps of
+    several levels are mostly zeros, of which coarser steps would save little.
     """
     grids = e.grids(layer)
     grid_of = {SUM: grids[finest(grids)]}
@@ -152,7 +153,7 @@ def _maps(
     for mode in e.modes:
         for level in grid_of:
             add(mode, level, LEVELS[0])
-    while sum(map(len, blocks.values())) > MAPS_BYTES:
+    while len(grids) == 1 and sum(map(len, blocks.values())) > MAPS_BYTES:
         coarser = [name for name in blocks if curves[name][1] > LEVELS[-1]]
         if not coarser:
             break
@@ -176,11 +177,12 @@ def _codes(
 ) -> tuple[NDArray[np.uint8], float]:
     """Codes (q, M, h, w) of a level's maps, and their largest error."""
     parts, worst = [], 0.0
+    table = curve.weights(np.arange(256))
     for start in range(0, len(kept), _FEW):
         some = kept[start : start + _FEW]
         maps = e.maps(mode, some, layer, scale, level if level == SUM else int(level))
         codes = curve.codes(maps)
-        worst = max(worst, float(np.abs(curve.weights(codes) - maps).max(initial=0)))
+        worst = max(worst, float(np.abs(table[codes] - maps).max(initial=0)))
         parts.append(codes)
     return np.concatenate(parts), worst
 
