@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from dataclasses import replace
+from html import escape
 from io import BytesIO
 from pathlib import Path
 
@@ -461,6 +462,22 @@ def test_several_images_are_chosen_at_the_left(opened):
     tab.keyboard.press("i")
     ready(tab)
     assert tab.locator("#title").inner_text() == "a.png"
+
+
+def test_it_works_in_a_frame_without_an_address(browser, text):
+    """As a notebook shows it: an iframe whose document is a text."""
+    tab = browser.new_page()
+    said = []
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    frame = f'<iframe id="f" width="1200" height="800" srcdoc="{escape(text)}"></iframe>'
+    tab.set_content(f"<!DOCTYPE html><title>a</title>{frame}")
+    inner = tab.frame_locator("#f")
+    inner.locator("#list .row").first.wait_for()
+    inner.locator("#marks").click(position={"x": 60, "y": 60})
+    inner.locator("#release").wait_for()
+    assert inner.locator("#here-title").inner_text() == "Queries that look here"
+    assert said == []
+    tab.close()
 
 
 def test_moving_the_pointer_is_cheap(opened):
