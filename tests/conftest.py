@@ -20,6 +20,7 @@ WORKERS = 4  # at most; each holds its own models
 # The files that take longest, longest first: begun first, so that no worker ends long after others.
 LONGEST = (
     "test_tour.py",
+    "html/test_page_in_browser.py",
     "attacks/test_terminal.py",
     "attacks/test_not_regular.py",
     "attacks/test_settings_and_names.py",
@@ -90,6 +91,7 @@ THOROUGH = frozenset(
         "cli/test_cli.py",
         "cli/test_cli_figures.py",
         "cli/test_deformable_bad_inputs.py",
+        "cli/test_explore_command.py",
         "cli/test_family_bad_inputs.py",
         "demo/test_demo.py",
         "demo/test_shipped_weights.py",
@@ -106,6 +108,7 @@ THOROUGH = frozenset(
         "figures/test_styles.py",
         "heatmaps/test_fuzz.py",
         "html/test_explorer_cell.py",
+        "html/test_page_in_browser.py",
         "regression/test_mutations.py",
         "regression/test_pytest_plugin.py",
         "regression/test_reports.py",

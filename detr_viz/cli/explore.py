@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from detr_viz.attention.terms import modes_of_plot
 from detr_viz.checkpoints.sources import check_sources, named, precise
-from detr_viz.cli import flags
+from detr_viz.checkpoints.type_names import other_weights
+from detr_viz.cli import flags, run_flags
 from detr_viz.cli.command_words import model_words, program, run_words
 from detr_viz.cli.settings import images_of, load_models, sources_of
 from detr_viz.common import assets
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to write").add_argument
     add("--out", metavar="FILE", default=_OUT, help="the page, a .html file (default: %(default)s)")
     add("--open", action="store_true", help="open it in the browser")
-    flags.add_running(parser)
+    run_flags.add_running(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,10 +72,11 @@ def run(args: argparse.Namespace) -> int:
     first = models[0].info
     check_for(queries, first.class_names, first.num_queries, first.anchors)
     parts: list[str] = []
+    beyond: list[str] = []  # types of models that know no photos, where one is a photo
     failed = 0
     for image in images:
         try:
-            parts += _explained(args, queries, models, model_words(sources), image)
+            parts += _explained(args, queries, models, model_words(sources), image, beyond)
         except Exception as error:
             if len(images) == 1 or isinstance(error, OutputError):
                 raise
@@ -85,6 +87,10 @@ def run(args: argparse.Namespace) -> int:
     if not parts:
         raise UserError(f"no page: all {len(images)} images failed")
     _write(out, parts)
+    if beyond:
+        from detr_viz.images.drawn_scenes import ONLY_SHAPES
+
+        say(f"note: {ONLY_SHAPES}: {other_weights(beyond)}", args.quiet)
     say(f"wrote {out} ({_size(out)})", args.quiet)
     if args.open:
         import webbrowser
@@ -114,14 +120,16 @@ def _explained(
     models: Sequence[Detector],
     words: Sequence[Sequence[str]],
     image: Input,
+    beyond: list[str],
 ) -> Iterator[str]:
-    """The data of an image for the page, of each model."""
+    """The data of an image for the page, of each model. beyond: types are added that know none."""
     from dataclasses import replace
 
     from detr_viz.detections.queries import NoQueryError, select
     from detr_viz.explanation.explain_image import explain
     from detr_viz.html import measure
     from detr_viz.html.assembly import image_json
+    from detr_viz.images.drawn_scenes import is_beyond
     from detr_viz.images.read import load_image
 
     picture = load_image(image.path)
@@ -144,6 +152,9 @@ def _explained(
                 model_words=model_flags,
                 run_words=run_words(args),
             )
+        names = model.info.class_names
+        if is_beyond(names, picture.rgb) and model.info.type not in beyond:
+            beyond.append(model.info.type)
         yield image_json(entry, picture)
 
 

@@ -22,7 +22,7 @@ from detr_viz.common.files import printable
 from detr_viz.figures.page.scale import colors, opacity, signed_lut
 from detr_viz.figures.styles import RAMPS, Style
 from detr_viz.html.entry import Entry, measure
-from detr_viz.html.photo import THUMBNAIL_PX, photo_url
+from detr_viz.html.photo import photo_url, thumbnail_url
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
@@ -85,7 +85,7 @@ def image_json(entry: Entry, picture: LoadedImage) -> str:
     """An entry with its photo as JSON; what a page of many images keeps of each."""
     values = entry.as_json()
     values["photo"] = photo_url(picture.rgb)
-    values["thumbnail"] = photo_url(picture.rgb, THUMBNAIL_PX, 60)
+    values["thumbnail"] = thumbnail_url(picture.rgb)
     return inert_json(values)
 
 

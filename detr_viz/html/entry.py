@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 MOST_QUERIES = 100
 # Bytes that the maps of one layer may take in the page; more, and the steps of the codes grow.
-MAPS_BYTES = 1_050_000
-_COARSER = (LEVELS, 170, 113, 76, 51)
+MAPS_BYTES = 760_000
 _FEW = 25  # queries whose maps are in memory as floats at a time
 SUM = "sum"
 
@@ -72,17 +71,18 @@ def measure(
     kept = kept_queries(e, queries)
     chosen = e.layers if layers is None else tuple(sorted({*layers}))
     blocks: dict[str, Block] = {}
-    curves: dict[str, list[list[float]]] = {}
-    worst = 0.0
+    curves: dict[str, list[int]] = {}
+    worst: dict[str, float] = {}
     for layer in chosen:
-        packs, steps, error = _maps(e, kept, layer, scale)
-        blocks |= packs
-        curves[str(layer)] = steps
-        worst = max(worst, error)
+        more, their_curves, their_errors = _maps(e, kept, layer, scale)
+        blocks |= more
+        curves |= their_curves
+        worst |= their_errors
     facts: dict[str, Any] = {"ledger": None, "no_ledger": ""}
-    errors = {"weight": worst}
+    errors = {"weight": max(worst.values(), default=0.0)}
+    first = [q for q in dict.fromkeys(queries) if q in kept]
     try:
-        facts["ledger"], terms, errors["term"] = ledger_of(e, kept, chosen)
+        facts["ledger"], terms, errors["term"] = ledger_of(e, kept, first, chosen)
         blocks |= terms
     except UserError as error:  # attention whose logits are no sums of products
         facts["no_ledger"] = str(error)
@@ -96,7 +96,7 @@ def measure(
         "image": {"name": _name(e), "hw": list(e.image.hw), "path": e.image.path},
         "queries": list(kept),
         "num_queries": e.num_queries,
-        "start": next(iter(dict.fromkeys(queries)), kept[0]) if kept else None,
+        "start": (first or kept)[0] if kept else None,
         "classes": list(e.class_names),
         "heads": e.num_heads,
         "stages": e.stages,
@@ -113,7 +113,7 @@ def measure(
         "outputs": {str(n): _output(e, n, kept) for n in chosen},
         "samples": any(name.startswith("samples/") for name in blocks),
         "truth": _truth(e, kept, least),
-        "words": list(_model_words(e) if model_words is None else model_words),
+        "words": _model_words(e) if model_words is None else list(model_words),
         "run_words": list(run_words),
     }
     return Entry(facts, blocks, errors)
@@ -130,28 +130,40 @@ def kept_queries(e: ExplanationBase, queries: Sequence[int]) -> list[int]:
 
 def _maps(
     e: ExplanationBase, kept: Sequence[int], layer: int, scale: str
-) -> tuple[dict[str, Block], list[list[float]], float]:
-    """The blocks of a layer, (cells, levels) of the curve of each grid, the largest error."""
+) -> tuple[dict[str, Block], dict[str, list[int]], dict[str, float]]:
+    """The blocks of a layer, (cells, levels) of the curve of each, and the largest error of each.
+
+    Where they are too large together, the largest takes coarser steps, until they fit. Maps of
+    several levels are mostly zeros, of which coarser steps would save little.
+    """
     grids = e.grids(layer)
     grid_of = {SUM: grids[finest(grids)]}
     if len(grids) > 1:
         grid_of |= {str(i): grid for i, grid in enumerate(grids)}
     blocks: dict[str, Block] = {}
-    worst = 0.0
-    for levels in _COARSER:
-        blocks, worst = {}, 0.0
-        for name, grid in grid_of.items():
-            curve = Curve(grid.cells, levels)
-            for mode in e.modes:
-                codes, error = _codes(e, kept, mode, layer, scale, name, curve)
-                blocks[f"maps/{layer}/{mode}/{name}"] = packed(codes)
-                worst = max(worst, error)
-        if sum(len(block.text) for block in blocks.values()) <= MAPS_BYTES:
+    curves: dict[str, list[int]] = {}
+    errors: dict[str, float] = {}
+
+    def add(mode: str, level: str, levels: int) -> None:
+        name = f"maps/{layer}/{mode}/{level}"
+        curve = Curve(grid_of[level].cells, levels)
+        codes, errors[name] = _codes(e, kept, mode, layer, scale, level, curve)
+        blocks[name], curves[name] = packed(codes), [curve.cells, levels]
+
+    for mode in e.modes:
+        for level in grid_of:
+            add(mode, level, LEVELS[0])
+    while len(grids) == 1 and sum(map(len, blocks.values())) > MAPS_BYTES:
+        coarser = [name for name in blocks if curves[name][1] > LEVELS[-1]]
+        if not coarser:
             break
+        name = max(coarser, key=lambda name: len(blocks[name]))
+        _, _, mode, level = name.split("/")
+        add(mode, level, LEVELS[LEVELS.index(curves[name][1]) + 1])
     for mode in e.modes:
         if (samples := e.samples(mode, kept, layer)) is not None:
             blocks[f"samples/{layer}/{mode}"] = _samples(*samples)
-    return blocks, [[grid.cells, levels] for grid in grids], worst
+    return blocks, curves, errors
 
 
 def _codes(
@@ -165,11 +177,12 @@ def _codes(
 ) -> tuple[NDArray[np.uint8], float]:
     """Codes (q, M, h, w) of a level's maps, and their largest error."""
     parts, worst = [], 0.0
+    table = curve.weights(np.arange(256))
     for start in range(0, len(kept), _FEW):
         some = kept[start : start + _FEW]
         maps = e.maps(mode, some, layer, scale, level if level == SUM else int(level))
         codes = curve.codes(maps)
-        worst = max(worst, float(np.abs(curve.weights(codes) - maps).max(initial=0)))
+        worst = max(worst, float(np.abs(table[codes] - maps).max(initial=0)))
         parts.append(codes)
     return np.concatenate(parts), worst
 
@@ -220,6 +233,8 @@ def _grid(grid: Grid) -> dict[str, Any]:
         "hw": list(grid.hw),
         "name": grid.name,
         "rect": [left, top, width, height],
+        # the outer cells reach the edges of the input, as in `Grid.of_photo`
+        "borders": [[round(float(x), 5) for x in grid.of_photo(axis)] for axis in (1, 0)],
         "photo": [float(grid.input_share(1.0, 1, 1)), float(grid.input_share(1.0, 1, 0))],
     }
 
@@ -260,9 +275,11 @@ def _name(e: ExplanationBase) -> str:
     return path.replace("\\", "/").rsplit("/", 1)[-1] if path else "image"
 
 
-def _model_words(e: ExplanationBase) -> list[str]:
-    """Words of a command that names the model by its file, as far as the explanation knows it."""
-    info = getattr(getattr(e, "model", None), "info", None)
-    weights = str(getattr(info, "path", "") or e.meta.get("weights", ""))
+def _model_words(e: ExplanationBase) -> list[str] | None:
+    """Words of a command that names the model by its file; None: it has none, or is not known."""
+    path = str(getattr(getattr(getattr(e, "model", None), "info", None), "path", "") or "")
     words = ["--type", e.model_type]
-    return ["--weights", weights, *words] if weights else words
+    if path:
+        return ["--weights", path, *words]
+    demo = str(e.meta.get("weights", "")) == f"{e.model_type}_demo.pth"
+    return words if demo else None

@@ -6,7 +6,7 @@ many queries only the best have a ledger, so many as fit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,45 +17,49 @@ from detr_viz.html.quantise import Block, linear, packed
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
 
-TERMS_BYTES = 240_000  # of one layer, in the page
-_FINEST = 0.05  # logits from code to code, where the terms are small enough
+TERMS_BYTES = 260_000  # of one layer, in the page
+_FINEST = 0.08  # logits from code to code, where the terms are small enough
 
 
 def ledger_of(
-    e: ExplanationBase, kept: Sequence[int], layers: Sequence[int]
+    e: ExplanationBase, kept: Sequence[int], first: Sequence[int], layers: Sequence[int]
 ) -> tuple[dict[str, Any], dict[str, Block], float]:
     """The facts of the ledger, its blocks, and the largest error of a term.
 
-    UserError for attention whose logits are no sums of products.
+    first: queries that come before the others of `kept`. UserError for attention whose logits are
+    no sums of products.
     """
-    most = len(kept)
+    order = [*first, *(q for q in kept if q not in first)]
+    most = len(order)
     while True:
         blocks: dict[str, Block] = {}
-        steps: dict[str, float] = {}
-        names: dict[str, list[str]] = {}
-        worst, largest = 0.0, 0
+        steps: dict[str, dict[str, list[float]]] = {}
+        largest = 0
         for layer in layers:
-            terms = e.logit_terms(list(kept[:most]), layer).terms
-            shown = {name: part for name, part in terms.items() if np.any(part)}
-            step = _step(shown.values())
-            codes = {name: linear(part, step) for name, part in shown.items()}
-            here = {f"terms/{layer}/{name}": packed(part) for name, part in codes.items()}
-            for name, part in shown.items():
-                back = (codes[name].astype(np.float64) - 128) * step
-                worst = max(worst, float(np.abs(back - part).max(initial=0)))
-            steps[str(layer)], names[str(layer)] = step, list(shown)
+            terms = e.logit_terms(order[:most], layer).terms
+            here, steps[str(layer)] = _layer(terms, f"terms/{layer}/")
             blocks |= here
             largest = max(largest, sum(len(block.text) for block in here.values()))
         if largest <= TERMS_BYTES or most <= 1:
-            return {"queries": most, "steps": steps, "terms": names}, blocks, worst
+            every = [step for layer in steps.values() for heads in layer.values() for step in heads]
+            return {"queries": order[:most], "steps": steps}, blocks, max(every, default=0.0) / 2
         most = max(min(int(most * TERMS_BYTES / largest), most - 1), 1)
 
 
-def _step(parts: Any) -> float:
-    """Logits from code to code: one for all terms of a layer, so that their sum is as exact."""
-    largest = max((_largest(part) for part in parts), default=0.0)
-    return max(largest / 127, _FINEST)
+def _layer(
+    terms: Mapping[str, NDArray[np.float32]], start: str
+) -> tuple[dict[str, Block], dict[str, list[float]]]:
+    """The blocks of a layer's terms (q, M, h, w), and the logits from code to code of each head.
 
-
-def _largest(part: NDArray) -> float:
-    return float(np.abs(part).max(initial=0))
+    Terms that a model does not have, zero everywhere, are left out.
+    """
+    blocks: dict[str, Block] = {}
+    steps: dict[str, list[float]] = {}
+    for name, part in terms.items():
+        if not np.any(part):
+            continue
+        largest = np.abs(part).max((0, 2, 3), initial=0).astype(np.float64)
+        step = np.maximum(largest / 127, _FINEST)
+        blocks[start + name] = packed(linear(part, step[:, None, None]))
+        steps[name] = step.tolist()
+    return blocks, steps

@@ -196,7 +196,7 @@ def orientation_of(path: str) -> int:
             return tags.orientation
         file.seek(0)
         try:
-            with _pillow_rules(), Image.open(file, formats=_formats()) as im:
+            with _pillow_rules(), _opened(file) as im:
                 return im.getexif().get(ORIENTATION, 1)
         except Exception:  # of another reader, or its EXIF block is damaged
             return 1

@@ -9,12 +9,11 @@ const flag = (name, value) => (value.startsWith('-') ? [`${name}=${value}`] : [n
 /** @returns {string[]} the words of the command */
 const commandWords = () => {
   const { facts } = picture;
-  const words = [...common.program, ...facts.words, ...facts.run_words];
-  if (facts.image.path !== null) words.push(...flag('--image', facts.image.path));
+  const words = [...common.program, ...(facts.words || ['--weights', 'WEIGHTS']), ...facts.run_words];
+  words.push(...flag('--image', facts.image.path === null ? 'IMAGE' : facts.image.path));
   words.push('--plot', state.mode, '--queries', String(state.query), '--layer', String(state.layer));
   if (facts.scale !== 'mode') words.push('--scale', facts.scale);
-  if (!facts.stages && state.head !== 'mean') words.push('--heads', String(state.head));
-  if (!facts.stages && state.head === 'mean') words.push('--heads', 'mean');
+  if (!facts.stages) words.push('--heads', String(state.head));
   if (state.level !== SUM) words.push('--level', state.level);
   const points = state.draw === 'points' && typeof state.head === 'number';
   if (state.draw === 'cells') words.push('--style', 'cells');
@@ -47,7 +46,17 @@ const copyText = async (text) => {
   }
 };
 
+/** What the reader must fill in, a sentence; "" for nothing. */
+const commandNote = () => {
+  const { facts } = picture;
+  const gaps = [];
+  if (facts.words === null) gaps.push('WEIGHTS by the file of the model');
+  if (facts.image.path === null) gaps.push('IMAGE by the file of the image');
+  return gaps.length ? `Replace ${gaps.join(', and ')}: Python gave it without one.` : '';
+};
+
 const openCommand = () => {
+  $('command-note').textContent = commandNote();
   $('command-text').textContent = commandText();
   $('copy').textContent = 'Copy';
   $('command').showModal();

@@ -44,14 +44,16 @@ const syncControls = () => {
     input.checked = input.value === state.mode;
   });
   for (const name of ['layer', 'level', 'norm', 'draw', 'ground', 'ramp']) $(name).value = String(state[name]);
-  $('norm').disabled = state.draw !== 'map';
+  $('norm-field').hidden = state.draw !== 'map';
+  $('ramp-field').hidden = state.draw !== 'map';
   $('least').value = String(state.least);
   write($('least-value'), state.least.toFixed(2));
 };
 
 const showKey = () => {
-  const key = $('key');
-  key.hidden = state.draw === 'points';
+  $('key').hidden = state.draw === 'points';
+  $('level-key').hidden = state.draw !== 'points';
+  if (state.draw === 'points') showLevelKey();
   const context = $('key-ramp').getContext('2d');
   const image = context.createImageData(256, 1);
   const ramp = state.draw === 'cells' ? ramps.signed : ramps[state.ramp];
@@ -66,6 +68,18 @@ const showKey = () => {
     : even ? ['even spread', '×256'] : ['0', state.norm === 'head' ? 'its largest' : 'largest of the query'];
   write($('key-low'), low);
   write($('key-high'), high);
+};
+
+/** The colours of the levels of sampling points. */
+const showLevelKey = () => {
+  const grids = picture.facts.grids[state.layer];
+  $('level-key').replaceChildren(...grids.map((_, i) => {
+    const item = made('span');
+    const dot = made('span', 'dot');
+    dot.style.backgroundColor = LEVEL_COLOURS[i % LEVEL_COLOURS.length];
+    item.append(dot, levelWords(i));
+    return item;
+  }));
 };
 
 /** Draw what is dirty; every change comes through here, once a frame. */
@@ -102,7 +116,7 @@ const showTip = () => {
   if ($('tip').hidden) return;
   write($('tip'), `query ${state.hot}: click to show it`);
   const [x, y] = state.hover;
-  $('tip').style.transform = `translate(${x * $('photo').clientWidth}px, ${y * $('photo').clientHeight}px)`;
+  $('tip').style.transform = `translate(${x * shown.width}px, ${y * shown.height}px)`;
 };
 
 // ---- images ---------------------------------------------------------------------------------------
@@ -182,7 +196,7 @@ const makeAbout = () => {
     ['Weights', `8 bits on a logarithmic curve; none is off by more than ${errors.weight.toPrecision(2)} (of 1)`],
   ];
   if (facts.ledger) {
-    rows.push(['Terms', `of the best ${facts.ledger.queries} queries; off by ${errors.term.toPrecision(2)} at most`]);
+    rows.push(['Terms', `of ${facts.ledger.queries.length} queries; off by ${errors.term.toPrecision(2)} at most`]);
   }
   if (facts.scale === 'layer') rows.push(['Scale', "logits at the layer's own scale (--scale layer)"]);
   rows.push(['Boxes', facts.truth ? `blue: queries; dashed: annotated; detections from score ${facts.truth.least}` : 'blue: queries']);

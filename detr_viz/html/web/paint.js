@@ -58,15 +58,74 @@ const scaleEnd = (maps, row, values) => {
   return maps.table[codes.reduce((a, b) => Math.max(a, b), 0)];
 };
 
-/** A map in colour, a pixel a cell. @param {Float32Array} values @returns {HTMLCanvasElement} */
-const mapCanvas = (maps, values, end) => {
-  const canvas = canvasOf(maps.w, maps.h);
+/** A Gaussian of .6 of a cell, as figures smooth with: weights of five cells for each of k places. */
+const kernels = new Map();
+const kernelOf = (k) => {
+  if (!kernels.has(k)) {
+    const taps = (place) => [-2, -1, 0, 1, 2].map((cell) => {
+      const away = (place + 0.5) / k - 0.5 - cell;
+      return Math.exp(-(away * away) / (2 * 0.6 * 0.6));
+    });
+    kernels.set(k, [...Array(k).keys()].map(taps));
+  }
+  return kernels.get(k);
+};
+
+/** Values of lines, k places for each cell along them; what lies beyond an end is left out. */
+const alongLines = (values, lines, cells, k, from, to) => {
+  const kernel = kernelOf(k);
+  const out = new Float32Array(lines * cells * k);
+  for (let cell = 0; cell < cells; cell += 1) {
+    const [low, high] = [Math.max(cell - 2, 0), Math.min(cell + 2, cells - 1)];
+    for (let place = 0; place < k; place += 1) {
+      const taps = kernel[place];
+      let all = 0;
+      for (let i = low; i <= high; i += 1) all += taps[i - cell + 2];
+      for (let line = 0; line < lines; line += 1) {
+        let sum = 0;
+        for (let i = low; i <= high; i += 1) sum += taps[i - cell + 2] * values[from(line, i)];
+        out[to(line, cell * k + place)] = sum / all;
+      }
+    }
+  }
+  return out;
+};
+
+/** A map with k x k pixels a cell. @returns {Float32Array} (h * k, w * k) */
+const smoothed = (values, h, w, k) => {
+  if (k === 1) return values;
+  const wide = alongLines(values, h, w, k, (y, x) => y * w + x, (y, x) => y * w * k + x);
+  const at = (x, y) => y * w * k + x;
+  return alongLines(wide, w * k, h, k, at, at);
+};
+
+/** A map with its outer cells once more around it: they reach to the edges of the photo. */
+const wider = (values, h, w) => {
+  const out = new Float32Array((h + 2) * (w + 2));
+  for (let y = 0; y < h + 2; y += 1) {
+    const from = Math.min(Math.max(y - 1, 0), h - 1) * w;
+    for (let x = 0; x < w + 2; x += 1) {
+      out[y * (w + 2) + x] = values[from + Math.min(Math.max(x - 1, 0), w - 1)];
+    }
+  }
+  return out;
+};
+
+/**
+ * A map in colour, with a further cell around it. @param {Float32Array} values  @param {number} k pixels along a cell
+ * @returns {HTMLCanvasElement}
+ */
+const mapCanvas = (maps, values, end, k) => {
+  const [h, w] = [maps.h + 2, maps.w + 2];
+  const canvas = canvasOf(w * k, h * k);
   const context = canvas.getContext('2d');
-  const image = context.createImageData(maps.w, maps.h);
+  const image = context.createImageData(canvas.width, canvas.height);
   const { data } = image;
   const ramp = ramps[state.ramp];
-  for (let i = 0; i < values.length; i += 1) {
-    const tone = end ? Math.min(values[i] / end, 1) : evenTone(values[i] * maps.cells);
+  const fine = smoothed(wider(values, maps.h, maps.w), h, w, k);
+  for (let i = 0; i < fine.length; i += 1) {
+    const tone = end ? Math.min(fine[i] / end, 1) : evenTone(fine[i] * maps.cells);
+    if (!tone) continue;
     const from = Math.round(tone * 255) * 4;
     data[4 * i] = ramp[from];
     data[4 * i + 1] = ramp[from + 1];
@@ -77,17 +136,21 @@ const mapCanvas = (maps, values, end) => {
   return canvas;
 };
 
-/** Draw a map over a photo of this size. Large cells stay cells. */
-const putMap = (context, canvas, grid, width, height) => {
-  const [left, top, w, h] = grid.rect;
+const LARGE_PX = 44; // cells of this size stay squares
+
+/** Draw the map of values over a photo of this size. */
+const putMap = (context, maps, values, end, width, height) => {
+  const [left, top, w, h] = maps.grid.rect;
+  const size = w * width;
+  const k = size >= LARGE_PX ? 1 : Math.min(Math.max(Math.ceil(size / 4), 1), 6);
   context.save();
   context.beginPath();
   context.rect(0, 0, width, height);
   context.clip();
-  context.imageSmoothingEnabled = w * width < 44;
-  context.imageSmoothingQuality = 'high';
+  context.imageSmoothingEnabled = size < LARGE_PX;
   context.drawImage(
-    canvas, left * width, top * height, w * canvas.width * width, h * canvas.height * height,
+    mapCanvas(maps, values, end, k),
+    (left - w) * width, (top - h) * height, w * (maps.w + 2) * width, h * (maps.h + 2) * height,
   );
   context.restore();
 };

@@ -1,6 +1,6 @@
 // The words of the page: the query shown, the list at a point, the ledger, missed objects, the index.
 
-const SHORT_LIST = 10;
+const SHORT_LIST = 8;
 let wholeList = false;
 
 /** Say something to a screen reader. */
@@ -32,7 +32,10 @@ const verdictOf = (row) => {
   return kind ? KINDS[kind] || kind : '';
 };
 
-const percent = (x) => `${x >= 0.0995 ? Math.round(x * 100) : (x * 100).toFixed(1)} %`;
+const percent = (x) => {
+  const digits = x >= 0.0995 ? 0 : x >= 0.00995 || x < 5e-6 ? 1 : 2;
+  return `${(x * 100).toFixed(digits)} %`;
+};
 const times = (r) => `×${r >= 9.95 ? Math.round(r) : r.toFixed(1)}`;
 
 /** One line about the view, for the page and for saved pictures. */
@@ -40,7 +43,7 @@ const captionText = () => {
   const { facts } = picture;
   const row = rowOf();
   const parts = [facts.model.title];
-  if (facts.layers.length > 1 || facts.stages) parts.push(`${facts.layer_noun} ${state.layer}`);
+  parts.push(`${facts.layer_noun} ${state.layer}`);
   parts.push(`query ${state.query}: ${labelOf(row)} ${scoreText(facts.outputs[state.layer].scores[row])}`);
   parts.push(`${state.mode}, ${facts.formulas[state.layer][state.mode]}`);
   if (!facts.stages) parts.push(headWords(state.head));
@@ -59,7 +62,7 @@ const showQuery = () => {
   write($('query-title'), `Query ${state.query}`);
   write($('query-class'), `${labelOf(row)} ${scoreText(output.scores[row])}`);
   const [x0, y0, x1, y1] = output.boxes[row].map(Math.round);
-  const rows = [['Box', `${x1 - x0} × ${y1 - y0} px at ${x0}, ${y0}`]];
+  const rows = [['Box', `${x1 - x0} × ${y1 - y0} px`]];
   const verdict = verdictOf(row);
   if (verdict) {
     const object = facts.truth.objects[row];
@@ -124,7 +127,7 @@ const showList = () => {
   }
   [...$('list').children].slice(count).forEach((item) => { item.hidden = true; });
   $('more').hidden = ranked.length <= SHORT_LIST;
-  write($('more'), wholeList ? `Show ${SHORT_LIST}` : `Show all ${ranked.length}`);
+  write($('more'), wholeList ? `Best ${SHORT_LIST}` : `All ${ranked.length}`);
   write($('here-title'), at ? 'Queries that look here' : 'Queries by score');
   write($('here-note'), noteOf(at, maps));
   $('release').hidden = !state.at;
@@ -136,9 +139,9 @@ const noteOf = (at, maps) => {
   const [height, width] = facts.image.hw;
   const few = facts.queries.length < facts.num_queries
     ? ` Of ${facts.num_queries} queries, the page has ${facts.queries.length}.` : '';
-  if (!at || !maps) return `Point at the photo to see which queries look there.${few}`;
+  if (!at || !maps) return `Point at the photo: which queries look there?${few}`;
   const where = `${Math.round(at[0] * width)}, ${Math.round(at[1] * height)} px`;
-  return `At ${where}, by ${state.mode}, ${facts.stages ? `stage ${state.layer}` : headWords(state.head)}; ×1 is an even spread.${few}`;
+  return `At ${where}; ×1 is an even spread.${few}`;
 };
 
 // ---- the ledger -----------------------------------------------------------------------------------
@@ -151,7 +154,12 @@ const termNodes = (name) => name.split('.').flatMap((part, i) => {
   return [...(i ? [' · '] : []), made('i', '', letter), made('sub', '', side)];
 });
 
-const signed = (x) => `${x < -0.005 ? '−' : x > 0.005 ? '+' : ''}${Math.abs(x).toFixed(2)}`;
+/** A number with its sign; a coarse one has one decimal. */
+const signed = (x, step) => {
+  const digits = step > 0.15 ? 1 : 2;
+  const text = Math.abs(x).toFixed(digits);
+  return Number(text) ? `${x < 0 ? '−' : '+'}${text}` : text;
+};
 let ledgerShape = '';
 
 const showLedger = () => {
@@ -170,7 +178,7 @@ const showLedger = () => {
     return;
   }
   const where = at ? 'at the point' : 'at its peak';
-  write($('ledger-note'), `Query ${state.query} ${where}: what each product adds to the logits of combine, above its mean over the photo.`);
+  write($('ledger-note'), `Added to the logits of query ${state.query} ${where}, above the mean.`);
   const shape = `${found.names} ${found.rows.length}`;
   if (shape !== ledgerShape) makeLedger(found);
   ledgerShape = shape;
@@ -178,7 +186,7 @@ const showLedger = () => {
   [...$('ledger-table').tBodies[0].rows].forEach((line, m) => {
     const { terms, sum, weight } = found.rows[m];
     line.className = state.head === m ? 'own' : '';
-    const texts = [...terms.map(signed), signed(sum), percent(weight)];
+    const texts = [...terms, sum].map((x) => signed(x, found.step)).concat(percent(weight));
     texts.forEach((text, k) => {
       const cellNode = line.cells[k + 1];
       write(cellNode, text);

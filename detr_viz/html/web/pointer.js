@@ -25,8 +25,8 @@ const boxAt = ([x, y]) => {
 };
 
 const isNear = (a, b) => {
-  const { clientWidth: width, clientHeight: height } = $('photo');
-  return Math.hypot((a[0] - b[0]) * width, (a[1] - b[1]) * height) < SAME_PX;
+  const away = Math.hypot((a[0] - b[0]) * shown.width, (a[1] - b[1]) * shown.height);
+  return away < SAME_PX;
 };
 
 /** A click, or a tap. alone: the point without the box under it */

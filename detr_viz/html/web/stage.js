@@ -29,7 +29,7 @@ const drawBase = (context, width, height, head = state.head) => {
   const maps = shownMaps();
   if (!maps) return;
   const values = mapValues(maps, row, head);
-  putMap(context, mapCanvas(maps, values, scaleEnd(maps, row, values)), maps.grid, width, height);
+  putMap(context, maps, values, scaleEnd(maps, row, values), width, height);
 };
 
 /** A rectangle with a halo, so that it is seen on any ground. box: shares of the photo */
@@ -125,11 +125,14 @@ const putPlus = (context, x, y, arm, unit) => {
 /** The class of a query, by its row. */
 const labelOf = (row) => picture.facts.classes[picture.facts.outputs[state.layer].labels[row]];
 
+/** Pixels of the photo on the page; kept, since reading it makes the browser lay the page out. */
+const shown = { width: 1, height: 1 };
+
 /** Size of the photo on the page, so that it fits beside the rest. */
 const fitStage = () => {
   const { naturalWidth: wide, naturalHeight: high } = picture.photo;
   const room = $('stage').clientWidth;
-  const most = window.innerWidth < 800 ? window.innerHeight * 0.6 : window.innerHeight - 320;
+  const most = window.innerWidth < 800 ? window.innerHeight * 0.6 : window.innerHeight - 375;
   const scale = Math.min(room / wide, Math.max(most, 260) / high);
   const [width, height] = [Math.round(wide * scale), Math.round(high * scale)];
   const dots = Math.min(window.devicePixelRatio || 1, 2);
@@ -140,6 +143,7 @@ const fitStage = () => {
       canvas.height = height * dots;
     }
   }
+  Object.assign(shown, { width, height });
   $('photo').style.width = `${width}px`;
   $('photo').style.height = `${height}px`;
 };
@@ -153,7 +157,7 @@ const drawBoxes = () => {
   const canvas = $('marks');
   const context = canvas.getContext('2d');
   context.clearRect(0, 0, canvas.width, canvas.height);
-  drawMarks(context, canvas.width, canvas.height, canvas.width / $('photo').clientWidth || 1);
+  drawMarks(context, canvas.width, canvas.height, canvas.width / shown.width);
 };
 
 /** The mark of a point, which moves without anything being drawn. */
@@ -161,8 +165,7 @@ const drawCross = () => {
   const at = point();
   $('cross').hidden = !at;
   if (!at) return;
-  const [x, y] = [at[0] * $('photo').clientWidth, at[1] * $('photo').clientHeight];
-  $('cross').style.transform = `translate(${x}px, ${y}px)`;
+  $('cross').style.transform = `translate(${at[0] * shown.width}px, ${at[1] * shown.height}px)`;
   $('cross').classList.toggle('stays', Boolean(state.at));
 };
 
@@ -191,7 +194,7 @@ const makeHeads = () => {
     const canvas = canvasOf(192, (192 * high) / wide);
     canvas.setAttribute('aria-hidden', 'true');
     const words = document.createElement('span');
-    words.textContent = headWords(head);
+    words.textContent = typeof head === 'number' ? headWords(head) : head;
     const share = document.createElement('span');
     share.className = 'share';
     label.append(input, canvas, words, share);
@@ -228,7 +231,7 @@ const drawHeads = () => {
       if (state.draw === 'points') {
         putSamples(context, samplesOf(row, head) || [], width, height, width * 0.08);
       } else {
-        putMap(context, mapCanvas(maps, values, scaleEnd(maps, row, values)), maps.grid, width, height);
+        putMap(context, maps, values, scaleEnd(maps, row, values), width, height);
       }
       const share = head === 'max' ? '' : `${Math.round(inside(values) * 100)} % in box`;
       label.querySelector('.share').textContent = share;

@@ -2,12 +2,13 @@
 
 const tables = new Map(); // "cells levels" -> weights of the codes
 
-/** @returns {Float32Array} weight of each code: expm1(code * log1p(cells) / levels) / cells */
+/** @returns {Float32Array} weight of each code: the curve of quantise.py */
 const weightTable = (cells, levels) => {
   const key = `${cells} ${levels}`;
   if (!tables.has(key)) {
-    const step = Math.log1p(cells) / levels;
-    tables.set(key, Float32Array.from({ length: 256 }, (_, c) => Math.expm1(c * step) / cells));
+    const step = Math.log1p(cells ** 2) / levels; // of log(1 + r * r)
+    const weight = (code) => Math.sqrt(Math.expm1(code * step)) / cells;
+    tables.set(key, Float32Array.from({ length: 256 }, (_, code) => weight(code)));
   }
   return tables.get(key);
 };
@@ -21,7 +22,7 @@ const shownMaps = (level = state.level, mode = state.mode) => {
   if (!codes) return null;
   const grid = facts.grids[state.layer][number];
   const [h, w] = grid.hw;
-  const table = weightTable(...facts.curves[state.layer][number]);
+  const table = weightTable(...facts.curves[name]);
   return { codes, table, grid, h, w, cells: h * w, heads: facts.heads };
 };
 
@@ -91,16 +92,18 @@ const rankedAt = (maps, at) => {
   return rows.sort((a, b) => b.weight - a.weight || a.row - b.row);
 };
 
-/** Along an axis, the shares of each cell that lie between two places. */
-const overlaps = (start, size, count, low, high) => Float32Array.from({ length: count }, (_, i) => (
-  Math.max(Math.min(high, start + size * (i + 1)) - Math.max(low, start + size * i), 0) / size));
+/** The part of each cell along an axis that lies between two places. borders: (cells + 1) */
+const overlaps = (borders, low, high) => Float32Array.from({ length: borders.length - 1 }, (_, i) => {
+  const size = borders[i + 1] - borders[i];
+  const part = Math.min(high, borders[i + 1]) - Math.max(low, borders[i]);
+  return size > 0 ? Math.max(part, 0) / size : 0;
+});
 
-/** Functions that give the mass of a map in a box [x0, y0, x1, y1], shares of the photo. */
+/** A function that gives the mass of a map in a box [x0, y0, x1, y1], shares of the photo. */
 const massIn = (grid, box) => {
-  const [left, top, width, height] = grid.rect;
   const [h, w] = grid.hw;
-  const columns = overlaps(left, width, w, box[0], box[2]);
-  const lines = overlaps(top, height, h, box[1], box[3]);
+  const columns = overlaps(grid.borders[0], box[0], box[2]);
+  const lines = overlaps(grid.borders[1], box[1], box[3]);
   return (values) => {
     let sum = 0;
     for (let y = 0; y < h; y += 1) {
@@ -131,19 +134,20 @@ const peakOf = (values) => {
 const ledgerAt = (row, cell) => {
   const { ledger, no_ledger: why, heads } = picture.facts;
   if (!ledger) return why;
-  if (row >= ledger.queries) return `Kept for the best ${ledger.queries} queries alone.`;
-  const names = ledger.terms[state.layer];
+  const place = ledger.queries.indexOf(picture.facts.queries[row]);
+  if (place < 0) return `To keep the page small it has terms of ${ledger.queries.length} queries alone, not of this one.`;
+  const steps = ledger.steps[state.layer];
+  const names = Object.keys(steps);
   const parts = names.map((n) => picture.array(`terms/${state.layer}/${n}`, () => redraw('list')));
   const maps = shownMaps(SUM, 'combine');
   if (parts.includes(null) || !maps) return null;
-  const step = ledger.steps[state.layer];
   const rows = [...Array(heads).keys()].map((m) => {
-    const at = (row * heads + m) * maps.cells + cell;
-    const terms = parts.map((codes) => (codes[at] - 128) * step);
+    const at = (place * heads + m) * maps.cells + cell;
+    const terms = parts.map((codes, k) => (codes[at] - 128) * steps[names[k]][m]);
     const sum = terms.reduce((a, b) => a + b, 0);
-    return { terms, sum, weight: maps.table[maps.codes[at]] };
+    return { terms, sum, weight: weightAt(maps, row, m, cell) };
   });
-  return { names, rows, step };
+  return { names, rows, step: Math.max(...Object.values(steps).flat()) };
 };
 
 /** Tones 0..255 of weights relative to an even spread, as figures have it. */
