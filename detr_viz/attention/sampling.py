@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detr_viz.attention.bilinear import Shapes
-from detr_viz.common.short_repr import brief_tuple
 
 CHUNK = 1024  # queries at a time: their indices and weights stay in the processor's cache
 
@@ -50,7 +49,9 @@ class Cells(NamedTuple):
     heads: int
     shapes: Shapes
 
-    __repr__ = brief_tuple
+    def __repr__(self) -> str:
+        rows, width = self.tables[0].shape
+        return f"Cells of {len(self.tables)} images: {rows} rows of {width} numbers"
 
     @classmethod
     def of(cls, value: Tensor, shapes: Shapes) -> Cells:

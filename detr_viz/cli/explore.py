@@ -13,12 +13,12 @@ from detr_viz.checkpoints.sources import check_sources, named, precise
 from detr_viz.checkpoints.type_names import other_weights
 from detr_viz.cli import flags, run_flags
 from detr_viz.cli.command_words import model_words, program, run_words
-from detr_viz.cli.settings import images_of, load_models, sources_of
+from detr_viz.cli.settings import check_truth, images_of, load_models, sources_of
 from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError, report
 from detr_viz.common.files import OutputError, check_file, path_text
-from detr_viz.detections.queries import DEFAULT, check_for, check_syntax
+from detr_viz.detections.queries import DEFAULT, check_for, check_syntax, needs_truth
 from detr_viz.images.first_look import check_image
 from detr_viz.render.paths import PAGE
 
@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
     sources = sources_of(args)
     out = _target(args.out)
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
-    images = images_of(words, args.image_root, None, args.quiet)
+    images = images_of(words, args.image_root, None, args.quiet, annotations=args.annotations)
+    if needs_truth(queries):
+        check_truth(images, f"--queries {queries}", args.quiet)
     check_sources(sources)
     if len(images) == 1:
         check_image(images[0].path)
@@ -123,25 +125,21 @@ def _explained(
     beyond: list[str],
 ) -> Iterator[str]:
     """The data of an image for the page, of each model. beyond: types are added that know none."""
-    from dataclasses import replace
-
     from detr_viz.detections.queries import NoQueryError, select
     from detr_viz.explanation.explain_image import explain
     from detr_viz.html import measure
     from detr_viz.html.assembly import image_json
     from detr_viz.images.drawn_scenes import is_beyond
-    from detr_viz.images.read import load_image
+    from detr_viz.images.onto_picture import load_onto
 
-    picture = load_image(image.path)
+    picture = load_onto(image.path, image.annotated)
     for note in picture.notes:
         say(f"note: {image.path}: {note}", args.quiet)
-    if image.annotated is not None:
-        picture = replace(picture, annotated=image.annotated)
     for model, model_flags in zip(models, words, strict=True):
         with named(model.info.weights, len(models)):
             e = explain(model, picture, layers=args.layer, size=args.size, max_size=args.max_size)
             try:
-                ids = select(e, queries)
+                ids = select(e, queries, args.score)
             except NoQueryError:  # the page has the best ones
                 ids = []
             entry = measure(
@@ -151,6 +149,7 @@ def _explained(
                 mode=modes_of_plot(args.plot, e.modes)[0],
                 model_words=model_flags,
                 run_words=run_words(args),
+                least=args.score,
             )
         names = model.info.class_names
         if is_beyond(names, picture.rgb) and model.info.type not in beyond:

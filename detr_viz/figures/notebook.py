@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from detr_viz.attention.terms import ALL_TERMS, PROPOSALS, SALIENCE, SCALE_PLOT, Mode
-from detr_viz.detections.mistakes import judge
+from detr_viz.detections.judged import judged
 from detr_viz.detections.queries import OBJECT_SCORE
 from detr_viz.figures import words
 from detr_viz.figures.head_maps import head_grid
@@ -187,18 +187,18 @@ def _table(e: ExplanationBase) -> str:
     verdicts = None
     if e.truth is not None:
         names.append("against the annotation")
-        verdicts = judge(e.truth, e.boxes_xyxy_px, e.labels, e.scores, OBJECT_SCORE).kinds
+        verdicts = judged(e, OBJECT_SCORE)
     lines = [_row("th", names)]
     for q in best:
         box = ", ".join(f"{side:.0f}" for side in e.boxes_xyxy_px[q])
         cells = [str(q), e.label_name(q), f"{e.scores[q]:.2f}", box]
         if verdicts is not None:
-            cells.append(verdicts[q] or f"score below {OBJECT_SCORE:g}")
+            cells.append(verdicts.words(q) or f"score below {OBJECT_SCORE:g}")
         lines.append(_row("td", cells))
     more = int((e.scores >= OBJECT_SCORE).sum()) - len(best)
     left = f"<p>and {more} more with a score of at least {OBJECT_SCORE:g}</p>" if more > 0 else ""
     if e.truth is not None:
-        left += f"<p>{len(e.truth)} annotated objects</p>"
+        left += f"<p>{_inert(verdicts.summary)}</p>"
     return f"<table>{''.join(lines)}</table>{left}"
 
 

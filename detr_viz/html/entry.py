@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from detr_viz.attention.grids import Grid, finest
 from detr_viz.common.errors import UserError
-from detr_viz.detections.mistakes import judge
+from detr_viz.detections.judged import judged
+from detr_viz.detections.reasons import misses
 from detr_viz.html.ledger import ledger_of
 from detr_viz.html.quantise import LEVELS, Block, Curve, linear, packed, packed_bytes
 
@@ -257,15 +258,18 @@ def _truth(e: ExplanationBase, kept: Sequence[int], least: float) -> dict[str, A
     truth = e.truth
     if truth is None:
         return None
-    verdicts = judge(truth, e.boxes_xyxy_px, e.labels, e.scores, least)
+    found = judged(e, least)
+    first = {int(q): d for d, q in reversed([*enumerate(found.ids)])}  # the best detection of each
+    of_kept = [first.get(q) for q in kept]
     return {
         "boxes": [[round(float(x), 1) for x in box] for box in truth.boxes_xyxy_px],
         "names": list(truth.names),
         "crowd": [bool(x) for x in truth.crowd],
         "known": [int(label) >= 0 for label in truth.labels],
-        "kinds": [verdicts.kinds[q] for q in kept],
-        "objects": [int(verdicts.objects[q]) for q in kept],
-        "missed": list(verdicts.missed),
+        "kinds": [None if d is None else found.verdicts.kinds[d] for d in of_kept],
+        "objects": [-1 if d is None else int(found.verdicts.objects[d]) for d in of_kept],
+        "missed": list(found.verdicts.missed),
+        "why": [miss.words for miss in misses(e, least)],
         "least": least,
     }
 

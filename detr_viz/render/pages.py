@@ -34,6 +34,7 @@ def entries(
             layers=resolved(recipe, e.num_layers),
             model_words=recipe.words[k],
             run_words=recipe.run_words,
+            least=recipe.score,
         )
         for k, e in enumerate(explanations)
     )

@@ -245,7 +245,7 @@ class Recipe:
     @property
     def uses_truth(self) -> bool:
         """Whether the annotated objects of an image decide what its files show."""
-        return self.style.truth or needs_truth(self.queries)
+        return self.style.truth or needs_truth(self.queries) or self.words is not None
 
     def digest_of(self, image_sha256: str, path: str | None, annotated: str = "") -> str:
         """`digest` where the file's sha256 and its path are known.
@@ -256,6 +256,8 @@ class Recipe:
         about = [image_sha256, name]
         if self.uses_truth and annotated:  # other files keep their digest
             about.append(annotated)
+            if self.words is not None:  # a page has verdicts, whatever the queries
+                about.append(f"{self.score:g}")
         words = "".join(f"\n{one}" for one in about).encode(errors="surrogateescape")
         return hashlib.sha256(self._settings + words).hexdigest()
 

@@ -146,7 +146,9 @@ def test_verdicts_stand_in_the_table_of_an_annotated_image(scene):
     truth = Annotated(box, (scene.label_name(best),), np.zeros(1, bool), (7,), "a.json")
     rows = Elements(replace(scene, image=replace(scene.image, annotated=truth))._repr_html_()).rows
     assert rows[0][4] == "against the annotation"
-    assert rows[1][4] == "found" and {row[4] for row in rows[2:]} <= {"background", "duplicate"}
+    assert rows[1][4] == f"found ({scene.label_name(best)}, IoU 1.00)"
+    kinds = {row[4].split(" (")[0] for row in rows[2:]}
+    assert kinds <= {"background", "duplicate"}
 
 
 def test_gt_draws_the_annotated_boxes(scene):

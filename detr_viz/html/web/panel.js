@@ -245,7 +245,7 @@ const makeMissed = () => {
   $('missed').hidden = !truth;
   if (!truth) return;
   write($('missed-title'), truth.missed.length ? `Missed objects: ${truth.missed.length}` : 'No object is missed');
-  $('missed-list').replaceChildren(...truth.missed.map((object) => {
+  $('missed-list').replaceChildren(...truth.missed.map((object, i) => {
     const item = made('li');
     const button = made('button', 'row');
     button.type = 'button';
@@ -253,6 +253,7 @@ const makeMissed = () => {
     const size = `${x1 - x0} × ${y1 - y0} px`;
     const unknown = truth.known[object] ? '' : ', no class of this model';
     button.append(made('span', 'class', truth.names[object]), made('span', 'value', size + unknown));
+    if (truth.why[i]) button.append(made('span', 'why', truth.why[i]));
     button.addEventListener('click', () => visitMissed(object));
     item.append(button);
     return item;

@@ -128,9 +128,8 @@ def _notes(explanations: Sequence[Explanation], recipe: Recipe) -> tuple[Mapping
     """For each model, what the words about errors have to say of its queries."""
     if not needs_truth(recipe.queries):
         return ()
-    return tuple(
-        error_notes(e, recipe.score, asks_for_missed(recipe.queries)) for e in explanations
-    )
+    missed = asks_for_missed(recipe.queries)
+    return tuple(error_notes(e, recipe.score, missed) for e in explanations)
 
 
 def _modes(explanations: Sequence[StoredExplanation], recipe: Recipe) -> list[str]:
