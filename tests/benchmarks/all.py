@@ -2,6 +2,8 @@
 
 python tests/benchmarks/all.py [--only SCRIPT ...] [--print]
 
+shares.py fills a second table there: where the time of a forward pass goes.
+
 Takes about two hours on two CPUs, and means something only where nothing else runs. --only: these
 scripts; the rows of the others stay. --print: leave the page as it is.
 """
@@ -30,6 +32,9 @@ from ratios import KEPT, ROOT, is_met
 PAGE = ROOT / "docs/performance.md"
 BEGIN, END = "<!-- ratios: python tests/benchmarks/all.py -->", "<!-- end of the ratios -->"
 SCRIPTS = ("forward", "deformable", "batch", "startup", "figures", "explorer", "check", "adapters")
+SHARES = "shares"
+SHARES_BEGIN = "<!-- shares: python tests/benchmarks/shares.py -->"
+SHARES_END = "<!-- end of the shares -->"
 HEAD = "| measured | ratio | target | | with | script |\n|---|---|---|---|---|---|"
 
 
@@ -86,18 +91,38 @@ def with_rows(page: str, rows: Mapping[str, str]) -> str:
     """The page with these rows, in the order of the scripts; rows of no script are dropped."""
     names = [name for script in SCRIPTS for name in ratios_of(script)]
     table = "\n".join([HEAD, *(rows[name] for name in names if name in rows)])
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
+    return _between(page, BEGIN, END, table)
+
+
+def _between(page: str, begin: str, end: str, table: str) -> str:
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
+
+
+def shares(machine: str) -> str:
+    """The table of shares.py, with the machine below it."""
+    command = [sys.executable, str(HERE / f"{SHARES}.py")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    return "\n".join([*rows, "", f"{machine}."])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=SCRIPTS, metavar="SCRIPT", default=SCRIPTS)
+    every = (*SCRIPTS, SHARES)
+    parser.add_argument("--only", nargs="+", choices=every, metavar="SCRIPT", default=every)
     parser.add_argument("--print", action="store_true")
     args = parser.parse_args()
     here, measured = machine(), {}
     for script in args.only:
         print(f"== {script}.py", flush=True)
+        if script == SHARES:
+            table = shares(here)
+            print(table, flush=True)
+            if not args.print:
+                page = PAGE.read_text(encoding="utf-8")
+                PAGE.write_text(_between(page, SHARES_BEGIN, SHARES_END, table), encoding="utf-8")
+            continue
         measured |= run(script, here)
         if not args.print:  # after each: a run that is stopped keeps what it has
             page = PAGE.read_text(encoding="utf-8")
