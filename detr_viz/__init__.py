@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from detr_viz.checkpoints.load_model import load_model as load_model
     from detr_viz.common.errors import UserError as UserError
     from detr_viz.detections.detections import Detections as Detections
+    from detr_viz.detections.judged import Judged as Judged
+    from detr_viz.detections.judged import judged as judged
     from detr_viz.detections.matching import Match as Match
     from detr_viz.detections.matching import SharedObject as SharedObject
     from detr_viz.detections.matching import shared_objects as shared_objects
     from detr_viz.detections.queries import select as select
+    from detr_viz.detections.reasons import Miss as Miss
+    from detr_viz.detections.reasons import misses as misses
     from detr_viz.explanation.ablation import Ablation as Ablation
     from detr_viz.explanation.captured import Explanation as Explanation
     from detr_viz.explanation.curves import Faithfulness as Faithfulness
@@ -97,6 +101,11 @@ _HOMES = {
     "shared_objects": "detections.matching",
     "SharedObject": "detections.matching",
     "Match": "detections.matching",
+    # what is right and wrong, of annotated images
+    "judged": "detections.judged",
+    "Judged": "detections.judged",
+    "misses": "detections.reasons",
+    "Miss": "detections.reasons",
     # analyses
     "LogitTerms": "explanation.logit_term_arrays",
     "Ablation": "explanation.ablation",
@@ -164,10 +173,12 @@ __all__ = [
     "Faithfulness",
     "Grid",
     "Heatmaps",
+    "Judged",
     "Limits",
     "LoadedModel",
     "LogitTerms",
     "Match",
+    "Miss",
     "Mode",
     "PageFormat",
     "Proposals",
@@ -194,9 +205,11 @@ __all__ = [
     "faithfulness",
     "faithfulness_grid",
     "head_grid",
+    "judged",
     "load_annotated",
     "load_maps",
     "load_model",
+    "misses",
     "proposal_figure",
     "query_matrix",
     "register",

@@ -48,8 +48,8 @@ def run(codes: list[str], names: dict[str, object]) -> dict[str, object]:
 
 def test_each_page_with_examples_is_tried_here():
     assert WITH == ["README.md", "README.zh-CN.md", "docs/annotations.md", "docs/checkpoints.md",
-                    "docs/library.md", "docs/notebook.md", "docs/regression.md",
-                    "docs/your_model.md"]  # fmt: skip
+                    "docs/explorer.md", "docs/library.md", "docs/notebook.md",
+                    "docs/regression.md", "docs/your_model.md"]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", WITH)
@@ -228,3 +228,8 @@ def test_networks_of_packages(number):
     compile(pieces[number], "example", "exec")
     keywords = set(re.findall(r"^    (\w+)=", pieces[number], re.M))
     assert keywords and keywords <= set(detr_viz.attach.__kwdefaults__)
+
+
+def test_the_explorer_page(place):
+    names = run(examples("docs/explorer.md"), {})
+    assert (place / "scene_1.html").read_text(encoding="utf-8") == names["e"].explore().text

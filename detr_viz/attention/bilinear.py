@@ -60,7 +60,7 @@ class _Axis(NamedTuple):
     half: Tensor  # -0.5, the first cell's centre lies half a cell inside
     extent: Tensor  # cells along the axis
     last: Tensor  # the last cell that has a neighbour after it, or 0
-    reach: Tensor  # from a cell to its neighbour; out of reach if there is no other
+    reach: Tensor  # from a cell to its neighbour; infinite if there is no other
     stride: Tensor  # int32, from the index of a cell to that of the next
 
 
@@ -104,7 +104,7 @@ def _axis(
         extent.new_tensor(-0.5),
         extent,
         (extent - 2).clamp(min=0),
-        torch.where(extent > 1, 1.0, 2.0).to(dtype),
+        torch.where(extent > 1, 1.0, torch.inf).to(dtype),
         torch.tensor(stride, device=device, dtype=torch.int32).repeat_interleave(points),
     )
 

@@ -40,10 +40,10 @@ class Judged(ShortRepr):
     """
 
     truth: Truth
-    ids: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    boxes_xyxy_px: NDArray[np.float32]
+    ids: NDArray[np.int64]  # (n,)
+    labels: NDArray[np.int64]  # (n,)
+    scores: NDArray[np.float32]  # (n,)
+    boxes_xyxy_px: NDArray[np.float32]  # (n, 4)
     verdicts: Verdicts
     least: float
 

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detr_viz.common.console import short_name
-from detr_viz.common.short_repr import ShortRepr
+from detr_viz.common.short_repr import ShortRepr, folded
 from detr_viz.detections.attention_mass import (
     area_shares,
     attention_mass,
@@ -73,7 +73,7 @@ class Nearest(ShortRepr):
     label: int
     name: str
     score: float
-    box_xyxy_px: NDArray[np.float32]
+    box_xyxy_px: NDArray[np.float32]  # (4,)
     iou: float
     mass: float
     beyond: float
@@ -94,13 +94,16 @@ class Miss(ShortRepr):
 
     thing: int
     name: str
-    box_xyxy_px: NDArray[np.float64]
+    box_xyxy_px: NDArray[np.float64]  # (4,)
     share: float
     overlap: Nearest | None
     attention: Nearest | None
     reason: str
     words: str
     about: int | None = None
+
+    def __repr__(self) -> str:
+        return folded(f"Miss({short_name(self.name)}: {self.words})")
 
     @property
     def queries(self) -> list[int]:

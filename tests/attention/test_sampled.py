@@ -11,7 +11,7 @@ from detr_viz.attention.base import HasSamples, HasTerms, Removable
 from detr_viz.attention.bilinear import in_boxes, places_of, splat
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.sampled import SampledAttention
-from detr_viz.attention.sampling import sampled
+from detr_viz.attention.sampling import Cells, sampled
 from detr_viz.explanation.removals import NOTHING, parse
 
 SHAPES = ((5, 7), (3, 4))
@@ -46,6 +46,33 @@ def test_the_weighted_sum_is_grid_sample():
     value, xy, weight = random_samples()
     expected = by_grid_sample(value, xy, weight)
     torch.testing.assert_close(sampled(value, xy, weight, SHAPES), expected, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (1, 2), (3, 1), (2, 2), (4, 5)])
+@pytest.mark.parametrize("reach", [1.0, 3.0, 20.0])
+def test_small_grids_and_samples_far_outside(hw, reach):
+    """Also on a grid of one cell, and beyond the cell after it."""
+    g = torch.Generator().manual_seed(1)
+    value = torch.randn(1, hw[0] * hw[1], 1, D, generator=g, dtype=torch.float64)
+    xy = torch.rand(1, 500, 1, 1, 1, 2, generator=g, dtype=torch.float64) * reach - (reach - 1) / 2
+    weight = torch.rand(1, 500, 1, 1, 1, generator=g, dtype=torch.float64)
+    image = value[0, :, 0].T.view(1, D, *hw)
+    read = F.grid_sample(image, 2 * xy[0, None, None, :, 0, 0, 0] - 1, align_corners=False)
+    expected = (read[0, :, 0] * weight.flatten()).T
+    torch.testing.assert_close(sampled(value, xy, weight, [hw])[0, :, 0], expected)
+    torch.testing.assert_close(splat(xy, weight, [hw])[0, :, 0] @ value[0, :, 0], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_cells_of_narrow_types_are_counted_exactly(dtype):
+    """Rows of the table beyond 2^11, where float16 knows no odd numbers."""
+    hw, middle = (60, 80), torch.tensor([79.5 / 80, 59.5 / 60])
+    value = torch.zeros(1, 60 * 80, 8, 2, dtype=dtype)
+    value[:, -1] = 1  # the last cell alone
+    cells = Cells.of(value, [hw])
+    pixel = (middle * torch.tensor([80, 60]) - 0.5).to(dtype).expand(1, 1, 8, 1, 2)
+    read = cells.read(pixel, torch.ones(1, 1, 8, 1, dtype=dtype))
+    assert torch.equal(read, torch.ones(1, 1, 8, 2, dtype=dtype))
 
 
 def test_one_value_stands_for_all_images():

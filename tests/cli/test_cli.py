@@ -244,7 +244,7 @@ def test_help_names_every_choice(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     text = capsys.readouterr().out
-    for word in (*models.names(), *MODES, "all", "--save-maps", "--traceback", "hf:owner/name"):
+    for word in (*models.names(), *MODES, "all", "--save-maps", "--help-all", "hf:owner/name"):
         assert word in text
 
 

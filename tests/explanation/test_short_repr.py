@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, demo_model
 
 import detr_viz
-from detr_viz import compare_maps, explain, heatmaps, models
+from detr_viz import Annotated, compare_maps, explain, heatmaps, judged, misses, models
 from detr_viz.atlas.table import AtlasTable
 from detr_viz.checkpoints.checkpoint import load_checkpoint
 from detr_viz.common.short_repr import brief, folded
@@ -31,7 +31,15 @@ def results():
     e = explain(model, str(ROOT / "image/scene_1.jpg"), layers="all", sites=sites)
     table = AtlasTable("cd_detr_demo", e.modes, e.layers, e.num_heads, "mode")
     table.add(e, [3, 11])
+    best = e.by_score()[0]
+    boxes = np.stack([e.boxes_xyxy_px[best], [5, 5, 40, 60]]).astype(np.float64)
+    names = e.label_name(best), "ring"
+    annotated = Annotated(boxes, names, np.zeros(2, bool), (1, 2), "instances.json")
+    found = dataclasses.replace(e, image=dataclasses.replace(e.image, annotated=annotated))
     return {
+        "Annotated": annotated,
+        "Judged": judged(found),
+        "Miss": misses(found)[0],
         "LoadedModel": model,
         "DetectorInfo": model.info,
         "Explanation": e,
@@ -52,6 +60,9 @@ def results():
 
 
 SIZES = {  # what else the text must have
+    "Annotated": ("instances.json", "float64 (2, 4)"),
+    "Judged": ("float32 (100,)",),
+    "Miss": ("ring",),
     "LoadedModel": ("Conditional DETR", "cd_detr_demo.pth", "20 queries", "8 heads", "float32"),
     "DetectorInfo": ("cd_detr_demo.pth", "num_queries 20"),
     "Explanation": ("scene_1.jpg (512 x 512 px)", "20 queries", "16 x 16 cells", "triangle 0.97"),
@@ -165,7 +176,8 @@ def test_each_public_class_of_results_was_printed():
             list(inside(thing, seen))
     public = {name for name in detr_viz.__all__ if inspect.isclass(getattr(detr_viz, name, None))}
     not_results = {"Detector", "UserError", "SelfCheckError"}  # a protocol, errors
-    assert public - not_results <= {*seen, "Explorer"}  # html/test_explorer_cell.py prints that
+    elsewhere = {"Explorer", "Annotated", "Judged", "Miss"}  # html/test_explorer_cell.py; above
+    assert public - not_results <= {*seen, *elsewhere}
 
 
 def test_names_of_files_and_classes_stay_on_their_line():
