@@ -1,11 +1,12 @@
 """Every benchmark, one after the other, and their ratios as one table in docs/performance.md.
 
-python tests/benchmarks/all.py [--only SCRIPT ...] [--print]
+python tests/benchmarks/all.py [--only SCRIPT ...] [--quick] [--print]
 
 shares.py fills a second table there: where the time of a forward pass goes.
 
 Takes about two hours on two CPUs, and means something only where nothing else runs. --only: these
-scripts; the rows of the others stay. --print: leave the page as it is.
+scripts; the rows of the others stay. --quick: fewer pairs, half an hour; the rows say so. --print:
+leave the page as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,17 @@ from ratios import KEPT, ROOT, is_met
 PAGE = ROOT / "docs/performance.md"
 BEGIN, END = "<!-- ratios: python tests/benchmarks/all.py -->", "<!-- end of the ratios -->"
 SCRIPTS = ("forward", "deformable", "batch", "startup", "figures", "explorer", "check", "adapters")
+QUICK = {  # what --quick gives a script
+    "forward": ["3"],
+    "deformable": ["3"],
+    "batch": ["--rounds", "1", "--images", "24"],
+    "startup": ["5"],
+    "figures": ["3"],
+    "explorer": ["200"],
+    "check": ["--rounds", "1", "--baselines", "12"],
+    "adapters": ["5"],
+    "shares": ["1"],
+}
 SHARES = "shares"
 SHARES_BEGIN = "<!-- shares: python tests/benchmarks/shares.py -->"
 SHARES_END = "<!-- end of the shares -->"
@@ -56,13 +68,14 @@ def machine() -> str:
     return f"{cores} cores of {model}, torch {version('torch').split('+')[0]}, {date.today()}"
 
 
-def run(script: str, machine: str) -> dict[str, str]:
+def run(script: str, machine: str, flags: Sequence[str]) -> dict[str, str]:
     """Run a script; name -> its row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder, "ratios")
         kept.touch()
         environment = {**os.environ, KEPT: str(kept)}
-        done = subprocess.run([sys.executable, str(HERE / f"{script}.py")], env=environment)
+        command = [sys.executable, str(HERE / f"{script}.py"), *flags]
+        done = subprocess.run(command, env=environment)
         if done.returncode:
             raise SystemExit(f"{script}.py: exit code {done.returncode}")
         lines = [json.loads(line) for line in kept.read_text().splitlines()]
@@ -99,9 +112,9 @@ def _between(page: str, begin: str, end: str, table: str) -> str:
     return f"{before}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
 
 
-def shares(machine: str) -> str:
+def shares(machine: str, flags: Sequence[str]) -> str:
     """The table of shares.py, with the machine below it."""
-    command = [sys.executable, str(HERE / f"{SHARES}.py")]
+    command = [sys.executable, str(HERE / f"{SHARES}.py"), *flags]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
     return "\n".join([*rows, "", f"{machine}."])
@@ -111,19 +124,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     every = (*SCRIPTS, SHARES)
     parser.add_argument("--only", nargs="+", choices=every, metavar="SCRIPT", default=every)
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--print", action="store_true")
     args = parser.parse_args()
     here, measured = machine(), {}
+    if args.quick:
+        here += ", quick"
     for script in args.only:
+        flags = QUICK[script] if args.quick else []
         print(f"== {script}.py", flush=True)
         if script == SHARES:
-            table = shares(here)
+            table = shares(here, flags)
             print(table, flush=True)
             if not args.print:
                 page = PAGE.read_text(encoding="utf-8")
                 PAGE.write_text(_between(page, SHARES_BEGIN, SHARES_END, table), encoding="utf-8")
             continue
-        measured |= run(script, here)
+        measured |= run(script, here, flags)
         if not args.print:  # after each: a run that is stopped keeps what it has
             page = PAGE.read_text(encoding="utf-8")
             PAGE.write_text(with_rows(page, rows_in(page) | measured), encoding="utf-8")
