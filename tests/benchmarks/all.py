@@ -53,7 +53,7 @@ HEAD = "| measured | ratio | target | | with | script |\n|---|---|---|---|---|--
 def ratios_of(script: str) -> dict[str, str]:
     """What a script measures, and the targets, without running it."""
     for node in ast.parse((HERE / f"{script}.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "RATIOS":  # type: ignore[attr-defined]
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "RATIOS":
             return ast.literal_eval(node.value)
     raise SystemExit(f"{script}.py has no RATIOS")
 
