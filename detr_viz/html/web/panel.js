@@ -243,6 +243,7 @@ const lookingAt = (object) => {
 const makeMissed = () => {
   const { truth } = picture.facts;
   $('missed').hidden = !truth;
+  $('list').classList.toggle('judged', Boolean(truth));
   if (!truth) return;
   write($('missed-title'), truth.missed.length ? `Missed objects: ${truth.missed.length}` : 'No object is missed');
   $('missed-list').replaceChildren(...truth.missed.map((object, i) => {

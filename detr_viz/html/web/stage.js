@@ -50,13 +50,17 @@ const putBox = (context, box, width, height, colour, line, dash = []) => {
 };
 
 /** A text on a plate, at a corner of a box and inside the picture. */
-const putWords = (context, text, x, y, width, colour, size) => {
+const putWords = (context, text, x, y, width, colour, size, taken = []) => {
   context.font = `600 ${size}px system-ui, sans-serif`;
   context.textBaseline = 'middle';
   const wide = context.measureText(text).width + size * 0.8;
   const high = size * 1.5;
   const left = Math.min(Math.max(x, 0), Math.max(width - wide, 0));
-  const top = y - high < 0 ? y : y - high;
+  let top = y - high < 0 ? y : y - high;
+  const meets = (other) => left < other.right && other.left < left + wide
+    && top < other.bottom && other.top < top + high;
+  for (let other = taken.find(meets); other; other = taken.find(meets)) top = other.bottom;
+  taken.push({ left, right: left + wide, top, bottom: top + high });
   context.fillStyle = colour;
   context.fillRect(left, top, wide, high);
   context.fillStyle = '#ffffff';
@@ -98,10 +102,11 @@ const drawMarks = (context, width, height, unit) => {
     putWords(context, text, box[0] * width, box[1] * height, width, BLUE, 12 * unit);
   }
   if (truth) {
+    const taken = []; // by words about other objects
     truth.missed.forEach((i) => {
       const box = sharesOf(truth.boxes[i]);
-      const text = `missed: ${truth.names[i]}`;
-      putWords(context, text, box[0] * width, box[3] * height + 18 * unit, width, DARK, 11 * unit);
+      const [x, y] = [box[0] * width, box[3] * height + 18 * unit];
+      putWords(context, `missed: ${truth.names[i]}`, x, y, width, DARK, 11 * unit, taken);
     });
   }
   if (own !== undefined && output.references && output.references[own].length === 2) {
