@@ -12,11 +12,9 @@ python tests/benchmarks/adapters.py [pairs]
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -24,7 +22,7 @@ sys.path[:0] = map(str, (HERE, HERE.parent, HERE.parent.parent))
 
 import numpy as np
 import torch
-from ratios import in_pairs, keep, peak, print_peak
+from ratios import clean_seconds, in_pairs, keep, peak, print_peak
 
 from detr_viz import explain
 from detr_viz.adapters.run import run
@@ -65,13 +63,6 @@ def model() -> torch.nn.Module:
     return RTDetrForObjectDetection(config).eval()
 
 
-def seconds(run: Callable[[], object]) -> float:
-    gc.collect()  # what the other one left
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     warnings.simplefilter("ignore")
     network = model()
@@ -107,7 +98,7 @@ def main() -> None:
         "capture of all sites": everything,
         "last layer captured and checked": lambda: captured([last], True),
     }.items():
-        found = in_pairs(ours, plain, pairs, clock=seconds)
+        found = in_pairs(ours, plain, pairs, clock=clean_seconds)
         keep(RATIOS, title + name, found.median, found)
     added = peak(__file__, "sites") - peak(__file__, "plain")
     keep(RATIOS, title + "MB that all sites add", added)

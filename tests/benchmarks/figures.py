@@ -20,10 +20,8 @@ python tests/benchmarks/figures.py [pairs] [--only png|pdf|memory] [--light]
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -43,7 +41,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = map(str, (HERE, HERE.parent, HERE.parent.parent))
 
 from fake_explanation import FakeExplanation, fake
-from ratios import in_pairs, keep
+from ratios import clean_seconds, in_pairs, keep
 
 from detr_viz import figures
 from detr_viz.figures.styles import PageFormat
@@ -157,13 +155,6 @@ def explanation(queries: int) -> FakeExplanation:
     )
 
 
-def seconds(draw: Callable[[], object]) -> float:
-    gc.collect()  # what the other one left
-    start = time.perf_counter()
-    draw()
-    return time.perf_counter() - start
-
-
 def peak_mb() -> float:
     """Peak of this process. Not ru_maxrss, which begins with the peak of the parent."""
     status = Path("/proc/self/status").read_text()
@@ -173,7 +164,7 @@ def peak_mb() -> float:
 def measure(draw: Draw, queries: int, path: Path) -> tuple[float, float, float]:
     """(peak with the imports alone, peak at the end, seconds) of the process this runs in."""
     before = peak_mb()
-    took = seconds(partial(draw, explanation(queries), path))
+    took = clean_seconds(partial(draw, explanation(queries), path))
     return before, peak_mb(), took
 
 
@@ -197,7 +188,7 @@ def main() -> None:
         for kind in (k for k in kinds if k != "memory"):
             paths = [Path(folder, f"{draw.__name__}.{kind}") for draw in draws]
             first, second = (partial(d, ten, p) for d, p in zip(draws, paths, strict=True))
-            found = in_pairs(first, second, args.pairs, clock=seconds)
+            found = in_pairs(first, second, args.pairs, clock=clean_seconds)
             keep(ratios, f"figures: 10 queries x 8 heads, {kind.upper()}", found.median, found)
             if kind == "pdf":
                 keep(ratios, "figures: MB of the PDF", paths[0].stat().st_size / 1e6)
