@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz.common.console import short_name
 from detr_viz.detections.judged import judged
-from detr_viz.detections.reasons import misses
+from detr_viz.detections.reasons import misses_of
 
 if TYPE_CHECKING:
     from detr_viz.explanation.results import ExplanationBase
@@ -28,7 +28,7 @@ def error_notes(
     for query in dict.fromkeys(verdicts.ids.tolist()):
         if words := verdicts.words(query):
             notes[query] = [words]
-    for miss in misses(explanation, least) if missed else ():
+    for miss in misses_of(explanation, verdicts) if missed else ():
         for query in miss.queries:
             notes.setdefault(query, []).append(f"missed {short_name(miss.name)}, {miss.words}")
     return {query: "; ".join(parts) for query, parts in notes.items()}

@@ -126,7 +126,11 @@ def misses(explanation: ExplanationBase, least: float = 0.5) -> list[Miss]:
 
     least: scores below it are no detections. QueryError where the image has no annotation file.
     """
-    verdicts = judged(explanation, least)
+    return misses_of(explanation, judged(explanation, least))
+
+
+def misses_of(explanation: ExplanationBase, verdicts: Judged) -> list[Miss]:
+    """`misses` by verdicts that are there."""
     missed = list(verdicts.verdicts.missed)
     if not missed:
         return []

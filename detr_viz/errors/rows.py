@@ -18,7 +18,7 @@ from detr_viz.detections.attention_mass import area_shares, attention_mass, wide
 from detr_viz.detections.boxes import area
 from detr_viz.detections.judged import Judged, judged
 from detr_viz.detections.mistakes import FOUND, MISSED, MISTAKES
-from detr_viz.detections.reasons import Miss, misses
+from detr_viz.detections.reasons import Miss, misses_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,8 +94,9 @@ def rows_of(e: ExplanationBase, model: str, least: float) -> list[Verdict]:
 
     least: scores below it are no detections. Crowds have no row.
     """
-    image = _Image(e, model, judged(e, least))
-    missed = {miss.thing: miss for miss in misses(e, least)}
+    verdicts = judged(e, least)
+    image = _Image(e, model, verdicts)
+    missed = {miss.thing: miss for miss in misses_of(e, verdicts)}
     return [*image.objects(missed), *image.mistakes()]
 
 

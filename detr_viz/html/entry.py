@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from detr_viz.attention.grids import Grid, finest
 from detr_viz.common.errors import UserError
 from detr_viz.detections.judged import judged
-from detr_viz.detections.reasons import misses
+from detr_viz.detections.reasons import misses_of
 from detr_viz.html.ledger import ledger_of
 from detr_viz.html.quantise import LEVELS, Block, Curve, linear, packed, packed_bytes
 
@@ -269,7 +269,7 @@ def _truth(e: ExplanationBase, kept: Sequence[int], least: float) -> dict[str, A
         "kinds": [None if d is None else found.verdicts.kinds[d] for d in of_kept],
         "objects": [-1 if d is None else int(found.verdicts.objects[d]) for d in of_kept],
         "missed": list(found.verdicts.missed),
-        "why": [miss.words for miss in misses(e, least)],
+        "why": [miss.words for miss in misses_of(e, found)],
         "least": least,
     }
 
