@@ -34,9 +34,9 @@ def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     calls: list[torch.dtype] = []
     original = convolution._pointwise
 
-    def counted(conv, weight, x, relu, add):
+    def counted(conv, weight, x, *how):
         calls.append(x.dtype)
-        return original(conv, weight, x, relu, add)
+        return original(conv, weight, x, *how)
 
     monkeypatch.setattr(convolution, "_pointwise", counted)
     return calls
@@ -133,7 +133,7 @@ def test_operators_that_differ_are_left_alone(monkeypatch):
     """A sum that is forgotten, as by an operator whose arguments changed their meaning."""
     right = convolution._pointwise
 
-    def wrong(conv, weight, x, relu, _add):
+    def wrong(conv, weight, x, relu, _add, *_spare, **_named):
         return right(conv, weight, x, relu, None)
 
     monkeypatch.setattr(convolution, "_pointwise", wrong)

@@ -22,18 +22,24 @@ class Conv2d(nn.Conv2d):
 
     _packed: tuple[Tensor, tuple[int, int | None], Tensor] | None = None
 
-    def forward(self, x: Tensor, *, relu: bool = False, add: Tensor | None = None) -> Tensor:
-        """relu(convolution + add). `add` has the shape of the output."""
+    def forward(
+        self, x: Tensor, *, relu: bool = False, add: Tensor | None = None, spare: bool = False
+    ) -> Tensor:
+        """relu(convolution + add). `add` has the shape of the output.
+
+        spare: nobody reads `add` again, so that the output may be written over it: memory that is
+        asked for anew costs a large map as much time as its convolution.
+        """
         if _may_fuse(x, self.weight):
-            return self._fused(x, relu, add)
+            return self._fused(x, relu, add, spare)
         y = super().forward(x)
         if add is not None:
             y += add
         return F.relu_(y) if relu else y
 
-    def _fused(self, x: Tensor, relu: bool, add: Tensor | None) -> Tensor:
+    def _fused(self, x: Tensor, relu: bool, add: Tensor | None, spare: bool) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        return _pointwise(self, self._packed_weight(x), x, relu, add)
+        return _pointwise(self, self._packed_weight(x), x, relu, add, spare)
 
     def _packed_weight(self, x: Tensor) -> Tensor:
         """The weight in oneDNN's order, made anew when the weight is another or was written to."""
@@ -60,17 +66,25 @@ def pack(conv: nn.Conv2d, shape: torch.Size) -> Tensor:
 
 
 def _pointwise(
-    conv: nn.Conv2d, weight: Tensor, x: Tensor, relu: bool, add: Tensor | None
+    conv: nn.Conv2d,
+    weight: Tensor,
+    x: Tensor,
+    relu: bool,
+    add: Tensor | None,
+    spare: bool = False,
 ) -> Tensor:
-    """relu(convolution + add) by oneDNN, with a weight of `pack`."""
+    """relu(convolution + add) by oneDNN, with a weight of `pack`; spare: written over `add`."""
     how = conv.padding, conv.stride, conv.dilation, conv.groups
     activation = "relu" if relu else "none"
     if add is None:
         fused = torch.ops.mkldnn._convolution_pointwise
         return fused(x, weight, conv.bias, *how, activation, [], "")
+    then = activation if relu else None
+    if spare and add.is_contiguous(memory_format=torch.channels_last):
+        over = torch.ops.mkldnn._convolution_pointwise_.binary
+        return over(add, x, weight, conv.bias, *how, "add", 1.0, then, [], None)
     fused = torch.ops.mkldnn._convolution_pointwise.binary
     add = add.contiguous(memory_format=torch.channels_last)
-    then = activation if relu else None
     return fused(x, add, weight, conv.bias, *how, "add", 1.0, then, [], None)
 
 
@@ -107,6 +121,10 @@ def fused_works(dtype: torch.dtype) -> bool:
         return False  # another torch, another build, another machine
 
 
+def _copied(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.channels_last)
+
+
 def _agrees(dtype: torch.dtype, kernel: int, stride: int, groups: int) -> bool:
     """Both ways on a small random input: to the last few bits of the float type."""
     torch.manual_seed(0)
@@ -119,6 +137,7 @@ def _agrees(dtype: torch.dtype, kernel: int, stride: int, groups: int) -> bool:
         (_pointwise(conv, weight, x, False, None), plain),
         (_pointwise(conv, weight, x, True, None), F.relu(plain)),
         (_pointwise(conv, weight, x, True, add), F.relu(plain + add)),
+        (_pointwise(conv, weight, x, True, _copied(add), spare=True), F.relu(plain + add)),
     ]
     limit = 16 * torch.finfo(dtype).eps
     return all(bool(((a - b).abs() <= limit * (1 + b.abs())).all()) for a, b in pairs)

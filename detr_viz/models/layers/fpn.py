@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detr_viz.models.config import BackboneConfig
 from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, normed
+from detr_viz.models.layers.stage import Stage, beside
 
 
 class NormedConv(Conv2d):
@@ -31,9 +32,11 @@ class NormedConv(Conv2d):
         super().__init__(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.norm = norm_layer(c_out)
 
-    def forward(self, x: Tensor, *, relu: bool = False, add: Tensor | None = None) -> Tensor:
-        """relu(norm(convolution) + add)."""
-        return normed(super().forward, self.norm, x, relu=relu, add=add)
+    def forward(
+        self, x: Tensor, *, relu: bool = False, add: Tensor | None = None, spare: bool = False
+    ) -> Tensor:
+        """relu(norm(convolution) + add); spare: `add` may be written over."""
+        return normed(super().forward, self.norm, x, relu=relu, add=add, spare=spare)
 
     def fold(self) -> None:
         """Move a frozen norm into the convolution (inference only)."""
@@ -72,12 +75,12 @@ class Block(nn.Module):
         if stride != 1 or c_in != c_out:
             self.shortcut = NormedConv(c_in, c_out, 1, stride, norm)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, spare: bool = False) -> Tensor:
         y = self.conv1(x, relu=True)
-        add = x if self.shortcut is None else self.shortcut(x)
+        add, spare = beside(self, self.shortcut, x, spare)
         if self.conv3 is None:
-            return self.conv2(y, relu=True, add=add)
-        return self.conv3(self.conv2(y, relu=True), relu=True, add=add)
+            return self.conv2(y, relu=True, add=add, spare=spare)
+        return self.conv3(self.conv2(y, relu=True), relu=True, add=add, spare=spare)
 
 
 class Stem(nn.Module):
@@ -105,7 +108,7 @@ class BottomUp(nn.Module):
         ):
             inner = (config.inner or config.widths)[i]
             c_out = width * (4 if config.block == "bottleneck" else 1)
-            blocks = nn.Sequential()
+            blocks = Stage()
             for n in range(count):
                 stride = 2 if i > 0 and n == 0 else 1
                 blocks.append(Block(c_in, width, inner, stride, config, norm_layer))

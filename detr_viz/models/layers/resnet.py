@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from detr_viz.models.config import BackboneConfig
 from detr_viz.models.layers.convolution import Conv2d
+from detr_viz.models.layers.stage import Stage, beside
 
 NormLayer = Callable[[int], nn.Module]
 BATCH_NORM_EPS = 1e-5
@@ -55,10 +56,14 @@ def normed(
     *,
     relu: bool,
     add: Tensor | None = None,
+    spare: bool = False,
 ) -> Tensor:
-    """relu(norm(conv(x)) + add); a norm that was folded away leaves one operation."""
+    """relu(norm(conv(x)) + add); a norm that was folded away leaves one operation.
+
+    spare: `add` may be written over.
+    """
     if isinstance(norm, nn.Identity):
-        return conv(x, relu=relu, add=add)
+        return conv(x, relu=relu, add=add, spare=spare)
     y = norm(conv(x))
     if add is not None:
         y += add
@@ -80,10 +85,10 @@ class BasicBlock(nn.Module):
         self.bn2 = norm_layer(width)
         self.downsample = _downsample(c_in, width, stride, norm_layer)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, spare: bool = False) -> Tensor:
         y = normed(self.conv1, self.bn1, x, relu=True)
-        add = x if self.downsample is None else self.downsample(x)
-        return normed(self.conv2, self.bn2, y, relu=True, add=add)
+        add, spare = beside(self, self.downsample, x, spare)
+        return normed(self.conv2, self.bn2, y, relu=True, add=add, spare=spare)
 
 
 class Bottleneck(nn.Module):
@@ -114,11 +119,11 @@ class Bottleneck(nn.Module):
         self.bn3 = norm_layer(c_out)
         self.downsample = _downsample(c_in, c_out, stride, norm_layer)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, spare: bool = False) -> Tensor:
         y = normed(self.conv1, self.bn1, x, relu=True)
         y = normed(self.conv2, self.bn2, y, relu=True)
-        add = x if self.downsample is None else self.downsample(x)
-        return normed(self.conv3, self.bn3, y, relu=True, add=add)
+        add, spare = beside(self, self.downsample, x, spare)
+        return normed(self.conv3, self.bn3, y, relu=True, add=add, spare=spare)
 
 
 def _downsample(c_in: int, c_out: int, stride: int, norm_layer: NormLayer) -> nn.Sequential | None:
@@ -152,7 +157,7 @@ class ResNetBody(nn.Module):
             layers = [block(c_in, width, stride, 1, norm_layer)]
             c_in = layers[0].expansion * width
             layers += [block(c_in, width, 1, dilation, norm_layer) for _ in range(count - 1)]
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+            self.add_module(f"layer{stage + 1}", Stage(*layers))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.features(images, 1)[0]
