@@ -15,7 +15,8 @@ import numpy as np
 
 from detr_viz.figures.page.canvas import figure_of
 from detr_viz.figures.page.fonts import drawn_glyphs_only
-from detr_viz.figures.page.text import measure_once, plain_settings
+from detr_viz.figures.page.stamps import remember_text
+from detr_viz.figures.page.text import plain_settings
 
 if TYPE_CHECKING:
     from fontTools.ttLib import TTFont
@@ -38,7 +39,7 @@ def pixels_of(fig: Figure) -> tuple[np.ndarray, float]:
         canvas = FigureCanvasAgg(fig)
         fig.dpi = dpi / shown_on.device_pixel_ratio  # a window on a fine screen multiplies it
         with plain_settings():
-            measure_once(canvas.get_renderer())
+            remember_text(canvas.get_renderer())
             canvas.draw()
         dots = fig.dpi
     finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from detr_viz.common.files import replacing
 from detr_viz.figures.page.fonts import SVG_FALLBACKS, drawn_glyphs_only, is_truetype
+from detr_viz.figures.page.png import write_png
 from detr_viz.figures.page.print_files import pixels_of, save_eps, save_jpeg, save_tiff
 from detr_viz.figures.page.text import plain_settings
 from detr_viz.figures.styles import SUFFIXES, FigureError
@@ -64,14 +65,8 @@ def save(fig: Figure, path: str | Path, metadata: Mapping[str, str] | None = Non
 
 def _save_png(fig: Figure, path: Path, facts: Mapping[str, str]) -> None:
     """As RGB: a page needs no transparency; without it saving takes two thirds of the time."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
-    for name, text in facts.items():
-        info.add_text(name, text)
     pixels, dpi = pixels_of(fig)
-    Image.fromarray(pixels).save(path, "png", dpi=(dpi, dpi), pnginfo=info, compress_level=2)
+    write_png(path, pixels, dpi, facts)
 
 
 def _warn_of_outlines(fig: Figure) -> None:

@@ -39,7 +39,10 @@ def even_tone(r: np.ndarray) -> np.ndarray:
     np.log(r, out=r)
     r *= -1 / math.log(MOST)
     r += 1
-    np.power(r, np.asarray(_BEND, r.dtype), out=r)
+    with np.errstate(divide="ignore"):  # exp and log are quicker than a power; 0 stays 0 in both
+        np.log(r, out=r)
+    r *= _BEND
+    np.exp(r, out=r)
     np.subtract(1, r, out=r)
     return r
 

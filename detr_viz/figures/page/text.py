@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from detr_viz.figures.page.fonts import FAMILY, FILES, font_file
+from detr_viz.figures.page.stamps import measuring
 
 if TYPE_CHECKING:
-    from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.font_manager import FontProperties
 
 ELLIPSIS = "…"
@@ -82,39 +82,14 @@ def _properties(size_pt: float, style: str, path: str) -> FontProperties:
     )
 
 
-@lru_cache(maxsize=8)
-def _renderer(dpi: float) -> RendererAgg:
-    from matplotlib.backends.backend_agg import RendererAgg
-
-    return RendererAgg(8, 8, dpi)
-
-
 @lru_cache(maxsize=20_000)
 def _width(text: str, size_pt: float, style: str, dpi: float, hinting: str, face: str) -> float:
     """Width of one line in pixels. Figures of a run share most of their words."""
     path = font_file(frozenset(text), style, face) or font_file(frozenset(), style, face)
     assert path is not None
     font = _properties(size_pt, style, path)
-    measured = _renderer(dpi).get_text_width_height_descent(text, font, False)
+    measured = measuring(dpi).get_text_width_height_descent(text, font, False)
     return float(measured[0]) if text else 0.0
-
-
-@lru_cache(maxsize=20_000)
-def _extents(text: str, font: FontProperties, dpi: float) -> tuple[float, float, float]:
-    return _renderer(dpi).get_text_width_height_descent(text, font, False)
-
-
-def measure_once(renderer: RendererAgg) -> None:
-    """Let it take the extents of a text that an earlier figure had, too, from there.
-
-    In plain_settings. Measuring is a quarter of drawing text, and figures share most of theirs.
-    """
-    measure, dpi = renderer.get_text_width_height_descent, renderer.dpi
-
-    def extents(s: str, prop: FontProperties, ismath: object) -> tuple[float, float, float]:
-        return measure(s, prop, ismath) if ismath else _extents(s, prop.copy(), dpi)
-
-    renderer.get_text_width_height_descent = extents
 
 
 def shorten_middle(text: str, limit: float, width: Callable[[str], float]) -> str:
