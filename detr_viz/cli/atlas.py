@@ -26,7 +26,7 @@ from detr_viz.cli.settings import (
 from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
-from detr_viz.common.threads import share_cores
+from detr_viz.common.process import prepare_process
 from detr_viz.detections.queries import check_syntax, needs_truth
 from detr_viz.figures.styles import Style
 from detr_viz.images.first_look import check_image
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     page_format = page_format_of(args)
     check_atlas(args)
     os.environ["MPLBACKEND"] = "agg"
-    share_cores()
+    prepare_process()
     check_look(style, page_format)
     inputs_given = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     images = images_of(

@@ -32,7 +32,7 @@ from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_INTERRUPTED, UserError, report
 from detr_viz.common.files import OutputError, check_file
-from detr_viz.common.threads import share_cores
+from detr_viz.common.process import prepare_process
 from detr_viz.detections import labels
 from detr_viz.detections.queries import DEFAULT, NoQueryError, check_for, check_syntax, needs_truth
 from detr_viz.images import collect
@@ -188,7 +188,7 @@ def run_many(
     options: RunOptions,
 ) -> int:
     """Draw all images; returns the exit code: 0, 1 where some failed, 130 after Ctrl-C."""
-    share_cores()
+    prepare_process()
     from detr_viz.batch import worker_process
     from detr_viz.batch.run import figures_of, run_batch
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 
 from detr_viz import figures
 from detr_viz.common.errors import UserError
+from detr_viz.figures.page import save as save_module
 from detr_viz.figures.styles import FigureError, PageFormat
 
 
@@ -179,13 +181,15 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch, suffix, failure):
     target.write_bytes(b"older")
     fig = figures.head_grid(fake(), [0])
 
-    def fails(self, file, *_, **options):
-        with open(file, "wb") as half:
-            half.write(b"half")
+    def fails(*arguments, **_options):
+        file = next(a for a in arguments if isinstance(a, Path))
+        file.write_bytes(b"half")
         raise failure
 
     vector = suffix in (".pdf", ".svg", ".eps")
     owner, name = (Figure, "savefig") if vector else (Image.Image, "save")
+    if suffix == ".png":
+        owner, name = save_module, "write_png"
     monkeypatch.setattr(owner, name, fails)
     with pytest.raises((UserError, KeyboardInterrupt)) as caught:
         figures.save(fig, target)
