@@ -7,7 +7,7 @@ time, and the system fills it with zeros: for a photo of 800 x 1066 that took a 
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_modules
 
 
 class Stage(nn.Sequential):
@@ -27,8 +27,8 @@ class Stage(nn.Sequential):
 
 def unwatched(module: nn.Module) -> bool:
     """Whether no hook can have kept what comes in or out of the module and those inside it."""
-    hooks = (m._forward_hooks or m._forward_pre_hooks for m in module.modules())
-    return not (_has_any_global_hook() or any(hooks))
+    of_all = torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks
+    return not (of_all or any(m._forward_hooks or m._forward_pre_hooks for m in module.modules()))
 
 
 def beside(
