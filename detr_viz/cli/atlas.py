@@ -26,7 +26,7 @@ from detr_viz.cli.settings import (
 from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import UserError
-from detr_viz.common.process import prepare_process
+from detr_viz.common.many_passes import for_many_passes
 from detr_viz.detections.queries import check_syntax, needs_truth
 from detr_viz.figures.styles import Style
 from detr_viz.images.first_look import check_image
@@ -96,13 +96,13 @@ def run(args: argparse.Namespace) -> int:
     page_format = page_format_of(args)
     check_atlas(args)
     os.environ["MPLBACKEND"] = "agg"
-    prepare_process()
+    for_many_passes()
     check_look(style, page_format)
     inputs_given = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
-    images = images_of(
-        inputs_given, args.image_root, Path(args.out), args.quiet, annotations=args.annotations
-    )
-    if needs_truth(queries):
+    truth = needs_truth(queries)
+    given = inputs_given, args.image_root, Path(args.out), args.quiet
+    images = images_of(*given, annotations=args.annotations, boxes=truth)
+    if truth:
         check_truth(images, f"--queries {queries}", args.quiet)
     check_sources(sources)
     if len(images) == 1:

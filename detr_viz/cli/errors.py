@@ -26,7 +26,7 @@ from detr_viz.cli.settings import (
 from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_INTERRUPTED, UserError
 from detr_viz.common.files import path_text
-from detr_viz.common.process import prepare_process
+from detr_viz.common.many_passes import for_many_passes
 from detr_viz.figures.styles import Style
 from detr_viz.images.first_look import check_image
 
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     style, page_format = Style(cmap=args.cmap, truth=True), page_format_of(args)
     check_atlas(args)
     os.environ["MPLBACKEND"] = "agg"
-    prepare_process()
+    for_many_passes()
     if args.worst:
         check_look(style, page_format)
     images = _images(args)

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if args.root is not None and not os.path.isdir(args.root):
         raise UserError(f"--root {args.root} is no folder: check the path")
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
-    images = images_of(words, args.image_root, out, args.quiet)
+    images = images_of(words, args.image_root, out, args.quiet, boxes=False)
     missing = [image.path for image in images if not os.path.exists(image.path)]
     if missing:
         raise UserError(f"no image at {printable(missing[0])}: check the path")

@@ -32,7 +32,7 @@ from detr_viz.common import assets
 from detr_viz.common.console import say
 from detr_viz.common.errors import EXIT_INTERRUPTED, UserError, report
 from detr_viz.common.files import OutputError, check_file
-from detr_viz.common.process import prepare_process
+from detr_viz.common.many_passes import for_many_passes
 from detr_viz.detections import labels
 from detr_viz.detections.queries import DEFAULT, NoQueryError, check_for, check_syntax, needs_truth
 from detr_viz.images import collect
@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         if options.out and options.paths.stem:
             options.paths.check()
         check_look(style, page_format)
-    images = _inputs(args)
+    boxes = args.gt or needs_truth(args.queries or DEFAULT) or flags.writes_page
+    images = _inputs(args, boxes)
     if args.gt:
         check_truth(images, "--gt", args.quiet)
     elif needs_truth(args.queries or DEFAULT):
@@ -100,11 +101,13 @@ def run(args: argparse.Namespace) -> int:
     return run_here(sources, recipe, images, options, all_queries=args.queries in (None, "all"))
 
 
-def _inputs(args: argparse.Namespace) -> list[Input]:
+def _inputs(args: argparse.Namespace, boxes: bool) -> list[Input]:
+    """The images of this run. boxes: whether annotated ones decide what it shows."""
     words = args.image or [str(assets.find(assets.DEFAULT_IMAGE))]
     skip = None if args.list_queries else folder_of(args.out)
     figures = args.format or (".png",)
-    inputs = images_of(words, args.image_root, skip, args.quiet, figures, args.annotations)
+    given = words, args.image_root, skip, args.quiet, figures, args.annotations
+    inputs = images_of(*given, boxes)
     return collect.shard(inputs, *args.shard) if args.shard else inputs
 
 
@@ -188,7 +191,7 @@ def run_many(
     options: RunOptions,
 ) -> int:
     """Draw all images; returns the exit code: 0, 1 where some failed, 130 after Ctrl-C."""
-    prepare_process()
+    for_many_passes()
     from detr_viz.batch import worker_process
     from detr_viz.batch.run import figures_of, run_batch
 

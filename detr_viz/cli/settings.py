@@ -97,10 +97,14 @@ def images_of(
     quiet: bool,
     figures: Sequence[str] = (".png",),
     annotations: str | None = None,
+    boxes: bool = True,
 ) -> list[Input]:
-    """The images that the words name; prints what was left out. figures: suffixes in `skip`."""
+    """The images that the words name; prints what was left out. figures: suffixes in `skip`.
+
+    boxes: whether annotated boxes decide anything; else files beside images are not read for them.
+    """
     notes: list[str] = []
-    images = collect.expand(words, image_root, skip, notes, figures, annotations)
+    images = collect.expand(words, image_root, skip, notes, figures, annotations, boxes)
     for note in notes:
         say(f"note: {note}", quiet)
     return images

@@ -55,6 +55,7 @@ def expand(
     notes: list[str] | None = None,
     figures: Sequence[str] = (".png",),
     annotations: str | None = None,
+    boxes: bool = True,
 ) -> list[Input]:
     """The images that the words name, in their order, each file once.
 
@@ -65,6 +66,8 @@ def expand(
     found elsewhere.
     figures: suffixes of the files that the run writes there.
     annotations: a file or folder that has the objects of the images, in place of all others.
+    boxes: whether files beside the images of a folder are read for their objects, if nothing else
+    has them; else a note counts them.
     Raises UserError for a word without images or that cannot be read, for an image_root that is
     not a folder or not needed, and for a `skip` where new figures would be among the images.
     """
@@ -77,6 +80,8 @@ def expand(
     _check_root(image_root, {kind for _, kind in kinds})
     for word, kind in kinds:
         if kind in ("folder", "pattern"):
+            from detr_viz.images.label_files import beside, unread_beside
+
             images, top, others = search_images(word, kind, skip)
             # a pattern such as *.jpg does not find figures that are .png files again
             again = any(path.lower().endswith(tuple(figures)) for path, _ in images)
@@ -85,8 +90,13 @@ def expand(
             annotated: Objects = []
             taken: list[str] = []
             if annotations is None:
-                images, annotated = _beside(images, word, kind, taken)
-            others.drop(one.source for one in annotated if one is not None)
+                images = _photos(images, word, kind, taken)
+                paths = [path for path, _ in images]
+                if boxes:
+                    annotated = beside(paths, word, taken)
+                    others.drop(one.source for one in annotated if one is not None)
+                else:
+                    others.drop(unread_beside(paths, word, taken))
             notes += [*others.note(word), *taken]
         else:
             images, annotated = _named(word, kind, image_root, notes)
@@ -148,22 +158,15 @@ def _named(word: str, kind: str, root: str | None, notes: list[str]) -> tuple[Na
     return [(word, last_part(word))], []
 
 
-def _beside(
-    images: NamedPaths, word: str, kind: str, notes: list[str]
-) -> tuple[NamedPaths, Objects]:
-    """The images of a folder or pattern, and their objects in files beside them.
-
-    Of the folder of a Pascal VOC data set masks are left out.
-    """
-    from detr_viz.images.label_files import beside
-
+def _photos(images: NamedPaths, word: str, kind: str, notes: list[str]) -> NamedPaths:
+    """The images of a folder or pattern; of a folder of Pascal VOC data masks are left out."""
     photos, marks = (os.path.join(word, name) for name in _VOC)
     if kind == "folder" and os.path.isdir(photos) and os.path.isdir(marks):
         kept = [pair for pair in images if pair[1].startswith(f"{_VOC[0]}/")] or images
         if others := len(images) - len(kept):
             notes.append(f"{path_text(word)}: left out {others} images beside its {_VOC[0]}")
         images = kept
-    return images, beside([path for path, _ in images], word, notes)
+    return images
 
 
 def _both(before: Annotated | None, own: Annotated) -> Annotated:

@@ -36,13 +36,8 @@ def beside(
     files that are no annotations. classes: of YOLO; None: of a file near the labels.
     """
     title = path_text(top or ".")
-    places = Places()
-    by_kind = [(kind, [places.beside(path, kind) for path in paths]) for kind in KINDS]
-    by_kind.sort(key=lambda one: -sum(file is not None for file in one[1]))
-    for kind, files in by_kind:
+    for kind, files in _by_kind(paths):
         count = sum(file is not None for file in files)
-        if not count:
-            continue
         if not has_globox():
             words = "file is" if count == 1 else "files are"
             notes.append(f"{title}: {count} {kind.suffix} {words} not read for boxes: {INSTALL}")
@@ -65,6 +60,27 @@ def beside(
             notes.append(f"{title}: {len(faults)} of these files not read: {'; '.join(shown)}")
         return found
     return [None] * len(paths)
+
+
+def unread_beside(paths: Sequence[str], top: str, notes: list[str]) -> list[str]:
+    """The files that `beside` would read; notes gets a line that says how to read them."""
+    for kind, files in _by_kind(paths):
+        found = [file for file in files if file is not None]
+        words = "file has the name of an image" if len(found) == 1 else "files have names of images"
+        notes.append(
+            f"{path_text(top or '.')}: {len(found)} {kind.suffix} {words}: --gt draws the boxes "
+            f"of {kind.title} files"
+        )
+        return found
+    return []
+
+
+def _by_kind(paths: Sequence[str]) -> list[tuple[Kind, list[str | None]]]:
+    """For each kind that has files beside images, the commonest first: the file of each image."""
+    places = Places()
+    by_kind = [(kind, [places.beside(path, kind) for path in paths]) for kind in KINDS]
+    by_kind.sort(key=lambda one: -sum(file is not None for file in one[1]))
+    return [(kind, files) for kind, files in by_kind if any(file is not None for file in files)]
 
 
 def of_files(

@@ -40,9 +40,9 @@ RATIOS = {
 
 def once(profile: bool) -> None:
     """Check the folder "base", in this process; print the seconds as JSON."""
-    from detr_viz.common.process import prepare_process
+    from detr_viz.common.many_passes import for_many_passes
 
-    prepare_process()  # as the command does
+    for_many_passes()  # as the command does
     from detr_viz import cli
     from detr_viz.models.network import DetrNetwork
 

@@ -20,7 +20,7 @@ from detr_viz.batch.tasks import Failure, Skipped
 from detr_viz.checkpoints import sources
 from detr_viz.common.errors import UserError
 from detr_viz.common.files import reason
-from detr_viz.common.process import prepare_process
+from detr_viz.common.many_passes import for_many_passes
 from detr_viz.render.recipe import Recipe, of_models
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Worker:
 
     def _set_up(self, share: Share) -> None:
         job, options = self._job, self._job.options
-        prepare_process()
+        for_many_passes()
         if not share.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the GPUs are for other workers
         default = share.cpus - 1 if share.gpus else share.cpus // 2

@@ -1,6 +1,6 @@
 """How a process that runs a network again and again uses cores and memory.
 
-prepare_process()     # of a command, before torch is imported; never of a program that imports us
+for_many_passes()     # of a command, before torch is imported; never of a program that imports us
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _KEPT = 1 << 30  # bytes: the maps of one pass, and what lies between them
 _KEPT_BEFORE_2_33 = 32 << 20  # the most that an older glibc accepts
 
 
-def prepare_process() -> None:
+def for_many_passes() -> None:
     """Share cores with the processes that draw, and keep the memory of one pass for the next."""
     share_cores()
     keep_memory()
