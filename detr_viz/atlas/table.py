@@ -167,6 +167,7 @@ class AtlasTable:
             rows = self._of(statistics, str(layer), mode)
             more = self._of_levels(self.levels.get((layer, mode)))
             cells = self._of_cells(layer)
+            # without levels `more` has no end: empty cells for each row
             yield from ((*row, *own, *cells) for row, own in zip(rows, more, strict=False))
         empty = ("",) * (len(self.columns) - len(COLUMNS))
         for mode, statistics in self.chance.items():

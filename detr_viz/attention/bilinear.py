@@ -3,7 +3,8 @@
     splat(xy, weight, shapes)                   # (B, M, Q, S): splat @ value is what was read
 
 A sample lies between four cells: at pixel = location * size - 0.5, with zeros outside. How networks
-read between them is in sampling.py.
+read between them is in sampling.py, worked out in another way on purpose: a fault in one of the two
+shows where maps are held against the network's output.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from detr_viz.attention.base import Rows, one_of
 from detr_viz.attention.grids import Grid
-from detr_viz.attention.self_check import residual_of
+from detr_viz.attention.self_check import all_finite, residual_of
 from detr_viz.attention.terms import (
     MODES,
     SCALES,
@@ -276,7 +276,7 @@ def residual(
     tested, because the output does not depend on the weights (|out - uni| < 1e-3 |out|). inf if
     the output is not finite.
     """
-    if not out.isfinite().all():
+    if not all_finite(out):
         return float("inf")
     used = weights(attention, "combine", scale="layer")
     uniform = normalize(torch.zeros_like(used[..., :1, :]), attention.key_padding_mask)

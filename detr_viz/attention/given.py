@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detr_viz.attention.base import Rows
 from detr_viz.attention.grids import Grid
-from detr_viz.attention.self_check import residual_of
+from detr_viz.attention.self_check import all_finite, residual_of
 from detr_viz.attention.terms import UNDIVIDED_FORMULA
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class GivenLogits:
 
     def residual(self, out: Tensor, project_out: Callable[[Tensor], Tensor]) -> float:
         """The self-check, as in dense.py."""
-        if not out.isfinite().all():
+        if not all_finite(out):
             return float("inf")
         value = self.value
         context, even = (w.to(value.dtype) @ value for w in (self.weights(), self.even()))

@@ -29,6 +29,7 @@ from torch import Tensor
 from detr_viz.attention.base import Rows, one_of
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.roi_align import Pyramid, RoIRule, adjoint
+from detr_viz.attention.self_check import all_finite
 from detr_viz.attention.terms import SCALES
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class RoIAttention:
         each cell, and of the largest |shares + bias share - 1| with out as y. inf if the output is
         not finite.
         """
-        if not out.isfinite().all():
+        if not all_finite(out):
             return float("inf")
         parts = self.parts()
         mean = self.features.mean(1, keepdim=True).expand_as(self.features)
@@ -156,7 +157,7 @@ class RoIAttention:
         rec, uni, out, share = (
             x.cpu().double() for x in (rec, uni, out, share.sum(-1) + bias_share)
         )
-        if not rec.isfinite().all():
+        if not all_finite(rec):
             return float("inf")
         apart = torch.linalg.vector_norm(rec - out)
         spread = torch.linalg.vector_norm(out - uni)

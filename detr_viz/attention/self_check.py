@@ -24,6 +24,14 @@ _MOST_CHECKED = 512  # rows of a self-check: an encoder has as many rows as cell
 _MOST_WEIGHTS = 1 << 24  # computed at once, of all heads: 64 MB of float32
 
 
+def all_finite(x: Tensor) -> bool:
+    """Whether no number is infinite or NaN. The sum tells, in one pass over the memory.
+
+    A sum that is not finite may have become so by adding large numbers, so each is looked at then.
+    """
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
+
+
 def residual_of(
     context: Tensor, even: Tensor, out: Tensor, project_out: Callable[[Tensor], Tensor]
 ) -> float:
@@ -33,11 +41,11 @@ def residual_of(
     (q, C) -> (q, C). NaN if it cannot be tested, because the output does not depend on the weights
     (|out - uni| < 1e-3 |out|). inf if the output is not finite.
     """
-    if not out.isfinite().all():
+    if not all_finite(out):
         return float("inf")
     # float64 on the CPU: some devices do not have it, and the norms must not add rounding errors
     rec, uni = (project_out(merge_heads(x)).cpu().double() for x in (context, even))
-    if not rec.isfinite().all():
+    if not all_finite(rec):
         return float("inf")
     rounded = out.dtype == torch.float32
     out = out.cpu().double()
@@ -61,7 +69,7 @@ def residual_of_rows(
 
     weights: rows -> (M, q, S); even (M, 1, S); value (M, S, D); out (num_rows, C).
     """
-    if not out.isfinite().all():
+    if not all_finite(out):
         return float("inf")
     step = -(-len(out) // _MOST_CHECKED)
     rows = range(0, len(out), step)

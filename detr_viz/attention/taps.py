@@ -23,6 +23,7 @@ from torch import Tensor
 from detr_viz.attention.base import Rows
 from detr_viz.attention.bilinear import Shapes, splat
 from detr_viz.attention.grids import Grid
+from detr_viz.attention.self_check import all_finite
 from detr_viz.attention.terms import SCALES
 
 PARTS = ("finer", "own", "coarser")  # levels that a block reads, beside and on the level itself
@@ -155,7 +156,7 @@ class TapAttention:
         |rec - out| / |out - uni| over some rows of every part; in uni each tap reads the mean cell.
         NaN if it cannot be tested, inf if something is not finite.
         """
-        if not out.isfinite().all():
+        if not all_finite(out):
             return float("inf")
         calls = part_calls(len(self.shapes))
         counts = [len(places) for places in self.places]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,6 +12,8 @@ from matplotlib.figure import Figure
 from detr_viz.figures.page import stamps
 from detr_viz.figures.page.stamps import remember_text
 from detr_viz.figures.page.text import plain_settings
+
+next(stamps._pages)  # the first figure of a process is drawn without stamps
 
 TEXTS = {
     "a word": {"s": "query 14"},
@@ -51,7 +55,7 @@ def test_a_stamp_equals_the_text(name, where):
         assert np.abs(found - expected).max() <= 4
 
 
-def test_a_known_text_is_not_drawn_again(monkeypatch):
+def test_a_known_text_is_not_drawn_again():
     drawn((40, 40), True, s="known words")
     made = stamps._stamp.cache_info().misses
     first = drawn((40, 40), True, s="known words")
@@ -63,8 +67,16 @@ def test_a_known_text_is_not_drawn_again(monkeypatch):
     assert stamps._stamp.cache_info().misses == made + 1
 
 
-def test_hints_of_a_font_are_not_mixed(monkeypatch):
-    """Another size or weight is another stamp."""
+def test_the_first_figure_makes_no_stamps(monkeypatch):
+    monkeypatch.setattr(stamps, "_pages", count())
+    made = stamps._stamp.cache_info().misses
+    drawn((40, 40), True, s="the first words")
+    assert stamps._stamp.cache_info().misses == made
+    drawn((40, 40), True, s="the first words")
+    assert stamps._stamp.cache_info().misses == made + 1
+
+
+def test_another_size_or_weight_is_another_stamp():
     plain, bold = (drawn((40, 40), True, s="weight", weight=w) for w in ("normal", "bold"))
     large = drawn((40, 40), True, s="weight", fontsize=17)
     assert len({plain.tobytes(), bold.tobytes(), large.tobytes()}) == 3
