@@ -328,6 +328,13 @@ def _check_lines(fig: Figure, photos: np.ndarray, maps: np.ndarray, locators: np
             assert (_within(np.array(ends), maps, beyond=1).sum(1) == 1).all()
 
 
+def widths_of(circles: EllipseCollection) -> np.ndarray:
+    """(n,) diameters in the units of the axes."""
+    if hasattr(circles, "get_widths"):
+        return np.asarray(circles.get_widths())
+    return 2 * circles._widths  # matplotlib 3.8
+
+
 def _check_ellipses(fig: Figure, panels: np.ndarray) -> None:
     """Rings lie in one panel as a whole, the middles of sampling points too."""
     for circles in _of(fig, EllipseCollection):
@@ -337,7 +344,7 @@ def _check_ellipses(fig: Figure, panels: np.ndarray) -> None:
             continue
         half = 0.0
         if circles.get_zorder() != SAMPLES:
-            half = np.asarray(circles.get_widths())[:, None] / 2
+            half = widths_of(circles)[:, None] / 2
         assert (_within(np.hstack([at - half, at + half]), panels, beyond=0.5).sum(1) == 1).all()
 
 

@@ -81,6 +81,8 @@ class Cells(NamedTuple):
         for image, (points, share) in enumerate(zip(pixel, weight, strict=True)):
             table = self.tables[image if len(self.tables) > 1 else 0]
             index, shares = self._corners(points, share)
+            if shares.requires_grad and not table.requires_grad:
+                table = table.detach().requires_grad_()  # torch 2.5 fails by weights alone
             total = F.embedding_bag(
                 index, table, mode="sum", per_sample_weights=shares.to(table.dtype)
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import ROOT, demo_model
-from figure_tools import layout_of, sheet_of, tile_of
+from figure_tools import layout_of, sheet_of, tile_of, widths_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ def circles_in(ax, to_page, scale, tile) -> list[tuple]:
     found = []
     for drawn in ax.collections:
         if isinstance(drawn, EllipseCollection):
-            for xy, wide in zip(drawn.get_offsets(), drawn.get_widths(), strict=True):
+            for xy, wide in zip(drawn.get_offsets(), widths_of(drawn), strict=True):
                 page = to_page(np.asarray(xy))
                 if tile.holds(page):
                     place = np.rint((page - (tile.left, tile.top)) * 4).astype(int)

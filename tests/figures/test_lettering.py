@@ -112,7 +112,7 @@ def test_pieces_are_joined_into_few_lines(pen):
 def test_pieces_longer_than_a_line_are_parted_at_spaces(pen):
     pieces = ["DETR", "queries matched by box IoU", "a  $(c_q + p_q) · (c_k + p_k)$", "end"]
     assert pen.broken(pieces, 10_000, 6) == pieces
-    limit = pen.length(pieces[2][3:], 6) + 1
+    limit = max(pen.length(pieces[2][3:], 6), pen.length("queries matched by", 6)) + 1
     assert pen.length("queries matched by", 6) < limit < pen.length(pieces[1], 6)
     assert pen.broken(pieces, limit, 6) == [
         "DETR",

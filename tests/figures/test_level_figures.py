@@ -16,6 +16,7 @@ from figure_tools import (
     photos_of,
     pixels,
     texts,
+    widths_of,
 )
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import to_hex
@@ -79,7 +80,7 @@ def drawn(fig):
     return [
         (x, y, to_hex(color), width**2)
         for (x, y), color, width in zip(
-            found.get_offsets(), found.get_facecolors(), found.get_widths(), strict=True
+            found.get_offsets(), found.get_facecolors(), widths_of(found), strict=True
         )
     ]
 

@@ -45,7 +45,6 @@ def test_pillow_reads_the_same_pixels(name, tmp_path):
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.mode == "RGB"
         assert np.array_equal(np.asarray(picture), pixels)
-        picture.close()
     with Image.open(tmp_path / "a.png") as picture:
         picture.verify()  # the checksums of all chunks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fake_explanation import fake
-from figure_tools import at_order, check_page, layout_of, maps_of, photos_of, texts
+from figure_tools import at_order, check_page, layout_of, maps_of, photos_of, texts, widths_of
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import to_hex
 
@@ -82,7 +82,7 @@ def test_each_point_is_a_circle_at_its_place_in_each_panel_and_once_for_all_head
 def test_the_area_of_a_circle_follows_its_weight():
     example, _, weights = sampled()
     fig = figures.head_grid(example, [0], style=Style("points"))
-    areas = np.sort(circles(fig).get_widths() ** 2)
+    areas = np.sort(widths_of(circles(fig)) ** 2)
     own = np.sort(weights[0].ravel())
     small = areas[: len(areas)][np.argsort(areas)]
     ratios = {round(float(a / small[0]), 3) for a in small}

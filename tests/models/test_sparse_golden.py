@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +21,20 @@ from detr_viz.images.loaded_image import LoadedImage
 from detr_viz.models.sparse_rcnn import PREPROCESSING
 
 SOURCES = {"A": (480, 640, 1), "P": (640, 427, 3)}
+
+
+@contextmanager
+def relu_inputs(tower: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """What comes into the ReLUs of a tower meanwhile."""
+    seen: list[torch.Tensor] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+        for module in tower.modules()
+        if isinstance(module, torch.nn.ReLU)
+    ]
+    yield seen
+    for hook in hooks:
+        hook.remove()
 
 
 @lru_cache(maxsize=1)
@@ -198,20 +214,32 @@ class TestAgainstTheAuthors:
         assert (total - 1).abs().max() < (2e-15 if r.exact else 1e-6)
 
     def test_gradient_of_the_class(self, case, dtype):
-        """<W_c x_c, gradient of the best class's logit>, through norms, FFN and class tower."""
+        """<W_c x_c, gradient of the best class's logit>, through norms, FFN and class tower.
+
+        A ReLU has no slope at 0: where float32 rounds an input to the other side, that query is
+        compared in float64 alone.
+        """
         r = run(case, dtype)
         stage = network(dtype).head.head_series[LAST]
-        got = []
+        got, unsure = [], []
         for i in r.images:
             labels = torch.from_numpy(r.gold["label"][i].astype(np.int64))[:, None]
             y = r.calls["cross", LAST].out[i].clone().requires_grad_()
             query = r.query[i].clone()
-            tgt = stage.norm2(query + stage.inst_interact.norm3(y).relu())
-            tgt = stage.norm3(tgt + stage.linear2(stage.linear1(tgt).relu()))
-            (slope,) = torch.autograd.grad(stage.classes(tgt).gather(-1, labels).sum(), y)
+            with relu_inputs(stage.cls_module) as before:
+                before.append(stage.inst_interact.norm3(y))
+                tgt = stage.norm2(query + before[-1].relu())
+                before.append(stage.linear1(tgt))
+                tgt = stage.norm3(tgt + stage.linear2(before[-1].relu()))
+                (slope,) = torch.autograd.grad(stage.classes(tgt).gather(-1, labels).sum(), y)
             parts = r.attention("cross", LAST, i).parts()
             got.append((parts * slope[:, None]).sum(-1).unflatten(-1, (7, 7)))
-        r.close(torch.stack(got), "cell.grad_class", r.tolerance("cell.grad_class"))
+            unsure.append(torch.stack([x.abs().amin(-1) for x in before]).amin(0) < 2e-5)
+        found, unsure = torch.stack(got), torch.stack(unsure)
+        if not r.exact:
+            assert unsure.float().mean() < 0.1
+            found[unsure] = torch.from_numpy(r.gold["cell.grad_class"])[unsure].to(found.dtype)
+        r.close(found, "cell.grad_class", r.tolerance("cell.grad_class"))
 
     def test_maps(self, case, dtype):
         """The adjoint of RoIAlign, against the authors' RoIAlign by automatic differentiation."""
@@ -228,7 +256,7 @@ class TestAgainstTheAuthors:
                 r.close(on_level.unflatten(-1, (h, w)), f"adjoint.b{i}.q{query}", tolerance)
                 mass = float(r.gold[f"adjoint_mass.b{i}.q{query}"])
                 assert abs(on_level.sum() - mass) < tolerance
-                assert abs(maps[row].sum() - on_level.sum()) < 1e-12
+                assert not maps[row, :start].any() and not maps[row, start + h * w :].any()
                 r.compared.add(f"adjoint_mass.b{i}.q{query}")
 
     def test_self_attention(self, case, dtype):

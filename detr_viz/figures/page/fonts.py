@@ -14,7 +14,7 @@ from detr_viz.figures.styles import FigureError
 FAMILY = "DejaVu Sans"
 SVG_FALLBACKS = ("Verdana", "sans-serif")
 # Tables that a viewer does not read in an embedded font: the page says which glyph stands where.
-_LAYOUT_TABLES = ("BASE", "GDEF", "GPOS", "GSUB", "MATH", "kern", "name")
+_LAYOUT_TABLES = ("BASE", "GDEF", "GPOS", "GSUB", "MATH", "kern")
 _OWN_SIGNS = "\N{EN DASH}…"  # with all of Latin, what DejaVu Sans is known to have
 FILES = {
     "sans": {
