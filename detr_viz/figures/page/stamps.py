@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 _AROUND = 8  # pixels around the extents of a text: glyphs may reach beyond them
 _LONGEST = 200  # characters; a longer text is seldom drawn twice
 _STAMPS = 2_000
-_pages = count()  # that were drawn in this process
 
 
 class Stamp(NamedTuple):
@@ -39,7 +37,8 @@ class Stamp(NamedTuple):
 def remember_text(renderer: RendererAgg) -> None:
     """Let it take a text that an earlier figure had, too, from there; its extents likewise.
 
-    The first figure of a process makes no stamps: it may be the only one.
+    Every text is stamped, also the first of its kind: edges where glyphs overlap are rounded once
+    more in a stamp, and the same figure must be the same pixels in every process.
     """
     measure, draw, dpi = renderer.get_text_width_height_descent, renderer.draw_text, renderer.dpi
 
@@ -67,8 +66,7 @@ def remember_text(renderer: RendererAgg) -> None:
             renderer.draw_image(gc, column + stamp.left, below, stamp.pixels)
 
     renderer.get_text_width_height_descent = measured
-    if next(_pages) > 0:
-        renderer.draw_text = stamped
+    renderer.draw_text = stamped
 
 
 def _is_plain(gc: GraphicsContextBase, text: Text | None) -> bool:
