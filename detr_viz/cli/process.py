@@ -11,6 +11,7 @@ from typing import NoReturn, TextIO
 from detr_viz.common import files
 from detr_viz.common.console import SafeStream
 from detr_viz.common.errors import EXIT_INTERRUPTED
+from detr_viz.common.many_passes import own_process
 
 _AGAIN = "DETR_VIZ_UTF8"  # set in the environment of a process that was started again
 _ENDING = ("SIGTERM", "SIGHUP", "SIGQUIT")
@@ -19,6 +20,7 @@ _ENDING = ("SIGTERM", "SIGHUP", "SIGQUIT")
 def prepare_process() -> None:
     """Names in UTF-8; signals that remove half-written files; standard streams that are there."""
     _in_utf8()
+    own_process()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end_at_once)
     for name in _ENDING:

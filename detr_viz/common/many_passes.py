@@ -1,6 +1,7 @@
 """How a process that runs a network again and again uses cores and memory.
 
-for_many_passes()     # of a command, before torch is imported; never of a program that imports us
+own_process()         # of a command that nobody called from Python
+for_many_passes()     # of a command, before torch is imported
 """
 
 from __future__ import annotations
@@ -14,12 +15,20 @@ _SPINS = "50000"
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
 _KEPT = 1 << 30  # bytes: the maps of one pass, and what lies between them
 _KEPT_BEFORE_2_33 = 32 << 20  # the most that an older glibc accepts
+_own = False
+
+
+def own_process() -> None:
+    """Say that this process is a command of ours: its memory may be kept."""
+    global _own
+    _own = True
 
 
 def for_many_passes() -> None:
-    """Share cores with the processes that draw, and keep the memory of one pass for the next."""
+    """Share cores with the processes that draw; in a process of our own, keep memory too."""
     share_cores()
-    keep_memory()
+    if _own:
+        keep_memory()
 
 
 def share_cores() -> None:

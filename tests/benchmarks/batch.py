@@ -34,7 +34,7 @@ sys.path[:0] = map(str, (HERE, HERE.parent, ROOT))
 from PIL import Image
 from ratios import Pairs, keep
 
-from detr_viz.common.many_passes import for_many_passes
+from detr_viz.common.many_passes import for_many_passes, own_process
 from detr_viz.demo.shapes import scene
 
 RATIOS = {
@@ -85,7 +85,8 @@ def bare(weights: str, folder: str) -> None:
 
 def batch(weights: str, folder: str, out: str) -> None:
     """Seconds of the run itself: all images read, drawn and written, the index too."""
-    for_many_passes()  # as the command does
+    own_process()  # as the command does
+    for_many_passes()
     import torch
 
     from detr_viz import load_model

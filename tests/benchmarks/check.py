@@ -40,9 +40,10 @@ RATIOS = {
 
 def once(profile: bool) -> None:
     """Check the folder "base", in this process; print the seconds as JSON."""
-    from detr_viz.common.many_passes import for_many_passes
+    from detr_viz.common.many_passes import for_many_passes, own_process
 
-    for_many_passes()  # as the command does
+    own_process()  # as the command does
+    for_many_passes()
     from detr_viz import cli
     from detr_viz.models.network import DetrNetwork
 

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from detr_viz.common import many_passes
+
 CODE = """
 import resource
 from detr_viz.common.many_passes import keep_memory
@@ -60,3 +62,15 @@ def test_memory_is_kept_for_the_next_pass():
 )
 def test_a_users_own_settings_stay(own):
     assert not ran(True, **own)[0]
+
+
+def test_a_program_that_calls_the_command_is_left_as_it_is(monkeypatch):
+    """Only a process that is the command's own may keep memory."""
+    kept: list[str] = []
+    monkeypatch.setattr(many_passes, "keep_memory", lambda: kept.append("kept"))
+    monkeypatch.setattr(many_passes, "_own", False)
+    many_passes.for_many_passes()
+    assert not kept
+    many_passes.own_process()
+    many_passes.for_many_passes()
+    assert kept == ["kept"]
