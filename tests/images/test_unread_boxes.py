@@ -18,7 +18,7 @@ XML = (
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch) -> Path:
-    """images/ with two photos and labels/ with one YOLO file; both.d: .txt and more .xml files."""
+    """images/ with two photos and labels/ with one YOLO file; both/: a .txt and two .xml files."""
     monkeypatch.chdir(tmp_path)
     for path in ("set/images/a.png", "set/images/b.png", "both/a.png", "both/b.png"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)

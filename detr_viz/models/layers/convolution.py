@@ -121,10 +121,6 @@ def fused_works(dtype: torch.dtype) -> bool:
         return False  # another torch, another build, another machine
 
 
-def _copied(x: Tensor) -> Tensor:
-    return x.clone(memory_format=torch.channels_last)
-
-
 def _agrees(dtype: torch.dtype, kernel: int, stride: int, groups: int) -> bool:
     """Both ways on a small random input: to the last few bits of the float type."""
     torch.manual_seed(0)
@@ -132,12 +128,13 @@ def _agrees(dtype: torch.dtype, kernel: int, stride: int, groups: int) -> bool:
     x = torch.randn(2, 16, 9, 7, dtype=dtype).contiguous(memory_format=torch.channels_last)
     plain = conv(x)
     add = torch.randn(plain.shape, dtype=dtype)
+    over = add.clone(memory_format=torch.channels_last)
     weight = pack(conv, x.shape)
     pairs = [
         (_pointwise(conv, weight, x, False, None), plain),
         (_pointwise(conv, weight, x, True, None), F.relu(plain)),
         (_pointwise(conv, weight, x, True, add), F.relu(plain + add)),
-        (_pointwise(conv, weight, x, True, _copied(add), spare=True), F.relu(plain + add)),
+        (_pointwise(conv, weight, x, True, over, spare=True), F.relu(plain + add)),
     ]
     limit = 16 * torch.finfo(dtype).eps
     return all(bool(((a - b).abs() <= limit * (1 + b.abs())).all()) for a, b in pairs)

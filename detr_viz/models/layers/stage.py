@@ -17,11 +17,9 @@ class Stage(nn.Sequential):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        before = None
-        for block in self:
-            spare = before is not None and unwatched(before) and unwatched(block)
-            x = block(x, spare)
-            before = block
+        free = unwatched(self)
+        for i, block in enumerate(self):
+            x = block(x, free and i > 0)
         return x
 
 
