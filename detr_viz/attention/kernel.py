@@ -40,10 +40,9 @@ def attend(
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None) -> Tensor:
     """`attend` with a mask: True for keys that get a weight, at least one in each row."""
-    # On mps, torch up to 2.11 returns q's width, not v's; on a CPU its fast kernel needs equal
-    # widths. Without a mask nothing is padded: not a bit of the plain network's output changes.
+    # Fast kernels of a CPU need equal widths, and mps returns q's (torch up to 2.11).
     width, more = v.shape[-1], q.shape[-1] - v.shape[-1]
-    if more and (q.device.type == "mps" or keep is not None):
+    if more:
         v = F.pad(v, (0, more))
     context = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
     return context[..., :width]

@@ -21,7 +21,9 @@ from detr_viz.attention.kernel import merge_heads
 _NEAR_EVEN = 1e-2
 _ROUNDING = 8 * torch.finfo(torch.float32).eps
 _MOST_CHECKED = 512  # rows of a self-check: an encoder has as many rows as cells
-_MOST_WEIGHTS = 1 << 24  # computed at once, of all heads: 64 MB of float32
+# Weights computed at once, of all heads: 16 MB of float32. More of them leave the caches, and their
+# memory comes anew from the system, which takes twice the time.
+_MOST_WEIGHTS = 1 << 22
 
 
 def all_finite(x: Tensor) -> bool:
@@ -67,15 +69,17 @@ def residual_of_rows(
 ) -> float:
     """The same of at most 512 rows of many, evenly taken.
 
-    weights: rows -> (M, q, S); even (M, 1, S); value (M, S, D); out (num_rows, C).
+    weights: rows -> (M, q, S); even (M, 1, S); value (M, S, D); out (num_rows, C). For a batch they
+    all begin with B.
     """
     if not all_finite(out):
         return float("inf")
-    step = -(-len(out) // _MOST_CHECKED)
-    rows = range(0, len(out), step)
-    chunk = max(1, _MOST_WEIGHTS // (value.shape[0] * value.shape[-2]))
+    num_rows = out.shape[-2]
+    step = -(-num_rows // _MOST_CHECKED)
+    rows = range(0, num_rows, step)
+    chunk = max(1, _MOST_WEIGHTS // value[..., 0].numel())
     parts = [
         weights(rows[start : start + chunk]).to(value.dtype) @ value
         for start in range(0, len(rows), chunk)
     ]
-    return residual_of(torch.cat(parts, -2), even @ value, out[::step], project_out)
+    return residual_of(torch.cat(parts, -2), even @ value, out[..., ::step, :], project_out)

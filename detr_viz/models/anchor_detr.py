@@ -16,6 +16,7 @@ from detr_viz.models.anchor_config import GROUPS, AnchorConfig, read_config, wit
 from detr_viz.models.conditional_detr import class_probabilities
 from detr_viz.models.layers.batches import image_of, repeated
 from detr_viz.models.layers.convolution import Conv2d
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.narrow import NarrowBackbone
 from detr_viz.models.layers.positions import downsample_padding, inverse_sigmoid, sine_numbers
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
@@ -74,7 +75,7 @@ class Transformer(nn.Module):
         self.adapt_pos2d = _adapter(width)
         self.adapt_pos1d = _adapter(width)
         # every layer has the same heads, and the file has them once for each
-        self.class_embed = nn.ModuleList([nn.Linear(width, config.num_logits)] * config.dec_layers)
+        self.class_embed = nn.ModuleList([Linear(width, config.num_logits)] * config.dec_layers)
         self.bbox_embed = nn.ModuleList([MLP(width, width, 4, 3)] * config.dec_layers)
 
 
@@ -195,7 +196,7 @@ class AnchorNetwork(NarrowBackbone):
 
 def _adapter(width: int) -> nn.Sequential:
     """What makes positions of sines: of points (2d), and of places and points on an axis (1d)."""
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+    return nn.Sequential(Linear(width, width), nn.ReLU(), Linear(width, width))
 
 
 def _fractions(valid: Tensor, dtype: torch.dtype) -> Tensor:

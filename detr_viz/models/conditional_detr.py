@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.terms import MODES
 from detr_viz.models.config import ConfigError, DetrConfig, read_config
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.positions import inverse_sigmoid, sine_points
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.layers.split_attention import (
@@ -35,7 +36,7 @@ class DecoderLayer(FeedForwardLayer):
         names = ["sa_qcontent", "sa_qpos", "sa_kcontent", "sa_kpos", "sa_v"]
         names += ["ca_qcontent", "ca_kcontent", "ca_kpos", "ca_v", "ca_qpos_sine"]
         for name in [*names, "ca_qpos"] if is_first else names:
-            self.add_module(f"{name}_proj", nn.Linear(width, width))
+            self.add_module(f"{name}_proj", Linear(width, width))
         self.is_first = is_first
         self.self_attn = SumAttention(width, config.nheads)
         self.cross_attn = ConcatAttention(width, config.nheads)

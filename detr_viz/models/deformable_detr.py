@@ -13,6 +13,7 @@ from detr_viz.attention.terms import MODES
 from detr_viz.models.conditional_detr import class_probabilities
 from detr_viz.models.deformable_config import DeformableConfig, read_config, with_hints
 from detr_viz.models.layers.deformable_transformer import Levels, Transformer
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.layers.transformer import MLP
 from detr_viz.models.sampled_network import Queries, SampledNetwork
@@ -29,7 +30,7 @@ class DeformableNetwork(SampledNetwork):
         if not config.two_stage:
             self.query_embed = nn.Embedding(config.num_queries, 2 * width)
         heads = config.dec_layers + config.two_stage  # the last one scores the encoder's tokens
-        self.class_embed = _heads(heads, config.refine, lambda: nn.Linear(width, config.num_logits))
+        self.class_embed = _heads(heads, config.refine, lambda: Linear(width, config.num_logits))
         self.bbox_embed = _heads(heads, config.refine, lambda: MLP(width, width, 4, 3))
         if config.refine:
             self.transformer.decoder.bbox_embed = self.bbox_embed

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detr_viz.attention.base import Where
-from detr_viz.attention.dense import DenseAttention
-from detr_viz.attention.factored import FactoredAttention
 from detr_viz.attention.grids import Grid
-from detr_viz.attention.sampled import SampledAttention
 from detr_viz.common.short_repr import brief_tuple, folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
 from detr_viz.explanation.proposals import Proposed
@@ -31,8 +28,8 @@ from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.convolution import fuses
 from detr_viz.models.layers.deformable import DeformableAttention
 from detr_viz.models.layers.dynamic_head import CellSum
-from detr_viz.models.layers.row_column import RowColumnAttention
-from detr_viz.models.layers.split_attention import SplitAttention
+from detr_viz.models.layers.linear import multiplies
+from detr_viz.models.site_readers import logits_of, read
 from detr_viz.models.spec import ModelSpec
 
 
@@ -93,7 +90,10 @@ class LoadedModel:
         """What is known of the detector, as plain values."""
         config = self.config
         cross = self.network.attention_sites()["cross", 0]
-        fused = fuses(self.dtype, self.device)
+        how = {
+            "fused_convolutions": fuses(self.dtype, self.device),
+            "onednn_products": multiplies(self.dtype, self.device),
+        }
         return DetectorInfo(
             type=self.spec.name,
             title=self.spec.title,
@@ -110,7 +110,7 @@ class LoadedModel:
             pairwise=self.spec.pairwise,
             size=self.size,
             max_size=self.max_size,
-            options=(("dilation", config.backbone.dilation), ("fused_convolutions", fused)),
+            options=(("dilation", config.backbone.dilation), *how.items()),
             notes=(*self.notes, *(self.preprocessing.notes if self.preprocessing else ())),
             why_undivided=self.spec.why_undivided,
             proposal_scores=(self.spec.proposal_scores or _learned)(config),
@@ -150,9 +150,9 @@ class LoadedModel:
         return {
             where: AttentionSite(
                 module,
-                partial(_read, module, where[0]),
+                partial(read, module, where[0]),
                 module.out_proj,
-                _logits_of(module),
+                logits_of(module),
             )
             for where, module in self.network.attention_sites().items()
         }
@@ -233,51 +233,6 @@ def _proposed(encoded: Any) -> Proposed | None:
 def _selected(encoded: Any) -> Selected:
     """The tokens that encoder layers refine."""
     return Selected(encoded.salience, encoded.kept, encoded.kept_counts, encoded.own)
-
-
-def _read(
-    module: SplitAttention | DeformableAttention | RowColumnAttention,
-    kind: str,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    out: Tensor,
-    image: int,
-    grids: tuple[Grid, ...],
-) -> DenseAttention | SampledAttention | FactoredAttention:
-    attention = module.read(args[0].of_image(image)).of_image(0)
-    return replace(attention, grids=() if kind == "decoder" else grids)
-
-
-def _logits(
-    module: SplitAttention,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    image: int,
-    rows: Sequence[int],
-) -> Tensor:
-    """q . k of one projection of sums, or of the parts side by side: (M, q, K)."""
-    query, key, _ = module.qkv(args[0].of_image(image))
-    chosen = torch.as_tensor(rows, dtype=torch.long, device=query.device)
-    return ((query[:, :, chosen] * module.scale) @ key.transpose(-1, -2))[0]
-
-
-def _axis_logits(
-    module: RowColumnAttention,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    image: int,
-    rows: Sequence[int],
-) -> Tensor:
-    """The sum of both axes' logits for each cell: (M, q, S)."""
-    row, column = (x[0, :, list(rows)] for x in module.axis_logits(args[0].of_image(image)))
-    return (column[..., :, None] + row[..., None, :]).flatten(-2)
-
-
-def _logits_of(module: nn.Module) -> Callable[..., Tensor] | None:
-    """What gives the logits of a site of ours, or None."""
-    if isinstance(module, SplitAttention):
-        return partial(_logits, module)
-    return partial(_axis_logits, module) if isinstance(module, RowColumnAttention) else None
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from detr_viz.models.layers.deformable_transformer import (
     check_count,
     taken,
 )
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.positions import inverse_sigmoid, sine_boxes
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer
 from detr_viz.models.layers.transformer import MLP
@@ -63,7 +64,7 @@ class Transformer(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.level_embed = nn.Parameter(torch.zeros(config.levels, width))
-        self.pos_trans = nn.Linear(2 * width, width)
+        self.pos_trans = Linear(2 * width, width)
         self.pos_trans_norm = nn.LayerNorm(width)
 
 
@@ -76,7 +77,7 @@ class EfficientNetwork(SampledNetwork):
     def __init__(self, config: EfficientConfig, norm_layer: NormLayer = FrozenBatchNorm2d) -> None:
         super().__init__(config, norm_layer)
         self.transformer = Transformer(config)
-        self.class_embed = nn.Linear(config.d_model, config.num_logits)
+        self.class_embed = Linear(config.d_model, config.num_logits)
         self.bbox_embed = MLP(config.d_model, config.d_model, 4, 3)
         self.proposals = config.num_queries
 

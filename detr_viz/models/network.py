@@ -14,6 +14,7 @@ from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.batches import repeated
 from detr_viz.models.layers.convolution import Conv2d
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.positions import LearnedPositions, sine_positions
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, fold_batch_norm
 from detr_viz.models.layers.split_attention import SplitAttention
@@ -70,7 +71,7 @@ class DetrNetwork(nn.Module):
         self.config = config
         width = config.d_model
         self.transformer = Transformer(Encoder(config), decoder)
-        self.class_embed = nn.Linear(width, config.num_logits)
+        self.class_embed = Linear(width, config.num_logits)
         self.bbox_embed = MLP(width, width, 4, 3)
         self.query_embed = nn.Embedding(config.num_queries, width)
         self.input_proj = Conv2d(config.backbone.out_channels, width, 1)

@@ -19,6 +19,7 @@ from detr_viz.attention.undivided import UndividedAttention
 from detr_viz.models import detr
 from detr_viz.models.config import DetrConfig, read_layers, read_shape
 from detr_viz.models.layers.convolution import Conv2d
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.positions import grid_positions
 from detr_viz.models.layers.resnet import (
     FrozenBatchNorm2d,
@@ -101,8 +102,8 @@ class NotebookDetr(nn.Module):
             Stack([EncoderLayer(config) for _ in range(config.enc_layers)], width),
             Stack([DecoderLayer(config) for _ in range(config.dec_layers)], width),
         )
-        self.linear_class = nn.Linear(width, config.num_logits)
-        self.linear_bbox = nn.Linear(width, 4)
+        self.linear_class = Linear(width, config.num_logits)
+        self.linear_bbox = Linear(width, 4)
         self.query_pos = nn.Parameter(torch.rand(config.num_queries, width))
         self.row_embed = nn.Parameter(torch.rand(entries, width // 2))
         self.col_embed = nn.Parameter(torch.rand(entries, width // 2))

@@ -2,7 +2,7 @@
 
 Networks of the official sizes (R50, 800 x 1066, float32, CPU), random weights where no official
 file says the shapes. Time is that of each operator alone, by torch's profiler, summed over passes;
-"before" is the same network without the fused convolutions, as a share of its own total.
+"before" is the same network with torch's own convolutions and products.
 
 python tests/benchmarks/shares.py [passes] [--only MODEL ...]        # a table of Markdown
 """
@@ -32,7 +32,7 @@ from detr_viz.images.read import load_image
 from detr_viz.images.resize import to_tensor
 from detr_viz.models.dynamic_config import DynamicConfig
 from detr_viz.models.efficient_detr import EfficientConfig
-from detr_viz.models.layers import convolution
+from detr_viz.models.layers import convolution, linear
 
 OFFICIAL = {
     "detr": lambda: filled_state_dict("detr_r50"),
@@ -52,6 +52,7 @@ KINDS = {  # beginning of an operator's name -> what it is
     "aten::_slow_conv": "convolutions",
     "aten::thnn_conv2d": "convolutions",
     "aten::max_pool": "pooling",
+    "mkldnn::_linear": "products",
     "aten::addmm": "products",
     "aten::mm": "products",
     "aten::bmm": "products",
@@ -92,8 +93,12 @@ def network_of(name: str) -> torch.nn.Module:
 
 
 @contextmanager
-def plain_convolutions() -> Iterator[None]:
-    with mock.patch.object(convolution, "fuses", lambda *_: False):
+def plain_operators() -> Iterator[None]:
+    """Without oneDNN's fused convolutions and its products of float32."""
+    with (
+        mock.patch.object(convolution, "fuses", lambda *_: False),
+        mock.patch.object(linear, "multiplies", lambda *_: False),
+    ):
         yield
 
 
@@ -126,7 +131,7 @@ def main() -> None:
     for name in args.only:
         network = network_of(name)
         with torch.inference_mode():
-            with plain_convolutions():
+            with plain_operators():
                 before = kinds(network, x, args.passes)
             now = kinds(network, x, args.passes)
         ratio = now.total() / before.total()

@@ -21,8 +21,8 @@ from detr_viz.explanation.detector import AttentionSite
 from detr_viz.explanation.logit_terms import logit_terms
 from detr_viz.explanation.stored import store
 from detr_viz.figures.styles import PRESETS, FigureError, PageFormat, Style
-from detr_viz.models.detector import _logits, _read
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
+from detr_viz.models.site_readers import logits, read
 
 WIDTH, KEYS = 6, (2, 3)
 
@@ -40,7 +40,7 @@ def called(site: PackedAttention, **parts: torch.Tensor) -> AttentionCall:
     empty = torch.zeros(1, 6, WIDTH)
     known = {"c_q": empty[:, :2], "p_q": empty[:, :2], "c_k": empty, "p_k": empty, "value": empty}
     made = AttentionInputs(**{**known, **parts})
-    reads = partial(_read, site, "decoder"), site.out_proj, partial(_logits, site)
+    reads = partial(read, site, "decoder"), site.out_proj, partial(logits, site)
     return AttentionCall(AttentionSite(site, *reads), (made,), {}, site(made))
 
 

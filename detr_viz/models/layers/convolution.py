@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_viz.models.layers.onednn import enabled, may_run
+
 FUSED_DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -30,7 +32,7 @@ class Conv2d(nn.Conv2d):
         spare: nobody reads `add` again, so that the output may be written over it: memory that is
         asked for anew costs a large map as much time as its convolution.
         """
-        if _may_fuse(x, self.weight):
+        if may_run(x, self.weight) and fuses(x.dtype, x.device):
             return self._fused(x, relu, add, spare)
         y = super().forward(x)
         if add is not None:
@@ -90,25 +92,7 @@ def _pointwise(
 
 def fuses(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether inference in this float type on this device runs the fused operators."""
-    return (
-        dtype in FUSED_DTYPES
-        and device.type == "cpu"
-        and torch._C._get_mkldnn_enabled()
-        and fused_works(dtype)
-    )
-
-
-def _may_fuse(x: Tensor, weight: Tensor) -> bool:
-    """In inference, outside autocast and tracing, where these tensors lie."""
-    return (
-        x.dtype is weight.dtype
-        and x.numel() > 0
-        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()
-        and not torch.compiler.is_compiling()
-        and fuses(x.dtype, x.device)
-    )
+    return dtype in FUSED_DTYPES and enabled(device) and fused_works(dtype)
 
 
 @cache

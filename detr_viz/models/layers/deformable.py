@@ -18,6 +18,7 @@ from detr_viz.attention.sampling import CHUNK, Cells
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.batches import image_of
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.layers.transformer import FeedForwardLayer, once
 
@@ -58,10 +59,10 @@ class DeformableAttention(nn.Module):
         super().__init__()
         self.nheads, self.levels, self.points = nheads, levels, points
         samples = nheads * levels * points
-        self.sampling_offsets = nn.Linear(d_model, 2 * samples)
-        self.attention_weights = nn.Linear(d_model, samples)
-        self.value_proj = nn.Linear(d_model, d_model)
-        self.output_proj = nn.Linear(d_model, d_model)
+        self.sampling_offsets = Linear(d_model, 2 * samples)
+        self.attention_weights = Linear(d_model, samples)
+        self.value_proj = Linear(d_model, d_model)
+        self.output_proj = Linear(d_model, d_model)
 
     @property
     def out_proj(self) -> nn.Linear:

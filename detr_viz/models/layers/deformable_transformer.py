@@ -16,6 +16,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.deformable_config import DeformableConfig
 from detr_viz.models.layers.deformable import DeformableDecoderLayer, DeformableEncoderLayer
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.positions import downsample_padding, sine_boxes, sine_positions
 
 PROPOSAL_SIZE = 0.05  # width and height of the finest level's proposals; twice on each next level
@@ -118,12 +119,12 @@ class Transformer(nn.Module):
         self.decoder = Decoder(config)
         self.level_embed = nn.Parameter(torch.zeros(config.levels, width))
         if config.two_stage:
-            self.enc_output = nn.Linear(width, width)
+            self.enc_output = Linear(width, width)
             self.enc_output_norm = nn.LayerNorm(width)
-            self.pos_trans = nn.Linear(2 * width, 2 * width)
+            self.pos_trans = Linear(2 * width, 2 * width)
             self.pos_trans_norm = nn.LayerNorm(2 * width)
         else:
-            self.reference_points = nn.Linear(width, 2)
+            self.reference_points = Linear(width, 2)
 
     def propose(self, memory: Tensor, levels: Levels, count: int) -> tuple[Tensor, ...]:
         """The best tokens as queries: boxes (B, Q, 4), queries (B, Q, 2 C), tokens (B, Q).

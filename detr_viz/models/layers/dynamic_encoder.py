@@ -23,6 +23,7 @@ from detr_viz.attention.taps import PARTS, PartCall, TapAttention, part_calls
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.deformable_conv import DeformableConv
+from detr_viz.models.layers.linear import Linear
 
 _CONVOLUTIONS = {"finer": 2, "own": 1, "coarser": 0}  # indices in DyConv
 TAPS = 9
@@ -179,7 +180,7 @@ class DynamicReLU(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         hidden = width // _RELU_SQUEEZE
-        self.fc = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, 4 * width))
+        self.fc = nn.Sequential(Linear(width, hidden), nn.ReLU(), Linear(hidden, 4 * width))
         for layer in (self.fc[0], self.fc[2]):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)

@@ -25,6 +25,7 @@ from detr_viz.attention.roi_align import Pyramid, RoIRule, levels_of, pooled
 from detr_viz.attention.undivided import UndividedAttention
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.layers.batches import image_of
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.roi_config import RoIConfig
 
@@ -53,7 +54,7 @@ class RoIInputs(NamedTuple):
         return image_of(self, i)
 
 
-class CellSum(nn.Linear):
+class CellSum(Linear):
     """A sum over the cells of each box, the site of RoIAttention: RoIInputs -> (B, Q, C).
 
     levels: of the pyramid.
@@ -98,7 +99,7 @@ class DynamicConv(nn.Module):
         super().__init__()
         width, inner = config.d_model, config.dynamic_width
         self.filters = [(width, inner), (inner, width)][: config.dynamic_layers]
-        self.dynamic_layer = nn.Linear(width, config.dynamic_layers * width * inner)
+        self.dynamic_layer = Linear(width, config.dynamic_layers * width * inner)
         self.norm1 = nn.LayerNorm(inner)
         if config.dynamic_layers == 2:
             self.norm2 = nn.LayerNorm(width)
@@ -123,14 +124,14 @@ class Stage(nn.Module):
         self.rule = config.rule
         self.self_attn = ProposalAttention(width, config.nheads)
         self.inst_interact = DynamicConv(config)
-        self.linear1 = nn.Linear(width, config.dim_feedforward)
-        self.linear2 = nn.Linear(config.dim_feedforward, width)
+        self.linear1 = Linear(width, config.dim_feedforward)
+        self.linear2 = Linear(config.dim_feedforward, width)
         for i in range(3):
             self.add_module(f"norm{i + 1}", nn.LayerNorm(width))
         self.cls_module = _tower(width, config.class_layers)
         self.reg_module = _tower(width, config.box_layers)
-        self.class_logits = nn.Linear(width, config.num_logits)
-        self.bboxes_delta = nn.Linear(width, 4)
+        self.class_logits = Linear(width, config.num_logits)
+        self.bboxes_delta = Linear(width, 4)
 
     def forward(
         self,
@@ -251,7 +252,7 @@ def _tower(width: int, layers: int) -> nn.ModuleList:
     """Linear without bias, layer norm, ReLU; several times."""
     tower = nn.ModuleList()
     for _ in range(layers):
-        tower.extend([nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU()])
+        tower.extend([Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU()])
     return tower
 
 

@@ -86,8 +86,8 @@ class BasicBlock(nn.Module):
         self.downsample = _downsample(c_in, width, stride, norm_layer)
 
     def forward(self, x: Tensor, spare: bool = False) -> Tensor:
-        y = normed(self.conv1, self.bn1, x, relu=True)
         add, spare = beside(self, self.downsample, x, spare)
+        y = normed(self.conv1, self.bn1, x, relu=True)
         return normed(self.conv2, self.bn2, y, relu=True, add=add, spare=spare)
 
 
@@ -120,9 +120,9 @@ class Bottleneck(nn.Module):
         self.downsample = _downsample(c_in, c_out, stride, norm_layer)
 
     def forward(self, x: Tensor, spare: bool = False) -> Tensor:
+        add, spare = beside(self, self.downsample, x, spare)
         y = normed(self.conv1, self.bn1, x, relu=True)
         y = normed(self.conv2, self.bn2, y, relu=True)
-        add, spare = beside(self, self.downsample, x, spare)
         return normed(self.conv3, self.bn3, y, relu=True, add=add, spare=spare)
 
 

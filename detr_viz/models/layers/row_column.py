@@ -19,6 +19,7 @@ from detr_viz.attention.terms import MODES
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.anchor_config import AnchorConfig
 from detr_viz.models.layers.batches import image_of
+from detr_viz.models.layers.linear import Linear, linear
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.layers.transformer import once
 
@@ -74,7 +75,7 @@ class RowColumnAttention(nn.Module):
         self.nheads = nheads
         self.in_proj_weight = nn.Parameter(torch.empty(5 * d_model, d_model))
         self.in_proj_bias = nn.Parameter(torch.zeros(5 * d_model))
-        self.out_proj = nn.Linear(d_model, d_model)
+        self.out_proj = Linear(d_model, d_model)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     @property
@@ -93,7 +94,7 @@ class RowColumnAttention(nn.Module):
             memory,
         )
         parts = zip(sources, self.in_proj_weight.chunk(5), self.in_proj_bias.chunk(5), strict=True)
-        *both, value = (split_heads(F.linear(x, w, b), self.nheads) for x, w, b in parts)
+        *both, value = (split_heads(linear(x, w, b), self.nheads) for x, w, b in parts)
         return tuple(both), value
 
     def axis_logits(self, inputs: FactoredInputs) -> tuple[Tensor, Tensor]:
@@ -128,7 +129,7 @@ class RowColumnAttention(nn.Module):
         weights, biases = self.in_proj_weight.chunk(5), self.in_proj_bias.chunk(5)
 
         def heads(x: Tensor, part: int, bias: Tensor | None = None) -> Tensor:
-            split = split_heads(F.linear(x, weights[part], bias), self.nheads)
+            split = split_heads(linear(x, weights[part], bias), self.nheads)
             return split.expand(batch, -1, -1, -1)
 
         value = heads(inputs.memory, 4, biases[4])
@@ -189,8 +190,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: AnchorConfig) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(config.d_model, config.dim_feedforward)
-        self.linear2 = nn.Linear(config.dim_feedforward, config.d_model)
+        self.linear1 = Linear(config.d_model, config.dim_feedforward)
+        self.linear2 = Linear(config.dim_feedforward, config.d_model)
         self.norm2 = nn.LayerNorm(config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:

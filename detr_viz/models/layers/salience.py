@@ -19,6 +19,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.layers.deformable import DeformableEncoderLayer, SampledInputs
 from detr_viz.models.layers.deformable_transformer import Levels, taken
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.positions import LearnedPositions, grid_positions
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.salience_config import SalienceConfig
@@ -81,13 +82,13 @@ class MaskPredictor(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.half = width // 2
-        self.layer1 = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+        self.layer1 = nn.Sequential(nn.LayerNorm(width), Linear(width, width), nn.GELU())
         self.layer2 = nn.Sequential(
-            nn.Linear(width, width // 2),
+            Linear(width, width // 2),
             nn.GELU(),
-            nn.Linear(width // 2, width // 4),
+            Linear(width // 2, width // 4),
             nn.GELU(),
-            nn.Linear(width // 4, 1),
+            Linear(width // 4, 1),
         )
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from detr_viz.models.deformable_config import GROUPS
 from detr_viz.models.layers.convolution import Conv2d
 from detr_viz.models.layers.deformable import DeformableDecoderLayer
 from detr_viz.models.layers.deformable_transformer import PROPOSAL_SIZE, Levels, anchors_of
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.repvgg import RepVGGPluXNetwork
 from detr_viz.models.layers.resnet import NormLayer
 from detr_viz.models.layers.salience import (
@@ -36,7 +37,7 @@ class SalienceDecoder(nn.Module):
             DeformableDecoderLayer(config, config.levels, config.dec_points) for _ in layers
         )
         self.ref_point_head = MLP(2 * width, width, width, 2)
-        self.class_head = nn.ModuleList(nn.Linear(width, config.num_logits) for _ in layers)
+        self.class_head = nn.ModuleList(Linear(width, config.num_logits) for _ in layers)
         self.bbox_head = nn.ModuleList(MLP(width, width, 4, 3) for _ in layers)
         self.norm = nn.LayerNorm(width)
 
@@ -51,10 +52,10 @@ class SalienceTransformer(nn.Module):
         self.register_buffer("layer_filter_ratio", torch.tensor(config.layer_ratios))
         self.level_embeds = nn.Parameter(torch.zeros(config.levels, width))
         self.alpha = nn.Parameter(torch.zeros(config.levels - 1))
-        self.enc_output = nn.Linear(width, width)
+        self.enc_output = Linear(width, width)
         self.enc_output_norm = nn.LayerNorm(width)
         self.enc_mask_predictor = MaskPredictor(width)
-        self.encoder_class_head = nn.Linear(width, config.num_logits)
+        self.encoder_class_head = Linear(width, config.num_logits)
         self.encoder_bbox_head = MLP(width, width, 4, 3)
         self.encoder = SalienceEncoder(config, self.encoder_class_head)
         self.neck = RepVGGPluXNetwork(width, config.levels, norm_layer)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.attention.dense import DenseAttention
@@ -17,6 +16,7 @@ from detr_viz.attention.kernel import attend, merge_heads, split_heads
 from detr_viz.attention.terms import MODES
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.layers.batches import image_of
+from detr_viz.models.layers.linear import Linear, linear
 
 
 class AttentionInputs(NamedTuple):
@@ -53,7 +53,7 @@ class SplitAttention(nn.Module):
     def __init__(self, d_model: int, nheads: int) -> None:
         super().__init__()
         self.nheads = nheads
-        self.out_proj = nn.Linear(d_model, d_model)
+        self.out_proj = Linear(d_model, d_model)
 
     @property
     def head_width(self) -> int:
@@ -98,12 +98,12 @@ class PackedAttention(SplitAttention):
         c_q, p_q, c_k, p_k, value = inputs[:5]
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, self.out_proj.in_features
         if c_q is c_k and p_q is p_k:  # self-attention: one product for q and k
-            both = F.linear(c_q + p_q, weight[: 2 * width], bias[: 2 * width])
+            both = linear(c_q + p_q, weight[: 2 * width], bias[: 2 * width])
             q, k = both.chunk(2, -1)
         else:
-            q = F.linear(c_q + p_q, weight[:width], bias[:width])
-            k = F.linear(c_k + p_k, weight[width : 2 * width], bias[width : 2 * width])
-        v = F.linear(value, weight[2 * width :], bias[2 * width :])
+            q = linear(c_q + p_q, weight[:width], bias[:width])
+            k = linear(c_k + p_k, weight[width : 2 * width], bias[width : 2 * width])
+        v = linear(value, weight[2 * width :], bias[2 * width :])
         return tuple(self._heads(len(c_q), q, k, v))
 
     def read(self, inputs: AttentionInputs) -> DenseAttention:
@@ -111,11 +111,11 @@ class PackedAttention(SplitAttention):
         b_q, b_k, b_v = self.in_proj_bias.chunk(3)
         c_q, p_q, c_k, p_k, value = self._heads(
             inputs.c_q.shape[0],
-            F.linear(inputs.c_q, w_q),
-            F.linear(inputs.p_q, w_q),
-            F.linear(inputs.c_k, w_k),
-            F.linear(inputs.p_k, w_k),
-            F.linear(inputs.value, w_v, b_v),
+            linear(inputs.c_q, w_q),
+            linear(inputs.p_q, w_q),
+            linear(inputs.c_k, w_k),
+            linear(inputs.p_k, w_k),
+            linear(inputs.value, w_v, b_v),
         )
         return DenseAttention(
             c_q=c_q,

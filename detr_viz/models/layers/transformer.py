@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_viz.models.config import DetrConfig
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.positions import downsample_padding
 from detr_viz.models.layers.resnet import FrozenBatchNorm2d, NormLayer, ResNetBody
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
@@ -24,7 +25,7 @@ class MLP(nn.Module):
     def __init__(self, d_in: int, d_hidden: int, d_out: int, num_layers: int) -> None:
         super().__init__()
         sizes = [d_in, *[d_hidden] * (num_layers - 1), d_out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -42,8 +43,8 @@ class FeedForwardLayer(nn.Module):
         super().__init__()
         width = config.d_model
         self.pre_norm = config.pre_norm
-        self.linear1 = nn.Linear(width, config.dim_feedforward)
-        self.linear2 = nn.Linear(config.dim_feedforward, width)
+        self.linear1 = Linear(width, config.dim_feedforward)
+        self.linear2 = Linear(config.dim_feedforward, width)
         for i in range(norms):
             self.add_module(f"norm{i + 1}", nn.LayerNorm(width))
 
