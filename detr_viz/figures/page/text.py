@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,9 +52,16 @@ def plain_settings() -> Iterator[None]:
     """
     import matplotlib
 
-    default, current = matplotlib.rcParamsDefault, matplotlib.rcParams
-    names = [n for n in default if not n.startswith(_OF_WINDOWS)]
-    with matplotlib.rc_context({n: default[n] for n in names if current[n] != default[n]}):
+    default, of_name = matplotlib.rcParamsDefault, partial(dict.__getitem__, matplotlib.rcParams)
+    own = {
+        name: value
+        for name, value in dict.items(default)  # matplotlib's own access asks more each time
+        if of_name(name) != value and not name.startswith(_OF_WINDOWS)
+    }
+    if not own:  # as in a block within a block: a context copies all settings
+        yield
+        return
+    with matplotlib.rc_context(own):
         yield
 
 
