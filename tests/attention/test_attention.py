@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from detr_viz.attention import dense, kernel
+from detr_viz.attention import dense, kernel, self_check
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.kernel import merge_heads, split_heads
 from detr_viz.attention.terms import MODES, Mode
@@ -327,6 +327,32 @@ class TestSelfCheck:
         other.load_state_dict(self.site.state_dict())
         assert self.residual(site=other.double().requires_grad_(False)) > 0.1
         assert self.residual(parts=self.parts._replace(p_q=self.parts.c_q)) > 0.1
+
+    def test_many_rows_are_compared_in_pieces(self, monkeypatch):
+        """Rows of an encoder: every third of 1,100, some at a time; the same number as at once."""
+        monkeypatch.setattr(self_check, "_MOST_WEIGHTS", 50 * B * M * K)
+        pieces: list[int] = []
+        weights = dense.weights
+
+        def counted(attention, *args, queries, **named):
+            found = weights(attention, *args, queries=queries, **named)
+            pieces.append(found.shape[-2])
+            return found
+
+        monkeypatch.setattr(dense, "weights", counted)
+        self.parts = self.parts._replace(c_q=rand(B, 1100, C, seed=1), p_q=rand(B, 1100, C, seed=2))
+        self.out = self.site(self.parts)
+        assert self.residual() < 1e-12
+        assert pieces == [50] * 7 + [17]  # 367 rows
+        other = self.parts._replace(p_q=self.parts.c_q)
+        found = self.residual(parts=other)
+        terms, value = self.site.read(other), self.site.read(other).value
+        every = range(0, 1100, 3)
+        rec = self.site.out_proj(merge_heads(weights(terms, queries=every) @ value))
+        even = self.site.out_proj(merge_heads(value.mean(-2, keepdim=True)))
+        out = self.out[:, ::3]
+        expected = (rec - out).norm() / (out - even).norm()
+        assert found == pytest.approx(float(expected), rel=1e-9) and found > 0.1
 
     def test_a_constant_value_is_untestable(self):
         parts = self.parts._replace(value=self.parts.value[:, :1].expand(-1, K, -1))
