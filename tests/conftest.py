@@ -32,10 +32,12 @@ LONGEST = (
     "test_models_table.py",
     "test_salience.py",
     "regression/test_regression.py",
+    "regression/test_places.py",
     "test_examples.py",
     "batch/test_helpers.py",
     "checkpoints/test_huggingface.py",
     "figures/test_contact.py",
+    "figures/test_contact_files.py",
     "models/test_golden.py",
     "demo/test_shipped_weights.py",
     "regression/test_pytest_plugin.py",
@@ -97,6 +99,7 @@ THOROUGH = frozenset(
         "demo/test_shipped_weights.py",
         "demo/test_training_files.py",
         "figures/test_contact.py",
+        "figures/test_contact_files.py",
         "figures/test_contour_figures.py",
         "figures/test_contours.py",
         "figures/test_decoder_figures.py",
@@ -251,6 +254,13 @@ def demo_explanation(name: str):
     from detr_viz.common import assets
 
     return explain(demo_model(name), assets.find(assets.DEFAULT_IMAGE), layers="all")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder of the test's own, as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Shapes = Sequence[tuple[int, int]]  # (h, w) of each level
@@ -125,6 +126,23 @@ def splat(xy: Tensor, weight: Tensor, shapes: Shapes) -> Tensor:
     index, share = corners(xy, weight, shapes)
     cells = sum(h * w for h, w in shapes)
     return share.new_zeros(*share.shape[:-1], cells).scatter_add_(-1, index.long(), share)
+
+
+def mixed_corners(xy: Tensor, weight: Tensor, shapes: Shapes, value: Tensor) -> Tensor:
+    """splat(xy, weight, shapes) @ value, of the cells that are read alone: (M, Q, D).
+
+    xy (M, Q, L, P, 2), weight (M, Q, L, P), value (M, S, D).
+    """
+    index, share = corners(xy, weight, shapes)
+    heads, cells, _ = value.shape
+    first = torch.arange(heads, device=index.device)[:, None, None] * cells
+    total = F.embedding_bag(
+        (index + first).flatten(0, 1),
+        value.flatten(0, 1),
+        mode="sum",
+        per_sample_weights=share.flatten(0, 1).to(value.dtype),
+    )
+    return total.unflatten(0, (heads, -1))
 
 
 def places_of(xy: Tensor, shapes: Shapes) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from detr_viz.attention.base import Rows, one_of
 from detr_viz.attention.grids import Grid
-from detr_viz.attention.self_check import residual_of_rows
+from detr_viz.attention.onednn import by_head
+from detr_viz.attention.self_check import mixed, residual_of_rows
 from detr_viz.attention.terms import (
     MODES,
     SCALES,
@@ -205,7 +206,7 @@ def logits(
     """
     attention = pick_queries(attention, queries)
     q = _sum_parts(attention, "q", q_parts) * (attention.scale if scale is None else scale)
-    return q @ _sum_parts(attention, "k", k_parts).transpose(-1, -2)
+    return by_head(q, _sum_parts(attention, "k", k_parts))
 
 
 def normalize(scores: Tensor, key_padding_mask: Tensor | None) -> Tensor:
@@ -280,10 +281,7 @@ def residual(
     tested, because the output does not depend on the weights (|out - uni| < 1e-3 |out|). inf if
     the output is not finite.
     """
-    return residual_of_rows(
-        lambda rows: attention.weights("combine", rows, "layer"),
-        attention.even().to(attention.value.dtype),
-        attention.value,
-        out,
-        project_out,
-    )
+    value = attention.value
+    context = partial(mixed, lambda rows: attention.weights("combine", rows, "layer"), value)
+    even = attention.even().to(value.dtype) @ value
+    return residual_of_rows(context, even, out, project_out)

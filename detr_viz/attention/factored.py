@@ -26,7 +26,7 @@ from torch import Tensor
 from detr_viz.attention.base import AXES, Rows, one_of
 from detr_viz.attention.dense import DenseAttention, normalize
 from detr_viz.attention.grids import Grid
-from detr_viz.attention.self_check import residual_of_rows
+from detr_viz.attention.self_check import mixed, residual_of_rows
 from detr_viz.attention.terms import MODES, TERMS, Mode
 
 if TYPE_CHECKING:
@@ -127,13 +127,8 @@ class FactoredAttention:
 
     def residual(self, out: Tensor, project_out: Callable[[Tensor], Tensor]) -> float:
         """The self-check of the outer product; see self_check.py."""
-        return residual_of_rows(
-            partial(self.weights, "combine", scale="layer"),
-            self.even(),
-            self.value,
-            out,
-            project_out,
-        )
+        context = partial(mixed, partial(self.weights, "combine", scale="layer"), self.value)
+        return residual_of_rows(context, self.even() @ self.value, out, project_out)
 
     def without(self, removal: Removal, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(weights (M, Q, S), context (M, Q, D)) without a part.

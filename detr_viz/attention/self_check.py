@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from detr_viz.attention.kernel import merge_heads
+from detr_viz.attention.onednn import by_head
 
 # Weights that are almost even change the output by less than a hundredth. There the rounding of the
 # network's own float32 sums, up to 6e-7 of the output, is as large as the limit of the residual,
@@ -61,25 +62,32 @@ def residual_of(
 
 
 def residual_of_rows(
-    weights: Callable[[Sequence[int]], Tensor],
+    context: Callable[[Sequence[int]], Tensor],
     even: Tensor,
-    value: Tensor,
     out: Tensor,
     project_out: Callable[[Tensor], Tensor],
 ) -> float:
     """The same of at most 512 rows of many, evenly taken.
 
-    weights: rows -> (M, q, S); even (M, 1, S); value (M, S, D); out (num_rows, C). For a batch they
-    all begin with B.
+    context: rows -> (M, q, D); even (M, 1, D); out (num_rows, C). For a batch each begins with B.
     """
     if not all_finite(out):
         return float("inf")
-    num_rows = out.shape[-2]
-    step = -(-num_rows // _MOST_CHECKED)
-    rows = range(0, num_rows, step)
-    chunk = max(1, _MOST_WEIGHTS // value[..., 0].numel())
-    parts = [
-        weights(rows[start : start + chunk]).to(value.dtype) @ value
-        for start in range(0, len(rows), chunk)
-    ]
-    return residual_of(torch.cat(parts, -2), even @ value, out[..., ::step, :], project_out)
+    step = -(-out.shape[-2] // _MOST_CHECKED)
+    rows = range(0, out.shape[-2], step)
+    return residual_of(context(rows), even, out[..., ::step, :], project_out)
+
+
+def mixed(weights: Callable[[Sequence[int]], Tensor], value: Tensor, rows: Sequence[int]) -> Tensor:
+    """weights(rows) @ value, some rows at a time.
+
+    weights: rows -> (M, q, S); value (M, S, D) -> (M, q, D).
+    """
+    at_once, mixing = rows_at_once(value), value.transpose(-1, -2).contiguous()
+    pieces = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
+    return torch.cat([by_head(weights(piece).to(value.dtype), mixing) for piece in pieces], -2)
+
+
+def rows_at_once(value: Tensor) -> int:
+    """Of how many rows `mixed` holds the weights at a time."""
+    return max(1, _MOST_WEIGHTS // value[..., 0].numel())

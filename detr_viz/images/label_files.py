@@ -66,10 +66,11 @@ def unread_beside(paths: Sequence[str], top: str, notes: list[str]) -> list[str]
     """The files that `beside` would read; notes gets a line that says how to read them."""
     for kind, files in _by_kind(paths):
         found = [file for file in files if file is not None]
-        words = "file has the name of an image" if len(found) == 1 else "files have names of images"
+        one = len(found) == 1
+        words = "file has the name of an image" if one else "files have names of images"
         notes.append(
-            f"{path_text(top or '.')}: {len(found)} {kind.suffix} {words}: --gt draws the boxes "
-            f"of {kind.title} files"
+            f"{path_text(top or '.')}: {len(found)} {kind.suffix} {words}: --gt reads "
+            f"{'it' if one else 'them'} as {kind.title} annotations"
         )
         return found
     return []

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from detr_viz.attention.base import Where
 from detr_viz.attention.grids import Grid
+from detr_viz.attention.onednn import multiplies
 from detr_viz.common.short_repr import brief_tuple, folded
 from detr_viz.explanation.detector import AttentionSite, DetectorInfo, Forwarded
 from detr_viz.explanation.proposals import Proposed
@@ -28,7 +29,6 @@ from detr_viz.models.config import DetrConfig
 from detr_viz.models.layers.convolution import fuses
 from detr_viz.models.layers.deformable import DeformableAttention
 from detr_viz.models.layers.dynamic_head import CellSum
-from detr_viz.models.layers.linear import multiplies
 from detr_viz.models.site_readers import logits_of, read
 from detr_viz.models.spec import ModelSpec
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from detr_viz.attention.base import HasSamples, HasTerms, Removable
-from detr_viz.attention.bilinear import in_boxes, places_of, splat
+from detr_viz.attention.bilinear import in_boxes, mixed_corners, places_of, splat
 from detr_viz.attention.grids import Grid
 from detr_viz.attention.sampled import SampledAttention
 from detr_viz.attention.sampling import Cells, sampled
@@ -94,6 +94,16 @@ def test_the_splat_is_the_transpose_of_the_sampling():
     deposit = splat(xy, weight, SHAPES)  # (B, Q, M, S)
     again = torch.einsum("bqms,bsmd->bqmd", deposit, value)
     torch.testing.assert_close(again, by_grid_sample(value, xy, weight), atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("reach", [1.0, 3.0])
+def test_the_sum_over_corners_is_that_over_all_cells(reach):
+    value, xy, weight = random_samples(1, reach)
+    found = mixed_corners(
+        xy[0].transpose(0, 1), weight[0].transpose(0, 1), SHAPES, value[0].transpose(0, 1)
+    )
+    expected = by_grid_sample(value, xy, weight)[0].transpose(0, 1)
+    torch.testing.assert_close(found, expected, atol=1e-13, rtol=0)
 
 
 def test_a_sample_between_four_cells_and_one_at_the_edge():
@@ -256,6 +266,29 @@ def test_the_self_check_of_many_rows_takes_some(monkeypatch):
     assert a.residual(out, lambda x: x) < 1e-12
     out[2] += 1
     assert a.residual(out, lambda x: x) > 0.1
+
+
+def test_the_self_check_makes_maps_of_some_rows_and_sums_of_the_others(monkeypatch):
+    """Two of four rows at once: the splat of rows 0 and 2 counts, and the sums of 1 and 3."""
+    monkeypatch.setattr("detr_viz.attention.self_check._MOST_WEIGHTS", 2 * M * CELLS)
+    a = attention()
+    out = context(a).transpose(0, 1).flatten(1)
+    assert a.residual(out, lambda x: x) < 1e-12
+    shapes: list[tuple[int, ...]] = []
+
+    def off_by_a_cell(xy, weight, levels):
+        found = splat(xy, weight, levels)
+        shapes.append(tuple(found.shape))
+        return found.roll(1, -1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("detr_viz.attention.sampled.splat", off_by_a_cell)
+        assert a.residual(out, lambda x: x) > 0.1
+    assert shapes == [(M, 2, CELLS)]
+    for row in range(Q):
+        other = out.clone()
+        other[row] += 1
+        assert a.residual(other, lambda x: x) > 0.05
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,7 @@ from detr_viz.images.collect import Input
 from detr_viz.render.paths import OutputPaths
 from detr_viz.render.recipe import ModelFacts, Recipe
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # --- what is written ----------------------------------------------------------------------------

@@ -30,10 +30,7 @@ from detr_viz import heatmaps
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits as POSIX has them")
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # --- resumed ------------------------------------------------------------------------------------

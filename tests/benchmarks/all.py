@@ -28,6 +28,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
+import torch
 from ratios import KEPT, ROOT, is_met
 
 PAGE = ROOT / "docs/performance.md"
@@ -64,6 +65,7 @@ def machine() -> str:
     if (info := Path("/proc/cpuinfo")).exists():
         found = re.search(r"model name\s*:\s*(.+)", info.read_text())
         model = found[1].strip() if found else model
+    model += f" ({torch.backends.cpu.get_cpu_capability()})"  # some names are of many generations
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} cores of {model}, torch {version('torch').split('+')[0]}, {date.today()}"
 

@@ -28,11 +28,12 @@ from golden.fillrule import image
 from network_tools import filled, filled_deformable, filled_salience
 
 from detr_viz import models
+from detr_viz.attention import onednn
 from detr_viz.images.read import load_image
 from detr_viz.images.resize import to_tensor
 from detr_viz.models.dynamic_config import DynamicConfig
 from detr_viz.models.efficient_detr import EfficientConfig
-from detr_viz.models.layers import convolution, linear
+from detr_viz.models.layers import convolution
 
 OFFICIAL = {
     "detr": lambda: filled_state_dict("detr_r50"),
@@ -97,7 +98,7 @@ def plain_operators() -> Iterator[None]:
     """Without oneDNN's fused convolutions and its products of float32."""
     with (
         mock.patch.object(convolution, "fuses", lambda *_: False),
-        mock.patch.object(linear, "multiplies", lambda *_: False),
+        mock.patch.object(onednn, "multiplies", lambda *_: False),
     ):
         yield
 

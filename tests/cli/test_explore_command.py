@@ -21,10 +21,7 @@ from detr_viz.render.file_digests import carries, digest_in
 SCENES = [str(ROOT / "image" / f"scene_{i}.jpg") for i in (1, 2)]
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def images(path: str | Path) -> list[dict]:

@@ -1,128 +1,41 @@
-"""Several models, and several layers, in one figure: what is said of each, and where it stands."""
+"""Several models in one figure: what is said of each, and where it stands."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_explanation import MODES, FakeExplanation, fake, one_hot, photo
+from comparison_tools import (
+    A,
+    B,
+    C,
+    all_text,
+    check_boxes,
+    photo_rows,
+    placed,
+    shared,
+    two,
+)
+from fake_explanation import MODES, fake, one_hot
 from figure_tools import (
     BOX,
     TICK,
-    Tile,
     captions_of,
     check_page,
     layout_of,
     photos_of,
     segments,
     texts,
-    tile_of,
 )
-from matplotlib.figure import Figure
 
 from detr_viz import figures
 from detr_viz.attention.grids import Grid, onto
 from detr_viz.detections.matching import Match, SharedObject, shared_objects
 from detr_viz.figures.one_grid import one_grid
-from detr_viz.figures.page.elements import PHOTO
 from detr_viz.figures.panel_rows import MapPanels
 from detr_viz.figures.reading_rule import ShownModel
-from detr_viz.figures.styles import DEFAULT_PAGE_FORMAT, FigureError, PageFormat, Style
-
-NAMES = ("cat", "dog", "teapot", "tiger", "an exceedingly long class name that never ends")
-IMAGE = SimpleNamespace(rgb=photo(96, 128))
-
-
-def model(
-    boxes: list[list[float]],
-    labels: list[int],
-    scores: list[float],
-    title: str = "DETR",
-    **more: object,
-) -> FakeExplanation:
-    """A stand-in with queries of one's own on the one image, 128 x 96."""
-    example = fake(names=NAMES, scores=[0.9] * len(NAMES), **more)
-    count = len(boxes)
-    return replace(
-        example,
-        image=IMAGE,
-        model_title=title,
-        made=example.made[:count],
-        boxes_xyxy_px=np.array(boxes, np.float32),
-        scores=np.array(scores, np.float32),
-        labels=np.array(labels),
-    )
-
-
-# A and B agree on the first object: 30 x 40 of 40 x 40 each in common, 1200 / 2000 = 0.60; on the
-# second they agree but for its class, 1 / 1. A's third has B's nearest, which is taken, at
-# 20 x 40 / (1600 + 1600 - 800) = 0.33. B's third overlaps nothing of A's.
-A = model([[10, 20, 50, 60], [80, 10, 120, 50], [60, 10, 100, 50]], [0, 1, 2], [0.98, 0.75, 0.62])
-B = model(
-    [[20, 20, 60, 60], [80, 10, 120, 50], [10, 70, 40, 90]],
-    [0, 3, 2],
-    [0.97, 0.35, 0.71],
-    "Cond-DETR",
-    heads=5,
-    input_hw=(192, 256),
-    stride=16,
-)
-C = model([[12, 20, 52, 60], [79, 9, 119, 49]], [0, 1], [0.88, 0.81], "DAB-DETR", heads=3)
-
-
-def shared(*models: FakeExplanation, chosen: list[list[int]] | None = None) -> list[SharedObject]:
-    ids = chosen or [list(range(len(e.scores))) for e in models]
-    return shared_objects([e.boxes_xyxy_px for e in models], ids)
-
-
-def all_text(fig: Figure) -> str:
-    return " ".join(texts(fig))
-
-
-def placed(fig: Figure, *wanted: str) -> list[float]:
-    """Baselines of the texts that read so, from the top down."""
-    return sorted(t.get_position()[1] for t in fig.axes[0].texts if t.get_text() in wanted)
-
-
-def two(value: float) -> str:
-    """Two decimals as figures have them: .60, 1.00."""
-    return f"{value:.2f}".removeprefix("0")
-
-
-def photo_rows(fig: Figure) -> list[list[Tile]]:
-    """A list a group that has panels, from the top down: its photo, then its maps."""
-    groups: dict[int, list[Tile]] = {}
-    for panel in sorted(layout_of(fig).panels, key=lambda p: (p.group, p.row, p.head)):
-        assert panel.row >= PHOTO  # no views: boxes are large here
-        groups.setdefault(panel.group, []).append(tile_of(panel))
-    tops = [row[0].top for row in groups.values()]
-    assert tops == sorted(tops)
-    return list(groups.values())
-
-
-def check_boxes(row: list[Tile], fig: Figure, box_xyxy_px: np.ndarray) -> None:
-    """The box on a photo is this one of the image, to a pixel; the ticks on its maps are just so
-    far outside of it that their line (.45 pt) touches it.
-    """
-    photo, *maps = row
-    (line,) = (line for line in segments(fig, BOX) if photo.holds(line))
-    drawn = np.hstack([line.min(0), line.max(0)]) - [photo.left, photo.top] * 2
-    assert np.abs(drawn - box_xyxy_px * scale_of(photo)).max() <= 1
-    out = 0.45 / 2 * DEFAULT_PAGE_FORMAT.dpi / 72
-    for tile in maps:
-        corners = np.array([tick[1] for tick in segments(fig, TICK) if tile.holds(tick)])
-        assert len(corners) == 4
-        drawn = np.hstack([corners.min(0) + out, corners.max(0) - out])
-        expected = box_xyxy_px * scale_of(tile) + [tile.left, tile.top] * 2
-        np.testing.assert_allclose(drawn, expected, atol=0.01)
-
-
-def scale_of(tile: Tile) -> np.ndarray:
-    return np.array([tile.hw[1] / 128, tile.hw[0] / 96] * 2)
-
+from detr_viz.figures.styles import FigureError, PageFormat, Style
 
 # --- two models -------------------------------------------------------------------------------
 
@@ -365,107 +278,6 @@ def test_names_of_ones_own():
 def test_nothing_to_compare():
     with pytest.raises(FigureError, match="at least one query"):
         figures.compare_models([A, B], [])
-
-
-# --- layers -----------------------------------------------------------------------------------
-
-
-def layered(example: FakeExplanation = A) -> FakeExplanation:
-    """Every layer captured, layer 1 calls query 0 a tiger, and each has a peak of its own."""
-    e = replace(example, layers=tuple(range(6)), residuals={i: 1e-7 for i in range(6)})
-    e.labels_by = {1: np.array([3, *example.labels[1:]])}
-    e.made_by = {
-        (mode, i): np.broadcast_to(one_hot(e.grid_hw, (i, i), 0.3 + i / 10), e.made.shape)
-        for mode in MODES
-        for i in range(6)
-    }
-    return e
-
-
-def share_in(box: np.ndarray, peak: int, weight: float) -> float:
-    """What a box holds of a map of 12 x 16 cells with a peak on the diagonal, cell by cell.
-
-    Cells are 8 pixels, but for the outermost: their centres are at 0.5, 8.5 and so on.
-    """
-    ys, xs = ([0, *np.arange(4.5, n - 8, 8), n] for n in (96, 128))
-    held = 0.0
-    for i in range(12):
-        for k in range(16):
-            high = max(min(box[3], ys[i + 1]) - max(box[1], ys[i]), 0) / (ys[i + 1] - ys[i])
-            wide = max(min(box[2], xs[k + 1]) - max(box[0], xs[k]), 0) / (xs[k + 1] - xs[k])
-            held += high * wide * (weight if i == k == peak else (1 - weight) / 191)
-    return held
-
-
-def test_all_layers_are_a_row_each_with_that_layers_box_class_and_score():
-    example = layered()
-    fig = figures.head_grid(example, [0], layer="all")
-    found = texts(fig)
-    assert [found.count(f"layer {i}") for i in range(7)] == [1] * 6 + [0]
-    assert placed(fig, *(f"layer {i}" for i in range(6))) == [
-        y for i in range(6) for y in placed(fig, f"layer {i}")
-    ]
-    # the stand-in's scores: 0.98 * (i + 1) / 6
-    for i, score in enumerate((0.16, 0.33, 0.49, 0.65, 0.82, 0.98)):
-        assert f"{'tiger' if i == 1 else 'cat'} {two(score)}" in found
-    rows = photo_rows(fig)
-    assert [len(row) for row in rows] == [9] * 6
-    for i, row in enumerate(rows):
-        check_boxes(row, fig, example.output(i).boxes_xyxy_px[0])
-    shares = [share_in(example.output(i).boxes_xyxy_px[0], i, 0.3 + i / 10) for i in range(6)]
-    assert shares[0] < 0.04 < 0.8 < shares[5]  # the peak is in the box or not
-    captions = [f"{round(100 * share)} %" for share in shares for _ in range(8)]
-    assert captions_of(fig) == [f"{captions[0]} in box", *captions[1:]]
-    assert "box, class and score: that layer's own" in fig.facts["Description"]
-    check_page(fig)
-
-
-def test_some_layers_in_the_order_they_are_named():
-    fig = figures.head_grid(layered(), [1], layer=[4, 0, 4])
-    (four,), (zero,) = placed(fig, "layer 4"), placed(fig, "layer 0")
-    assert four < zero and not placed(fig, "layer 5")
-    assert "decoder layers 4 and 0 of 0\N{EN DASH}5" in all_text(fig)
-    assert fig.shown.subjects[0].layers == (4, 0)
-
-
-def test_the_heading_of_layers_is_what_the_last_shown_says():
-    for layers, heading in (([0, 1], "tiger"), ([1, 2], "cat")):
-        fig = figures.head_grid(layered(), [0], layer=layers)
-        (line,) = placed(fig, heading)
-        assert line < placed(fig, "layer 1")[0]
-        score = 0.98 * (layers[-1] + 1) / 6
-        assert {two(score), "query 0"} <= set(texts(fig))
-
-
-def test_layers_and_modes_of_two_queries():
-    fig = figures.head_grid(layered(), [0, 1], MODES, layer=[1, 5])
-    found = texts(fig)
-    assert found.count("layer 1") == found.count("layer 5") == 2
-    assert [len(row) for row in photo_rows(fig)] == [1 + 3 * 8] * 4
-    assert [found.count(mode) for mode in MODES] == [2 * 2] * 3  # a row each
-    check_page(fig)
-
-
-def test_several_layers_of_several_models_have_a_section_each():
-    a, b = layered(A), layered(B)
-    fig = figures.compare_models([a, b], shared(a, b)[:3], layer=[1, 5])
-    said = all_text(fig)
-    headings = re.findall(r"\.\d\d (?:Cond-)?DETR · query \d(?: · IoU \S+)?", said)
-    assert headings == [
-        ".98 DETR · query 0",
-        ".97 Cond-DETR · query 0 · IoU .60",
-        ".75 DETR · query 1",
-        ".35 Cond-DETR · query 1 · IoU 1.00",
-        ".62 DETR · query 2",
-    ]
-    assert said.count("no matching box (the nearest: query 1, tiger .35, IoU .33)") == 1
-    rows = photo_rows(fig)
-    assert [len(row) for row in rows] == [9, 9, 6, 6, 9, 9, 6, 6, 9, 9]
-    order = [(a, 0), (b, 0), (a, 1), (b, 1), (a, 2)]
-    for k, (example, query) in enumerate(order):
-        for layer, row in zip((1, 5), rows[2 * k : 2 * k + 2], strict=True):
-            check_boxes(row, fig, example.output(layer).boxes_xyxy_px[query])
-    check_page(fig)
 
 
 # --- what does not go together ----------------------------------------------------------------

@@ -26,11 +26,7 @@ from annotation_tools import (
 from detr_viz.common.errors import UserError
 from detr_viz.images import marked
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # ---- --annotations -----------------------------------------------------------------------------

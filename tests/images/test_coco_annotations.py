@@ -11,11 +11,7 @@ from annotation_tools import HIGH, WIDE, boxes_of, coco, expanded, one, photo, r
 
 from detr_viz.common.bounds import raised_by
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_a_coco_file_has_what_pycocotools_reads():

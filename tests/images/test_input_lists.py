@@ -18,11 +18,7 @@ from detr_viz.cli import arguments
 from detr_viz.common.errors import UserError
 from detr_viz.images.collect import Input, expand, shard
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # ---- lists -------------------------------------------------------------------------------------

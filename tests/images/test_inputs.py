@@ -14,11 +14,7 @@ from detr_viz.common.errors import UserError
 from detr_viz.images.collect import Input, expand, is_single
 from detr_viz.images.read import load_image
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # ---- what a word is ----------------------------------------------------------------------------

@@ -43,14 +43,12 @@ def test_they_are_counted_and_not_opened(monkeypatch):
     monkeypatch.setattr(label_files, "_read_all", opened)
     images, notes = expanded("set", boxes=False)
     assert [image.annotated for image in images] == [None, None]
-    assert notes == [
-        "set: 1 .txt file has the name of an image: --gt draws the boxes of YOLO files"
-    ]
+    assert notes == ["set: 1 .txt file has the name of an image: --gt reads it as YOLO annotations"]
     images, notes = expanded("both", boxes=False)
     assert len(images) == 2
     assert notes == [
         "both: left out 1 file: 1 is not an image (.txt)",
-        "both: 2 .xml files have names of images: --gt draws the boxes of Pascal VOC files",
+        "both: 2 .xml files have names of images: --gt reads them as Pascal VOC annotations",
     ]
 
 

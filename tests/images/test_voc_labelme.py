@@ -21,11 +21,7 @@ from annotation_tools import (
 
 from detr_viz.images import collect
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # ---- Pascal VOC --------------------------------------------------------------------------------

@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 from annotation_tools import boxes_of, expanded, photo, refused, wrote
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.mark.parametrize(

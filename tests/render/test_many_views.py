@@ -19,10 +19,7 @@ VIEWS = {  # argv -> how the files of an image end
 }
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.mark.parametrize("argv", VIEWS, ids=" ".join)

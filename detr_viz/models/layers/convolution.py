@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detr_viz.models.layers.onednn import enabled, may_run
+from detr_viz.attention.onednn import enabled, may_run
 
 FUSED_DTYPES = (torch.float32, torch.bfloat16)
 

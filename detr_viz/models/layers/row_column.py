@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from detr_viz.attention.dense import DenseAttention
 from detr_viz.attention.factored import FactoredAttention, masked_product
 from detr_viz.attention.kernel import merge_heads, split_heads
+from detr_viz.attention.onednn import linear
 from detr_viz.attention.terms import MODES
 from detr_viz.common.short_repr import brief_tuple
 from detr_viz.models.anchor_config import AnchorConfig
 from detr_viz.models.layers.batches import image_of
-from detr_viz.models.layers.linear import Linear, linear
+from detr_viz.models.layers.linear import Linear
 from detr_viz.models.layers.split_attention import AttentionInputs, PackedAttention
 from detr_viz.models.layers.transformer import once
 

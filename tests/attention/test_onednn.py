@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detr_viz.models.layers import linear as module
-from detr_viz.models.layers.linear import FEWEST, Linear, linear, product_works
+from detr_viz.attention import onednn
+from detr_viz.attention.onednn import FEWEST, by_head, linear, product_works
+from detr_viz.models.layers.linear import Linear
 
 ROWS, D_IN, D_OUT = 300, 128, 96  # more multiplications than FEWEST
 
@@ -26,13 +27,13 @@ def calls(monkeypatch) -> list[torch.Size]:
     """The shape of each input that oneDNN is given, from now on."""
     product_works()  # its own calls, once a process, do not count
     found: list[torch.Size] = []
-    original = module._product
+    original = onednn._product
 
     def counted(x, weight, bias):
         found.append(x.shape)
         return original(x, weight, bias)
 
-    monkeypatch.setattr(module, "_product", counted)
+    monkeypatch.setattr(onednn, "_product", counted)
     return found
 
 
@@ -70,6 +71,19 @@ def test_views(how, calls):
     assert len(calls) == product_works()
     torch.testing.assert_close(actual.double(), exactly(x, weight, bias), rtol=1e-5, atol=2e-6)
     assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("rows", [7, 400])
+def test_by_head_is_a_product_of_each_head(rows, calls):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(rows, 4, 32, generator=generator).transpose(0, 1)  # as heads are split
+    weight = torch.randn(4, 300, 32, generator=generator)
+    actual = by_head(x, weight)
+    assert len(calls) == (4 if rows == 400 and product_works() else 0)
+    expected = x.double() @ weight.double().transpose(1, 2)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=2e-5)
+    both = by_head(x[None].expand(2, -1, -1, -1), weight[None])  # of a batch
+    torch.testing.assert_close(both[1], actual, rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -130,7 +144,7 @@ def test_an_operator_that_fails_is_left_alone(fault, monkeypatch):
     def failing(*_args: object) -> torch.Tensor:
         raise fault
 
-    monkeypatch.setattr(module, "_product", failing)
+    monkeypatch.setattr(onednn, "_product", failing)
     assert not product_works.__wrapped__()
 
 
@@ -141,5 +155,5 @@ def test_an_operator_that_differs_is_left_alone(case, monkeypatch):
             return F.linear(x, weight)
         return F.linear(x.bfloat16(), weight.bfloat16()).float() + (0 if bias is None else bias)
 
-    monkeypatch.setattr(module, "_product", wrong)
+    monkeypatch.setattr(onednn, "_product", wrong)
     assert not product_works.__wrapped__()
