@@ -18,18 +18,20 @@ from detr_viz.models.spec import ModelSpec
 
 
 class _NoInitialValues(TorchFunctionMode):
-    """Skips the functions that fill new parameters, which do nothing on the meta device.
+    """Leaves out what fills new parameters: on the meta device there is nothing to fill.
 
-    (The first normal_ there imports 900 modules of torch's compiler, which takes two seconds.)
+    (The first normal_ there imports 900 modules of torch's compiler, which takes two seconds; the
+    first zeros of torch 2.5 imports sympy.)
     """
 
     _FILL = frozenset({"normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_"})
+    _MAKE = frozenset({"zeros", "ones"})
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in self._FILL:
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if name in self._FILL:
             return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
+        return (torch.empty if name in self._MAKE else func)(*args, **kwargs)
 
 
 def skeleton(spec: ModelSpec, config: DetrConfig) -> nn.Module:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from detr_viz.attention.onednn import linear
 from detr_viz.attention.sampling import Cells
 
 _CHUNK = 4096  # cells at a time: the samples of all cells of a photo would not fit in memory
@@ -69,12 +70,12 @@ class DeformableConv(nn.Module):
         xy = self.locations(offsets, hw)
         full = xy.new_ones(xy.shape[:-1])
         share = full if masks is None else masks.flatten(2).transpose(1, 2)
-        matrix = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (K * C, C_out)
+        matrix = self.weight.permute(0, 2, 3, 1).flatten(1)  # (C_out, K * C)
         parts = []
         for start in range(0, xy.shape[1], _CHUNK):
             some = slice(start, start + _CHUNK)
             places, shares = xy[:, some].flatten(1, 2), share[:, some].flatten(1, 2)
             samples = places[:, :, None, None, None], shares[:, :, None, None, None]
             read = self.sample(value, *samples, [hw]) if cells is None else cells.at(*samples)
-            parts.append(read.view(len(x), -1, matrix.shape[0]) @ matrix)
+            parts.append(linear(read.view(len(x), -1, matrix.shape[1]), matrix))
         return torch.cat(parts, 1).transpose(1, 2).unflatten(-1, offsets.shape[-2:])
