@@ -70,7 +70,10 @@ def theirs_of(state_dict: dict[str, torch.Tensor]) -> torch.nn.Module:
                 split[key.replace("in_proj_", f"{letter}_proj.")] = part
         else:
             split[key] = value
-    model.load_state_dict(new_names(hub_names(renamed(split, RULES))), strict=True)
+    named = hub_names(renamed(split, RULES))
+    if "model.encoder.layers.0.fc1.weight" not in model.state_dict():  # transformers 5 on
+        named = new_names(named)
+    model.load_state_dict(named, strict=True)
     return model
 
 
