@@ -16,6 +16,7 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
 _KEPT = 1 << 30  # bytes: the maps of one pass, and what lies between them
 _KEPT_BEFORE_2_33 = 32 << 20  # the most that an older glibc accepts
 _own = False
+_is_kept = False
 
 
 def own_process() -> None:
@@ -59,5 +60,12 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # musl has no such function
         return False
+    global _is_kept
     large = mallopt(_MMAP_THRESHOLD, _KEPT) or mallopt(_MMAP_THRESHOLD, _KEPT_BEFORE_2_33)
-    return bool(large and mallopt(_TRIM_THRESHOLD, _KEPT))
+    _is_kept = bool(large and mallopt(_TRIM_THRESHOLD, _KEPT))
+    return _is_kept
+
+
+def memory_is_kept() -> bool:
+    """Whether this process has called `keep_memory`, and it could."""
+    return _is_kept

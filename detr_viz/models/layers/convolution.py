@@ -32,12 +32,21 @@ class Conv2d(nn.Conv2d):
         spare: nobody reads `add` again, so that the output may be written over it: memory that is
         asked for anew costs a large map as much time as its convolution.
         """
-        if may_run(x, self.weight) and fuses(x.dtype, x.device):
+        if self.fuses(x):
             return self._fused(x, relu, add, spare)
         y = super().forward(x)
         if add is not None:
             y += add
         return F.relu_(y) if relu else y
+
+    def fuses(self, x: Tensor) -> bool:
+        """Whether oneDNN runs this call in one piece."""
+        return may_run(x, self.weight) and fuses(x.dtype, x.device)
+
+    def without_rows_around(self, x: Tensor, *, relu: bool) -> Tensor:
+        """relu(convolution) by oneDNN, padded at the left and the right alone."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        return _pointwise(self, self._packed_weight(x), x, relu, None, padding=(0, self.padding[1]))
 
     def _fused(self, x: Tensor, relu: bool, add: Tensor | None, spare: bool) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -74,9 +83,10 @@ def _pointwise(
     relu: bool,
     add: Tensor | None,
     spare: bool = False,
+    padding: tuple[int, ...] | None = None,
 ) -> Tensor:
     """relu(convolution + add) by oneDNN, with a weight of `pack`; spare: written over `add`."""
-    how = conv.padding, conv.stride, conv.dilation, conv.groups
+    how = padding or conv.padding, conv.stride, conv.dilation, conv.groups
     activation = "relu" if relu else "none"
     if add is None:
         fused = torch.ops.mkldnn._convolution_pointwise

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from detr_viz.models.config import BackboneConfig
 from detr_viz.models.layers.convolution import Conv2d
-from detr_viz.models.layers.stage import Stage, beside
+from detr_viz.models.layers.stage import Stage, beside, unwatched
+from detr_viz.models.layers.stem import in_stripes, pooled_stem
 
 NormLayer = Callable[[int], nn.Module]
 BATCH_NORM_EPS = 1e-5
@@ -162,10 +163,15 @@ class ResNetBody(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.features(images, 1)[0]
 
+    def _stem(self, images: Tensor) -> Tensor:
+        folded = isinstance(self.bn1, nn.Identity)
+        if folded and unwatched(self.bn1) and in_stripes(self.conv1, images):
+            return pooled_stem(self.conv1, images)
+        return F.max_pool2d(normed(self.conv1, self.bn1, images, relu=True), 3, 2, 1)
+
     def features(self, images: Tensor, stages: int) -> list[Tensor]:
         """The outputs of the last `stages` stages, finest first."""
-        x = normed(self.conv1, self.bn1, images, relu=True)
-        x = F.max_pool2d(x, 3, 2, 1)
+        x = self._stem(images)
         outputs = []
         for stage in range(self.num_stages):
             x = getattr(self, f"layer{stage + 1}")(x)
