@@ -189,7 +189,11 @@ def pick_queries(
     """The same attention with only the named query rows, in that order."""
     if queries is None:
         return attention
-    index = torch.as_tensor(queries, dtype=torch.long, device=attention.c_q.device)
+    rising = isinstance(queries, range) and queries.step > 0
+    if rising and queries.start >= 0 and queries.stop <= attention.num_rows:  # a view is enough
+        index = slice(queries.start, queries.stop, queries.step)
+    else:
+        index = torch.as_tensor(queries, dtype=torch.long, device=attention.c_q.device)
     return replace(attention, c_q=attention.c_q[..., index, :], p_q=attention.p_q[..., index, :])
 
 

@@ -91,6 +91,11 @@ def test_queries_are_picked_in_the_order_given():
     terms = make_terms()
     every = dense.weights(terms)
     np.testing.assert_array_equal(dense.weights(terms, queries=[2, 0]), every[:, :, [2, 0]])
+    for rows in (range(Q), range(0, Q, 2), range(Q - 1, -1, -1), range(1, 1), range(-1, 1)):
+        found = dense.weights(terms, queries=rows)
+        np.testing.assert_array_equal(found, every[:, :, list(rows)])
+    with pytest.raises(IndexError):
+        dense.weights(terms, queries=range(Q + 1))
 
 
 def test_part_sums():
