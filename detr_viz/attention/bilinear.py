@@ -136,13 +136,14 @@ def mixed_corners(xy: Tensor, weight: Tensor, shapes: Shapes, value: Tensor) -> 
     index, share = corners(xy, weight, shapes)
     heads, cells, _ = value.shape
     first = torch.arange(heads, device=index.device)[:, None, None] * cells
+    wide = torch.promote_types(value.dtype, torch.float32)  # sums of half precisions lose digits
     total = F.embedding_bag(
         (index + first).flatten(0, 1),
-        value.flatten(0, 1),
+        value.flatten(0, 1).to(wide),
         mode="sum",
-        per_sample_weights=share.flatten(0, 1).to(value.dtype),
+        per_sample_weights=share.flatten(0, 1).to(wide),
     )
-    return total.unflatten(0, (heads, -1))
+    return total.unflatten(0, (heads, -1)).to(value.dtype)
 
 
 def places_of(xy: Tensor, shapes: Shapes) -> Tensor:

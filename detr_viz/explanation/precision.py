@@ -104,18 +104,25 @@ _one_rule = _Shared()
 
 @contextmanager
 def fp32_rule(precision: str) -> Iterator[None]:
-    """Products of float32 on a GPU in TF32 for "tf32", else exactly; afterwards as before."""
+    """Products of float32 on a GPU in TF32 for "tf32", else exactly; afterwards as before.
+
+    On a CPU always exactly: "medium" products, as the caller may have set, are bfloat16 there.
+    """
     backends = [torch.backends.cuda.matmul, torch.backends.cudnn]
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # do not mix in the older names
         backends[1:] = [torch.backends.cudnn.conv]
         name, value = "fp32_precision", "tf32" if precision == "tf32" else "ieee"
     else:
         name, value = "allow_tf32", precision == "tf32"
-    before = [getattr(backend, name) for backend in backends]
+    wanted = [(backend, value) for backend in backends]
+    if name == "fp32_precision":  # before, the setting of CUDA's products was that of all
+        of_cpu = (getattr(torch.backends.mkldnn, what, None) for what in ("matmul", "conv"))
+        wanted += [(backend, "ieee") for backend in of_cpu if backend is not None]
+    before = [getattr(backend, name) for backend, _ in wanted]
     try:
-        for backend in backends:
+        for backend, value in wanted:
             setattr(backend, name, value)
         yield
     finally:
-        for backend, old in zip(backends, before, strict=True):
+        for (backend, _), old in zip(wanted, before, strict=True):
             setattr(backend, name, old)

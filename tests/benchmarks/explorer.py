@@ -75,7 +75,7 @@ def main() -> None:
             path.write_text(text, encoding="utf-8")
             tab = browser.new_page(viewport={"width": 1440, "height": 900})
             tab.goto(path.as_uri())
-            tab.wait_for_function("document.querySelectorAll('#list .row').length > 0")
+            tab.locator("#list .row").first.wait_for()
             tab.wait_for_timeout(1500)  # all arrays are unpacked
             errors = tab.evaluate("JSON.parse(document.getElementById('image-0').text).errors")
             detail = f"made in {seconds:.1f} s of CPU time"

@@ -129,6 +129,25 @@ def test_torch_multiplies_as_asked_and_afterwards_as_before():
     assert in_tf32() is before
 
 
+@pytest.mark.skipif(
+    not hasattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision"),
+    reason="one setting for all devices",
+)
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_a_cpu_multiplies_exactly_whatever_the_caller_wants(precision):
+    parts = torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
+    asked = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        before = [part.fp32_precision for part in parts]
+        assert "bf16" in before
+        with fp32_rule(precision):
+            assert [part.fp32_precision for part in parts] == ["ieee", "ieee"]
+        assert [part.fp32_precision for part in parts] == before
+    finally:
+        torch.set_float32_matmul_precision(asked)
+
+
 def test_the_decoder_runs_by_the_models_rule_again():
     """Whatever the program around it has chosen: --ablate and --faithfulness."""
     from conftest import demo_explanation

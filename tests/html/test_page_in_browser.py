@@ -87,7 +87,7 @@ def settle(tab, ms: int) -> None:
 
 def ready(tab) -> None:
     """Wait until arrays are unpacked and drawn."""
-    tab.wait_for_function("document.querySelectorAll('#list li:not([hidden])').length > 0")
+    tab.locator("#list li:not([hidden])").first.wait_for()
     settle(tab, 400)
 
 
@@ -378,7 +378,7 @@ def test_the_copied_command_draws_the_same(opened, text, tmp_path, end, plot, he
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
     tab.keyboard.press("c")
     tab.locator("#copy").click()
-    tab.wait_for_function("document.getElementById('copy').textContent === 'Copied'")
+    tab.locator("#copy", has_text="Copied").wait_for()
     command = tab.evaluate("navigator.clipboard.readText()")
     assert command == tab.locator("#command-text").inner_text()
     program, script, *flags = shlex.split(command)
