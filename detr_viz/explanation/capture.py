@@ -52,14 +52,22 @@ class AttentionCall(ShortRepr):
     @cached_property
     def attention(self) -> Attention:
         with undisturbed(self._device):
-            return self.site.read(self.args, self.kwargs, self.out, self.image, self.grids)
+            return self._read()
 
     @cached_property
     def residual(self) -> float:
-        """The self-check; NaN where the site cannot be tested."""
+        """The self-check; NaN where the site cannot be tested.
+
+        It keeps no attention: of all sites they would hold many times what their calls do, and most
+        are never looked at.
+        """
         with undisturbed(self._device):
+            attention = self.__dict__.get("attention") or self._read()
             out = self.site.output(self.out, self.image)
-            return self.attention.residual(out, self.site.project_out)
+            return attention.residual(out, self.site.project_out)
+
+    def _read(self) -> Attention:
+        return self.site.read(self.args, self.kwargs, self.out, self.image, self.grids)
 
     @property
     def _device(self) -> torch.device:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,28 @@ def test_the_last_call_is_kept():
         model.network(torch.rand(1, 3, 40, 56))
         model.network(torch.rand(1, 3, 24, 32))
     assert of_batch(calls["cross", 1]).c_k.shape[2] == 3 * 4
+
+
+def test_a_self_check_keeps_no_attention_and_reads_none_that_is_there():
+    model, reads = tiny("detr"), []
+    image = np.random.default_rng(0).integers(0, 255, (64, 80, 3), np.uint8)
+    sites = model.attention_sites()
+    site = sites["cross", 0]
+
+    def counted(*args):
+        reads.append(args)
+        return site.read(*args)
+
+    with record({("cross", 0): replace(site, read=counted)}, [("cross", 0)]) as calls:
+        explain(model, image)
+    call = calls["cross", 0]
+    assert call.residual < 1e-4 and call.residual < 1e-4 and len(reads) == 1
+    assert "attention" not in vars(call)
+        value is not None and hasattr(value, "residual") for value in vars(call).values()
+    )
+    assert call.attention is call.attention and len(reads) == 2
+    other = replace(call)
+    assert other.attention is not None and other.residual == call.residual and len(reads) == 3
 
 
 def test_threads_keep_their_own_calls():
